@@ -1,0 +1,327 @@
+//! The bus of the embedded product: segment files and one writer thread.
+//!
+//! Problem: fdatasync costs 0.2 to 8 ms, so one per request would cap intake at a few hundred a
+//! second. Model: the writer takes everything that waits, writes it in one go, syncs once and then
+//! answers all of them. Guarantees: see the trait. After a failed sync the file is not trusted again:
+//! it is read back through a new descriptor, and writing goes on in a new segment.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use wardroom_domain::{Envelope, Timestamp};
+
+use crate::segment::{self, Found};
+use crate::{BoxFuture, Bus, Config, Error, Record, decode_payload, encode_payload, metrics as names, mutant};
+
+/// Requests that may wait for the writer; more wait in their own tasks.
+const QUEUE: usize = 1024;
+/// Positions remembered for readers that come back.
+const CURSORS: usize = 64;
+
+/// The embedded bus.
+#[derive(Debug)]
+pub struct EmbeddedBus {
+    shared: Arc<Shared>,
+    queue: Option<mpsc::SyncSender<Append>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    config: Config,
+    end: AtomicU64,
+    /// Bases of the segments on disk.
+    segments: Mutex<Vec<u64>>,
+    /// Offset → (base, position), for readers that come back.
+    cursors: Mutex<BTreeMap<u64, (u64, u64)>>,
+}
+
+#[derive(Debug)]
+struct Append {
+    payload: Vec<u8>,
+    done: oneshot::Sender<Result<u64, Error>>,
+}
+
+impl EmbeddedBus {
+    /// Opens or creates the log in `dir`, cutting off a torn tail.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open(dir: &Path, config: Config) -> Result<Self, Error> {
+        std::fs::create_dir_all(dir).map_err(|error| Error::disk("open", &error))?;
+        let mut bases = segment::list(dir).map_err(|error| Error::disk("open", &error))?;
+        let (base, end) = match bases.last().copied() {
+            Some(last) => (last, recover(dir, last)?),
+            None => {
+                create(dir, 0)?;
+                bases.push(0);
+                (0, 0)
+            }
+        };
+        let file = OpenOptions::new()
+            .append(true)
+            .open(segment::path(dir, base))
+            .map_err(|error| Error::disk("open", &error))?;
+        let size = file.metadata().map_err(|error| Error::disk("open", &error))?.len();
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            config,
+            end: AtomicU64::new(end),
+            segments: Mutex::new(bases),
+            cursors: Mutex::default(),
+        });
+        let (queue, waiting) = mpsc::sync_channel(QUEUE);
+        let mut writer = Writer { shared: Arc::clone(&shared), file, size, next: end, total: 0, buffer: Vec::new() };
+        writer.total = writer.measure();
+        let writer = std::thread::Builder::new()
+            .name("bus-writer".into())
+            .spawn(move || writer.run(&waiting))
+            .map_err(|error| Error::disk("open", &error))?;
+        Ok(Self { shared, queue: Some(queue), writer: Some(writer) })
+    }
+}
+
+impl Drop for EmbeddedBus {
+    /// Drains: everything queued is written and synced before this returns.
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(Err(panic)) = self.writer.take().map(std::thread::JoinHandle::join) {
+            tracing::error!(?panic, "bus writer panicked");
+        }
+    }
+}
+
+impl Bus for EmbeddedBus {
+    fn append(&self, envelope: Envelope, body: Bytes) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(async move {
+            let payload = encode_payload(&envelope, &body);
+            if payload.len() as u64 > self.shared.config.segment_bytes {
+                return Err(Error::TooLarge { size: payload.len() as u64 });
+            }
+            let (done, outcome) = oneshot::channel();
+            let mut append = Append { payload, done };
+            let queue = self.queue.as_ref().ok_or(Error::Closed)?;
+            if mutant::on("ack-before-append") {
+                let guess = self.end();
+                queue.try_send(append).map_err(|_| Error::Closed)?;
+                return Ok(guess);
+            }
+            loop {
+                match queue.try_send(append) {
+                    Ok(()) => break,
+                    Err(mpsc::TrySendError::Full(back)) => {
+                        append = back;
+                        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                    }
+                    Err(mpsc::TrySendError::Disconnected(_)) => return Err(Error::Closed),
+                }
+            }
+            outcome.await.unwrap_or(Err(Error::Closed))
+        })
+    }
+
+    fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error> {
+        self.shared.read(from, limit).map_err(|error| Error::disk("read", &error))
+    }
+
+    fn start(&self) -> u64 {
+        lock(&self.shared.segments).first().copied().unwrap_or(0)
+    }
+
+    fn end(&self) -> u64 {
+        self.shared.end.load(Ordering::Acquire)
+    }
+
+    fn trim(&self, offset: u64, older_than: Timestamp) -> Result<u64, Error> {
+        let mut segments = lock(&self.shared.segments);
+        let mut dropped = 0;
+        while let [first, second, ..] = segments[..] {
+            let path = segment::path(&self.shared.dir, first);
+            let modified = std::fs::metadata(&path)
+                .and_then(|meta| meta.modified())
+                .map_err(|error| Error::disk("trim", &error))?
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+            if second > offset || modified >= older_than.millis() {
+                break;
+            }
+            std::fs::remove_file(&path).map_err(|error| Error::disk("trim", &error))?;
+            segments.remove(0);
+            dropped += 1;
+        }
+        Ok(dropped)
+    }
+}
+
+impl Shared {
+    fn read(&self, from: u64, limit: usize) -> std::io::Result<Vec<Record>> {
+        let end = self.end.load(Ordering::Acquire);
+        let mut records = Vec::new();
+        let bases = lock(&self.segments).clone();
+        let mut at = bases.partition_point(|base| *base <= from).saturating_sub(1);
+        let remembered = lock(&self.cursors).remove(&from).filter(|(base, _)| bases.get(at) == Some(base));
+        let mut position = remembered.map_or(0, |(_, position)| position);
+        while let Some(base) = bases.get(at) {
+            let mut file = File::open(segment::path(&self.dir, *base))?;
+            while records.len() < limit {
+                match segment::read_at(&mut file, position)? {
+                    Found::Frame { offset, .. } if offset >= end => return Ok(records),
+                    Found::Frame { offset, payload, next } => {
+                        position = next;
+                        if offset >= from {
+                            match decode_payload(&payload) {
+                                Ok((envelope, body)) => records.push(Record { offset, envelope, body }),
+                                Err(error) => damaged(*base, position, &error.to_string()),
+                            }
+                        }
+                    }
+                    Found::Damage { next } => {
+                        damaged(*base, position, "checksum");
+                        position = next;
+                    }
+                    Found::End => break,
+                }
+            }
+            if let Some(last) = records.last().filter(|_| records.len() >= limit) {
+                let mut cursors = lock(&self.cursors);
+                cursors.insert(last.offset + 1, (*base, position));
+                while cursors.len() > CURSORS {
+                    cursors.pop_first();
+                }
+                break;
+            }
+            at += 1;
+            position = 0;
+        }
+        Ok(records)
+    }
+}
+
+fn damaged(base: u64, position: u64, detail: &str) {
+    metrics::counter!(names::CORRUPT_TOTAL).increment(1);
+    tracing::error!(segment = base, position, detail, "damaged bus record skipped");
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    file: File,
+    /// Bytes of the open segment that are written and synced.
+    size: u64,
+    next: u64,
+    /// Bytes of all segments.
+    total: u64,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    fn run(mut self, waiting: &mpsc::Receiver<Append>) {
+        while let Ok(first) = waiting.recv() {
+            let mut group = vec![first];
+            group.extend(waiting.try_iter().take(QUEUE));
+            let outcome = self.commit(&group);
+            if let Err(error) = &outcome {
+                metrics::counter!(names::APPEND_FAILURES_TOTAL).increment(group.len() as u64);
+                tracing::error!(%error, records = group.len(), "bus append failed");
+            }
+            for (offset, append) in (self.next - if outcome.is_ok() { group.len() as u64 } else { 0 }..).zip(group) {
+                // A sender that went away does not need its answer.
+                drop(append.done.send(outcome.clone().map(|()| offset)));
+            }
+        }
+    }
+
+    fn commit(&mut self, group: &[Append]) -> Result<(), Error> {
+        if self.total >= self.shared.config.limit_bytes {
+            self.total = self.measure();
+            if self.total >= self.shared.config.limit_bytes {
+                return Err(Error::Full { limit: self.shared.config.limit_bytes });
+            }
+        }
+        if self.size >= self.shared.config.segment_bytes {
+            self.roll()?;
+        }
+        self.buffer.clear();
+        for (index, append) in group.iter().enumerate() {
+            segment::frame(&mut self.buffer, self.next + index as u64, &append.payload);
+        }
+        if let Err(error) = self.file.write_all(&self.buffer) {
+            // Nothing of this group was promised to anyone: take it back whole.
+            self.file.set_len(self.size).map_err(|error| Error::disk("truncate", &error))?;
+            return Err(Error::disk("write", &error));
+        }
+        if let Err(error) = self.file.sync_data() {
+            self.distrust()?;
+            return Err(Error::disk("fdatasync", &error));
+        }
+        self.size += self.buffer.len() as u64;
+        self.total += self.buffer.len() as u64;
+        self.next += group.len() as u64;
+        self.shared.end.store(self.next, Ordering::Release);
+        metrics::counter!(names::APPENDED_TOTAL).increment(group.len() as u64);
+        metrics::counter!(names::SYNCS_TOTAL).increment(1);
+        metrics::gauge!(names::SIZE_BYTES).set(self.total as f64);
+        Ok(())
+    }
+
+    /// After a failed sync: read back what is really there and go on in a new segment.
+    fn distrust(&mut self) -> Result<(), Error> {
+        let base = lock(&self.shared.segments).last().copied().unwrap_or(0);
+        self.next = recover(&self.shared.dir, base)?.max(self.next);
+        self.roll()
+    }
+
+    fn roll(&mut self) -> Result<(), Error> {
+        self.file = create(&self.shared.dir, self.next)?;
+        self.size = 0;
+        let mut segments = lock(&self.shared.segments);
+        if segments.last() != Some(&self.next) {
+            segments.push(self.next);
+        }
+        Ok(())
+    }
+
+    fn measure(&self) -> u64 {
+        let sizes = std::fs::read_dir(&self.shared.dir)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.metadata().ok())
+            .map(|meta| meta.len());
+        sizes.sum()
+    }
+}
+
+/// Cuts the torn tail off a segment, keeping it beside for a person to look at, and says which
+/// offset comes next.
+fn recover(dir: &Path, base: u64) -> Result<u64, Error> {
+    let path = segment::path(dir, base);
+    let step = |error: std::io::Error| Error::disk("recover", &error);
+    let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(step)?;
+    let (end, next) = segment::valid_end(&mut file).map_err(step)?;
+    let size = file.metadata().map_err(step)?.len();
+    if size > end {
+        tracing::warn!(segment = base, bytes = size - end, "torn tail cut off the bus");
+        std::fs::copy(&path, path.with_extension("torn")).map_err(step)?;
+        file.set_len(end).map_err(step)?;
+        file.sync_all().map_err(step)?;
+    }
+    Ok(next.unwrap_or(base))
+}
+
+fn create(dir: &Path, base: u64) -> Result<File, Error> {
+    let step = |error: std::io::Error| Error::disk("create segment", &error);
+    let file = OpenOptions::new().create(true).append(true).open(segment::path(dir, base)).map_err(step)?;
+    file.sync_all().map_err(step)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(step)?;
+    Ok(file)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,66 @@
+//! The durable log that everything received goes through before anyone is told "yes".
+//!
+//! ```text
+//! append(envelope, body) ──► writer thread: write all that waits ─► one fdatasync ─► offsets
+//!                                              (group commit)
+//! read(from, limit)      ◄── segment files, up to the last synced record
+//! ```
+//!
+//! Guarantees of every implementation, held by [`contract`] (feature `testing`):
+//! an offset is returned only for a record that survives `kill -9` and a power cut; offsets are dense
+//! and ascending; a record reads back byte for byte; a torn tail is cut off, never delivered; a
+//! damaged record is reported and skipped, the ones after it are delivered.
+//!
+//! The log holds requests as they came (decision D1). Nothing here knows what a body means.
+
+mod config;
+#[cfg(feature = "testing")]
+pub mod contract;
+mod embedded;
+mod error;
+pub mod metrics;
+mod mutant;
+mod record;
+mod segment;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use wardroom_domain::Envelope;
+
+pub use config::Config;
+pub use embedded::EmbeddedBus;
+pub use error::Error;
+pub use record::{Record, RecordHeaderError, decode_payload, encode_payload};
+
+/// A future that can cross threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A durable, ordered log of accepted requests.
+///
+/// `append` promises: when it returns an offset, the record is on disk. It may be cancelled; the
+/// record may then stand in the log without anyone having been told. `read` delivers records in
+/// offset order, each exactly as appended, and never one whose append has not been synced.
+pub trait Bus: Send + Sync {
+    /// Makes one request durable and says where it stands.
+    fn append(&self, envelope: Envelope, body: Bytes) -> BoxFuture<'_, Result<u64, Error>>;
+
+    /// Reads up to `limit` records from `from` on; fewer at the end. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's. A damaged record is no error: it is counted and skipped.
+    fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error>;
+
+    /// The offset of the oldest record kept.
+    fn start(&self) -> u64;
+
+    /// The offset that the next record will get: everything below is durable.
+    fn end(&self) -> u64;
+
+    /// Drops whole segments that lie below `offset` and are older than the retention.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn trim(&self, offset: u64, older_than: wardroom_domain::Timestamp) -> Result<u64, Error>;
+}

@@ -1,0 +1,157 @@
+//! What one accepted request holds, decoded once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::labels::Labels;
+use crate::severity::Severity;
+use crate::time::Timestamp;
+
+/// Prometheus' staleness marker: a NaN with these bits says "this series ended".
+pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
+
+/// One measured value.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Milliseconds since the epoch, as every metric protocol here has it.
+    pub ts_ms: i64,
+    /// The value; any bits a sender may send, NaN payloads included.
+    pub value: f64,
+}
+
+/// The samples of one series in one request.
+#[derive(Clone, Debug)]
+pub struct SeriesSamples {
+    /// Its identity.
+    pub labels: Labels,
+    /// Its samples, in the order sent.
+    pub samples: Vec<Sample>,
+}
+
+/// One log record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// When it was written.
+    pub at: Timestamp,
+    /// Its level in our words: ERROR and above are `high`, WARN `warning`, the rest `info`.
+    pub severity: Severity,
+    /// The text.
+    pub message: String,
+    /// The service it belongs to.
+    pub service: String,
+    /// Whatever else the sender attached.
+    pub labels: Labels,
+}
+
+/// A version put into service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// When.
+    pub at: Timestamp,
+    /// Of which service.
+    pub service: String,
+    /// The version now running.
+    pub version: String,
+    /// `success`, `failed`, … as the sender says.
+    pub status: String,
+    /// Whatever else the sender attached.
+    pub metadata: Labels,
+}
+
+/// Why a record of an otherwise accepted request was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalReason {
+    /// Older than the window of decision D10.
+    TooOld,
+    /// Further in the future than the window of decision D10.
+    TooNew,
+    /// The tenant's series limit is reached.
+    SeriesLimit,
+    /// A label name or value breaks a limit.
+    LabelLimit,
+    /// A value this protocol does not allow (NaN or infinity in JSON ingest).
+    BadValue,
+    /// A series without a metric name, or labels that are not well formed.
+    BadLabels,
+    /// The record's shape is wrong.
+    Malformed,
+}
+
+impl RefusalReason {
+    /// The reason as a metric label and a problem code.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooOld => "too_old",
+            Self::TooNew => "too_new",
+            Self::SeriesLimit => "series_limit",
+            Self::LabelLimit => "label_limit",
+            Self::BadValue => "bad_value",
+            Self::BadLabels => "bad_labels",
+            Self::Malformed => "malformed",
+        }
+    }
+
+    /// The byte that stands for it in the bus header; never renumbered.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::TooOld => 1,
+            Self::TooNew => 2,
+            Self::SeriesLimit => 3,
+            Self::LabelLimit => 4,
+            Self::BadValue => 5,
+            Self::BadLabels => 6,
+            Self::Malformed => 7,
+        }
+    }
+
+    /// The reason a bus header's byte stands for.
+    pub const fn of_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::TooOld,
+            2 => Self::TooNew,
+            3 => Self::SeriesLimit,
+            4 => Self::LabelLimit,
+            5 => Self::BadValue,
+            6 => Self::BadLabels,
+            7 => Self::Malformed,
+            _ => return None,
+        })
+    }
+}
+
+/// A run of records left out: `first ..= last`, counted over the records of the request in order
+/// (for metrics: over its samples).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// First record left out.
+    pub first: u32,
+    /// Last record left out.
+    pub last: u32,
+    /// Why.
+    pub reason: RefusalReason,
+    /// For the sender: names the field and the remedy. Not persisted.
+    pub detail: String,
+}
+
+/// A decoded request. Only the parts its protocol carries are filled.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Metric series with their samples.
+    pub series: Vec<SeriesSamples>,
+    /// Log records.
+    pub logs: Vec<LogEntry>,
+    /// Deployments.
+    pub deployments: Vec<Deployment>,
+}
+
+impl Batch {
+    /// Number of records (samples, log lines, deployments).
+    pub fn len(&self) -> usize {
+        self.series.iter().map(|series| series.samples.len()).sum::<usize>() + self.logs.len() + self.deployments.len()
+    }
+
+    /// Whether nothing is left in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

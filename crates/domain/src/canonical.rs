@@ -1,0 +1,30 @@
+//! RFC 8785 canonical JSON and its SHA-256: what a person approves and what the audit chain links.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// The canonical JSON text of a value (RFC 8785: sorted keys, one way to write each number).
+///
+/// # Errors
+/// A value that JSON cannot hold, such as NaN.
+pub fn canonical_json<T: Serialize>(value: &T) -> Result<String, String> {
+    serde_json_canonicalizer::to_string(value).map_err(|error| error.to_string())
+}
+
+/// SHA-256 as 64 lower-case hex digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_order_and_spacing_do_not_matter() {
+        let a: serde_json::Value = serde_json::from_str(r#"{"b": 1.0, "a": [1e2, "é"]}"#).unwrap();
+        let b: serde_json::Value = serde_json::from_str(r#"{"a":[100,"é"],"b":1}"#).unwrap();
+        assert_eq!(canonical_json(&a).unwrap(), canonical_json(&b).unwrap());
+        assert_eq!(sha256_hex(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+}

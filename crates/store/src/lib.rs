@@ -1,0 +1,60 @@
+//! Relational state: tokens, incidents with their history, anomalies, and the audit book.
+//!
+//! SQLite in WAL mode with `synchronous=FULL`: a committed transaction survives a power cut. Every
+//! transition of an incident, its row of history and its audit entry are one transaction, so no crash
+//! can leave one without the others. Several processes may open the file at once (`wardroom token
+//! create` works beside a running server).
+//!
+//! There is no trait here: the SQL stays in the subset that PostgreSQL shares, and the second dialect
+//! comes with the issue that runs it.
+
+mod anomalies;
+mod audit;
+mod error;
+mod incidents;
+mod tokens;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+pub use error::Error;
+pub use incidents::{HistoryRow, IncidentRow, Transition};
+pub use tokens::{NewToken, TokenRow};
+
+/// The open database; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens or creates the database file and brings its schema up to date.
+    ///
+    /// # Errors
+    /// The file cannot be opened, is damaged, or was written by a newer version.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(|error| Error::Unavailable(error.to_string()))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await?;
+        sqlx::migrate!("./migrations").run(&pool).await.map_err(|error| Error::Unavailable(error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    /// Finishes what is running and closes the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn write(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, Error> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
