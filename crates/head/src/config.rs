@@ -1,0 +1,20 @@
+//! What of the head can be configured.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Limits of the live series of one tenant.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Most series a tenant may have; samples of further ones are refused. Default 150000. Since 0.1.
+    pub max_series: usize,
+    /// Samples of each series kept at hand; older ones are read from the bus. Default 900. Since 0.1.
+    pub max_recent_samples: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_series: 150_000, max_recent_samples: 900 }
+    }
+}

@@ -1,0 +1,204 @@
+//! The JSON ingest of seed 002: metrics, logs and deployments; one object or an array.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use wardroom_domain::error::Failure;
+use wardroom_domain::labels::NAME;
+use wardroom_domain::{Batch, Deployment, Labels, LogEntry, RefusalReason, Sample, SeriesSamples, Severity, Timestamp};
+use wardroom_edge::InflateBudget;
+
+use crate::admit::refuse;
+use crate::remote_write::{inflate_failure, malformed};
+use crate::{Decoded, RequestHead, Source};
+
+/// `POST /ingest/metrics`.
+pub(crate) const METRICS: JsonIngest<MetricPoint> = JsonIngest::new("json_metrics", "/ingest/metrics");
+/// `POST /ingest/logs`.
+pub(crate) const LOGS: JsonIngest<LogRecord> = JsonIngest::new("json_logs", "/ingest/logs");
+/// `POST /ingest/deployment`.
+pub(crate) const DEPLOYMENT: JsonIngest<DeploymentEvent> = JsonIngest::new("json_deployment", "/ingest/deployment");
+
+/// A JSON path for one record type.
+pub(crate) struct JsonIngest<T> {
+    name: &'static str,
+    path: &'static str,
+    record: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T> JsonIngest<T> {
+    const fn new(name: &'static str, path: &'static str) -> Self {
+        Self { name, path, record: std::marker::PhantomData }
+    }
+}
+
+/// One record type of the seed.
+trait Record: DeserializeOwned {
+    /// Turns it into the vocabulary, or says which field is wrong.
+    fn put(self, received_at: Timestamp, batch: &mut Batch) -> Result<(), (RefusalReason, String)>;
+}
+
+impl<T: Record> Source for JsonIngest<T> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn check(&self, head: &RequestHead) -> Result<(), String> {
+        if head.content_type != "application/json" {
+            return Err("Content-Type must be application/json".into());
+        }
+        if !["", "identity", "gzip"].contains(&head.content_encoding.as_str()) {
+            return Err("Content-Encoding must be absent or gzip".into());
+        }
+        Ok(())
+    }
+
+    fn decode(&self, head: &RequestHead, body: &[u8], budget: &InflateBudget) -> Result<Decoded, Failure> {
+        if head.content_encoding != "gzip" {
+            return read_records::<T>(body, head.received_at);
+        }
+        // A gzip stream does not say truthfully how large it gets, so the whole share is taken.
+        let share = budget.take(budget.per_body()).map_err(inflate_failure)?;
+        let mut plain = Vec::new();
+        let limit = budget.per_body() as u64 + 1;
+        flate2::read::MultiGzDecoder::new(body)
+            .take(limit)
+            .read_to_end(&mut plain)
+            .map_err(|error| malformed(format!("the body is not whole gzip: {error}")))?;
+        if plain.len() as u64 == limit {
+            return Err(inflate_failure(wardroom_edge::InflateError::TooLarge { limit: budget.per_body() }));
+        }
+        let decoded = read_records::<T>(&plain, head.received_at);
+        drop(share);
+        decoded
+    }
+}
+
+fn read_records<T: Record>(body: &[u8], received_at: Timestamp) -> Result<Decoded, Failure> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to())))?;
+    let records = match serde_json::from_str(text) {
+        Ok(Value::Array(records)) => records,
+        Ok(record) => vec![record],
+        Err(error) => return Err(not_json(text, &error)),
+    };
+    let mut decoded = Decoded::default();
+    for (position, record) in (0_u32..).zip(records) {
+        let put = match serde_path_to_error::deserialize::<_, T>(record) {
+            Ok(record) => record.put(received_at, &mut decoded.batch),
+            Err(error) => Err((RefusalReason::Malformed, format!("field {}: {}", error.path(), error.inner()))),
+        };
+        match put {
+            Ok(()) => decoded.positions.push(position),
+            Err((reason, detail)) => refuse(&mut decoded.refused, position, reason, detail),
+        }
+    }
+    Ok(decoded)
+}
+
+fn not_json(text: &str, error: &serde_json::Error) -> Failure {
+    let near = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let at = error.column().saturating_sub(20);
+    let near: String = near.chars().skip(at).take(40).collect();
+    let bare = ["NaN", "Infinity"].iter().any(|word| near.contains(word)) || error.to_string().contains("out of range");
+    if bare {
+        let detail = format!("field value: NaN, infinities and numbers beyond 1.8e308 are not JSON; leave the record out or send it over remote_write ({error})");
+        return Failure::Rejected { reason: "bad_value", detail };
+    }
+    malformed(format!("the body is not JSON: {error}"))
+}
+
+/// Seed 002's MetricPoint.
+#[derive(Debug, Deserialize)]
+pub(crate) struct MetricPoint {
+    timestamp: Option<Timestamp>,
+    metric_name: String,
+    value: f64,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl Record for MetricPoint {
+    fn put(self, received_at: Timestamp, batch: &mut Batch) -> Result<(), (RefusalReason, String)> {
+        if self.metric_name.is_empty() {
+            return Err((RefusalReason::BadLabels, "field metric_name: must not be empty".into()));
+        }
+        if !self.value.is_finite() {
+            return Err((RefusalReason::BadValue, "field value: must be a finite number".into()));
+        }
+        let mut pairs: Vec<(String, String)> = self.labels.into_iter().filter(|(name, _)| name != NAME).collect();
+        pairs.push((NAME.to_owned(), self.metric_name));
+        let ts_ms = self.timestamp.unwrap_or(received_at).millis();
+        batch.series.push(SeriesSamples { labels: Labels::new(pairs), samples: vec![Sample { ts_ms, value: self.value }] });
+        Ok(())
+    }
+}
+
+/// Seed 002's LogEntry.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LogRecord {
+    timestamp: Option<Timestamp>,
+    level: String,
+    message: String,
+    service: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl Record for LogRecord {
+    fn put(self, received_at: Timestamp, batch: &mut Batch) -> Result<(), (RefusalReason, String)> {
+        let severity = match self.level.to_ascii_uppercase().as_str() {
+            "FATAL" | "CRITICAL" | "PANIC" | "EMERGENCY" | "ALERT" => Severity::Critical,
+            "ERROR" | "ERR" => Severity::High,
+            "WARN" | "WARNING" => Severity::Warning,
+            _ => Severity::Info,
+        };
+        if self.service.is_empty() {
+            return Err((RefusalReason::BadLabels, "field service: must not be empty".into()));
+        }
+        batch.logs.push(LogEntry {
+            at: self.timestamp.unwrap_or(received_at),
+            severity,
+            message: self.message,
+            service: self.service,
+            labels: Labels::new(self.labels.into_iter().collect()),
+        });
+        Ok(())
+    }
+}
+
+/// Seed 002's DeploymentEvent.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DeploymentEvent {
+    timestamp: Option<Timestamp>,
+    service: String,
+    version: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    metadata: BTreeMap<String, Value>,
+}
+
+impl Record for DeploymentEvent {
+    fn put(self, received_at: Timestamp, batch: &mut Batch) -> Result<(), (RefusalReason, String)> {
+        if self.service.is_empty() {
+            return Err((RefusalReason::BadLabels, "field service: must not be empty".into()));
+        }
+        let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        batch.deployments.push(Deployment {
+            at: self.timestamp.unwrap_or(received_at),
+            service: self.service,
+            version: self.version,
+            status: self.status,
+            metadata: Labels::new(self.metadata.into_iter().map(|(name, value)| (name, text(value))).collect()),
+        });
+        Ok(())
+    }
+}
