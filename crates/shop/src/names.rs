@@ -1,0 +1,137 @@
+//! What things are called: plainly, or, with a names seed, quite differently.
+//!
+//! Whoever watches the shop must not live off its vocabulary, so every name and text can be changed
+//! without changing what happens.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+
+/// What a service does, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    Storefront,
+    Cart,
+    Catalogue,
+    Payments,
+    Database,
+    Queue,
+    Fulfilment,
+    Newsletter,
+}
+
+impl Role {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Database,
+        Self::Queue,
+        Self::Cart,
+        Self::Catalogue,
+        Self::Payments,
+        Self::Fulfilment,
+        Self::Storefront,
+        Self::Newsletter,
+    ];
+
+    /// The plain name.
+    pub(crate) const fn plain(self) -> &'static str {
+        match self {
+            Self::Storefront => "storefront",
+            Self::Cart => "cart",
+            Self::Catalogue => "catalogue",
+            Self::Payments => "payments",
+            Self::Database => "database",
+            Self::Queue => "queue",
+            Self::Fulfilment => "fulfilment",
+            Self::Newsletter => "newsletter",
+        }
+    }
+
+    /// Whom it calls.
+    pub(crate) const fn calls(self) -> &'static [Self] {
+        match self {
+            Self::Storefront => &[Self::Cart, Self::Catalogue, Self::Payments],
+            Self::Cart | Self::Catalogue => &[Self::Database],
+            Self::Payments => &[Self::Database, Self::Queue],
+            Self::Fulfilment => &[Self::Queue],
+            Self::Database | Self::Queue | Self::Newsletter => &[],
+        }
+    }
+}
+
+/// Every name and text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Names {
+    services: Vec<(Role, String)>,
+    pub(crate) prefix: String,
+    pub(crate) timeout_key: String,
+    pub(crate) rate_key: String,
+    pub(crate) pool_key: String,
+    pub(crate) no_connection: String,
+    pub(crate) upstream_failed: String,
+    pub(crate) too_many: String,
+    pub(crate) queue_refused: String,
+    pub(crate) behind: String,
+    pub(crate) reloaded: String,
+    pub(crate) served: String,
+}
+
+impl Names {
+    pub(crate) fn new(seed: Option<u64>) -> Self {
+        let text = |s: &str| s.to_owned();
+        let Some(seed) = seed else {
+            return Self {
+                services: Role::ALL.map(|role| (role, text(role.plain()))).to_vec(),
+                prefix: text("shop"),
+                timeout_key: text("client_timeout_ms"),
+                rate_key: text("max_requests_per_second"),
+                pool_key: text("pool_size"),
+                no_connection: text("no connection became free within"),
+                upstream_failed: text("call failed"),
+                too_many: text("request refused, over the configured rate"),
+                queue_refused: text("message refused"),
+                behind: text("message took long"),
+                reloaded: text("configuration reloaded"),
+                served: text("request served"),
+            };
+        };
+        let mut random = StdRng::seed_from_u64(seed ^ 0x6e61_6d65);
+        let mut pick = |words: &[&str]| words[random.random_range(0..words.len())].to_owned();
+        let mut word = || {
+            let (head, tail) = (["al", "bo", "cru", "del", "fen", "gar", "hol", "ki"], ["ba", "dor", "mi", "nex", "ral", "to"]);
+            format!("{}{}{}", pick(&head), pick(&tail), pick(&["", "n", "s", "-svc", "-api"]))
+        };
+        let mut services: Vec<(Role, String)> = Vec::new();
+        for role in Role::ALL {
+            let mut name = word();
+            while services.iter().any(|(_, known)| *known == name) {
+                name = word();
+            }
+            services.push((role, name));
+        }
+        let prefix = word().replace('-', "_");
+        Self {
+            services,
+            prefix,
+            timeout_key: pick(&["upstream.deadline", "rpc_budget_ms", "callDeadlineMillis"]),
+            rate_key: pick(&["admission.limit", "rps_cap", "throttle_per_s"]),
+            pool_key: pick(&["conns.max", "slots", "maxOpen"]),
+            no_connection: pick(&["gave up waiting for a slot after", "all slots busy for"]),
+            upstream_failed: pick(&["could not reach", "remote side did not answer"]),
+            too_many: pick(&["turned away by admission control", "shed a caller"]),
+            queue_refused: pick(&["no room left for an item", "put rejected"]),
+            behind: pick(&["handler needed long", "item dragged on"]),
+            reloaded: pick(&["new options in force", "options re-read"]),
+            served: pick(&["done", "handled"]),
+        }
+    }
+
+    /// What a service is called.
+    pub(crate) fn of(&self, role: Role) -> &str {
+        self.services.iter().find(|(known, _)| *known == role).map_or("", |(_, name)| name)
+    }
+
+    /// The service of that name.
+    pub(crate) fn role(&self, name: &str) -> Option<Role> {
+        self.services.iter().find(|(_, known)| known == name).map(|(role, _)| *role)
+    }
+}

@@ -1,0 +1,217 @@
+//! How a service's readings leave: metrics by remote_write 1.0, logs and deployments as JSON.
+//!
+//! What cannot be delivered waits in order and is tried again, as a Prometheus agent does.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use prometheus::{Registry, proto::MetricType};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Deliveries that may wait; the oldest go first when there are more.
+const BACKLOG: usize = 900;
+
+/// Where readings go.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Targets {
+    pub(crate) remote_write: Option<String>,
+    pub(crate) logs: Option<String>,
+    pub(crate) deployments: Option<String>,
+    pub(crate) bearer_token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WriteRequest {
+    #[prost(message, repeated, tag = "1")]
+    timeseries: Vec<TimeSeries>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TimeSeries {
+    #[prost(message, repeated, tag = "1")]
+    labels: Vec<Label>,
+    #[prost(message, repeated, tag = "2")]
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Label {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Sample {
+    #[prost(double, tag = "1")]
+    value: f64,
+    #[prost(int64, tag = "2")]
+    timestamp: i64,
+}
+
+/// Milliseconds since the epoch.
+#[expect(clippy::disallowed_methods, reason = "the shop is the world outside: it reads its own clock")]
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
+}
+
+/// A moment as RFC 3339.
+pub(crate) fn rfc3339(ms: i64) -> String {
+    let (days, of_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
+    // Civil date from days, after Howard Hinnant.
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second, milli) =
+        (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// Everything in a registry, as one remote_write body.
+pub(crate) fn snapshot(registry: &Registry, at_ms: i64) -> anyhow::Result<Vec<u8>> {
+    let mut request = WriteRequest::default();
+    let mut push = |name: String, labels: &[(String, String)], more: Option<(&str, String)>, value: f64| {
+        let mut all: Vec<Label> = vec![Label { name: "__name__".into(), value: name }];
+        all.extend(labels.iter().map(|(name, value)| Label { name: name.clone(), value: value.clone() }));
+        all.extend(more.map(|(name, value)| Label { name: name.into(), value }));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        request.timeseries.push(TimeSeries { labels: all, samples: vec![Sample { value, timestamp: at_ms }] });
+    };
+    for family in registry.gather() {
+        let name = family.name().to_owned();
+        for metric in family.get_metric() {
+            let labels: Vec<(String, String)> =
+                metric.get_label().iter().map(|pair| (pair.name().to_owned(), pair.value().to_owned())).collect();
+            match family.get_field_type() {
+                MetricType::COUNTER => push(name.clone(), &labels, None, metric.get_counter().get_value()),
+                MetricType::HISTOGRAM => {
+                    let histogram = metric.get_histogram();
+                    for bucket in histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite()) {
+                        let le = Some(("le", bucket.upper_bound().to_string()));
+                        push(format!("{name}_bucket"), &labels, le, bucket.cumulative_count() as f64);
+                    }
+                    let count = histogram.get_sample_count() as f64;
+                    push(format!("{name}_bucket"), &labels, Some(("le", "+Inf".into())), count);
+                    push(format!("{name}_count"), &labels, None, count);
+                    push(format!("{name}_sum"), &labels, None, histogram.get_sample_sum());
+                }
+                _ => push(name.clone(), &labels, None, metric.get_gauge().get_value()),
+            }
+        }
+    }
+    Ok(snap::raw::Encoder::new().compress_vec(&request.encode_to_vec())?)
+}
+
+/// Sends in order, trying again until it is taken or refused for good.
+pub(crate) struct Outbox {
+    url: String,
+    headers: Vec<(&'static str, String)>,
+    token_file: Option<PathBuf>,
+    waiting: Arc<Mutex<VecDeque<Vec<u8>>>>,
+}
+
+impl Outbox {
+    pub(crate) fn new(url: String, headers: Vec<(&'static str, String)>, token_file: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self { url, headers, token_file, waiting: Arc::default() })
+    }
+
+    pub(crate) fn json(url: String, token_file: Option<PathBuf>) -> Arc<Self> {
+        Self::new(url, vec![("Content-Type", "application/json".into())], token_file)
+    }
+
+    pub(crate) fn metrics(url: String, token_file: Option<PathBuf>) -> Arc<Self> {
+        let headers = vec![
+            ("Content-Type", "application/x-protobuf".into()),
+            ("Content-Encoding", "snappy".into()),
+            ("X-Prometheus-Remote-Write-Version", "0.1.0".into()),
+        ];
+        Self::new(url, headers, token_file)
+    }
+
+    pub(crate) fn put(&self, body: Vec<u8>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back(body);
+        while waiting.len() > BACKLOG {
+            waiting.pop_front();
+        }
+    }
+
+    /// Sends whatever waits, for ever.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let client = reqwest::Client::new();
+        loop {
+            let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).front().cloned();
+            let Some(body) = next else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let mut request = client.post(&self.url).timeout(Duration::from_secs(10)).body(body);
+            for (name, value) in &self.headers {
+                request = request.header(*name, value);
+            }
+            if let Some(token) = self.token_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()) {
+                request = request.bearer_auth(token.trim());
+            }
+            match request.send().await {
+                Ok(answer) if !answer.status().is_server_error() => {
+                    self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                }
+                _ => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+}
+
+/// Log lines of one service: to its own file and to wherever logs go.
+#[derive(Clone)]
+pub(crate) struct Log {
+    service: String,
+    lines: Arc<Mutex<Vec<Value>>>,
+    /// Lines left this second for each level, so that a storm of failures does not become a storm of logs.
+    left: Arc<Mutex<(i64, u32)>>,
+}
+
+impl Log {
+    pub(crate) fn new(service: &str) -> Self {
+        Self { service: service.to_owned(), lines: Arc::default(), left: Arc::default() }
+    }
+
+    pub(crate) fn write(&self, level: &str, message: String, trace: &str) {
+        let now = now_ms();
+        {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            if left.0 != now / 1000 {
+                *left = (now / 1000, 20);
+            }
+            if left.1 == 0 {
+                return;
+            }
+            left.1 -= 1;
+        }
+        let line = json!({ "timestamp": rfc3339(now), "level": level, "message": message, "service": self.service,
+            "labels": { "trace_id": trace } });
+        println_line(&line);
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    /// The lines written since the last call, as a JSON array; `None` if there are none.
+    pub(crate) fn take(&self) -> Option<Vec<u8>> {
+        let lines = std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
+        if lines.is_empty() { None } else { Some(Value::Array(lines).to_string().into_bytes()) }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a service's log is its standard output")]
+fn println_line(line: &Value) {
+    println!("{line}");
+}
