@@ -1,0 +1,69 @@
+//! What of detection can be configured.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of Tier 1.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// |z| above this is a `warning` (seed 002). Default 2.5. Since 0.1.
+    pub z_warning: f64,
+    /// |z| above this is `high`. Default 3. Since 0.1.
+    pub z_high: f64,
+    /// |z| above this is `critical`. Default 4. Since 0.1.
+    pub z_critical: f64,
+    /// Samples a baseline needs before it says anything. Default 10. Since 0.1.
+    pub cold_start: u32,
+    /// Consecutive points a breach needs. Default 5. Since 0.1.
+    pub consecutive: u32,
+    /// Smallest relative change that counts, as a share of the mean. Default 0.2. Since 0.1.
+    pub effect: f64,
+    /// Window of the service signals, in seconds. Default 10. Since 0.1.
+    pub window_seconds: u32,
+    /// Requests a window needs before its ratio and p99 mean anything. Default 10. Since 0.1.
+    pub min_requests: f64,
+    /// Error ratio that is a breach, 0..1. Default 0.05. Since 0.1.
+    pub error_ratio: f64,
+    /// Smallest rise of the p99 that is a breach, in seconds. Default 0.15. Since 0.1.
+    pub latency_floor_seconds: f64,
+    /// CPU share of the limit that is a breach, 0..1 (seed 003). Default 0.8. Since 0.1.
+    pub cpu: f64,
+    /// Memory share of the limit that is a breach, 0..1 (seed 003). Default 0.85. Since 0.1.
+    pub memory: f64,
+    /// Counters of CPU seconds used, most telling first. Since 0.1.
+    pub cpu_metrics: Vec<String>,
+    /// Gauges of the CPU limit, in cores. Since 0.1.
+    pub cpu_limit_metrics: Vec<String>,
+    /// Gauges of memory in use, in bytes. Since 0.1.
+    pub memory_metrics: Vec<String>,
+    /// Gauges of the memory limit, in bytes. Since 0.1.
+    pub memory_limit_metrics: Vec<String>,
+    /// Points of each service signal kept for diagnosis, verification and charts. Default 900. Since 0.1.
+    pub history: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            z_warning: 2.5,
+            z_high: 3.0,
+            z_critical: 4.0,
+            cold_start: 10,
+            consecutive: 5,
+            effect: 0.2,
+            window_seconds: 10,
+            min_requests: 10.0,
+            error_ratio: 0.05,
+            latency_floor_seconds: 0.15,
+            cpu: 0.8,
+            memory: 0.85,
+            cpu_metrics: list(&["process_cpu_seconds_total", "container_cpu_usage_seconds_total"]),
+            cpu_limit_metrics: list(&["process_cpu_limit_cores", "container_cpu_limit_cores"]),
+            memory_metrics: list(&["process_resident_memory_bytes", "container_memory_working_set_bytes"]),
+            memory_limit_metrics: list(&["process_memory_limit_bytes", "container_spec_memory_limit_bytes"]),
+            history: 900,
+        }
+    }
+}

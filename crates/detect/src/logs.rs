@@ -1,0 +1,194 @@
+//! Log lines become templates; announced setting changes are noticed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use wardroom_domain::{LogEntry, Severity};
+
+/// Templates kept for each service; further lines count towards the last one.
+const TEMPLATES: usize = 200;
+/// Minutes of counts kept.
+const MINUTES: i64 = 30;
+
+/// How often a template came in a stretch of time.
+#[derive(Clone, Debug)]
+pub struct TemplateCount {
+    /// Of which service.
+    pub service: String,
+    /// The text with its variable parts as `<*>`.
+    pub template: String,
+    /// One line as it came. Untrusted text.
+    pub example: String,
+    /// How bad its lines are.
+    pub severity: Severity,
+    /// Lines in the stretch.
+    pub count: u64,
+    /// When it was first seen at all, in ms.
+    pub first_ms: i64,
+}
+
+/// A setting that a log line says was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingChange {
+    /// Of which service.
+    pub service: String,
+    /// When, in ms.
+    pub at_ms: i64,
+    /// Which setting.
+    pub key: String,
+    /// Its former value.
+    pub from: String,
+    /// Its new value.
+    pub to: String,
+}
+
+#[derive(Debug)]
+struct Template {
+    severity: Severity,
+    example: String,
+    first_ms: i64,
+    /// (minute, lines).
+    minutes: VecDeque<(i64, u64)>,
+}
+
+/// All templates of one tenant.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    templates: BTreeMap<String, BTreeMap<String, Template>>,
+    changes: VecDeque<SettingChange>,
+}
+
+impl Logs {
+    pub(crate) fn observe(&mut self, log: &LogEntry) {
+        let at_ms = log.at.millis();
+        if let Some((key, from, to)) = setting_change(&log.message) {
+            self.changes.push_back(SettingChange { service: log.service.clone(), at_ms, key, from, to });
+            while self.changes.len() > 1000 {
+                self.changes.pop_front();
+            }
+        }
+        let templates = self.templates.entry(log.service.clone()).or_default();
+        let mut text = mask(&log.message);
+        if templates.len() >= TEMPLATES && !templates.contains_key(&text) {
+            text = "<*>".to_owned();
+        }
+        let template = templates.entry(text).or_insert_with(|| Template {
+            severity: log.severity,
+            example: log.message.chars().take(200).collect(),
+            first_ms: at_ms,
+            minutes: VecDeque::new(),
+        });
+        template.severity = template.severity.max(log.severity);
+        let minute = at_ms.div_euclid(60_000);
+        match template.minutes.back_mut() {
+            Some((last, count)) if *last >= minute => *count += 1,
+            _ => template.minutes.push_back((minute, 1)),
+        }
+        while template.minutes.front().is_some_and(|(first, _)| *first < minute - MINUTES) {
+            template.minutes.pop_front();
+        }
+    }
+
+    /// Templates at or above a severity in `from_ms..=to_ms` (whole minutes), most frequent first.
+    pub(crate) fn top(&self, from_ms: i64, to_ms: i64, severity: Severity) -> Vec<TemplateCount> {
+        let minutes = from_ms.div_euclid(60_000)..=to_ms.div_euclid(60_000);
+        let mut top = Vec::new();
+        for (service, templates) in &self.templates {
+            for (text, template) in templates.iter().filter(|(_, template)| template.severity >= severity) {
+                let within = template.minutes.iter().filter(|(minute, _)| minutes.contains(minute));
+                let count = within.map(|(_, count)| count).sum();
+                if count > 0 {
+                    top.push(TemplateCount {
+                        service: service.clone(),
+                        template: text.clone(),
+                        example: template.example.clone(),
+                        severity: template.severity,
+                        count,
+                        first_ms: template.first_ms,
+                    });
+                }
+            }
+        }
+        top.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.template.cmp(&b.template)));
+        top
+    }
+
+    pub(crate) fn changes(&self, from_ms: i64, to_ms: i64) -> Vec<SettingChange> {
+        self.changes.iter().filter(|change| (from_ms..=to_ms).contains(&change.at_ms)).cloned().collect()
+    }
+}
+
+/// Replaces what varies (words with digits, quoted text) with `<*>`.
+fn mask(message: &str) -> String {
+    let mut out = String::with_capacity(message.len().min(200));
+    for word in message.split_whitespace().take(40) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        let (key, value) = word.split_once('=').map_or(("", word), |(key, value)| (key, value));
+        if !key.is_empty() {
+            out.push_str(key);
+            out.push('=');
+        }
+        let varies = value.chars().any(|c| c.is_ascii_digit()) || value.len() > 40;
+        out.push_str(if varies { "<*>" } else { value });
+    }
+    out
+}
+
+/// Reads `… key=K from=A to=B …`, in that order, whatever stands around it.
+fn setting_change(message: &str) -> Option<(String, String, String)> {
+    let mut found = [None, None, None];
+    for word in message.split_whitespace() {
+        for (slot, name) in found.iter_mut().zip(["key=", "from=", "to="]) {
+            if let Some(value) = word.strip_prefix(name).filter(|_| slot.is_none()) {
+                *slot = Some(value.trim_matches(['"', ',', ';']).to_owned());
+            }
+        }
+    }
+    let [Some(key), Some(from), Some(to)] = found else { return None };
+    (!key.is_empty()).then_some((key, from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use wardroom_domain::{Labels, Timestamp};
+
+    use super::*;
+
+    fn line(at_ms: i64, message: &str) -> LogEntry {
+        LogEntry {
+            at: Timestamp::from_millis(at_ms),
+            severity: Severity::High,
+            message: message.into(),
+            service: "a".into(),
+            labels: Labels::default(),
+        }
+    }
+
+    #[test]
+    fn lines_that_differ_in_numbers_are_one_template() {
+        let mut logs = Logs::default();
+        logs.observe(&line(0, "call failed peer=b: deadline of 2000 ms"));
+        logs.observe(&line(5, "call failed peer=b: deadline of 17 ms"));
+        logs.observe(&line(9, "something else"));
+        let top = logs.top(0, 60_000, Severity::High);
+        assert_eq!((top[0].count, top[0].template.as_str()), (2, "call failed peer=b: deadline of <*> ms"));
+        assert_eq!(top.len(), 2);
+        assert!(logs.top(0, 60_000, Severity::Critical).is_empty());
+    }
+
+    #[test]
+    fn setting_changes_are_read_whatever_the_words_around_them() {
+        let mut logs = Logs::default();
+        logs.observe(&line(7, "options re-read key=slots from=20 to=1"));
+        logs.observe(&line(8, "mail from=a@b to=c@d"));
+        let expected = SettingChange {
+            service: "a".into(),
+            at_ms: 7,
+            key: "slots".into(),
+            from: "20".into(),
+            to: "1".into(),
+        };
+        assert_eq!(logs.changes(0, 10), vec![expected]);
+    }
+}

@@ -1,0 +1,143 @@
+//! One watched value: its baseline, its z-score, and the run of unusual points it is in.
+
+use wardroom_domain::Labels;
+
+use crate::{Baseline, Config};
+
+/// A stretch of consecutive unusual points on one side of the mean.
+///
+/// Its mean and deviation are those from before its first point: a long fault must not become its own
+/// baseline.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// When it began, in ms.
+    pub since_ms: i64,
+    /// Points so far.
+    pub points: u32,
+    /// The mean before it.
+    pub mean: f64,
+    /// The standard deviation before it.
+    pub deviation: f64,
+    /// The newest value.
+    pub value: f64,
+    /// When that was, in ms.
+    pub last_ms: i64,
+}
+
+impl Run {
+    /// Deviations from the mean before it.
+    pub fn z(&self) -> f64 {
+        (self.value - self.mean) / self.deviation
+    }
+}
+
+/// A watched series that moved against its own past.
+#[derive(Clone, Debug)]
+pub struct Shift {
+    /// Which series.
+    pub labels: Labels,
+    /// How far and since when.
+    pub run: Run,
+}
+
+/// One watched value.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    baseline: Baseline,
+    /// The run it is in now.
+    pub run: Option<Run>,
+}
+
+impl Watch {
+    /// Looks at a value, then learns it. The z-score, if there is one: none during the cold start, none
+    /// without spread.
+    pub fn observe(&mut self, at_ms: i64, x: f64, config: &Config) -> Option<f64> {
+        if !x.is_finite() {
+            return None;
+        }
+        let (mean, deviation) = self.baseline.mean_and_deviation();
+        let warm = self.baseline.count() >= config.cold_start;
+        let z = (warm && deviation > 0.0).then(|| (x - mean) / deviation);
+        self.run = match self.run.take() {
+            Some(run) if continues(&run, x, config) => {
+                Some(Run { points: run.points + 1, value: x, last_ms: at_ms, ..run })
+            }
+            _ if z.is_some_and(|z| z.abs() > config.z_warning) && large(x, mean, config) => {
+                Some(Run { since_ms: at_ms, points: 1, mean, deviation, value: x, last_ms: at_ms })
+            }
+            _ => None,
+        };
+        self.baseline.add(x);
+        z
+    }
+
+    /// The baseline's mean.
+    pub fn mean(&self) -> f64 {
+        self.baseline.mean_and_deviation().0
+    }
+
+    /// Mean and deviation that are not spoilt by a run in progress.
+    pub fn normal(&self) -> (f64, f64) {
+        self.run.map_or_else(|| self.baseline.mean_and_deviation(), |run| (run.mean, run.deviation))
+    }
+
+    /// Samples learnt.
+    pub fn count(&self) -> u32 {
+        self.baseline.count()
+    }
+}
+
+fn continues(run: &Run, x: f64, config: &Config) -> bool {
+    let same_side = (x - run.mean).signum() == (run.value - run.mean).signum();
+    same_side && (x - run.mean).abs() > config.z_warning * run.deviation && large(x, run.mean, config)
+}
+
+fn large(x: f64, mean: f64, config: &Config) -> bool {
+    (x - mean).abs() >= config.effect * mean.abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fed(values: &[f64]) -> (Watch, Vec<Option<f64>>) {
+        let mut watch = Watch::default();
+        let config = Config::default();
+        let z = values.iter().zip(0..).map(|(x, at)| watch.observe(at * 1000, *x, &config)).collect();
+        (watch, z)
+    }
+
+    #[test]
+    fn nothing_is_said_before_ten_samples_or_without_spread() {
+        let (_, z) = fed(&[1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 90.0]);
+        assert!(z.iter().all(Option::is_none));
+        let (watch, z) = fed(&[5.0; 30]);
+        assert!(z.iter().all(Option::is_none) && watch.run.is_none());
+    }
+
+    #[test]
+    fn z_is_as_seed_002_wrote_it() {
+        let mut values = [9.0, 11.0].repeat(10);
+        values.push(15.0);
+        let (_, z) = fed(&values);
+        assert_eq!(z.last().copied().flatten(), Some(5.0));
+    }
+
+    #[test]
+    fn a_run_keeps_the_baseline_from_before_it() {
+        let mut values = [9.0, 11.0].repeat(10);
+        values.extend([30.0; 40]);
+        let (watch, _) = fed(&values);
+        let run = watch.run.unwrap();
+        assert_eq!((run.points, run.mean, run.since_ms), (40, 10.0, 20_000));
+        assert!(run.z() > 19.0);
+    }
+
+    #[test]
+    fn a_small_effect_is_no_run_however_many_deviations_it_is() {
+        let mut values = [99.99, 100.01].repeat(10);
+        values.extend([105.0; 10]);
+        let (watch, z) = fed(&values);
+        assert!(z[20].unwrap() > 4.0 && watch.run.is_none());
+    }
+}
