@@ -1,1 +1,18 @@
-//! stub
+//! The adapters that change the world, and their registry.
+//!
+//! They run in the executor only, which alone knows targets and credentials. A tool is one file and one
+//! line in [`tools`]; the batteries every tool must pass (twice, stale, refused, undone) are in
+//! `tests/it`.
+
+mod config;
+mod process;
+
+use wardroom_respond::Tool;
+
+pub use config::{Secret, Target};
+pub use process::ProcessTool;
+
+/// Every tool there is, over these targets.
+pub fn tools(targets: &[Target]) -> Vec<Box<dyn Tool>> {
+    vec![Box::new(ProcessTool::new(targets.to_vec()))]
+}

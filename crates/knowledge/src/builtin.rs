@@ -1,0 +1,17 @@
+//! The runbooks of `runbooks/`, built into the binary.
+
+/// File name and text of every built-in runbook. `xtask tidy` holds this list to the folder.
+pub const BUILTIN: &[(&str, &str)] = &[
+    ("connection-pool-exhausted-by-release.md", include_str!("../../../runbooks/connection-pool-exhausted-by-release.md")),
+    ("connection-pool-exhausted.md", include_str!("../../../runbooks/connection-pool-exhausted.md")),
+    ("cpu-saturated-by-release.md", include_str!("../../../runbooks/cpu-saturated-by-release.md")),
+    ("cpu-saturated.md", include_str!("../../../runbooks/cpu-saturated.md")),
+    ("memory-grows-since-release.md", include_str!("../../../runbooks/memory-grows-since-release.md")),
+    ("memory-grows.md", include_str!("../../../runbooks/memory-grows.md")),
+    ("queue-backlog-since-release.md", include_str!("../../../runbooks/queue-backlog-since-release.md")),
+    ("queue-backlog.md", include_str!("../../../runbooks/queue-backlog.md")),
+    ("setting-changed.md", include_str!("../../../runbooks/setting-changed.md")),
+    ("slow-dependency.md", include_str!("../../../runbooks/slow-dependency.md")),
+    ("slow-since-release.md", include_str!("../../../runbooks/slow-since-release.md")),
+    ("target-down.md", include_str!("../../../runbooks/target-down.md")),
+];

@@ -1,0 +1,131 @@
+//! One runbook.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use wardroom_domain::{Cause, CauseKind, ToolCall};
+
+use crate::Error;
+
+/// Whether a runbook is for a cause that came with a deployment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// Either way.
+    #[default]
+    Any,
+    /// Only if the service was deployed shortly before.
+    AfterDeployment,
+    /// Only if it was not.
+    WithoutDeployment,
+}
+
+/// A runbook, checked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Runbook {
+    /// Its name in plans and evidence; lower case, words joined by `-`.
+    pub id: String,
+    /// For people.
+    pub title: String,
+    /// The causes it is for.
+    pub causes: Vec<CauseKind>,
+    /// Whether a deployment must, or must not, stand behind it.
+    #[serde(default)]
+    pub when: When,
+    /// What one sees.
+    pub symptoms: Vec<String>,
+    /// What to look at before acting.
+    pub checks: Vec<String>,
+    /// What to do, best first; placeholders are filled from the diagnosis.
+    pub actions: Vec<ToolCall>,
+    /// The Markdown below the front matter.
+    #[serde(skip)]
+    pub text: String,
+}
+
+impl Runbook {
+    /// Reads a runbook.
+    ///
+    /// # Errors
+    /// Says which part is missing or wrong.
+    pub fn parse(name: &str, markdown: &str) -> Result<Self, Error> {
+        let wrong = |detail: String| Error::Runbook { name: name.to_owned(), detail };
+        let rest = markdown
+            .strip_prefix("---\n")
+            .ok_or_else(|| wrong("must begin with a line `---` and YAML front matter".into()))?;
+        let (front, text) =
+            rest.split_once("\n---\n").ok_or_else(|| wrong("the front matter must end with a line `---`".into()))?;
+        let mut runbook: Self = serde_saphyr::from_str(front).map_err(|error| wrong(format!("front matter: {error}")))?;
+        text.trim().clone_into(&mut runbook.text);
+        let empty = [
+            ("symptoms", runbook.symptoms.is_empty()),
+            ("checks", runbook.checks.is_empty()),
+            ("actions", runbook.actions.is_empty()),
+            ("causes", runbook.causes.is_empty()),
+        ];
+        if let Some((field, _)) = empty.iter().find(|(_, empty)| *empty) {
+            return Err(wrong(format!("field {field} must not be empty")));
+        }
+        Ok(runbook)
+    }
+
+    /// Whether it is for this cause.
+    pub fn fits(&self, cause: &Cause) -> bool {
+        let deployed = cause.deployment.is_some();
+        let when = match self.when {
+            When::Any => true,
+            When::AfterDeployment => deployed,
+            When::WithoutDeployment => !deployed,
+        };
+        when && self.causes.contains(&cause.kind)
+    }
+
+    /// Its first action for this cause, placeholders filled. `None` if a placeholder has no value.
+    pub fn action(&self, cause: &Cause) -> Option<ToolCall> {
+        let call = self.actions.first()?;
+        let arguments = fill(&Value::Object(call.arguments.clone()), cause)?;
+        Some(ToolCall {
+            tool: call.tool.clone(),
+            operation: call.operation.clone(),
+            target: fill_text(&call.target, cause)?.as_str()?.to_owned(),
+            arguments: arguments.as_object().cloned().unwrap_or_else(Map::new),
+        })
+    }
+}
+
+fn fill(value: &Value, cause: &Cause) -> Option<Value> {
+    match value {
+        Value::String(text) => fill_text(text, cause),
+        Value::Array(items) => items.iter().map(|item| fill(item, cause)).collect::<Option<_>>().map(Value::Array),
+        Value::Object(map) => {
+            let filled = map.iter().map(|(key, item)| Some((key.clone(), fill(item, cause)?)));
+            filled.collect::<Option<_>>().map(Value::Object)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.clone()),
+    }
+}
+
+fn fill_text(text: &str, cause: &Cause) -> Option<Value> {
+    let setting = |pick: fn(&(String, String, String)) -> &String| cause.setting.as_ref().map(pick).cloned();
+    let value = match text {
+        "{{service}}" => Some(cause.service.clone()),
+        "{{setting.key}}" => setting(|setting| &setting.0),
+        "{{setting.from}}" => setting(|setting| &setting.1),
+        other => Some(other.to_owned()),
+    };
+    value.map(Value::String)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_field() {
+        let parse = |text: &str| Runbook::parse("x.md", text).unwrap_err().to_string();
+        assert!(parse("# no front matter").contains("front matter"));
+        let front = "---\nid: a\ntitle: A\ncauses: [cpu-hog]\nsymptoms: []\nchecks: [c]\nactions: []\n---\ntext";
+        assert!(parse(front).contains("field symptoms"));
+        assert!(parse("---\nid: a\nbogus: 1\n---\n").contains("bogus"));
+    }
+}

@@ -1,0 +1,149 @@
+//! Finding the runbook for what was seen.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tantivy::collector::TopDocs;
+use tantivy::query::QueryParser;
+use tantivy::schema::{STORED, STRING, Schema, TEXT, Value as _};
+use tantivy::{Index, IndexReader, TantivyDocument, doc};
+use wardroom_domain::{Cause, CauseKind, Diagnosis};
+
+use crate::{BUILTIN, Config, Error, Runbook};
+
+/// A runbook that a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hit {
+    /// Its id.
+    pub id: String,
+    /// BM25; only its order means something.
+    pub score: f32,
+}
+
+/// All runbooks and their index, in memory.
+pub struct Library {
+    runbooks: BTreeMap<String, Runbook>,
+    reader: IndexReader,
+    parser: QueryParser,
+}
+
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Library").field("runbooks", &self.runbooks.len()).finish_non_exhaustive()
+    }
+}
+
+impl Library {
+    /// The built-in runbooks and those of the configured folder.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or a runbook in it cannot be used.
+    pub fn load(config: &Config) -> Result<Self, Error> {
+        let mut runbooks = BTreeMap::new();
+        for (name, text) in BUILTIN {
+            let runbook = Runbook::parse(name, text)?;
+            runbooks.insert(runbook.id.clone(), runbook);
+        }
+        if let Some(folder) = &config.runbooks {
+            for runbook in read_folder(folder)? {
+                runbooks.insert(runbook.id.clone(), runbook);
+            }
+        }
+        Self::new(runbooks.into_values())
+    }
+
+    /// A library of exactly these runbooks.
+    ///
+    /// # Errors
+    /// The index cannot be built.
+    pub fn new(runbooks: impl IntoIterator<Item = Runbook>) -> Result<Self, Error> {
+        let failed = |error: tantivy::TantivyError| Error::Search(error.to_string());
+        let mut schema = Schema::builder();
+        let id = schema.add_text_field("id", STRING | STORED);
+        let [title, symptoms, text] = ["title", "symptoms", "text"].map(|name| schema.add_text_field(name, TEXT));
+        let index = Index::create_in_ram(schema.build());
+        let mut writer = index.writer_with_num_threads(1, 15_000_000).map_err(failed)?;
+        let runbooks: BTreeMap<String, Runbook> =
+            runbooks.into_iter().map(|runbook| (runbook.id.clone(), runbook)).collect();
+        for runbook in runbooks.values() {
+            let symptom_text = runbook.symptoms.join("\n");
+            let body = format!("{}\n{}", runbook.checks.join("\n"), runbook.text);
+            let document = doc!(id => runbook.id.clone(), title => runbook.title.clone(), symptoms => symptom_text, text => body);
+            writer.add_document(document).map_err(failed)?;
+        }
+        writer.commit().map_err(failed)?;
+        let reader = index.reader().map_err(failed)?;
+        let mut parser = QueryParser::for_index(&index, vec![title, symptoms, text]);
+        parser.set_field_boost(symptoms, 2.0);
+        parser.set_field_boost(title, 1.5);
+        Ok(Self { runbooks, reader, parser })
+    }
+
+    /// All runbooks, by id.
+    pub fn runbooks(&self) -> impl Iterator<Item = &Runbook> {
+        self.runbooks.values()
+    }
+
+    /// The best runbooks for a text, best first.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn search(&self, query: &str, limit: usize) -> Result<Vec<Hit>, Error> {
+        // Words only: the text may be telemetry, and must not be read as query syntax.
+        let words: String = query.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { ' ' }).collect();
+        let (parsed, _) = self.parser.parse_query_lenient(&words);
+        let searcher = self.reader.searcher();
+        let failed = |error: tantivy::TantivyError| Error::Search(error.to_string());
+        let top = searcher.search(&parsed, &TopDocs::with_limit(limit.max(1)).order_by_score()).map_err(failed)?;
+        let id = searcher.schema().get_field("id").map_err(failed)?;
+        let mut hits = Vec::new();
+        for (score, address) in top {
+            let document: TantivyDocument = searcher.doc(address).map_err(failed)?;
+            let found = document.get_first(id).and_then(|value| value.as_str()).unwrap_or_default();
+            hits.push(Hit { id: found.to_owned(), score });
+        }
+        Ok(hits)
+    }
+
+    /// The best runbook that fits the best cause of a diagnosis.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn for_diagnosis(&self, diagnosis: &Diagnosis) -> Result<Option<&Runbook>, Error> {
+        let Some(cause) = diagnosis.best() else { return Ok(None) };
+        let hits = self.search(&query_of(cause), self.runbooks.len())?;
+        Ok(hits.iter().filter_map(|hit| self.runbooks.get(&hit.id)).find(|runbook| runbook.fits(cause)))
+    }
+}
+
+/// What to search for, from a cause.
+pub fn query_of(cause: &Cause) -> String {
+    let words = match cause.kind {
+        CauseKind::ConnectionLeak => "connection pool exhausted connections never returned calls wait callee healthy",
+        CauseKind::CpuHog => "cpu processor time at its limit saturated busy loop",
+        CauseKind::MemoryLeak => "memory grows towards its limit heap resident leak",
+        CauseKind::BadSetting => "setting changed configuration reloaded value wrong",
+        CauseKind::SlowDependency => "slow responses latency of a dependency callers time out",
+        CauseKind::QueueFull => "queue backlog full consumer behind messages refused",
+    };
+    let when = match (&cause.deployment, &cause.setting) {
+        (Some(_), _) => "new version deployed shortly before roll back release",
+        (None, Some(_)) => "set it back",
+        (None, None) => "no deployment restart",
+    };
+    format!("{words} {when}")
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<Runbook>, Error> {
+    let failed = |error: std::io::Error| Error::Folder { folder: folder.display().to_string(), detail: error.to_string() };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        paths.push(entry.map_err(failed)?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| Runbook::parse(&path.display().to_string(), &std::fs::read_to_string(path).map_err(failed)?))
+        .collect()
+}

@@ -1,0 +1,199 @@
+//! `process`: a supervised service, through its supervisor's control API.
+//!
+//! `GET {url}/services/{name}` tells version, settings and the key of the last operation;
+//! `POST …/{restart|rollback|settings}` with `Idempotency-Key` and `If-Match` does one. The probe is the
+//! last key: the supervisor sets it together with the effect.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::{JsonSchema, schema_for};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use wardroom_domain::{DryRun, Outcome, ToolCall};
+use wardroom_respond::{Applied, Operation, Tool, ToolError, ToolSpec, call_errors};
+
+use crate::Target;
+
+/// The `process` tool.
+#[derive(Debug)]
+pub struct ProcessTool {
+    targets: Vec<Target>,
+    agent: ureq::Agent,
+}
+
+/// `restart` and `rollback` take none.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NoArguments {}
+
+/// Arguments of `settings`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SettingArguments {
+    /// Which setting.
+    key: String,
+    /// Its new value.
+    value: Value,
+}
+
+/// What the supervisor says of a service.
+#[derive(Debug, Deserialize)]
+struct State {
+    version: String,
+    previous_version: Option<String>,
+    #[serde(default)]
+    settings: BTreeMap<String, Value>,
+    last_key: Option<String>,
+}
+
+impl ProcessTool {
+    /// The tool over these targets; those of other tools are ignored.
+    pub fn new(targets: Vec<Target>) -> Self {
+        let targets = targets.into_iter().filter(|target| target.tool == "process").collect();
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(15)))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .build();
+        Self { targets, agent: config.new_agent() }
+    }
+
+    fn target(&self, call: &ToolCall) -> Result<&Target, ToolError> {
+        let known = self.targets.iter().find(|target| target.name == call.target);
+        let target = known.ok_or_else(|| {
+            ToolError::Invalid(format!("target {:?} is not declared in the executor's file", call.target))
+        })?;
+        let listed = target.operations.as_ref().is_none_or(|allowed| allowed.contains(&call.operation));
+        if !listed {
+            return Err(ToolError::Invalid(format!("operation {:?} is not allowed on {:?}", call.operation, call.target)));
+        }
+        Ok(target)
+    }
+
+    fn read(&self, target: &Target) -> Result<State, ToolError> {
+        let mut request = self.agent.get(format!("{}/services/{}", target.url, target.name));
+        if let Some(token) = &target.token {
+            request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+        }
+        let mut answer = request.call().map_err(|error| ToolError::Unavailable(error.to_string()))?;
+        if answer.status() != 200 {
+            return Err(ToolError::Invalid(format!("the supervisor answers {} for {:?}", answer.status(), target.name)));
+        }
+        answer.body_mut().read_json().map_err(|error| ToolError::Unavailable(error.to_string()))
+    }
+}
+
+impl Tool for ProcessTool {
+    fn spec(&self) -> ToolSpec {
+        let operation = |name, summary, risk, arguments: schemars::Schema| Operation {
+            name,
+            summary,
+            risk,
+            arguments: arguments.to_value(),
+        };
+        ToolSpec {
+            name: "process",
+            summary: "a supervised service",
+            operations: vec![
+                operation("restart", "start the service anew", "low", schema_for!(NoArguments)),
+                operation("rollback", "put the previous version back", "medium", schema_for!(NoArguments)),
+                operation("settings", "give one setting another value", "medium", schema_for!(SettingArguments)),
+            ],
+        }
+    }
+
+    fn plan(&self, call: &ToolCall) -> Result<DryRun, ToolError> {
+        let target = self.target(call)?;
+        let state = self.read(target)?;
+        let (diff, undo) = match call.operation.as_str() {
+            "restart" => {
+                call_errors::<NoArguments>(&call.arguments)?;
+                (format!("{} {} stops and starts again", target.name, state.version), None)
+            }
+            "rollback" => {
+                call_errors::<NoArguments>(&call.arguments)?;
+                let Some(previous) = state.previous_version else {
+                    return Err(ToolError::Invalid(format!("{:?} has no previous version to go back to", target.name)));
+                };
+                let undo = ToolCall { arguments: Map::new(), ..call.clone() };
+                (format!("{} goes from version {} to {previous}", target.name, state.version), Some(undo))
+            }
+            "settings" => {
+                let arguments: SettingArguments = call_errors(&call.arguments)?;
+                let Some(now) = state.settings.get(&arguments.key) else {
+                    let known: Vec<&String> = state.settings.keys().collect();
+                    return Err(ToolError::Invalid(format!("no setting {:?}; there are {known:?}", arguments.key)));
+                };
+                let arguments_back = json!({ "key": arguments.key, "value": now });
+                let undo = ToolCall { arguments: arguments_back.as_object().cloned().unwrap_or_default(), ..call.clone() };
+                (format!("{}: {} goes from {now} to {}", target.name, arguments.key, plain(&arguments.value)), Some(undo))
+            }
+            other => return Err(unknown_operation(other)),
+        };
+        let risk = self.spec().operations.iter().find(|known| known.name == call.operation).map_or("high", |o| o.risk);
+        Ok(DryRun {
+            diff,
+            blast_radius: format!("{} and its callers, for the seconds of the change", target.name),
+            risk: risk.to_owned(),
+            reversible: undo.is_some(),
+            precondition: state.version,
+            undo,
+        })
+    }
+
+    fn execute(&self, call: &ToolCall, precondition: &str, key: &str) -> Result<Applied, ToolError> {
+        let target = self.target(call)?;
+        let body = match call.operation.as_str() {
+            "restart" | "rollback" => json!({}),
+            "settings" => {
+                let arguments: SettingArguments = call_errors(&call.arguments)?;
+                json!({ "key": arguments.key, "value": number(&arguments.value) })
+            }
+            other => return Err(unknown_operation(other)),
+        };
+        let url = format!("{}/services/{}/{}", target.url, target.name, call.operation);
+        let mut request = self.agent.post(url).header("Idempotency-Key", key).header("If-Match", precondition);
+        if let Some(token) = &target.token {
+            request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+        }
+        let mut answer = request.send_json(body).map_err(|error| ToolError::Unavailable(error.to_string()))?;
+        let text = answer.body_mut().read_to_string().unwrap_or_default();
+        match answer.status().as_u16() {
+            200..=299 => {
+                // A yes alone proves nothing: the effect must be there.
+                let outcome = self.probe(call, key)?;
+                let detail = match outcome {
+                    Outcome::Applied => format!("{} of {} done", call.operation, call.target),
+                    _ => "the supervisor said yes, but shows no effect".to_owned(),
+                };
+                Ok(Applied { outcome, detail })
+            }
+            412 => Err(ToolError::Stale(text)),
+            400..=499 => Ok(Applied { outcome: Outcome::NotApplied, detail: text }),
+            _ => Err(ToolError::Unavailable(text)),
+        }
+    }
+
+    fn probe(&self, call: &ToolCall, key: &str) -> Result<Outcome, ToolError> {
+        let state = self.read(self.target(call)?)?;
+        Ok(if state.last_key.as_deref() == Some(key) { Outcome::Applied } else { Outcome::NotApplied })
+    }
+
+    fn state(&self, call: &ToolCall) -> Result<String, ToolError> {
+        Ok(self.read(self.target(call)?)?.version)
+    }
+}
+
+fn unknown_operation(name: &str) -> ToolError {
+    ToolError::Invalid(format!("process has no operation {name:?}; there are restart, rollback, settings"))
+}
+
+/// A number written as text (as logs have it) becomes a number.
+fn number(value: &Value) -> Value {
+    value.as_str().and_then(|text| serde_json::from_str(text).ok()).filter(Value::is_number).unwrap_or_else(|| value.clone())
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
