@@ -1,1 +1,29 @@
-//! stub
+//! What people and programs ask: incidents, anomalies, samples, health, and the incident page.
+//!
+//! One file per resource. What the answers are made of comes from a [`Backend`] of closures that the
+//! composition root builds, so this crate names neither store nor bus nor head. Wire types are this
+//! crate's own, converted by hand, held by snapshots: the wire is not the domain.
+
+mod anomalies;
+mod backend;
+mod incidents;
+mod openapi;
+mod operations;
+mod page;
+mod samples;
+mod view;
+
+use wardroom_edge::Routes;
+
+pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof};
+pub use openapi::document;
+pub use view::{AnomalyView, Chart, EvidenceView, IncidentDetail, IncidentSummary, PlanView, SeriesView, TimelineView};
+
+/// Every route of this crate.
+pub fn routes(backend: &Backend) -> Routes {
+    operations::routes(backend)
+        .merge(incidents::routes(backend))
+        .merge(anomalies::routes(backend))
+        .merge(samples::routes(backend))
+        .merge(page::routes(backend))
+}

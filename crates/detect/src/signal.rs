@@ -144,6 +144,11 @@ impl Signal {
         self.bad.map(|bad| (bad.since_ms, bad.points))
     }
 
+    /// Above which value it is bad, while it is bad.
+    pub fn limit(&self) -> Option<f64> {
+        self.bad.map(|bad| bad.bad_above)
+    }
+
     /// What was normal before the bad stretch, or is normal now.
     pub fn expected(&self) -> f64 {
         self.bad.map_or_else(|| self.watch.normal().0, |bad| bad.expected)

@@ -20,6 +20,9 @@ pub mod metrics;
 mod port;
 mod problem;
 
+/// An HTTP status, for those who name no HTTP library themselves.
+pub use axum::http::StatusCode as Status;
+
 pub use access::{Access, Route, Routes};
 pub use auth::{AuthMode, KnownToken, Refused, RefusedHook, TokenTable, mint_token, secret};
 pub use body::read_body;

@@ -1,1 +1,28 @@
-//! stub
+//! The composition root: the only crate that knows all the others. One file per role.
+//!
+//! ```text
+//! supervise ──┬─► serve (confined): intake ─► bus ─► detect ─► respond ─► api
+//!             └─► executor (its own secrets, its own ledger)
+//! ```
+//!
+//! A role pumps: it reads from the bus or the store, asks a pure core what that means, performs the
+//! effects it names, and persists. Nothing here decides anything. Three processes keep hostile bytes away
+//! from credentials: the supervisor parses nothing, the server that parses everything is confined by
+//! Landlock, and the executor alone holds credentials and checks every plan for itself.
+
+pub mod clock;
+pub mod config;
+pub mod crash;
+mod detect;
+pub mod executor;
+pub mod executor_client;
+mod heartbeat;
+mod intake;
+pub mod isolation;
+mod respond;
+mod serve;
+pub mod tokens;
+mod views;
+
+pub use config::Config;
+pub use serve::{ServeError, ServeOptions, serve};

@@ -1,0 +1,68 @@
+//! The API's description, OpenAPI 3.1. A test holds it to the mounted routes, both ways.
+
+use serde_json::{Value, json};
+
+/// The OpenAPI document of this build.
+pub fn document() -> Value {
+    let mut paths = serde_json::Map::new();
+    for (method, path, summary, access) in OPERATIONS {
+        let security = if *access == "public" { json!([]) } else { json!([{ "bearer": [] }, { "basic": [] }]) };
+        let responses = json!({
+            "2XX": { "description": "as described in docs/api.md" },
+            "4XX": { "description": "RFC 9457 problem document", "content": { "application/problem+json": {
+                "schema": { "$ref": "#/components/schemas/Problem" } } } },
+            "503": { "description": "try again; Retry-After says when" },
+        });
+        let parameters: Vec<Value> = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+            .collect();
+        let operation = json!({ "summary": summary, "x-access": access, "security": security,
+            "parameters": parameters, "responses": responses });
+        let entry = paths.entry((*path).to_owned()).or_insert_with(|| json!({}));
+        if let Some(entry) = entry.as_object_mut() {
+            entry.insert((*method).to_lowercase(), operation);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "Wardroom", "version": env!("CARGO_PKG_VERSION"), "license": { "name": "Apache-2.0" } },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer" },
+                "basic": { "type": "http", "scheme": "basic", "description": "any user, the token as password" },
+            },
+            "schemas": { "Problem": { "type": "object", "required": ["type", "title", "status", "code", "detail"],
+                "properties": { "type": { "type": "string" }, "title": { "type": "string" },
+                    "status": { "type": "integer" }, "code": { "type": "string" }, "detail": { "type": "string" },
+                    "accepted": { "type": "integer" }, "rejected": { "type": "integer" } } } },
+        },
+    })
+}
+
+/// Method, path, what it does, who may.
+pub(crate) const OPERATIONS: &[(&str, &str, &str, &str)] = &[
+    ("POST", "/api/v1/write", "Prometheus remote_write 1.0", "send"),
+    ("POST", "/ingest/metrics", "Metrics as JSON: one object or an array", "send"),
+    ("POST", "/ingest/logs", "Logs as JSON: one object or an array", "send"),
+    ("POST", "/ingest/deployment", "Deployments as JSON: one object or an array", "send"),
+    ("GET", "/api/v1/incidents", "Incidents, newest first", "read"),
+    ("GET", "/api/v1/incidents/{id}", "One incident with timeline, hypotheses, evidence and plan", "read"),
+    ("POST", "/api/v1/incidents/{id}/approve", "Approve the plan with this hash", "respond"),
+    ("POST", "/api/v1/incidents/{id}/reject", "Reject the plan", "respond"),
+    ("POST", "/api/v1/incidents/{id}/verdict", "Say whether it was real, noise, or another cause", "respond"),
+    ("POST", "/api/v1/incidents/{id}/close", "Close an escalated incident", "respond"),
+    ("GET", "/api/v1/incidents/{id}/postmortem", "The postmortem in Markdown", "read"),
+    ("GET", "/api/v1/anomalies", "Anomalies, oldest first", "read"),
+    ("GET", "/api/v1/samples", "Raw samples of everything that is retained", "read"),
+    ("GET", "/", "Incidents as a page", "read"),
+    ("GET", "/incidents/{id}", "One incident as a page", "read"),
+    ("POST", "/incidents/{id}/approve", "The page's Approve button", "respond"),
+    ("GET", "/health", "Whether the process is alive", "public"),
+    ("GET", "/healthz", "Whether the process is alive", "public"),
+    ("GET", "/readyz", "Whether it can do its work, and what is degraded", "public"),
+    ("GET", "/metrics", "Metrics in Prometheus' text format", "public"),
+    ("GET", "/openapi.json", "This document", "public"),
+];

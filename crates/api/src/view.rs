@@ -1,0 +1,167 @@
+//! What goes over the wire.
+
+use serde::Serialize;
+use serde_json::Value;
+use wardroom_domain::{Labels, Timestamp};
+
+/// An incident in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct IncidentSummary {
+    /// `INC-42`.
+    pub id: String,
+    /// Where it stands.
+    pub state: String,
+    /// How bad.
+    pub severity: String,
+    /// One line.
+    pub title: String,
+    /// Services affected.
+    pub services: Vec<String>,
+    /// When trouble began.
+    pub began_at: Timestamp,
+    /// When it was opened, by the telemetry's time.
+    pub opened_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// The number, for cursors.
+    #[serde(skip)]
+    pub number: i64,
+}
+
+/// One line of a timeline.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimelineView {
+    /// When.
+    pub at: Timestamp,
+    /// `evidence` or `transition`.
+    pub kind: String,
+    /// The state reached, for transitions.
+    pub state: Option<String>,
+    /// One line; may quote telemetry.
+    pub text: String,
+}
+
+/// One piece of evidence.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvidenceView {
+    /// What causes point to.
+    pub id: String,
+    /// Of which service.
+    pub service: String,
+    /// When.
+    pub at: Timestamp,
+    /// One line; may quote telemetry.
+    pub summary: String,
+}
+
+/// A plan, as a person should see it: facts from the executor's dry run only.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanView {
+    /// What an approval binds.
+    pub plan_sha256: String,
+    /// The tool.
+    pub tool: String,
+    /// Its operation.
+    pub operation: String,
+    /// On what.
+    pub target: String,
+    /// With what.
+    pub arguments: Value,
+    /// What changes.
+    pub diff: String,
+    /// Who feels it.
+    pub blast_radius: String,
+    /// `low`, `medium`, `high`.
+    pub risk: String,
+    /// Whether it can be taken back.
+    pub reversible: bool,
+    /// From which runbook.
+    pub runbook: String,
+    /// What the outcome is compared with.
+    pub control: String,
+    /// Until when it may be approved.
+    pub expires_at: Timestamp,
+}
+
+/// A line for a chart.
+#[derive(Clone, Debug, Serialize)]
+pub struct Chart {
+    /// What it shows.
+    pub title: String,
+    /// `ratio`, `seconds` or `per_second`.
+    pub unit: String,
+    /// (seconds since the epoch, value), oldest first.
+    pub points: Vec<(f64, f64)>,
+    /// Above this it is bad.
+    pub bad_above: Option<f64>,
+}
+
+/// Everything about one incident.
+#[derive(Clone, Debug, Serialize)]
+pub struct IncidentDetail {
+    /// As in the list.
+    #[serde(flatten)]
+    pub summary: IncidentSummary,
+    /// Why it opened.
+    pub trigger: String,
+    /// What happened when.
+    pub timeline: Vec<TimelineView>,
+    /// Ranked causes.
+    pub hypotheses: Vec<Value>,
+    /// What they point to.
+    pub evidence: Vec<EvidenceView>,
+    /// Seed 002's answer.
+    pub analysis: Option<Value>,
+    /// What is proposed.
+    pub plan: Option<PlanView>,
+    /// The hash of it, or null: what `approve` wants.
+    pub plan_sha256: Option<String>,
+    /// Who approved it.
+    pub approved_by: Option<String>,
+    /// How the execution ended.
+    pub execution: Option<String>,
+    /// What the target saw as key.
+    pub idempotency_key: Option<String>,
+    /// How the undo ended.
+    pub undo: Option<String>,
+    /// How it all ended.
+    pub outcome: Option<String>,
+    /// A person's judgement.
+    pub verdict: Option<Value>,
+    /// The signals that matter.
+    pub charts: Vec<Chart>,
+}
+
+/// One anomaly.
+#[derive(Clone, Debug, Serialize)]
+pub struct AnomalyView {
+    /// Derived, stable.
+    pub id: String,
+    /// The series.
+    pub series: Labels,
+    /// Its service.
+    pub service: String,
+    /// Which detector.
+    pub detector: String,
+    /// 0..1.
+    pub score: f64,
+    /// Standard deviations.
+    pub z: f64,
+    /// How bad.
+    pub severity: String,
+    /// Seen.
+    pub value: f64,
+    /// Expected.
+    pub expected: f64,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One series' raw samples.
+#[derive(Clone, Debug, Serialize)]
+pub struct SeriesView {
+    /// Its labels.
+    pub labels: Labels,
+    /// (ms, value as text, bits as hex).
+    pub samples: Vec<(i64, String, String)>,
+}

@@ -1,0 +1,49 @@
+//! The whole configuration: every crate's own, under its name.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use wardroom_domain::EntityRules;
+
+/// Wardroom's configuration file. Every field has a default; `WARDROOM_<SECTION>__<FIELD>` overrides it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Ports and their limits.
+    pub edge: wardroom_edge::Config,
+    /// What requests may hold.
+    pub sources: wardroom_sources::Config,
+    /// The durable log.
+    pub bus: wardroom_bus::Config,
+    /// The live series.
+    pub head: wardroom_head::Config,
+    /// Which label names which thing.
+    pub entities: EntityRules,
+    /// Detection.
+    pub detect: wardroom_detect::Config,
+    /// Correlation.
+    pub correlate: wardroom_correlate::Config,
+    /// Diagnosis.
+    pub diagnose: wardroom_diagnose::Config,
+    /// Runbooks.
+    pub knowledge: wardroom_knowledge::Config,
+    /// Response.
+    pub respond: wardroom_respond::Config,
+    /// The dead man's switch.
+    pub heartbeat: HeartbeatConfig,
+}
+
+/// The outgoing heartbeat.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct HeartbeatConfig {
+    /// Posted to as long as readings really reach the detector. Default: none. Since 0.1.
+    pub url: Option<String>,
+    /// How often, in seconds. Default 30. Since 0.1.
+    pub interval_seconds: u64,
+}
+
+impl Default for HeartbeatConfig {
+    fn default() -> Self {
+        Self { url: None, interval_seconds: 30 }
+    }
+}

@@ -1,0 +1,116 @@
+//! What the executor remembers: one JSON line a step, synced before anything follows from it.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use wardroom_domain::executor::PlanStatus;
+use wardroom_domain::{Outcome, Plan, Principal, Timestamp};
+
+use crate::crash;
+
+/// One line of the ledger, format version 1.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub(crate) enum Entry {
+    /// A person approved a plan.
+    Authorized { v: u8, at: Timestamp, plan: Box<Plan>, plan_sha256: String, principal: Principal },
+    /// The adapter is about to be called.
+    Started { v: u8, at: Timestamp, plan_sha256: String, key: String },
+    /// The adapter answered, or was probed.
+    Finished { v: u8, at: Timestamp, plan_sha256: String, outcome: Outcome, detail: String },
+    /// The undo is about to be called.
+    UndoStarted { v: u8, at: Timestamp, plan_sha256: String, key: String },
+    /// The undo answered, or was probed.
+    Undone { v: u8, at: Timestamp, plan_sha256: String, outcome: Outcome, detail: String },
+}
+
+/// What is known of one plan.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) plan: Plan,
+    pub(crate) status: PlanStatus,
+    pub(crate) started: bool,
+    pub(crate) undo_started: bool,
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    file: File,
+    plans: BTreeMap<String, Known>,
+}
+
+impl Ledger {
+    /// Opens or creates it; a torn last line was never acted on and is cut off.
+    pub(crate) fn open(folder: &Path) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let path = folder.join("ledger.jsonl");
+        let file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
+        let text = std::fs::read_to_string(&path)?;
+        let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        file.set_len(whole as u64)?;
+        file.sync_all()?;
+        File::open(folder)?.sync_all()?;
+        let mut ledger = Self { file, plans: BTreeMap::new() };
+        for line in text.lines().take(text.matches('\n').count()) {
+            let entry: Entry = serde_json::from_str(line)
+                .map_err(|error| std::io::Error::other(format!("{} is damaged: {error}", path.display())))?;
+            ledger.apply(entry);
+        }
+        Ok(ledger)
+    }
+
+    /// Makes a step durable, then remembers it.
+    pub(crate) fn write(&mut self, entry: Entry) -> std::io::Result<()> {
+        let step = match &entry {
+            Entry::Authorized { .. } => "ledger:authorized",
+            Entry::Started { .. } | Entry::UndoStarted { .. } => "ledger:started",
+            Entry::Finished { .. } => "ledger:finished",
+            Entry::Undone { .. } => "ledger:undone",
+        };
+        crash::reach(step, "before");
+        let mut line = serde_json::to_string(&entry)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes())?;
+        self.file.sync_data()?;
+        crash::reach(step, "after");
+        self.apply(entry);
+        Ok(())
+    }
+
+    pub(crate) fn plan(&self, plan_sha256: &str) -> Option<&Known> {
+        self.plans.get(plan_sha256)
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        match entry {
+            Entry::Authorized { plan, plan_sha256, principal, .. } => {
+                let status = PlanStatus { approved_by: Some(principal), ..PlanStatus::default() };
+                let known = Known { plan: *plan, status, started: false, undo_started: false };
+                self.plans.entry(plan_sha256).or_insert(known);
+            }
+            Entry::Started { plan_sha256, key, .. } => self.update(&plan_sha256, |known| {
+                known.started = true;
+                known.status.idempotency_key = Some(key);
+            }),
+            Entry::Finished { plan_sha256, outcome, detail, .. } => self.update(&plan_sha256, |known| {
+                known.status.executed = Some(outcome);
+                known.status.detail = detail;
+            }),
+            Entry::UndoStarted { plan_sha256, .. } => self.update(&plan_sha256, |known| known.undo_started = true),
+            Entry::Undone { plan_sha256, outcome, detail, .. } => self.update(&plan_sha256, |known| {
+                known.status.undone = Some(outcome);
+                known.status.detail = detail;
+            }),
+        }
+    }
+
+    fn update(&mut self, plan_sha256: &str, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.plans.get_mut(plan_sha256) {
+            change(known);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The server: everything that is not the executor, in one confined process.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde_json::json;
+use tokio::sync::mpsc;
+use wardroom_api::Backend;
+use wardroom_bus::{Bus, EmbeddedBus};
+use wardroom_domain::audit::AuditEntry;
+use wardroom_domain::{IncidentState, Timestamp};
+use wardroom_edge::{AuthMode, InflateBudget, Port, Problem, Refused, TokenTable};
+use wardroom_knowledge::Library;
+use wardroom_respond::Workflow;
+use wardroom_store::Store;
+
+use crate::config::Config;
+use crate::detect::{Pump, Tenants};
+use crate::executor_client::{ExecutorClient, socket_path};
+use crate::intake::{Queue, intake};
+use crate::isolation::{Isolation, confine};
+use crate::respond::{Responder, entry};
+use crate::tokens::{self, database};
+use crate::{clock, heartbeat, respond, views};
+
+/// What `wardroom serve` was told.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Whether credentials are asked for.
+    pub auth: AuthMode,
+    /// Where the first administrator's token goes; stdout if absent.
+    pub admin_token_file: Option<PathBuf>,
+    /// Whether an executor was started beside this process.
+    pub executor: bool,
+}
+
+/// Why the server could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// `--auth off` beyond loopback.
+    #[error("--auth off is accepted on loopback only, and {0} is not; use --listen 127.0.0.1:PORT")]
+    Exposed(SocketAddr),
+    /// The bus.
+    #[error(transparent)]
+    Bus(#[from] wardroom_bus::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] wardroom_store::Error),
+    /// The runbooks.
+    #[error(transparent)]
+    Knowledge(#[from] wardroom_knowledge::Error),
+    /// A file or the listener.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// The system's words.
+        error: std::io::Error,
+    },
+}
+
+/// Confines the process, then serves until `stop` resolves; drains and flushes before it returns.
+/// `announce` gets the lines for stdout: the address first.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn serve<F: Future<Output = ()> + Send + 'static>(
+    options: ServeOptions,
+    config: Config,
+    announce: impl FnMut(String),
+    stop: impl FnOnce() -> F,
+) -> Result<(), ServeError> {
+    if options.auth == AuthMode::Off && !options.listen.ip().is_loopback() {
+        return Err(ServeError::Exposed(options.listen));
+    }
+    let (bus_dir, state_dir) = (options.data.join("bus"), options.data.join("state"));
+    for dir in [&bus_dir, &state_dir] {
+        std::fs::create_dir_all(dir).map_err(|error| io(format!("create {}", dir.display()), error))?;
+    }
+    let admin_folder = options.admin_token_file.as_deref().and_then(Path::parent).map(Path::to_owned);
+    // The file with the first token is opened before the walls go up, so that its folder need not be open after.
+    let admin_file = options.admin_token_file.as_deref().map(open_secret).transpose()?;
+    drop(admin_folder);
+    let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().cloned().collect();
+    let isolation = confine(&[bus_dir, state_dir], &readable);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| io("start threads".into(), error))?;
+    let outcome = runtime.block_on(run(options, config, isolation, admin_file, announce, stop));
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    outcome
+}
+
+async fn run<F: Future<Output = ()> + Send + 'static>(
+    options: ServeOptions,
+    config: Config,
+    isolation: Isolation,
+    admin_file: Option<std::fs::File>,
+    mut announce: impl FnMut(String),
+    stop: impl FnOnce() -> F,
+) -> Result<(), ServeError> {
+    let recorder = install_metrics();
+    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&options.data.join("bus"), config.bus.clone())?);
+    let store = Store::open(&database(&options.data)).await?;
+    let table = TokenTable::new(options.auth);
+    let minted = if options.auth == AuthMode::On { tokens::first_admin(&store).await? } else { None };
+    table.replace(Some(tokens::load(&store).await?));
+
+    let library = Arc::new(Library::load(&config.knowledge)?);
+    let tenants = Arc::new(Tenants::new(config.clone()));
+    restore(&store, &tenants).await?;
+    let (queue, next) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
+    let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
+    let (news_in, news_out) = mpsc::channel(1024);
+    let pump = Pump {
+        config: config.clone(),
+        bus: Arc::clone(&bus),
+        tenants: Arc::clone(&tenants),
+        queue: Arc::clone(&queue),
+        budget: budget.clone(),
+        news: news_in,
+        next: Arc::clone(&next),
+    };
+    let detecting = std::thread::Builder::new().name("detect".into()).spawn(move || pump.run());
+    let detecting = detecting.map_err(|error| io("start detection".into(), error))?;
+
+    let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
+    let responder = Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, library };
+    let intake = intake(&config, Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
+    let mut background = tokio::task::JoinSet::new();
+    background.spawn(tokens::refresh(store.clone(), table.clone()));
+    background.spawn(respond::run(responder.clone(), news_out));
+    background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
+    background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), config.bus.retention_hours));
+
+    let ready = Readiness { bus: Arc::clone(&bus), next, executor: responder.executor.clone(), isolation };
+    let watcher = Arc::new(ready);
+    let executor_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
+    let backend = backend(&options, Arc::new(responder), bus, budget, recorder, watcher, executor_up);
+    let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
+    let (refused_in, refused_out) = mpsc::channel(256);
+    background.spawn(audit_refusals(store.clone(), refused_out));
+    let port = Port {
+        tokens: table,
+        refused: Arc::new(move |refused| {
+            // A flood of refusals is counted by the metric; the book takes what it can.
+            drop(refused_in.try_send(refused));
+        }),
+        now: Arc::new(clock::now),
+    };
+    let listener = tokio::net::TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| io(format!("listen on {}", options.listen), error))?;
+    let address = listener.local_addr().map_err(|error| io("listen".into(), error))?;
+    announce(format!("listening http://{address}"));
+    tell_first_token(minted, admin_file, address, &mut announce)?;
+    tracing::info!(%address, isolation = isolation.as_str(), "serving");
+    // A stopping server does not wait for ever on a connection that somebody keeps open.
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let stop = stop();
+    let serving = port.serve(listener, routes, async move {
+        stop.await;
+        drop(stopping.send(()));
+    });
+    let drained = async {
+        drop(stopped.await);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(|error| io("serve".into(), error))?,
+        () = drained => tracing::warn!("connections still open after 10 s; closing them"),
+    }
+    background.shutdown().await;
+    // With the response gone nobody listens to detection, and it ends; then the bus writes out what it holds.
+    let ended = tokio::task::spawn_blocking(move || detecting.join()).await;
+    if !matches!(ended, Ok(Ok(()))) {
+        tracing::error!("detection did not end cleanly");
+    }
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes the incidents back in that may still get company.
+async fn restore(store: &Store, tenants: &Tenants) -> Result<(), ServeError> {
+    let since = clock::now().minus(Duration::from_secs(24 * 3600));
+    for row in store.live_incidents(since).await? {
+        let workflow: Result<Workflow, _> = serde_json::from_str(&row.workflow);
+        let Ok(workflow) = workflow else {
+            tracing::error!(incident = %row.id(), "workflow cannot be read by this build");
+            continue;
+        };
+        let settled = matches!(row.state, IncidentState::Resolved | IncidentState::Suppressed | IncidentState::Closed);
+        let released_ms = workflow.settled_ms.or_else(|| settled.then(|| row.updated_at.millis()));
+        tenants.with(&row.tenant, |state| {
+            state.correlator.restore(&row.key, &workflow.incident.services, workflow.opened_ms, released_ms);
+        });
+    }
+    Ok(())
+}
+
+struct Readiness {
+    bus: Arc<dyn Bus>,
+    next: Arc<AtomicU64>,
+    executor: ExecutorClient,
+    isolation: Isolation,
+}
+
+async fn watch_executor(executor: ExecutorClient, up: Arc<std::sync::atomic::AtomicBool>) {
+    while executor.configured() {
+        let answered = executor.ask(&wardroom_domain::executor::Request::Ping).await.is_ok();
+        up.store(answered, Ordering::Release);
+        metrics::gauge!("wardroom_executor_up").set(if answered { 1.0 } else { 0.0 });
+        tokio::time::sleep(Duration::from_millis(if answered { 1000 } else { 100 })).await;
+    }
+}
+
+fn backend(
+    options: &ServeOptions,
+    responder: views::Shared,
+    bus: Arc<dyn Bus>,
+    budget: InflateBudget,
+    recorder: PrometheusHandle,
+    readiness: Arc<Readiness>,
+    executor_up: Arc<std::sync::atomic::AtomicBool>,
+) -> Backend {
+    let (r1, r2, r3, r4, r5) =
+        (Arc::clone(&responder), Arc::clone(&responder), Arc::clone(&responder), Arc::clone(&responder), responder);
+    Backend {
+        incidents: Arc::new(move |tenant, before, limit| {
+            let responder = Arc::clone(&r1);
+            Box::pin(async move { responder.list(tenant, before, limit).await })
+        }),
+        incident: Arc::new(move |tenant, number| {
+            let responder = Arc::clone(&r2);
+            Box::pin(async move { responder.show(tenant, number).await })
+        }),
+        decide: Arc::new(move |who, number, decision| {
+            let responder = Arc::clone(&r3);
+            Box::pin(async move { responder.decide(who, number, decision).await })
+        }),
+        postmortem: Arc::new(move |tenant, number| {
+            let responder = Arc::clone(&r4);
+            Box::pin(async move { responder.postmortem(tenant, number).await })
+        }),
+        anomalies: Arc::new(move |tenant, since, service, after, limit| {
+            let responder = Arc::clone(&r5);
+            Box::pin(async move {
+                let found = responder.store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
+                let found = found.map_err(|error| Problem::unavailable("state_store_unavailable", error.to_string()))?;
+                Ok(found.into_iter().map(views::anomaly_view).collect())
+            })
+        }),
+        samples: Arc::new(move |tenant, query, from| {
+            let (bus, budget) = (Arc::clone(&bus), budget.clone());
+            Box::pin(async move {
+                let reading = tokio::task::spawn_blocking(move || views::samples(bus.as_ref(), &budget, &tenant, &query, from));
+                reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))?
+            })
+        }),
+        ready: Arc::new(move || {
+            let executor = match (readiness.executor.configured(), executor_up.load(Ordering::Acquire)) {
+                (false, _) => "not configured",
+                (true, true) => "up",
+                (true, false) => "down",
+            };
+            let lag = readiness.bus.end().saturating_sub(readiness.next.load(Ordering::Acquire));
+            let ready = executor != "down";
+            let document = json!({ "status": if ready { "ready" } else { "degraded" },
+                "durability": "power-loss", "isolation": readiness.isolation.as_str(),
+                "executor": executor, "detect_lag_records": lag });
+            (ready, document)
+        }),
+        metrics: Arc::new(move || recorder.render()),
+        authenticated: options.auth == AuthMode::On,
+        form_secret: wardroom_edge::mint_token().1.into(),
+    }
+}
+
+async fn audit_refusals(store: Store, mut refused: mpsc::Receiver<Refused>) {
+    while let Some(refused) = refused.recv().await {
+        let identity = refused.identity;
+        let tenant = identity.as_ref().map_or_else(wardroom_domain::TenantId::main, |identity| identity.tenant.clone());
+        let decision = json!({ "path": refused.path, "code": refused.code });
+        let mut audit: AuditEntry = entry(&tenant, "edge", None, "request_refused", decision, clock::now());
+        audit.principal = identity.map_or_else(wardroom_domain::Principal::anonymous, |identity| identity.principal);
+        if let Err(error) = store.audit(&audit).await {
+            tracing::error!(%error, "refusal could not be audited");
+        }
+        // At most twenty a second: whoever floods must not fill the book.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, hours: u64) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let before = clock::now().minus(Duration::from_secs(hours * 3600));
+        if let Err(error) = store.forget_anomalies(before).await {
+            tracing::error!(%error, "old anomalies could not be removed");
+        }
+        if let Err(error) = bus.trim(next.load(Ordering::Acquire), before) {
+            tracing::error!(%error, "old bus segments could not be removed");
+        }
+    }
+}
+
+fn install_metrics() -> PrometheusHandle {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::warn!("metrics were installed before; /metrics stays empty");
+    }
+    handle
+}
+
+fn tell_first_token(
+    minted: Option<tokens::Minted>,
+    file: Option<std::fs::File>,
+    address: SocketAddr,
+    announce: &mut impl FnMut(String),
+) -> Result<(), ServeError> {
+    let Some(minted) = minted else { return Ok(()) };
+    if let Some(mut file) = file {
+        use std::io::Write;
+        writeln!(file, "{}", minted.token).map_err(|error| io("write --admin-token-file".into(), error))?;
+        return file.sync_all().map_err(|error| io("write --admin-token-file".into(), error));
+    }
+    announce(format!("admin token (shown once): {}", minted.token));
+    announce(format!(
+        "a sender for Prometheus, after `wardroom token create --data … --principal prometheus --role sender`:\n\
+         remote_write:\n  - url: http://{address}/api/v1/write\n    authorization:\n      credentials_file: /path/to/token"
+    ));
+    Ok(())
+}
+
+/// A file only its owner can read; created now, filled later. One that holds something is left alone.
+fn open_secret(path: &Path) -> Result<std::fs::File, ServeError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| io(format!("open {}", path.display()), error))
+}
+
+fn io(what: String, error: std::io::Error) -> ServeError {
+    ServeError::Io { what, error }
+}
+
+/// Something to compare clocks with in tests of this crate.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auth_off_is_for_loopback_only() {
+        let options = ServeOptions {
+            data: PathBuf::from("/nonexistent"),
+            listen: "0.0.0.0:0".parse().unwrap(),
+            auth: AuthMode::Off,
+            admin_token_file: None,
+            executor: false,
+        };
+        let refused = serve(options, Config::default(), |_| {}, || std::future::pending());
+        assert!(matches!(refused, Err(ServeError::Exposed(_))));
+        assert!(clock::now() > Timestamp::from_nanos(0));
+    }
+}
