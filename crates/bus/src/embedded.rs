@@ -88,6 +88,35 @@ impl EmbeddedBus {
     }
 }
 
+/// The segments of a folder, only read: beside a running server, or without one.
+#[derive(Debug)]
+pub struct ReadOnlyBus(Shared);
+
+impl ReadOnlyBus {
+    /// Looks at the folder as it is now.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let bases = segment::list(dir).map_err(|error| Error::disk("open", &error))?;
+        Ok(Self(Shared {
+            dir: dir.to_owned(),
+            config: Config::default(),
+            end: AtomicU64::new(u64::MAX),
+            segments: Mutex::new(bases),
+            cursors: Mutex::default(),
+        }))
+    }
+
+    /// As [`Bus::read`].
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error> {
+        self.0.read(from, limit).map_err(|error| Error::disk("read", &error))
+    }
+}
+
 impl Drop for EmbeddedBus {
     /// Drains: everything queued is written and synced before this returns.
     fn drop(&mut self) {

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use wardroom_domain::Envelope;
 
 pub use config::Config;
-pub use embedded::EmbeddedBus;
+pub use embedded::{EmbeddedBus, ReadOnlyBus};
 pub use error::Error;
 pub use record::{Record, RecordHeaderError, decode_payload, encode_payload};
 

@@ -21,8 +21,15 @@ mod intake;
 pub mod isolation;
 mod respond;
 mod serve;
+mod supervise;
 pub mod tokens;
 mod views;
 
 pub use config::Config;
+pub use supervise::{SuperviseError, supervise};
+
+pub use views::{Points, dump};
+pub use wardroom_edge::AuthMode;
+pub use wardroom_store::Store;
+
 pub use serve::{ServeError, ServeOptions, serve};

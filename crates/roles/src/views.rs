@@ -20,6 +20,7 @@ use wardroom_store::{HistoryRow, IncidentRow};
 use crate::clock;
 use crate::respond::{RespondError, Responder, entry, nearby};
 
+pub use samples::{Points, dump};
 pub(crate) use samples::samples;
 
 impl Responder {

@@ -1,2 +1,35 @@
-//! stub
-fn main() {}
+//! Wardroom: the always-staffed war room of a production estate, in one binary.
+//!
+//! `wardroom serve` takes telemetry in, notices, explains, proposes, has a person approve, acts, verifies
+//! and proves it. The other commands talk to a running server, or to its data folder.
+
+mod client;
+mod commands;
+mod configuration;
+mod options;
+mod serving;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use options::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Serve(options) => serving::supervise(&options),
+        Command::Server(options) => serving::serve(&options),
+        Command::Executor { data, executor_config } => serving::execute(&data, &executor_config),
+        Command::Token { command } => commands::token(command),
+        Command::Samples { command } => commands::samples(&command),
+        Command::Incidents { command } => commands::incidents(command),
+        Command::Audit { command } => commands::audit(&command),
+        Command::Config { command } => commands::config(&command),
+        Command::CrashPoints => commands::crash_points(),
+    };
+    outcome.unwrap_or_else(|error| {
+        commands::complain(&error);
+        ExitCode::FAILURE
+    })
+}

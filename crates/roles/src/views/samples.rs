@@ -19,12 +19,27 @@ pub(crate) fn samples(
     query: &SeriesQuery,
     from: u64,
 ) -> Result<(Vec<SeriesView>, Option<u64>), Problem> {
+    let read = |from: u64, limit: usize| bus.read(from.max(bus.start()), limit);
+    let (found, next) = page(&read, budget, tenant, query, from)
+        .map_err(|error| Problem::unavailable("storage_unavailable", error.to_string()))?;
+    Ok((view(found), next))
+}
+
+type Read<'a> = dyn Fn(u64, usize) -> Result<Vec<wardroom_bus::Record>, wardroom_bus::Error> + 'a;
+type Found = BTreeMap<Labels, Vec<Sample>>;
+
+fn page(
+    read: &Read<'_>,
+    budget: &InflateBudget,
+    tenant: &TenantId,
+    query: &SeriesQuery,
+    from: u64,
+) -> Result<(Found, Option<u64>), wardroom_bus::Error> {
     let mut found: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
-    let (mut held, mut next) = (0, from.max(bus.start()));
+    let (mut held, mut next) = (0, from);
     while held < PAGE {
-        let unreadable = |error: wardroom_bus::Error| Problem::unavailable("storage_unavailable", error.to_string());
-        let records = bus.read(next, 256).map_err(unreadable)?;
-        let Some(last) = records.last() else { return Ok((view(found), None)) };
+        let records = read(next, 256)?;
+        let Some(last) = records.last() else { return Ok((found, None)) };
         next = last.offset + 1;
         for record in records.iter().filter(|record| record.envelope.tenant == *tenant) {
             let batch = match wardroom_sources::replay(&record.envelope, &record.body, budget) {
@@ -46,7 +61,28 @@ pub(crate) fn samples(
             }
         }
     }
-    Ok((view(found), Some(next)))
+    Ok((found, Some(next)))
+}
+
+/// Samples of one series: (ms, value as text, bits as hex).
+pub type Points = Vec<(i64, String, String)>;
+
+/// Every retained sample of a data folder that no server holds open, or that one holds: the bus is only
+/// read.
+///
+/// # Errors
+/// The disk's.
+pub fn dump(data: &std::path::Path, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<(Labels, Points)>, wardroom_bus::Error> {
+    let config = crate::Config::default();
+    let bus = wardroom_bus::ReadOnlyBus::open(&data.join("bus"))?;
+    let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
+    let (mut all, mut from) = (Vec::new(), Some(0));
+    while let Some(next) = from {
+        let (page, after) = page(&|from, limit| bus.read(from, limit), &budget, tenant, query, next)?;
+        all.extend(view(page).into_iter().map(|series| (series.labels, series.samples)));
+        from = after;
+    }
+    Ok(all)
 }
 
 fn view(found: BTreeMap<Labels, Vec<Sample>>) -> Vec<SeriesView> {
@@ -59,7 +95,7 @@ fn view(found: BTreeMap<Labels, Vec<Sample>>) -> Vec<SeriesView> {
 }
 
 /// A number as Go's `%g` writes it: shortest digits that round-trip, an exponent below 1e-4 and from
-/// 1e21 on (Go's rule for shortest `%g` under `fmt`).
+/// 1e6 on.
 fn go_g(value: f64) -> String {
     if value.is_nan() {
         return "NaN".into();
@@ -70,7 +106,7 @@ fn go_g(value: f64) -> String {
     let scientific = format!("{value:e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or_default();
-    if value == 0.0 || (-4..21).contains(&exponent) {
+    if value == 0.0 || (-4..6).contains(&exponent) {
         return format!("{value}");
     }
     let sign = if exponent < 0 { '-' } else { '+' };
@@ -86,6 +122,8 @@ mod tests {
             (-0.0, "-0"),
             (1e-5, "1e-05"),
             (0.0001, "0.0001"),
+            (123_456.5, "123456.5"),
+            (1_234_567.0, "1.234567e+06"),
             (1.5e300, "1.5e+300"),
             (f64::INFINITY, "+Inf"),
             (f64::NAN, "NaN"),

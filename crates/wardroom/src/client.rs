@@ -1,0 +1,51 @@
+//! Talking to a running server.
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+/// A server and the token for it.
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    url: String,
+    token: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(url: &str, token: Option<String>) -> Self {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        Self { agent, url: url.trim_end_matches('/').to_owned(), token }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.get_text(path)?)?)
+    }
+
+    pub(crate) fn get_text(&self, path: &str) -> anyhow::Result<String> {
+        let mut request = self.agent.get(format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        answer(request.call().with_context(|| format!("no answer from {}", self.url))?)
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let mut request = self.agent.post(format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let text = answer(request.send_json(body).with_context(|| format!("no answer from {}", self.url))?)?;
+        Ok(serde_json::from_str(&text)?)
+    }
+}
+
+/// The body, or the problem's own words.
+fn answer(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<String> {
+    let status = response.status();
+    let text = response.body_mut().with_config().limit(1 << 30).read_to_string()?;
+    if status.is_success() {
+        return Ok(text);
+    }
+    let problem: Value = serde_json::from_str(&text).unwrap_or_default();
+    let (code, detail) = (problem["code"].as_str().unwrap_or("error"), problem["detail"].as_str().unwrap_or(&text));
+    bail!("{} {code}: {detail}", status.as_u16())
+}

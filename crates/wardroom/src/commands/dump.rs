@@ -1,0 +1,90 @@
+//! `wardroom samples dump`: every retained sample, once, as promtool writes them or as JSON.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use wardroom_domain::{Labels, Matcher, TenantId, Timestamp, query::SeriesQuery};
+
+use super::Done;
+use crate::client::Client;
+use crate::options::{DumpFormat, SamplesCommand};
+
+/// Series → time → (value as text, bits): a request that was sent twice counts once.
+type Samples = BTreeMap<Labels, BTreeMap<i64, (String, String)>>;
+
+pub(crate) fn samples(command: &SamplesCommand) -> Done {
+    let SamplesCommand::Dump { url, data, token, tenant, matchers, start, end, format } = command;
+    let mut samples = Samples::new();
+    if let Some(data) = data {
+        let tenant = TenantId::new(tenant.as_str()).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?;
+        let query = query(matchers, start.as_deref(), end.as_deref())?;
+        for (labels, points) in wardroom_roles::dump(data, &tenant, &query)? {
+            samples.entry(labels).or_default().extend(points.into_iter().map(|(at, text, bits)| (at, (text, bits))));
+        }
+    } else {
+        let url = url.as_deref().unwrap_or_default();
+        fetch(&Client::new(url, token.clone()), matchers, start.as_deref(), end.as_deref(), &mut samples)?;
+    }
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    for (labels, points) in &samples {
+        for (at_ms, (text, bits)) in points {
+            match format {
+                DumpFormat::Promtool => writeln!(out, "{labels} {text} {at_ms}")?,
+                DumpFormat::Json => {
+                    writeln!(out, "{}", json!({ "labels": labels, "ts_ms": at_ms, "value": text, "bits": bits }))?;
+                }
+            }
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fetch(client: &Client, matchers: &[String], start: Option<&str>, end: Option<&str>, samples: &mut Samples) -> anyhow::Result<()> {
+    let mut fixed = String::new();
+    for matcher in matchers {
+        fixed.push_str(&format!("&match[]={}", encode(matcher)));
+    }
+    for (name, value) in [("start", start), ("end", end)] {
+        fixed.push_str(&value.map(|value| format!("&{name}={}", encode(value))).unwrap_or_default());
+    }
+    let mut cursor = "0".to_owned();
+    loop {
+        let page = client.get(&format!("/api/v1/samples?cursor={cursor}{fixed}"))?;
+        for series in page["series"].as_array().context("the server sent no series")? {
+            let labels: Labels = serde_json::from_value(series["labels"].clone())?;
+            let points = samples.entry(labels).or_default();
+            for sample in series["samples"].as_array().into_iter().flatten() {
+                let text = |at: usize| sample[at].as_str().unwrap_or_default().to_owned();
+                points.insert(sample[0].as_i64().context("a sample without a time")?, (text(1), text(2)));
+            }
+        }
+        match &page["next"] {
+            Value::String(next) => cursor.clone_from(next),
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn query(matchers: &[String], start: Option<&str>, end: Option<&str>) -> anyhow::Result<SeriesQuery> {
+    let mut all = Vec::new();
+    for matcher in matchers {
+        all.extend(Matcher::parse_selector(matcher).map_err(|error| anyhow::anyhow!("--match: {error}"))?);
+    }
+    let moment = |name: &str, text: Option<&str>, otherwise: i64| match text {
+        None => Ok(Timestamp::from_nanos(otherwise)),
+        Some(text) => match text.parse::<f64>() {
+            Ok(seconds) => Ok(Timestamp::from_millis((seconds * 1000.0) as i64)),
+            Err(_) => Timestamp::parse(text).map_err(|error| anyhow::anyhow!("--{name}: {error}")),
+        },
+    };
+    Ok(SeriesQuery { matchers: all, start: moment("start", start, i64::MIN)?, end: moment("end", end, i64::MAX)? })
+}
+
+fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}

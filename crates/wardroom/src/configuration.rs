@@ -1,0 +1,39 @@
+//! Configuration: defaults lowest, then the YAML file, then `WARDROOM_…` from the environment.
+
+use std::path::Path;
+
+use anyhow::Context;
+use figment::Figment;
+use figment::providers::{Env, Serialized};
+use wardroom_roles::Config;
+
+/// Names in the environment that are options, not configuration.
+const OPTIONS: [&str; 5] = ["url", "token", "mutant", "crash_at", "crash_mark"];
+
+/// Reads the configuration; every mistake names the field.
+pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    if let Some(file) = file {
+        let text = std::fs::read_to_string(file).with_context(|| format!("configuration {}", file.display()))?;
+        let value: serde_json::Value = if text.trim().is_empty() {
+            serde_json::json!({})
+        } else {
+            serde_saphyr::from_str(&text).with_context(|| format!("configuration {}", file.display()))?
+        };
+        figment = figment.merge(Serialized::globals(value));
+    }
+    // WARDROOM_DETECT__Z_WARNING=3 sets detect.z-warning.
+    let environment = Env::prefixed("WARDROOM_")
+        .ignore(&OPTIONS)
+        .map(|name| name.as_str().replace("__", ".").replace('_', "-").into())
+        .lowercase(true);
+    figment.merge(environment).extract().map_err(|error| {
+        let field = error.path.join(".");
+        anyhow::anyhow!("configuration{}{field}: {error}", if field.is_empty() { "" } else { " field " })
+    })
+}
+
+/// The JSON Schema of the file.
+pub(crate) fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}

@@ -1,0 +1,269 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The always-staffed war room of a production estate.
+#[derive(Debug, Parser)]
+#[command(name = "wardroom", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run Wardroom.
+    Serve(ServeArgs),
+    /// The confined server process; started by `serve`.
+    #[command(hide = true)]
+    Server(ServeArgs),
+    /// The executor process; started by `serve`.
+    #[command(hide = true)]
+    Executor {
+        #[arg(long)]
+        data: PathBuf,
+        #[arg(long)]
+        executor_config: PathBuf,
+    },
+    /// Make, list and revoke tokens; works beside a running server.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Raw samples.
+    Samples {
+        #[command(subcommand)]
+        command: SamplesCommand,
+    },
+    /// Incidents: list, show, approve, reject, judge.
+    Incidents {
+        #[command(subcommand)]
+        command: IncidentsCommand,
+    },
+    /// The audit book.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// The configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// List the points at which a crash test can aim.
+    #[command(hide = true)]
+    CrashPoints,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Pretty,
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where everything is kept.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Address of API, page and receivers; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Configuration file (YAML).
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// The executor's file (YAML, mode 0600, outside the data folder): targets and approvers.
+    #[arg(long)]
+    pub(crate) executor_config: Option<PathBuf>,
+    /// Whether ports ask for credentials; `off` is accepted on loopback only.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub(crate) auth: Switch,
+    /// Where the first administrator's token goes (mode 0600); stdout without it.
+    #[arg(long)]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// Form of log lines on stderr.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub(crate) log_format: LogFormat,
+    /// What is logged: a level, or tracing directives.
+    #[arg(long, default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make one; it is shown once.
+    Create {
+        #[arg(long)]
+        data: PathBuf,
+        /// Who it stands for.
+        #[arg(long)]
+        principal: String,
+        /// sender, viewer, responder or admin.
+        #[arg(long)]
+        role: String,
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// How long it is valid, such as 90d, 12h, 30m.
+        #[arg(long)]
+        expires: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// List all, without their secrets.
+    List {
+        #[arg(long)]
+        data: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke one; in force within a second.
+    Revoke {
+        #[arg(long)]
+        data: PathBuf,
+        id: String,
+    },
+}
+
+/// Where a running server is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Remote {
+    /// Address of the server.
+    #[arg(long, env = "WARDROOM_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// Token for it.
+    #[arg(long, env = "WARDROOM_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DumpFormat {
+    Promtool,
+    Json,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum SamplesCommand {
+    /// Write every retained sample.
+    Dump {
+        #[arg(long, env = "WARDROOM_URL", conflicts_with = "data", required_unless_present = "data")]
+        url: Option<String>,
+        /// A data folder instead of a server.
+        #[arg(long)]
+        data: Option<PathBuf>,
+        #[arg(long, env = "WARDROOM_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+        /// Tenant, with --data.
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// Selectors such as up{job="node"}.
+        #[arg(long = "match")]
+        matchers: Vec<String>,
+        /// RFC 3339 or seconds since the epoch.
+        #[arg(long)]
+        start: Option<String>,
+        #[arg(long)]
+        end: Option<String>,
+        #[arg(long, value_enum, default_value_t = DumpFormat::Promtool)]
+        format: DumpFormat,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum IncidentsCommand {
+    /// Newest first.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
+    },
+    /// One incident.
+    Show {
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Approve its plan; without a terminal --plan must name it.
+    Approve {
+        id: String,
+        /// The plan's SHA-256.
+        #[arg(long)]
+        plan: Option<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reject its plan.
+    Reject {
+        id: String,
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether it was real.
+    Verdict {
+        id: String,
+        /// real, noise or wrong_cause.
+        verdict: String,
+        /// The right cause.
+        #[arg(long)]
+        cause: Option<String>,
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
+    },
+    /// The postmortem in Markdown.
+    Postmortem {
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Recompute the chain; exit 1 if it is broken.
+    Verify {
+        #[arg(long)]
+        data: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// What is in force: defaults, file, environment.
+    Show {
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Whether a file can be used.
+    Check {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// JSON Schema of the file.
+    Schema,
+}

@@ -1,0 +1,83 @@
+//! `wardroom serve` and the two processes it starts.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use wardroom_roles::ServeOptions;
+
+use crate::configuration;
+use crate::options::{LogFormat, ServeArgs, Switch};
+
+/// The process the user started: it starts the others and passes signals on.
+pub(crate) fn supervise(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    log_to_stderr(args)?;
+    // Mistakes are told before anything is started.
+    configuration::load(args.config.as_deref())?;
+    private_folder(&args.data)?;
+    let mut server = vec!["server".to_owned()];
+    server.extend(std::env::args().skip(2));
+    let code = wardroom_roles::supervise(&server, &args.data, args.executor_config.as_deref())?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// The confined server.
+pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    log_to_stderr(args)?;
+    let config = configuration::load(args.config.as_deref())?;
+    private_folder(&args.data)?;
+    let options = ServeOptions {
+        data: args.data.clone(),
+        listen: args.listen,
+        auth: if args.auth == Switch::On { wardroom_roles::AuthMode::On } else { wardroom_roles::AuthMode::Off },
+        admin_token_file: args.admin_token_file.clone(),
+        executor: args.executor_config.is_some(),
+    };
+    let mut out = std::io::stdout();
+    let announce = |line: String| {
+        if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+            tracing::warn!(%error, "stdout is closed");
+        }
+    };
+    wardroom_roles::serve(options, config, announce, told_to_stop)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The executor.
+pub(crate) fn execute(data: &Path, config: &Path) -> anyhow::Result<ExitCode> {
+    tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
+    wardroom_roles::executor::run(data, config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn told_to_stop() {
+    let waiting = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = waiting else {
+        tracing::error!("signals cannot be waited for; stop with SIGKILL");
+        return std::future::pending().await;
+    };
+    // A Ctrl-C in a terminal reaches this process too; the supervisor's SIGTERM follows.
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn log_to_stderr(args: &ServeArgs) -> anyhow::Result<()> {
+    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&args.log_level)?).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Json => builder.json().init(),
+        LogFormat::Pretty => builder.init(),
+    }
+    Ok(())
+}
+
+/// The data folder is its owner's alone.
+fn private_folder(data: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
+}
