@@ -1,4 +1,4 @@
-//! `GET /api/v1/anomalies`.
+//! `GET /api/v1/anomalies` and `GET /api/v1/deployments`: what was noticed and what was changed.
 
 use axum::Json;
 use axum::extract::Query;
@@ -13,8 +13,17 @@ use crate::incidents::Who;
 const PAGE: u32 = 1000;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let backend = backend.clone();
-    Routes::new().get("/api/v1/anomalies", Access::Read, move |who: Who, query: Query<Asked>| list(backend.clone(), who, query))
+    let (b1, b2) = (backend.clone(), backend.clone());
+    Routes::new()
+        .get("/api/v1/anomalies", Access::Read, move |who: Who, query: Query<Asked>| list(b1.clone(), who, query))
+        .get("/api/v1/deployments", Access::Read, move |who: Who, query: Query<Asked>| deployments(b2.clone(), who, query))
+}
+
+async fn deployments(backend: Backend, who: Who, Query(asked): Query<Asked>) -> Result<Json<Value>, Problem> {
+    let since = asked.since.as_deref().map_or(Ok(Timestamp::from_nanos(0)), |text| moment("since", text))?;
+    let mut found = (backend.deployments)(who.tenant.clone(), since);
+    found.retain(|deployment| asked.service.as_ref().is_none_or(|service| *service == deployment.service));
+    Ok(Json(json!({ "deployments": found })))
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Identity, TenantId, Timestamp};
+use wardroom_domain::{Deployment, Identity, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
 use crate::view::{AnomalyView, IncidentDetail, IncidentSummary, SeriesView};
@@ -67,6 +67,8 @@ pub struct Backend {
     pub postmortem: Arc<dyn Fn(TenantId, i64) -> Answer<String> + Send + Sync>,
     /// Anomalies: tenant, since, service, after (time, id), at most so many.
     pub anomalies: Arc<AnomaliesFn>,
+    /// Deployments since a moment, oldest first.
+    pub deployments: Arc<dyn Fn(TenantId, Timestamp) -> Vec<Deployment> + Send + Sync>,
     /// Samples of everything retained: tenant, query, from this bus offset; with the next offset.
     pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> Answer<(Vec<SeriesView>, Option<u64>)> + Send + Sync>,
     /// Readiness: whether, and the document.

@@ -56,6 +56,7 @@ pub(crate) const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("POST", "/api/v1/incidents/{id}/close", "Close an escalated incident", "respond"),
     ("GET", "/api/v1/incidents/{id}/postmortem", "The postmortem in Markdown", "read"),
     ("GET", "/api/v1/anomalies", "Anomalies, oldest first", "read"),
+    ("GET", "/api/v1/deployments", "Recent deployments, oldest first", "read"),
     ("GET", "/api/v1/samples", "Raw samples of everything that is retained", "read"),
     ("GET", "/", "Incidents as a page", "read"),
     ("GET", "/incidents/{id}", "One incident as a page", "read"),

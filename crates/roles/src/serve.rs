@@ -235,8 +235,8 @@ fn backend(
     readiness: Arc<Readiness>,
     executor_up: Arc<std::sync::atomic::AtomicBool>,
 ) -> Backend {
-    let (r1, r2, r3, r4, r5) =
-        (Arc::clone(&responder), Arc::clone(&responder), Arc::clone(&responder), Arc::clone(&responder), responder);
+    let copy = || Arc::clone(&responder);
+    let (r1, r2, r3, r4, r5, r6) = (copy(), copy(), copy(), copy(), copy(), copy());
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
             let responder = Arc::clone(&r1);
@@ -261,6 +261,9 @@ fn backend(
                 let found = found.map_err(|error| Problem::unavailable("state_store_unavailable", error.to_string()))?;
                 Ok(found.into_iter().map(views::anomaly_view).collect())
             })
+        }),
+        deployments: Arc::new(move |tenant, since| {
+            r6.tenants.with(&tenant, |state| state.engine.deployments(since, clock::now()))
         }),
         samples: Arc::new(move |tenant, query, from| {
             let (bus, budget) = (Arc::clone(&bus), budget.clone());

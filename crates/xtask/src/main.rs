@@ -1,2 +1,63 @@
-//! stub
-fn main() {}
+//! The only door: `cargo xtask <command>` does everything a developer or a newcomer needs.
+//!
+//! `demo` and `test` are promised to work on a fresh Debian machine with Rust and Node; the others are
+//! `check` (format, lints, tidy, dependencies, docs), `tidy`, `gen` and `torture`.
+
+mod build;
+mod check;
+mod demo;
+mod generate;
+mod seeds;
+mod story;
+mod test;
+mod tidy;
+mod world;
+
+use std::process::ExitCode;
+
+use lexopt::prelude::{Long, Value, ValueExt};
+
+const HELP: &str = "\
+cargo xtask <command>
+
+  demo      watch a real service break, and Wardroom notice, explain, ask, repair and prove it
+            [--seed N] [--headless] [--fault F --service S] [--names-seed M] [--port P] [--keep DIR]
+            [--seeds 1..30 --jobs 2 --out docs/demo.md] [--shop-args '…']
+  test      every test: unit, contract, scenario against real servers   [--yes]
+  check     format, lints, tidy, dependencies, docs   [--ci]
+  tidy      the house rules of CONTRIBUTING.md        [--bless]
+  gen       references made from code                 [--check]
+  torture   crash tests: --bar 1b|loop [--kills N] [--mutant NAME --runs 20] [--seed S] [--json FILE]
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            anstream::eprintln!("xtask: {error:#}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let mut arguments = lexopt::Parser::from_env();
+    let command = match arguments.next()? {
+        Some(Value(command)) => command.string()?,
+        Some(Long("help")) | None => "help".to_owned(),
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    match command.as_str() {
+        "demo" => demo::run(demo::Options::parse(arguments)?),
+        "test" => test::run(arguments),
+        "check" => check::run(arguments),
+        "tidy" => tidy::run(arguments),
+        "gen" => generate::run(arguments),
+        "torture" => test::torture(arguments),
+        "help" => {
+            anstream::print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => anyhow::bail!("no command is called {other:?}; `cargo xtask help` lists them"),
+    }
+}
