@@ -7,9 +7,6 @@ use figment::Figment;
 use figment::providers::{Env, Serialized};
 use wardroom_roles::Config;
 
-/// Names in the environment that are options, not configuration.
-const OPTIONS: [&str; 5] = ["url", "token", "mutant", "crash_at", "crash_mark"];
-
 /// Reads the configuration; every mistake names the field.
 pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
     let mut figment = Figment::from(Serialized::defaults(Config::default()));
@@ -22,9 +19,9 @@ pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
         };
         figment = figment.merge(Serialized::globals(value));
     }
-    // WARDROOM_DETECT__Z_WARNING=3 sets detect.z-warning.
+    // WARDROOM_DETECT__Z_WARNING=3 sets detect.z-warning; names without `__` (WARDROOM_URL) are no configuration.
     let environment = Env::prefixed("WARDROOM_")
-        .ignore(&OPTIONS)
+        .filter(|name| name.as_str().contains("__"))
         .map(|name| name.as_str().replace("__", ".").replace('_', "-").into())
         .lowercase(true);
     figment.merge(environment).extract().map_err(|error| {

@@ -1,4 +1,104 @@
-//! stub
+//! `cargo xtask test`: every test, with everything it needs; and `torture`, the crash tests by themselves.
+
+use std::path::PathBuf;
 use std::process::ExitCode;
-pub(crate) fn run(_: lexopt::Parser) -> anyhow::Result<ExitCode> { Ok(ExitCode::SUCCESS) }
-pub(crate) fn torture(_: lexopt::Parser) -> anyhow::Result<ExitCode> { Ok(ExitCode::SUCCESS) }
+
+use anyhow::Context;
+use lexopt::prelude::Long;
+
+use crate::build::{Programs, cache, command, programs, root, step};
+use crate::check::installed;
+
+/// Runs the command.
+pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            // Nothing is installed on the machine; the flag is accepted for scripts that give it.
+            Long("yes") => {}
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let programs = programs()?;
+    let prometheus = debian("prometheus", "usr/bin/prometheus")?;
+    let promtool = prometheus.with_file_name("promtool");
+    let nextest = installed("cargo-nextest")?;
+    let mut tests = command(nextest);
+    tests.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+    tests.env("WARDROOM_BIN", &programs.wardroom).env("SHOP_BIN", &programs.shop).env("EVALS_BIN", &programs.evals);
+    tests.env("PROMETHEUS_BIN", prometheus).env("PROMTOOL_BIN", promtool).env("INSTA_UPDATE", "no");
+    step("tests", &mut tests)?;
+    for (case, seed) in [("deployment", 1), ("decoy", 2), ("none", 3)] {
+        let mut demo = command(std::env::current_exe()?);
+        demo.args(["demo", "--headless", "--seed", &seed.to_string()]);
+        with_programs(&mut demo, &programs);
+        step(&format!("demo, one seed of case {case}"), &mut demo)?;
+    }
+    for bar in ["1b", "loop"] {
+        let mut torture = command(&programs.evals);
+        torture.args(["torture", "--bar", bar, "--kills", "20", "--seed", "1"]);
+        with_programs(&mut torture, &programs);
+        step(&format!("torture {bar}, short form"), &mut torture)?;
+    }
+    anstream::eprintln!("all tests passed");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `cargo xtask torture …`: hands on to the oracle, with the programs it needs.
+pub(crate) fn torture(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
+    let mut passed: Vec<std::ffi::OsString> = vec!["torture".into()];
+    let mut mutant = false;
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long(name) => {
+                mutant |= name == "mutant";
+                passed.push(format!("--{name}").into());
+                passed.push(arguments.value()?);
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let mutants = if mutant { Some(crate::build::mutants()?) } else { None };
+    let mut programs = programs()?;
+    programs.wardroom = mutants.unwrap_or(programs.wardroom);
+    let mut torture = command(&programs.evals);
+    torture.args(passed);
+    with_programs(&mut torture, &programs);
+    step("torture", &mut torture)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn with_programs(command: &mut std::process::Command, programs: &Programs) {
+    command.env("WARDROOM_BIN", &programs.wardroom).env("SHOP_BIN", &programs.shop).env("EVALS_BIN", &programs.evals);
+}
+
+/// A program out of a Debian package, unpacked into the cache and never installed.
+fn debian(package: &str, program: &str) -> anyhow::Result<PathBuf> {
+    let folder = cache().join("debian");
+    let found = folder.join("root").join(program);
+    if found.exists() {
+        return Ok(found);
+    }
+    let lists = folder.join("lists");
+    for sub in ["lists/partial", "cache/archives/partial", "root", "download"] {
+        std::fs::create_dir_all(folder.join(sub))?;
+    }
+    let options = [
+        format!("Dir::State::lists={}", lists.display()),
+        format!("Dir::Cache={}", folder.join("cache").display()),
+        "Debug::NoLocking=1".to_owned(),
+    ];
+    let apt = |words: &[&str]| {
+        let mut apt = command("apt-get");
+        apt.args(options.iter().flat_map(|option| ["-o", option.as_str()])).args(words).current_dir(folder.join("download"));
+        apt
+    };
+    step("package lists", apt(&["update", "-qq"]).stdout(std::process::Stdio::null()))?;
+    step(&format!("download {package}"), apt(&["download", "-qq", package]).stdout(std::process::Stdio::null()))?;
+    for entry in std::fs::read_dir(folder.join("download"))? {
+        let archive = entry?.path();
+        let mut unpack = command("dpkg-deb");
+        unpack.arg("-x").arg(&archive).arg(folder.join("root"));
+        step(&format!("unpack {package}"), &mut unpack)?;
+    }
+    found.exists().then_some(found).with_context(|| format!("{package} holds no {program} ({})", root().display()))
+}
