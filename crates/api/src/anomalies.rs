@@ -16,7 +16,9 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
     let (b1, b2) = (backend.clone(), backend.clone());
     Routes::new()
         .get("/api/v1/anomalies", Access::Read, move |who: Who, query: Query<Asked>| list(b1.clone(), who, query))
-        .get("/api/v1/deployments", Access::Read, move |who: Who, query: Query<Asked>| deployments(b2.clone(), who, query))
+        .get("/api/v1/deployments", Access::Read, move |who: Who, query: Query<Asked>| {
+            deployments(b2.clone(), who, query)
+        })
 }
 
 async fn deployments(backend: Backend, who: Who, Query(asked): Query<Asked>) -> Result<Json<Value>, Problem> {
@@ -40,14 +42,16 @@ async fn list(backend: Backend, who: Who, Query(asked): Query<Asked>) -> Result<
     };
     let after = match &asked.cursor {
         Some(cursor) => {
-            let bad = || Problem::bad_request("bad_cursor", "parameter cursor: use `next` of the page before, as it was");
+            let bad =
+                || Problem::bad_request("bad_cursor", "parameter cursor: use `next` of the page before, as it was");
             let (nanos, id) = cursor.split_once('.').ok_or_else(bad)?;
             Some((Timestamp::from_nanos(nanos.parse().map_err(|_| bad())?), id.to_owned()))
         }
         None => None,
     };
     let anomalies = (backend.anomalies)(who.tenant.clone(), since, asked.service, after, PAGE).await?;
-    let next = anomalies.last().filter(|_| anomalies.len() == PAGE as usize).map(|a| format!("{}.{}", a.at.nanos(), a.id));
+    let next =
+        anomalies.last().filter(|_| anomalies.len() == PAGE as usize).map(|a| format!("{}.{}", a.at.nanos(), a.id));
     Ok(Json(json!({ "anomalies": anomalies, "next": next })))
 }
 

@@ -18,17 +18,25 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
     Routes::new()
         .get("/api/v1/incidents", Access::Read, move |who: Who, page: Query<Page>| list(b1.clone(), who, page))
         .get("/api/v1/incidents/{id}", Access::Read, move |who: Who, id: Path<String>| show(b2.clone(), who, id))
-        .post("/api/v1/incidents/{id}/approve", Access::Respond, move |who: Who, id: Path<String>, headers: HeaderMap, body: String| {
-            approve(b3.clone(), who, id, headers, body)
-        })
+        .post(
+            "/api/v1/incidents/{id}/approve",
+            Access::Respond,
+            move |who: Who, id: Path<String>, headers: HeaderMap, body: String| {
+                approve(b3.clone(), who, id, headers, body)
+            },
+        )
         .post("/api/v1/incidents/{id}/reject", Access::Respond, move |who: Who, id: Path<String>, body: String| {
             reject(b4.clone(), who, id, body)
         })
         .post("/api/v1/incidents/{id}/verdict", Access::Respond, move |who: Who, id: Path<String>, body: String| {
             verdict(b5.clone(), who, id, body)
         })
-        .post("/api/v1/incidents/{id}/close", Access::Respond, move |who: Who, id: Path<String>| close(b6.clone(), who, id))
-        .get("/api/v1/incidents/{id}/postmortem", Access::Read, move |who: Who, id: Path<String>| postmortem(b7.clone(), who, id))
+        .post("/api/v1/incidents/{id}/close", Access::Respond, move |who: Who, id: Path<String>| {
+            close(b6.clone(), who, id)
+        })
+        .get("/api/v1/incidents/{id}/postmortem", Access::Read, move |who: Who, id: Path<String>| {
+            postmortem(b7.clone(), who, id)
+        })
 }
 
 /// Whoever the guard let in.
@@ -37,7 +45,9 @@ pub(crate) type Who = Extension<Identity>;
 /// The number in `INC-42`.
 pub(crate) fn number(id: &str) -> Result<i64, Problem> {
     let number = id.strip_prefix("INC-").and_then(|digits| digits.parse().ok()).filter(|number| *number > 0);
-    number.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_such_incident", format!("{id:?} is not of the form INC-42")))
+    number.ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "no_such_incident", format!("{id:?} is not of the form INC-42"))
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,10 +78,20 @@ struct Approve {
     channel: Option<String>,
 }
 
-async fn approve(backend: Backend, who: Who, id: Path<String>, headers: HeaderMap, body: String) -> Result<Response, Problem> {
+async fn approve(
+    backend: Backend,
+    who: Who,
+    id: Path<String>,
+    headers: HeaderMap,
+    body: String,
+) -> Result<Response, Problem> {
     let Approve { plan_sha256, reason, channel } = read(&body)?;
     let proof = secret(&headers).ok_or_else(|| {
-        Problem::new(StatusCode::UNAUTHORIZED, "no_credential", "the executor wants the approver's bearer token as proof")
+        Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "no_credential",
+            "the executor wants the approver's bearer token as proof",
+        )
     })?;
     let channel = if channel.as_deref() == Some("cli") { "cli" } else { "http" }.to_owned();
     let decision = Decision::Approve { plan_sha256, reason, proof: Proof(proof), channel };

@@ -20,18 +20,26 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
     Routes::new()
         .get("/", Access::Read, move |who: Who| index(b1.clone(), who))
         .get("/incidents/{id}", Access::Read, move |who: Who, id: Path<String>| show(b2.clone(), who, id))
-        .post("/incidents/{id}/approve", Access::Respond, move |who: Who, id: Path<String>, headers: HeaderMap, form: Form<ApproveForm>| {
-            approve(b3.clone(), who, id, headers, form)
-        })
+        .post(
+            "/incidents/{id}/approve",
+            Access::Respond,
+            move |who: Who, id: Path<String>, headers: HeaderMap, form: Form<ApproveForm>| {
+                approve(b3.clone(), who, id, headers, form)
+            },
+        )
 }
 
 async fn index(backend: Backend, who: Who) -> Result<Response, Problem> {
     let incidents = (backend.incidents)(who.tenant.clone(), i64::MAX, 100).await?;
-    Ok(page("Incidents", false, &html! {
-        h1 { "Incidents" }
-        @if incidents.is_empty() { p { "None. Everything that is watched is well." } }
-        @for incident in &incidents { (row(incident)) }
-    }))
+    Ok(page(
+        "Incidents",
+        false,
+        &html! {
+            h1 { "Incidents" }
+            @if incidents.is_empty() { p { "None. Everything that is watched is well." } }
+            @for incident in &incidents { (row(incident)) }
+        },
+    ))
 }
 
 fn row(incident: &IncidentSummary) -> Markup {
@@ -206,7 +214,8 @@ fn page(title: &str, refresh: bool, body: &Markup) -> Response {
     let mut response = (StatusCode::OK, markup.into_string()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

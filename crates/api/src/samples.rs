@@ -13,7 +13,8 @@ use crate::incidents::Who;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let backend = backend.clone();
-    Routes::new().get("/api/v1/samples", Access::Read, move |who: Who, query: RawQuery| list(backend.clone(), who, query))
+    Routes::new()
+        .get("/api/v1/samples", Access::Read, move |who: Who, query: RawQuery| list(backend.clone(), who, query))
 }
 
 async fn list(backend: Backend, who: Who, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {

@@ -22,7 +22,8 @@ pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
     let mut bases = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let base: Option<u64> = name.to_str().and_then(|name| name.strip_suffix(".seg")).and_then(|stem| stem.parse().ok());
+        let base: Option<u64> =
+            name.to_str().and_then(|name| name.strip_suffix(".seg")).and_then(|stem| stem.parse().ok());
         bases.extend(base);
     }
     bases.sort_unstable();

@@ -126,8 +126,7 @@ impl Correlator {
         }
         let began_at = Timestamp::from_millis(trouble.since_ms);
         let key = incident_key(&self.tenant, &trouble.signal, began_at);
-        let known =
-            Known { services: [trouble.service.clone()].into(), last_ms: trouble.at_ms, released_ms: None };
+        let known = Known { services: [trouble.service.clone()].into(), last_ms: trouble.at_ms, released_ms: None };
         self.known.insert(key.clone(), known);
         let seed_trigger = trouble.errors && trouble.deployed;
         Some(Decision::Opened(Incident {

@@ -44,13 +44,31 @@ struct Series {
 
 #[derive(Debug)]
 enum Role {
-    Gauge { watch: Watch },
-    Counter { watch: Watch, last: Option<(i64, f64)> },
-    Bucket { family: Family, bound: Bound, failed: bool, increase: Increase },
-    CpuSeconds { increase: Increase },
-    CpuLimit { value: f64 },
-    MemoryBytes { value: f64 },
-    MemoryLimit { value: f64 },
+    Gauge {
+        watch: Watch,
+    },
+    Counter {
+        watch: Watch,
+        last: Option<(i64, f64)>,
+    },
+    Bucket {
+        family: Family,
+        bound: Bound,
+        failed: bool,
+        increase: Increase,
+    },
+    CpuSeconds {
+        increase: Increase,
+    },
+    CpuLimit {
+        value: f64,
+    },
+    MemoryBytes {
+        value: f64,
+    },
+    MemoryLimit {
+        value: f64,
+    },
     /// `_sum` and `_count` of a histogram: its buckets tell more.
     Joined,
 }

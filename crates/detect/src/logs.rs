@@ -182,13 +182,8 @@ mod tests {
         let mut logs = Logs::default();
         logs.observe(&line(7, "options re-read key=slots from=20 to=1"));
         logs.observe(&line(8, "mail from=a@b to=c@d"));
-        let expected = SettingChange {
-            service: "a".into(),
-            at_ms: 7,
-            key: "slots".into(),
-            from: "20".into(),
-            to: "1".into(),
-        };
+        let expected =
+            SettingChange { service: "a".into(), at_ms: 7, key: "slots".into(), from: "20".into(), to: "1".into() };
         assert_eq!(logs.changes(0, 10), vec![expected]);
     }
 }

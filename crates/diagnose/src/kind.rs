@@ -15,12 +15,16 @@ pub(crate) struct Verdict<'a> {
 pub(crate) fn kind_of<'a>(service: &str, facts: &'a Facts) -> Verdict<'a> {
     let verdict = |kind, because| Verdict { kind, change: None, because };
     if let Some(change) = recent_change(service, facts) {
-        return Verdict { kind: CauseKind::BadSetting, change: Some(change), because: "a setting was changed just before" };
+        return Verdict {
+            kind: CauseKind::BadSetting,
+            change: Some(change),
+            because: "a setting was changed just before",
+        };
     }
     let grown = |aspect: Aspect, factor: f64, least: f64| {
-        facts
-            .signal(service, aspect)
-            .is_some_and(|fact| fact.bad_since.is_some() || (fact.value >= least && fact.value >= factor * fact.expected))
+        facts.signal(service, aspect).is_some_and(|fact| {
+            fact.bad_since.is_some() || (fact.value >= least && fact.value >= factor * fact.expected)
+        })
     };
     if grown(Aspect::Memory, 2.0, 0.4) {
         return verdict(CauseKind::MemoryLeak, "its memory grew towards the limit");

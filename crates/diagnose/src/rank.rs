@@ -29,8 +29,7 @@ pub fn diagnose(facts: &Facts, config: &Config) -> Diagnosis {
         .map(|(score, service)| cause(service, *score, total, facts, &mut evidence))
         .filter(|cause| cause.confidence >= config.min_confidence / 4.0)
         .collect();
-    let failing: Vec<&str> =
-        affected.iter().filter(|service| facts.bad(service, Aspect::Errors)).copied().collect();
+    let failing: Vec<&str> = affected.iter().filter(|service| facts.bad(service, Aspect::Errors)).copied().collect();
     let slow: Vec<&str> = affected.iter().filter(|service| facts.bad(service, Aspect::Latency)).copied().collect();
     let severity = if failing.is_empty() { Severity::High } else { Severity::Critical };
     Diagnosis { causes, evidence, severity, impact: impact(&failing, &slow) }
@@ -143,10 +142,21 @@ fn signal_evidence<'a>(service: &'a str, facts: &'a Facts) -> impl Iterator<Item
     facts.signals.iter().filter(move |fact| fact.service == service).filter_map(move |fact| {
         let at = fact.bad_since?;
         let (word, summary) = match fact.aspect {
-            Aspect::Errors => ("errors", format!("{:.0} % of requests fail (before: {:.1} %)", fact.value * 100.0, fact.expected * 100.0)),
-            Aspect::Latency => ("latency", format!("p99 is {:.0} ms (before: {:.0} ms)", fact.value * 1000.0, fact.expected * 1000.0)),
-            Aspect::Cpu => ("cpu", format!("CPU at {:.0} % of its limit (before: {:.0} %)", fact.value * 100.0, fact.expected * 100.0)),
-            Aspect::Memory => ("memory", format!("memory at {:.0} % of its limit (before: {:.0} %)", fact.value * 100.0, fact.expected * 100.0)),
+            Aspect::Errors => (
+                "errors",
+                format!("{:.0} % of requests fail (before: {:.1} %)", fact.value * 100.0, fact.expected * 100.0),
+            ),
+            Aspect::Latency => {
+                ("latency", format!("p99 is {:.0} ms (before: {:.0} ms)", fact.value * 1000.0, fact.expected * 1000.0))
+            }
+            Aspect::Cpu => (
+                "cpu",
+                format!("CPU at {:.0} % of its limit (before: {:.0} %)", fact.value * 100.0, fact.expected * 100.0),
+            ),
+            Aspect::Memory => (
+                "memory",
+                format!("memory at {:.0} % of its limit (before: {:.0} %)", fact.value * 100.0, fact.expected * 100.0),
+            ),
             Aspect::Rate => return None,
         };
         Some(Evidence { id: format!("signal:{service}:{word}"), service: service.to_owned(), at, summary })

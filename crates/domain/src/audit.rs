@@ -66,7 +66,9 @@ pub fn verify(rows: impl IntoIterator<Item = (i64, String, String)>) -> Verdict 
     for (sequence, text, hash) in rows {
         let expected = entries + 1;
         let canonical = serde_json::from_str::<AuditEntry>(&text).ok().and_then(|entry| entry.text().ok());
-        if sequence != expected || canonical.as_deref() != Some(text.as_str()) || link(&previous, sequence, &text) != hash
+        if sequence != expected
+            || canonical.as_deref() != Some(text.as_str())
+            || link(&previous, sequence, &text) != hash
         {
             return Verdict { entries: expected, ok: false, first_broken: Some(expected) };
         }

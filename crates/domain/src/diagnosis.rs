@@ -26,14 +26,8 @@ pub enum CauseKind {
 
 impl CauseKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::ConnectionLeak,
-        Self::CpuHog,
-        Self::MemoryLeak,
-        Self::BadSetting,
-        Self::SlowDependency,
-        Self::QueueFull,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::ConnectionLeak, Self::CpuHog, Self::MemoryLeak, Self::BadSetting, Self::SlowDependency, Self::QueueFull];
 
     /// The word, as it stands in JSON.
     pub const fn as_str(self) -> &'static str {

@@ -134,7 +134,8 @@ impl Matcher {
         let text = text.trim();
         let (name, rest) = match text.split_once('{') {
             Some((name, rest)) => {
-                let body = rest.strip_suffix('}').ok_or_else(|| format!("selector {text:?} lacks its closing brace"))?;
+                let body =
+                    rest.strip_suffix('}').ok_or_else(|| format!("selector {text:?} lacks its closing brace"))?;
                 (name.trim(), body)
             }
             None => (text, ""),

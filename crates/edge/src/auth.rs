@@ -134,7 +134,8 @@ mod tests {
     #[test]
     fn only_a_known_token_in_force_is_let_in() {
         let (token, sha256) = mint_token();
-        let identity = Identity { tenant: TenantId::main(), principal: Principal::wardroom(), role: AccessRole::Viewer };
+        let identity =
+            Identity { tenant: TenantId::main(), principal: Principal::wardroom(), role: AccessRole::Viewer };
         let table = TokenTable::new(AuthMode::On);
         let now = Timestamp::from_millis(1000);
         let ask = |value: &str| table.identify(&headers(value), now).map_err(|problem| problem.status().as_u16());

@@ -92,7 +92,8 @@ async fn unknown() -> Problem {
 
 async fn correlate(mut request: Request, next: Next) -> Response {
     let given = request.headers().get("x-request-id").and_then(|value| value.to_str().ok());
-    let fits = |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let fits =
+        |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let id = given.filter(fits).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
     let span = tracing::info_span!("request", correlation_id = %id, path = request.uri().path());
     request.extensions_mut().insert(CorrelationId(id.clone()));

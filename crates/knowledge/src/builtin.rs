@@ -2,7 +2,10 @@
 
 /// File name and text of every built-in runbook. `xtask tidy` holds this list to the folder.
 pub const BUILTIN: &[(&str, &str)] = &[
-    ("connection-pool-exhausted-by-release.md", include_str!("../../../runbooks/connection-pool-exhausted-by-release.md")),
+    (
+        "connection-pool-exhausted-by-release.md",
+        include_str!("../../../runbooks/connection-pool-exhausted-by-release.md"),
+    ),
     ("connection-pool-exhausted.md", include_str!("../../../runbooks/connection-pool-exhausted.md")),
     ("cpu-saturated-by-release.md", include_str!("../../../runbooks/cpu-saturated-by-release.md")),
     ("cpu-saturated.md", include_str!("../../../runbooks/cpu-saturated.md")),

@@ -55,7 +55,8 @@ impl Runbook {
             .ok_or_else(|| wrong("must begin with a line `---` and YAML front matter".into()))?;
         let (front, text) =
             rest.split_once("\n---\n").ok_or_else(|| wrong("the front matter must end with a line `---`".into()))?;
-        let mut runbook: Self = serde_saphyr::from_str(front).map_err(|error| wrong(format!("front matter: {error}")))?;
+        let mut runbook: Self =
+            serde_saphyr::from_str(front).map_err(|error| wrong(format!("front matter: {error}")))?;
         text.trim().clone_into(&mut runbook.text);
         let empty = [
             ("symptoms", runbook.symptoms.is_empty()),

@@ -68,7 +68,8 @@ impl Library {
         for runbook in runbooks.values() {
             let symptom_text = runbook.symptoms.join("\n");
             let body = format!("{}\n{}", runbook.checks.join("\n"), runbook.text);
-            let document = doc!(id => runbook.id.clone(), title => runbook.title.clone(), symptoms => symptom_text, text => body);
+            let document =
+                doc!(id => runbook.id.clone(), title => runbook.title.clone(), symptoms => symptom_text, text => body);
             writer.add_document(document).map_err(failed)?;
         }
         writer.commit().map_err(failed)?;
@@ -90,7 +91,8 @@ impl Library {
     /// The index's.
     pub fn search(&self, query: &str, limit: usize) -> Result<Vec<Hit>, Error> {
         // Words only: the text may be telemetry, and must not be read as query syntax.
-        let words: String = query.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { ' ' }).collect();
+        let words: String =
+            query.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { ' ' }).collect();
         let (parsed, _) = self.parser.parse_query_lenient(&words);
         let searcher = self.reader.searcher();
         let failed = |error: tantivy::TantivyError| Error::Search(error.to_string());
@@ -135,7 +137,8 @@ pub fn query_of(cause: &Cause) -> String {
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<Runbook>, Error> {
-    let failed = |error: std::io::Error| Error::Folder { folder: folder.display().to_string(), detail: error.to_string() };
+    let failed =
+        |error: std::io::Error| Error::Folder { folder: folder.display().to_string(), detail: error.to_string() };
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         paths.push(entry.map_err(failed)?.path());

@@ -35,7 +35,12 @@ pub fn postmortem(id: &str, workflow: &Workflow, timeline: &[TimelineEntry]) -> 
     line("\n## Why\n".into());
     match workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best().map(|best| (diagnosis, best))) {
         Some((diagnosis, best)) => {
-            line(format!("{} ({:.0} % sure). {}\n", escape(&best.reasoning), best.confidence * 100.0, escape(&diagnosis.impact)));
+            line(format!(
+                "{} ({:.0} % sure). {}\n",
+                escape(&best.reasoning),
+                best.confidence * 100.0,
+                escape(&diagnosis.impact)
+            ));
             for evidence in diagnosis.evidence.iter().filter(|item| best.evidence.contains(&item.id)) {
                 line(format!("- `{}` {}", escape(&evidence.id), escape(&evidence.summary)));
             }
@@ -46,16 +51,29 @@ pub fn postmortem(id: &str, workflow: &Workflow, timeline: &[TimelineEntry]) -> 
     match (&workflow.plan, &workflow.approval) {
         (Some(plan), Some(approval)) => {
             let call = &plan.call;
-            line(format!("{} {} of {} (runbook {}), approved by {} at {}: {}.", call.tool, call.operation,
-                escape(&call.target), escape(&plan.runbook), approval.principal, approval.at, escape(&plan.dry_run.diff)));
+            line(format!(
+                "{} {} of {} (runbook {}), approved by {} at {}: {}.",
+                call.tool,
+                call.operation,
+                escape(&call.target),
+                escape(&plan.runbook),
+                approval.principal,
+                approval.at,
+                escape(&plan.dry_run.diff)
+            ));
         }
-        (Some(plan), None) => line(format!("Proposed but not approved: {} of {}.", plan.call.operation, escape(&plan.call.target))),
+        (Some(plan), None) => {
+            line(format!("Proposed but not approved: {} of {}.", plan.call.operation, escape(&plan.call.target)))
+        }
         (None, _) => line("Nothing was proposed.".into()),
     }
     line("\n## Outcome\n".into());
     line(format!("{}.", workflow.outcome.as_deref().unwrap_or("still open")));
     if let Some((verdict, cause)) = &workflow.verdict {
-        line(format!("Verdict by a person: {verdict}{}.", cause.as_ref().map(|cause| format!(", the cause was {}", escape(cause))).unwrap_or_default()));
+        line(format!(
+            "Verdict by a person: {verdict}{}.",
+            cause.as_ref().map(|cause| format!(", the cause was {}", escape(cause))).unwrap_or_default()
+        ));
     }
     out
 }

@@ -92,7 +92,9 @@ pub trait Tool: Send + Sync {
 ///
 /// # Errors
 /// Unknown, missing or ill-typed arguments.
-pub fn call_errors<T: serde::de::DeserializeOwned + JsonSchema>(arguments: &Map<String, Value>) -> Result<T, ToolError> {
+pub fn call_errors<T: serde::de::DeserializeOwned + JsonSchema>(
+    arguments: &Map<String, Value>,
+) -> Result<T, ToolError> {
     serde_json::from_value(Value::Object(arguments.clone()))
         .map_err(|error| ToolError::Invalid(format!("arguments: {error}")))
 }

@@ -296,7 +296,12 @@ mod tests {
             version: 1,
             tenant: TenantId::main(),
             incident: "k".into(),
-            call: ToolCall { tool: "process".into(), operation: "restart".into(), target: "a".into(), arguments: Default::default() },
+            call: ToolCall {
+                tool: "process".into(),
+                operation: "restart".into(),
+                target: "a".into(),
+                arguments: Default::default(),
+            },
             dry_run: DryRun {
                 diff: String::new(),
                 blast_radius: String::new(),

@@ -42,8 +42,7 @@ impl Queue {
         if let Some(found) = waiting.remove(&offset) {
             return Some(found);
         }
-        let (mut waiting, _) =
-            self.arrived.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner);
+        let (mut waiting, _) = self.arrived.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner);
         waiting.remove(&offset)
     }
 }

@@ -196,9 +196,16 @@ impl Responder {
             note: &step.note,
             at: now,
         };
-        let mut audit = entry(&row.tenant, agent(step.to), Some(&row.id()), "transition", json!({
-            "from": step.from, "to": step.to, "note": step.note, "plan_sha256": workflow.plan_sha256,
-        }), now);
+        let mut audit = entry(
+            &row.tenant,
+            agent(step.to),
+            Some(&row.id()),
+            "transition",
+            json!({
+                "from": step.from, "to": step.to, "note": step.note, "plan_sha256": workflow.plan_sha256,
+            }),
+            now,
+        );
         audit.principal = principal.clone();
         audit.approved_by = workflow.approval.as_ref().map(|approval| approval.principal.clone());
         let name = format!("incident:{}-{}", step.from, step.to);
@@ -234,7 +241,9 @@ impl Responder {
         let status = match self.status(Request::Execute { plan_sha256 }).await {
             Ok(status) => status,
             // Refused for good: nothing was done.
-            Err(RespondError::Refused(detail)) => PlanStatus { executed: Some(Outcome::NotApplied), detail, ..Default::default() },
+            Err(RespondError::Refused(detail)) => {
+                PlanStatus { executed: Some(Outcome::NotApplied), detail, ..Default::default() }
+            }
             Err(error) => return Err(error),
         };
         let Some(outcome) = status.executed else { return Ok(None) };
@@ -254,9 +263,9 @@ impl Responder {
                 .iter()
                 .map(|watched| Observed { watched, points: facts::points(&state.engine, &watched.signal) })
                 .collect();
-            let control = control.as_deref().map(|service| {
-                facts::bad_share(&state.engine, service, began_ms, executed_ms, &self.config.detect)
-            });
+            let control = control
+                .as_deref()
+                .map(|service| facts::bad_share(&state.engine, service, began_ms, executed_ms, &self.config.detect));
             verify(&observed, executed_ms, workflow.mitigated_ms, now_ms, control, &self.config.respond)
         });
         let reason = match progress {

@@ -12,8 +12,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use wardroom_api::Backend;
 use wardroom_bus::{Bus, EmbeddedBus};
-use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::IncidentState;
+use wardroom_domain::audit::AuditEntry;
 use wardroom_edge::{AuthMode, InflateBudget, Port, Problem, Refused, TokenTable};
 use wardroom_knowledge::Library;
 use wardroom_respond::Workflow;
@@ -134,7 +134,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let detecting = detecting.map_err(|error| io("start detection".into(), error))?;
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
-    let responder = Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, library };
+    let responder =
+        Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, library };
     let intake = intake(&config, Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     let mut background = tokio::task::JoinSet::new();
     background.spawn(tokens::refresh(store.clone(), table.clone()));
@@ -258,7 +259,8 @@ fn backend(
             let responder = Arc::clone(&r5);
             Box::pin(async move {
                 let found = responder.store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
-                let found = found.map_err(|error| Problem::unavailable("state_store_unavailable", error.to_string()))?;
+                let found =
+                    found.map_err(|error| Problem::unavailable("state_store_unavailable", error.to_string()))?;
                 Ok(found.into_iter().map(views::anomaly_view).collect())
             })
         }),
@@ -268,7 +270,8 @@ fn backend(
         samples: Arc::new(move |tenant, query, from| {
             let (bus, budget) = (Arc::clone(&bus), budget.clone());
             Box::pin(async move {
-                let reading = tokio::task::spawn_blocking(move || views::samples(bus.as_ref(), &budget, &tenant, &query, from));
+                let reading =
+                    tokio::task::spawn_blocking(move || views::samples(bus.as_ref(), &budget, &tenant, &query, from));
                 reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))?
             })
         }),

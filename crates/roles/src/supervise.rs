@@ -90,13 +90,11 @@ fn start_executor(data: &Path, config: &Path) -> Result<Child, SuperviseError> {
     start("executor", &arguments, &crash::VARIABLES)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the supervisor's job is to start processes; it hands on variables by name")]
-fn start(
-    what: &'static str,
-
-    arguments: &[String],
-    only: &[&str],
-) -> Result<Child, SuperviseError> {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the supervisor's job is to start processes; it hands on variables by name"
+)]
+fn start(what: &'static str, arguments: &[String], only: &[&str]) -> Result<Child, SuperviseError> {
     let failed = |error| SuperviseError::Start { what, error };
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(arguments);

@@ -31,7 +31,11 @@ pub struct Minted {
 ///
 /// # Errors
 /// The store's.
-pub async fn create(store: &Store, identity: Identity, lives: Option<Duration>) -> Result<Minted, wardroom_store::Error> {
+pub async fn create(
+    store: &Store,
+    identity: Identity,
+    lives: Option<Duration>,
+) -> Result<Minted, wardroom_store::Error> {
     let (token, sha256) = mint_token();
     let now = clock::now();
     // The public name is the hash's beginning: it says nothing about the secret.

@@ -20,11 +20,16 @@ use wardroom_store::{HistoryRow, IncidentRow};
 use crate::clock;
 use crate::respond::{RespondError, Responder, entry, nearby};
 
-pub use samples::{Points, dump};
 pub(crate) use samples::samples;
+pub use samples::{Points, dump};
 
 impl Responder {
-    pub(crate) async fn list(&self, tenant: TenantId, before: i64, limit: u32) -> Result<Vec<IncidentSummary>, Problem> {
+    pub(crate) async fn list(
+        &self,
+        tenant: TenantId,
+        before: i64,
+        limit: u32,
+    ) -> Result<Vec<IncidentSummary>, Problem> {
         let rows = self.store.incidents(&tenant, before, limit).await.map_err(stored)?;
         rows.iter().map(|row| Ok(summary(row, &read(row)?))).collect()
     }
@@ -37,7 +42,8 @@ impl Responder {
             let action = format!("{} {} of {}", plan.call.tool, plan.call.operation, plan.call.target);
             (action, plan.runbook.clone(), plan.dry_run.risk.clone())
         });
-        let proposal = proposal.as_ref().map(|(action, runbook, risk)| (action.as_str(), runbook.as_str(), risk.as_str()));
+        let proposal =
+            proposal.as_ref().map(|(action, runbook, risk)| (action.as_str(), runbook.as_str(), risk.as_str()));
         let word = |outcome: Option<wardroom_domain::Outcome>| outcome.map(|outcome| outcome.as_str().to_owned());
         Ok(IncidentDetail {
             summary: summary(&row, &workflow),
@@ -63,7 +69,11 @@ impl Responder {
             plan_sha256: workflow.plan_sha256.clone(),
             approved_by: workflow.approval.as_ref().map(|approval| approval.principal.to_string()),
             execution: word(workflow.execution),
-            idempotency_key: workflow.plan.as_ref().filter(|_| workflow.execution.is_some()).and_then(|p| p.idempotency_key().ok()),
+            idempotency_key: workflow
+                .plan
+                .as_ref()
+                .filter(|_| workflow.execution.is_some())
+                .and_then(|p| p.idempotency_key().ok()),
             undo: word(workflow.undo),
             outcome: workflow.outcome.clone(),
             verdict: workflow.verdict.as_ref().map(|(verdict, cause)| json!({ "verdict": verdict, "cause": cause })),
@@ -134,7 +144,8 @@ impl Responder {
         if !moved {
             // The pump may have found the approval in the executor's ledger first: it counts all the same.
             let (row, now) = self.find(&who.tenant, number).await?;
-            if now.approval.as_ref().is_none_or(|approval| Some(&approval.plan_sha256) != workflow.plan_sha256.as_ref()) {
+            if now.approval.as_ref().is_none_or(|approval| Some(&approval.plan_sha256) != workflow.plan_sha256.as_ref())
+            {
                 return Err(conflict("wrong_state", format!("the incident is {} by now", row.state)));
             }
         }
@@ -143,14 +154,19 @@ impl Responder {
     }
 
     /// Has the executor check the proof; what it accepts stands in its ledger.
-    async fn authorize(&self, workflow: &Workflow, plan_sha256: &str, proof: String) -> Result<wardroom_domain::Principal, Problem> {
+    async fn authorize(
+        &self,
+        workflow: &Workflow,
+        plan_sha256: &str,
+        proof: String,
+    ) -> Result<wardroom_domain::Principal, Problem> {
         let Some(plan) = workflow.plan.clone() else { return Err(conflict("plan_changed", "there is no plan")) };
         let request = Request::Authorize { plan: Box::new(plan), plan_sha256: plan_sha256.to_owned(), proof };
         let answer = self.executor.ask(&request).await;
         match answer.map_err(|error| Problem::unavailable("executor_unavailable", error.to_string()))? {
-            Response::Status { status } => status
-                .approved_by
-                .ok_or_else(|| Problem::unavailable("executor_unavailable", "the executor did not record the approval")),
+            Response::Status { status } => status.approved_by.ok_or_else(|| {
+                Problem::unavailable("executor_unavailable", "the executor did not record the approval")
+            }),
             Response::Refused { code, detail } => Err(match code {
                 RefusalCode::NotAnApprover => Problem::new(forbidden(), "not_an_approver", detail),
                 RefusalCode::Expired => Problem::new(gone(), "expired", detail),
@@ -165,7 +181,8 @@ impl Responder {
 
     async fn find(&self, tenant: &TenantId, number: i64) -> Result<(IncidentRow, Workflow), Problem> {
         let row = self.store.incident(tenant, number).await.map_err(stored)?;
-        let row = row.ok_or_else(|| Problem::new(not_found(), "no_such_incident", format!("there is no INC-{number}")))?;
+        let row =
+            row.ok_or_else(|| Problem::new(not_found(), "no_such_incident", format!("there is no INC-{number}")))?;
         let workflow = read(&row)?;
         Ok((row, workflow))
     }
@@ -180,7 +197,10 @@ impl Responder {
                 let labels = key.labels();
                 let watched = workflow.watched.iter().find(|watched| watched.signal == labels);
                 let of_cause = cause.is_some_and(|cause| cause.service == key.service && key.peer.is_none());
-                if !near.contains(&key.service) || (watched.is_none() && !of_cause) || key.kind == SignalKind::RequestRate {
+                if !near.contains(&key.service)
+                    || (watched.is_none() && !of_cause)
+                    || key.kind == SignalKind::RequestRate
+                {
                     continue;
                 }
                 let (title, unit) = match key.kind {

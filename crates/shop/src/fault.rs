@@ -28,7 +28,9 @@ impl Kind {
     const fn strikes(self) -> &'static [Role] {
         match self {
             Self::ConnectionLeak => &[Role::Storefront, Role::Cart, Role::Catalogue, Role::Payments],
-            Self::CpuHog | Self::MemoryLeak => &[Role::Storefront, Role::Cart, Role::Catalogue, Role::Payments, Role::Database],
+            Self::CpuHog | Self::MemoryLeak => {
+                &[Role::Storefront, Role::Cart, Role::Catalogue, Role::Payments, Role::Database]
+            }
             Self::BadSetting => &[Role::Cart, Role::Catalogue, Role::Payments, Role::Database, Role::Storefront],
             Self::SlowDependency => &[Role::Cart, Role::Catalogue, Role::Payments, Role::Database],
             Self::QueueFull => &[Role::Fulfilment],
@@ -134,7 +136,8 @@ impl Story {
         let usual = if case == Case::Decoy { Duration::from_secs(15) + lead } else { Duration::from_secs(30) };
         let at = args.at.unwrap_or(usual);
         let mut harmless = (case == Case::Decoy && fault.is_some()).then(|| {
-            let others: Vec<Role> = Role::ALL.into_iter().filter(|role| fault.is_none_or(|(_, hit)| hit != *role)).collect();
+            let others: Vec<Role> =
+                Role::ALL.into_iter().filter(|role| fault.is_none_or(|(_, hit)| hit != *role)).collect();
             (others[random.random_range(0..others.len())], at.saturating_sub(lead))
         });
         if let Some(word) = &args.deploy {

@@ -97,7 +97,8 @@ impl Names {
         let mut random = StdRng::seed_from_u64(seed ^ 0x6e61_6d65);
         let mut pick = |words: &[&str]| words[random.random_range(0..words.len())].to_owned();
         let mut word = || {
-            let (head, tail) = (["al", "bo", "cru", "del", "fen", "gar", "hol", "ki"], ["ba", "dor", "mi", "nex", "ral", "to"]);
+            let (head, tail) =
+                (["al", "bo", "cru", "del", "fen", "gar", "hol", "ki"], ["ba", "dor", "mi", "nex", "ral", "to"]);
             format!("{}{}{}", pick(&head), pick(&tail), pick(&["", "n", "s", "-svc", "-api"]))
         };
         let mut services: Vec<(Role, String)> = Vec::new();

@@ -25,9 +25,8 @@ const MEMORY_LIMIT: f64 = 160.0 * 1024.0 * 1024.0;
 const CPU_LIMIT: f64 = 0.5;
 /// Messages the queue holds.
 const QUEUE_LIMIT: usize = 60;
-const BUCKETS: [f64; 19] = [
-    0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0,
-];
+const BUCKETS: [f64; 19] =
+    [0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0];
 
 /// What a service is told when it starts, as the first line of its standard input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -285,17 +284,25 @@ impl Service {
         let (status, text) = match outcome {
             Ok(answer) => answer,
             Err(reason) => {
-                self.log.write("ERROR", format!("{} peer={peer_name}: {reason}", self.spec.names.upstream_failed), trace);
+                self.log.write(
+                    "ERROR",
+                    format!("{} peer={peer_name}: {reason}", self.spec.names.upstream_failed),
+                    trace,
+                );
                 (StatusCode::GATEWAY_TIMEOUT, String::new())
             }
         };
-        self.called
-            .with_label_values(&[peer_name, status.as_str()])
-            .observe(started.elapsed().as_secs_f64());
+        self.called.with_label_values(&[peer_name, status.as_str()]).observe(started.elapsed().as_secs_f64());
         (status, text)
     }
 
-    async fn exchange(&self, peer: Role, path: &str, body: String, trace: &str) -> Result<(StatusCode, String), String> {
+    async fn exchange(
+        &self,
+        peer: Role,
+        path: &str,
+        body: String,
+        trace: &str,
+    ) -> Result<(StatusCode, String), String> {
         let url = format!("http://127.0.0.1:{}{path}", self.spec.ports[&peer]);
         let span = format!("00-{trace}-{:016x}-01", rand::rng().random::<u64>());
         for attempt in 0..15 {
@@ -367,7 +374,11 @@ async fn handle(service: &Arc<Service>, trace: &str) -> StatusCode {
         }
         let (status, _) = service.call(*peer, path, trace.to_owned(), trace).await;
         if !status.is_success() {
-            worst = if status == StatusCode::GATEWAY_TIMEOUT { StatusCode::BAD_GATEWAY } else { StatusCode::SERVICE_UNAVAILABLE };
+            worst = if status == StatusCode::GATEWAY_TIMEOUT {
+                StatusCode::BAD_GATEWAY
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
             if service.spec.role != Role::Storefront {
                 break;
             }

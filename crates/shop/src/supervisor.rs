@@ -129,7 +129,8 @@ impl Shop {
         let mut random = StdRng::seed_from_u64(self.args.seed ^ 0x7665_7273);
         for role in Role::ALL {
             let name = self.names.of(role).to_owned();
-            let version = format!("{}.{}.{}", random.random_range(1..4), random.random_range(0..30), random.random_range(0..9));
+            let version =
+                format!("{}.{}.{}", random.random_range(1..4), random.random_range(0..30), random.random_range(0..9));
             let settings: Settings = [
                 (self.names.timeout_key.clone(), 2000),
                 (self.names.rate_key.clone(), 1000),
@@ -334,7 +335,8 @@ impl Shop {
         setting: Option<(String, u64)>,
         key: &str,
     ) -> anyhow::Result<()> {
-        let before = json!({ "version": service.version, "settings": self.settings(&service.name), "pid": service.pid });
+        let before =
+            json!({ "version": service.version, "settings": self.settings(&service.name), "pid": service.pid });
         match operation {
             Operation::Restart => self.start_locked(service).await?,
             Operation::Rollback => {

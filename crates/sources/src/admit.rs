@@ -12,7 +12,8 @@ pub(crate) fn admit(decoded: &mut Decoded, config: &Config, received_at: Timesta
     let newest = received_at.plus(Duration::from_secs(config.max_ahead_minutes * 60));
     let in_window = |at: Timestamp| {
         if at < oldest {
-            let detail = format!("timestamp {at} is more than {} h old; see sources.max-age-hours", config.max_age_hours);
+            let detail =
+                format!("timestamp {at} is more than {} h old; see sources.max-age-hours", config.max_age_hours);
             Some((RefusalReason::TooOld, detail))
         } else if at > newest {
             let ahead = config.max_ahead_minutes;
@@ -38,7 +39,8 @@ pub(crate) fn admit(decoded: &mut Decoded, config: &Config, received_at: Timesta
     }
     for log in &decoded.batch.logs {
         let too_long = (log.message.len() > config.max_message_bytes).then(|| {
-            let detail = format!("message is longer than {} bytes; see sources.max-message-bytes", config.max_message_bytes);
+            let detail =
+                format!("message is longer than {} bytes; see sources.max-message-bytes", config.max_message_bytes);
             (RefusalReason::LabelLimit, detail)
         });
         note(too_long.or_else(|| check_labels(&log.labels, config, false)).or_else(|| in_window(log.at)));

@@ -29,8 +29,7 @@ pub struct Accepted {
 /// Whether a series may come in: known already, or within the tenant's limit.
 pub type ResolveHook = Arc<dyn Fn(&TenantId, &SeriesSamples) -> bool + Send + Sync>;
 /// Makes a request durable and hands its records on; the answer waits for the disk only.
-pub type AppendHook =
-    Arc<dyn Fn(Accepted) -> Pin<Box<dyn Future<Output = Result<u64, Failure>> + Send>> + Send + Sync>;
+pub type AppendHook = Arc<dyn Fn(Accepted) -> Pin<Box<dyn Future<Output = Result<u64, Failure>> + Send>> + Send + Sync>;
 
 /// What intake needs of the rest, as closures that the composition root builds.
 #[derive(Clone)]
@@ -88,7 +87,9 @@ async fn accept(intake: &Intake, source: &'static dyn Source, request: Request) 
         content_encoding: header_text(&parts.headers, &header::CONTENT_ENCODING),
         received_at,
     };
-    source.check(&head).map_err(|detail| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_type", detail))?;
+    source
+        .check(&head)
+        .map_err(|detail| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_type", detail))?;
     let body = read_body(body, &intake.edge).await?;
     metrics::counter!(names::BYTES_TOTAL, "protocol" => source.name()).increment(body.len() as u64);
 

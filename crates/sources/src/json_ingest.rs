@@ -109,7 +109,9 @@ fn not_json(text: &str, error: &serde_json::Error) -> Failure {
     let near: String = near.chars().skip(at).take(40).collect();
     let bare = ["NaN", "Infinity"].iter().any(|word| near.contains(word)) || error.to_string().contains("out of range");
     if bare {
-        let detail = format!("field value: NaN, infinities and numbers beyond 1.8e308 are not JSON; leave the record out or send it over remote_write ({error})");
+        let detail = format!(
+            "field value: NaN, infinities and numbers beyond 1.8e308 are not JSON; leave the record out or send it over remote_write ({error})"
+        );
         return Failure::Rejected { reason: "bad_value", detail };
     }
     malformed(format!("the body is not JSON: {error}"))
@@ -136,7 +138,9 @@ impl Record for MetricPoint {
         let mut pairs: Vec<(String, String)> = self.labels.into_iter().filter(|(name, _)| name != NAME).collect();
         pairs.push((NAME.to_owned(), self.metric_name));
         let ts_ms = self.timestamp.unwrap_or(received_at).millis();
-        batch.series.push(SeriesSamples { labels: Labels::new(pairs), samples: vec![Sample { ts_ms, value: self.value }] });
+        batch
+            .series
+            .push(SeriesSamples { labels: Labels::new(pairs), samples: vec![Sample { ts_ms, value: self.value }] });
         Ok(())
     }
 }

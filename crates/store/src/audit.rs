@@ -21,7 +21,8 @@ impl Store {
     /// # Errors
     /// The store's; a broken chain is a verdict, not an error.
     pub async fn verify_audit(&self) -> Result<Verdict, Error> {
-        let rows = sqlx::query("SELECT sequence, body, hash FROM audit ORDER BY sequence").fetch_all(&self.pool).await?;
+        let rows =
+            sqlx::query("SELECT sequence, body, hash FROM audit ORDER BY sequence").fetch_all(&self.pool).await?;
         let mut chain = Vec::with_capacity(rows.len());
         for row in rows {
             // A byte that is not even text any more breaks its entry like any other change.

@@ -66,7 +66,10 @@ impl ProcessTool {
         })?;
         let listed = target.operations.as_ref().is_none_or(|allowed| allowed.contains(&call.operation));
         if !listed {
-            return Err(ToolError::Invalid(format!("operation {:?} is not allowed on {:?}", call.operation, call.target)));
+            return Err(ToolError::Invalid(format!(
+                "operation {:?} is not allowed on {:?}",
+                call.operation, call.target
+            )));
         }
         Ok(target)
     }
@@ -78,7 +81,11 @@ impl ProcessTool {
         }
         let mut answer = request.call().map_err(|error| ToolError::Unavailable(error.to_string()))?;
         if answer.status() != 200 {
-            return Err(ToolError::Invalid(format!("the supervisor answers {} for {:?}", answer.status(), target.name)));
+            return Err(ToolError::Invalid(format!(
+                "the supervisor answers {} for {:?}",
+                answer.status(),
+                target.name
+            )));
         }
         answer.body_mut().read_json().map_err(|error| ToolError::Unavailable(error.to_string()))
     }
@@ -126,8 +133,12 @@ impl Tool for ProcessTool {
                     return Err(ToolError::Invalid(format!("no setting {:?}; there are {known:?}", arguments.key)));
                 };
                 let arguments_back = json!({ "key": arguments.key, "value": now });
-                let undo = ToolCall { arguments: arguments_back.as_object().cloned().unwrap_or_default(), ..call.clone() };
-                (format!("{}: {} goes from {now} to {}", target.name, arguments.key, plain(&arguments.value)), Some(undo))
+                let undo =
+                    ToolCall { arguments: arguments_back.as_object().cloned().unwrap_or_default(), ..call.clone() };
+                (
+                    format!("{}: {} goes from {now} to {}", target.name, arguments.key, plain(&arguments.value)),
+                    Some(undo),
+                )
             }
             other => return Err(unknown_operation(other)),
         };
@@ -191,7 +202,11 @@ fn unknown_operation(name: &str) -> ToolError {
 
 /// A number written as text (as logs have it) becomes a number.
 fn number(value: &Value) -> Value {
-    value.as_str().and_then(|text| serde_json::from_str(text).ok()).filter(Value::is_number).unwrap_or_else(|| value.clone())
+    value
+        .as_str()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .filter(Value::is_number)
+        .unwrap_or_else(|| value.clone())
 }
 
 fn plain(value: &Value) -> String {

@@ -79,7 +79,12 @@ pub(crate) fn token(command: TokenCommand) -> Done {
             } else {
                 for row in rows {
                     let (who, role) = (&row.identity.principal, row.identity.role.as_str());
-                    say(format!("{}  {who}  {role}  expires {}  revoked {}", row.id, shown(row.expires_at), shown(row.revoked_at)))?;
+                    say(format!(
+                        "{}  {who}  {role}  expires {}  revoked {}",
+                        row.id,
+                        shown(row.expires_at),
+                        shown(row.revoked_at)
+                    ))?;
                 }
             }
         }
@@ -132,7 +137,8 @@ pub(crate) fn incidents(command: IncidentsCommand) -> Done {
             return approve(&id, plan, yes, &reason, &remote, json);
         }
         IncidentsCommand::Reject { id, reason, remote, json } => {
-            let answer = client(&remote).post(&format!("/api/v1/incidents/{id}/reject"), &json!({ "reason": reason }))?;
+            let answer =
+                client(&remote).post(&format!("/api/v1/incidents/{id}/reject"), &json!({ "reason": reason }))?;
             told(&answer, json, &format!("{id} rejected"))?;
         }
         IncidentsCommand::Verdict { id, verdict, cause, remote, json } => {
@@ -189,7 +195,12 @@ fn show(incident: &Value) -> std::io::Result<()> {
     say(format!("{}  {}  ({})", text(&incident["id"]), text(&incident["title"]), text(&incident["state"])))?;
     if let Some(cause) = incident["hypotheses"].get(0) {
         let sure = cause["confidence"].as_f64().unwrap_or_default() * 100.0;
-        say(format!("cause   {} at {} ({sure:.0} %): {}", text(&cause["kind"]), text(&cause["service"]), text(&cause["reasoning"])))?;
+        say(format!(
+            "cause   {} at {} ({sure:.0} %): {}",
+            text(&cause["kind"]),
+            text(&cause["service"]),
+            text(&cause["reasoning"])
+        ))?;
     }
     if let Some(plan) = incident["plan"].as_object() {
         say(format!("plan    {} {} of {}", text(&plan["tool"]), text(&plan["operation"]), text(&plan["target"])))?;
@@ -226,7 +237,11 @@ pub(crate) fn audit(command: &AuditCommand) -> Done {
     } else if ok {
         say(format!("{entries} entries, unbroken"))?;
     } else {
-        say(format!("broken at entry {}{}", first_broken.unwrap_or_default(), why.map(|why| format!(": {why}")).unwrap_or_default()))?;
+        say(format!(
+            "broken at entry {}{}",
+            first_broken.unwrap_or_default(),
+            why.map(|why| format!(": {why}")).unwrap_or_default()
+        ))?;
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

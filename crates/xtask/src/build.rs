@@ -14,7 +14,8 @@ pub(crate) fn root() -> PathBuf {
 
 /// Where everything that may be made again is kept.
 pub(crate) fn cache() -> PathBuf {
-    let home = var("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| var("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    let home =
+        var("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| var("HOME").map(|home| PathBuf::from(home).join(".cache")));
     home.unwrap_or_else(|| PathBuf::from("/tmp")).join("wardroom")
 }
 

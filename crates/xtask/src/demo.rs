@@ -138,7 +138,9 @@ fn report(world: World, watched: &Watched, options: &Options) -> anyhow::Result<
     let opened = millis(&incident["opened_at"]);
     let highest_z = anomalies
         .iter()
-        .filter(|anomaly| millis(&anomaly["at"]).zip(opened).is_some_and(|(at, opened)| at <= opened && at >= opened - 60_000.0))
+        .filter(|anomaly| {
+            millis(&anomaly["at"]).zip(opened).is_some_and(|(at, opened)| at <= opened && at >= opened - 60_000.0)
+        })
         .max_by(|a, b| {
             let z = |anomaly: &Value| anomaly["z"].as_f64().unwrap_or_default().abs();
             z(a).total_cmp(&z(b))
@@ -182,7 +184,8 @@ fn report(world: World, watched: &Watched, options: &Options) -> anyhow::Result<
 
 /// 0 right, 2 wrong cause, 3 not resolved.
 pub(crate) fn verdict(report: &Value) -> u8 {
-    let right = report["cause"]["service"] == report["fault"]["service"] && report["cause"]["kind"] == report["fault"]["kind"];
+    let right =
+        report["cause"]["service"] == report["fault"]["service"] && report["cause"]["kind"] == report["fault"]["kind"];
     let applied = report["actions"][0]["outcome"] == "applied";
     match (right, report["outcome"] == "resolved" && applied) {
         (true, true) => 0,

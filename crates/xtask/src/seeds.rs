@@ -24,7 +24,9 @@ pub(crate) fn run(_: &Programs, options: &Options, first: u64, last: u64) -> any
                     }
                     let report = one(seed, options);
                     let words = match &report {
-                        Ok(report) => format!("exit {} {} {}", verdict(report), report["fault"]["kind"], report["outcome"]),
+                        Ok(report) => {
+                            format!("exit {} {} {}", verdict(report), report["fault"]["kind"], report["outcome"])
+                        }
                         Err(error) => format!("failed: {error:#}"),
                     };
                     anstream::eprintln!("seed {seed}: {words}");
@@ -65,7 +67,8 @@ fn one(seed: u64, options: &Options) -> anyhow::Result<Value> {
     let output = run.stdin(Stdio::null()).stderr(Stdio::piped()).output()?;
     let line = String::from_utf8_lossy(&output.stdout);
     let report = line.lines().rev().find(|line| line.starts_with('{'));
-    let report = report.with_context(|| String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned())?;
+    let report = report
+        .with_context(|| String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned())?;
     Ok(serde_json::from_str(report)?)
 }
 
@@ -76,7 +79,9 @@ fn table(reports: &[(u64, Option<Value>)], options: &Options) -> String {
          z 2.5/3/4, five consecutive points, 20 % effect, hold 90 s, 20 good samples.\n\n\
          | seed | case | what broke | where | said | where | sure | last deployment | highest z | noticed s | proposed s | good s | resolved s | outcome | exit |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
-        reports.first().map_or(0, |r| r.0), reports.last().map_or(0, |r| r.0), options.jobs
+        reports.first().map_or(0, |r| r.0),
+        reports.last().map_or(0, |r| r.0),
+        options.jobs
     );
     let (mut right, mut by_deployment, mut by_z) = (0, 0, 0);
     let (mut noticed, mut proposed) = (Vec::new(), Vec::new());
@@ -89,17 +94,28 @@ fn table(reports: &[(u64, Option<Value>)], options: &Options) -> String {
         let seconds = |key: &str| report["seconds"][key].as_f64();
         let shown = |key: &str| seconds(key).map_or_else(|| "-".to_owned(), |s| format!("{s:.1}"));
         let fault = &report["fault"];
-        right += usize::from(report["cause"]["service"] == fault["service"] && report["cause"]["kind"] == fault["kind"]);
+        right +=
+            usize::from(report["cause"]["service"] == fault["service"] && report["cause"]["kind"] == fault["kind"]);
         by_deployment += usize::from(report["naive"]["last_deployment"] == fault["service"]);
         by_z += usize::from(report["naive"]["highest_z"] == fault["service"]);
         noticed.extend(seconds("incident"));
         proposed.extend(seconds("proposal").zip(seconds("incident")).map(|(proposal, incident)| proposal - incident));
         out.push_str(&format!(
             "| {seed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-            text(&report["case"]), text(&fault["kind"]), text(&fault["service"]), text(&report["cause"]["kind"]),
-            text(&report["cause"]["service"]), report["cause"]["confidence"], text(&report["naive"]["last_deployment"]),
-            text(&report["naive"]["highest_z"]), shown("incident"), shown("proposal"), shown("mitigated"), shown("resolved"),
-            text(&report["outcome"]), verdict(report)
+            text(&report["case"]),
+            text(&fault["kind"]),
+            text(&fault["service"]),
+            text(&report["cause"]["kind"]),
+            text(&report["cause"]["service"]),
+            report["cause"]["confidence"],
+            text(&report["naive"]["last_deployment"]),
+            text(&report["naive"]["highest_z"]),
+            shown("incident"),
+            shown("proposal"),
+            shown("mitigated"),
+            shown("resolved"),
+            text(&report["outcome"]),
+            verdict(report)
         ));
     }
     let all = reports.len().max(1);

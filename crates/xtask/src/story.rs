@@ -80,8 +80,19 @@ impl Story {
                 }
                 self.head("What Wardroom would do");
                 let plan = &incident["plan"];
-                self.say(&format!("{} {} of {}: {}", text(&plan["tool"]), text(&plan["operation"]), text(&plan["target"]), text(&plan["diff"])));
-                self.say(&format!("Risk {}. Who feels it: {}. Runbook: {}.", text(&plan["risk"]), text(&plan["blast_radius"]), text(&plan["runbook"])));
+                self.say(&format!(
+                    "{} {} of {}: {}",
+                    text(&plan["tool"]),
+                    text(&plan["operation"]),
+                    text(&plan["target"]),
+                    text(&plan["diff"])
+                ));
+                self.say(&format!(
+                    "Risk {}. Who feels it: {}. Runbook: {}.",
+                    text(&plan["risk"]),
+                    text(&plan["blast_radius"]),
+                    text(&plan["runbook"])
+                ));
                 self.say(&format!("Plan {}", text(&plan["plan_sha256"])));
                 self.say(&format!("The same as a page: {url}/incidents/{}", text(&incident["id"])));
             }
@@ -98,7 +109,8 @@ impl Story {
                 self.charts(incident);
             }
             "escalated" => {
-                let last = incident["timeline"].as_array().and_then(|lines| lines.last()).map(|line| text(&line["text"]));
+                let last =
+                    incident["timeline"].as_array().and_then(|lines| lines.last()).map(|line| text(&line["text"]));
                 self.head(&format!("Escalated to a person: {}", last.unwrap_or_default()));
             }
             _ => {}
@@ -152,7 +164,11 @@ impl Story {
         ));
         self.say(&format!(
             "After the fault: noticed {}, proposed {}, done {}, good {}, resolved {}.",
-            seconds("incident"), seconds("proposal"), seconds("executed"), seconds("mitigated"), seconds("resolved")
+            seconds("incident"),
+            seconds("proposal"),
+            seconds("executed"),
+            seconds("mitigated"),
+            seconds("resolved")
         ));
         self.say(&format!(
             "Audit book: {} entries, {}.",

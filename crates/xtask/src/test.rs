@@ -89,7 +89,9 @@ fn debian(package: &str, program: &str) -> anyhow::Result<PathBuf> {
     ];
     let apt = |words: &[&str]| {
         let mut apt = command("apt-get");
-        apt.args(options.iter().flat_map(|option| ["-o", option.as_str()])).args(words).current_dir(folder.join("download"));
+        apt.args(options.iter().flat_map(|option| ["-o", option.as_str()]))
+            .args(words)
+            .current_dir(folder.join("download"));
         apt
     };
     step("package lists", apt(&["update", "-qq"]).stdout(std::process::Stdio::null()))?;

@@ -105,7 +105,9 @@ fn graph(packages: &[Package], bless: bool, problems: &mut Vec<String>) -> anyho
         let inside = package.needs.iter().map(String::as_str).filter(|need| names.contains(need));
         edges.insert(&package.name, inside.collect());
     }
-    let mut text = String::from("# Which crate uses which. `cargo xtask tidy --bless` writes it; a changed line wants a reviewer.\n");
+    let mut text = String::from(
+        "# Which crate uses which. `cargo xtask tidy --bless` writes it; a changed line wants a reviewer.\n",
+    );
     for (name, needs) in &edges {
         writeln!(text, "{name}: {}", needs.join(" "))?;
     }
@@ -154,7 +156,8 @@ fn sizes(packages: &[Package], problems: &mut Vec<String>) -> anyhow::Result<()>
                 problems.push(format!("{} has {lines} lines of product code, more than {FILE_LINES}", file.display()));
             }
         }
-        let limit = CRATE_LINES.iter().find(|(name, _)| *name == package.name).map_or(ANY_CRATE_LINES, |(_, limit)| *limit);
+        let limit =
+            CRATE_LINES.iter().find(|(name, _)| *name == package.name).map_or(ANY_CRATE_LINES, |(_, limit)| *limit);
         if all > limit {
             problems.push(format!("{} has {all} lines, more than {limit}", package.name));
         }
@@ -203,7 +206,15 @@ fn runbooks(problems: &mut Vec<String>) -> anyhow::Result<()> {
 
 /// Nothing of the product lives off the shop's vocabulary.
 fn own_words(problems: &mut Vec<String>) -> anyhow::Result<()> {
-    let names = ["storefront", "catalogue", "fulfilment", "newsletter", "client_timeout_ms", "max_requests_per_second", "shop_"];
+    let names = [
+        "storefront",
+        "catalogue",
+        "fulfilment",
+        "newsletter",
+        "client_timeout_ms",
+        "max_requests_per_second",
+        "shop_",
+    ];
     let mut files = Vec::new();
     for entry in std::fs::read_dir(root().join("crates"))? {
         let folder = entry?.path();
@@ -218,7 +229,10 @@ fn own_words(problems: &mut Vec<String>) -> anyhow::Result<()> {
     for file in files {
         let text = std::fs::read_to_string(&file)?.to_lowercase();
         problems.extend(
-            names.iter().filter(|name| text.contains(**name)).map(|name| format!("{} knows the shop's word {name:?}", file.display())),
+            names
+                .iter()
+                .filter(|name| text.contains(**name))
+                .map(|name| format!("{} knows the shop's word {name:?}", file.display())),
         );
     }
     Ok(())

@@ -95,7 +95,8 @@ impl World {
 
     /// Asks Wardroom, as the responder.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let request = self.agent.get(format!("{}{path}", self.url)).header("Authorization", format!("Bearer {}", self.responder));
+        let request =
+            self.agent.get(format!("{}{path}", self.url)).header("Authorization", format!("Bearer {}", self.responder));
         let mut answer = request.call()?;
         let text = answer.body_mut().with_config().limit(1 << 28).read_to_string()?;
         if !answer.status().is_success() {
@@ -106,7 +107,10 @@ impl World {
 
     /// Tells Wardroom, as the responder.
     pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
-        let request = self.agent.post(format!("{}{path}", self.url)).header("Authorization", format!("Bearer {}", self.responder));
+        let request = self
+            .agent
+            .post(format!("{}{path}", self.url))
+            .header("Authorization", format!("Bearer {}", self.responder));
         let mut answer = request.send_json(body)?;
         let text = answer.body_mut().read_to_string()?;
         Ok((answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text))))
@@ -140,7 +144,10 @@ impl World {
     pub(crate) fn finish(mut self) -> anyhow::Result<Value> {
         stop(&mut self.shop);
         stop(&mut self.wardroom);
-        let audit = command(&self.programs.wardroom).args(["audit", "verify", "--json", "--data"]).arg(self.dir.join("data")).output()?;
+        let audit = command(&self.programs.wardroom)
+            .args(["audit", "verify", "--json", "--data"])
+            .arg(self.dir.join("data"))
+            .output()?;
         let verdict: Value = serde_json::from_slice(&audit.stdout).context("audit verify")?;
         Ok(json!({ "entries": verdict["entries"], "verified": verdict["ok"] }))
     }

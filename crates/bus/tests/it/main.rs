@@ -20,11 +20,7 @@ macro_rules! suite {
         }
     )*};
 }
-suite!(
-    appended_records_read_back_in_order,
-    concurrent_appends_get_distinct_offsets,
-    reading_in_steps_misses_nothing,
-);
+suite!(appended_records_read_back_in_order, concurrent_appends_get_distinct_offsets, reading_in_steps_misses_nothing,);
 
 async fn filled(dir: &std::path::Path, count: u8) {
     let bus = EmbeddedBus::open(dir, small()).unwrap();

@@ -109,7 +109,8 @@ impl Service {
             self.may_still(&known)?;
             let state = around("adapter:probe", || tool.state(&plan.call)).map_err(no)?;
             if state != plan.dry_run.precondition {
-                let detail = format!("plan is stale: the target is at {state}, the plan saw {}", plan.dry_run.precondition);
+                let detail =
+                    format!("plan is stale: the target is at {state}, the plan saw {}", plan.dry_run.precondition);
                 return self.finish(plan_sha256, &Applied { outcome: Outcome::NotApplied, detail });
             }
             let started =

@@ -28,7 +28,13 @@ pub(super) fn facts(engine: &Engine, services: &[String], began_at: Timestamp, c
         let bad_since = signal.bad_since().map(|(since_ms, _)| Timestamp::from_millis(since_ms));
         let expected = signal.expected();
         let Some(peer) = &key.peer else {
-            signals.push(SignalFact { service: key.service.clone(), aspect: aspect(key.kind), value, expected, bad_since });
+            signals.push(SignalFact {
+                service: key.service.clone(),
+                aspect: aspect(key.kind),
+                value,
+                expected,
+                bad_since,
+            });
             continue;
         };
         let call = calls.entry((key.service.clone(), peer.clone())).or_insert_with(|| Call {

@@ -34,7 +34,10 @@ impl Responder {
             return no_plan(diagnosis, reason);
         };
         if !self.executor.configured() {
-            return no_plan(diagnosis, format!("no executor is configured; runbook {} says {}", runbook.id, words(&call)));
+            return no_plan(
+                diagnosis,
+                format!("no executor is configured; runbook {} says {}", runbook.id, words(&call)),
+            );
         }
         let dry_run = match self.executor.ask(&Request::DryRun { call: call.clone() }).await? {
             Response::DryRun { dry_run } => dry_run,

@@ -72,7 +72,11 @@ pub type Points = Vec<(i64, String, String)>;
 ///
 /// # Errors
 /// The disk's.
-pub fn dump(data: &std::path::Path, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<(Labels, Points)>, wardroom_bus::Error> {
+pub fn dump(
+    data: &std::path::Path,
+    tenant: &TenantId,
+    query: &SeriesQuery,
+) -> Result<Vec<(Labels, Points)>, wardroom_bus::Error> {
     let config = crate::Config::default();
     let bus = wardroom_bus::ReadOnlyBus::open(&data.join("bus"))?;
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);

@@ -43,7 +43,13 @@ pub(crate) fn samples(command: &SamplesCommand) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn fetch(client: &Client, matchers: &[String], start: Option<&str>, end: Option<&str>, samples: &mut Samples) -> anyhow::Result<()> {
+fn fetch(
+    client: &Client,
+    matchers: &[String],
+    start: Option<&str>,
+    end: Option<&str>,
+    samples: &mut Samples,
+) -> anyhow::Result<()> {
     let mut fixed = String::new();
     for matcher in matchers {
         fixed.push_str(&format!("&match[]={}", encode(matcher)));
