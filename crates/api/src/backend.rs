@@ -70,7 +70,7 @@ pub struct Backend {
     /// Deployments since a moment, oldest first.
     pub deployments: Arc<dyn Fn(TenantId, Timestamp) -> Vec<Deployment> + Send + Sync>,
     /// Samples of everything retained: tenant, query, from this bus offset; with the next offset.
-    pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> Answer<(Vec<SeriesView>, Option<u64>)> + Send + Sync>,
+    pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> Answer<SamplesPage> + Send + Sync>,
     /// Readiness: whether, and the document.
     pub ready: Arc<dyn Fn() -> (bool, Value) + Send + Sync>,
     /// Metrics in Prometheus' text format.
@@ -80,6 +80,9 @@ pub struct Backend {
     /// The origin check needs the page's own secret; random at each start.
     pub form_secret: Arc<str>,
 }
+
+/// Series of one page, and the offset of the next.
+pub type SamplesPage = (Vec<SeriesView>, Option<u64>);
 
 /// See [`Backend::anomalies`].
 pub type AnomaliesFn = dyn Fn(TenantId, Timestamp, Option<String>, Option<(Timestamp, String)>, u32) -> Answer<Vec<AnomalyView>>

@@ -67,3 +67,14 @@ pub(crate) const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("GET", "/metrics", "Metrics in Prometheus' text format", "public"),
     ("GET", "/openapi.json", "This document", "public"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document as clients see it; a change here is a change of the interface.
+    #[test]
+    fn the_document_is_golden() {
+        insta::assert_json_snapshot!("openapi", document());
+    }
+}

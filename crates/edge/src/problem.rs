@@ -11,14 +11,14 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     retry_after_s: Option<u32>,
-    more: Map<String, Value>,
+    more: Box<Map<String, Value>>,
 }
 
 impl Problem {
     /// A problem with a stable code (its `type` is `urn:wardroom:problem:<code>`) and a text for a
     /// person that names the field and the remedy.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after_s: None, more: Map::new() }
+        Self { status, code, detail: detail.into(), retry_after_s: None, more: Box::default() }
     }
 
     /// 400.
@@ -61,7 +61,7 @@ impl IntoResponse for Problem {
             "detail": self.detail,
         });
         if let Some(object) = document.as_object_mut() {
-            object.extend(self.more);
+            object.extend(*self.more);
         }
         let mut response = (self.status, document.to_string()).into_response();
         let headers = response.headers_mut();

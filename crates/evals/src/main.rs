@@ -1,2 +1,104 @@
-//! stub
-fn main() {}
+//! Crash tests with an oracle outside the process under test.
+//!
+//! `1b`: acknowledgements under load, killed at random moments; what was acknowledged must be there.
+//! `loop`: the whole response driven by a tape, killed at every persisted transition and every call of an
+//! adapter; effects are counted by the target.
+
+mod ack;
+mod cycle;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use lexopt::prelude::{Long, Value, ValueExt};
+use serde_json::json;
+
+/// What a run found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) issued: u64,
+    pub(crate) acked: u64,
+    pub(crate) missing: u64,
+    pub(crate) spurious: u64,
+    pub(crate) corrupted: u64,
+    pub(crate) duplicate: u64,
+    /// What else went wrong, in words.
+    pub(crate) faults: Vec<String>,
+}
+
+impl Tally {
+    pub(crate) fn clean(&self) -> bool {
+        self.missing + self.spurious + self.corrupted + self.duplicate == 0 && self.faults.is_empty()
+    }
+
+    fn add(&mut self, other: Self) {
+        self.issued += other.issued;
+        self.acked += other.acked;
+        self.missing += other.missing;
+        self.spurious += other.spurious;
+        self.corrupted += other.corrupted;
+        self.duplicate += other.duplicate;
+        self.faults.extend(other.faults);
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) kills: u64,
+    pub(crate) seed: u64,
+    pub(crate) mutant: Option<String>,
+}
+
+/// One line for whoever watches.
+#[expect(clippy::print_stderr, reason = "progress of a command-line tool")]
+pub(crate) fn tell(text: impl std::fmt::Display) {
+    eprintln!("{text}");
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut arguments = lexopt::Parser::from_env();
+    let (mut bar, mut runs, mut file) = (String::new(), 1_u64, None);
+    let mut options = Options { kills: 60, seed: 1, mutant: None };
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Value(word) if word == "torture" => {}
+            Long("bar") => bar = arguments.value()?.string()?,
+            Long("kills") => options.kills = arguments.value()?.parse()?,
+            Long("seed") => options.seed = arguments.value()?.parse()?,
+            Long("runs") => runs = arguments.value()?.parse()?,
+            Long("mutant") => options.mutant = Some(arguments.value()?.string()?),
+            Long("json") => file = Some(std::path::PathBuf::from(arguments.value()?)),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let (mut total, mut caught) = (Tally::default(), 0);
+    for run in 0..runs {
+        let options = Options { seed: options.seed + run, ..options.clone() };
+        let tally = match bar.as_str() {
+            "1b" => ack::run(&options),
+            "loop" => cycle::run(&options),
+            other => anyhow::bail!("no bar is called {other:?}; there are 1b and loop"),
+        };
+        let tally = tally.with_context(|| format!("run {run} of bar {bar}"))?;
+        caught += u64::from(!tally.clean());
+        for fault in &tally.faults {
+            tell(format!("fault: {fault}"));
+        }
+        total.add(tally);
+    }
+    let trials = if bar == "loop" { options.kills * runs } else { total.acked.max(1) };
+    let report = json!({ "bar": bar, "mutant": options.mutant, "runs": runs, "caught": caught, "kills": options.kills * runs,
+        "seed": options.seed, "issued": total.issued, "acked": total.acked, "missing": total.missing,
+        "spurious": total.spurious, "corrupted": total.corrupted, "duplicate": total.duplicate,
+        "faults": total.faults.len(), "bound": 3.0 / trials as f64 });
+    tell(&report);
+    if let Some(file) = file {
+        std::fs::write(file, report.to_string())?;
+    }
+    let good = match options.mutant {
+        Some(_) => caught * 20 >= runs * 19,
+        None => caught == 0,
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

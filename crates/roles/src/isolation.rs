@@ -46,8 +46,13 @@ const READABLE: [&str; 12] = [
     "/sys/fs/cgroup",
 ];
 
-/// Confines the calling thread and all it will start. Call before any other thread exists.
-pub fn confine(writable: &[PathBuf], readable: &[PathBuf]) -> Isolation {
+/// Confines the calling thread and all it will start to what the server of a data folder needs. Call
+/// before any other thread exists.
+pub fn confine_server(data: &Path, readable: &[PathBuf]) -> Isolation {
+    confine(&[data.join("bus"), data.join("state")], readable)
+}
+
+fn confine(writable: &[PathBuf], readable: &[PathBuf]) -> Isolation {
     match restrict(writable, readable) {
         Ok(status) if status.ruleset != RulesetStatus::NotEnforced => Isolation::Landlock,
         Ok(_) => Isolation::None,

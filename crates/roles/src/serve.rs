@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::detect::{Pump, Tenants};
 use crate::executor_client::{ExecutorClient, socket_path};
 use crate::intake::{Queue, intake};
-use crate::isolation::{Isolation, confine};
+use crate::isolation::{Isolation, confine_server};
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
 use crate::{clock, heartbeat, respond, views};
@@ -89,7 +89,7 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
     // The file with the first token is opened before the walls go up, so that its folder need not be open after.
     let admin_file = options.admin_token_file.as_deref().map(open_secret).transpose()?;
     let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().cloned().collect();
-    let isolation = confine(&[bus_dir, state_dir], &readable);
+    let isolation = confine_server(&options.data, &readable);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -379,7 +379,7 @@ mod tests {
             admin_token_file: None,
             executor: false,
         };
-        let refused = serve(options, Config::default(), |_| {}, || std::future::pending());
+        let refused = serve(options, Config::default(), |_| {}, std::future::pending);
         assert!(matches!(refused, Err(ServeError::Exposed(_))));
     }
 }

@@ -108,7 +108,7 @@ struct RunArgs {
     #[arg(long)]
     deploy: Option<String>,
     /// When `--deploy` happens.
-    #[arg(long, default_value = "120s", value_parser = seconds)]
+    #[arg(long, default_value = "120s", value_parser = seconds, overrides_with = "deploy_at")]
     deploy_at: Duration,
 }
 

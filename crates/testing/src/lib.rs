@@ -1,1 +1,16 @@
-//! stub
+//! For tests only: a server as a user starts it, and encoders that share nothing with the product.
+//!
+//! [`Server`] starts the shipped binary (`WARDROOM_BIN`) on a free port with tokens of its own, can be
+//! killed and started again on the same data, and speaks HTTP for the test. [`wire`] writes remote_write
+//! bodies with prost, so that the product's own hand-written reader is never compared with itself.
+//!
+//! [`tape`] is a recorded stretch of telemetry: services with histograms, healthy or in trouble, one
+//! second a step, on a clock that the test moves as fast as it likes.
+//!
+//! Nothing here is shipped.
+
+pub mod server;
+pub mod tape;
+pub mod wire;
+
+pub use server::Server;

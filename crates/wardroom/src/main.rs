@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Incidents { command } => commands::incidents(command),
         Command::Audit { command } => commands::audit(&command),
         Command::Config { command } => commands::config(&command),
+        Command::ConfinedProbe { data, paths } => serving::probe(&data, &paths),
         Command::CrashPoints => commands::crash_points(),
     };
     outcome.unwrap_or_else(|error| {

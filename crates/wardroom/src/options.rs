@@ -53,6 +53,13 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Put the server's walls up, then try to open files; for tests and auditors.
+    #[command(hide = true)]
+    ConfinedProbe {
+        #[arg(long)]
+        data: PathBuf,
+        paths: Vec<PathBuf>,
+    },
     /// List the points at which a crash test can aim.
     #[command(hide = true)]
     CrashPoints,

@@ -1,7 +1,7 @@
 //! `wardroom serve` and the two processes it starts.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,6 +50,17 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn execute(data: &Path, config: &Path) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
     wardroom_roles::executor::run(data, config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the confined server could open: the same walls, put up here.
+pub(crate) fn probe(data: &Path, paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let isolation = wardroom_roles::isolation::confine_server(data, &[]);
+    anyhow::ensure!(isolation == wardroom_roles::isolation::Isolation::Landlock, "this kernel has no Landlock");
+    for path in paths {
+        let opened = std::fs::File::open(path).is_ok();
+        writeln!(std::io::stdout(), "{} {}", path.display(), if opened { "opened" } else { "refused" })?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -51,7 +51,7 @@ impl World {
         let data = dir.join("data");
         let token = |principal: &str, role: &str| token(programs, &data, principal, role);
         let (sender, responder) = (token("shop", "sender")?, token("you", "responder")?);
-        let control = format!("control-{}", &hex(sender.as_bytes())[..24]);
+        let control = format!("control-{}", hex(sender.as_bytes()));
         secret(&secrets.join("sender"), &sender)?;
         secret(&secrets.join("control"), &control)?;
         let file = secrets.join("executor.yaml");

@@ -1,0 +1,154 @@
+//! The battery every tool must pass, against the real supervisor of the shop.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests may unwrap and start programs")]
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use wardroom_domain::{Outcome, ToolCall};
+use wardroom_respond::{Tool, ToolError};
+use wardroom_testing::server::program;
+use wardroom_tools::{Target, tools};
+
+struct Shop {
+    child: Child,
+    dir: tempfile::TempDir,
+    tools: Vec<Box<dyn Tool>>,
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// A healthy shop in which one service was deployed at the start.
+fn shop(more: &[&str]) -> Shop {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "secret").unwrap();
+    let child = Command::new(program("SHOP_BIN"))
+        .args([
+            "run",
+            "--fault",
+            "none",
+            "--rps",
+            "1",
+            "--control",
+            "127.0.0.1:0",
+            "--deploy",
+            "cart",
+            "--deploy-at",
+            "0s",
+        ])
+        .arg("--dir")
+        .arg(dir.path())
+        .arg("--control-token-file")
+        .arg(token)
+        .args(more)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let running = loop {
+        if let Ok(text) = std::fs::read_to_string(dir.path().join("run.json")) {
+            break serde_json::from_str::<Value>(&text).unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let targets: Vec<Target> = serde_json::from_value(json!([
+        { "tool": "process", "name": "cart", "url": running["control"], "token": "secret" },
+        { "tool": "process", "name": "payments", "url": running["control"], "token": "secret", "operations": ["restart"] },
+        { "tool": "process", "name": "queue", "url": "http://127.0.0.1:1", "token": "secret" },
+    ]))
+    .unwrap();
+    Shop { child, tools: tools(&targets), dir }
+}
+
+fn call(operation: &str, target: &str, arguments: Value) -> ToolCall {
+    let arguments = arguments.as_object().cloned().unwrap();
+    ToolCall { tool: "process".into(), operation: operation.into(), target: target.into(), arguments }
+}
+
+impl Shop {
+    fn effects(&self) -> usize {
+        std::fs::read_to_string(self.dir.path().join("effects.jsonl")).unwrap_or_default().lines().count()
+    }
+}
+
+/// Every operation: planned, done, done again under the same key, undone, undone again.
+#[test]
+fn twice_is_once_and_undo_brings_it_back() {
+    let shop = shop(&[]);
+    let tool = shop.tools[0].as_ref();
+    let calls = [
+        call("restart", "cart", json!({})),
+        call("rollback", "cart", json!({})),
+        call("settings", "cart", json!({ "key": "pool_size", "value": "7" })),
+    ];
+    let operations: Vec<&str> = tool.spec().operations.iter().map(|operation| operation.name).collect();
+    assert_eq!(
+        operations,
+        calls.iter().map(|call| call.operation.as_str()).collect::<Vec<_>>(),
+        "the battery covers every operation"
+    );
+    let mut expected = 0;
+    for call in calls {
+        let dry_run = tool.plan(&call).unwrap();
+        assert_eq!(shop.effects(), expected, "a dry run changes nothing");
+        let key = format!("key-{}", call.operation);
+        assert_eq!(tool.probe(&call, &key).unwrap(), Outcome::NotApplied);
+        for _ in 0..2 {
+            assert_eq!(tool.execute(&call, &dry_run.precondition, &key).unwrap().outcome, Outcome::Applied);
+        }
+        expected += 1;
+        assert_eq!(shop.effects(), expected, "{}: twice is once", call.operation);
+        assert_eq!(tool.probe(&call, &key).unwrap(), Outcome::Applied);
+        let Some(undo) = dry_run.undo else {
+            assert!(!dry_run.reversible);
+            continue;
+        };
+        let state = tool.state(&undo).unwrap();
+        for _ in 0..2 {
+            assert_eq!(tool.execute(&undo, &state, "undo").unwrap().outcome, Outcome::Applied);
+        }
+        expected += 1;
+        assert_eq!(shop.effects(), expected);
+        assert_eq!(tool.state(&call).unwrap(), dry_run.precondition, "{}: undone", call.operation);
+        let settle = self::call("restart", "cart", json!({}));
+        tool.execute(&settle, &dry_run.precondition, "between").unwrap();
+        expected += 1;
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_happens() {
+    let shop = shop(&[]);
+    let tool = shop.tools[0].as_ref();
+    let invalid = |call: &ToolCall| matches!(tool.plan(call), Err(ToolError::Invalid(_)));
+    assert!(invalid(&call("restart", "nobody", json!({}))), "undeclared target");
+    assert!(invalid(&call("explode", "cart", json!({}))), "unknown operation");
+    assert!(invalid(&call("rollback", "payments", json!({}))), "operation not allowed on the target");
+    assert!(invalid(&call("restart", "cart", json!({ "force": true }))), "unknown argument");
+    assert!(invalid(&call("settings", "cart", json!({ "key": "no_such", "value": 1 }))), "unknown setting");
+    assert!(matches!(tool.plan(&call("restart", "queue", json!({}))), Err(ToolError::Unavailable(_))));
+    let restart = call("restart", "cart", json!({}));
+    assert!(matches!(tool.execute(&restart, "0.0.0", "k"), Err(ToolError::Stale(_))), "the target moved");
+    assert_eq!(shop.effects(), 0);
+}
+
+#[test]
+fn without_a_previous_version_a_rollback_cannot_even_be_planned() {
+    let shop = shop(&["--deploy-at", "3600s"]);
+    let refused = shop.tools[0].plan(&call("rollback", "cart", json!({})));
+    assert!(matches!(refused, Err(ToolError::Invalid(text)) if text.contains("previous version")));
+}
+
+#[test]
+fn a_yes_without_an_effect_is_not_believed() {
+    let shop = shop(&["--ignore-control"]);
+    let restart = call("restart", "cart", json!({}));
+    let dry_run = shop.tools[0].plan(&restart).unwrap();
+    let applied = shop.tools[0].execute(&restart, &dry_run.precondition, "k").unwrap();
+    assert_eq!(applied.outcome, Outcome::NotApplied);
+}

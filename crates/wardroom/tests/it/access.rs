@@ -1,0 +1,90 @@
+//! Who may do what, over every route of the running server.
+
+use serde_json::Value;
+use wardroom_testing::server::{create_token, run};
+
+use crate::server;
+
+#[test]
+fn every_route_asks_for_the_role_it_says() {
+    let (dir, server) = server();
+    let data = dir.path().join("data");
+    let viewer = create_token(&data, "vera", "viewer").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(900));
+    let (_, text) = server.get("/openapi.json", "").unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    let mut routes = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            routes += 1;
+            let path = path.replace("{id}", "INC-1");
+            let ask = |token: &str| match method.as_str() {
+                "get" => server.get(&path, token).unwrap().0,
+                _ => server.post(&path, token, &[], b"").unwrap().0,
+            };
+            let access = operation["x-access"].as_str().unwrap();
+            let may = |status: u16| status != 401 && status != 403;
+            let (sender, viewer, responder) =
+                (may(ask(&server.sender)), may(ask(&viewer)), may(ask(&server.responder)));
+            let expected = match access {
+                "public" => (true, true, true),
+                "send" => (true, false, false),
+                "read" => (false, true, true),
+                // The page's own form is refused without its origin even to those who may.
+                "respond" if path.starts_with("/incidents/") => (false, false, false),
+                "respond" => (false, false, true),
+                other => panic!("unknown access {other}"),
+            };
+            assert_eq!((sender, viewer, responder), expected, "{method} {path}");
+            if access != "public" {
+                assert_eq!(ask("wr_wrong"), 401, "{method} {path}");
+            }
+        }
+    }
+    assert!(routes >= 20, "only {routes} routes");
+}
+
+#[test]
+fn refusals_are_audited_and_a_revoked_token_is_refused_within_a_second() {
+    let (dir, mut server) = server();
+    let data = dir.path().join("data").display().to_string();
+    let (status, _, _) = server.post("/api/v1/incidents/INC-1/approve", &server.sender, &[], b"{}").unwrap();
+    assert_eq!(status, 403);
+    let (_, list) = run(&["token", "list", "--json", "--data", &data]).unwrap();
+    let tokens: Value = serde_json::from_str(&list).unwrap();
+    let id =
+        tokens["tokens"].as_array().unwrap().iter().find(|token| token["principal"] == "oracle").unwrap()["id"].clone();
+    let (code, _) = run(&["token", "revoke", "--data", &data, id.as_str().unwrap()]).unwrap();
+    assert_eq!(code, Some(0));
+    std::thread::sleep(std::time::Duration::from_millis(950));
+    let (status, _, text) = server.post("/ingest/logs", &server.sender, &[], b"{}").unwrap();
+    assert_eq!((status, text.contains("bad_token")), (401, true));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(server.stop().unwrap(), Some(0), "SIGTERM drains and ends with 0");
+    let (code, verdict) = run(&["audit", "verify", "--json", "--data", &data]).unwrap();
+    let verdict: Value = serde_json::from_str(&verdict).unwrap();
+    assert_eq!((code, &verdict["ok"]), (Some(0), &Value::Bool(true)));
+    assert!(verdict["entries"].as_i64().unwrap() >= 2, "{verdict}");
+}
+
+#[test]
+fn a_server_starts_fast_and_stays_small() {
+    let (_dir, mut server) = server();
+    let started = std::time::Instant::now();
+    server.restart().unwrap();
+    let (status, _) = server.get("/healthz", "").unwrap();
+    assert_eq!(status, 200);
+    assert!(started.elapsed().as_secs_f64() < 1.0, "start to serving took {:?}", started.elapsed());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (_, ready) = server.get("/readyz", "").unwrap();
+    let ready: Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!((&ready["status"], &ready["durability"]), (&Value::from("ready"), &Value::from("power-loss")));
+    let resident: u64 = server.processes().iter().map(|(_, pid)| resident_kib(*pid)).sum();
+    assert!(resident < 60 * 1024, "all processes together hold {resident} KiB");
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

@@ -1,0 +1,143 @@
+//! Bad input on every endpoint: the right status, a problem that names the field, good records kept.
+
+use serde_json::{Value, json};
+use wardroom_testing::{Server, wire};
+
+use crate::{now_ms, server};
+
+const PROTO: [(&str, &str); 2] = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
+const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
+
+/// Posts and checks status, code and a word of the detail.
+fn check(server: &Server, path: &str, headers: &[(&str, &str)], body: &[u8], expected: (u16, &str, &str)) -> Value {
+    let (status, kind, text) = server.post(path, &server.sender, headers, body).unwrap();
+    let problem: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
+    assert_eq!(kind, "application/problem+json", "{path}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert_eq!((status, problem["code"].as_str().unwrap()), (expected.0, expected.1), "{path}: {detail}");
+    assert!(detail.contains(expected.2), "{path}: {detail:?} does not mention {:?}", expected.2);
+    problem
+}
+
+#[test]
+fn remote_write_refuses_what_is_broken() {
+    let (_dir, server) = server();
+    let path = "/api/v1/write";
+    let good = wire::body(vec![wire::series(&[("__name__", "up")], 1.0, now_ms())]);
+    check(&server, path, &PROTO, &good[..good.len() - 3], (400, "malformed", "snappy"));
+    check(&server, path, &PROTO, b"\xff\xff\xff\xff\xff", (400, "malformed", "snappy"));
+    check(&server, path, &PROTO, &wire::compress(b"\x0a\x7f"), (400, "malformed", "cut short"));
+    check(&server, path, &JSON, &good, (415, "unsupported_type", "Content-Type"));
+    // A bomb: a few bytes that claim to become 4 GiB.
+    check(&server, path, &PROTO, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0x00], (413, "too_large", "decompresses"));
+    let huge = "x".repeat(10 << 20);
+    check(
+        &server,
+        path,
+        &PROTO,
+        &wire::body(vec![wire::series(&[("__name__", "up"), ("big", &huge)], 1.0, now_ms())]),
+        (400, "label_limit", "\"big\""),
+    );
+    let mut utf8 = wire::series(&[("__name__", "up"), ("l", "AAAA")], 1.0, now_ms());
+    utf8.labels[1].name = "l".into();
+    let plain = prost_bytes(utf8);
+    check(&server, path, &PROTO, &wire::compress(&plain), (400, "malformed", "UTF-8"));
+    check(
+        &server,
+        path,
+        &PROTO,
+        &wire::body(vec![wire::series(&[("a", "b")], 1.0, now_ms())]),
+        (400, "bad_labels", "__name__"),
+    );
+}
+
+/// A request whose label value is not UTF-8.
+fn prost_bytes(series: wire::TimeSeries) -> Vec<u8> {
+    let body = wire::body(vec![series]);
+    let mut plain = snap::raw::Decoder::new();
+    let length = snap::raw::decompress_len(&body).unwrap();
+    let mut out = vec![0; length];
+    plain.decompress(&body, &mut out).unwrap();
+    let at = out.windows(4).position(|window| window == b"AAAA").unwrap();
+    out[at] = 0xff;
+    out
+}
+
+#[test]
+fn good_records_of_a_bad_request_are_kept() {
+    let (_dir, server) = server();
+    let now = now_ms();
+    let series = vec![
+        wire::series(&[("__name__", "kept")], 1.5, now),
+        wire::series(&[("__name__", "old")], 1.0, now - 49 * 3_600_000),
+        wire::series(&[("__name__", "new")], 1.0, now + 11 * 60_000),
+        wire::series(&[("__name__", "kept_too")], f64::NAN, now),
+    ];
+    let problem = check(&server, "/api/v1/write", &PROTO, &wire::body(series), (400, "too_old", "h old"));
+    assert_eq!((&problem["accepted"], &problem["rejected"]), (&json!(2), &json!(2)));
+    let (_, text) = server.get("/api/v1/samples", &server.responder).unwrap();
+    let page: Value = serde_json::from_str(&text).unwrap();
+    let names: Vec<&str> = page["series"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|series| series["labels"]["__name__"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["kept", "kept_too"]);
+    let (_, metrics) = server.get("/metrics", "").unwrap();
+    for reason in ["too_old", "too_new"] {
+        let line = metrics.lines().find(|line| line.contains("rejected_records_total") && line.contains(reason));
+        assert!(line.is_some_and(|line| line.ends_with(" 1")), "{reason}: {line:?}");
+    }
+}
+
+#[test]
+fn json_ingest_names_the_field() {
+    let (_dir, server) = server();
+    let metrics = "/ingest/metrics";
+    check(&server, metrics, &JSON, br#"{"metric_name":"a","value":1.0"#, (400, "malformed", "JSON"));
+    check(&server, metrics, &JSON, br#"{"metric_name":"a","value":"x"}"#, (400, "malformed", "field value"));
+    check(&server, metrics, &JSON, br#"{"metric_name":"a","value":NaN}"#, (400, "bad_value", "field value"));
+    check(&server, metrics, &JSON, br#"{"metric_name":"a","value":1e999}"#, (400, "bad_value", "field value"));
+    check(&server, metrics, &JSON, br#"{"metric_name":"","value":1}"#, (400, "bad_labels", "metric_name"));
+    check(&server, metrics, &JSON, b"{\"metric_name\":\"\xff\"}", (400, "malformed", "UTF-8"));
+    let old = json!({ "metric_name": "a", "value": 1, "timestamp": "2020-01-01T00:00:00Z" }).to_string();
+    check(&server, metrics, &JSON, old.as_bytes(), (400, "too_old", "h old"));
+    let big = json!({ "metric_name": "a", "value": 1, "labels": { "big": "x".repeat(10 << 20) } }).to_string();
+    check(&server, metrics, &JSON, big.as_bytes(), (400, "label_limit", "\"big\""));
+    check(
+        &server,
+        "/ingest/logs",
+        &JSON,
+        br#"{"level":"ERROR","message":7,"service":"a"}"#,
+        (400, "malformed", "message"),
+    );
+    check(
+        &server,
+        "/ingest/logs",
+        &JSON,
+        br#"{"level":"ERROR","message":"m","service":""}"#,
+        (400, "bad_labels", "service"),
+    );
+    check(&server, "/ingest/deployment", &JSON, br#"{"service":"a"}"#, (400, "malformed", "version"));
+    let gzip = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
+    check(&server, metrics, &gzip, &bomb(), (413, "too_large", "decompresses"));
+    check(&server, metrics, &[("Content-Type", "text/plain")], b"{}", (415, "unsupported_type", "Content-Type"));
+    let (status, _, _) = server.post(metrics, &server.sender, &JSON, br#"[{"metric_name":"a","value":1}]"#).unwrap();
+    assert_eq!(status, 200);
+    let deep = "[".repeat(10_000);
+    check(&server, metrics, &JSON, deep.as_bytes(), (400, "malformed", "JSON"));
+    let large = vec![b' '; 17 << 20];
+    check(&server, metrics, &JSON, &large, (413, "body_too_large", "edge.max-body-bytes"));
+}
+
+/// 64 MiB of zeros in 64 KiB of gzip.
+fn bomb() -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let block = vec![b' '; 1 << 20];
+    for _ in 0..64 {
+        encoder.write_all(&block).unwrap();
+    }
+    encoder.finish().unwrap()
+}

@@ -1,0 +1,23 @@
+//! Scenarios: the shipped binary against real programs and hostile input.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests may unwrap and start programs")]
+
+mod access;
+mod bad_input;
+mod config;
+mod executor;
+mod prometheus;
+
+use wardroom_testing::Server;
+
+/// A server on fresh data, without targets.
+fn server() -> (tempfile::TempDir, Server) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "", &[]).unwrap();
+    (dir, server)
+}
+
+/// Milliseconds since the epoch.
+fn now_ms() -> i64 {
+    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    age.as_millis() as i64
+}

@@ -1,0 +1,91 @@
+//! A default Prometheus writes through restarts; both sides hold the same samples.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use wardroom_testing::server::{program, run};
+
+use crate::server;
+
+struct Prometheus(Child);
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn start(dir: &Path, url: &str, token: &str) -> (Prometheus, u16) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    std::fs::write(dir.join("token"), token).unwrap();
+    let config = format!(
+        "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: self\n    static_configs:\n      - targets: ['127.0.0.1:{port}']\n  \
+         - job_name: gone\n    static_configs:\n      - targets: ['127.0.0.1:1']\n\
+         remote_write:\n  - url: {url}/api/v1/write\n    authorization:\n      credentials_file: {}\n",
+        dir.join("token").display()
+    );
+    std::fs::write(dir.join("prometheus.yml"), config).unwrap();
+    let child = Command::new(program("PROMETHEUS_BIN"))
+        .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .arg("--web.enable-lifecycle")
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(dir.join("prometheus.log")).unwrap())
+        .spawn()
+        .unwrap();
+    (Prometheus(child), port)
+}
+
+fn dump(dir: &Path) -> BTreeSet<String> {
+    let output = Command::new(program("PROMTOOL_BIN")).args(["tsdb", "dump"]).arg(dir.join("tsdb")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn nothing_is_lost_or_changed_through_three_restarts() {
+    let (dir, mut server) = server();
+    let (prometheus, port) = start(dir.path(), &server.url, &server.sender);
+    std::thread::sleep(Duration::from_secs(8));
+    for graceful in [false, true, false] {
+        if graceful {
+            assert_eq!(server.stop().unwrap(), Some(0));
+        } else {
+            server.kill();
+        }
+        std::thread::sleep(Duration::from_secs(3));
+        server.restart().unwrap();
+        std::thread::sleep(Duration::from_secs(6));
+    }
+    // Take all targets away: their series end with stale markers, and then nothing new comes.
+    let quiet = std::fs::read_to_string(dir.path().join("prometheus.yml")).unwrap();
+    let (head, tail) = quiet.split_once("scrape_configs:").unwrap();
+    let remote = tail.split_once("remote_write:").unwrap().1;
+    std::fs::write(dir.path().join("prometheus.yml"), format!("{head}remote_write:{remote}")).unwrap();
+    let reload = ureq::post(format!("http://127.0.0.1:{port}/-/reload")).send(&[] as &[u8]).unwrap();
+    assert!(reload.status().is_success());
+    let data = dir.path().join("data").display().to_string();
+    let (mut sent, mut got) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_secs(3));
+        sent = dump(dir.path());
+        let (code, text) = run(&["samples", "dump", "--data", &data]).unwrap();
+        assert_eq!(code, Some(0));
+        got = text.lines().map(str::to_owned).collect();
+        if sent == got {
+            break;
+        }
+    }
+    drop(prometheus);
+    let missing: Vec<_> = sent.difference(&got).take(5).collect();
+    let extra: Vec<_> = got.difference(&sent).take(5).collect();
+    assert!(sent.len() > 1000, "Prometheus holds only {} samples", sent.len());
+    assert!(missing.is_empty() && extra.is_empty(), "missing {missing:?}, extra {extra:?}");
+    let (_, json) =
+        run(&["samples", "dump", "--format", "json", "--data", &data, "--match", "up{job=\"self\"}"]).unwrap();
+    assert!(json.lines().last().unwrap().contains("7ff0000000000002"), "the series ends with a stale marker");
+}
