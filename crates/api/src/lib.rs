@@ -1,5 +1,9 @@
 //! What people and programs ask: incidents, anomalies, samples, health, and the incident page.
 //!
+//! ```text
+//! edge (guard) ─► one file per resource ─► Backend closures ─► roles
+//! ```
+//!
 //! One file per resource. What the answers are made of comes from a [`Backend`] of closures that the
 //! composition root builds, so this crate names neither store nor bus nor head. Wire types are this
 //! crate's own, converted by hand, held by snapshots: the wire is not the domain.

@@ -117,6 +117,6 @@ mod tests {
 
     #[test]
     fn display_keeps_milliseconds() {
-        assert_eq!(Timestamp::from_millis(1_795_255_038_178).to_string(), "2026-11-21T10:37:18.178Z");
+        assert_eq!(Timestamp::from_millis(1_795_255_038_178).to_string(), "2026-11-21T09:57:18.178Z");
     }
 }

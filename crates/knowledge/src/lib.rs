@@ -5,6 +5,10 @@
 //! Search is BM25 (tantivy) over title, symptoms and text. The runbooks of `runbooks/` are built in; a
 //! folder of one's own can be configured and wins over a built-in one of the same id.
 //!
+//! ```text
+//! cause ─► words ─► BM25 over title, symptoms, text ─► the best that fits ─► a typed call
+//! ```
+//!
 //! Runbook text is knowledge, not authority: an action from it is still dry-run, planned and approved.
 
 mod builtin;

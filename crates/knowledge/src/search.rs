@@ -129,9 +129,9 @@ pub fn query_of(cause: &Cause) -> String {
         CauseKind::QueueFull => "queue backlog full consumer behind messages refused",
     };
     let when = match (&cause.deployment, &cause.setting) {
-        (Some(_), _) => "new version deployed shortly before roll back release",
+        (Some(_), _) => "since a release new version deployed roll back",
         (None, Some(_)) => "set it back",
-        (None, None) => "no deployment restart",
+        (None, None) => "without a release no deployment happened restart",
     };
     format!("{words} {when}")
 }

@@ -239,31 +239,38 @@ impl Workflow {
 /// Where an event leads from a state, and the line that history gets.
 fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, String)> {
     use IncidentState as S;
-    let (to, note) = match event {
-        Event::TakenUp => (S::Investigating, "gathering evidence".to_owned()),
-        Event::Proposed { plan, .. } => {
+    // Each event belongs to one place of the way; anywhere else it is an error, whatever the table allows.
+    let found = match (from, event) {
+        (S::Open, Event::TakenUp) => (S::Investigating, "gathering evidence".to_owned()),
+        (S::Investigating, Event::Proposed { plan, .. }) => {
             let call = &plan.call;
             (S::AwaitingApproval, format!("proposed {} {} of {}", call.tool, call.operation, call.target))
         }
-        Event::NoPlan { reason, .. } => (S::Escalated, reason.clone()),
-        Event::Approved(approval) => (S::Mitigating, format!("approved by {}", approval.principal)),
-        Event::Rejected(reason) => (S::Escalated, format!("rejected: {reason}")),
-        Event::Expired => (S::Escalated, "nobody approved in time".to_owned()),
-        Event::Executed { outcome: Outcome::Applied, detail, .. } => (S::Verifying, format!("executed: {detail}")),
-        Event::Executed { outcome, detail, .. } => (S::Escalated, format!("execution {}: {detail}", outcome.as_str())),
-        Event::Good(_) => (S::Mitigated, "every watched signal is good again".to_owned()),
-        Event::Held(_) => (S::Resolved, "it stayed good for the whole hold".to_owned()),
-        Event::NotHelped { undo, reason, .. } => {
+        (S::Investigating, Event::NoPlan { reason, .. }) => (S::Escalated, reason.clone()),
+        (S::AwaitingApproval, Event::Approved(approval)) => {
+            (S::Mitigating, format!("approved by {}", approval.principal))
+        }
+        (S::AwaitingApproval, Event::Rejected(reason)) => (S::Escalated, format!("rejected: {reason}")),
+        (S::AwaitingApproval, Event::Expired) => (S::Escalated, "nobody approved in time".to_owned()),
+        (S::Mitigating, Event::Executed { outcome: Outcome::Applied, detail, .. }) => {
+            (S::Verifying, format!("executed: {detail}"))
+        }
+        (S::Mitigating, Event::Executed { outcome, detail, .. }) => {
+            (S::Escalated, format!("execution {}: {detail}", outcome.as_str()))
+        }
+        (S::Verifying, Event::Good(_)) => (S::Mitigated, "every watched signal is good again".to_owned()),
+        (S::Mitigated, Event::Held(_)) => (S::Resolved, "it stayed good for the whole hold".to_owned()),
+        (S::Verifying | S::Mitigated, Event::NotHelped { undo, reason, .. }) => {
             let undone = undo.map_or_else(|| "nothing to undo".to_owned(), |undo| format!("undo {}", undo.as_str()));
             (S::Escalated, format!("inconclusive: {reason}; {undone}"))
         }
-        Event::Noise(_) if from == S::Escalated || from == S::AwaitingApproval => {
+        (S::Escalated | S::AwaitingApproval, Event::Noise(_)) => {
             (S::Suppressed, "a person says this was noise".to_owned())
         }
-        Event::Noise(_) => return None,
-        Event::Closed => (S::Closed, "closed by a person".to_owned()),
+        (S::Escalated, Event::Closed) => (S::Closed, "closed by a person".to_owned()),
+        _ => return None,
     };
-    Some((to, note))
+    Some(found)
 }
 
 #[cfg(test)]

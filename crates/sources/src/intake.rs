@@ -124,7 +124,8 @@ async fn accept(intake: &Intake, source: &'static dyn Source, request: Request) 
     }
     match refused.first() {
         None => Ok(source.success().into_response()),
-        Some(first) => Err(partial(first, &refused, kept)),
+        // Counted record by record above, not once more as a request.
+        Some(first) => Ok(partial(first, &refused, kept).into_response()),
     }
 }
 

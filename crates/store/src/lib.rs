@@ -5,6 +5,8 @@
 //! can leave one without the others. Several processes may open the file at once (`wardroom token
 //! create` works beside a running server).
 //!
+//! Nothing here knows what an incident's workflow means: it is JSON that its owner versions.
+//!
 //! There is no trait here: the SQL stays in the subset that PostgreSQL shares, and the second dialect
 //! comes with the issue that runs it.
 

@@ -1,8 +1,12 @@
 //! The adapters that change the world, and their registry.
 //!
+//! ```text
+//! plan (dry run) ─► execute (precondition, key) ─► probe (is the effect there?) ─► undo (a plan's own call)
+//! ```
+//!
 //! They run in the executor only, which alone knows targets and credentials. A tool is one file and one
 //! line in [`tools`]; the batteries every tool must pass (twice, stale, refused, undone) are in
-//! `tests/it`.
+//! `tests/it`. A yes from a target alone proves nothing: every tool looks for the effect.
 
 mod config;
 mod process;

@@ -26,6 +26,7 @@ pub(crate) fn supervise(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 /// The confined server.
 pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    hear_signals()?;
     log_to_stderr(args)?;
     let config = configuration::load(args.config.as_deref())?;
     private_folder(&args.data)?;
@@ -48,9 +49,15 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
 /// The executor.
 pub(crate) fn execute(data: &Path, config: &Path) -> anyhow::Result<ExitCode> {
+    hear_signals()?;
     tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
     wardroom_roles::executor::run(data, config)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The supervisor blocks the signals it waits for, and children inherit that.
+fn hear_signals() -> nix::Result<()> {
+    nix::sys::signal::SigSet::all().thread_unblock()
 }
 
 /// What the confined server could open: the same walls, put up here.

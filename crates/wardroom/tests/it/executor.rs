@@ -115,5 +115,8 @@ fn the_executor_is_started_again_and_dies_with_its_parent() {
     assert_ne!(first, second);
     server.kill();
     std::thread::sleep(std::time::Duration::from_secs(1));
-    assert!(!Path::new(&format!("/proc/{second}")).exists(), "the executor outlived its parent");
+    // Where process 1 does not reap, a dead one stays behind as a zombie.
+    let stat = std::fs::read_to_string(format!("/proc/{second}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("gone").to_owned();
+    assert!(["Z", "gone"].contains(&state.as_str()), "the executor outlived its parent: {state}");
 }
