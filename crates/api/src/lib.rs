@@ -7,6 +7,7 @@
 //! One file per resource. What the answers are made of comes from a [`Backend`] of closures that the
 //! composition root builds, so this crate names neither store nor bus nor head. Wire types are this
 //! crate's own, converted by hand, held by snapshots: the wire is not the domain.
+//! Text from telemetry is escaped by the page's template and never becomes markup.
 
 mod anomalies;
 mod backend;

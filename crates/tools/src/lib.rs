@@ -7,6 +7,7 @@
 //! They run in the executor only, which alone knows targets and credentials. A tool is one file and one
 //! line in [`tools`]; the batteries every tool must pass (twice, stale, refused, undone) are in
 //! `tests/it`. A yes from a target alone proves nothing: every tool looks for the effect.
+//! What is declared in no executor's file cannot be acted on.
 
 mod config;
 mod process;
