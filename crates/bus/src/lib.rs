@@ -6,7 +6,7 @@
 //! read(from, limit)      ◄── segment files, up to the last synced record
 //! ```
 //!
-//! Guarantees of every implementation, held by [`contract`] (feature `testing`):
+//! Guarantees of every implementation, held by the suite `contract` (feature `testing`):
 //! an offset is returned only for a record that survives `kill -9` and a power cut; offsets are dense
 //! and ascending; a record reads back byte for byte; a torn tail is cut off, never delivered; a
 //! damaged record is reported and skipped, the ones after it are delivered.

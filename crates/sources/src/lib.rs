@@ -1,4 +1,4 @@
-//! Every way in: one file or folder per protocol, one line each in [`registry`].
+//! Every way in: one file or folder per protocol, one line each in [`SOURCES`].
 //!
 //! ```text
 //! body ─► check type ─► decompress (capped) ─► decode ─► admit (time window, labels) ─► append ─► 2xx
