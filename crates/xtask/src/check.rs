@@ -31,7 +31,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     crate::generate::check(ci)?;
     let deny = installed("cargo-deny")?;
     let mut check = command(&deny);
-    check.args(["--offline", "--workspace", "check", "bans", "licenses", "sources"]);
+    check.args(["--locked", "--workspace", "check", "bans", "licenses", "sources"]);
     step("dependencies", &mut check)?;
     anstream::eprintln!("advisories NOT checked: their database is not on a package registry");
     Ok(ExitCode::SUCCESS)
