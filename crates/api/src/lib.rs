@@ -21,7 +21,7 @@ mod view;
 use wardroom_edge::Routes;
 
 pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage};
-pub use openapi::document;
+pub use openapi::{described, document};
 pub use view::{AnomalyView, Chart, EvidenceView, IncidentDetail, IncidentSummary, PlanView, SeriesView, TimelineView};
 
 /// Every route of this crate.

@@ -1,4 +1,5 @@
-//! The API's description, OpenAPI 3.1. A test holds it to the mounted routes, both ways.
+//! The API's description, OpenAPI 3.1. The server holds it to the mounted routes, both ways, wherever
+//! debug assertions are on.
 
 use serde_json::{Value, json};
 
@@ -42,8 +43,15 @@ pub fn document() -> Value {
     })
 }
 
+/// Method, path and access of everything described, sorted.
+pub fn described() -> Vec<(&'static str, &'static str, &'static str)> {
+    let mut all: Vec<_> = OPERATIONS.iter().map(|(method, path, _, access)| (*method, *path, *access)).collect();
+    all.sort_unstable();
+    all
+}
+
 /// Method, path, what it does, who may.
-pub(crate) const OPERATIONS: &[(&str, &str, &str, &str)] = &[
+const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("POST", "/api/v1/write", "Prometheus remote_write 1.0", "send"),
     ("POST", "/ingest/metrics", "Metrics as JSON: one object or an array", "send"),
     ("POST", "/ingest/logs", "Logs as JSON: one object or an array", "send"),

@@ -19,6 +19,16 @@ pub enum Access {
 }
 
 impl Access {
+    /// The word, as it stands in the API's description.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Send => "send",
+            Self::Read => "read",
+            Self::Respond => "respond",
+        }
+    }
+
     /// Whether a role is enough.
     pub const fn allows(self, role: AccessRole) -> bool {
         match self {

@@ -89,19 +89,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let dir = std::env::temp_dir().join(format!("wardroom-loop-{}-{}", std::process::id(), options.seed));
     std::fs::create_dir_all(&dir)?;
     let (_, list) = server::run(&["crash-points"])?;
-    let points: Vec<&str> = list.lines().collect();
+    // What touches the target comes first: there a fault on purpose shows soonest.
+    let mut points: Vec<&str> = list.lines().collect();
+    points.sort_by_key(|point| (!point.starts_with("adapter:"), !point.starts_with("ledger:")));
     tell(format!("{} kill points: transition table and executor steps, each before and after", points.len()));
     let shops = [Shop::start(&dir.join("shop"), &[])?, Shop::start(&dir.join("deaf"), &["--ignore-control"])?];
     let mut random = StdRng::seed_from_u64(options.seed);
-    let mut tally = Tally::default();
+    let mut tally = Tally { points: points.len() as u64, ..Tally::default() };
     for kill in 0..options.kills {
-        // The points in turn, over several runs; what is left after all of them is random.
-        let at = (options.seed.wrapping_sub(1).wrapping_mul(options.kills) + kill) as usize;
-        let whole_turn = options.kills as usize >= points.len();
-        let aim = if whole_turn && at % (options.kills as usize) >= points.len() {
-            Aim::Random(random.random_range(0..3), Duration::from_millis(random.random_range(100..3500)))
-        } else {
-            Aim::Point(points[at % points.len()].to_owned())
+        // Every point once; whatever is left is random.
+        let aim = match points.get(kill as usize) {
+            Some(point) => Aim::Point((*point).to_owned()),
+            None => Aim::Random(random.random_range(0..3), Duration::from_millis(random.random_range(100..3500))),
         };
         let scenario = match &aim {
             Aim::Point(point) => Scenario::through(point),
@@ -118,6 +117,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
             std::fs::remove_dir_all(dir.join(format!("cycle-{kill}")))?;
         }
         tally.add(found);
+        if options.mutant.is_some() && !tally.clean() {
+            tell("caught");
+            break;
+        }
     }
     drop(shops);
     if tally.clean() {

@@ -22,6 +22,10 @@ pub(crate) struct Tally {
     pub(crate) spurious: u64,
     pub(crate) corrupted: u64,
     pub(crate) duplicate: u64,
+    /// Points that were aimed at, one kill each.
+    pub(crate) points: u64,
+    /// What was acknowledged in a second, on average.
+    pub(crate) samples_per_s: f64,
     /// What else went wrong, in words.
     pub(crate) faults: Vec<String>,
 }
@@ -38,6 +42,8 @@ impl Tally {
         self.spurious += other.spurious;
         self.corrupted += other.corrupted;
         self.duplicate += other.duplicate;
+        self.points = self.points.max(other.points);
+        self.samples_per_s = self.samples_per_s.max(other.samples_per_s);
         self.faults.extend(other.faults);
     }
 }
@@ -91,7 +97,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let report = json!({ "bar": bar, "mutant": options.mutant, "runs": runs, "caught": caught, "kills": options.kills * runs,
         "seed": options.seed, "issued": total.issued, "acked": total.acked, "missing": total.missing,
         "spurious": total.spurious, "corrupted": total.corrupted, "duplicate": total.duplicate,
-        "faults": total.faults.len(), "bound": 3.0 / trials as f64 });
+        "faults": total.faults.len(), "points": total.points,
+        "samples_per_s": total.samples_per_s.round(), "bound": 3.0 / trials as f64 });
     tell(&report);
     if let Some(file) = file {
         std::fs::write(file, report.to_string())?;

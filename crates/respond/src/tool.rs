@@ -75,11 +75,11 @@ pub trait Tool: Send + Sync {
     /// See [`ToolError`].
     fn execute(&self, call: &ToolCall, precondition: &str, key: &str) -> Result<Applied, ToolError>;
 
-    /// Whether the effect of a key is there.
+    /// Whether the effect of a key is there, if the target was at `precondition` before.
     ///
     /// # Errors
     /// The target does not answer.
-    fn probe(&self, call: &ToolCall, key: &str) -> Result<Outcome, ToolError>;
+    fn probe(&self, call: &ToolCall, precondition: &str, key: &str) -> Result<Outcome, ToolError>;
 
     /// The target's state now, as a plan's precondition has it.
     ///

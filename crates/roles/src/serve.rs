@@ -14,7 +14,7 @@ use wardroom_api::Backend;
 use wardroom_bus::{Bus, EmbeddedBus};
 use wardroom_domain::IncidentState;
 use wardroom_domain::audit::AuditEntry;
-use wardroom_edge::{AuthMode, InflateBudget, Port, Problem, Refused, TokenTable};
+use wardroom_edge::{AuthMode, InflateBudget, Port, Problem, Refused, Routes, TokenTable};
 use wardroom_knowledge::Library;
 use wardroom_respond::Workflow;
 use wardroom_store::Store;
@@ -149,6 +149,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
     let backend = backend(&options, Arc::new(responder), bus, budget, recorder, watcher, executor_up);
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
+    debug_assert_eq!(mounted(&routes), wardroom_api::described(), "every route is described, and nothing else");
     let (refused_in, refused_out) = mpsc::channel(256);
     background.spawn(audit_refusals(store.clone(), refused_out));
     let port = Port {
@@ -191,6 +192,14 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Method, path and access of every route, sorted.
+fn mounted(routes: &Routes) -> Vec<(&'static str, &'static str, &'static str)> {
+    let mut all: Vec<_> =
+        routes.list().iter().map(|route| (route.method, route.path, route.access.as_str())).collect();
+    all.sort_unstable();
+    all
 }
 
 /// Takes the incidents back in that may still get company.

@@ -2,7 +2,8 @@
 //!
 //! `GET {url}/services/{name}` tells version, settings and the key of the last operation;
 //! `POST …/{restart|rollback|settings}` with `Idempotency-Key` and `If-Match` does one. The probe is the
-//! last key: the supervisor sets it together with the effect.
+//! last key: the supervisor sets it together with the effect. A last key that is neither ours nor the one
+//! the plan saw is somebody else's, and the outcome is unknown.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -113,18 +114,18 @@ impl Tool for ProcessTool {
     fn plan(&self, call: &ToolCall) -> Result<DryRun, ToolError> {
         let target = self.target(call)?;
         let state = self.read(target)?;
-        let (diff, undo) = match call.operation.as_str() {
+        let (diff, undo, precondition) = match call.operation.as_str() {
             "restart" => {
                 call_errors::<NoArguments>(&call.arguments)?;
-                (format!("{} {} stops and starts again", target.name, state.version), None)
+                (format!("{} {} stops and starts again", target.name, state.version), None, fingerprint(&state, None))
             }
             "rollback" => {
                 call_errors::<NoArguments>(&call.arguments)?;
-                let Some(previous) = state.previous_version else {
+                let Some(previous) = &state.previous_version else {
                     return Err(ToolError::Invalid(format!("{:?} has no previous version to go back to", target.name)));
                 };
                 let undo = ToolCall { arguments: Map::new(), ..call.clone() };
-                (format!("{} goes from version {} to {previous}", target.name, state.version), Some(undo))
+                (format!("{} goes from version {} to {previous}", target.name, state.version), Some(undo), fingerprint(&state, None))
             }
             "settings" => {
                 let arguments: SettingArguments = call_errors(&call.arguments)?;
@@ -132,12 +133,14 @@ impl Tool for ProcessTool {
                     let known: Vec<&String> = state.settings.keys().collect();
                     return Err(ToolError::Invalid(format!("no setting {:?}; there are {known:?}", arguments.key)));
                 };
+                let seen = fingerprint(&state, Some(&arguments.key));
                 let arguments_back = json!({ "key": arguments.key, "value": now });
                 let undo =
                     ToolCall { arguments: arguments_back.as_object().cloned().unwrap_or_default(), ..call.clone() };
                 (
                     format!("{}: {} goes from {now} to {}", target.name, arguments.key, plain(&arguments.value)),
                     Some(undo),
+                    seen,
                 )
             }
             other => return Err(unknown_operation(other)),
@@ -148,7 +151,7 @@ impl Tool for ProcessTool {
             blast_radius: format!("{} and its callers, for the seconds of the change", target.name),
             risk: risk.to_owned(),
             reversible: undo.is_some(),
-            precondition: state.version,
+            precondition,
             undo,
         })
     }
@@ -164,7 +167,7 @@ impl Tool for ProcessTool {
             other => return Err(unknown_operation(other)),
         };
         let url = format!("{}/services/{}/{}", target.url, target.name, call.operation);
-        let mut request = self.agent.post(url).header("Idempotency-Key", key).header("If-Match", precondition);
+        let mut request = self.agent.post(url).header("Idempotency-Key", key).header("If-Match", version_of(precondition));
         if let Some(token) = &target.token {
             request = request.header("Authorization", format!("Bearer {}", token.reveal()));
         }
@@ -173,10 +176,11 @@ impl Tool for ProcessTool {
         match answer.status().as_u16() {
             200..=299 => {
                 // A yes alone proves nothing: the effect must be there.
-                let outcome = self.probe(call, key)?;
+                let outcome = self.probe(call, precondition, key)?;
                 let detail = match outcome {
                     Outcome::Applied => format!("{} of {} done", call.operation, call.target),
-                    _ => "the supervisor said yes, but shows no effect".to_owned(),
+                    Outcome::NotApplied => "the supervisor said yes, but shows no effect".to_owned(),
+                    Outcome::Unknown => "the supervisor said yes, but shows somebody else's change".to_owned(),
                 };
                 Ok(Applied { outcome, detail })
             }
@@ -186,18 +190,50 @@ impl Tool for ProcessTool {
         }
     }
 
-    fn probe(&self, call: &ToolCall, key: &str) -> Result<Outcome, ToolError> {
+    fn probe(&self, call: &ToolCall, precondition: &str, key: &str) -> Result<Outcome, ToolError> {
         let state = self.read(self.target(call)?)?;
-        Ok(if state.last_key.as_deref() == Some(key) { Outcome::Applied } else { Outcome::NotApplied })
+        Ok(if state.last_key.as_deref() == Some(key) {
+            Outcome::Applied
+        } else if precondition.ends_with(&after(&state)) {
+            Outcome::NotApplied
+        } else {
+            // Somebody else came after us, or instead of us.
+            Outcome::Unknown
+        })
     }
 
     fn state(&self, call: &ToolCall) -> Result<String, ToolError> {
-        Ok(self.read(self.target(call)?)?.version)
+        let state = self.read(self.target(call)?)?;
+        let setting = match call.operation.as_str() {
+            "settings" => Some(call_errors::<SettingArguments>(&call.arguments)?.key),
+            _ => None,
+        };
+        Ok(fingerprint(&state, setting.as_deref()))
     }
 }
 
 fn unknown_operation(name: &str) -> ToolError {
     ToolError::Invalid(format!("process has no operation {name:?}; there are restart, rollback, settings"))
+}
+
+/// What a plan saw: version, the setting in question, and who changed the target last. Any change by
+/// somebody else makes the plan stale.
+fn fingerprint(state: &State, setting: Option<&str>) -> String {
+    let mut text = state.version.clone();
+    if let Some(key) = setting {
+        let value = state.settings.get(key).cloned().unwrap_or_default();
+        text.push_str(&format!(" {key}={value}"));
+    }
+    text + &after(state)
+}
+
+fn after(state: &State) -> String {
+    format!(" after={}", state.last_key.as_deref().unwrap_or("nothing"))
+}
+
+/// The version alone, which is what the supervisor compares.
+fn version_of(precondition: &str) -> &str {
+    precondition.split_once(' ').map_or(precondition, |(version, _)| version)
 }
 
 /// A number written as text (as logs have it) becomes a number.

@@ -22,7 +22,7 @@ pub(crate) enum Entry {
     /// The adapter answered, or was probed.
     Finished { v: u8, at: Timestamp, plan_sha256: String, outcome: Outcome, detail: String },
     /// The undo is about to be called.
-    UndoStarted { v: u8, at: Timestamp, plan_sha256: String, key: String },
+    UndoStarted { v: u8, at: Timestamp, plan_sha256: String, key: String, precondition: String },
     /// The undo answered, or was probed.
     Undone { v: u8, at: Timestamp, plan_sha256: String, outcome: Outcome, detail: String },
 }
@@ -33,7 +33,8 @@ pub(crate) struct Known {
     pub(crate) plan: Plan,
     pub(crate) status: PlanStatus,
     pub(crate) started: bool,
-    pub(crate) undo_started: bool,
+    /// The target's state when the undo was started.
+    pub(crate) undo_started: Option<String>,
 }
 
 /// The ledger.
@@ -89,7 +90,7 @@ impl Ledger {
         match entry {
             Entry::Authorized { plan, plan_sha256, principal, .. } => {
                 let status = PlanStatus { approved_by: Some(principal), ..PlanStatus::default() };
-                let known = Known { plan: *plan, status, started: false, undo_started: false };
+                let known = Known { plan: *plan, status, started: false, undo_started: None };
                 self.plans.entry(plan_sha256).or_insert(known);
             }
             Entry::Started { plan_sha256, key, .. } => self.update(&plan_sha256, |known| {
@@ -100,7 +101,9 @@ impl Ledger {
                 known.status.executed = Some(outcome);
                 known.status.detail = detail;
             }),
-            Entry::UndoStarted { plan_sha256, .. } => self.update(&plan_sha256, |known| known.undo_started = true),
+            Entry::UndoStarted { plan_sha256, precondition, .. } => {
+                self.update(&plan_sha256, |known| known.undo_started = Some(precondition));
+            }
             Entry::Undone { plan_sha256, outcome, detail, .. } => self.update(&plan_sha256, |known| {
                 known.status.undone = Some(outcome);
                 known.status.detail = detail;

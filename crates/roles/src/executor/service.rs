@@ -104,11 +104,12 @@ impl Service {
         let tool = self.tool(&plan.call)?;
         let key = self.key(plan)?;
         let applied = if known.started && !mutant("forget-idempotency-key") {
-            self.recover(tool.as_ref(), &plan.call, &plan.dry_run.precondition, &key)
+            let may = || self.may_still(&known);
+            self.recover(tool.as_ref(), &plan.call, &plan.dry_run.precondition, &key, may)?
         } else {
             self.may_still(&known)?;
             let state = around("adapter:probe", || tool.state(&plan.call)).map_err(no)?;
-            if state != plan.dry_run.precondition {
+            if state != plan.dry_run.precondition && !mutant("forget-idempotency-key") {
                 let detail =
                     format!("plan is stale: the target is at {state}, the plan saw {}", plan.dry_run.precondition);
                 return self.finish(plan_sha256, &Applied { outcome: Outcome::NotApplied, detail });
@@ -142,12 +143,13 @@ impl Service {
         };
         let tool = self.tool(&call)?;
         let key = format!("{}-undo", self.key(&known.plan)?);
-        let state = around("adapter:probe", || tool.state(&call)).map_err(no)?;
-        let applied = if known.undo_started {
-            self.recover(tool.as_ref(), &call, &state, &key)
+        let applied = if let Some(state) = &known.undo_started {
+            // The way back needs no second leave.
+            self.recover(tool.as_ref(), &call, state, &key, || Ok(()))?
         } else {
-            let started =
-                Entry::UndoStarted { v: V, at: clock::now(), plan_sha256: plan_sha256.to_owned(), key: key.clone() };
+            let state = around("adapter:probe", || tool.state(&call)).map_err(no)?;
+            let (plan_sha256, key_now, precondition) = (plan_sha256.to_owned(), key.clone(), state.clone());
+            let started = Entry::UndoStarted { v: V, at: clock::now(), plan_sha256, key: key_now, precondition };
             self.ledger().write(started).map_err(unwritten)?;
             self.call(tool.as_ref(), "adapter:undo", &call, &state, &key)
         };
@@ -178,30 +180,40 @@ impl Service {
     }
 
     /// A step was started before a crash: look first. Only what surely did not happen is done again,
-    /// under the same key.
-    fn recover(&self, tool: &dyn Tool, call: &ToolCall, state: &str, key: &str) -> Applied {
-        match self.probe(tool, call, key) {
+    /// under the same key, and only if it still may.
+    fn recover(
+        &self,
+        tool: &dyn Tool,
+        call: &ToolCall,
+        state: &str,
+        key: &str,
+        may: impl FnOnce() -> Result<(), No>,
+    ) -> Result<Applied, No> {
+        Ok(match self.probe(tool, call, state, key) {
             Outcome::Applied => Applied { outcome: Outcome::Applied, detail: "found done after a restart".into() },
-            Outcome::NotApplied => self.call(tool, "adapter:execute", call, state, key),
+            Outcome::NotApplied => {
+                may()?;
+                self.call(tool, "adapter:execute", call, state, key)
+            }
             Outcome::Unknown => {
                 let detail = "after a restart the target does not say whether it was done; a person must look".into();
                 Applied { outcome: Outcome::Unknown, detail }
             }
-        }
+        })
     }
 
     fn call(&self, tool: &dyn Tool, step: &str, call: &ToolCall, state: &str, key: &str) -> Applied {
         match around(step, || tool.execute(call, state, key)) {
             Ok(applied) => applied,
-            Err(ToolError::Unavailable(detail)) => Applied { outcome: self.probe(tool, call, key), detail },
+            Err(ToolError::Unavailable(detail)) => Applied { outcome: self.probe(tool, call, state, key), detail },
             Err(error) => Applied { outcome: Outcome::NotApplied, detail: error.to_string() },
         }
     }
 
     /// Asks the target for half a minute; silence is `unknown`.
-    fn probe(&self, tool: &dyn Tool, call: &ToolCall, key: &str) -> Outcome {
+    fn probe(&self, tool: &dyn Tool, call: &ToolCall, state: &str, key: &str) -> Outcome {
         for _ in 0..30 {
-            match around("adapter:probe", || tool.probe(call, key)) {
+            match around("adapter:probe", || tool.probe(call, state, key)) {
                 Ok(outcome) => return outcome,
                 Err(error) => tracing::warn!(%error, "probe failed"),
             }

@@ -97,13 +97,13 @@ fn twice_is_once_and_undo_brings_it_back() {
         let dry_run = tool.plan(&call).unwrap();
         assert_eq!(shop.effects(), expected, "a dry run changes nothing");
         let key = format!("key-{}", call.operation);
-        assert_eq!(tool.probe(&call, &key).unwrap(), Outcome::NotApplied);
+        assert_eq!(tool.probe(&call, &dry_run.precondition, &key).unwrap(), Outcome::NotApplied);
         for _ in 0..2 {
             assert_eq!(tool.execute(&call, &dry_run.precondition, &key).unwrap().outcome, Outcome::Applied);
         }
         expected += 1;
         assert_eq!(shop.effects(), expected, "{}: twice is once", call.operation);
-        assert_eq!(tool.probe(&call, &key).unwrap(), Outcome::Applied);
+        assert_eq!(tool.probe(&call, &dry_run.precondition, &key).unwrap(), Outcome::Applied);
         let Some(undo) = dry_run.undo else {
             assert!(!dry_run.reversible);
             continue;
@@ -114,7 +114,10 @@ fn twice_is_once_and_undo_brings_it_back() {
         }
         expected += 1;
         assert_eq!(shop.effects(), expected);
-        assert_eq!(tool.state(&call).unwrap(), dry_run.precondition, "{}: undone", call.operation);
+        assert_eq!(tool.plan(&call).unwrap().diff, dry_run.diff, "{}: undone", call.operation);
+        let probed = tool.probe(&call, &dry_run.precondition, &key).unwrap();
+        assert_eq!(probed, Outcome::Unknown, "somebody else came after: no retry, a person looks");
+        assert_ne!(tool.state(&call).unwrap(), dry_run.precondition, "and the plan is stale");
         let settle = self::call("restart", "cart", json!({}));
         tool.execute(&settle, &dry_run.precondition, "between").unwrap();
         expected += 1;

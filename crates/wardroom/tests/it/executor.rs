@@ -70,6 +70,24 @@ fn approval_hash_expiry_and_single_use_are_checked_at_the_socket() {
 }
 
 #[test]
+fn of_many_approvals_at_once_one_counts() {
+    let (dir, server) = server();
+    for round in 0..5 {
+        let plan = plan(60_000 + round);
+        let request = json!({ "op": "authorize", "plan": plan, "plan_sha256": plan.sha256().unwrap(),
+            "proof": server.responder });
+        let codes: Vec<Value> = std::thread::scope(|scope| {
+            let racing: Vec<_> =
+                (0..64).map(|_| scope.spawn(|| ask(dir.path(), &request)["code"].clone())).collect();
+            racing.into_iter().map(|racer| racer.join().unwrap()).collect()
+        });
+        let taken = codes.iter().filter(|code| code.is_null()).count();
+        let refused = codes.iter().filter(|code| **code == "already_used").count();
+        assert_eq!((taken, refused), (1, 63), "round {round}");
+    }
+}
+
+#[test]
 fn an_approver_taken_off_the_list_may_approve_no_more_at_once() {
     let (dir, server) = server();
     let plan = plan(60_000);

@@ -1,0 +1,67 @@
+//! A plan through approval and execution to its undo, because it did not help:
+//! `cargo run -p wardroom-respond --example approval_to_undo`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
+
+use wardroom_domain::{
+    Approval, Diagnosis, DryRun, Incident, Outcome, Plan, Principal, Severity, TenantId, Timestamp, ToolCall,
+};
+use wardroom_respond::{Config, Event, Workflow};
+
+fn main() {
+    let at = Timestamp::from_millis(1_795_255_200_000);
+    let mut workflow = Workflow::new(Incident {
+        key: "key".into(),
+        tenant: TenantId::main(),
+        title: "web: slow responses".into(),
+        severity: Severity::High,
+        services: vec!["web".into()],
+        trigger: "sustained_breach".into(),
+        began_at: at,
+        opened_at: at,
+    });
+    let call = ToolCall {
+        tool: "process".into(),
+        operation: "rollback".into(),
+        target: "web".into(),
+        arguments: Default::default(),
+    };
+    let dry_run = DryRun {
+        diff: "web goes from version 1.1.0 to 1.0.0".into(),
+        blast_radius: "web and its callers".into(),
+        risk: "medium".into(),
+        reversible: true,
+        precondition: "1.1.0".into(),
+        undo: Some(call.clone()),
+    };
+    let plan = Plan {
+        version: 1,
+        tenant: TenantId::main(),
+        incident: "key".into(),
+        call,
+        dry_run,
+        runbook: "slow-since-release".into(),
+        control: "none".into(),
+        expires_at: at.plus(std::time::Duration::from_secs(600)),
+    };
+    let approval = Approval {
+        principal: Principal::new("alice").unwrap(),
+        at,
+        channel: "cli".into(),
+        plan_sha256: plan.sha256().unwrap(),
+        reason: "looks right".into(),
+    };
+    let diagnosis = Diagnosis { causes: vec![], evidence: vec![], severity: Severity::High, impact: String::new() };
+    let reason = "it never became good".to_owned();
+    for event in [
+        Event::TakenUp,
+        Event::Proposed { diagnosis, plan: Box::new(plan), watched: vec![] },
+        Event::Approved(approval),
+        Event::Executed { outcome: Outcome::Applied, detail: "rollback done".into(), at_ms: at.millis(), watched: vec![] },
+        Event::NotHelped { undo: Some(Outcome::Applied), reason, at_ms: at.millis() },
+    ] {
+        // What a role would do now: this is how it would ask.
+        let effect = workflow.next(at, at.millis() + 60_000, &Config::default());
+        let moved = workflow.apply(event).unwrap();
+        println!("{effect:?}: {} -> {}: {}", moved.from, moved.to, moved.note);
+    }
+}
