@@ -15,6 +15,9 @@ fn main() {
         engine.settle(&mut findings);
     }
     for anomaly in &findings.anomalies {
-        println!("{} {} is {} (expected {:.1}, z {:?})", anomaly.at, anomaly.series, anomaly.value, anomaly.expected, anomaly.z);
+        println!(
+            "{} {} is {} (expected {:.1}, z {:?})",
+            anomaly.at, anomaly.series, anomaly.value, anomaly.expected, anomaly.z
+        );
     }
 }

@@ -6,6 +6,10 @@ use wardroom_domain::{LogEntry, Severity};
 
 /// Templates kept for each service; further lines count towards the last one.
 const TEMPLATES: usize = 200;
+/// Services whose lines are told apart.
+const SERVICES: usize = 5000;
+/// About how long a template may get.
+const TEMPLATE_BYTES: usize = 400;
 /// Minutes of counts kept.
 const MINUTES: i64 = 30;
 
@@ -66,7 +70,10 @@ impl Logs {
                 self.changes.pop_front();
             }
         }
-        let templates = self.templates.entry(log.service.clone()).or_default();
+        // What comes after the limits is still counted, but no longer told apart.
+        let known = self.templates.len() < SERVICES || self.templates.contains_key(&log.service);
+        let service = if known { log.service.clone() } else { "<*>".to_owned() };
+        let templates = self.templates.entry(service).or_default();
         let mut text = mask(&log.message);
         if templates.len() >= TEMPLATES && !templates.contains_key(&text) {
             text = "<*>".to_owned();
@@ -121,10 +128,14 @@ impl Logs {
 fn mask(message: &str) -> String {
     let mut out = String::with_capacity(message.len().min(200));
     for word in message.split_whitespace().take(40) {
+        if out.len() > TEMPLATE_BYTES {
+            break;
+        }
+        let word: String = word.chars().take(TEMPLATE_BYTES).collect();
         if !out.is_empty() {
             out.push(' ');
         }
-        let (key, value) = word.split_once('=').map_or(("", word), |(key, value)| (key, value));
+        let (key, value) = word.split_once('=').map_or(("", word.as_str()), |(key, value)| (key, value));
         if !key.is_empty() {
             out.push_str(key);
             out.push('=');
@@ -146,11 +157,13 @@ fn setting_change(message: &str) -> Option<(String, String, String)> {
         }
     }
     let [Some(key), Some(from), Some(to)] = found else { return None };
-    (!key.is_empty()).then_some((key, from, to))
+    let sane = !key.is_empty() && [&key, &from, &to].iter().all(|text| text.len() <= 200);
+    sane.then_some((key, from, to))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use wardroom_domain::{Labels, Timestamp};
 
     use super::*;
@@ -185,5 +198,17 @@ mod tests {
         let expected =
             SettingChange { service: "a".into(), at_ms: 7, key: "slots".into(), from: "20".into(), to: "1".into() };
         assert_eq!(logs.changes(0, 10), vec![expected]);
+    }
+
+    proptest! {
+        /// Hostile lines: whatever is written, memory stays bounded and nothing panics.
+        #[test]
+        fn any_line_becomes_a_template(lines in prop::collection::vec("(?s).{0,200}", 1..40)) {
+            let mut logs = Logs::default();
+            for (at_ms, message) in (0..).zip(&lines) {
+                logs.observe(&line(at_ms, message));
+            }
+            prop_assert!(logs.top(0, 100, Severity::High).iter().map(|top| top.count).sum::<u64>() <= lines.len() as u64);
+        }
     }
 }

@@ -13,8 +13,13 @@ fn main() {
         expected: 0.05,
         bad_since: Some(began_at),
     };
-    let call =
-        Call { caller: "web".into(), callee: "database".into(), bad_since: Some(began_at), rate: 40.0, usual_rate: 40.0 };
+    let call = Call {
+        caller: "web".into(),
+        callee: "database".into(),
+        bad_since: Some(began_at),
+        rate: 40.0,
+        usual_rate: 40.0,
+    };
     let facts = Facts { began_at, signals: vec![slow("web"), slow("database")], calls: vec![call], ..Facts::default() };
     let diagnosis = diagnose(&facts, &Config::default());
     println!("{}", serde_json::to_string_pretty(&seed_answer(&diagnosis, None)).unwrap());

@@ -171,6 +171,8 @@ impl Matcher {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -188,5 +190,19 @@ mod tests {
         assert!(Matcher::parse_selector("{}").is_err());
         assert!(Matcher::parse_selector("up{job=~\"x\"}").is_err());
         assert!(Matcher::parse_selector("up{job").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_selector_or_a_clear_no(text in ".*", label in "[a-z]{1,4}", value in ".*") {
+            if let Err(error) = Matcher::parse_selector(&text) {
+                prop_assert!(!error.is_empty());
+            }
+            let written = Labels::of(&[(NAME, "m"), (&label, &value)]);
+            let parsed = Matcher::parse_selector(&written.to_string());
+            if let Ok(matchers) = parsed {
+                prop_assert!(matchers.iter().all(|matcher| matcher.matches(&written)), "{written}");
+            }
+        }
     }
 }

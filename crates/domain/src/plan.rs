@@ -117,3 +117,73 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn plan() -> Plan {
+        let call = |operation: &str| ToolCall {
+            tool: "process".into(),
+            operation: operation.into(),
+            target: "web".into(),
+            arguments: serde_json::json!({ "key": "pool", "value": 20 }).as_object().cloned().unwrap(),
+        };
+        Plan {
+            version: 1,
+            tenant: TenantId::main(),
+            incident: "k".into(),
+            call: call("settings"),
+            dry_run: DryRun {
+                diff: "pool goes from 1 to 20".into(),
+                blast_radius: "web".into(),
+                risk: "medium".into(),
+                reversible: true,
+                precondition: "1.0.0 pool=1 after=nothing".into(),
+                undo: Some(call("settings")),
+            },
+            runbook: "setting-changed".into(),
+            control: "mail".into(),
+            expires_at: Timestamp::from_millis(1_795_255_200_000).plus(Duration::from_secs(600)),
+        }
+    }
+
+    /// Every leaf of a document, as a JSON pointer.
+    fn leaves(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                map.iter().for_each(|(key, inner)| leaves(inner, &format!("{at}/{key}"), found));
+            }
+            _ => found.push(at.to_owned()),
+        }
+    }
+
+    #[test]
+    fn whatever_changes_a_plan_changes_its_hash() {
+        let whole = serde_json::to_value(plan()).unwrap();
+        let mut pointers = Vec::new();
+        leaves(&whole, "", &mut pointers);
+        assert!(pointers.len() >= 20, "{pointers:?}");
+        let known = plan().sha256().unwrap();
+        for pointer in pointers {
+            let mut changed = whole.clone();
+            let leaf = changed.pointer_mut(&pointer).unwrap();
+            *leaf = match leaf.clone() {
+                serde_json::Value::String(text) => format!("{text} ").into(),
+                serde_json::Value::Number(number) => (number.as_i64().unwrap() + 1).into(),
+                serde_json::Value::Bool(flag) => (!flag).into(),
+                other => panic!("{pointer} is {other}"),
+            };
+            let hash = sha256_hex(canonical_json(&changed).unwrap().as_bytes());
+            assert_ne!(hash, known, "{pointer} can be changed after the approval");
+        }
+    }
+
+    /// Hashes are persisted and approved: a build that computed another one would void every open plan.
+    #[test]
+    fn the_hash_of_version_1_stays() {
+        insta::assert_snapshot!(plan().sha256().unwrap(), @"15ac4624c56cf36895605f7190e06b8fcc479575bd8da3f8c3c90c84bfcc1571");
+    }
+}

@@ -119,6 +119,8 @@ fn fill_text(text: &str, cause: &Cause) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -128,5 +130,16 @@ mod tests {
         let front = "---\nid: a\ntitle: A\ncauses: [cpu-hog]\nsymptoms: []\nchecks: [c]\nactions: []\n---\ntext";
         assert!(parse(front).contains("field symptoms"));
         assert!(parse("---\nid: a\nbogus: 1\n---\n").contains("bogus"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_runbook_or_a_clear_no(text in ".*", front in "(?s).{0,80}") {
+            for text in [text, format!("---\n{front}\n---\nwords")] {
+                if let Err(error) = Runbook::parse("x.md", &text) {
+                    prop_assert!(error.to_string().contains("x.md"), "{error}");
+                }
+            }
+        }
     }
 }

@@ -56,7 +56,12 @@ fn main() {
         Event::TakenUp,
         Event::Proposed { diagnosis, plan: Box::new(plan), watched: vec![] },
         Event::Approved(approval),
-        Event::Executed { outcome: Outcome::Applied, detail: "rollback done".into(), at_ms: at.millis(), watched: vec![] },
+        Event::Executed {
+            outcome: Outcome::Applied,
+            detail: "rollback done".into(),
+            at_ms: at.millis(),
+            watched: vec![],
+        },
         Event::NotHelped { undo: Some(Outcome::Applied), reason, at_ms: at.millis() },
     ] {
         // What a role would do now: this is how it would ask.

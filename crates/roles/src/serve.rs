@@ -196,8 +196,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
 
 /// Method, path and access of every route, sorted.
 fn mounted(routes: &Routes) -> Vec<(&'static str, &'static str, &'static str)> {
-    let mut all: Vec<_> =
-        routes.list().iter().map(|route| (route.method, route.path, route.access.as_str())).collect();
+    let mut all: Vec<_> = routes.list().iter().map(|route| (route.method, route.path, route.access.as_str())).collect();
     all.sort_unstable();
     all
 }

@@ -125,7 +125,11 @@ impl Tool for ProcessTool {
                     return Err(ToolError::Invalid(format!("{:?} has no previous version to go back to", target.name)));
                 };
                 let undo = ToolCall { arguments: Map::new(), ..call.clone() };
-                (format!("{} goes from version {} to {previous}", target.name, state.version), Some(undo), fingerprint(&state, None))
+                (
+                    format!("{} goes from version {} to {previous}", target.name, state.version),
+                    Some(undo),
+                    fingerprint(&state, None),
+                )
             }
             "settings" => {
                 let arguments: SettingArguments = call_errors(&call.arguments)?;
@@ -167,7 +171,8 @@ impl Tool for ProcessTool {
             other => return Err(unknown_operation(other)),
         };
         let url = format!("{}/services/{}/{}", target.url, target.name, call.operation);
-        let mut request = self.agent.post(url).header("Idempotency-Key", key).header("If-Match", version_of(precondition));
+        let mut request =
+            self.agent.post(url).header("Idempotency-Key", key).header("If-Match", version_of(precondition));
         if let Some(token) = &target.token {
             request = request.header("Authorization", format!("Bearer {}", token.reveal()));
         }

@@ -38,17 +38,20 @@ fn capture(name: &str) -> Vec<u8> {
 /// A port over all sources whose appends are kept, or fail.
 struct World {
     router: axum::Router,
+    tokens: TokenTable,
+    budget: InflateBudget,
     token: String,
     kept: Arc<Mutex<Vec<Accepted>>>,
 }
 
 fn world(failure: Option<Failure>) -> World {
+    let budget = budget();
     let kept: Arc<Mutex<Vec<Accepted>>> = Arc::default();
     let into = Arc::clone(&kept);
     let intake = Intake {
         config: Config::default(),
         edge: EdgeConfig::default(),
-        budget: budget(),
+        budget: budget.clone(),
         resolve: Arc::new(|_, series| series.labels.name() != "over_the_limit"),
         append: Arc::new(move |accepted| {
             let (into, failure) = (Arc::clone(&into), failure.clone());
@@ -68,21 +71,28 @@ fn world(failure: Option<Failure>) -> World {
     let identity =
         Identity { tenant: TenantId::new("acme").unwrap(), principal: Principal::wardroom(), role: AccessRole::Sender };
     tokens.replace(Some(vec![KnownToken { sha256, identity, expires_at: None }]));
-    let port = Port { tokens, refused: Arc::new(|_| {}), now: Arc::new(|| Timestamp::from_millis(NOW_MS)) };
-    World { router: port.router(wardroom_sources::routes(&intake)), token, kept }
+    let port =
+        Port { tokens: tokens.clone(), refused: Arc::new(|_| {}), now: Arc::new(|| Timestamp::from_millis(NOW_MS)) };
+    World { router: port.router(wardroom_sources::routes(&intake)), tokens, budget, token, kept }
 }
 
 impl World {
     async fn post(&self, source: &dyn Source, body: Vec<u8>) -> StatusCode {
+        self.ask(source, body, &self.token).await.0
+    }
+
+    /// Status, and whether the sender is told when to come again.
+    async fn ask(&self, source: &dyn Source, body: Vec<u8>, token: &str) -> (StatusCode, bool) {
         let head = head(source);
         let mut request = Request::post(source.path())
-            .header("authorization", format!("Bearer {}", self.token))
+            .header("authorization", format!("Bearer {token}"))
             .header("content-type", format!("{}; charset=utf-8", head.content_type));
         if !head.content_encoding.is_empty() {
             request = request.header("content-encoding", head.content_encoding);
         }
         let request = request.body(Body::from(body)).unwrap();
-        self.router.clone().oneshot(request).await.unwrap().status()
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        (answer.status(), answer.headers().contains_key("retry-after"))
     }
 }
 
@@ -128,6 +138,50 @@ async fn every_source_complies() {
                 "{name}: {failure:?} must be retried by senders"
             );
         }
+    }
+}
+
+/// The status table: what a sender is told decides whether it drops or keeps the data.
+#[tokio::test]
+async fn every_failure_has_the_status_its_sender_needs() {
+    let (again, lost) = (true, false);
+    for source in SOURCES {
+        let name = source.name();
+        // Storage: full or broken disks, a bus at its limit, overload. Never 429 or 500: senders drop on those.
+        for failure in [Failure::Retryable("x".into()), Failure::Quota("x".into()), Failure::Fatal("x".into())] {
+            let answer = world(Some(failure.clone())).ask(*source, good(*source), "").await;
+            assert_eq!(answer, (StatusCode::UNAUTHORIZED, lost), "{name}: an empty credential");
+            let broken = world(Some(failure.clone()));
+            let answer = broken.ask(*source, good(*source), &broken.token).await;
+            assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, again), "{name}: {failure:?}");
+        }
+        let world = world(None);
+        let answer = world.ask(*source, good(*source), "wr_unknown").await;
+        assert_eq!(answer, (StatusCode::UNAUTHORIZED, lost), "{name}: a token known to be bad");
+        let answer = world.ask(*source, vec![b' '; 17 << 20], &world.token).await;
+        assert_eq!(answer, (StatusCode::PAYLOAD_TOO_LARGE, lost), "{name}: a body over the limit");
+        let mut other = Request::post(source.path()).header("authorization", format!("Bearer {}", world.token));
+        other = other.header("content-type", "text/csv");
+        let answer = world.router.clone().oneshot(other.body(Body::from("a")).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{name}: another type");
+        {
+            let everything: Vec<_> = (0..2).map(|_| world.budget.take(32 << 20).unwrap()).collect();
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut packed, &good(*source)).unwrap();
+            let packed = packed.finish().unwrap();
+            let mut head = head(*source);
+            let body = if head.content_encoding.is_empty() { packed } else { good(*source) };
+            if head.content_encoding.is_empty() {
+                head.content_encoding = "gzip".into();
+            }
+            let failed = source.decode(&head, &body, &world.budget).err();
+            assert!(matches!(failed, Some(Failure::Retryable(_))), "{name}: the budget is taken by others: {failed:?}");
+            drop(everything);
+            assert!(source.decode(&head, &body, &world.budget).is_ok(), "{name}: and given back");
+        }
+        world.tokens.replace(None);
+        let answer = world.ask(*source, good(*source), &world.token).await;
+        assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, again), "{name}: the token store cannot be read");
     }
 }
 

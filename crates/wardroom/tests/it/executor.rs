@@ -77,8 +77,7 @@ fn of_many_approvals_at_once_one_counts() {
         let request = json!({ "op": "authorize", "plan": plan, "plan_sha256": plan.sha256().unwrap(),
             "proof": server.responder });
         let codes: Vec<Value> = std::thread::scope(|scope| {
-            let racing: Vec<_> =
-                (0..64).map(|_| scope.spawn(|| ask(dir.path(), &request)["code"].clone())).collect();
+            let racing: Vec<_> = (0..64).map(|_| scope.spawn(|| ask(dir.path(), &request)["code"].clone())).collect();
             racing.into_iter().map(|racer| racer.join().unwrap()).collect()
         });
         let taken = codes.iter().filter(|code| code.is_null()).count();
