@@ -81,6 +81,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let samples_per_s = (acked.len() as u64 * SERIES) as f64 / seconds;
     tell(format!("{samples_per_s:.0} samples/s acknowledged over {seconds:.0} s, restarts counted in"));
     let mut tally = compare(&dir, &acked, issued, options.seed, base_ms)?;
+    tally.kills = options.kills;
     tally.samples_per_s = samples_per_s;
     if samples_per_s < 20_000.0 {
         faults.push(format!("only {samples_per_s:.0} samples/s: the load was too small to mean anything"));

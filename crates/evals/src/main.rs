@@ -22,6 +22,8 @@ pub(crate) struct Tally {
     pub(crate) spurious: u64,
     pub(crate) corrupted: u64,
     pub(crate) duplicate: u64,
+    /// Kills that hit.
+    pub(crate) kills: u64,
     /// Points that were aimed at, one kill each.
     pub(crate) points: u64,
     /// What was acknowledged in a second, on average.
@@ -42,6 +44,7 @@ impl Tally {
         self.spurious += other.spurious;
         self.corrupted += other.corrupted;
         self.duplicate += other.duplicate;
+        self.kills += other.kills;
         self.points = self.points.max(other.points);
         self.samples_per_s = self.samples_per_s.max(other.samples_per_s);
         self.faults.extend(other.faults);
@@ -93,8 +96,8 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         total.add(tally);
     }
-    let trials = if bar == "loop" { options.kills * runs } else { total.acked.max(1) };
-    let report = json!({ "bar": bar, "mutant": options.mutant, "runs": runs, "caught": caught, "kills": options.kills * runs,
+    let trials = if bar == "loop" { total.kills.max(1) } else { total.acked.max(1) };
+    let report = json!({ "bar": bar, "mutant": options.mutant, "runs": runs, "caught": caught, "kills": total.kills,
         "seed": options.seed, "issued": total.issued, "acked": total.acked, "missing": total.missing,
         "spurious": total.spurious, "corrupted": total.corrupted, "duplicate": total.duplicate,
         "faults": total.faults.len(), "points": total.points,
