@@ -8,8 +8,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Deserialize;
+use wardroom_domain::Timestamp;
 use wardroom_domain::canonical::sha256_hex;
-use wardroom_edge::{Access, Problem, Routes, secret};
+use wardroom_edge::{Access, Problem, Routes, same_secret, secret};
 
 use crate::backend::{Backend, Decision, Proof};
 use crate::incidents::{Who, number};
@@ -46,28 +47,32 @@ fn row(incident: &IncidentSummary) -> Markup {
     html! {
         p { a href={ "/incidents/" (incident.id) } { b { (incident.id) } " " (incident.title) } " "
             span class={ "state " (incident.state) } { (words(&incident.state)) } " "
-            small { (incident.opened_at) } }
+            small { (words(&incident.severity)) ", opened " (incident.opened_at) } }
     }
 }
 
 async fn show(backend: Backend, who: Who, id: Path<String>) -> Result<Response, Problem> {
     let detail = (backend.incident)(who.tenant.clone(), number(&id)?).await?;
     let form_token = detail.plan.as_ref().map(|plan| form_token(&backend, &who, &plan.plan_sha256));
-    let moving = !["resolved", "escalated", "closed", "suppressed"].contains(&detail.summary.state.as_str());
+    // Not while a person may be typing into the form.
+    let moving = ["open", "investigating", "mitigating", "verifying", "mitigated"];
+    let moving = moving.contains(&detail.summary.state.as_str());
     let body = render(&detail, form_token.as_deref(), backend.authenticated);
     Ok(page(&format!("{} {}", detail.summary.id, detail.summary.title), moving, &body))
 }
 
 fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool) -> Markup {
     let summary = &detail.summary;
+    let marks = marks(detail);
     html! {
-        p { a href="/" { "All incidents" } }
+        p { a href="/" { "All incidents" } " · "
+            a href={ "/api/v1/incidents/" (summary.id) "/postmortem" } { "Postmortem" } }
         h1 { (summary.id) ": " (summary.title) }
         p { span class={ "state " (summary.state) } { (words(&summary.state)) }
             " severity " b { (summary.severity) } ", services " b { (summary.services.join(", ")) }
             ", since " (summary.began_at) }
         @if let Some(plan) = &detail.plan { (plan_box(detail, plan, form_token, authenticated)) }
-        @if let Some(outcome) = &detail.outcome { p { "Outcome: " b { (outcome) } } }
+        @if let Some(outcome) = &detail.outcome { p { "Outcome: " b { (words(outcome)) } } }
         h2 { "Why" }
         @if detail.hypotheses.is_empty() { p { "No cause named yet." } }
         ol { @for cause in &detail.hypotheses {
@@ -76,14 +81,16 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
                 br; (text(cause, "reasoning")) }
         } }
         h2 { "What was seen" }
-        div class="charts" { @for chart in &detail.charts { (svg(chart)) } }
+        p class="legend" { span class="limit" { "limit" } span class="began" { "trouble begins" }
+            span class="done" { "action" } }
+        div class="charts" { @for chart in &detail.charts { (svg(chart, &marks)) } }
         h2 { "Evidence" }
         table { @for item in &detail.evidence {
-            tr { td { code { (item.id) } } td { (item.at) } td { (item.summary) } }
+            tr { td { code { (item.id) } } td { (clock(&item.at)) } td { (item.summary) } }
         } }
         h2 { "Timeline" }
         table { @for item in &detail.timeline {
-            tr { td { (item.at) } td { @if let Some(state) = &item.state { span class={ "state " (state) } { (words(state)) } } }
+            tr { td { (clock(&item.at)) } td { @if let Some(state) = &item.state { span class={ "state " (state) } { (words(state)) } } }
                 td { (item.text) } }
         } }
     }
@@ -92,7 +99,8 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
 fn plan_box(detail: &IncidentDetail, plan: &PlanView, form_token: Option<&str>, authenticated: bool) -> Markup {
     html! {
         div class="plan" {
-            h2 { "Proposed: " (plan.tool) " " (plan.operation) " of " (plan.target) }
+            h2 { (if detail.execution.is_some() { "Done: " } else { "Proposed: " })
+                (plan.tool) " " (plan.operation) " of " (plan.target) }
             p { (plan.diff) }
             p { "Who feels it: " (plan.blast_radius) ". Risk " b { (plan.risk) } ", "
                 @if plan.reversible { "can be taken back" } @else { "cannot be taken back" }
@@ -132,7 +140,7 @@ async fn approve(
     Form(form): Form<ApproveForm>,
 ) -> Result<Response, Problem> {
     same_origin(&headers)?;
-    if form.form_token != form_token(&backend, &who, &form.plan_sha256) {
+    if !same_secret(&form.form_token, &form_token(&backend, &who, &form.plan_sha256)) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "bad_form_token", "the page is out of date; load it again"));
     }
     let proof = secret(&headers).unwrap_or(form.proof);
@@ -169,11 +177,27 @@ fn words(state: &str) -> String {
     state.replace('_', " ")
 }
 
-/// A line chart without a script: the line, the limit, the range.
-fn svg(chart: &Chart) -> Markup {
+/// The time of day; the whole of it on a pointer.
+fn clock(at: &Timestamp) -> Markup {
+    let whole = at.to_string();
+    html! { time datetime=(whole) title=(whole) { (whole.get(11..19).unwrap_or(&whole)) } }
+}
+
+/// Moments that every chart shows: when it began, and when something was done.
+fn marks(detail: &IncidentDetail) -> Vec<(f64, &'static str)> {
+    let done = detail.timeline.iter().filter(|item| item.state.as_deref() == Some("verifying"));
+    let done = done.map(|item| (item.at.seconds_f64(), "done"));
+    [(detail.summary.began_at.seconds_f64(), "began")].into_iter().chain(done).collect()
+}
+
+/// A line chart without a script: the line, the limit, the moments, newest value and peak.
+fn svg(chart: &Chart, marks: &[(f64, &'static str)]) -> Markup {
     let (width, height) = (360.0, 90.0);
     let (first, last) = (chart.points.first().map_or(0.0, |p| p.0), chart.points.last().map_or(1.0, |p| p.0));
-    let top = chart.points.iter().map(|p| p.1).chain(chart.bad_above).fold(1e-9, f64::max) * 1.1;
+    let peak = chart.points.iter().map(|p| p.1).fold(0.0, f64::max);
+    // A quiet line shall look quiet: a share without a limit is drawn against the whole.
+    let floor = if chart.unit == "ratio" { 1.0 } else { 1e-9 };
+    let top = chart.bad_above.unwrap_or(floor).max(peak) * 1.1;
     let x = |at: f64| (at - first) / (last - first).max(1e-9) * width;
     let y = |value: f64| height - value / top * height;
     let line: Vec<String> = chart.points.iter().map(|(at, value)| format!("{:.1},{:.1}", x(*at), y(*value))).collect();
@@ -185,10 +209,13 @@ fn svg(chart: &Chart) -> Markup {
     let now = chart.points.last().map_or_else(String::new, |p| shown(p.1));
     html! {
         figure {
-            figcaption { (chart.title) " " b { (now) } }
+            figcaption { (chart.title) " " b { (now) } " " small { "peak " (shown(peak)) } }
             svg viewBox={ "0 0 " (width) " " (height) } role="img" aria-label=(chart.title) {
                 @if let Some(limit) = chart.bad_above {
                     line class="limit" x1="0" x2=(width) y1=(format!("{:.1}", y(limit))) y2=(format!("{:.1}", y(limit))) {}
+                }
+                @for (at, class) in marks.iter().filter(|(at, _)| (first..=last).contains(at)) {
+                    line class=(class) x1=(format!("{:.1}", x(*at))) x2=(format!("{:.1}", x(*at))) y1="0" y2=(height) {}
                 }
                 polyline points=(line.join(" ")) {}
             }

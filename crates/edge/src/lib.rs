@@ -24,7 +24,7 @@ mod problem;
 pub use axum::http::StatusCode as Status;
 
 pub use access::{Access, Route, Routes};
-pub use auth::{AuthMode, KnownToken, Refused, RefusedHook, TokenTable, mint_token, secret};
+pub use auth::{AuthMode, KnownToken, Refused, RefusedHook, TokenTable, mint_token, same_secret, secret};
 pub use body::read_body;
 pub use config::Config;
 pub use inflate::{InflateBudget, InflateError, Share};

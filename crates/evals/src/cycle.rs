@@ -5,19 +5,17 @@
 //! an action twice is a `duplicate`, one forgotten is `missing`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
-use wardroom_testing::server::{self, program};
+use wardroom_domain::Timestamp;
+use wardroom_testing::server;
 use wardroom_testing::tape::Tape;
-use wardroom_testing::{Server, wire};
+use wardroom_testing::{Server, Shop, now_ms, wire};
 
-use crate::ack::now_ms;
 use crate::{Options, Tally, tell};
 
 /// The service that is in trouble, and one that is apart.
@@ -176,7 +174,7 @@ impl Cycle {
         }
         let shop = &shops[usize::from(scenario == Scenario::Ignored)];
         let target = if scenario == Scenario::NoPlan { "nobody" } else { STRUCK };
-        let targets = format!("  - tool: process\n    name: {target}\n    url: {}\n    token: control\n", shop.control);
+        let targets = shop.target(target);
         let server = Server::start(dir, &targets, &environment)?;
         let tape = Tape::new(now_ms() - 400_000, &[STRUCK, CONTROL]);
         Ok(Self {
@@ -233,7 +231,7 @@ impl Cycle {
     fn step(&mut self, trouble: bool) -> anyhow::Result<()> {
         if trouble && !self.posted_trouble && self.scenario == Scenario::DoesNotHelp {
             // A changed setting stands behind it, so that the plan is one that can be taken back.
-            let at = rfc3339(self.tape.at_ms);
+            let at = Timestamp::from_millis(self.tape.at_ms);
             let line = json!({ "timestamp": at, "level": "INFO", "service": STRUCK,
                 "message": "configuration reloaded key=pool_size from=25 to=20" });
             while self.server.json("/ingest/logs", &self.server.sender, &line).map_or(0, |answer| answer.0) != 200 {
@@ -319,7 +317,7 @@ impl Cycle {
             tally.faults.push("the point was never reached".to_owned());
         }
         // Counted by service, not by key: an action under another key is an action too.
-        let done = shop.effects_since(self.started_ms())?;
+        let done = shop.effects_since(Timestamp::from_millis(self.started_ms()))?;
         let (done, undone): (Vec<_>, Vec<_>) = done.into_iter().partition(|key| !key.ends_with("-undo"));
         for (found, wanted) in [(done.len() as u64, actions), (undone.len() as u64, undos)] {
             tally.acked += found.min(wanted);
@@ -340,78 +338,4 @@ impl Cycle {
     fn started_ms(&self) -> i64 {
         now_ms() - self.started.elapsed().as_millis() as i64
     }
-}
-
-/// The target: the demo's shop, healthy, without telemetry.
-struct Shop {
-    dir: PathBuf,
-    control: String,
-    child: Child,
-}
-
-impl Shop {
-    #[expect(clippy::disallowed_methods, reason = "the nemesis starts programs")]
-    fn start(dir: &Path, more: &[&str]) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let token = dir.join("token");
-        std::fs::write(&token, "control")?;
-        let child = Command::new(program("SHOP_BIN"))
-            .args(["run", "--fault", "none", "--rps", "1", "--control", "127.0.0.1:0", "--dir"])
-            .arg(dir)
-            .arg("--control-token-file")
-            .arg(&token)
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        for _ in 0..600 {
-            if let Ok(text) = std::fs::read_to_string(dir.join("run.json")) {
-                let running: Value = serde_json::from_str(&text)?;
-                let control = running["control"].as_str().context("the shop has no control address")?.to_owned();
-                return Ok(Self { dir: dir.to_owned(), control, child });
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        anyhow::bail!("the shop does not start")
-    }
-
-    /// Keys of the effects since a moment.
-    fn effects_since(&self, since_ms: i64) -> anyhow::Result<Vec<String>> {
-        let since = rfc3339(since_ms);
-        let text = std::fs::read_to_string(self.dir.join("effects.jsonl")).unwrap_or_default();
-        let mut keys = Vec::new();
-        for line in text.lines() {
-            let effect: Value = serde_json::from_str(line)?;
-            if effect["ts"].as_str().unwrap_or_default() >= since.as_str() {
-                keys.push(effect["key"].as_str().unwrap_or_default().to_owned());
-            }
-        }
-        Ok(keys)
-    }
-}
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        let pid = Pid::from_raw(self.child.id() as i32);
-        if kill(pid, Signal::SIGTERM).is_ok() {
-            drop(self.child.wait());
-        }
-    }
-}
-
-/// Milliseconds as RFC 3339, UTC.
-fn rfc3339(ms: i64) -> String {
-    let (days, of_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
-    // Civil date from days, after Howard Hinnant.
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + i64::from(month <= 2);
-    let (h, m, s, f) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{f:03}Z")
 }

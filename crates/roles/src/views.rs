@@ -192,7 +192,7 @@ impl Responder {
         self.tenants.with(tenant, |state| {
             let near = nearby(&state.engine, &workflow.incident.services);
             let cause = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
-            let mut charts: Vec<(bool, Chart)> = Vec::new();
+            let mut charts: Vec<((bool, bool), Chart)> = Vec::new();
             for (key, signal) in state.engine.signals() {
                 let labels = key.labels();
                 let watched = workflow.watched.iter().find(|watched| watched.signal == labels);
@@ -206,15 +206,16 @@ impl Responder {
                 let (title, unit) = match key.kind {
                     SignalKind::ErrorRatio => ("errors", "ratio"),
                     SignalKind::LatencyP99 => ("p99", "seconds"),
-                    SignalKind::Cpu => ("CPU of its limit", "ratio"),
-                    SignalKind::Memory => ("memory of its limit", "ratio"),
+                    SignalKind::Cpu => ("CPU of limit", "ratio"),
+                    SignalKind::Memory => ("memory of limit", "ratio"),
                     SignalKind::RequestRate => ("requests", "per_second"),
                 };
                 let recent = signal.history.iter().filter(|(at_ms, _)| *at_ms >= from_ms);
                 let points = recent.map(|(at_ms, value)| (*at_ms as f64 / 1000.0, *value)).collect();
                 let title = format!("{}: {title}", key.service);
                 let chart = Chart { title, unit: unit.into(), points, bad_above: watched.map(|w| w.bad_above) };
-                charts.push((!of_cause, chart));
+                // What was bad first, and of that the cause.
+                charts.push(((watched.is_none(), !of_cause), chart));
             }
             charts.sort_by(|a, b| (a.0, &a.1.title).cmp(&(b.0, &b.1.title)));
             charts.into_iter().map(|(_, chart)| chart).take(12).collect()

@@ -7,10 +7,21 @@
 //! [`tape`] is a recorded stretch of telemetry: services with histograms, healthy or in trouble, one
 //! second a step, on a clock that the test moves as fast as it likes.
 //!
+//! [`Shop`] is the demo's shop as a target whose effects can be counted.
+//!
 //! Nothing here is shipped.
 
 pub mod server;
+pub mod shop;
 pub mod tape;
 pub mod wire;
 
 pub use server::Server;
+pub use shop::Shop;
+
+/// Milliseconds since the epoch, by the test's own clock.
+#[expect(clippy::disallowed_methods, reason = "tests and oracles read their own clock")]
+pub fn now_ms() -> i64 {
+    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    age.as_millis() as i64
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use wardroom_domain::canonical::sha256_hex;
 
 /// A running server on data of its own.
 pub struct Server {
@@ -36,13 +36,8 @@ pub fn program(variable: &str) -> PathBuf {
         .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"))
 }
 
-/// SHA-256 in hex.
-pub fn sha256(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[expect(clippy::disallowed_methods, reason = "tests start programs")]
-fn command(program: &Path) -> Command {
+pub(crate) fn command(program: &Path) -> Command {
     Command::new(program)
 }
 
@@ -66,6 +61,7 @@ impl Server {
             child: None,
             agent: ureq::Agent::config_builder()
                 .http_status_as_error(false)
+                .max_redirects(0)
                 .timeout_global(Some(Duration::from_secs(20)))
                 .build()
                 .new_agent(),
@@ -85,7 +81,7 @@ impl Server {
         let list = if targets.is_empty() { "  []\n" } else { targets };
         let text = format!(
             "approvers:\n  - principal: alice\n    tenant: main\n    token-sha256: {}\ntargets:\n{list}",
-            sha256(&self.responder)
+            sha256_hex(self.responder.as_bytes())
         );
         let mut file = std::fs::OpenOptions::new()
             .create(true)

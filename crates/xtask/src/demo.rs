@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lexopt::prelude::{Long, ValueExt};
 use serde_json::{Value, json};
+use wardroom_domain::Timestamp;
 
 use crate::build;
 use crate::story::Story;
@@ -107,7 +108,7 @@ fn watch(world: &mut World, story: &mut Story, options: &Options) -> anyhow::Res
         story.look(&incident, &world.url);
         let state = incident["state"].as_str().unwrap_or_default().to_owned();
         let waiting = state == "awaiting_approval" && !approved && options.withhold.is_none();
-        if waiting && (options.headless || story.asks(&incident)?) {
+        if waiting && (options.headless || story.asks(&incident, &world.url)?) {
             let body = json!({ "plan_sha256": incident["plan_sha256"], "reason": "demo" });
             let (status, answer) = world.post(&format!("/api/v1/incidents/{id}/approve"), &body)?;
             // 409: somebody else, at the page, was faster.
@@ -194,31 +195,7 @@ pub(crate) fn verdict(report: &Value) -> u8 {
     }
 }
 
-/// RFC 3339 in UTC to milliseconds since the epoch.
+/// RFC 3339 to milliseconds since the epoch.
 pub(crate) fn millis(at: &Value) -> Option<f64> {
-    let text = at.as_str()?.strip_suffix('Z')?;
-    let (date, time) = text.split_once('T')?;
-    let date: Vec<i64> = date.split('-').filter_map(|part| part.parse().ok()).collect();
-    let [year, month, day] = date[..] else { return None };
-    let (hour, rest) = time.split_once(':')?;
-    let (minute, second) = rest.split_once(':')?;
-    // Days from civil, after Howard Hinnant.
-    let y = if month <= 2 { year - 1 } else { year };
-    let era = y.div_euclid(400);
-    let yoe = y - era * 400;
-    let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
-    let clock = hour.parse::<f64>().ok()? * 3600.0 + minute.parse::<f64>().ok()? * 60.0 + second.parse::<f64>().ok()?;
-    Some((days as f64 * 86_400.0 + clock) * 1000.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read() {
-        assert_eq!(millis(&json!("2026-11-21T10:37:18.178Z")), Some(1_795_257_438_178.0));
-        assert_eq!(millis(&json!("1970-01-01T00:00:00Z")), Some(0.0));
-    }
+    Timestamp::parse(at.as_str()?).ok().map(|at| at.millis() as f64)
 }

@@ -16,11 +16,13 @@ pub(crate) struct Story {
     opened: bool,
     asked: bool,
     waited: u64,
+    /// What the person at the terminal types.
+    answer: Option<std::sync::mpsc::Receiver<String>>,
 }
 
 impl Story {
     pub(crate) fn new(shown: bool) -> Self {
-        Self { shown, state: String::new(), opened: false, asked: false, waited: 0 }
+        Self { shown, state: String::new(), opened: false, asked: false, waited: 0, answer: None }
     }
 
     fn say(&self, text: &str) {
@@ -128,26 +130,38 @@ impl Story {
                 Some("ratio") => format!("{:.0} %", last * 100.0),
                 _ => format!("{last:.1}"),
             };
+            // A share without a limit is drawn against the whole, so that a quiet line looks quiet.
+            let floor = chart["bad_above"].as_f64().unwrap_or(if chart["unit"] == "ratio" { 1.0 } else { 0.0 });
             let title: String = chart["title"].as_str().unwrap_or_default().chars().take(30).collect();
-            self.say(&format!("  {title:<30} {} {shown}", sparkline(&values, 36)));
+            self.say(&format!("  {title:<30} {} {shown}", sparkline(&values, 36, floor)));
         }
     }
 
-    /// Asks the person at the terminal; without one, says how to answer and goes on waiting.
-    pub(crate) fn asks(&mut self, incident: &Value) -> anyhow::Result<bool> {
-        if self.asked {
-            return Ok(false);
+    /// Asks the person at the terminal, once, and says whether they have said yes by now. Whoever sits at
+    /// the page may be faster: nobody waits here. Without a terminal it says how to answer.
+    pub(crate) fn asks(&mut self, incident: &Value, url: &str) -> anyhow::Result<bool> {
+        if !self.asked {
+            self.asked = true;
+            if !std::io::stdin().is_terminal() {
+                self.head("Approve it on the page, or with");
+                self.say(&format!("export WARDROOM_URL={url} WARDROOM_TOKEN=<the token above>"));
+                let text = |key: &str| incident[key].as_str().unwrap_or_default();
+                self.say(&format!("wardroom incidents approve {} --plan {}", text("id"), text("plan_sha256")));
+                return Ok(false);
+            }
+            anstream::print!("\n\x1b[1mShall Wardroom do this? [y/N] \x1b[0m");
+            std::io::stdout().flush()?;
+            let (answered, answer) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                if std::io::stdin().read_line(&mut line).is_ok() {
+                    // Nobody listens any more if the page was faster.
+                    drop(answered.send(line));
+                }
+            });
+            self.answer = Some(answer);
         }
-        self.asked = true;
-        let id = incident["id"].as_str().unwrap_or_default();
-        if !std::io::stdin().is_terminal() {
-            self.say(&format!("Approve it on the page, or with: wardroom incidents approve {id} --plan …"));
-            return Ok(false);
-        }
-        anstream::print!("\n\x1b[1mShall Wardroom do this? [y/N] \x1b[0m");
-        std::io::stdout().flush()?;
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line)?;
+        let Some(line) = self.answer.as_ref().and_then(|answer| answer.try_recv().ok()) else { return Ok(false) };
         let yes = ["y", "yes"].contains(&line.trim().to_lowercase().as_str());
         if !yes {
             self.say("Then it waits for you on the page; Ctrl-C ends the demo.");
@@ -178,8 +192,8 @@ impl Story {
     }
 }
 
-/// The last values as a line of eighths.
-fn sparkline(values: &[f64], width: usize) -> String {
+/// The values as a line of eighths; full height is the highest of them, or `floor`.
+fn sparkline(values: &[f64], width: usize, floor: f64) -> String {
     const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let tail: Vec<f64> = if values.len() <= width {
         values.to_vec()
@@ -192,7 +206,7 @@ fn sparkline(values: &[f64], width: usize) -> String {
             })
             .collect()
     };
-    let top = tail.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let top = tail.iter().copied().fold(floor.max(f64::MIN_POSITIVE), f64::max);
     let line: String = tail.iter().map(|value| EIGHTHS[((value / top * 7.0).round() as usize).min(7)]).collect();
     format!("{line:<width$}")
 }
@@ -225,6 +239,6 @@ mod tests {
         assert!(wrap(&text).iter().all(|line| line.chars().count() <= WIDTH));
         let mut values = vec![0.1; 400];
         values[217] = 9.0;
-        assert!(sparkline(&values, 36).contains('█'));
+        assert!(sparkline(&values, 36, 0.0).contains('█'));
     }
 }

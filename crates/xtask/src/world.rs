@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use wardroom_domain::canonical::sha256_hex;
 
 use crate::build::{Programs, command};
 
@@ -51,7 +51,7 @@ impl World {
         let data = dir.join("data");
         let token = |principal: &str, role: &str| token(programs, &data, principal, role);
         let (sender, responder) = (token("shop", "sender")?, token("you", "responder")?);
-        let control = format!("control-{}", hex(sender.as_bytes()));
+        let control = format!("control-{}", sha256_hex(sender.as_bytes()));
         secret(&secrets.join("sender"), &sender)?;
         secret(&secrets.join("control"), &control)?;
         let file = secrets.join("executor.yaml");
@@ -193,7 +193,7 @@ fn token(programs: &Programs, data: &Path, principal: &str, role: &str) -> anyho
 fn executor_yaml(responder: &str, control: &str, running: &Value) -> String {
     let mut text = format!(
         "approvers:\n  - principal: you\n    tenant: main\n    token-sha256: {}\ntargets:\n",
-        hex(responder.as_bytes())
+        sha256_hex(responder.as_bytes())
     );
     let services = running["services"].as_array().cloned().unwrap_or_default();
     if services.is_empty() {
@@ -254,9 +254,4 @@ fn secret(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
     writeln!(file, "{text}")?;
     Ok(std::fs::rename(fresh, path)?)
-}
-
-/// SHA-256 in hex.
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,68 +1,31 @@
 //! The battery every tool must pass, against the real supervisor of the shop.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests may unwrap and start programs")]
-
-use std::process::{Child, Command, Stdio};
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
 use serde_json::{Value, json};
-use wardroom_domain::{Outcome, ToolCall};
+use wardroom_domain::{Outcome, Timestamp, ToolCall};
 use wardroom_respond::{Tool, ToolError};
-use wardroom_testing::server::program;
+use wardroom_testing::Shop;
 use wardroom_tools::{Target, tools};
 
-struct Shop {
-    child: Child,
-    dir: tempfile::TempDir,
+struct World {
+    shop: Shop,
     tools: Vec<Box<dyn Tool>>,
-}
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        self.child.wait().unwrap();
-    }
+    /// Last, so that the shop is gone before its folder.
+    _dir: tempfile::TempDir,
 }
 
 /// A healthy shop in which one service was deployed at the start.
-fn shop(more: &[&str]) -> Shop {
+fn shop(more: &[&str]) -> World {
     let dir = tempfile::tempdir().unwrap();
-    let token = dir.path().join("token");
-    std::fs::write(&token, "secret").unwrap();
-    let child = Command::new(program("SHOP_BIN"))
-        .args([
-            "run",
-            "--fault",
-            "none",
-            "--rps",
-            "1",
-            "--control",
-            "127.0.0.1:0",
-            "--deploy",
-            "cart",
-            "--deploy-at",
-            "0s",
-        ])
-        .arg("--dir")
-        .arg(dir.path())
-        .arg("--control-token-file")
-        .arg(token)
-        .args(more)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let running = loop {
-        if let Ok(text) = std::fs::read_to_string(dir.path().join("run.json")) {
-            break serde_json::from_str::<Value>(&text).unwrap();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    };
+    let shop = Shop::start(dir.path(), &[&["--deploy", "cart", "--deploy-at", "0s"], more].concat()).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let targets: Vec<Target> = serde_json::from_value(json!([
-        { "tool": "process", "name": "cart", "url": running["control"], "token": "secret" },
-        { "tool": "process", "name": "payments", "url": running["control"], "token": "secret", "operations": ["restart"] },
-        { "tool": "process", "name": "queue", "url": "http://127.0.0.1:1", "token": "secret" },
+        { "tool": "process", "name": "cart", "url": shop.control, "token": "control" },
+        { "tool": "process", "name": "payments", "url": shop.control, "token": "control", "operations": ["restart"] },
+        { "tool": "process", "name": "queue", "url": "http://127.0.0.1:1", "token": "control" },
     ]))
     .unwrap();
-    Shop { child, tools: tools(&targets), dir }
+    World { shop, tools: tools(&targets), _dir: dir }
 }
 
 fn call(operation: &str, target: &str, arguments: Value) -> ToolCall {
@@ -70,9 +33,9 @@ fn call(operation: &str, target: &str, arguments: Value) -> ToolCall {
     ToolCall { tool: "process".into(), operation: operation.into(), target: target.into(), arguments }
 }
 
-impl Shop {
+impl World {
     fn effects(&self) -> usize {
-        std::fs::read_to_string(self.dir.path().join("effects.jsonl")).unwrap_or_default().lines().count()
+        self.shop.effects_since(Timestamp::default()).unwrap().len()
     }
 }
 

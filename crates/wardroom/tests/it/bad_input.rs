@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use wardroom_testing::{Server, wire};
 
-use crate::{now_ms, server};
+use crate::server;
+use wardroom_testing::now_ms;
 
 const PROTO: [(&str, &str); 2] = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
 const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];

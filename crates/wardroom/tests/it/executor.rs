@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use wardroom_domain::{DryRun, Plan, TenantId, Timestamp, ToolCall};
 
-use crate::{now_ms, server};
+use crate::server;
+use wardroom_testing::now_ms;
 
 fn ask(dir: &Path, request: &Value) -> Value {
     let mut stream = UnixStream::connect(dir.join("data/executor.sock")).unwrap();

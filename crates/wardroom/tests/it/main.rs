@@ -5,6 +5,7 @@ mod access;
 mod bad_input;
 mod config;
 mod executor;
+mod incidents;
 mod prometheus;
 
 use wardroom_testing::Server;
@@ -14,10 +15,4 @@ fn server() -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), "", &[]).unwrap();
     (dir, server)
-}
-
-/// Milliseconds since the epoch.
-fn now_ms() -> i64 {
-    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    age.as_millis() as i64
 }
