@@ -105,6 +105,23 @@ mod tests {
             .collect()
     }
 
+    /// What is hashed is persisted: another text or hash for the same entry would break every chain there is.
+    #[test]
+    fn version_1_of_text_and_hash_stays() {
+        let entry = AuditEntry {
+            at: Timestamp::from_millis(1_795_255_200_000),
+            tenant: TenantId::main(),
+            principal: Principal::wardroom(),
+            agent: "resolver".into(),
+            incident_id: Some("INC-1".into()),
+            action: "transition".into(),
+            decision: serde_json::json!({ "to": "verifying", "from": "mitigating" }),
+            approved_by: Some(Principal::new("alice").unwrap()),
+        };
+        let text = entry.text().unwrap();
+        insta::assert_snapshot!(format!("{text}\n{}", link(GENESIS, 1, &text)));
+    }
+
     #[test]
     fn an_untouched_chain_holds() {
         assert_eq!(verify(chain(9)), Verdict { entries: 9, ok: true, first_broken: None });

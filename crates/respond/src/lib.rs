@@ -24,4 +24,4 @@ pub use config::Config;
 pub use postmortem::{Postmortem, TimelineEntry, postmortem};
 pub use tool::{Applied, Operation, Tool, ToolError, ToolSpec, call_errors};
 pub use verify::{Observed, Progress, Watched, verify};
-pub use workflow::{Effect, Event, Move, Workflow, WorkflowError};
+pub use workflow::{Effect, Event, Move, Unreadable, Workflow, WorkflowError};

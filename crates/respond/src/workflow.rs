@@ -137,12 +137,38 @@ pub struct WorkflowError {
     event: String,
 }
 
+/// A persisted workflow that this build cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Written by a newer build.
+    #[error("the workflow has format {0}; this build reads up to {FORMAT}: run the newer Wardroom")]
+    Newer(u64),
+    /// Not what was written.
+    #[error("the workflow is damaged: {0}")]
+    Damaged(#[from] serde_json::Error),
+}
+
+/// The format this build writes.
+const FORMAT: u8 = 1;
+
 impl Workflow {
+    /// Reads what was persisted, of this format or an older one.
+    ///
+    /// # Errors
+    /// See [`Unreadable`].
+    pub fn read(text: &str) -> Result<Self, Unreadable> {
+        let document: serde_json::Value = serde_json::from_str(text)?;
+        match document["version"].as_u64() {
+            Some(version) if version > u64::from(FORMAT) => Err(Unreadable::Newer(version)),
+            _ => Ok(serde_json::from_value(document)?),
+        }
+    }
+
     /// A fresh one.
     pub fn new(incident: Incident) -> Self {
         let opened_ms = incident.opened_at.millis();
         Self {
-            version: 1,
+            version: FORMAT,
             incident,
             state: IncidentState::Open,
             diagnosis: None,
@@ -368,6 +394,19 @@ mod tests {
                 prop_assert_eq!(back, workflow.clone());
             }
         }
+    }
+
+    /// A workflow of every format version ever released stays readable, and means the same.
+    #[test]
+    fn version_1_stays_readable() {
+        let text = include_str!("../tests/formats/workflow-v1.json");
+        let workflow = Workflow::read(text).unwrap();
+        assert_eq!((workflow.state, workflow.outcome.as_deref()), (IncidentState::Resolved, Some("resolved")));
+        assert_eq!(workflow.plan.as_ref().unwrap().sha256().ok(), workflow.plan_sha256);
+        assert_eq!(serde_json::to_value(&workflow).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+        let newer = text.replacen("\"version\":1", "\"version\":2", 1);
+        assert!(Workflow::read(&newer).unwrap_err().to_string().contains("newer Wardroom"));
+        assert!(matches!(Workflow::read("{"), Err(Unreadable::Damaged(_))));
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub(crate) enum RespondError {
     Executor(#[from] crate::executor_client::Unreachable),
     #[error(transparent)]
     Workflow(#[from] wardroom_respond::WorkflowError),
+    #[error(transparent)]
+    Unreadable(#[from] wardroom_respond::Unreadable),
     #[error("workflow JSON: {0}")]
     Json(#[from] serde_json::Error),
     #[error("runbooks: {0}")]
@@ -127,7 +129,7 @@ impl Responder {
     async fn join(&self, tenant: &TenantId, key: &str, service: &str) -> Result<(), RespondError> {
         let rows = self.store.live_incidents(clock::now()).await?;
         let Some(row) = rows.into_iter().find(|row| row.key == key && row.tenant == *tenant) else { return Ok(()) };
-        let mut workflow: Workflow = serde_json::from_str(&row.workflow)?;
+        let mut workflow = Workflow::read(&row.workflow)?;
         if !workflow.incident.services.iter().any(|known| known == service) {
             workflow.incident.services.push(service.to_owned());
             let decision = json!({ "service": service });
@@ -153,7 +155,7 @@ impl Responder {
 
     /// One effect of one incident.
     async fn step(&self, row: IncidentRow) -> Result<(), RespondError> {
-        let mut workflow: Workflow = serde_json::from_str(&row.workflow)?;
+        let mut workflow = Workflow::read(&row.workflow)?;
         let watermark_ms = self.tenants.with(&row.tenant, |state| state.engine.watermark_ms());
         let event = match workflow.next(clock::now(), watermark_ms, &self.config.respond) {
             Effect::Wait => return Ok(()),

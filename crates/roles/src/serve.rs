@@ -205,10 +205,12 @@ fn mounted(routes: &Routes) -> Vec<(&'static str, &'static str, &'static str)> {
 async fn restore(store: &Store, tenants: &Tenants) -> Result<(), ServeError> {
     let since = clock::now().minus(Duration::from_secs(24 * 3600));
     for row in store.live_incidents(since).await? {
-        let workflow: Result<Workflow, _> = serde_json::from_str(&row.workflow);
-        let Ok(workflow) = workflow else {
-            tracing::error!(incident = %row.id(), "workflow cannot be read by this build");
-            continue;
+        let workflow = match Workflow::read(&row.workflow) {
+            Ok(workflow) => workflow,
+            Err(error) => {
+                tracing::error!(incident = %row.id(), %error, "incident left as it is");
+                continue;
+            }
         };
         let settled = matches!(row.state, IncidentState::Resolved | IncidentState::Suppressed | IncidentState::Closed);
         let released_ms = workflow.settled_ms.or_else(|| settled.then(|| row.updated_at.millis()));

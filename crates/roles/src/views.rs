@@ -303,7 +303,7 @@ fn timeline(workflow: &Workflow, history: &[HistoryRow]) -> Vec<TimelineView> {
 }
 
 fn read(row: &IncidentRow) -> Result<Workflow, Problem> {
-    serde_json::from_str(&row.workflow).map_err(unreadable)
+    Workflow::read(&row.workflow).map_err(|error| Problem::unavailable("state_unreadable", error.to_string()))
 }
 
 fn unreadable(error: serde_json::Error) -> Problem {

@@ -35,7 +35,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     }
     for bar in ["1b", "loop"] {
         let mut torture = command(&programs.evals);
-        torture.args(["torture", "--bar", bar, "--kills", "20", "--seed", "1"]);
+        torture.args(["torture", "--bar", bar, "--kills", "60", "--seed", "1"]);
         with_programs(&mut torture, &programs);
         step(&format!("torture {bar}, short form"), &mut torture)?;
     }

@@ -11,7 +11,10 @@ use wardroom_domain::{Outcome, Plan, Principal, Timestamp};
 
 use crate::crash;
 
-/// One line of the ledger, format version 1.
+/// Format version of the lines this build writes.
+pub(super) const V: u8 = 1;
+
+/// One line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Entry {
@@ -25,6 +28,20 @@ pub(crate) enum Entry {
     UndoStarted { v: u8, at: Timestamp, plan_sha256: String, key: String, precondition: String },
     /// The undo answered, or was probed.
     Undone { v: u8, at: Timestamp, plan_sha256: String, outcome: Outcome, detail: String },
+}
+
+impl Entry {
+    /// Reads a line of this format or an older one.
+    fn read(line: &str) -> Result<Self, String> {
+        let damaged = |error: serde_json::Error| format!("damaged line: {error}");
+        let document: serde_json::Value = serde_json::from_str(line).map_err(damaged)?;
+        match document["v"].as_u64() {
+            Some(version) if version > u64::from(V) => {
+                Err(format!("a line has format {version}; this build reads up to {V}: run the newer Wardroom"))
+            }
+            _ => serde_json::from_value(document).map_err(damaged),
+        }
+    }
 }
 
 /// What is known of one plan.
@@ -57,8 +74,8 @@ impl Ledger {
         File::open(folder)?.sync_all()?;
         let mut ledger = Self { file, plans: BTreeMap::new() };
         for line in text.lines().take(text.matches('\n').count()) {
-            let entry: Entry = serde_json::from_str(line)
-                .map_err(|error| std::io::Error::other(format!("{} is damaged: {error}", path.display())))?;
+            let entry =
+                Entry::read(line).map_err(|error| std::io::Error::other(format!("{}: {error}", path.display())))?;
             ledger.apply(entry);
         }
         Ok(ledger)
@@ -115,5 +132,30 @@ impl Ledger {
         if let Some(known) = self.plans.get_mut(plan_sha256) {
             change(known);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ledger of every format version ever released stays readable.
+    #[test]
+    fn version_1_stays_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = include_str!("../../tests/formats/ledger-v1.jsonl");
+        let path = dir.path().join("ledger.jsonl");
+        // The last line is torn: it was never acted on.
+        std::fs::write(&path, format!("{text}{{\"step\":\"fini")).unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        let (hash, known) = ledger.plans.iter().next().unwrap();
+        assert_eq!(&known.plan.sha256().unwrap(), hash);
+        assert_eq!(
+            (known.started, known.status.executed, known.status.undone),
+            (true, Some(Outcome::Applied), Some(Outcome::Applied))
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "the torn line is cut off");
+        std::fs::write(&path, text.replacen("\"v\":1", "\"v\":2", 1)).unwrap();
+        assert!(Ledger::open(dir.path()).unwrap_err().to_string().contains("newer Wardroom"));
     }
 }

@@ -9,11 +9,8 @@ use wardroom_domain::{DryRun, Outcome, Plan, ToolCall};
 use wardroom_respond::{Applied, Tool, ToolError};
 
 use super::config::ExecutorConfig;
-use super::ledger::{Entry, Known, Ledger};
+use super::ledger::{Entry, Known, Ledger, V};
 use crate::{clock, crash};
-
-/// Format version of ledger entries.
-const V: u8 = 1;
 
 /// The executor's service.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod access;
 mod bad_input;
 mod config;
 mod executor;
+mod heartbeat;
 mod incidents;
 mod prometheus;
 
