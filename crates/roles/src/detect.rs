@@ -20,6 +20,7 @@ use wardroom_head::Head;
 use crate::clock;
 use crate::config::Config;
 use crate::intake::Queue;
+use crate::metrics as names;
 
 /// How far back the bus is replayed at the start.
 const REPLAY: Duration = Duration::from_secs(45 * 60);
@@ -106,7 +107,7 @@ impl Pump {
         loop {
             self.next.store(next, Ordering::Release);
             let behind = self.bus.end().saturating_sub(next);
-            metrics::gauge!("wardroom_detect_lag_records").set(behind as f64);
+            metrics::gauge!(names::DETECT_LAG_RECORDS).set(behind as f64);
             let patience = if behind == 0 { Duration::from_millis(100) } else { Duration::from_millis(20) };
             if let Some((tenant, batch)) = self.queue.take(next, patience) {
                 next += 1;

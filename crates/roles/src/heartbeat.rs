@@ -13,6 +13,7 @@ use wardroom_sources::{Accepted, Intake};
 use crate::clock;
 use crate::config::HeartbeatConfig;
 use crate::detect::{PROBE, Tenants};
+use crate::metrics as names;
 
 /// Sends a probe sample through intake, bus and detector, and reports outward if it arrived.
 pub(crate) async fn run(config: HeartbeatConfig, intake: Intake, tenants: Arc<Tenants>) {
@@ -28,7 +29,7 @@ pub(crate) async fn run(config: HeartbeatConfig, intake: Intake, tenants: Arc<Te
         let probed = tenants.probed_ms.load(Ordering::Acquire);
         let arrived = probed > last;
         last = probed;
-        metrics::gauge!("wardroom_heartbeat_probe_arrived").set(if arrived { 1.0 } else { 0.0 });
+        metrics::gauge!(names::HEARTBEAT_PROBE_ARRIVED).set(if arrived { 1.0 } else { 0.0 });
         let Some(url) = config.url.clone().filter(|_| arrived) else {
             if !arrived {
                 tracing::error!("heartbeat probe did not reach the detector; no heartbeat is sent");

@@ -19,6 +19,7 @@ pub mod executor_client;
 mod heartbeat;
 mod intake;
 pub mod isolation;
+pub mod metrics;
 mod respond;
 mod serve;
 mod supervise;
@@ -29,6 +30,7 @@ pub use config::Config;
 pub use supervise::{SuperviseError, supervise};
 
 pub use views::{Points, dump};
+pub use wardroom_api::document as openapi;
 pub use wardroom_edge::AuthMode;
 pub use wardroom_store::Store;
 

@@ -24,6 +24,7 @@ use wardroom_store::{IncidentRow, Store, Transition};
 use crate::config::Config;
 use crate::detect::{News, Tenants};
 use crate::executor_client::ExecutorClient;
+use crate::metrics as names;
 use crate::{clock, crash};
 
 /// How often every incident is asked.
@@ -120,7 +121,7 @@ impl Responder {
             .await?;
         crash::reach("incident:open", "after");
         if let Some(number) = number {
-            metrics::counter!("wardroom_incidents_opened_total").increment(1);
+            metrics::counter!(names::INCIDENTS_OPENED_TOTAL).increment(1);
             tracing::warn!(incident = number, title = %workflow.incident.title, "incident opened");
         }
         Ok(())
@@ -146,7 +147,7 @@ impl Responder {
             }
             let id = row.id();
             if let Err(error) = self.step(row).await {
-                metrics::counter!("wardroom_respond_failures_total").increment(1);
+                metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
                 tracing::error!(incident = %id, %error, "incident could not be moved; trying again");
             }
         }

@@ -24,6 +24,7 @@ use crate::detect::{Pump, Tenants};
 use crate::executor_client::{ExecutorClient, socket_path};
 use crate::intake::{Queue, intake};
 use crate::isolation::{Isolation, confine_server};
+use crate::metrics as names;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
 use crate::{clock, heartbeat, respond, views};
@@ -232,7 +233,7 @@ async fn watch_executor(executor: ExecutorClient, up: Arc<std::sync::atomic::Ato
     while executor.configured() {
         let answered = executor.ask(&wardroom_domain::executor::Request::Ping).await.is_ok();
         up.store(answered, Ordering::Release);
-        metrics::gauge!("wardroom_executor_up").set(if answered { 1.0 } else { 0.0 });
+        metrics::gauge!(names::EXECUTOR_UP).set(if answered { 1.0 } else { 0.0 });
         tokio::time::sleep(Duration::from_millis(if answered { 1000 } else { 100 })).await;
     }
 }

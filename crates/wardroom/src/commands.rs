@@ -260,6 +260,11 @@ pub(crate) fn config(command: &ConfigCommand) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
+pub(crate) fn openapi() -> Done {
+    say(serde_json::to_string_pretty(&wardroom_roles::openapi())?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) fn crash_points() -> Done {
     for point in crash::points() {
         say(point)?;

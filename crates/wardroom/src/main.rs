@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Config { command } => commands::config(&command),
         Command::ConfinedProbe { data, paths } => serving::probe(&data, &paths),
         Command::CrashPoints => commands::crash_points(),
+        Command::Openapi => commands::openapi(),
     };
     outcome.unwrap_or_else(|error| {
         commands::complain(&error);

@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// List the points at which a crash test can aim.
     #[command(hide = true)]
     CrashPoints,
+    /// Print the API's description (OpenAPI).
+    #[command(hide = true)]
+    Openapi,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

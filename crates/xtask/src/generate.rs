@@ -29,6 +29,8 @@ pub(crate) fn check(only_check: bool) -> anyhow::Result<()> {
         ("docs/reference/configuration.md", configuration(&output(&programs, &["config", "schema"])?)?),
         ("docs/reference/cli.md", cli(&programs)?),
         ("docs/reference/crash-points.txt", output(&programs, &["crash-points"])?),
+        ("docs/reference/openapi.json", output(&programs, &["openapi"])?),
+        ("docs/reference/metrics.md", metrics()?),
     ];
     let mut stale = Vec::new();
     for (name, text) in files {
@@ -87,6 +89,29 @@ fn configuration(schema: &str) -> anyhow::Result<String> {
         for (field, schema) in schema["$defs"][name]["properties"].as_object().into_iter().flatten() {
             let meaning = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
             text.push_str(&format!("| `{section}.{field}` | {meaning} |\n"));
+        }
+    }
+    Ok(text)
+}
+
+/// Every metric: from the documented constants of each crate's `metrics.rs`.
+fn metrics() -> anyhow::Result<String> {
+    let mut text = String::from(
+        "# Metrics\n\nMade by `cargo xtask gen` from the code; served at `/metrics` in Prometheus' text format.\n\n\
+         | metric | meaning |\n|---|---|\n",
+    );
+    let mut crates: Vec<_> = std::fs::read_dir(root().join("crates"))?.collect::<Result<_, _>>()?;
+    crates.sort_by_key(std::fs::DirEntry::file_name);
+    for folder in crates {
+        let Ok(source) = std::fs::read_to_string(folder.path().join("src/metrics.rs")) else { continue };
+        let mut doc = Vec::new();
+        for line in source.lines() {
+            if let Some(words) = line.strip_prefix("/// ") {
+                doc.push(words);
+            } else if let Some((_, value)) = line.split_once("&str = \"") {
+                text.push_str(&format!("| `{}` | {} |\n", value.trim_end_matches("\";"), doc.join(" ")));
+                doc.clear();
+            }
         }
     }
     Ok(text)

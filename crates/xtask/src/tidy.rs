@@ -66,6 +66,7 @@ pub(crate) fn check(bless: bool) -> anyhow::Result<()> {
     manifests(&packages, &mut problems)?;
     runbooks(&mut problems)?;
     own_words(&mut problems)?;
+    metric_names(&packages, &mut problems)?;
     if problems.is_empty() {
         return Ok(());
     }
@@ -208,6 +209,7 @@ fn runbooks(problems: &mut Vec<String>) -> anyhow::Result<()> {
 fn own_words(problems: &mut Vec<String>) -> anyhow::Result<()> {
     let names = [
         "storefront",
+        "payments",
         "catalogue",
         "fulfilment",
         "newsletter",
@@ -234,6 +236,19 @@ fn own_words(problems: &mut Vec<String>) -> anyhow::Result<()> {
                 .filter(|name| text.contains(**name))
                 .map(|name| format!("{} knows the shop's word {name:?}", file.display())),
         );
+    }
+    Ok(())
+}
+
+/// A metric's name is a documented constant, so that the reference knows it.
+fn metric_names(packages: &[Package], problems: &mut Vec<String>) -> anyhow::Result<()> {
+    for package in packages.iter().filter(|package| !NEVER_SHIPPED.contains(&package.name.as_str())) {
+        for file in rust_files(&package.folder.join("src"))? {
+            let text = std::fs::read_to_string(&file)?;
+            if ["counter!(\"", "gauge!(\"", "histogram!(\""].iter().any(|literal| text.contains(literal)) {
+                problems.push(format!("{} names a metric in place; name it in metrics.rs", file.display()));
+            }
+        }
     }
     Ok(())
 }
