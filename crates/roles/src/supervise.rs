@@ -87,7 +87,7 @@ fn start_executor(data: &Path, config: &Path) -> Result<Child, SuperviseError> {
     let arguments = ["executor".to_owned(), "--data".to_owned(), data.display().to_string()];
     let more = ["--executor-config".to_owned(), config.display().to_string()];
     let arguments: Vec<String> = arguments.into_iter().chain(more).collect();
-    start("executor", &arguments, &crash::VARIABLES)
+    start("executor", &arguments, crash::HANDED_ON)
 }
 
 #[expect(
@@ -100,7 +100,7 @@ fn start(what: &'static str, arguments: &[String], only: &[&str]) -> Result<Chil
     command.args(arguments);
     if !only.is_empty() {
         command.env_clear();
-        for name in only.iter().chain(&["WARDROOM_MUTANT"]) {
+        for name in only {
             if let Ok(value) = std::env::var(name) {
                 command.env(name, value);
             }
