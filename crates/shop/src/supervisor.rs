@@ -105,6 +105,13 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes a file anew in one step: whoever reads it meanwhile sees the old or the new, never half of one.
+fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, text)?;
+    Ok(std::fs::rename(fresh, path)?)
+}
+
 /// Says what runs, from the folder's `run.json`.
 pub(crate) async fn status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(dir.join("run.json"))
@@ -322,9 +329,7 @@ impl Shop {
     fn set(&self, name: &str, key: &str, value: u64) -> anyhow::Result<()> {
         let mut settings = self.settings(name);
         settings.insert(key.to_owned(), value);
-        let fresh = self.home(name).join("settings.json.new");
-        std::fs::write(&fresh, serde_json::to_string_pretty(&settings)?)?;
-        Ok(std::fs::rename(fresh, self.home(name).join("settings.json"))?)
+        replace(&self.home(name).join("settings.json"), &serde_json::to_string_pretty(&settings)?)
     }
 
     /// Carries out one operation and appends its effect, fsynced, before anyone is told.
@@ -383,7 +388,7 @@ impl Shop {
         });
         let truth = json!({ "seed": self.args.seed, "case": self.story.case, "fault": fault,
             "harmless": self.story.harmless.map(|(role, _)| self.names.of(role)) });
-        Ok(std::fs::write(self.args.dir.join("truth.json"), truth.to_string())?)
+        replace(&self.args.dir.join("truth.json"), &truth.to_string())
     }
 
     async fn describe(&self, control: Option<std::net::SocketAddr>) -> anyhow::Result<()> {
@@ -400,9 +405,7 @@ impl Shop {
             .collect();
         let text = json!({ "pid": std::process::id(), "control": control.map(|addr| format!("http://{addr}")),
             "services": services });
-        let fresh = self.args.dir.join("run.json.new");
-        std::fs::write(&fresh, text.to_string())?;
-        Ok(std::fs::rename(fresh, self.args.dir.join("run.json"))?)
+        replace(&self.args.dir.join("run.json"), &text.to_string())
     }
 }
 

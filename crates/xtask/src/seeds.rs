@@ -73,15 +73,14 @@ fn one(seed: u64, options: &Options) -> anyhow::Result<Value> {
 }
 
 fn table(reports: &[(u64, Option<Value>)], options: &Options) -> String {
-    let names = if options.plan.names_seed.is_some() { " with other names" } else { "" };
     let mut out = format!(
-        "# Thirty seeds{names}\n\nMade by `cargo xtask demo --seeds {}..{} --jobs {}`. Settings: the shop at 40 requests/s and 1 s readings;\n\
+        "# {} seeds{}\n\nMade by `{}`. Settings: the shop at 40 requests/s and 1 s readings;\n\
          z 2.5/3/4, five consecutive points, 20 % effect, hold 90 s, 20 good samples.\n\n\
          | seed | case | what broke | where | said | where | sure | last deployment | highest z | noticed s | proposed s | good s | resolved s | outcome | exit |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
-        reports.first().map_or(0, |r| r.0),
-        reports.last().map_or(0, |r| r.0),
-        options.jobs
+        reports.len(),
+        if options.plan.names_seed.is_some() { " under other names" } else { "" },
+        made_by(reports, options)
     );
     let (mut right, mut by_deployment, mut by_z) = (0, 0, 0);
     let (mut noticed, mut proposed) = (Vec::new(), Vec::new());
@@ -127,6 +126,26 @@ fn table(reports: &[(u64, Option<Value>)], options: &Options) -> String {
         percent(right), percent(by_deployment), percent(by_z), median(&mut noticed), median(&mut proposed)
     ));
     out
+}
+
+/// The command that makes this table again.
+fn made_by(reports: &[(u64, Option<Value>)], options: &Options) -> String {
+    let seed = |report: Option<&(u64, Option<Value>)>| report.map_or(0, |report| report.0);
+    let (first, last) = (seed(reports.first()), seed(reports.last()));
+    let mut text = format!("cargo xtask demo --seeds {first}..{last} --jobs {}", options.jobs);
+    if let Some(names) = options.plan.names_seed {
+        text.push_str(&format!(" --names-seed {names}"));
+    }
+    if let Some(withhold) = options.withhold {
+        text.push_str(&format!(" --withhold {}", withhold.as_secs()));
+    }
+    if !options.plan.shop_args.is_empty() {
+        text.push_str(&format!(" --shop-args \"{}\"", options.plan.shop_args.join(" ")));
+    }
+    if let Some(out) = &options.out {
+        text.push_str(&format!(" --out {}", out.display()));
+    }
+    text
 }
 
 fn median(values: &mut [f64]) -> f64 {
