@@ -1,12 +1,13 @@
 //! What this crate asks of the rest.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::Value;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Deployment, Identity, TenantId, Timestamp};
+use wardroom_domain::{Deployment, Identity, Labels, MetricMetadata, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
 use crate::view::{AnomalyView, IncidentDetail, IncidentSummary, SeriesView};
@@ -71,6 +72,10 @@ pub struct Backend {
     pub deployments: Arc<dyn Fn(TenantId, Timestamp) -> Vec<Deployment> + Send + Sync>,
     /// Samples of everything retained: tenant, query, from this bus offset; with the next offset.
     pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> Answer<SamplesPage> + Send + Sync>,
+    /// The live series of a tenant that a query selects and that have samples in its time.
+    pub series: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<Labels>> + Send + Sync>,
+    /// What senders said of a tenant's metrics, by family.
+    pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,
     /// Readiness: whether, and the document.
     pub ready: Arc<dyn Fn() -> (bool, Value) + Send + Sync>,
     /// Metrics in Prometheus' text format.

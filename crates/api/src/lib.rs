@@ -16,6 +16,7 @@ mod openapi;
 mod operations;
 mod page;
 mod samples;
+mod series;
 mod view;
 
 use wardroom_edge::Routes;
@@ -30,5 +31,6 @@ pub fn routes(backend: &Backend) -> Routes {
         .merge(incidents::routes(backend))
         .merge(anomalies::routes(backend))
         .merge(samples::routes(backend))
+        .merge(series::routes(backend))
         .merge(page::routes(backend))
 }

@@ -52,7 +52,7 @@ pub fn described() -> Vec<(&'static str, &'static str, &'static str)> {
 
 /// Method, path, what it does, who may.
 const OPERATIONS: &[(&str, &str, &str, &str)] = &[
-    ("POST", "/api/v1/write", "Prometheus remote_write 1.0", "send"),
+    ("POST", "/api/v1/write", "Prometheus remote_write 1.0 and 2.0", "send"),
     ("POST", "/ingest/metrics", "Metrics as JSON: one object or an array", "send"),
     ("POST", "/ingest/logs", "Logs as JSON: one object or an array", "send"),
     ("POST", "/ingest/deployment", "Deployments as JSON: one object or an array", "send"),
@@ -66,6 +66,12 @@ const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("GET", "/api/v1/anomalies", "Anomalies, oldest first", "read"),
     ("GET", "/api/v1/deployments", "Recent deployments, oldest first", "read"),
     ("GET", "/api/v1/samples", "Raw samples of everything that is retained", "read"),
+    ("GET", "/api/v1/series", "Live series, as Prometheus answers", "read"),
+    ("POST", "/api/v1/series", "Live series, as Prometheus answers; parameters as a form", "read"),
+    ("GET", "/api/v1/labels", "Names of labels, as Prometheus answers", "read"),
+    ("POST", "/api/v1/labels", "Names of labels, as Prometheus answers; parameters as a form", "read"),
+    ("GET", "/api/v1/label/{name}/values", "Values of a label, as Prometheus answers", "read"),
+    ("GET", "/api/v1/metadata", "What senders say of their metrics, as Prometheus answers", "read"),
     ("GET", "/", "Incidents as a page", "read"),
     ("GET", "/incidents/{id}", "One incident as a page", "read"),
     ("POST", "/incidents/{id}/approve", "The page's Approve button", "respond"),

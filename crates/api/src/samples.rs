@@ -18,14 +18,14 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
 }
 
 async fn list(backend: Backend, who: Who, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
-    let (mut matchers, mut start, mut end, mut cursor) =
+    let (mut selectors, mut start, mut end, mut cursor) =
         (Vec::new(), Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX), 0);
     for (name, value) in pairs(query.as_deref().unwrap_or_default()) {
         match name.as_str() {
             "match[]" => {
                 let selector = Matcher::parse_selector(&value)
                     .map_err(|error| Problem::bad_request("bad_match", format!("parameter match[]: {error}")))?;
-                matchers.extend(selector);
+                selectors.push(selector);
             }
             "start" => start = moment("start", &value)?,
             "end" => end = moment("end", &value)?,
@@ -37,12 +37,12 @@ async fn list(backend: Backend, who: Who, RawQuery(query): RawQuery) -> Result<J
             _ => {}
         }
     }
-    let (series, next) = (backend.samples)(who.tenant.clone(), SeriesQuery { matchers, start, end }, cursor).await?;
+    let (series, next) = (backend.samples)(who.tenant.clone(), SeriesQuery { selectors, start, end }, cursor).await?;
     Ok(Json(json!({ "series": series, "next": next.map(|next| next.to_string()) })))
 }
 
 /// The pairs of a query string, percent-decoded; a name may come several times.
-fn pairs(query: &str) -> Vec<(String, String)> {
+pub(crate) fn pairs(query: &str) -> Vec<(String, String)> {
     let pair = |part: &str| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         (decode(name), decode(value))

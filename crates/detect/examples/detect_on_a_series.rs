@@ -1,20 +1,20 @@
 //! A gauge that jumps: `cargo run -p wardroom-detect --example detect_on_a_series`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
-use wardroom_detect::{Config, Engine, Findings};
-use wardroom_domain::{EntityRules, Labels, Sample};
+use wardroom_detect::{Config, Engine};
+use wardroom_domain::{EntityRules, Labels, Sample, SeriesId};
 
 fn main() {
     let mut engine = Engine::new(Config::default(), EntityRules::default());
     engine.add_series(&Labels::of(&[("__name__", "queue_depth"), ("service", "worker")]));
-    let mut findings = Findings::default();
+    let mut anomalies = Vec::new();
     for second in 0..120_i64 {
         let wobble = (second % 7) as f64;
         let value = if second < 100 { 20.0 + wobble } else { 90.0 + wobble };
-        engine.sample(0, Sample { ts_ms: second * 1000, value }, &mut findings);
-        engine.settle(&mut findings);
+        engine.observe(SeriesId(0), &[Sample { ts_ms: second * 1000, value }]);
+        anomalies.extend(engine.settle().anomalies);
     }
-    for anomaly in &findings.anomalies {
+    for anomaly in &anomalies {
         println!(
             "{} {} is {} (expected {:.1}, z {:?})",
             anomaly.at, anomaly.series, anomaly.value, anomaly.expected, anomaly.z

@@ -39,6 +39,11 @@ pub struct Config {
     pub memory_metrics: Vec<String>,
     /// Gauges of the memory limit, in bytes. Since 0.1.
     pub memory_limit_metrics: Vec<String>,
+    /// Single unusual points recorded for each second of telemetry, the farthest first: a million healthy
+    /// series have thousands by chance. Default 2. Since 0.2.
+    pub points_per_second: u32,
+    /// Series whose shift is recorded for each second of telemetry, the farthest first. Default 50. Since 0.2.
+    pub shifts_per_second: u32,
     /// Points of each service signal kept for diagnosis, verification and charts. Default 900. Since 0.1.
     pub history: usize,
 }
@@ -63,6 +68,8 @@ impl Default for Config {
             cpu_limit_metrics: list(&["process_cpu_limit_cores", "container_cpu_limit_cores"]),
             memory_metrics: list(&["process_resident_memory_bytes", "container_memory_working_set_bytes"]),
             memory_limit_metrics: list(&["process_memory_limit_bytes", "container_spec_memory_limit_bytes"]),
+            points_per_second: 2,
+            shifts_per_second: 50,
             history: 900,
         }
     }

@@ -1,20 +1,22 @@
 //! Everything of one tenant that detection remembers, and the way a batch goes through it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::num::NonZeroI64;
 
 use wardroom_domain::anomaly::anomaly_id;
-use wardroom_domain::{Anomaly, Deployment, EntityRules, Labels, LogEntry, Sample, Severity, Timestamp};
+use wardroom_domain::{Anomaly, Deployment, EntityRules, Labels, LogEntry, Sample, SeriesId, Severity, Timestamp};
 
+use crate::budget::Budget;
 use crate::histogram::{Bound, Increase, quantile};
 use crate::logs::Logs;
 use crate::signal::{Breach, Signal, SignalKey, SignalKind};
-use crate::watch::{Shift, Watch};
+use crate::watch::{Glance, Shift, Watch};
 use crate::{Config, SettingChange, TemplateCount};
 
 /// What a batch brought to light.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// Single unusual points.
+    /// Unusual points, as far as the budget goes.
     pub anomalies: Vec<Anomaly>,
     /// Signals in sustained breach, each time they were looked at.
     pub breaches: Vec<Breach>,
@@ -26,170 +28,248 @@ pub struct Engine {
     config: Config,
     rules: EntityRules,
     series: Vec<Series>,
-    services: BTreeMap<String, Service>,
+    gauges: Vec<Watch>,
+    counters: Vec<Counter>,
+    buckets: Vec<Bucket>,
+    cpu_seconds: Vec<Increase>,
+    levels: Vec<f64>,
+    service_ids: BTreeMap<String, u32>,
+    services: Vec<Service>,
+    /// Services that moved on in this batch.
+    dirty: Vec<u32>,
+    /// Unusual points of this batch.
+    unusual: Vec<Unusual>,
+    points: Budget,
+    shifts: Budget,
     signals: BTreeMap<SignalKey, Signal>,
     logs: Logs,
     deployments: Vec<Deployment>,
     watermark_ms: i64,
-    dirty: BTreeSet<String>,
 }
+
+/// Least time between two looks at a service's signals: a scrape may come in several requests.
+const TICK_MS: i64 = 500;
+/// Buckets that a look may join for each millisecond between two looks, so that what a service costs grows
+/// with its samples and not with their square: above 10 000 buckets it is looked at less often.
+const BUCKETS_PER_MS: i64 = 20;
 
 /// One series and what is made of it.
 #[derive(Debug)]
 struct Series {
     labels: Labels,
-    service: String,
+    service: u32,
     role: Role,
 }
 
-#[derive(Debug)]
+/// Where a series' state stands: each kind in a list of its own, so that none is larger than it must be.
+#[derive(Clone, Copy, Debug)]
 enum Role {
-    Gauge {
-        watch: Watch,
-    },
-    Counter {
-        watch: Watch,
-        last: Option<(i64, f64)>,
-    },
-    Bucket {
-        family: Family,
-        bound: Bound,
-        failed: bool,
-        increase: Increase,
-    },
-    CpuSeconds {
-        increase: Increase,
-    },
-    CpuLimit {
-        value: f64,
-    },
-    MemoryBytes {
-        value: f64,
-    },
-    MemoryLimit {
-        value: f64,
-    },
+    Gauge(u32),
+    Counter(u32),
+    Bucket(u32),
+    CpuSeconds(u32),
+    CpuLimit(u32),
+    MemoryBytes(u32),
+    MemoryLimit(u32),
     /// `_sum` and `_count` of a histogram: its buckets tell more.
     Joined,
 }
 
+#[derive(Debug, Default)]
+struct Counter {
+    watch: Watch,
+    /// The newest reading; before the first there is none.
+    last: f64,
+    last_ms: Option<NonZeroI64>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    family: u32,
+    bound: Bound,
+    failed: bool,
+    increase: Increase,
+}
+
 /// A histogram of one service, or of its calls to one peer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 struct Family {
     metric: String,
     peer: Option<String>,
+    buckets: Vec<u32>,
+    since_ms: Option<i64>,
 }
 
 #[derive(Debug, Default)]
 struct Service {
-    families: BTreeMap<Family, Members>,
-    process: Vec<usize>,
+    name: String,
+    families: Vec<Family>,
+    process: Vec<Role>,
+    buckets: i64,
     ticked_ms: i64,
     newest_ms: i64,
+    dirty: bool,
 }
 
-#[derive(Debug, Default)]
-struct Members {
-    series: Vec<usize>,
-    since_ms: Option<i64>,
+/// A point far from its series' past.
+#[derive(Clone, Copy, Debug)]
+struct Unusual {
+    series: u32,
+    at_ms: i64,
+    value: f64,
+    glance: Glance,
 }
 
 impl Engine {
     /// An engine that has seen nothing.
     pub fn new(config: Config, rules: EntityRules) -> Self {
         Self {
+            points: Budget::new(config.points_per_second),
+            shifts: Budget::new(config.shifts_per_second),
             config,
             rules,
             series: Vec::new(),
-            services: BTreeMap::new(),
+            gauges: Vec::new(),
+            counters: Vec::new(),
+            buckets: Vec::new(),
+            cpu_seconds: Vec::new(),
+            levels: Vec::new(),
+            service_ids: BTreeMap::new(),
+            services: Vec::new(),
+            dirty: Vec::new(),
+            unusual: Vec::new(),
             signals: BTreeMap::new(),
             logs: Logs::default(),
             deployments: Vec::new(),
             watermark_ms: i64::MIN,
-            dirty: BTreeSet::new(),
         }
+    }
+
+    /// How many series it was told of.
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether it was told of none.
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
     }
 
     /// Tells of a new series; ids must come in order from 0.
     pub fn add_series(&mut self, labels: &Labels) {
-        let id = self.series.len();
-        let service = self.rules.service_of(labels).to_owned();
+        let service = self.service(self.rules.service_of(labels).to_owned());
         let name = labels.name();
         let listed = |names: &[String]| names.iter().any(|known| known == name);
         let role = if let (Some(metric), Some(bound)) =
             (name.strip_suffix("_bucket"), labels.get("le").and_then(Bound::parse))
         {
-            let peer = self.rules.peer_of(labels).map(str::to_owned);
-            let family = Family { metric: metric.to_owned(), peer };
-            let failed = self.rules.failed(labels);
-            let known = self.services.entry(service.clone()).or_default();
-            known.families.entry(family.clone()).or_default().series.push(id);
-            Role::Bucket { family, bound, failed, increase: Increase::default() }
+            self.add_bucket(service, metric, bound, labels)
         } else if listed(&self.config.cpu_metrics) {
-            Role::CpuSeconds { increase: Increase::default() }
+            Role::CpuSeconds(add(&mut self.cpu_seconds, Increase::default()))
         } else if listed(&self.config.cpu_limit_metrics) {
-            Role::CpuLimit { value: 0.0 }
+            Role::CpuLimit(add(&mut self.levels, 0.0))
         } else if listed(&self.config.memory_metrics) {
-            Role::MemoryBytes { value: 0.0 }
+            Role::MemoryBytes(add(&mut self.levels, 0.0))
         } else if listed(&self.config.memory_limit_metrics) {
-            Role::MemoryLimit { value: 0.0 }
+            Role::MemoryLimit(add(&mut self.levels, 0.0))
         } else if name.ends_with("_sum") || name.ends_with("_count") {
             Role::Joined
         } else if name.ends_with("_total") {
-            Role::Counter { watch: Watch::default(), last: None }
+            Role::Counter(add(&mut self.counters, Counter::default()))
         } else {
-            Role::Gauge { watch: Watch::default() }
+            Role::Gauge(add(&mut self.gauges, Watch::default()))
         };
-        let process = !matches!(role, Role::Bucket { .. } | Role::Gauge { .. } | Role::Counter { .. } | Role::Joined);
-        if process && !service.is_empty() {
-            self.services.entry(service.clone()).or_default().process.push(id);
+        if let Role::CpuSeconds(_) | Role::CpuLimit(_) | Role::MemoryBytes(_) | Role::MemoryLimit(_) = role {
+            let service = &mut self.services[service as usize];
+            if !service.name.is_empty() {
+                service.process.push(role);
+            }
         }
         self.series.push(Series { labels: labels.clone(), service, role });
     }
 
-    /// Takes one sample of a known series.
-    pub fn sample(&mut self, id: usize, sample: Sample, findings: &mut Findings) {
-        let window_ms = i64::from(self.config.window_seconds) * 1000;
-        let Some(series) = self.series.get_mut(id) else { return };
-        let at_ms = sample.ts_ms;
-        self.watermark_ms = self.watermark_ms.max(at_ms);
-        let mut observed = None;
-        match &mut series.role {
-            Role::Gauge { watch } => {
-                let (mean, _) = watch.normal();
-                observed = watch.observe(at_ms, sample.value, &self.config).map(|z| (z, sample.value, mean));
-            }
-            Role::Counter { watch, last } => {
-                if let Some((before_ms, before)) = *last
-                    && at_ms > before_ms
-                {
-                    let increase = if sample.value >= before { sample.value - before } else { sample.value };
-                    let rate = increase * 1000.0 / (at_ms - before_ms) as f64;
-                    let (mean, _) = watch.normal();
-                    observed = watch.observe(at_ms, rate, &self.config).map(|z| (z, rate, mean));
+    fn service(&mut self, name: String) -> u32 {
+        let services = &mut self.services;
+        *self
+            .service_ids
+            .entry(name)
+            .or_insert_with_key(|name| add(services, Service { name: name.clone(), ..Service::default() }))
+    }
+
+    fn add_bucket(&mut self, service: u32, metric: &str, bound: Bound, labels: &Labels) -> Role {
+        let peer = self.rules.peer_of(labels);
+        let service = &mut self.services[service as usize];
+        service.buckets += 1;
+        let families = &mut service.families;
+        let known = families.iter().position(|family| family.metric == metric && family.peer.as_deref() == peer);
+        let family = known.unwrap_or_else(|| {
+            let (metric, peer) = (metric.to_owned(), peer.map(str::to_owned));
+            families.push(Family { metric, peer, buckets: Vec::new(), since_ms: None });
+            families.len() - 1
+        });
+        let failed = self.rules.failed(labels);
+        let bucket = Bucket { family: family as u32, bound, failed, increase: Increase::default() };
+        let id = add(&mut self.buckets, bucket);
+        families[family].buckets.push(id);
+        Role::Bucket(id)
+    }
+
+    /// Takes samples of a known series, in the order they came.
+    pub fn observe(&mut self, id: SeriesId, samples: &[Sample]) {
+        let Some(series) = self.series.get(id.index()) else { return };
+        let (role, service) = (series.role, series.service);
+        let mut newest_ms = i64::MIN;
+        for sample in samples {
+            newest_ms = newest_ms.max(sample.ts_ms);
+            self.sample(id, role, service, *sample);
+        }
+        self.watermark_ms = self.watermark_ms.max(newest_ms);
+        let known = &mut self.services[service as usize];
+        known.newest_ms = known.newest_ms.max(newest_ms);
+        let tick_ms = TICK_MS.max(known.buckets / BUCKETS_PER_MS);
+        if !known.dirty && known.newest_ms >= known.ticked_ms + tick_ms {
+            known.dirty = true;
+            self.dirty.push(service);
+        }
+    }
+
+    #[inline]
+    fn sample(&mut self, id: SeriesId, role: Role, service: u32, sample: Sample) {
+        let (at_ms, config) = (sample.ts_ms, &self.config);
+        match role {
+            Role::Gauge(at) => {
+                let watch = &mut self.gauges[at as usize];
+                if let Some(glance) = watch.glance(at_ms, sample.value, config) {
+                    self.unusual.push(Unusual { series: id.0, at_ms, value: sample.value, glance });
                 }
-                *last = Some((at_ms, sample.value));
             }
-            Role::Bucket { family, increase, .. } => {
-                let members = self.services.get_mut(&series.service).and_then(|s| s.families.get_mut(family));
-                let since_ms = members.map_or(at_ms, |members| *members.since_ms.get_or_insert(at_ms));
-                increase.observe(at_ms, sample.value, window_ms, since_ms < at_ms);
+            Role::Counter(at) => {
+                let Counter { watch, last, last_ms } = &mut self.counters[at as usize];
+                let before_ms = last_ms.map(NonZeroI64::get).filter(|before_ms| at_ms > *before_ms);
+                if let Some(before_ms) = before_ms {
+                    let increase = if sample.value >= *last { sample.value - *last } else { sample.value };
+                    let rate = increase * 1000.0 / (at_ms - before_ms) as f64;
+                    if let Some(glance) = watch.glance(at_ms, rate, config) {
+                        self.unusual.push(Unusual { series: id.0, at_ms, value: rate, glance });
+                    }
+                }
+                (*last, *last_ms) = (sample.value, NonZeroI64::new(at_ms));
             }
-            Role::CpuSeconds { increase } => increase.observe(at_ms, sample.value, window_ms, false),
-            Role::CpuLimit { value } | Role::MemoryBytes { value } | Role::MemoryLimit { value } => {
-                *value = sample.value;
+            Role::Bucket(at) => {
+                let window_ms = i64::from(config.window_seconds) * 1000;
+                let bucket = &mut self.buckets[at as usize];
+                let family = &mut self.services[service as usize].families[bucket.family as usize];
+                let since_ms = *family.since_ms.get_or_insert(at_ms);
+                bucket.increase.observe(at_ms, sample.value, window_ms, since_ms < at_ms);
+            }
+            Role::CpuSeconds(at) => {
+                let window_ms = i64::from(config.window_seconds) * 1000;
+                self.cpu_seconds[at as usize].observe(at_ms, sample.value, window_ms, false);
+            }
+            Role::CpuLimit(at) | Role::MemoryBytes(at) | Role::MemoryLimit(at) => {
+                self.levels[at as usize] = sample.value;
             }
             Role::Joined => {}
-        }
-        if let Some(service) = self.services.get_mut(&series.service) {
-            service.newest_ms = service.newest_ms.max(at_ms);
-            if service.newest_ms > service.ticked_ms && !self.dirty.contains(&series.service) {
-                self.dirty.insert(series.service.clone());
-            }
-        }
-        if let Some((z, value, mean)) = observed {
-            let series = &self.series[id];
-            findings.anomalies.extend(unusual(&self.config, &series.labels, &series.service, at_ms, z, value, mean));
         }
     }
 
@@ -209,29 +289,51 @@ impl Engine {
         self.deployments.drain(..excess);
     }
 
-    /// Ends a batch: looks at the signals of every service that moved on.
-    pub fn settle(&mut self, findings: &mut Findings) {
-        for name in std::mem::take(&mut self.dirty) {
-            let Some(service) = self.services.get_mut(&name) else { continue };
+    /// Ends a batch: says what was unusual in it, and looks at the signals of every service that moved on.
+    pub fn settle(&mut self) -> Findings {
+        let mut findings = Findings::default();
+        self.tell_unusual(&mut findings);
+        for id in std::mem::take(&mut self.dirty) {
+            let service = &mut self.services[id as usize];
+            service.dirty = false;
+            service.ticked_ms = service.newest_ms;
+            let service = &self.services[id as usize];
             let at_ms = service.newest_ms;
-            service.ticked_ms = at_ms;
-            let service = &self.services[&name];
             let mut points = Vec::new();
-            for (family, members) in &service.families {
-                points.extend(self.join(&name, family, members, at_ms));
+            for family in &service.families {
+                points.extend(self.join(&service.name, family, at_ms));
             }
-            points.extend(self.process(&name, service, at_ms));
+            points.extend(self.process(service, at_ms));
             for (key, value) in points {
                 let signal = self.signals.entry(key.clone()).or_insert_with(|| Signal::new(Watch::default()));
                 let (mean, _) = signal.watch.normal();
                 let (z, breach) = signal.observe(&key, at_ms, value, &self.config);
                 if let Some(z) = z {
-                    let labels = key.labels();
-                    findings.anomalies.extend(unusual(&self.config, &labels, &key.service, at_ms, z, value, mean));
+                    let point = (at_ms, z, value, mean);
+                    findings.anomalies.extend(unusual(&self.config, &key.labels(), &key.service, point));
                 }
                 findings.anomalies.extend(breach.as_ref().and_then(|breach| threshold(breach, z.is_some())));
                 findings.breaches.extend(breach);
             }
+        }
+        findings
+    }
+
+    /// Spends the budget on the farthest points first.
+    fn tell_unusual(&mut self, findings: &mut Findings) {
+        if self.unusual.is_empty() {
+            return;
+        }
+        self.points.advance(self.watermark_ms);
+        self.shifts.advance(self.watermark_ms);
+        self.unusual.sort_by(|a, b| b.glance.z.abs().total_cmp(&a.glance.z.abs()));
+        for Unusual { series, at_ms, value, glance } in self.unusual.drain(..) {
+            let times = glance.z.abs() / self.config.z_warning;
+            let told = (glance.shift && self.shifts.take(times)) || self.points.take(times);
+            let Some(series) = self.series.get(series as usize).filter(|_| told) else { continue };
+            let service = &self.services[series.service as usize].name;
+            let point = (at_ms, glance.z, value, glance.mean);
+            findings.anomalies.extend(unusual(&self.config, &series.labels, service, point));
         }
     }
 
@@ -256,9 +358,14 @@ impl Engine {
             .series
             .iter()
             .filter_map(|series| {
-                let (Role::Gauge { watch } | Role::Counter { watch, .. }) = &series.role else { return None };
+                let watch = match series.role {
+                    Role::Gauge(at) => &self.gauges[at as usize],
+                    Role::Counter(at) => &self.counters[at as usize].watch,
+                    _ => return None,
+                };
                 let run = watch.run.filter(|run| run.points >= points)?;
-                Some((series.service.clone(), Shift { labels: series.labels.clone(), run }))
+                let service = self.services[series.service as usize].name.clone();
+                Some((service, Shift { labels: series.labels.clone(), run }))
             })
             .collect();
         shifts.sort_by(|a, b| b.1.run.z().abs().total_cmp(&a.1.run.z().abs()));
@@ -281,13 +388,13 @@ impl Engine {
     }
 
     /// Rate, error ratio and p99 of one joined histogram.
-    fn join(&self, service: &str, family: &Family, members: &Members, at_ms: i64) -> Vec<(SignalKey, f64)> {
+    fn join(&self, service: &str, family: &Family, at_ms: i64) -> Vec<(SignalKey, f64)> {
         let Some(unit) = unit_seconds(&family.metric) else { return Vec::new() };
         let window_ms = i64::from(self.config.window_seconds) * 1000;
         let mut buckets: BTreeMap<Bound, f64> = BTreeMap::new();
         let (mut failed_requests, mut span) = (0.0, 0.0_f64);
-        for id in &members.series {
-            let Role::Bucket { bound, failed, increase, .. } = &self.series[*id].role else { continue };
+        for id in &family.buckets {
+            let Bucket { bound, failed, increase, .. } = &self.buckets[*id as usize];
             let (count, seconds) = increase.over(at_ms, window_ms);
             *buckets.entry(*bound).or_default() += count;
             span = span.max(seconds);
@@ -314,33 +421,39 @@ impl Engine {
     }
 
     /// CPU and memory share of the limit, the worst instance's.
-    fn process(&self, name: &str, service: &Service, at_ms: i64) -> Vec<(SignalKey, f64)> {
+    fn process(&self, service: &Service, at_ms: i64) -> Vec<(SignalKey, f64)> {
         let window_ms = i64::from(self.config.window_seconds) * 1000;
         let (mut cpu, mut cpu_limit, mut memory, mut memory_limit) = (None, 0.0_f64, None, 0.0_f64);
-        for id in &service.process {
-            match &self.series[*id].role {
-                Role::CpuSeconds { increase } => {
-                    let (seconds, span) = increase.over(at_ms, window_ms);
+        for role in &service.process {
+            match *role {
+                Role::CpuSeconds(at) => {
+                    let (seconds, span) = self.cpu_seconds[at as usize].over(at_ms, window_ms);
                     if span >= f64::from(self.config.window_seconds) / 2.0 {
                         cpu = Some(cpu.unwrap_or(0.0_f64).max(seconds / span));
                     }
                 }
-                Role::CpuLimit { value } => cpu_limit = cpu_limit.max(*value),
-                Role::MemoryBytes { value } => memory = Some(memory.unwrap_or(0.0_f64).max(*value)),
-                Role::MemoryLimit { value } => memory_limit = memory_limit.max(*value),
-                Role::Gauge { .. } | Role::Counter { .. } | Role::Bucket { .. } | Role::Joined => {}
+                Role::CpuLimit(at) => cpu_limit = cpu_limit.max(self.levels[at as usize]),
+                Role::MemoryBytes(at) => memory = Some(memory.unwrap_or(0.0_f64).max(self.levels[at as usize])),
+                Role::MemoryLimit(at) => memory_limit = memory_limit.max(self.levels[at as usize]),
+                Role::Gauge(_) | Role::Counter(_) | Role::Bucket(_) | Role::Joined => {}
             }
         }
         let share = |kind: SignalKind, used: Option<f64>, limit: f64| {
             let used = used.filter(|_| limit > 0.0)?;
             let metric = kind.as_str().to_owned();
-            Some((SignalKey { service: name.to_owned(), peer: None, kind, metric }, used / limit))
+            Some((SignalKey { service: service.name.clone(), peer: None, kind, metric }, used / limit))
         };
         [share(SignalKind::Cpu, cpu, cpu_limit), share(SignalKind::Memory, memory, memory_limit)]
             .into_iter()
             .flatten()
             .collect()
     }
+}
+
+/// Puts something at the end of a list and says where.
+fn add<T>(list: &mut Vec<T>, item: T) -> u32 {
+    list.push(item);
+    list.len() as u32 - 1
 }
 
 fn unit_seconds(metric: &str) -> Option<f64> {
@@ -354,15 +467,8 @@ fn unit_seconds(metric: &str) -> Option<f64> {
     }
 }
 
-fn unusual(
-    config: &Config,
-    labels: &Labels,
-    service: &str,
-    at_ms: i64,
-    z: f64,
-    value: f64,
-    expected: f64,
-) -> Option<Anomaly> {
+fn unusual(config: &Config, labels: &Labels, service: &str, point: (i64, f64, f64, f64)) -> Option<Anomaly> {
+    let (at_ms, z, value, expected) = point;
     let severity = Severity::of_z(z, (config.z_warning, config.z_high, config.z_critical))?;
     let at = Timestamp::from_millis(at_ms);
     Some(Anomaly {

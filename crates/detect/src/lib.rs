@@ -1,7 +1,7 @@
 //! Tier 1: a cheap detector on every series, and the golden signals of every service.
 //!
 //! ```text
-//! gauge, counter rate ──────────────► z-score (seed 002) ──► anomalies, shifts
+//! gauge, counter rate ─► z-score (seed 002) ─► shifts, unusual points within a budget ─► anomalies
 //! _bucket series ─► joined histogram ─► request rate, error ratio, p99 (10 s) ──► breaches
 //! process_* series ─► CPU %, memory % of the limit (seed 003) ──────────────────► breaches
 //! log lines ─► templates, setting changes          deployments ─► list
@@ -14,6 +14,7 @@
 //! Pure: state and samples in, findings out; all time is the telemetry's own.
 
 mod baseline;
+mod budget;
 mod config;
 mod engine;
 mod histogram;

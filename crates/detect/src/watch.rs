@@ -40,6 +40,17 @@ pub struct Shift {
     pub run: Run,
 }
 
+/// A point worth a word.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Glance {
+    /// Deviations from the mean.
+    pub(crate) z: f64,
+    /// What was normal.
+    pub(crate) mean: f64,
+    /// Whether it is the point that makes a stretch of them a shift.
+    pub(crate) shift: bool,
+}
+
 /// One watched value.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
@@ -69,6 +80,30 @@ impl Watch {
         };
         self.baseline.add(x);
         z
+    }
+
+    /// As [`Watch::observe`], but says only what is worth a word: a point far out, or the one that makes a
+    /// stretch of them a shift. Nearly every sample of a healthy estate ends here without a square root.
+    #[inline]
+    pub(crate) fn glance(&mut self, at_ms: i64, x: f64, config: &Config) -> Option<Glance> {
+        if !x.is_finite() {
+            return None;
+        }
+        let (mean, variance) = self.baseline.mean_and_variance();
+        if self.run.is_none() {
+            let distance = x - mean;
+            let near = distance * distance <= config.z_warning * config.z_warning * variance;
+            if near || variance == 0.0 || self.baseline.count() < config.cold_start {
+                self.baseline.add(x);
+                return None;
+            }
+        }
+        let z = self.observe(at_ms, x, config);
+        match self.run {
+            // By now the shift has widened the baseline; what counts is the one from before it.
+            Some(run) if run.points == config.consecutive => Some(Glance { z: run.z(), mean: run.mean, shift: true }),
+            _ => z.filter(|z| z.abs() > config.z_warning).map(|z| Glance { z, mean, shift: false }),
+        }
     }
 
     /// The baseline's mean.
@@ -131,6 +166,30 @@ mod tests {
         let run = watch.run.unwrap();
         assert_eq!((run.points, run.mean, run.since_ms), (40, 10.0, 20_000));
         assert!(run.z() > 19.0);
+    }
+
+    #[test]
+    fn a_glance_sees_what_a_look_sees() {
+        let config = Config::default();
+        let (mut glanced, mut looked) = (Watch::default(), Watch::default());
+        for at in 0..3000_i64 {
+            let shift = if (1500..1700).contains(&at) { 40.0 } else { 0.0 };
+            let x = ((at * 7919) % 101) as f64 + shift + if at % 97 == 0 { 300.0 } else { 0.0 };
+            let seen = looked.observe(at * 1000, x, &config).filter(|z| z.abs() > config.z_warning);
+            let seen = seen.filter(|_| looked.run.is_none_or(|run| run.points != config.consecutive));
+            let glance = glanced.glance(at * 1000, x, &config);
+            assert_eq!(glance.filter(|glance| !glance.shift).map(|glance| glance.z), seen, "at {at}");
+            assert_eq!(glanced.run.map(|run| run.points), looked.run.map(|run| run.points), "at {at}");
+        }
+    }
+
+    #[test]
+    fn a_shift_soon_after_the_cold_start_is_seen() {
+        let (mut watch, config) = (Watch::default(), Config::default());
+        let values = (0..15).map(|at| 50.0 + f64::from(at % 3)).chain([110.0; 6]);
+        let seen: Vec<_> = values.zip(0..).filter_map(|(x, at)| watch.glance(at * 15_000, x, &config)).collect();
+        let shift = seen.iter().find(|glance| glance.shift).unwrap();
+        assert!(shift.z > 50.0 && shift.mean < 52.0, "{shift:?}");
     }
 
     #[test]

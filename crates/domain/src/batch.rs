@@ -18,13 +18,47 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// The samples of one series in one request.
-#[derive(Clone, Debug)]
-pub struct SeriesSamples {
-    /// Its identity.
-    pub labels: Labels,
-    /// Its samples, in the order sent.
+/// The dense number of a live series within its tenant, in order of first sight. Not persisted: tables
+/// carry the label set's own id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesId(pub u32);
+
+impl SeriesId {
+    /// As an index into whatever is kept per series.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Samples of one series that stand next to each other in [`Metrics::samples`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Which series.
+    pub series: SeriesId,
+    /// How many samples.
+    pub count: u32,
+}
+
+/// The samples of one request: a list of runs over one flat list, so that a request of thousands of series
+/// is two allocations.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Whose samples come next, in the order of the request.
+    pub runs: Vec<Run>,
+    /// All samples.
     pub samples: Vec<Sample>,
+}
+
+impl Metrics {
+    /// Each series with its samples, in the order of the request.
+    pub fn iter(&self) -> impl Iterator<Item = (SeriesId, &[Sample])> {
+        let mut rest = self.samples.as_slice();
+        self.runs.iter().map(move |run| {
+            let (head, tail) = rest.split_at_checked(run.count as usize).unwrap_or((rest, &[]));
+            rest = tail;
+            (run.series, head)
+        })
+    }
 }
 
 /// One log record.
@@ -55,6 +89,20 @@ pub struct Deployment {
     pub status: String,
     /// Whatever else the sender attached.
     pub metadata: Labels,
+}
+
+/// What a sender says of a metric family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricMetadata {
+    /// The family: a metric's name without `_bucket`, `_sum` or `_count`.
+    pub family: String,
+    /// Prometheus' word: `counter`, `gauge`, `histogram`, `gaugehistogram`, `summary`, `info`, `stateset` or
+    /// `unknown`.
+    pub kind: &'static str,
+    /// What it measures, in the sender's words.
+    pub help: String,
+    /// Its unit, if the sender names one.
+    pub unit: String,
 }
 
 /// Why a record of an otherwise accepted request was left out.
@@ -136,8 +184,10 @@ pub struct Refusal {
 /// A decoded request. Only the parts its protocol carries are filled.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// Metric series with their samples.
-    pub series: Vec<SeriesSamples>,
+    /// Samples.
+    pub metrics: Metrics,
+    /// What the sender says of its metrics. No records: they are neither counted nor refused.
+    pub metadata: Vec<MetricMetadata>,
     /// Log records.
     pub logs: Vec<LogEntry>,
     /// Deployments.
@@ -147,7 +197,7 @@ pub struct Batch {
 impl Batch {
     /// Number of records (samples, log lines, deployments).
     pub fn len(&self) -> usize {
-        self.series.iter().map(|series| series.samples.len()).sum::<usize>() + self.logs.len() + self.deployments.len()
+        self.metrics.samples.len() + self.logs.len() + self.deployments.len()
     }
 
     /// Whether nothing is left in it.

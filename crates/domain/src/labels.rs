@@ -1,5 +1,6 @@
-//! Label sets and the matchers that select them, as Prometheus has them.
+//! Label sets, as Prometheus has them.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,28 +9,37 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 /// The label that holds a series' metric name.
 pub const NAME: &str = "__name__";
 
-/// A sorted set of label pairs; cheap to clone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Labels(Arc<[(String, String)]>);
+/// A sorted set of label pairs in one allocation; cheap to clone.
+///
+/// The text holds name and value of each pair in turn, each behind its length in bytes: six bits a
+/// character, low ones first, 0x40 added to all but the last. A million series are a million such texts,
+/// so pairs of strings would cost four times the memory.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Labels(Arc<str>);
 
 impl Labels {
     /// Sorts the pairs by name. A name that comes twice keeps its first value; empty values are
     /// dropped, as Prometheus treats an empty label as an absent one.
-    pub fn new(mut pairs: Vec<(String, String)>) -> Self {
-        pairs.retain(|(_, value)| !value.is_empty());
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        pairs.dedup_by(|later, earlier| later.0 == earlier.0);
-        Self(pairs.into())
+    pub fn new<N: AsRef<str>, V: AsRef<str>>(mut pairs: Vec<(N, V)>) -> Self {
+        pairs.retain(|(_, value)| !value.as_ref().is_empty());
+        pairs.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
+        pairs.dedup_by(|later, earlier| later.0.as_ref() == earlier.0.as_ref());
+        let mut text = String::with_capacity(256);
+        for (name, value) in &pairs {
+            put(&mut text, name.as_ref());
+            put(&mut text, value.as_ref());
+        }
+        Self(text.into())
     }
 
     /// From string slices, for tests and internal series.
     pub fn of(pairs: &[(&str, &str)]) -> Self {
-        Self::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Self::new(pairs.to_vec())
     }
 
     /// The value of one label.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.binary_search_by(|(key, _)| key.as_str().cmp(name)).ok().map(|at| self.0[at].1.as_str())
+        self.iter().find_map(|(known, value)| (known == name).then_some(value))
     }
 
     /// The metric name, or nothing.
@@ -39,21 +49,77 @@ impl Labels {
 
     /// All pairs, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || Some((take(&mut rest)?, take(&mut rest)?)))
+    }
+
+    /// The set as bytes: equal sets have equal bytes. For hashing; not a persisted format.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// Whether there is no pair.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The same set without the labels that `drop` names.
     #[must_use]
     pub fn without(&self, drop: &[&str]) -> Self {
-        Self(self.0.iter().filter(|(name, _)| !drop.contains(&name.as_str())).cloned().collect())
+        Self::new(self.iter().filter(|(name, _)| !drop.contains(name)).collect())
     }
 
     /// The same set with one label set to `value`.
     #[must_use]
     pub fn with(&self, name: &str, value: &str) -> Self {
-        let mut pairs: Vec<_> = self.0.iter().filter(|(key, _)| key != name).cloned().collect();
-        pairs.push((name.to_owned(), value.to_owned()));
+        let mut pairs: Vec<_> = self.iter().filter(|(known, _)| *known != name).collect();
+        pairs.push((name, value));
         Self::new(pairs)
+    }
+}
+
+fn put(text: &mut String, part: &str) {
+    let mut size = part.len();
+    while size > 0x3f {
+        text.push(char::from((size & 0x3f) as u8 | 0x40));
+        size >>= 6;
+    }
+    text.push(char::from(size as u8));
+    text.push_str(part);
+}
+
+fn take<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let (mut size, mut shift) = (0, 0);
+    loop {
+        let byte = *rest.as_bytes().first()?;
+        *rest = rest.get(1..)?;
+        size |= usize::from(byte & 0x3f) << shift;
+        shift += 6;
+        if byte & 0x40 == 0 {
+            break;
+        }
+    }
+    let (part, tail) = rest.split_at_checked(size)?;
+    *rest = tail;
+    Some(part)
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Labels {
+    /// Pair by pair, as a list of pairs would order.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -94,7 +160,7 @@ fn quote(value: &str) -> String {
 
 impl Serialize for Labels {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        let mut map = serializer.serialize_map(None)?;
         for (name, value) in self.iter() {
             map.serialize_entry(name, value)?;
         }
@@ -106,66 +172,6 @@ impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let map = std::collections::BTreeMap::<String, String>::deserialize(deserializer)?;
         Ok(Self::new(map.into_iter().collect()))
-    }
-}
-
-/// One condition on one label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matcher {
-    /// The label's name.
-    pub name: String,
-    /// The value it is compared with.
-    pub value: String,
-    /// True for `=`, false for `!=`.
-    pub equal: bool,
-}
-
-impl Matcher {
-    /// Whether a label set meets the condition; an absent label counts as the empty string.
-    pub fn matches(&self, labels: &Labels) -> bool {
-        (labels.get(&self.name).unwrap_or_default() == self.value) == self.equal
-    }
-
-    /// Reads a selector such as `up{job="node",env!="dev"}`.
-    ///
-    /// # Errors
-    /// Names the part that could not be read. Regular-expression matchers come with the receiver.
-    pub fn parse_selector(text: &str) -> Result<Vec<Self>, String> {
-        let text = text.trim();
-        let (name, rest) = match text.split_once('{') {
-            Some((name, rest)) => {
-                let body =
-                    rest.strip_suffix('}').ok_or_else(|| format!("selector {text:?} lacks its closing brace"))?;
-                (name.trim(), body)
-            }
-            None => (text, ""),
-        };
-        let mut matchers = Vec::new();
-        if !name.is_empty() {
-            matchers.push(Self { name: NAME.to_owned(), value: name.to_owned(), equal: true });
-        }
-        let mut rest = rest.trim();
-        while !rest.is_empty() {
-            let at = rest.find(['=', '!']).ok_or_else(|| format!("matcher {rest:?} lacks = or !="))?;
-            let (label, tail) = rest.split_at(at);
-            let (equal, tail) = match (tail.strip_prefix("!="), tail.strip_prefix("=~"), tail.strip_prefix("=")) {
-                (Some(tail), _, _) => (false, tail),
-                (None, None, Some(tail)) => (true, tail),
-                _ => return Err(format!("matcher {rest:?}: only = and != are understood")),
-            };
-            let mut parts = serde_json::Deserializer::from_str(tail).into_iter::<String>();
-            let value = match parts.next() {
-                Some(Ok(value)) => value,
-                _ => return Err(format!("matcher {rest:?}: the value must stand in double quotes")),
-            };
-            matchers.push(Self { name: label.trim().to_owned(), value, equal });
-            rest = tail.get(parts.byte_offset()..).unwrap_or_default().trim();
-            rest = rest.strip_prefix(',').unwrap_or(rest).trim();
-        }
-        if matchers.is_empty() {
-            return Err("an empty selector would match everything; name at least one label".to_owned());
-        }
-        Ok(matchers)
     }
 }
 
@@ -181,28 +187,22 @@ mod tests {
         assert_eq!(labels.to_string(), r#"{__name__="g", job="t", q="a\"b\n"}"#);
     }
 
-    #[test]
-    fn selectors_parse_and_match() {
-        let labels = Labels::of(&[(NAME, "up"), ("job", "node, 1"), ("env", "prod")]);
-        let matchers = Matcher::parse_selector(r#"up{job="node, 1", env!="dev"}"#).unwrap();
-        assert_eq!(matchers.len(), 3);
-        assert!(matchers.iter().all(|matcher| matcher.matches(&labels)));
-        assert!(Matcher::parse_selector("{}").is_err());
-        assert!(Matcher::parse_selector("up{job=~\"x\"}").is_err());
-        assert!(Matcher::parse_selector("up{job").is_err());
-    }
-
     proptest! {
         #[test]
-        fn any_text_is_a_selector_or_a_clear_no(text in ".*", label in "[a-z]{1,4}", value in ".*") {
-            if let Err(error) = Matcher::parse_selector(&text) {
-                prop_assert!(!error.is_empty());
+        fn any_pairs_come_back_sorted(pairs in prop::collection::btree_map(".{0,5}", "(?s).{1,200}", 0..9)) {
+            let labels = Labels::new(pairs.iter().rev().collect());
+            let expected: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            prop_assert_eq!(labels.iter().collect::<Vec<_>>(), expected.clone());
+            for (name, value) in expected {
+                prop_assert_eq!(labels.get(name), Some(value));
             }
-            let written = Labels::of(&[(NAME, "m"), (&label, &value)]);
-            let parsed = Matcher::parse_selector(&written.to_string());
-            if let Ok(matchers) = parsed {
-                prop_assert!(matchers.iter().all(|matcher| matcher.matches(&written)), "{written}");
-            }
+        }
+
+        #[test]
+        fn order_is_that_of_pairs(a in prop::collection::btree_map("[ab]{0,2}", "[ab]{1,70}", 0..3),
+                                  b in prop::collection::btree_map("[ab]{0,2}", "[ab]{1,70}", 0..3)) {
+            let (left, right) = (Labels::new(a.iter().collect()), Labels::new(b.iter().collect()));
+            prop_assert_eq!(left.cmp(&right), a.iter().cmp(b.iter()));
         }
     }
 }

@@ -1,12 +1,17 @@
-//! One budget for everything that is being decompressed at one moment.
+//! One budget for everything that is being decompressed at one moment, and the buffers for it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buffers kept for the next request, and the size up to which one is worth keeping.
+const SPARE: usize = 8;
+const SPARE_BYTES: usize = 2 << 20;
 
 /// The global budget; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct InflateBudget {
     left: Arc<AtomicUsize>,
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
     per_body: usize,
 }
 
@@ -24,6 +29,38 @@ pub enum InflateError {
     Exhausted,
 }
 
+/// Room for one decompressed body, its share of the budget included. Fresh memory would be zeroed by the
+/// system page by page for every request, so buffers are handed on.
+#[derive(Debug)]
+pub struct Inflated {
+    bytes: Vec<u8>,
+    len: usize,
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Given back with the buffer.
+    _share: Share,
+}
+
+impl Inflated {
+    /// The room, to write to.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+
+    /// What was written.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Drop for Inflated {
+    fn drop(&mut self) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE && self.bytes.len() <= SPARE_BYTES {
+            spare.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
 /// A share of the budget, given back when dropped.
 #[derive(Debug)]
 pub struct Share {
@@ -34,7 +71,7 @@ pub struct Share {
 impl InflateBudget {
     /// A budget of `total` bytes, of which one body may take `per_body`.
     pub fn new(total: usize, per_body: usize) -> Self {
-        Self { left: Arc::new(AtomicUsize::new(total)), per_body }
+        Self { left: Arc::new(AtomicUsize::new(total)), spare: Arc::default(), per_body }
     }
 
     /// The most one body may take.
@@ -57,6 +94,21 @@ impl InflateBudget {
     }
 }
 
+impl InflateBudget {
+    /// Room for a body of known size, whose content is not defined until written.
+    ///
+    /// # Errors
+    /// See [`InflateError`].
+    pub fn room(&self, len: usize) -> Result<Inflated, InflateError> {
+        let share = self.take(len)?;
+        let mut bytes = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        if bytes.len() < len {
+            bytes.resize(len, 0);
+        }
+        Ok(Inflated { bytes, len, spare: Arc::clone(&self.spare), _share: share })
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.left.fetch_add(self.bytes, Ordering::AcqRel);
@@ -75,5 +127,10 @@ mod tests {
         assert_eq!(budget.take(30).unwrap_err(), InflateError::Exhausted);
         drop(first);
         assert!(budget.take(30).is_ok());
+        let mut room = budget.room(70).unwrap();
+        room.room()[69] = 7;
+        assert_eq!(budget.room(40).unwrap_err(), InflateError::Exhausted);
+        drop(room);
+        assert_eq!(budget.room(10).unwrap().bytes().len(), 10);
     }
 }

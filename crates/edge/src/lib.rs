@@ -27,6 +27,6 @@ pub use access::{Access, Route, Routes};
 pub use auth::{AuthMode, KnownToken, Refused, RefusedHook, TokenTable, mint_token, same_secret, secret};
 pub use body::read_body;
 pub use config::Config;
-pub use inflate::{InflateBudget, InflateError, Share};
+pub use inflate::{InflateBudget, InflateError, Inflated, Share};
 pub use port::{CorrelationId, Port};
 pub use problem::Problem;

@@ -33,6 +33,13 @@ impl Problem {
         problem
     }
 
+    /// Says when to try again, in seconds from now.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: f64) -> Self {
+        self.retry_after_s = Some(seconds.clamp(1.0, 3600.0).ceil() as u32);
+        self
+    }
+
     /// Adds a member to the document.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Most series a tenant may have; samples of further ones are refused. Default 150000. Since 0.1.
     pub max_series: usize,
-    /// Samples of each series kept at hand; older ones are read from the bus. Default 900. Since 0.1.
-    pub max_recent_samples: usize,
+    /// How long the samples of a series are kept at hand, in minutes; older ones are read from the bus.
+    /// Default 120. Since 0.2.
+    pub recent_minutes: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_series: 150_000, max_recent_samples: 900 }
+        Self { max_series: 150_000, recent_minutes: 120 }
     }
 }

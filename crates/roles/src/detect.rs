@@ -5,17 +5,19 @@
 //! replay finds the same.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use wardroom_bus::Bus;
 use wardroom_correlate::{Correlator, Decision, Topology, Trouble};
-use wardroom_detect::{Breach, Engine, Findings, SignalKind};
-use wardroom_domain::{Anomaly, Batch, Labels, Severity, TenantId, Timestamp};
+use wardroom_detect::{Breach, Engine, SignalKind};
+use wardroom_domain::{Anomaly, Batch, MetricMetadata, RefusalReason, Severity, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
-use wardroom_head::Head;
+use wardroom_head::{Denied, Recent, Registry};
+use wardroom_sources::{ReadLabels, Resolved};
 
 use crate::clock;
 use crate::config::Config;
@@ -24,8 +26,12 @@ use crate::metrics as names;
 
 /// How far back the bus is replayed at the start.
 const REPLAY: Duration = Duration::from_secs(45 * 60);
+/// Metric families of one tenant whose metadata is kept; further ones go undescribed.
+const FAMILIES: usize = 20_000;
 /// Name of the series that the heartbeat sends through.
 pub(crate) const PROBE: &str = "wardroom_probe";
+/// The tenant of Wardroom's own readings, kept out of everybody's data.
+pub(crate) const SELF: &str = "wardroom.self";
 
 /// What detection hands to the response.
 #[derive(Debug)]
@@ -36,56 +42,88 @@ pub(crate) enum News {
     Decision(TenantId, Decision),
 }
 
-/// The live state of one tenant.
+/// One tenant, in two parts under a lock each: intake asks who is there while detection works.
 pub(crate) struct Tenant {
-    pub(crate) head: Head,
+    pub(crate) registry: Mutex<Registry>,
+    live: Mutex<Live>,
+}
+
+/// What detection and response work on.
+pub(crate) struct Live {
+    pub(crate) recent: Recent,
+    /// What senders say of their metrics, by family.
+    pub(crate) metadata: BTreeMap<String, MetricMetadata>,
     pub(crate) engine: Engine,
     pub(crate) correlator: Correlator,
 }
 
-/// The live state of all tenants.
+/// All tenants.
 pub(crate) struct Tenants {
     config: Config,
-    tenants: Mutex<BTreeMap<TenantId, Tenant>>,
+    tenants: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
     /// When the last probe sample reached the detector, in ms.
     pub(crate) probed_ms: AtomicU64,
+    /// Samples from this moment on went through since the start, in ms.
+    pub(crate) covered_ms: AtomicI64,
 }
 
 impl Tenants {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, tenants: Mutex::default(), probed_ms: AtomicU64::new(0) }
+        Self { config, tenants: RwLock::default(), probed_ms: AtomicU64::new(0), covered_ms: AtomicI64::new(i64::MAX) }
     }
 
-    /// Works with one tenant's state.
-    pub(crate) fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Tenant) -> T) -> T {
-        let mut tenants: MutexGuard<'_, _> = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = tenants.entry(tenant.clone()).or_insert_with(|| Tenant {
-            head: Head::new(self.config.head.clone()),
-            engine: Engine::new(self.config.detect.clone(), self.config.entities.clone()),
-            correlator: Correlator::new(self.config.correlate.clone(), tenant.clone()),
-        });
-        work(state)
-    }
-
-    /// Whether a series may come in: known, or within the limit.
-    pub(crate) fn admit(&self, tenant: &TenantId, labels: &Labels) -> bool {
-        self.with(tenant, |state| {
-            let admitted = state.head.admits(labels);
-            if admitted {
-                resolve(state, labels);
-            }
-            admitted
+    /// One tenant's state.
+    pub(crate) fn get(&self, tenant: &TenantId) -> Arc<Tenant> {
+        let known = self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
+        known.unwrap_or_else(|| {
+            let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Tenant::new(&self.config, tenant))))
         })
+    }
+
+    /// Works with what detection and response know of one tenant.
+    pub(crate) fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Live) -> T) -> T {
+        work(&mut lock(&self.get(tenant).live))
+    }
+
+    /// The ids of a request's series, and who may not come in.
+    pub(crate) fn resolve(&self, tenant: &TenantId, keys: &[u128], labels: &ReadLabels<'_>, limited: bool) -> Resolved {
+        if keys.is_empty() {
+            return Resolved::default();
+        }
+        let (ids, denied) = lock(&self.get(tenant).registry).resolve(keys, limited, labels);
+        let denial = |denied| match denied {
+            Denied::Labels(denial) => denial,
+            Denied::Limit => {
+                let detail = "the tenant's series limit is reached; drop labels or raise head.max-series";
+                (RefusalReason::SeriesLimit, detail.to_owned())
+            }
+        };
+        (ids, denied.into_iter().map(|(at, denied)| (at, denial(denied))).collect())
     }
 }
 
-/// The id of a series; a new one is told to the engine, so that both count alike.
-fn resolve(state: &mut Tenant, labels: &Labels) -> usize {
-    let (id, new) = state.head.resolve(labels);
-    if new {
-        state.engine.add_series(labels);
+impl Tenant {
+    fn new(config: &Config, tenant: &TenantId) -> Self {
+        Self {
+            registry: Mutex::new(Registry::new(config.head.clone())),
+            live: Mutex::new(Live {
+                recent: Recent::new(&config.head),
+                metadata: BTreeMap::new(),
+                engine: Engine::new(config.detect.clone(), config.entities.clone()),
+                correlator: Correlator::new(config.correlate.clone(), tenant.clone()),
+            }),
+        }
     }
-    id
+
+    /// The registry, for reading.
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Pumps batches for ever; runs on a thread of its own.
@@ -132,6 +170,16 @@ impl Pump {
 
     /// The first record young enough to be replayed, by bisection.
     fn first(&self) -> u64 {
+        let first = self.find_first();
+        // A record before the first may hold samples from the sender's future.
+        let ahead = Duration::from_secs(self.config.sources.max_ahead_minutes * 60);
+        let covered = clock::now().minus(REPLAY).plus(ahead).millis();
+        let covered = if first == self.bus.start() { i64::MIN } else { covered };
+        self.tenants.covered_ms.store(covered, Ordering::Release);
+        first
+    }
+
+    fn find_first(&self) -> u64 {
         let since = clock::now().minus(REPLAY);
         let (mut low, mut high) = (self.bus.start(), self.bus.end());
         while low < high {
@@ -145,14 +193,20 @@ impl Pump {
     }
 
     fn catch_up(&self, next: u64) -> Result<Option<u64>, wardroom_bus::Error> {
-        let records = self.bus.read(next, 256)?;
+        // No further than to what waits decoded already.
+        let gap = self.queue.first().filter(|first| *first > next).map_or(256, |first| (first - next).min(256));
+        let records = self.bus.read(next, gap as usize)?;
         // Everything up to the end is damaged: nothing to wait for.
         let mut reached = if records.is_empty() { self.bus.end() } else { next };
         for record in records {
             reached = record.offset + 1;
             match wardroom_sources::replay(&record.envelope, &record.body, &self.budget) {
-                Ok(batch) => {
-                    if self.process(&record.envelope.tenant, &batch).is_err() {
+                Ok(decoded) => {
+                    let tenant = &record.envelope.tenant;
+                    let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
+                    // What was let in once stays in.
+                    let (ids, _) = self.tenants.resolve(tenant, keys, &read, false);
+                    if self.process(tenant, &decoded.resolve(&ids)).is_err() {
                         return Ok(None);
                     }
                 }
@@ -164,7 +218,18 @@ impl Pump {
 
     /// One batch through everything. `Err` if nobody listens any more.
     fn process(&self, tenant: &TenantId, batch: &Batch) -> Result<(), ()> {
-        let (anomalies, decisions) = self.tenants.with(tenant, |state| self.judge(state, batch));
+        if tenant.as_str() == SELF {
+            let newest = batch.metrics.samples.iter().map(|sample| sample.ts_ms).max().unwrap_or_default();
+            self.tenants.probed_ms.fetch_max(newest.max(0) as u64, Ordering::AcqRel);
+        }
+        // A record that trips a detector must not stop the detection of everything else.
+        let state = self.tenants.get(tenant);
+        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(&state, batch)));
+        let Ok((anomalies, decisions)) = judged else {
+            metrics::counter!(names::DETECT_PANICS_TOTAL).increment(1);
+            tracing::error!(%tenant, records = batch.len(), "detection panicked on a batch; it was left out");
+            return Ok(());
+        };
         if !anomalies.is_empty() {
             self.news.blocking_send(News::Anomalies(tenant.clone(), anomalies)).map_err(drop)?;
         }
@@ -174,22 +239,26 @@ impl Pump {
         Ok(())
     }
 
-    fn judge(&self, state: &mut Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
-        let mut findings = Findings::default();
-        for series in &batch.series {
-            if series.labels.name() == PROBE {
-                let newest = series.samples.iter().map(|sample| sample.ts_ms).max().unwrap_or_default();
-                self.tenants.probed_ms.fetch_max(newest.max(0) as u64, Ordering::AcqRel);
-            }
-            let id = resolve(state, &series.labels);
-            for sample in &series.samples {
-                state.head.push(id, *sample);
-                state.engine.sample(id, *sample, &mut findings);
+    fn judge(&self, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
+        let state = &mut *lock(&tenant.live);
+        let known = state.engine.len();
+        if batch.metrics.runs.iter().any(|run| run.series.index() >= known) {
+            let new = lock(&tenant.registry).since(known).to_vec();
+            new.iter().for_each(|labels| state.engine.add_series(labels));
+        }
+        let known = state.engine.len();
+        for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
+            state.engine.observe(id, samples);
+            samples.iter().for_each(|sample| state.recent.push(id, *sample));
+        }
+        for metadata in &batch.metadata {
+            if state.metadata.len() < FAMILIES || state.metadata.contains_key(&metadata.family) {
+                state.metadata.insert(metadata.family.clone(), metadata.clone());
             }
         }
         batch.logs.iter().for_each(|log| state.engine.log(log));
         batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));
-        state.engine.settle(&mut findings);
+        let findings = state.engine.settle();
         let mut decisions = Vec::new();
         let opening: Vec<Breach> = findings.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();
         if !opening.is_empty() {

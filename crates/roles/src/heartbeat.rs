@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use wardroom_domain::labels::NAME;
-use wardroom_domain::{Batch, Envelope, Labels, Principal, Sample, SeriesSamples, TenantId};
+use wardroom_domain::{Batch, Envelope, Labels, Metrics, Principal, Run, Sample, TenantId};
 use wardroom_sources::{Accepted, Intake};
 
 use crate::clock;
 use crate::config::HeartbeatConfig;
-use crate::detect::{PROBE, Tenants};
+use crate::detect::{PROBE, SELF, Tenants};
 use crate::metrics as names;
 
 /// Sends a probe sample through intake, bus and detector, and reports outward if it arrived.
@@ -22,7 +22,7 @@ pub(crate) async fn run(config: HeartbeatConfig, intake: Intake, tenants: Arc<Te
     tick.tick().await;
     let mut last = 0;
     loop {
-        if let Err(error) = (intake.append)(probe()).await {
+        if let Err(error) = (intake.append)(probe(&tenants)).await {
             tracing::error!(%error, "heartbeat probe could not be stored");
         }
         tick.tick().await;
@@ -44,10 +44,10 @@ pub(crate) async fn run(config: HeartbeatConfig, intake: Intake, tenants: Arc<Te
     }
 }
 
-fn probe() -> Accepted {
+fn probe(tenants: &Tenants) -> Accepted {
     let now = clock::now();
-    let labels = Labels::new(vec![(NAME.to_owned(), PROBE.to_owned())]);
-    let series = SeriesSamples { labels, samples: vec![Sample { ts_ms: now.millis(), value: 1.0 }] };
+    let series = tenants.get(&probe_tenant()).registry().id_of(&Labels::of(&[(NAME, PROBE)]));
+    let samples = vec![Sample { ts_ms: now.millis(), value: 1.0 }];
     let body = json!({ "timestamp": now, "metric_name": PROBE, "value": 1.0 }).to_string();
     let envelope = Envelope {
         tenant: probe_tenant(),
@@ -58,11 +58,12 @@ fn probe() -> Accepted {
         received_at: now,
         refused: Vec::new(),
     };
-    let batch = Batch { series: vec![series], ..Batch::default() };
+    let metrics = Metrics { runs: vec![Run { series, count: 1 }], samples };
+    let batch = Batch { metrics, ..Batch::default() };
     Accepted { envelope, body: Bytes::from(body), batch }
 }
 
 /// Wardroom's own readings stay out of every tenant's data.
 fn probe_tenant() -> TenantId {
-    TenantId::new("wardroom.self").unwrap_or_else(|_| TenantId::main())
+    TenantId::new(SELF).unwrap_or_else(|_| TenantId::main())
 }

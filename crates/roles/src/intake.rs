@@ -8,27 +8,34 @@ use wardroom_bus::{Bus, Error as BusError};
 use wardroom_domain::error::Failure;
 use wardroom_domain::{Batch, TenantId};
 use wardroom_edge::InflateBudget;
-use wardroom_sources::{Accepted, Intake};
+use wardroom_sources::{Accepted, ByteQuota, Intake};
 
 use crate::clock;
 use crate::config::Config;
 use crate::detect::Tenants;
 
-/// Batches that may wait for detection; what is more is read from the bus again.
-const WAITING: usize = 4096;
+/// Memory of the batches that wait for detection, in bytes, about; what is more is read from the bus again.
+const WAITING: usize = 32 << 20;
 
 /// Decoded batches on their way to detection, by offset.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    waiting: Mutex<BTreeMap<u64, (TenantId, Batch)>>,
+    waiting: Mutex<Waiting>,
     arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    batches: BTreeMap<u64, (TenantId, Batch)>,
+    bytes: usize,
 }
 
 impl Queue {
     fn put(&self, offset: u64, tenant: TenantId, batch: Batch) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < WAITING {
-            waiting.insert(offset, (tenant, batch));
+        if waiting.bytes < WAITING {
+            waiting.bytes += weight(&batch);
+            waiting.batches.insert(offset, (tenant, batch));
         }
         drop(waiting);
         self.arrived.notify_one();
@@ -37,14 +44,36 @@ impl Queue {
     /// The batch of exactly this offset, waiting for it a little.
     pub(crate) fn take(&self, offset: u64, patience: Duration) -> Option<(TenantId, Batch)> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was read from the bus meanwhile is not wanted again.
-        *waiting = waiting.split_off(&offset);
-        if let Some(found) = waiting.remove(&offset) {
+        if let Some(found) = waiting.take(offset) {
             return Some(found);
         }
         let (mut waiting, _) = self.arrived.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner);
-        waiting.remove(&offset)
+        waiting.take(offset)
     }
+
+    /// The first offset that waits here: what comes before it must be read from the bus.
+    pub(crate) fn first(&self) -> Option<u64> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.batches.first_key_value().map(|(offset, _)| *offset)
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, offset: u64) -> Option<(TenantId, Batch)> {
+        // What was read from the bus meanwhile is not wanted again.
+        while let Some(first) = self.batches.first_entry().filter(|first| *first.key() < offset) {
+            self.bytes -= weight(&first.remove().1);
+        }
+        let found = self.batches.remove(&offset)?;
+        self.bytes -= weight(&found.1);
+        Some(found)
+    }
+}
+
+/// What a batch holds in memory, in bytes, about.
+fn weight(batch: &Batch) -> usize {
+    let logs: usize = batch.logs.iter().map(|log| log.message.len() + log.labels.as_bytes().len() + 200).sum();
+    200 + batch.metrics.runs.len() * 8 + batch.metrics.samples.len() * 16 + logs + batch.deployments.len() * 400
 }
 
 /// What the sources need.
@@ -59,7 +88,8 @@ pub(crate) fn intake(
         config: config.sources.clone(),
         edge: config.edge.clone(),
         budget,
-        resolve: Arc::new(move |tenant, series| tenants.admit(tenant, &series.labels)),
+        quota: Arc::new(ByteQuota::new(config.sources.tenant_bytes_per_second)),
+        resolve: Arc::new(move |tenant, keys, labels| tenants.resolve(tenant, keys, labels, true)),
         append: Arc::new(move |accepted: Accepted| {
             let (bus, queue) = (Arc::clone(&bus), Arc::clone(&queue));
             Box::pin(async move {

@@ -248,7 +248,10 @@ fn backend(
     executor_up: Arc<std::sync::atomic::AtomicBool>,
 ) -> Backend {
     let copy = || Arc::clone(&responder);
-    let (r1, r2, r3, r4, r5, r6) = (copy(), copy(), copy(), copy(), copy(), copy());
+    let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
+    let next = Arc::clone(&readiness.next);
+    let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
+    let live = samples.clone();
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
             let responder = Arc::clone(&r1);
@@ -279,13 +282,20 @@ fn backend(
             r6.tenants.with(&tenant, |state| state.engine.deployments(since, clock::now()))
         }),
         samples: Arc::new(move |tenant, query, from| {
-            let (bus, budget) = (Arc::clone(&bus), budget.clone());
+            let samples = samples.clone();
             Box::pin(async move {
-                let reading =
-                    tokio::task::spawn_blocking(move || views::samples(bus.as_ref(), &budget, &tenant, &query, from));
+                let reading = tokio::task::spawn_blocking(move || samples.page(&tenant, &query, from));
                 reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))?
             })
         }),
+        series: Arc::new(move |tenant, query| {
+            let samples = live.clone();
+            Box::pin(async move {
+                let reading = tokio::task::spawn_blocking(move || samples.series(&tenant, &query));
+                reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))
+            })
+        }),
+        metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
         ready: Arc::new(move || {
             let executor = match (readiness.executor.configured(), executor_up.load(Ordering::Acquire)) {
                 (false, _) => "not configured",

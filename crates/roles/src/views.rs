@@ -20,7 +20,7 @@ use wardroom_store::{HistoryRow, IncidentRow};
 use crate::clock;
 use crate::respond::{RespondError, Responder, entry, nearby};
 
-pub(crate) use samples::samples;
+pub(crate) use samples::Samples;
 pub use samples::{Points, dump};
 
 impl Responder {

@@ -4,54 +4,52 @@ use std::time::Duration;
 
 use wardroom_domain::{Labels, Refusal, RefusalReason, Timestamp};
 
+use crate::series::Denial;
 use crate::{Config, Decoded};
 
-/// Takes out the records that may not come in, and says why.
+/// Takes out the records that may not come in, and says why. The labels of series are looked at when a
+/// series is new ([`check_series`]).
 pub(crate) fn admit(decoded: &mut Decoded, config: &Config, received_at: Timestamp) {
-    let oldest = received_at.minus(Duration::from_secs(config.max_age_hours * 3600));
-    let newest = received_at.plus(Duration::from_secs(config.max_ahead_minutes * 60));
-    let in_window = |at: Timestamp| {
-        if at < oldest {
-            let detail =
-                format!("timestamp {at} is more than {} h old; see sources.max-age-hours", config.max_age_hours);
-            Some((RefusalReason::TooOld, detail))
-        } else if at > newest {
-            let ahead = config.max_ahead_minutes;
-            let detail = format!("timestamp {at} is more than {ahead} min ahead; check the sender's clock");
-            Some((RefusalReason::TooNew, detail))
-        } else {
-            None
-        }
-    };
-    let mut positions = decoded.positions.iter().copied();
+    let window = Window::new(config, received_at);
+    let (oldest_ms, newest_ms) = (window.oldest.millis(), window.newest.millis());
     let mut refused = Vec::new();
-    let mut note = |verdict: Option<(RefusalReason, String)>| {
-        let at = positions.next().unwrap_or(u32::MAX);
-        if let Some((reason, detail)) = verdict {
-            refuse(&mut refused, at, reason, detail);
-        }
-    };
-    for series in &decoded.batch.series {
-        let labels = check_labels(&series.labels, config, true);
-        for sample in &series.samples {
-            note(labels.clone().or_else(|| in_window(Timestamp::from_millis(sample.ts_ms))));
+    let times = || decoded.metrics.samples().iter().map(|sample| sample.ts_ms);
+    // One pass that the compiler makes wide decides the ordinary case.
+    if times().any(|ts_ms| ts_ms < oldest_ms || ts_ms > newest_ms) {
+        for (at, ts_ms) in times().enumerate() {
+            if let Some((reason, detail)) = window.check(Timestamp::from_millis(ts_ms)) {
+                refuse(&mut refused, decoded.position(at), reason, detail);
+            }
         }
     }
-    for log in &decoded.batch.logs {
+    let mut at = decoded.metrics.samples().len();
+    let mut note = |verdict: Option<Denial>| {
+        if let Some((reason, detail)) = verdict {
+            refuse(&mut refused, decoded.position(at), reason, detail);
+        }
+        at += 1;
+    };
+    for log in &decoded.logs {
         let too_long = (log.message.len() > config.max_message_bytes).then(|| {
             let detail =
                 format!("message is longer than {} bytes; see sources.max-message-bytes", config.max_message_bytes);
             (RefusalReason::LabelLimit, detail)
         });
-        note(too_long.or_else(|| check_labels(&log.labels, config, false)).or_else(|| in_window(log.at)));
+        note(too_long.or_else(|| check_labels(&log.labels, config)).or_else(|| window.check(log.at)));
     }
-    for deployment in &decoded.batch.deployments {
-        note(check_labels(&deployment.metadata, config, false).or_else(|| in_window(deployment.at)));
+    for deployment in &decoded.deployments {
+        note(check_labels(&deployment.metadata, config).or_else(|| window.check(deployment.at)));
     }
-    if !refused.is_empty() {
-        decoded.retain(|position| !refused.iter().any(|r: &Refusal| (r.first..=r.last).contains(&position)));
-        decoded.refused.extend(refused);
+    decoded.leave_out(&refused);
+    decoded.refused.extend(refused);
+}
+
+/// Whether a series never seen before may come in with these labels.
+pub(crate) fn check_series(labels: Labels, config: &Config) -> Result<Labels, Denial> {
+    if labels.name().is_empty() {
+        return Err((RefusalReason::BadLabels, "label __name__ is missing: a series needs a metric name".into()));
     }
+    check_labels(&labels, config).map_or(Ok(labels), Err)
 }
 
 /// Adds a refusal, joined to the one before it where it continues it.
@@ -62,10 +60,37 @@ pub(crate) fn refuse(refused: &mut Vec<Refusal>, at: u32, reason: RefusalReason,
     }
 }
 
-fn check_labels(labels: &Labels, config: &Config, metric: bool) -> Option<(RefusalReason, String)> {
-    if metric && labels.name().is_empty() {
-        return Some((RefusalReason::BadLabels, "label __name__ is missing: a series needs a metric name".into()));
+struct Window<'a> {
+    config: &'a Config,
+    oldest: Timestamp,
+    newest: Timestamp,
+}
+
+impl<'a> Window<'a> {
+    fn new(config: &'a Config, received_at: Timestamp) -> Self {
+        Self {
+            config,
+            oldest: received_at.minus(Duration::from_secs(config.max_age_hours * 3600)),
+            newest: received_at.plus(Duration::from_secs(config.max_ahead_minutes * 60)),
+        }
     }
+
+    fn check(&self, at: Timestamp) -> Option<Denial> {
+        if at < self.oldest {
+            let hours = self.config.max_age_hours;
+            let detail = format!("timestamp {at} is more than {hours} h old; see sources.max-age-hours");
+            Some((RefusalReason::TooOld, detail))
+        } else if at > self.newest {
+            let ahead = self.config.max_ahead_minutes;
+            let detail = format!("timestamp {at} is more than {ahead} min ahead; check the sender's clock");
+            Some((RefusalReason::TooNew, detail))
+        } else {
+            None
+        }
+    }
+}
+
+fn check_labels(labels: &Labels, config: &Config) -> Option<Denial> {
     if labels.iter().count() > config.max_labels {
         let detail = format!("more than {} labels; see sources.max-labels", config.max_labels);
         return Some((RefusalReason::LabelLimit, detail));

@@ -17,6 +17,9 @@ pub struct Config {
     pub max_label_name_bytes: usize,
     /// Longest label value, in bytes. Default 4096. Since 0.1.
     pub max_label_value_bytes: usize,
+    /// Bytes that one tenant may append in a second, as received; over it requests are answered 503 until the
+    /// rate allows them. 0 for no limit. Default 128 MiB. Since 0.2.
+    pub tenant_bytes_per_second: u64,
     /// Longest log message, in bytes. Default 64 KiB. Since 0.1.
     pub max_message_bytes: usize,
 }
@@ -29,6 +32,7 @@ impl Default for Config {
             max_labels: 64,
             max_label_name_bytes: 1024,
             max_label_value_bytes: 4096,
+            tenant_bytes_per_second: 128 << 20,
             max_message_bytes: 64 << 10,
         }
     }

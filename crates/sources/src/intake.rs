@@ -4,16 +4,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Envelope, Identity, Refusal, SeriesSamples, TenantId, Timestamp};
+use wardroom_domain::{Batch, Envelope, Identity, Labels, Refusal, SeriesId, TenantId, Timestamp};
 use wardroom_edge::{Access, Config as EdgeConfig, InflateBudget, Problem, Routes, read_body};
 
-use crate::admit::{admit, refuse};
+use crate::admit::{admit, check_series, refuse};
 use crate::source::{RequestHead, Source};
-use crate::{Config, SOURCES, metrics as names};
+use crate::{ByteQuota, Config, Decoded, Denial, SOURCES, metrics as names};
 
 /// A request that was let in: what goes to the bus, and the same decoded once.
 #[derive(Debug)]
@@ -26,8 +26,13 @@ pub struct Accepted {
     pub batch: Batch,
 }
 
-/// Whether a series may come in: known already, or within the tenant's limit.
-pub type ResolveHook = Arc<dyn Fn(&TenantId, &SeriesSamples) -> bool + Send + Sync>;
+/// Finds the ids of a request's series by their keys; asks for the labels of those it does not know, and
+/// lists by position who may not come in. As [`wardroom_domain::SeriesId`]s there stands anything for those.
+pub type ResolveHook = Arc<dyn Fn(&TenantId, &[u128], &ReadLabels<'_>) -> Resolved + Send + Sync>;
+/// The labels of the series at a position of the request, if they may come in.
+pub type ReadLabels<'a> = dyn Fn(usize) -> Result<Labels, Denial> + 'a;
+/// The ids in order, and who was denied one.
+pub type Resolved = (Vec<SeriesId>, Vec<(usize, Denial)>);
 /// Makes a request durable and hands its records on; the answer waits for the disk only.
 pub type AppendHook = Arc<dyn Fn(Accepted) -> Pin<Box<dyn Future<Output = Result<u64, Failure>> + Send>> + Send + Sync>;
 
@@ -40,7 +45,9 @@ pub struct Intake {
     pub edge: EdgeConfig,
     /// The global decompression budget.
     pub budget: InflateBudget,
-    /// The series limit.
+    /// What each tenant may append.
+    pub quota: Arc<ByteQuota>,
+    /// The live series, and their limit.
     pub resolve: ResolveHook,
     /// The bus.
     pub append: AppendHook,
@@ -93,18 +100,26 @@ async fn accept(intake: &Intake, source: &'static dyn Source, request: Request) 
     let body = read_body(body, &intake.edge).await?;
     metrics::counter!(names::BYTES_TOTAL, "protocol" => source.name()).increment(body.len() as u64);
 
+    intake.quota.take(&identity.tenant, body.len(), received_at).map_err(|seconds| {
+        let detail = "the tenant sends more bytes than it may; see sources.tenant-bytes-per-second";
+        Problem::unavailable("byte_quota", detail).retry_after(seconds)
+    })?;
     let mut decoded = source.decode(&head, &body, &intake.budget).map_err(problem_of)?;
     admit(&mut decoded, &intake.config, received_at);
-    limit_series(&mut decoded, &identity.tenant, &intake.resolve);
+    let ids = resolve(&mut decoded, &identity.tenant, intake);
 
     let refused = std::mem::take(&mut decoded.refused);
-    let kept = decoded.batch.len();
+    let kept = decoded.len();
+    let written = source.tells_written(&head).then(|| {
+        let counts = [kept, decoded.histograms as usize, decoded.exemplars as usize];
+        WRITTEN.into_iter().zip(counts.map(HeaderValue::from)).collect::<HeaderMap>()
+    });
     for refusal in &refused {
         let count = u64::from(refusal.last - refusal.first) + 1;
         let labels = [("protocol", source.name()), ("reason", refusal.reason.as_str())];
         metrics::counter!(names::REJECTED_TOTAL, &labels).increment(count);
     }
-    if kept > 0 || refused.is_empty() {
+    if kept > 0 || refused.is_empty() || decoded.histograms + decoded.exemplars > 0 {
         let envelope = Envelope {
             tenant: identity.tenant,
             principal: identity.principal,
@@ -115,38 +130,53 @@ async fn accept(intake: &Intake, source: &'static dyn Source, request: Request) 
             refused: refused.clone(),
         };
         // In a task of its own: a sender that hangs up must not stop what it already started.
-        let appending = tokio::spawn((intake.append)(Accepted { envelope, body, batch: decoded.batch }));
+        let appending = tokio::spawn((intake.append)(Accepted { envelope, body, batch: decoded.resolve(&ids) }));
         appending
             .await
             .map_err(|_| Problem::unavailable("intake_failed", "the request could not be stored; send it again"))?
             .map_err(problem_of)?;
         metrics::counter!(names::ACCEPTED_TOTAL, "protocol" => source.name()).increment(kept as u64);
     }
-    match refused.first() {
-        None => Ok(source.success().into_response()),
+    let mut response = match refused.first() {
+        None => source.success().into_response(),
         // Counted record by record above, not once more as a request.
-        Some(first) => Ok(partial(first, &refused, kept).into_response()),
-    }
+        Some(first) => partial(first, &refused, kept).into_response(),
+    };
+    response.headers_mut().extend(written.unwrap_or_default());
+    Ok(response)
 }
 
-fn limit_series(decoded: &mut crate::Decoded, tenant: &TenantId, resolve: &ResolveHook) {
-    let mut at = 0;
-    let mut refused = Vec::new();
-    for series in &decoded.batch.series {
-        let known = resolve(tenant, series);
-        for _ in &series.samples {
-            if !known {
-                let position = decoded.positions.get(at).copied().unwrap_or(u32::MAX);
-                let detail = "the tenant's series limit is reached; drop labels or raise head.max-series";
-                refuse(&mut refused, position, wardroom_domain::RefusalReason::SeriesLimit, detail.into());
+/// How much of a request was written, as remote_write 2.0 tells it.
+const WRITTEN: [header::HeaderName; 3] = [
+    header::HeaderName::from_static("x-prometheus-remote-write-samples-written"),
+    header::HeaderName::from_static("x-prometheus-remote-write-histograms-written"),
+    header::HeaderName::from_static("x-prometheus-remote-write-exemplars-written"),
+];
+
+/// Looks the series up; takes those out that may not come in.
+fn resolve(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake) -> Vec<SeriesId> {
+    let metrics = &decoded.metrics;
+    let read = |at: usize| metrics.labels(at).and_then(|labels| check_series(labels, &intake.config));
+    let (ids, denied) = (intake.resolve)(tenant, metrics.keys(), &read);
+    if denied.is_empty() {
+        return ids;
+    }
+    let mut denied = denied.into_iter().peekable();
+    let (mut kept, mut refused, mut place) = (Vec::with_capacity(ids.len()), Vec::new(), 0);
+    for ((at, samples), id) in metrics.iter().zip(ids) {
+        match denied.next_if(|(denied, _)| *denied == at) {
+            None => kept.push(id),
+            Some((_, (reason, detail))) => {
+                for place in place..place + samples.len() {
+                    refuse(&mut refused, decoded.position(place), reason, detail.clone());
+                }
             }
-            at += 1;
         }
+        place += samples.len();
     }
-    if !refused.is_empty() {
-        decoded.retain(|position| !refused.iter().any(|r: &Refusal| (r.first..=r.last).contains(&position)));
-        decoded.refused.extend(refused);
-    }
+    decoded.leave_out(&refused);
+    decoded.refused.extend(refused);
+    kept
 }
 
 fn partial(first: &Refusal, refused: &[Refusal], kept: usize) -> Problem {
@@ -169,7 +199,10 @@ fn problem_of(failure: Failure) -> Problem {
 
 fn media_type(headers: &HeaderMap) -> String {
     let text = header_text(headers, &header::CONTENT_TYPE);
-    text.split(';').next().unwrap_or_default().trim().to_owned()
+    let mut parts = text.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let proto = parts.find(|part| part.starts_with("proto=")).map(|part| part.replace('"', ""));
+    proto.map_or_else(|| kind.to_owned(), |proto| format!("{kind};{proto}"))
 }
 
 fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> String {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wardroom_domain::error::Failure;
 use wardroom_domain::labels::NAME;
-use wardroom_domain::{Batch, Deployment, Labels, LogEntry, RefusalReason, Sample, SeriesSamples, Severity, Timestamp};
+use wardroom_domain::{Deployment, Labels, LogEntry, RefusalReason, Sample, Severity, Timestamp};
 use wardroom_edge::InflateBudget;
 
 use crate::admit::refuse;
@@ -38,7 +38,7 @@ impl<T> JsonIngest<T> {
 /// One record type of the seed.
 trait Record: DeserializeOwned {
     /// Turns it into the vocabulary, or says which field is wrong.
-    fn put(self, received_at: Timestamp, batch: &mut Batch) -> Result<(), (RefusalReason, String)>;
+    fn put(self, received_at: Timestamp, decoded: &mut Decoded) -> Result<(), (RefusalReason, String)>;
 }
 
 impl<T: Record> Source for JsonIngest<T> {
@@ -92,7 +92,7 @@ fn read_records<T: Record>(body: &[u8], received_at: Timestamp) -> Result<Decode
     let mut decoded = Decoded::default();
     for (position, record) in (0_u32..).zip(records) {
         let put = match serde_path_to_error::deserialize::<_, T>(record) {
-            Ok(record) => record.put(received_at, &mut decoded.batch),
+            Ok(record) => record.put(received_at, &mut decoded),
             Err(error) => Err((RefusalReason::Malformed, format!("field {}: {}", error.path(), error.inner()))),
         };
         match put {
@@ -128,7 +128,7 @@ pub(crate) struct MetricPoint {
 }
 
 impl Record for MetricPoint {
-    fn put(self, received_at: Timestamp, batch: &mut Batch) -> Result<(), (RefusalReason, String)> {
+    fn put(self, received_at: Timestamp, decoded: &mut Decoded) -> Result<(), (RefusalReason, String)> {
         if self.metric_name.is_empty() {
             return Err((RefusalReason::BadLabels, "field metric_name: must not be empty".into()));
         }
@@ -138,9 +138,7 @@ impl Record for MetricPoint {
         let mut pairs: Vec<(String, String)> = self.labels.into_iter().filter(|(name, _)| name != NAME).collect();
         pairs.push((NAME.to_owned(), self.metric_name));
         let ts_ms = self.timestamp.unwrap_or(received_at).millis();
-        batch
-            .series
-            .push(SeriesSamples { labels: Labels::new(pairs), samples: vec![Sample { ts_ms, value: self.value }] });
+        decoded.metrics.push(Ok(Labels::new(pairs)), &[Sample { ts_ms, value: self.value }]);
         Ok(())
     }
 }
@@ -157,7 +155,7 @@ pub(crate) struct LogRecord {
 }
 
 impl Record for LogRecord {
-    fn put(self, received_at: Timestamp, batch: &mut Batch) -> Result<(), (RefusalReason, String)> {
+    fn put(self, received_at: Timestamp, decoded: &mut Decoded) -> Result<(), (RefusalReason, String)> {
         let severity = match self.level.to_ascii_uppercase().as_str() {
             "FATAL" | "CRITICAL" | "PANIC" | "EMERGENCY" | "ALERT" => Severity::Critical,
             "ERROR" | "ERR" => Severity::High,
@@ -167,7 +165,7 @@ impl Record for LogRecord {
         if self.service.is_empty() {
             return Err((RefusalReason::BadLabels, "field service: must not be empty".into()));
         }
-        batch.logs.push(LogEntry {
+        decoded.logs.push(LogEntry {
             at: self.timestamp.unwrap_or(received_at),
             severity,
             message: self.message,
@@ -191,12 +189,12 @@ pub(crate) struct DeploymentEvent {
 }
 
 impl Record for DeploymentEvent {
-    fn put(self, received_at: Timestamp, batch: &mut Batch) -> Result<(), (RefusalReason, String)> {
+    fn put(self, received_at: Timestamp, decoded: &mut Decoded) -> Result<(), (RefusalReason, String)> {
         if self.service.is_empty() {
             return Err((RefusalReason::BadLabels, "field service: must not be empty".into()));
         }
         let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        batch.deployments.push(Deployment {
+        decoded.deployments.push(Deployment {
             at: self.timestamp.unwrap_or(received_at),
             service: self.service,
             version: self.version,

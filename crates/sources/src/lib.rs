@@ -15,11 +15,16 @@ mod config;
 mod intake;
 mod json_ingest;
 pub mod metrics;
+mod protobuf;
+mod quota;
 mod registry;
 mod remote_write;
+mod series;
 mod source;
 
 pub use config::Config;
-pub use intake::{Accepted, AppendHook, Intake, ResolveHook, routes};
+pub use intake::{Accepted, AppendHook, Intake, ReadLabels, ResolveHook, Resolved, routes};
+pub use quota::ByteQuota;
 pub use registry::SOURCES;
+pub use series::{Denial, WireMetrics};
 pub use source::{Decoded, RequestHead, Source, replay};

@@ -1,21 +1,31 @@
-//! Prometheus remote_write 1.0: snappy-compressed protobuf, read without copying.
+//! Prometheus remote_write 1.0 and 2.0 on one path: snappy-compressed protobuf, read without copying.
 //!
-//! Only `timeseries` with `labels` and `samples` is read; metadata and exemplars are kept in the bus
-//! with the body and understood from a later version on. Wire format: the published
-//! `prometheus.WriteRequest`.
+//! The sender says which by `Content-Type`: `proto=io.prometheus.write.v2.Request` is 2.0, anything else of
+//! `application/x-protobuf` that does not name another message is 1.0. Samples and metadata are read;
+//! exemplars and native histograms are counted and kept in the bus with the body, and understood from a later
+//! version on. Formats: the published `prometheus.WriteRequest` and `io.prometheus.write.v2.Request`
+//! (2.0-rc.4).
+
+mod v1;
+mod v2;
 
 use axum::http::StatusCode;
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Labels, RefusalReason, Sample, SeriesSamples};
+use wardroom_domain::{MetricMetadata, RefusalReason, Sample};
 use wardroom_edge::{InflateBudget, InflateError};
 
-use crate::admit::refuse;
+use crate::protobuf::{Broken, Field, Message};
+use crate::series::Denial;
 use crate::{Decoded, RequestHead, Source};
+
+/// Longest name, help or unit of a metric that is kept, in bytes.
+const MAX_METADATA: usize = 4096;
+const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.request";
 
 /// The registry's entry.
 pub(crate) const REMOTE_WRITE: RemoteWrite = RemoteWrite;
 
-/// remote_write 1.0.
+/// remote_write, both versions.
 pub(crate) struct RemoteWrite;
 
 impl Source for RemoteWrite {
@@ -28,8 +38,11 @@ impl Source for RemoteWrite {
     }
 
     fn check(&self, head: &RequestHead) -> Result<(), String> {
-        if head.content_type != "application/x-protobuf" {
-            return Err("Content-Type must be application/x-protobuf (remote_write 1.0)".into());
+        let v1 = ["application/x-protobuf", "application/x-protobuf;proto=prometheus.writerequest"];
+        if !v1.contains(&head.content_type.as_str()) && head.content_type != V2 {
+            let detail = "Content-Type must be application/x-protobuf, with proto=prometheus.WriteRequest (1.0) or \
+                          proto=io.prometheus.write.v2.Request (2.0)";
+            return Err(detail.into());
         }
         if head.content_encoding != "snappy" {
             return Err("Content-Encoding must be snappy".into());
@@ -37,18 +50,23 @@ impl Source for RemoteWrite {
         Ok(())
     }
 
-    fn decode(&self, _: &RequestHead, body: &[u8], budget: &InflateBudget) -> Result<Decoded, Failure> {
+    fn decode(&self, head: &RequestHead, body: &[u8], budget: &InflateBudget) -> Result<Decoded, Failure> {
         let size = snap::raw::decompress_len(body).map_err(|_| malformed("the body is not snappy"))?;
-        let _share = budget.take(size).map_err(inflate_failure)?;
-        let mut plain = vec![0; size];
+        let mut plain = budget.room(size).map_err(inflate_failure)?;
         snap::raw::Decoder::new()
-            .decompress(body, &mut plain)
+            .decompress(body, plain.room())
             .map_err(|_| malformed("the body is not whole snappy; it may have been cut short"))?;
-        read_request(&plain)
+        let read = if head.content_type == V2 { v2::read_request(plain) } else { v1::read_request(plain) };
+        read.map_err(|broken| malformed(broken.to_string()))
     }
 
     fn success(&self) -> StatusCode {
         StatusCode::NO_CONTENT
+    }
+
+    /// 2.0 asks for them; a 1.0 sender that saw them would take a full success for a partial one.
+    fn tells_written(&self, head: &RequestHead) -> bool {
+        head.content_type == V2
     }
 }
 
@@ -65,67 +83,11 @@ pub(crate) fn inflate_failure(error: InflateError) -> Failure {
     }
 }
 
-fn read_request(plain: &[u8]) -> Result<Decoded, Failure> {
-    let mut decoded = Decoded { batch: Batch::default(), ..Decoded::default() };
-    let mut position = 0;
-    let mut fields = Fields(plain);
-    while let Some((number, field)) = fields.next()? {
-        if let (1, Field::Bytes(series)) = (number, field) {
-            read_series(series, &mut decoded, &mut position)?;
-        }
-    }
-    Ok(decoded)
-}
-
-fn read_series(bytes: &[u8], decoded: &mut Decoded, position: &mut u32) -> Result<(), Failure> {
-    let mut pairs: Vec<(String, String)> = Vec::with_capacity(8);
-    let mut samples = Vec::with_capacity(1);
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (1, Field::Bytes(label)) => pairs.push(read_label(label)?),
-            (2, Field::Bytes(sample)) => samples.push(read_sample(sample)?),
-            _ => {}
-        }
-    }
-    let count = samples.len() as u32;
-    let duplicate = {
-        let mut names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
-        names.sort_unstable();
-        names.windows(2).any(|pair| pair[0] == pair[1])
-    };
-    if duplicate {
-        for at in *position..*position + count {
-            refuse(&mut decoded.refused, at, RefusalReason::BadLabels, "a label name comes twice in one series".into());
-        }
-    } else if count > 0 {
-        decoded.positions.extend(*position..*position + count);
-        decoded.batch.series.push(SeriesSamples { labels: Labels::new(pairs), samples });
-    }
-    *position += count;
-    Ok(())
-}
-
-fn read_label(bytes: &[u8]) -> Result<(String, String), Failure> {
-    let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (1, Field::Bytes(bytes)) => name = bytes,
-            (2, Field::Bytes(bytes)) => value = bytes,
-            _ => {}
-        }
-    }
-    let text = |bytes: &[u8], what: &str| {
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| malformed(format!("a label {what} is not UTF-8")))
-    };
-    Ok((text(name, "name")?, text(value, "value")?))
-}
-
-fn read_sample(bytes: &[u8]) -> Result<Sample, Failure> {
+/// `Sample`, the same in both versions.
+fn read_sample(bytes: &[u8]) -> Result<Sample, Broken> {
     let mut sample = Sample { ts_ms: 0, value: 0.0 };
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    let mut message = Message::new(bytes);
+    while let Some((number, field)) = message.next()? {
         match (number, field) {
             (1, Field::Fixed64(bits)) => sample.value = f64::from_bits(bits),
             (2, Field::Varint(value)) => sample.ts_ms = value as i64,
@@ -135,60 +97,28 @@ fn read_sample(bytes: &[u8]) -> Result<Sample, Failure> {
     Ok(sample)
 }
 
-/// One protobuf field's value, borrowed from the message.
-enum Field<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-    Fixed32,
+/// What both versions say of a metric family; nothing if it is not text, or a book.
+fn described(kind: u64, family: &[u8], help: &[u8], unit: &[u8]) -> Option<MetricMetadata> {
+    let kinds = ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
+    let kind = usize::try_from(kind).ok().and_then(|kind| kinds.get(kind)).unwrap_or(&kinds[0]);
+    let text = |bytes: &[u8]| {
+        let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_METADATA)?;
+        Some(text.to_owned())
+    };
+    let family = text(family).filter(|family| !family.is_empty())?;
+    Some(MetricMetadata { family, kind, help: text(help)?, unit: text(unit)? })
 }
 
-/// What is left of a message.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, Failure> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let key = self.varint()?;
-        let field = match key & 7 {
-            0 => Field::Varint(self.varint()?),
-            1 => {
-                let (head, tail) = self.0.split_first_chunk::<8>().ok_or_else(short)?;
-                self.0 = tail;
-                Field::Fixed64(u64::from_le_bytes(*head))
-            }
-            2 => {
-                let size = usize::try_from(self.varint()?).map_err(|_| short())?;
-                let (head, tail) = self.0.split_at_checked(size).ok_or_else(short)?;
-                self.0 = tail;
-                Field::Bytes(head)
-            }
-            5 => {
-                let (_, tail) = self.0.split_first_chunk::<4>().ok_or_else(short)?;
-                self.0 = tail;
-                Field::Fixed32
-            }
-            other => return Err(malformed(format!("the protobuf has a field of unknown wire type {other}"))),
-        };
-        Ok(Some((key >> 3, field)))
-    }
-
-    fn varint(&mut self) -> Result<u64, Failure> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, tail) = self.0.split_first().ok_or_else(short)?;
-            self.0 = tail;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(malformed("the protobuf holds a number longer than 64 bits"))
-    }
+fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Denial> {
+    std::str::from_utf8(bytes).map_err(|_| (RefusalReason::Malformed, format!("a label {what} is not UTF-8")))
 }
 
-fn short() -> Failure {
-    malformed("the protobuf is cut short")
+/// Refuses a label name that comes twice: which of the two is meant, nobody knows.
+fn distinct(pairs: &[(&str, &str)]) -> Result<(), Denial> {
+    let mut names: Vec<&str> = pairs.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err((RefusalReason::BadLabels, "a label name comes twice in one series".into()));
+    }
+    Ok(())
 }

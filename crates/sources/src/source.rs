@@ -2,15 +2,16 @@
 
 use axum::http::StatusCode;
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Envelope, Refusal, Timestamp};
+use wardroom_domain::{Batch, Deployment, Envelope, LogEntry, MetricMetadata, Refusal, SeriesId, Timestamp};
 use wardroom_edge::InflateBudget;
 
 use crate::registry;
+use crate::series::WireMetrics;
 
 /// What of a request's head the decoding depends on.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// `Content-Type`, lower case, without parameters.
+    /// `Content-Type`, lower case, without parameters other than `proto`.
     pub content_type: String,
     /// `Content-Encoding`, lower case; empty for none.
     pub content_encoding: String,
@@ -19,14 +20,25 @@ pub struct RequestHead {
 }
 
 /// A decoded request: the records, where each stood, and what could not be read.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Decoded {
-    /// The records that could be read.
-    pub batch: Batch,
-    /// For each record of `batch` in order, its position in the request.
+    /// Series with their samples.
+    pub metrics: WireMetrics,
+    /// What the sender says of its metrics.
+    pub metadata: Vec<MetricMetadata>,
+    /// Log records.
+    pub logs: Vec<LogEntry>,
+    /// Deployments.
+    pub deployments: Vec<Deployment>,
+    /// For each record in order (samples, log lines, deployments), its position in the request; empty if
+    /// every record of the request is here.
     pub positions: Vec<u32>,
     /// Records that could not be read.
     pub refused: Vec<Refusal>,
+    /// Native histograms, kept in the bus with the body.
+    pub histograms: u32,
+    /// Exemplars, kept in the bus with the body.
+    pub exemplars: u32,
 }
 
 /// One way in.
@@ -53,6 +65,11 @@ pub trait Source: Sync {
     /// `Rejected` for a body that can never be read, `Retryable` if the budget is exhausted.
     fn decode(&self, head: &RequestHead, body: &[u8], budget: &InflateBudget) -> Result<Decoded, Failure>;
 
+    /// Whether the answer says how many samples, histograms and exemplars were written.
+    fn tells_written(&self, _: &RequestHead) -> bool {
+        false
+    }
+
     /// The status of a full success.
     fn success(&self) -> StatusCode {
         StatusCode::OK
@@ -63,7 +80,7 @@ pub trait Source: Sync {
 ///
 /// # Errors
 /// The source is unknown to this build, or the body cannot be read.
-pub fn replay(envelope: &Envelope, body: &[u8], budget: &InflateBudget) -> Result<Batch, Failure> {
+pub fn replay(envelope: &Envelope, body: &[u8], budget: &InflateBudget) -> Result<Decoded, Failure> {
     let source = registry::find(&envelope.protocol)
         .ok_or_else(|| Failure::Fatal(format!("no source is called {:?} in this build", envelope.protocol)))?;
     let head = RequestHead {
@@ -72,32 +89,53 @@ pub fn replay(envelope: &Envelope, body: &[u8], budget: &InflateBudget) -> Resul
         received_at: envelope.received_at,
     };
     let mut decoded = source.decode(&head, body, budget)?;
-    if !envelope.refused.is_empty() {
-        let out = |at: u32| envelope.refused.iter().any(|refusal| (refusal.first..=refusal.last).contains(&at));
-        decoded.retain(|position| !out(position));
-    }
-    Ok(decoded.batch)
+    decoded.leave_out(&envelope.refused);
+    Ok(decoded)
 }
 
 impl Decoded {
-    /// Keeps the records whose position `keep` says yes to.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) {
-        let mut positions = self.positions.iter().copied();
-        let mut kept = Vec::with_capacity(self.positions.len());
-        let mut next = || {
-            let position = positions.next().unwrap_or(u32::MAX);
-            let stays = keep(position);
-            if stays {
-                kept.push(position);
-            }
-            stays
-        };
-        for series in &mut self.batch.series {
-            series.samples.retain(|_| next());
+    /// Number of records (samples, log lines, deployments).
+    pub fn len(&self) -> usize {
+        self.metrics.samples().len() + self.logs.len() + self.deployments.len()
+    }
+
+    /// Whether nothing is left in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The position in the request of the record at this place.
+    pub(crate) fn position(&self, at: usize) -> u32 {
+        self.positions.get(at).copied().unwrap_or(at as u32)
+    }
+
+    /// Takes out the records at these positions of the request.
+    pub(crate) fn leave_out(&mut self, refused: &[Refusal]) {
+        if refused.is_empty() {
+            return;
         }
-        self.batch.series.retain(|series| !series.samples.is_empty());
-        self.batch.logs.retain(|_| next());
-        self.batch.deployments.retain(|_| next());
+        let out = |at: u32| refused.iter().any(|refusal| (refusal.first..=refusal.last).contains(&at));
+        let kept: Vec<u32> = (0..self.len()).map(|at| self.position(at)).filter(|at| !out(*at)).collect();
+        let mut place = 0;
+        let positions = std::mem::take(&mut self.positions);
+        let mut keep = || {
+            let position = positions.get(place).copied().unwrap_or(place as u32);
+            place += 1;
+            !out(position)
+        };
+        self.metrics.retain(&mut keep);
+        self.logs.retain(|_| keep());
+        self.deployments.retain(|_| keep());
         self.positions = kept;
+    }
+
+    /// The same records, their series under the ids that were found for them.
+    pub fn resolve(self, ids: &[SeriesId]) -> Batch {
+        Batch {
+            metrics: self.metrics.resolved(ids),
+            metadata: self.metadata,
+            logs: self.logs,
+            deployments: self.deployments,
+        }
     }
 }

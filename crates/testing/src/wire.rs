@@ -8,6 +8,26 @@ pub struct WriteRequest {
     /// The series.
     #[prost(message, repeated, tag = "1")]
     pub timeseries: Vec<TimeSeries>,
+    /// What is said of the metrics.
+    #[prost(message, repeated, tag = "3")]
+    pub metadata: Vec<Metadata>,
+}
+
+/// What is said of one metric family.
+#[derive(Clone, PartialEq, Message)]
+pub struct Metadata {
+    /// 1 counter, 2 gauge, 3 histogram.
+    #[prost(int32, tag = "1")]
+    pub kind: i32,
+    /// The family.
+    #[prost(string, tag = "2")]
+    pub family: String,
+    /// In words.
+    #[prost(string, tag = "4")]
+    pub help: String,
+    /// Its unit.
+    #[prost(string, tag = "5")]
+    pub unit: String,
 }
 
 /// One series.
@@ -53,7 +73,12 @@ pub fn series(pairs: &[(&str, &str)], value: f64, timestamp: i64) -> TimeSeries 
 
 /// The body, as it goes over the wire.
 pub fn body(timeseries: Vec<TimeSeries>) -> Vec<u8> {
-    compress(&WriteRequest { timeseries }.encode_to_vec())
+    compress(&WriteRequest { timeseries, metadata: Vec::new() }.encode_to_vec())
+}
+
+/// A body that only describes metrics, as Prometheus sends once a minute.
+pub fn description(metadata: Vec<Metadata>) -> Vec<u8> {
+    compress(&WriteRequest { timeseries: Vec::new(), metadata }.encode_to_vec())
 }
 
 /// Snappy, block format.

@@ -1,28 +1,129 @@
-//! Raw samples of everything that is retained, read from the bus.
+//! Raw samples of everything that is retained: from the live series where they hold all that is asked for,
+//! else from the bus.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use wardroom_api::SeriesView;
 use wardroom_bus::Bus;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Labels, Sample, TenantId};
+use wardroom_domain::{Labels, Sample, SeriesId, TenantId};
 use wardroom_edge::{InflateBudget, Problem};
+use wardroom_head::Registry;
+
+use crate::detect::Tenants;
 
 /// Samples that one page holds, about.
 const PAGE: usize = 50_000;
+/// Marks a cursor that counts live series; the others are offsets of the bus.
+const BY_SERIES: u64 = 1 << 63;
+/// Records that detection may be behind for the live series to be asked.
+const LAG: u64 = 1024;
 
-/// One page of samples from this offset of the bus on, and the offset of the next page.
-pub(crate) fn samples(
-    bus: &dyn Bus,
-    budget: &InflateBudget,
-    tenant: &TenantId,
-    query: &SeriesQuery,
-    from: u64,
-) -> Result<(Vec<SeriesView>, Option<u64>), Problem> {
-    let read = |from: u64, limit: usize| bus.read(from.max(bus.start()), limit);
-    let (found, next) = page(&read, budget, tenant, query, from)
-        .map_err(|error| Problem::unavailable("storage_unavailable", error.to_string()))?;
-    Ok((view(found), next))
+/// Where samples are looked for.
+#[derive(Clone)]
+pub(crate) struct Samples {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) budget: InflateBudget,
+    pub(crate) tenants: Arc<Tenants>,
+    /// The offset up to which the live series are complete.
+    pub(crate) next: Arc<AtomicU64>,
+}
+
+impl Samples {
+    /// One page, and the cursor of the next.
+    pub(crate) fn page(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        cursor: u64,
+    ) -> Result<(Vec<SeriesView>, Option<u64>), Problem> {
+        let storage = |error: wardroom_bus::Error| Problem::unavailable("storage_unavailable", error.to_string());
+        if cursor == 0 || cursor & BY_SERIES != 0 {
+            let live = self.live_page(tenant, query, cursor).map_err(storage)?;
+            if let Some((found, next)) = live {
+                return Ok((view(found), next));
+            }
+        }
+        let read = |from: u64, limit: usize| self.bus.read(from.max(self.bus.start()), limit);
+        let (found, next) = page(&read, &self.budget, tenant, query, cursor & !BY_SERIES).map_err(storage)?;
+        Ok((view(found), next))
+    }
+
+    /// The live series that are asked for and have samples in that time.
+    pub(crate) fn series(&self, tenant: &TenantId, query: &SeriesQuery) -> Vec<Labels> {
+        let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
+        let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, 0);
+        self.tenants.with(tenant, |live| {
+            let within = |id: &SeriesId| {
+                live.recent.span_ms(*id).is_some_and(|(first, last)| first <= end_ms && last >= start_ms)
+            };
+            ids.iter().zip(labels).filter(|(id, _)| within(id)).map(|(_, labels)| labels).collect()
+        })
+    }
+
+    /// From the live series; `None` if they do not hold all of it.
+    fn live_page(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        cursor: u64,
+    ) -> Result<Option<(Found, Option<u64>)>, wardroom_bus::Error> {
+        let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
+        let reached = self.next.load(Ordering::Acquire);
+        let lag = self.bus.end().saturating_sub(reached);
+        if start_ms < self.tenants.covered_ms.load(Ordering::Acquire) || lag > LAG {
+            return Ok(None);
+        }
+        let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, cursor & !BY_SERIES);
+        let (mut found, mut held, mut next) = (Found::new(), 0, None);
+        let complete = self.tenants.with(tenant, |live| {
+            for (id, labels) in ids.iter().zip(labels) {
+                if live.recent.complete_from_ms(*id) > start_ms {
+                    return false;
+                }
+                if held >= PAGE {
+                    next = Some(BY_SERIES | u64::from(id.0));
+                    return true;
+                }
+                let samples = live.recent.samples(*id, start_ms, end_ms);
+                held += samples.len();
+                found.insert(labels, samples);
+            }
+            true
+        });
+        if !complete {
+            return Ok(None);
+        }
+        // What was acknowledged and has not been through detection yet.
+        let read = |from: u64, limit: usize| self.bus.read(from, limit);
+        let mut from = (lag > 0).then_some(reached);
+        while let Some(at) = from {
+            let (fresh, after) = page(&read, &self.budget, tenant, query, at)?;
+            for (labels, samples) in fresh {
+                // Series of a later page get theirs there.
+                if let Some(known) = found.get_mut(&labels) {
+                    known.extend(samples);
+                }
+            }
+            from = after;
+        }
+        Ok(Some((found, next)))
+    }
+}
+
+/// The series a query selects, from this id on, with their labels.
+fn select(registry: &Registry, query: &SeriesQuery, from: u64) -> (Vec<SeriesId>, Vec<Labels>) {
+    let mut ids: Vec<SeriesId> = query.selectors.iter().flat_map(|all| registry.select(all)).collect();
+    if query.selectors.is_empty() {
+        ids = registry.select(&[]);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    ids.retain(|id| u64::from(id.0) >= from);
+    let labels = ids.iter().filter_map(|id| registry.labels(*id)).cloned().collect();
+    (ids, labels)
 }
 
 type Read<'a> = dyn Fn(u64, usize) -> Result<Vec<wardroom_bus::Record>, wardroom_bus::Error> + 'a;
@@ -36,27 +137,32 @@ fn page(
     from: u64,
 ) -> Result<(Found, Option<u64>), wardroom_bus::Error> {
     let mut found: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
+    // The same series come in every request; their labels are read once.
+    let mut selected: BTreeMap<u128, Option<Labels>> = BTreeMap::new();
     let (mut held, mut next) = (0, from);
     while held < PAGE {
         let records = read(next, 256)?;
         let Some(last) = records.last() else { return Ok((found, None)) };
         next = last.offset + 1;
         for record in records.iter().filter(|record| record.envelope.tenant == *tenant) {
-            let batch = match wardroom_sources::replay(&record.envelope, &record.body, budget) {
-                Ok(batch) => batch,
+            let decoded = match wardroom_sources::replay(&record.envelope, &record.body, budget) {
+                Ok(decoded) => decoded,
                 Err(error) => {
                     tracing::error!(offset = record.offset, %error, "bus record cannot be decoded");
                     continue;
                 }
             };
             let (start, end) = (query.start.millis(), query.end.millis());
-            for series in batch.series {
-                if query.matchers.iter().all(|matcher| matcher.matches(&series.labels)) {
-                    let within = series.samples.into_iter().filter(|sample| (start..=end).contains(&sample.ts_ms));
-                    let samples = found.entry(series.labels).or_default();
-                    let before = samples.len();
-                    samples.extend(within);
-                    held += samples.len() - before;
+            for (at, samples) in decoded.metrics.iter() {
+                let metrics = &decoded.metrics;
+                let read = || metrics.labels(at).ok().filter(|labels| query.selects(labels));
+                let labels = selected.entry(metrics.keys()[at]).or_insert_with(read);
+                if let Some(labels) = labels {
+                    let samples = samples.iter().filter(|sample| (start..=end).contains(&sample.ts_ms));
+                    let list = found.entry(labels.clone()).or_default();
+                    let before = list.len();
+                    list.extend(samples);
+                    held += list.len() - before;
                 }
             }
         }

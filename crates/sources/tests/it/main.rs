@@ -1,16 +1,20 @@
 //! Every source of the registry against what each must do, and against real requests.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
+mod remote_write_v2;
+
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use proptest::prelude::*;
+use prost::Message;
 use tower::ServiceExt;
+use wardroom_domain::batch::STALE_NAN_BITS;
 use wardroom_domain::error::Failure;
-use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp, batch::STALE_NAN_BITS};
+use wardroom_domain::{AccessRole, Identity, Principal, RefusalReason, SeriesId, TenantId, Timestamp};
 use wardroom_edge::{AuthMode, Config as EdgeConfig, InflateBudget, KnownToken, Port, TokenTable};
-use wardroom_sources::{Accepted, Config, Intake, RequestHead, SOURCES, Source, replay};
+use wardroom_sources::{Accepted, ByteQuota, Config, Intake, RequestHead, SOURCES, Source, replay};
 
 /// 2026-11-21, when the captures were taken.
 const NOW_MS: i64 = 1_795_255_200_000;
@@ -45,6 +49,10 @@ struct World {
 }
 
 fn world(failure: Option<Failure>) -> World {
+    world_with(failure, 0)
+}
+
+fn world_with(failure: Option<Failure>, quota: u64) -> World {
     let budget = budget();
     let kept: Arc<Mutex<Vec<Accepted>>> = Arc::default();
     let into = Arc::clone(&kept);
@@ -52,7 +60,15 @@ fn world(failure: Option<Failure>) -> World {
         config: Config::default(),
         edge: EdgeConfig::default(),
         budget: budget.clone(),
-        resolve: Arc::new(|_, series| series.labels.name() != "over_the_limit"),
+        quota: Arc::new(ByteQuota::new(quota)),
+        resolve: Arc::new(|_, keys, labels| {
+            let denied = (0..keys.len()).filter_map(|at| match labels(at) {
+                Ok(labels) if labels.name() == "over_the_limit" => Some((at, (RefusalReason::SeriesLimit, "x".into()))),
+                Ok(_) => None,
+                Err(denial) => Some((at, denial)),
+            });
+            ((0..keys.len() as u32).map(SeriesId).collect(), denied.collect())
+        }),
         append: Arc::new(move |accepted| {
             let (into, failure) = (Arc::clone(&into), failure.clone());
             Box::pin(async move {
@@ -155,6 +171,11 @@ async fn every_failure_has_the_status_its_sender_needs() {
             let answer = broken.ask(*source, good(*source), &broken.token).await;
             assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, again), "{name}: {failure:?}");
         }
+        let narrow = world_with(None, 1);
+        assert!(narrow.post(*source, good(*source)).await.is_success(), "{name}: the first request passes");
+        let answer = narrow.ask(*source, good(*source), &narrow.token).await;
+        assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, again), "{name}: a tenant over its byte quota");
+        assert_eq!(narrow.kept.lock().unwrap().len(), 1, "{name}: nothing over the quota is stored");
         let world = world(None);
         let answer = world.ask(*source, good(*source), "wr_unknown").await;
         assert_eq!(answer, (StatusCode::UNAUTHORIZED, lost), "{name}: a token known to be bad");
@@ -190,14 +211,17 @@ fn real_prometheus_requests_are_read() {
     let source = SOURCES[0];
     let read = |name: &str| source.decode(&head(source), &capture(name), &budget()).unwrap();
     let scrape = read("first_scrape.snappy.pb");
-    assert_eq!((scrape.batch.series.len(), scrape.batch.len()), (436, 436));
-    assert_eq!(read("metadata.snappy.pb").batch.len(), 0);
+    assert_eq!((scrape.metrics.keys().len(), scrape.len()), (436, 436));
+    let described = read("metadata.snappy.pb");
+    assert_eq!(described.len(), 0);
+    let known = |family: &str| described.metadata.iter().find(|metadata| metadata.family == family).unwrap().clone();
+    assert_eq!(known("go_goroutines").kind, "gauge");
+    assert!(known("go_goroutines").help.contains("goroutines"));
     let stale = read("500series_exemplars_stale.snappy.pb");
-    let bits = stale.batch.series.iter().flat_map(|series| &series.samples).map(|sample| sample.value.to_bits());
-    assert_eq!((stale.batch.len(), bits.filter(|bits| *bits == STALE_NAN_BITS).count()), (498, 2));
+    let bits = stale.metrics.samples().iter().map(|sample| sample.value.to_bits());
+    assert_eq!((stale.len(), bits.filter(|bits| *bits == STALE_NAN_BITS).count()), (498, 2));
     let small = read("small_exemplars_nan_inf.snappy.pb");
-    let values: Vec<f64> =
-        small.batch.series.iter().flat_map(|series| &series.samples).map(|sample| sample.value).collect();
+    let values: Vec<f64> = small.metrics.samples().iter().map(|sample| sample.value).collect();
     assert!(values.iter().any(|value| value.is_nan()) && values.contains(&f64::INFINITY));
 }
 
@@ -210,11 +234,108 @@ async fn series_over_the_limit_are_refused_and_replay_knows_it() {
     let kept = world.kept.lock().unwrap();
     assert_eq!(kept[0].batch.len(), 2);
     let again = replay(&kept[0].envelope, &kept[0].body, &budget()).unwrap();
-    let names: Vec<&str> = again.series.iter().map(|series| series.labels.name()).collect();
+    let names: Vec<String> = (0..2).map(|at| again.metrics.labels(at).unwrap().name().to_owned()).collect();
     assert_eq!(names, ["a", "b"]);
 }
 
+/// `prometheus.WriteRequest` by a decoder that shares nothing with ours.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WriteRequest {
+    #[prost(message, repeated, tag = "1")]
+    timeseries: Vec<TimeSeries>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TimeSeries {
+    #[prost(message, repeated, tag = "1")]
+    labels: Vec<Label>,
+    #[prost(message, repeated, tag = "2")]
+    samples: Vec<PbSample>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Label {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct PbSample {
+    #[prost(double, tag = "1")]
+    value: f64,
+    #[prost(int64, tag = "2")]
+    timestamp: i64,
+}
+
+/// A series as text and bits: its labels, and its samples as (ms, bits).
+type Plain = (Vec<(String, String)>, Vec<(i64, u64)>);
+
+/// Everything a body says, by our reader: labels and samples of each series that has some.
+fn read_by_us(plain: &[u8]) -> Option<Vec<Plain>> {
+    let body = snap::raw::Encoder::new().compress_vec(plain).unwrap();
+    let decoded = SOURCES[0].decode(&head(SOURCES[0]), &body, &budget()).ok()?;
+    let samples = decoded.metrics.iter().map(|(at, samples)| {
+        let labels = decoded.metrics.labels(at).ok()?;
+        let pairs = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Some((pairs, samples.iter().map(|sample| (sample.ts_ms, sample.value.to_bits())).collect()))
+    });
+    samples.collect()
+}
+
+#[test]
+fn labels_and_samples_may_stand_in_any_order() {
+    let label = |name: &str| Label { name: name.into(), value: "v".into() }.encode_to_vec();
+    let sample = |value: f64| PbSample { value, timestamp: 5 }.encode_to_vec();
+    let mut series = Vec::new();
+    for (tag, part) in [(0x0a, label("b")), (0x12, sample(1.0)), (0x0a, label("a")), (0x12, sample(2.0))] {
+        series.extend([tag, part.len() as u8]);
+        series.extend(part);
+    }
+    let mut plain = vec![0x0a, series.len() as u8];
+    plain.extend(series);
+    let pair = |name: &str| (name.to_owned(), "v".to_owned());
+    let samples = [1.0_f64, 2.0].map(|value| (5, value.to_bits())).to_vec();
+    assert_eq!(read_by_us(&plain), Some(vec![(vec![pair("a"), pair("b")], samples)]));
+}
+
 proptest! {
+    /// The reader without copies agrees with a generated one (bar 9a).
+    #[test]
+    fn our_reader_agrees_with_prost(
+        series in prop::collection::vec(
+            (prop::collection::btree_map("[a-z_]{1,6}", ".{1,9}", 0..5), prop::collection::vec((any::<u64>(), any::<i64>()), 0..4)),
+            0..9,
+        ),
+    ) {
+        let series: Vec<TimeSeries> = series.into_iter().map(|(labels, samples)| TimeSeries {
+            labels: labels.into_iter().map(|(name, value)| Label { name, value }).collect(),
+            samples: samples.into_iter().map(|(bits, timestamp)| PbSample { value: f64::from_bits(bits), timestamp }).collect(),
+        }).collect();
+        let expected: Vec<_> = series.iter().filter(|series| !series.samples.is_empty()).map(|series| (
+            series.labels.iter().map(|label| (label.name.clone(), label.value.clone())).collect::<Vec<_>>(),
+            series.samples.iter().map(|sample| (sample.timestamp, sample.value.to_bits())).collect::<Vec<_>>(),
+        )).collect();
+        let plain = WriteRequest { timeseries: series }.encode_to_vec();
+        prop_assert_eq!(read_by_us(&plain), Some(expected));
+    }
+
+    /// What our reader takes, a generated one takes, and both read the same.
+    #[test]
+    fn bent_messages_are_read_alike_or_refused(at in 0_usize..4000, bits in 1_u8.., cut in prop::option::of(0_usize..4000)) {
+        let body = capture("small_exemplars_nan_inf.snappy.pb");
+        let mut plain = vec![0; snap::raw::decompress_len(&body).unwrap()];
+        snap::raw::Decoder::new().decompress(&body, &mut plain).unwrap();
+        let at = at % plain.len();
+        plain[at] ^= bits;
+        plain.truncate(cut.unwrap_or(usize::MAX));
+        if let (Some(ours), Ok(theirs)) = (read_by_us(&plain), WriteRequest::decode(&plain[..])) {
+            let samples: usize = theirs.timeseries.iter().map(|series| series.samples.len()).sum();
+            prop_assert_eq!(ours.iter().map(|(_, samples)| samples.len()).sum::<usize>(), samples);
+        }
+    }
+
     #[test]
     fn no_bytes_make_a_source_panic(bytes: Vec<u8>) {
         for source in SOURCES {

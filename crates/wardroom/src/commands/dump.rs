@@ -76,9 +76,9 @@ fn fetch(
 }
 
 fn query(matchers: &[String], start: Option<&str>, end: Option<&str>) -> anyhow::Result<SeriesQuery> {
-    let mut all = Vec::new();
+    let mut selectors = Vec::new();
     for matcher in matchers {
-        all.extend(Matcher::parse_selector(matcher).map_err(|error| anyhow::anyhow!("--match: {error}"))?);
+        selectors.push(Matcher::parse_selector(matcher).map_err(|error| anyhow::anyhow!("--match: {error}"))?);
     }
     let moment = |name: &str, text: Option<&str>, otherwise: i64| match text {
         None => Ok(Timestamp::from_nanos(otherwise)),
@@ -87,7 +87,7 @@ fn query(matchers: &[String], start: Option<&str>, end: Option<&str>) -> anyhow:
             Err(_) => Timestamp::parse(text).map_err(|error| anyhow::anyhow!("--{name}: {error}")),
         },
     };
-    Ok(SeriesQuery { matchers: all, start: moment("start", start, i64::MIN)?, end: moment("end", end, i64::MAX)? })
+    Ok(SeriesQuery { selectors, start: moment("start", start, i64::MIN)?, end: moment("end", end, i64::MAX)? })
 }
 
 fn encode(text: &str) -> String {

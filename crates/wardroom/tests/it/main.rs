@@ -8,6 +8,7 @@ mod executor;
 mod heartbeat;
 mod incidents;
 mod prometheus;
+mod series;
 
 use wardroom_testing::Server;
 

@@ -1,0 +1,116 @@
+//! Protobuf fields read in place: nothing is copied and nothing is allocated.
+//!
+//! A generated decoder makes a string of every label, which costs forty times as much as looking at the
+//! bytes (`PERFORMANCE`: 855 against 21.6 ns a sample). Wire format: protobuf.dev/programming-guides/encoding.
+
+use std::fmt;
+
+/// Why a message cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// It ends in the middle of a field.
+    Short,
+    /// A number of more than 64 bits.
+    LongNumber,
+    /// A wire type that does not exist, or that nobody has used since 2008.
+    WireType(u8),
+    /// Numbers of a repeated field that do not stand packed in one piece.
+    Unpacked,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => f.write_str("the protobuf is cut short"),
+            Self::LongNumber => f.write_str("the protobuf holds a number longer than 64 bits"),
+            Self::Unpacked => f.write_str("labels_refs must be packed, in one field"),
+            Self::WireType(kind) => write!(f, "the protobuf has a field of unknown wire type {kind}"),
+        }
+    }
+}
+
+/// One field's value, borrowed from the message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Field<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Fixed32,
+    /// Where it begins in the message, and the bytes.
+    Bytes(usize, &'a [u8]),
+}
+
+/// A message being read.
+#[derive(Debug)]
+pub(crate) struct Message<'a> {
+    whole: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Message<'a> {
+    pub(crate) const fn new(whole: &'a [u8]) -> Self {
+        Self { whole, at: 0 }
+    }
+
+    /// How far it has been read.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The next field's number and value.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, Broken> {
+        if self.at >= self.whole.len() {
+            return Ok(None);
+        }
+        let key = self.varint()?;
+        let field = match key & 7 {
+            0 => Field::Varint(self.varint()?),
+            1 => Field::Fixed64(u64::from_le_bytes(self.take()?)),
+            2 => {
+                let size = usize::try_from(self.varint()?).map_err(|_| Broken::Short)?;
+                let start = self.at;
+                let end = start.checked_add(size).ok_or(Broken::Short)?;
+                let bytes = self.whole.get(start..end).ok_or(Broken::Short)?;
+                self.at = end;
+                Field::Bytes(start, bytes)
+            }
+            5 => {
+                self.take::<4>()?;
+                Field::Fixed32
+            }
+            other => return Err(Broken::WireType(other as u8)),
+        };
+        Ok(Some((key >> 3, field)))
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Broken> {
+        let rest = self.whole.get(self.at..).unwrap_or_default();
+        let found = rest.first_chunk::<N>().ok_or(Broken::Short)?;
+        self.at += N;
+        Ok(*found)
+    }
+
+    /// The next bytes as a number.
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Result<u64, Broken> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.whole.get(self.at).ok_or(Broken::Short)?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Broken::LongNumber)
+    }
+}
+
+/// Writes a number as protobuf does.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
