@@ -1,10 +1,11 @@
-//! Crash tests with an oracle outside the process under test.
+//! Proofs from outside the process under test: crash tests with an oracle, and benchmarks beside peers.
 //!
 //! `1b`: acknowledgements under load, killed at random moments; what was acknowledged must be there.
 //! `loop`: the whole response driven by a tape, killed at every persisted transition and every call of an
 //! adapter; effects are counted by the target.
 
 mod ack;
+mod bench;
 mod cycle;
 
 use std::process::ExitCode;
@@ -72,6 +73,10 @@ fn main() -> anyhow::Result<ExitCode> {
     while let Some(argument) = arguments.next()? {
         match argument {
             Value(word) if word == "torture" => {}
+            Value(word) if word == "bench" => {
+                bench::run(arguments)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             Long("bar") => bar = arguments.value()?.string()?,
             Long("kills") => options.kills = arguments.value()?.parse()?,
             Long("seed") => options.seed = arguments.value()?.parse()?,

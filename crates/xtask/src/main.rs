@@ -1,8 +1,9 @@
 //! The only door: `cargo xtask <command>` does everything a developer or a newcomer needs.
 //!
 //! `demo` and `test` are promised to work on a fresh Debian machine with Rust and Node; the others are
-//! `check` (format, lints, tidy, dependencies, docs), `tidy`, `gen` and `torture`.
+//! `check` (format, lints, tidy, dependencies, docs), `tidy`, `gen`, `bench` and `torture`.
 
+mod bench;
 mod build;
 mod check;
 mod demo;
@@ -27,6 +28,8 @@ cargo xtask <command>
   check     format, lints, tidy, dependencies, docs   [--ci]
   tidy      the house rules of CONTRIBUTING.md        [--bless]
   gen       references made from code                 [--check]
+  bench     intake: CPU, memory and latency beside VictoriaMetrics and Prometheus, release build
+            [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--json FILE]
   torture   crash tests: --bar 1b|loop [--kills N] [--mutant NAME --runs 20] [--seed S] [--json FILE]
 ";
 
@@ -53,6 +56,7 @@ fn run() -> anyhow::Result<ExitCode> {
         "check" => check::run(arguments),
         "tidy" => tidy::run(arguments),
         "gen" => generate::run(arguments),
+        "bench" => bench::run(arguments),
         "torture" => test::torture(arguments),
         "help" => {
             anstream::print!("{HELP}");

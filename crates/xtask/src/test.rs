@@ -72,7 +72,7 @@ fn with_programs(command: &mut std::process::Command, programs: &Programs) {
 }
 
 /// A program out of a Debian package, unpacked into the cache and never installed.
-fn debian(package: &str, program: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn debian(package: &str, program: &str) -> anyhow::Result<PathBuf> {
     let folder = cache().join("debian");
     let found = folder.join("root").join(program);
     if found.exists() {

@@ -1,0 +1,230 @@
+//! `bench intake`: the same prebuilt bodies at Wardroom, VictoriaMetrics and Prometheus, in one run.
+//!
+//! ```text
+//! bodies (labels, values, injected shifts; from a seed) ─► as fast as acknowledged ─► 50 000 samples/s
+//!                                                          CPU of the process tree     CPU, ack p50 / p99
+//! ```
+//!
+//! CPU is utime + stime of every process of the target, from before the load until it is quiet again. For
+//! Wardroom quiet means that detection has reached the end of the bus. Excluded, because they flatter: a tmpfs
+//! (the data lies beside the build), `durability: os`, a detector still in its cold start (shifts are injected
+//! after it and looked for afterwards), peers' figures from another day, threads or children left out.
+
+mod bodies;
+mod process;
+mod target;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use lexopt::prelude::{Long, Value as Word, ValueExt};
+use serde_json::{Value, json};
+
+use crate::tell;
+use bodies::{Bodies, PER_REQUEST};
+use target::Target;
+
+/// Connections with one request in flight each, as Prometheus' shards have.
+const CONNECTIONS: usize = 5;
+/// The paced part.
+const PACE_PER_S: f64 = 50_000.0;
+const PACED: Duration = Duration::from_secs(30);
+
+struct Options {
+    series: Vec<usize>,
+    repeat: usize,
+    samples: usize,
+    targets: Vec<String>,
+    json: Option<std::path::PathBuf>,
+}
+
+/// Runs the benchmark.
+pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
+    let mut options = Options {
+        series: vec![10_000, 100_000],
+        repeat: 3,
+        samples: 16_000_000,
+        targets: target::NAMES.iter().map(|name| (*name).to_owned()).collect(),
+        json: None,
+    };
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Word(word) if word == "intake" => {}
+            Long("series") => {
+                let list = arguments.value()?.string()?;
+                options.series = list.split(',').map(str::parse).collect::<Result<_, _>>().context("--series")?;
+            }
+            Long("repeat") => options.repeat = arguments.value()?.parse()?,
+            Long("samples") => options.samples = arguments.value()?.parse()?,
+            Long("targets") => {
+                options.targets = arguments.value()?.string()?.split(',').map(str::to_owned).collect();
+            }
+            Long("json") => options.json = Some(arguments.value()?.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let mut runs = Vec::new();
+    for series in &options.series {
+        tell(format!("{series} series: preparing bodies"));
+        let bodies =
+            Bodies::build(*series, options.samples / series, (PACE_PER_S * PACED.as_secs_f64()) as usize / series + 1);
+        for repeat in 0..options.repeat {
+            for name in &options.targets {
+                let figures = one(name, &bodies).with_context(|| format!("{name}, {series} series, run {repeat}"))?;
+                let mut figures = figures;
+                figures["target"] = json!(name);
+                figures["series"] = json!(series);
+                figures["repeat"] = json!(repeat);
+                tell(&figures);
+                runs.push(figures);
+            }
+        }
+    }
+    let report =
+        json!({ "machine": process::machine(), "medians": medians(&runs), "ratios": ratios(&runs), "runs": runs });
+    tell(serde_json::to_string_pretty(&json!({ "medians": report["medians"], "ratios": report["ratios"] }))?);
+    if let Some(file) = options.json {
+        std::fs::write(file, report.to_string())?;
+    }
+    Ok(())
+}
+
+/// One target from an empty disk to its end.
+fn one(name: &str, bodies: &Bodies) -> anyhow::Result<Value> {
+    let mut target = Target::start(name)?;
+    let at_start = target.usage()?;
+    let started = Instant::now();
+    let errors = load(&target, &bodies.saturated, None)?.1;
+    target.settle()?;
+    let wall = started.elapsed().as_secs_f64();
+    let loaded = target.usage()?;
+    let millions = bodies.samples(&bodies.saturated) as f64 / 1e6;
+    let cpu = loaded.cpu_s - at_start.cpu_s;
+
+    let (mut latencies, more_errors) = load(&target, &bodies.paced, Some(PACE_PER_S))?;
+    target.settle()?;
+    let read_back = target.read_back(bodies)?;
+    let found = target.shifts_found(bodies)?;
+    let paced = target.usage()?;
+    latencies.sort_unstable_by(f64::total_cmp);
+    let quantile = |q: f64| latencies.get((latencies.len() as f64 * q) as usize).copied().unwrap_or(f64::NAN);
+    let paced_millions = bodies.samples(&bodies.paced) as f64 / 1e6;
+    // Reading back is not intake: for the paced part CPU is read before it, memory after it.
+    let paced_cpu = target.paced_cpu_s() - loaded.cpu_s;
+    target.end()?;
+    Ok(json!({
+        "cpu_s_per_m_saturated": cpu / millions,
+        "cpu_s_per_m_50k": paced_cpu / paced_millions,
+        "samples_per_s": millions * 1e6 / wall,
+        "samples_per_s_core": millions * 1e6 / cpu,
+        "rss_mib_at_start": at_start.rss_kib / 1024.0,
+        "rss_mib": paced.rss_kib / 1024.0,
+        "rss_kib_per_series": (paced.rss_kib - at_start.rss_kib) / bodies.series as f64,
+        "ack_ms": { "p50": quantile(0.5), "p99": quantile(0.99) },
+        "http_errors": errors + more_errors,
+        "sent": bodies.samples(&bodies.saturated) + bodies.samples(&bodies.paced),
+        "read_back": read_back,
+        "shifts_found": found,
+    }))
+}
+
+/// Sends all bodies over a few connections; latencies in ms and the number of errors. With a pace, each
+/// request has its due time and its latency is counted from there.
+fn load(target: &Target, requests: &[Vec<u8>], pace: Option<f64>) -> anyhow::Result<(Vec<f64>, u64)> {
+    let (next, errors) = (AtomicU64::new(0), AtomicU64::new(0));
+    let latencies = Mutex::new(Vec::new());
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let client = target.client();
+                let mut own = Vec::new();
+                while let Some(body) = requests.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    if let Some(pace) = pace {
+                        let at = (next.load(Ordering::Relaxed) - 1) as f64 * PER_REQUEST as f64 / pace;
+                        std::thread::sleep(Duration::from_secs_f64(at).saturating_sub(started.elapsed()));
+                    }
+                    let sent = Instant::now();
+                    if !client.send(body) {
+                        errors.fetch_add(1, Ordering::Relaxed);
+                    }
+                    own.push(sent.elapsed().as_secs_f64() * 1000.0);
+                }
+                latencies.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+            });
+        }
+    });
+    let latencies = latencies.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ensure!(latencies.len() == requests.len(), "a sender ended early");
+    Ok((latencies, errors.into_inner()))
+}
+
+fn medians(runs: &[Value]) -> Value {
+    let mut all = serde_json::Map::new();
+    for run in runs {
+        let key = format!("{}, {} series", run["target"].as_str().unwrap_or_default(), run["series"]);
+        if all.contains_key(&key) {
+            continue;
+        }
+        let like = |other: &&Value| other["target"] == run["target"] && other["series"] == run["series"];
+        let mut figures = serde_json::Map::new();
+        for name in FIGURES {
+            figures.insert(
+                (*name).to_owned(),
+                json!(median(runs.iter().filter(like).filter_map(|run| figure(run, name)))),
+            );
+        }
+        all.insert(key, Value::Object(figures));
+    }
+    Value::Object(all)
+}
+
+const FIGURES: &[&str] =
+    &["cpu_s_per_m_saturated", "cpu_s_per_m_50k", "rss_kib_per_series", "ack_ms.p50", "ack_ms.p99", "samples_per_s"];
+
+fn figure(run: &Value, name: &str) -> Option<f64> {
+    match name.split_once('.') {
+        Some((group, name)) => run[group][name].as_f64(),
+        None => run[name].as_f64(),
+    }
+}
+
+/// Ours over each peer's, within each repetition; the median of those.
+fn ratios(runs: &[Value]) -> Value {
+    let mut all = serde_json::Map::new();
+    for (label, name) in [
+        ("cpu", "cpu_s_per_m_saturated"),
+        ("cpu_50k", "cpu_s_per_m_50k"),
+        ("rss", "rss_kib_per_series"),
+        ("ack_p99", "ack_ms.p99"),
+    ] {
+        for peer in target::NAMES.iter().filter(|peer| **peer != "wardroom") {
+            let mut by_series = serde_json::Map::new();
+            for ours in runs.iter().filter(|run| run["target"] == "wardroom") {
+                let key = ours["series"].to_string();
+                let same = |run: &&Value| run["target"] == *peer && run["series"] == ours["series"];
+                let pairs = runs.iter().filter(same).filter_map(|theirs| {
+                    let ours = runs.iter().find(|run| {
+                        run["target"] == "wardroom"
+                            && run["series"] == theirs["series"]
+                            && run["repeat"] == theirs["repeat"]
+                    })?;
+                    Some(figure(ours, name)? / figure(theirs, name)?)
+                });
+                if let Some(ratio) = median(pairs) {
+                    by_series.insert(key, json!(ratio));
+                }
+            }
+            all.insert(format!("{label}_vs_{}", peer.replace('-', "_")), Value::Object(by_series));
+        }
+    }
+    Value::Object(all)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}

@@ -1,0 +1,123 @@
+//! Prebuilt remote_write bodies: seven labels, 2000 series a request, one sample a series, a step of 15 s.
+//!
+//! 40 % counters, 40 % gauges with one decimal, 20 % lognormal latencies, as estates have. One series in a
+//! hundred shifts for good somewhere after the cold start of any detector: those are the truth to be found.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use wardroom_testing::{now_ms, wire};
+
+/// Series in a request, as Prometheus sends by default.
+pub(crate) const PER_REQUEST: usize = 2000;
+const STEP_MS: i64 = 15_000;
+/// Series that are read back.
+const WITNESSES: usize = 1000;
+
+/// Everything that is sent, and what must be found afterwards.
+pub(crate) struct Bodies {
+    pub(crate) series: usize,
+    pub(crate) saturated: Vec<Vec<u8>>,
+    pub(crate) paced: Vec<Vec<u8>>,
+    /// Series that are read back, with every sample sent: (ms, bits).
+    pub(crate) witnesses: Vec<(usize, Vec<(i64, u64)>)>,
+    /// Series that shift, and from when on.
+    pub(crate) shifts: Vec<(usize, i64)>,
+    pub(crate) end_ms: i64,
+}
+
+struct Source {
+    labels: Vec<wire::Label>,
+    value: f64,
+    shift_at: usize,
+}
+
+impl Bodies {
+    pub(crate) fn build(series: usize, steps: usize, paced_steps: usize) -> Self {
+        let mut random = StdRng::seed_from_u64(series as u64);
+        let all = steps + paced_steps;
+        let start_ms = now_ms() - all as i64 * STEP_MS;
+        let start_ms = start_ms - start_ms % STEP_MS;
+        let mut sources: Vec<Source> = (0..series).map(|at| source(at, steps, &mut random)).collect();
+        let every = (series / WITNESSES).max(1);
+        let mut bodies = Self {
+            series,
+            saturated: Vec::new(),
+            paced: Vec::new(),
+            witnesses: (0..series).step_by(every).map(|at| (at, Vec::with_capacity(all))).collect(),
+            shifts: Vec::new(),
+            end_ms: start_ms + all as i64 * STEP_MS,
+        };
+        for (at, source) in sources.iter().enumerate().filter(|(_, source)| source.shift_at < all) {
+            bodies.shifts.push((at, start_ms + source.shift_at as i64 * STEP_MS));
+        }
+        for step in 0..all {
+            let ts_ms = start_ms + step as i64 * STEP_MS;
+            for (chunk, sources) in sources.chunks_mut(PER_REQUEST).enumerate() {
+                let mut request = Vec::with_capacity(PER_REQUEST);
+                for (at, source) in (chunk * PER_REQUEST..).zip(sources) {
+                    let value = next(source, at, step, &mut random);
+                    if at % every == 0 {
+                        bodies.witnesses[at / every].1.push((ts_ms, value.to_bits()));
+                    }
+                    let samples = vec![wire::Sample { value, timestamp: ts_ms }];
+                    request.push(wire::TimeSeries { labels: source.labels.clone(), samples });
+                }
+                let list = if step < steps { &mut bodies.saturated } else { &mut bodies.paced };
+                list.push(wire::body(request));
+            }
+        }
+        bodies
+    }
+
+    /// How many samples a list of requests holds.
+    pub(crate) fn samples(&self, requests: &[Vec<u8>]) -> usize {
+        requests.len() / self.series.div_ceil(PER_REQUEST) * self.series
+    }
+}
+
+/// The label that tells the series apart.
+pub(crate) fn id(at: usize) -> String {
+    format!("series-{at:06}")
+}
+
+fn source(at: usize, steps: usize, random: &mut StdRng) -> Source {
+    let (name, unit) = match at % 5 {
+        0 | 1 => ("http_requests", "total"),
+        2 | 3 => ("queue_depth", "items"),
+        _ => ("request_duration", "seconds_avg"),
+    };
+    let labels = [
+        ("__name__", format!("{name}_{unit}")),
+        ("cluster", "production-eu-west-1".to_owned()),
+        ("id", id(at)),
+        ("instance", format!("10.{}.{}.{}:9100", at / 65_536, at / 256 % 256, at % 256)),
+        ("job", format!("workload-{}", at % 37)),
+        ("namespace", format!("team-{}", at % 11)),
+        ("pod", format!("workload-{}-7d9f8b6c5d-{:05x}", at % 37, at)),
+    ];
+    let labels = labels.map(|(name, value)| wire::Label { name: name.to_owned(), value }).to_vec();
+    let shifts = at % 100 == 42;
+    // After the cold start and well before the end.
+    let shift_at = if shifts { random.random_range(steps / 3..steps * 3 / 4) } else { usize::MAX };
+    Source { labels, value: random.random_range(100.0..1000.0_f64).round(), shift_at }
+}
+
+fn next(source: &mut Source, at: usize, step: usize, random: &mut StdRng) -> f64 {
+    let shifted = step >= source.shift_at;
+    match at % 5 {
+        0 | 1 => {
+            source.value += random.random_range(80.0..120.0_f64).round() * if shifted { 4.0 } else { 1.0 };
+            source.value
+        }
+        2 | 3 => {
+            let level = 50.0 + (at % 50) as f64 + if shifted { 60.0 } else { 0.0 };
+            (level + normal(random) * 3.0).mul_add(10.0, 0.0).round() / 10.0
+        }
+        _ => (normal(random) * 0.3 - 3.0 + if shifted { 2.5 } else { 0.0 }).exp(),
+    }
+}
+
+/// A normal variate (Box and Muller 1958).
+fn normal(random: &mut StdRng) -> f64 {
+    let (u, v) = (random.random_range(f64::MIN_POSITIVE..1.0), random.random_range(0.0..1.0_f64));
+    (-2.0 * f64::ln(u)).sqrt() * (std::f64::consts::TAU * v).cos()
+}
