@@ -21,12 +21,18 @@ impl Drop for Prometheus {
 fn start(dir: &Path, url: &str, token: &str) -> (Prometheus, u16) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     std::fs::write(dir.join("token"), token).unwrap();
+    // What the documentation tells a user to write is what is tested.
+    let page = include_str!("../../../../docs/sources/prometheus.md");
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (sender, _) = rest.split_once("```").unwrap();
+    let sender = sender
+        .replace("http://127.0.0.1:8080", url)
+        .replace("/etc/prometheus/wardroom-token", &dir.join("token").display().to_string());
     let config = format!(
         "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: self\n    static_configs:\n      - targets: ['127.0.0.1:{port}']\n  \
-         - job_name: gone\n    static_configs:\n      - targets: ['127.0.0.1:1']\n\
-         remote_write:\n  - url: {url}/api/v1/write\n    authorization:\n      credentials_file: {}\n",
-        dir.join("token").display()
+         - job_name: gone\n    static_configs:\n      - targets: ['127.0.0.1:1']\n{sender}"
     );
+    assert!(config.contains(url) && config.contains(&dir.display().to_string()));
     std::fs::write(dir.join("prometheus.yml"), config).unwrap();
     let child = Command::new(program("PROMETHEUS_BIN"))
         .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
