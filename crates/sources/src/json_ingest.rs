@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use wardroom_domain::error::Failure;
 use wardroom_domain::labels::NAME;
 use wardroom_domain::{Deployment, Labels, LogEntry, RefusalReason, Sample, Severity, Timestamp};
 use wardroom_edge::InflateBudget;
 
 use crate::admit::refuse;
-use crate::remote_write::{inflate_failure, malformed};
+use crate::source::{MAX_RECORDS, inflate_failure, malformed, too_many};
 use crate::{Decoded, RequestHead, Source};
 
 /// `POST /ingest/metrics`.
@@ -84,16 +85,17 @@ impl<T: Record> Source for JsonIngest<T> {
 fn read_records<T: Record>(body: &[u8], received_at: Timestamp) -> Result<Decoded, Failure> {
     let text = std::str::from_utf8(body)
         .map_err(|error| malformed(format!("the body is not UTF-8 from byte {} on", error.valid_up_to())))?;
-    let records = match serde_json::from_str(text) {
-        Ok(Value::Array(records)) => records,
-        Ok(record) => vec![record],
-        Err(error) => return Err(not_json(text, &error)),
-    };
+    let records = Records::read(text)?;
     let mut decoded = Decoded::default();
-    for (position, record) in (0_u32..).zip(records) {
-        let put = match serde_path_to_error::deserialize::<_, T>(record) {
+    for (position, record) in (0_u32..).zip(records.0) {
+        let mut reader = serde_json::Deserializer::from_str(record.get());
+        let put = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
             Ok(record) => record.put(received_at, &mut decoded),
-            Err(error) => Err((RefusalReason::Malformed, format!("field {}: {}", error.path(), error.inner()))),
+            Err(error) => {
+                let reason =
+                    if out_of_range(error.inner()) { RefusalReason::BadValue } else { RefusalReason::Malformed };
+                Err((reason, format!("field {}: {}", error.path(), error.inner())))
+            }
         };
         match put {
             Ok(()) => decoded.positions.push(position),
@@ -103,11 +105,53 @@ fn read_records<T: Record>(body: &[u8], received_at: Timestamp) -> Result<Decode
     Ok(decoded)
 }
 
+/// The records of a body, each still text: a tree of values takes thirty times the memory of `{},{},…`.
+struct Records<'a>(Vec<&'a RawValue>);
+
+impl<'a> Records<'a> {
+    fn read(text: &'a str) -> Result<Self, Failure> {
+        if !text.trim_start().starts_with('[') {
+            return serde_json::from_str(text).map(|record| Self(vec![record])).map_err(|error| not_json(text, &error));
+        }
+        let records: Self = serde_json::from_str(text).map_err(|error| not_json(text, &error))?;
+        if records.0.len() > MAX_RECORDS { Err(too_many("records")) } else { Ok(records) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Records<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Records(Vec::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for Records<'de> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while self.0.len() <= MAX_RECORDS {
+            match list.next_element()? {
+                Some(record) => self.0.push(record),
+                None => return Ok(self),
+            }
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+fn out_of_range(error: &serde_json::Error) -> bool {
+    error.to_string().contains("out of range")
+}
+
 fn not_json(text: &str, error: &serde_json::Error) -> Failure {
     let near = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
     let at = error.column().saturating_sub(20);
     let near: String = near.chars().skip(at).take(40).collect();
-    let bare = ["NaN", "Infinity"].iter().any(|word| near.contains(word)) || error.to_string().contains("out of range");
+    let bare = ["NaN", "Infinity"].iter().any(|word| near.contains(word)) || out_of_range(error);
     if bare {
         let detail = format!(
             "field value: NaN, infinities and numbers beyond 1.8e308 are not JSON; leave the record out or send it over remote_write ({error})"

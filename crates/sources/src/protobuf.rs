@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::source::MAX_RECORDS;
+
 /// Why a message cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
@@ -16,6 +18,18 @@ pub(crate) enum Broken {
     WireType(u8),
     /// Numbers of a repeated field that do not stand packed in one piece.
     Unpacked,
+    /// More records than a request may hold.
+    TooMany,
+}
+
+/// Adds an item to a list that must stay below the limit of a request.
+#[inline]
+pub(crate) fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), Broken> {
+    if list.len() >= MAX_RECORDS {
+        return Err(Broken::TooMany);
+    }
+    list.push(item);
+    Ok(())
 }
 
 impl fmt::Display for Broken {
@@ -23,6 +37,7 @@ impl fmt::Display for Broken {
         match self {
             Self::Short => f.write_str("the protobuf is cut short"),
             Self::LongNumber => f.write_str("the protobuf holds a number longer than 64 bits"),
+            Self::TooMany => write!(f, "the request holds more than {MAX_RECORDS} records"),
             Self::Unpacked => f.write_str("labels_refs must be packed, in one field"),
             Self::WireType(kind) => write!(f, "the protobuf has a field of unknown wire type {kind}"),
         }

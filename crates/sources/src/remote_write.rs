@@ -12,10 +12,11 @@ mod v2;
 use axum::http::StatusCode;
 use wardroom_domain::error::Failure;
 use wardroom_domain::{MetricMetadata, RefusalReason, Sample};
-use wardroom_edge::{InflateBudget, InflateError};
+use wardroom_edge::InflateBudget;
 
 use crate::protobuf::{Broken, Field, Message};
 use crate::series::Denial;
+use crate::source::{inflate_failure, malformed, too_many};
 use crate::{Decoded, RequestHead, Source};
 
 /// Longest name, help or unit of a metric that is kept, in bytes.
@@ -57,7 +58,10 @@ impl Source for RemoteWrite {
             .decompress(body, plain.room())
             .map_err(|_| malformed("the body is not whole snappy; it may have been cut short"))?;
         let read = if head.content_type == V2 { v2::read_request(plain) } else { v1::read_request(plain) };
-        read.map_err(|broken| malformed(broken.to_string()))
+        read.map_err(|broken| match broken {
+            Broken::TooMany => too_many("series, samples or symbols"),
+            broken => malformed(broken.to_string()),
+        })
     }
 
     fn success(&self) -> StatusCode {
@@ -67,19 +71,6 @@ impl Source for RemoteWrite {
     /// 2.0 asks for them; a 1.0 sender that saw them would take a full success for a partial one.
     fn tells_written(&self, head: &RequestHead) -> bool {
         head.content_type == V2
-    }
-}
-
-/// A body that can never be read.
-pub(crate) fn malformed(detail: impl Into<String>) -> Failure {
-    Failure::Rejected { reason: "malformed", detail: detail.into() }
-}
-
-/// What to answer when a body may not be decompressed.
-pub(crate) fn inflate_failure(error: InflateError) -> Failure {
-    match error {
-        InflateError::TooLarge { .. } => Failure::Rejected { reason: "too_large", detail: error.to_string() },
-        InflateError::Exhausted => Failure::Retryable(error.to_string()),
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use wardroom_domain::error::Failure;
 use wardroom_domain::{Batch, Deployment, Envelope, LogEntry, MetricMetadata, Refusal, SeriesId, Timestamp};
-use wardroom_edge::InflateBudget;
+use wardroom_edge::{InflateBudget, InflateError};
 
 use crate::registry;
 use crate::series::WireMetrics;
@@ -74,6 +74,29 @@ pub trait Source: Sync {
     fn success(&self) -> StatusCode {
         StatusCode::OK
     }
+}
+
+/// Records (samples, series, symbols, log lines) that one request may hold. Tiny ones take many times their
+/// size on the wire in memory; senders send some thousands.
+pub(crate) const MAX_RECORDS: usize = 250_000;
+
+/// A body that can never be read.
+pub(crate) fn malformed(detail: impl Into<String>) -> Failure {
+    Failure::Rejected { reason: "malformed", detail: detail.into() }
+}
+
+/// What to answer when a body may not be decompressed.
+pub(crate) fn inflate_failure(error: InflateError) -> Failure {
+    match error {
+        InflateError::TooLarge { .. } => Failure::Rejected { reason: "too_large", detail: error.to_string() },
+        InflateError::Exhausted => Failure::Retryable(error.to_string()),
+    }
+}
+
+/// A request of too many records.
+pub(crate) fn too_many(what: &str) -> Failure {
+    let detail = format!("the request holds more than {MAX_RECORDS} {what}; send smaller batches");
+    Failure::Rejected { reason: "too_large", detail }
 }
 
 /// Reads an envelope's body again, leaving out what was refused then.

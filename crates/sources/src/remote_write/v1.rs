@@ -5,19 +5,22 @@ use wardroom_edge::Inflated;
 
 use super::{described, distinct, read_sample, text};
 use crate::Decoded;
-use crate::protobuf::{Broken, Field, Message, put_varint};
+use crate::protobuf::{Broken, Field, Message, push, put_varint};
 use crate::series::{Denial, Text, WireMetrics, Writing, key_of};
+use crate::source::MAX_RECORDS;
 
 /// Reads a `prometheus.WriteRequest`.
 pub(super) fn read_request(plain: Inflated) -> Result<Decoded, Broken> {
     // Prometheus sends about 200 bytes a sample, so this is seldom grown.
-    let guess = plain.bytes().len() / 128;
+    let guess = (plain.bytes().len() / 128).min(MAX_RECORDS);
     let (mut series, mut samples) = (Vec::with_capacity(guess), Vec::with_capacity(guess));
     let (mut scattered, mut metadata) = (Vec::new(), Vec::new());
     let mut message = Message::new(plain.bytes());
     while let Some((number, field)) = message.next()? {
         if let (3, Field::Bytes(_, bytes)) = (number, field) {
-            metadata.extend(read_metadata(bytes)?);
+            if let Some(said) = read_metadata(bytes)? {
+                push(&mut metadata, said)?;
+            }
         } else if let (1, Field::Bytes(start, bytes)) = (number, field) {
             let before = samples.len();
             let found = read_series(bytes, &mut samples)?;
@@ -26,7 +29,7 @@ pub(super) fn read_request(plain: Inflated) -> Result<Decoded, Broken> {
                 if let Span::Scattered = found {
                     scattered.push(series.len());
                 }
-                series.push((found.within(start), count));
+                push(&mut series, (found.within(start), count))?;
             }
         }
     }
@@ -87,7 +90,7 @@ fn read_series(bytes: &[u8], samples: &mut Vec<Sample>) -> Result<Span, Broken> 
                 }
                 last = message.at();
             }
-            Some((2, Field::Bytes(_, sample))) => samples.push(read_sample(sample)?),
+            Some((2, Field::Bytes(_, sample))) => push(samples, read_sample(sample)?)?,
             Some(_) => {}
             None => break,
         }

@@ -8,8 +8,9 @@ use wardroom_edge::Inflated;
 
 use super::{described, distinct, read_sample, text};
 use crate::Decoded;
-use crate::protobuf::{Broken, Field, Message};
+use crate::protobuf::{Broken, Field, Message, push};
 use crate::series::{Denial, Text, WireMetrics, Writing, key_of};
+use crate::source::MAX_RECORDS;
 
 /// Reads an `io.prometheus.write.v2.Request`.
 pub(super) fn read_request(plain: Inflated) -> Result<Decoded, Broken> {
@@ -17,14 +18,14 @@ pub(super) fn read_request(plain: Inflated) -> Result<Decoded, Broken> {
     let mut message = Message::new(plain.bytes());
     while let Some((number, field)) = message.next()? {
         if let (4, Field::Bytes(start, bytes)) = (number, field) {
-            symbols.push((start as u32, (start + bytes.len()) as u32));
+            push(&mut symbols, (start as u32, (start + bytes.len()) as u32))?;
         }
     }
     let text = Text { plain, symbols };
     let hashes: Vec<u128> =
         (0..text.symbols.len()).map(|at| key_of(text.symbol(at as u64).unwrap_or_default(), Writing::Symbol)).collect();
 
-    let guess = text.plain.bytes().len() / 64;
+    let guess = (text.plain.bytes().len() / 64).min(MAX_RECORDS);
     let (mut keys, mut series, mut samples) =
         (Vec::with_capacity(guess), Vec::with_capacity(guess), Vec::with_capacity(guess));
     let mut decoded = Decoded::default();
@@ -51,7 +52,7 @@ pub(super) fn read_request(plain: Inflated) -> Result<Decoded, Broken> {
                 written.extend(hash.to_le_bytes());
             }
             keys.push(key_of(&written, Writing::RemoteWrite2));
-            series.push((((start + first) as u32, (start + last) as u32), count));
+            push(&mut series, (((start + first) as u32, (start + last) as u32), count))?;
         }
     }
     decoded.metrics = WireMetrics::wire(text, keys, series, samples, read_labels);
@@ -77,7 +78,7 @@ fn read_series(bytes: &[u8], samples: &mut Vec<wardroom_domain::Sample>) -> Resu
             (1, Field::Bytes(start, refs)) if found.refs == (0, 0) => found.refs = (start, start + refs.len()),
             // proto3 packs them into one field; a sender that does otherwise is not one that exists.
             (1, _) => return Err(Broken::Unpacked),
-            (2, Field::Bytes(_, sample)) => samples.push(read_sample(sample)?),
+            (2, Field::Bytes(_, sample)) => push(samples, read_sample(sample)?)?,
             (3, Field::Bytes(..)) => found.histograms += 1,
             (4, Field::Bytes(..)) => found.exemplars += 1,
             (5, Field::Bytes(_, metadata)) => {

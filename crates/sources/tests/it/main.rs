@@ -206,6 +206,36 @@ async fn every_failure_has_the_status_its_sender_needs() {
     }
 }
 
+/// Small bodies that would take hundreds of megabytes once understood.
+#[tokio::test]
+async fn a_crowd_of_tiny_records_is_refused_before_it_takes_memory() {
+    let repeat = |unit: &[u8], head: RequestHead| {
+        let body = unit.repeat(300_000);
+        (SOURCES[0], head, snap::raw::Encoder::new().compress_vec(&body).unwrap())
+    };
+    let first = head(SOURCES[0]);
+    let second = RequestHead {
+        content_type: "application/x-protobuf;proto=io.prometheus.write.v2.request".into(),
+        ..first.clone()
+    };
+    let array = |source: &'static dyn Source, unit: &str| {
+        (source, head(source), format!("[{}{unit}]", format!("{unit},").repeat(300_000)).into_bytes())
+    };
+    for (source, head, body) in [
+        // A series of one empty sample; an empty symbol.
+        repeat(&[0x0a, 0x02, 0x12, 0x00], first),
+        repeat(&[0x22, 0x00], second),
+        array(SOURCES[1], "{}"),
+        array(SOURCES[2], "[]"),
+        array(SOURCES[3], "0"),
+    ] {
+        let failed = source.decode(&head, &body, &budget()).err();
+        let word = format!("{failed:?}");
+        assert!(matches!(failed, Some(Failure::Rejected { reason: "too_large", .. })), "{}: {word}", source.name());
+        assert!(word.contains("250000"), "{word}");
+    }
+}
+
 #[test]
 fn real_prometheus_requests_are_read() {
     let source = SOURCES[0];
