@@ -82,8 +82,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             }
         }
     }
-    let report =
-        json!({ "machine": process::machine(), "medians": medians(&runs), "ratios": ratios(&runs), "runs": runs });
+    let report = json!({ "commit": process::commit(), "machine": process::machine(), "medians": medians(&runs), "ratios": ratios(&runs), "runs": runs });
     tell(serde_json::to_string_pretty(&json!({ "medians": report["medians"], "ratios": report["ratios"] }))?);
     if let Some(file) = options.json {
         std::fs::write(file, report.to_string())?;
@@ -191,7 +190,8 @@ fn figure(run: &Value, name: &str) -> Option<f64> {
     }
 }
 
-/// Ours over each peer's, within each repetition; the median of those.
+/// Ours over each peer's, within each repetition; the median of those. Plain names stand for the largest
+/// number of series.
 fn ratios(runs: &[Value]) -> Value {
     let mut all = serde_json::Map::new();
     for (label, name) in [
@@ -201,9 +201,9 @@ fn ratios(runs: &[Value]) -> Value {
         ("ack_p99", "ack_ms.p99"),
     ] {
         for peer in target::NAMES.iter().filter(|peer| **peer != "wardroom") {
-            let mut by_series = serde_json::Map::new();
+            let name_of = format!("{label}_vs_{}", peer.replace('-', "_"));
+            let mut largest = (0, Value::Null);
             for ours in runs.iter().filter(|run| run["target"] == "wardroom") {
-                let key = ours["series"].to_string();
                 let same = |run: &&Value| run["target"] == *peer && run["series"] == ours["series"];
                 let pairs = runs.iter().filter(same).filter_map(|theirs| {
                     let ours = runs.iter().find(|run| {
@@ -214,10 +214,14 @@ fn ratios(runs: &[Value]) -> Value {
                     Some(figure(ours, name)? / figure(theirs, name)?)
                 });
                 if let Some(ratio) = median(pairs) {
-                    by_series.insert(key, json!(ratio));
+                    let series = ours["series"].as_u64().unwrap_or_default();
+                    all.insert(format!("{name_of}_at_{series}"), json!(ratio));
+                    if series >= largest.0 {
+                        largest = (series, json!(ratio));
+                    }
                 }
             }
-            all.insert(format!("{label}_vs_{}", peer.replace('-', "_")), Value::Object(by_series));
+            all.insert(name_of, largest.1);
         }
     }
     Value::Object(all)

@@ -35,6 +35,18 @@ pub(crate) fn usage(root: u32) -> Usage {
     sum
 }
 
+/// The commit that is measured, with `+` if the tree differs from it.
+#[expect(clippy::disallowed_methods, reason = "the benchmark asks git")]
+pub(crate) fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").args(arguments).output().ok()?;
+        String::from_utf8(output.stdout).ok()
+    };
+    let head = git(&["rev-parse", "--short", "HEAD"]).unwrap_or_default();
+    let dirty = git(&["status", "--porcelain"]).is_some_and(|changes| !changes.trim().is_empty());
+    format!("{}{}", head.trim(), if dirty { "+" } else { "" })
+}
+
 /// The machine in a line.
 pub(crate) fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
