@@ -4,6 +4,7 @@
 mod access;
 mod bad_input;
 mod config;
+mod durability;
 mod executor;
 mod heartbeat;
 mod incidents;
