@@ -137,7 +137,13 @@ impl Decoded {
         if refused.is_empty() {
             return;
         }
-        let out = |at: u32| refused.iter().any(|refusal| (refusal.first..=refusal.last).contains(&at));
+        // Every second record may be refused, so each is looked up and not searched for.
+        let mut runs: Vec<(u32, u32)> = refused.iter().map(|refusal| (refusal.first, refusal.last)).collect();
+        runs.sort_unstable();
+        let out = |at: u32| {
+            let before = runs.partition_point(|(first, _)| *first <= at);
+            before.checked_sub(1).is_some_and(|run| at <= runs[run].1)
+        };
         let kept: Vec<u32> = (0..self.len()).map(|at| self.position(at)).filter(|at| !out(*at)).collect();
         let mut place = 0;
         let positions = std::mem::take(&mut self.positions);

@@ -236,6 +236,24 @@ async fn a_crowd_of_tiny_records_is_refused_before_it_takes_memory() {
     }
 }
 
+/// Half of a large request too old, every second sample: the work grows with the request, not with its square.
+#[tokio::test]
+async fn many_refusals_in_one_request_cost_little() {
+    let sample = |at: i64| PbSample { value: at as f64, timestamp: if at % 2 == 0 { NOW_MS } else { 1 } };
+    let labels = vec![Label { name: "__name__".into(), value: "m".into() }];
+    let series = TimeSeries { labels, samples: (0..200_000).map(sample).collect() };
+    let plain = WriteRequest { timeseries: vec![series] }.encode_to_vec();
+    let world = world(None);
+    let started = std::time::Instant::now();
+    let body = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+    assert_eq!(world.post(SOURCES[0], body).await, StatusCode::BAD_REQUEST);
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+    let kept = world.kept.lock().unwrap();
+    assert_eq!(kept[0].batch.metrics.samples.len(), 100_000);
+    assert!(kept[0].batch.metrics.samples.iter().all(|sample| sample.value % 2.0 == 0.0));
+    assert_eq!(replay(&kept[0].envelope, &kept[0].body, &budget()).unwrap().len(), 100_000);
+}
+
 #[test]
 fn real_prometheus_requests_are_read() {
     let source = SOURCES[0];
