@@ -37,7 +37,7 @@ pub(crate) struct Responder {
     pub(crate) store: Store,
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) executor: ExecutorClient,
-    pub(crate) library: Arc<Library>,
+    pub(crate) runbooks: Arc<Library>,
 }
 
 /// What can go wrong on the way; logged, and tried again at the next tick.

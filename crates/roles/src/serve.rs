@@ -116,7 +116,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let minted = if options.auth == AuthMode::On { tokens::first_admin(&store).await? } else { None };
     table.replace(Some(tokens::load(&store).await?));
 
-    let library = Arc::new(Library::load(&config.knowledge)?);
+    let runbooks = Arc::new(Library::load(&config.knowledge)?);
     let tenants = Arc::new(Tenants::new(config.clone()));
     restore(&store, &tenants).await?;
     let (queue, next) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
@@ -136,7 +136,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
-        Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, library };
+        Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, runbooks };
     let intake = intake(&config, Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     let mut background = tokio::task::JoinSet::new();
     background.spawn(tokens::refresh(store.clone(), table.clone()));

@@ -25,7 +25,7 @@ impl Responder {
         let Some(best) = diagnosis.best().filter(|best| best.confidence >= self.config.diagnose.min_confidence) else {
             return no_plan(diagnosis, "no cause is likely enough to act on; a person must look".into());
         };
-        let Some(runbook) = self.library.for_diagnosis(&diagnosis)? else {
+        let Some(runbook) = self.runbooks.for_diagnosis(&diagnosis)? else {
             let reason = format!("no runbook is for {} at {}", best.kind, best.service);
             return no_plan(diagnosis, reason);
         };
