@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Labels, Matcher, MetricMetadata, Timestamp};
-use wardroom_edge::{Access, Problem, Routes};
+use wardroom_edge::{Access, Routes};
 
 use crate::anomalies::moment;
 use crate::backend::Backend;
@@ -65,26 +65,31 @@ async fn series(backend: Backend, who: Who, RawForm(form): RawForm) -> Response 
 }
 
 async fn names(backend: Backend, who: Who, RawForm(form): RawForm) -> Response {
-    distinct(backend, who, &form, |labels, into| into.extend(labels.iter().map(|(name, _)| name.to_owned()))).await
+    distinct(backend, who, &form, |labels, into| into.extend(labels.iter().map(|(name, _)| name))).await
 }
 
 async fn values(backend: Backend, who: Who, Path(name): Path<String>, RawForm(form): RawForm) -> Response {
-    distinct(backend, who, &form, move |labels, into| into.extend(labels.get(&name).map(str::to_owned))).await
+    distinct(backend, who, &form, move |labels, into| into.extend(labels.get(&name))).await
 }
 
 /// What `pick` finds in the selected series, each once, ascending.
-async fn distinct(backend: Backend, who: Who, form: &[u8], pick: impl Fn(&Labels, &mut BTreeSet<String>)) -> Response {
+async fn distinct(
+    backend: Backend,
+    who: Who,
+    form: &[u8],
+    pick: impl for<'a> Fn(&'a Labels, &mut BTreeSet<&'a str>),
+) -> Response {
     let asked = match Asked::read(form) {
         Ok(asked) => asked,
         Err(error) => return bad(&error),
     };
     let found = match (backend.series)(who.tenant.clone(), asked.query).await {
         Ok(found) => found,
-        Err(problem) => return Problem::into_response(problem),
+        Err(problem) => return problem.into_response(),
     };
     let mut all = BTreeSet::new();
     found.iter().for_each(|labels| pick(labels, &mut all));
-    asked.limit.answer(all.into_iter().map(Value::String))
+    asked.limit.answer(all.into_iter().map(Value::from))
 }
 
 /// A request, understood.

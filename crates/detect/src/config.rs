@@ -40,9 +40,9 @@ pub struct Config {
     /// Gauges of the memory limit, in bytes. Since 0.1.
     pub memory_limit_metrics: Vec<String>,
     /// Single unusual points recorded for each second of telemetry, the farthest first: a million healthy
-    /// series have thousands by chance. Default 2. Since 0.2.
+    /// series have thousands by chance. Default 2. Since 0.1.
     pub points_per_second: u32,
-    /// Series whose shift is recorded for each second of telemetry, the farthest first. Default 50. Since 0.2.
+    /// Series whose shift is recorded for each second of telemetry, the farthest first. Default 50. Since 0.1.
     pub shifts_per_second: u32,
     /// Points of each service signal kept for diagnosis, verification and charts. Default 900. Since 0.1.
     pub history: usize,

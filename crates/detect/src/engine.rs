@@ -146,13 +146,8 @@ impl Engine {
     }
 
     /// How many series it was told of.
-    pub fn len(&self) -> usize {
+    pub fn known_series(&self) -> usize {
         self.series.len()
-    }
-
-    /// Whether it was told of none.
-    pub fn is_empty(&self) -> bool {
-        self.series.is_empty()
     }
 
     /// Tells of a new series; ids must come in order from 0.

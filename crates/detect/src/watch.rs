@@ -106,11 +106,6 @@ impl Watch {
         }
     }
 
-    /// The baseline's mean.
-    pub fn mean(&self) -> f64 {
-        self.baseline.mean_and_deviation().0
-    }
-
     /// Mean and deviation that are not spoilt by a run in progress.
     pub fn normal(&self) -> (f64, f64) {
         self.run.map_or_else(|| self.baseline.mean_and_deviation(), |run| (run.mean, run.deviation))

@@ -57,25 +57,6 @@ impl Labels {
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
-
-    /// Whether there is no pair.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The same set without the labels that `drop` names.
-    #[must_use]
-    pub fn without(&self, drop: &[&str]) -> Self {
-        Self::new(self.iter().filter(|(name, _)| !drop.contains(name)).collect())
-    }
-
-    /// The same set with one label set to `value`.
-    #[must_use]
-    pub fn with(&self, name: &str, value: &str) -> Self {
-        let mut pairs: Vec<_> = self.iter().filter(|(known, _)| *known != name).collect();
-        pairs.push((name, value));
-        Self::new(pairs)
-    }
 }
 
 fn put(text: &mut String, part: &str) {

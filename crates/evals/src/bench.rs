@@ -72,8 +72,8 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             Bodies::build(*series, options.samples / series, (PACE_PER_S * PACED.as_secs_f64()) as usize / series + 1);
         for repeat in 0..options.repeat {
             for name in &options.targets {
-                let figures = one(name, &bodies).with_context(|| format!("{name}, {series} series, run {repeat}"))?;
-                let mut figures = figures;
+                let figures = one(name, &bodies);
+                let mut figures = figures.with_context(|| format!("{name}, {series} series, run {repeat}"))?;
                 figures["target"] = json!(name);
                 figures["series"] = json!(series);
                 figures["repeat"] = json!(repeat);

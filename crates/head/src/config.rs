@@ -10,7 +10,7 @@ pub struct Config {
     /// Most series a tenant may have; samples of further ones are refused. Default 150000. Since 0.1.
     pub max_series: usize,
     /// How long the samples of a series are kept at hand, in minutes; older ones are read from the bus.
-    /// Default 120. Since 0.2.
+    /// Default 120. Since 0.1.
     pub recent_minutes: u32,
 }
 

@@ -241,12 +241,12 @@ impl Pump {
 
     fn judge(&self, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
         let state = &mut *lock(&tenant.live);
-        let known = state.engine.len();
+        let known = state.engine.known_series();
         if batch.metrics.runs.iter().any(|run| run.series.index() >= known) {
             let new = lock(&tenant.registry).since(known).to_vec();
             new.iter().for_each(|labels| state.engine.add_series(labels));
         }
-        let known = state.engine.len();
+        let known = state.engine.known_series();
         for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
             state.engine.observe(id, samples);
             samples.iter().for_each(|sample| state.recent.push(id, *sample));

@@ -18,7 +18,7 @@ pub struct Config {
     /// Longest label value, in bytes. Default 4096. Since 0.1.
     pub max_label_value_bytes: usize,
     /// Bytes that one tenant may append in a second, as received; over it requests are answered 503 until the
-    /// rate allows them. 0 for no limit. Default 128 MiB. Since 0.2.
+    /// rate allows them. 0 for no limit. Default 128 MiB. Since 0.1.
     pub tenant_bytes_per_second: u64,
     /// Longest log message, in bytes. Default 64 KiB. Since 0.1.
     pub max_message_bytes: usize,

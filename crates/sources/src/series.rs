@@ -121,11 +121,6 @@ impl WireMetrics {
         known.unwrap_or_else(|| Err((RefusalReason::BadLabels, "the series has no labels".into())))
     }
 
-    /// How many samples the series at this position has.
-    pub fn count(&self, at: usize) -> u32 {
-        self.counts.get(at).copied().unwrap_or_default()
-    }
-
     /// All samples, series by series.
     pub fn samples(&self) -> &[Sample] {
         &self.samples

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::build::{command, step, target};
-use crate::test::debian;
+use crate::debian::debian;
 
 /// Runs the command.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {

@@ -1,13 +1,12 @@
 //! `cargo xtask test`: every test, with everything it needs; and `torture`, the crash tests by themselves.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use lexopt::prelude::Long;
 
-use crate::build::{Programs, cache, command, programs, root, step};
+use crate::build::{Programs, command, programs, step};
 use crate::check::installed;
+use crate::debian::debian;
 
 /// Runs the command.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
@@ -73,38 +72,4 @@ pub(crate) fn torture(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode>
 
 fn with_programs(command: &mut std::process::Command, programs: &Programs) {
     command.env("WARDROOM_BIN", &programs.wardroom).env("SHOP_BIN", &programs.shop).env("EVALS_BIN", &programs.evals);
-}
-
-/// A program out of a Debian package, unpacked into the cache and never installed.
-pub(crate) fn debian(package: &str, program: &str) -> anyhow::Result<PathBuf> {
-    let folder = cache().join("debian");
-    let found = folder.join("root").join(program);
-    if found.exists() {
-        return Ok(found);
-    }
-    let lists = folder.join("lists");
-    for sub in ["lists/partial", "cache/archives/partial", "root", "download"] {
-        std::fs::create_dir_all(folder.join(sub))?;
-    }
-    let options = [
-        format!("Dir::State::lists={}", lists.display()),
-        format!("Dir::Cache={}", folder.join("cache").display()),
-        "Debug::NoLocking=1".to_owned(),
-    ];
-    let apt = |words: &[&str]| {
-        let mut apt = command("apt-get");
-        apt.args(options.iter().flat_map(|option| ["-o", option.as_str()]))
-            .args(words)
-            .current_dir(folder.join("download"));
-        apt
-    };
-    step("package lists", apt(&["update", "-qq"]).stdout(std::process::Stdio::null()))?;
-    step(&format!("download {package}"), apt(&["download", "-qq", package]).stdout(std::process::Stdio::null()))?;
-    for entry in std::fs::read_dir(folder.join("download"))? {
-        let archive = entry?.path();
-        let mut unpack = command("dpkg-deb");
-        unpack.arg("-x").arg(&archive).arg(folder.join("root"));
-        step(&format!("unpack {package}"), &mut unpack)?;
-    }
-    found.exists().then_some(found).with_context(|| format!("{package} holds no {program} ({})", root().display()))
 }
