@@ -10,7 +10,7 @@ use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Deployment, Identity, Labels, MetricMetadata, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
-use crate::view::{AnomalyView, IncidentDetail, IncidentSummary, SeriesView};
+use crate::view::{AnomalyView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView};
 
 /// An answer on its way.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
@@ -74,6 +74,8 @@ pub struct Backend {
     pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> Answer<SamplesPage> + Send + Sync>,
     /// The live series of a tenant that a query selects and that have samples in its time.
     pub series: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<Labels>> + Send + Sync>,
+    /// The newest exemplars of the series that a query selects.
+    pub exemplars: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<ExemplarsView>> + Send + Sync>,
     /// What senders said of a tenant's metrics, by family.
     pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,
     /// Readiness: whether, and the document.

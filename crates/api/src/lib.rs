@@ -23,7 +23,10 @@ use wardroom_edge::Routes;
 
 pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage};
 pub use openapi::{described, document};
-pub use view::{AnomalyView, Chart, EvidenceView, IncidentDetail, IncidentSummary, PlanView, SeriesView, TimelineView};
+pub use view::{
+    AnomalyView, BucketsView, Chart, EvidenceView, ExemplarsView, HistogramView, IncidentDetail, IncidentSummary, PlanView,
+    SeriesView, TimelineView,
+};
 
 /// Every route of this crate.
 pub fn routes(backend: &Backend) -> Routes {

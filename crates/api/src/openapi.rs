@@ -53,6 +53,12 @@ pub fn described() -> Vec<(&'static str, &'static str, &'static str)> {
 /// Method, path, what it does, who may.
 const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("POST", "/api/v1/write", "Prometheus remote_write 1.0 and 2.0", "send"),
+    ("POST", "/v1/metrics", "OTLP metrics, protobuf or JSON", "send"),
+    ("POST", "/v1/logs", "OTLP logs, protobuf or JSON", "send"),
+    ("POST", "/v1/traces", "OTLP traces, protobuf or JSON", "send"),
+    ("POST", "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", "OTLP metrics over gRPC", "send"),
+    ("POST", "/opentelemetry.proto.collector.logs.v1.LogsService/Export", "OTLP logs over gRPC", "send"),
+    ("POST", "/opentelemetry.proto.collector.trace.v1.TraceService/Export", "OTLP traces over gRPC", "send"),
     ("POST", "/ingest/metrics", "Metrics as JSON: one object or an array", "send"),
     ("POST", "/ingest/logs", "Logs as JSON: one object or an array", "send"),
     ("POST", "/ingest/deployment", "Deployments as JSON: one object or an array", "send"),
@@ -71,6 +77,8 @@ const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("GET", "/api/v1/labels", "Names of labels, as Prometheus answers", "read"),
     ("POST", "/api/v1/labels", "Names of labels, as Prometheus answers; parameters as a form", "read"),
     ("GET", "/api/v1/label/{name}/values", "Values of a label, as Prometheus answers", "read"),
+    ("GET", "/api/v1/query_exemplars", "The newest exemplars, as Prometheus answers", "read"),
+    ("POST", "/api/v1/query_exemplars", "The newest exemplars, as Prometheus answers; parameters as a form", "read"),
     ("GET", "/api/v1/metadata", "What senders say of their metrics, as Prometheus answers", "read"),
     ("GET", "/", "Incidents as a page", "read"),
     ("GET", "/incidents/{id}", "One incident as a page", "read"),

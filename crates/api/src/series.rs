@@ -20,6 +20,7 @@ use crate::samples::pairs;
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let copy = || backend.clone();
     let (b1, b2, b3, b4, b5, b6) = (copy(), copy(), copy(), copy(), copy(), copy());
+    let (b7, b8) = (copy(), copy());
     Routes::new()
         .get("/api/v1/series", Access::Read, move |who: Who, form: RawForm| series(b1.clone(), who, form))
         .post("/api/v1/series", Access::Read, move |who: Who, form: RawForm| series(b2.clone(), who, form))
@@ -28,6 +29,8 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         .get("/api/v1/label/{name}/values", Access::Read, move |who: Who, name: Path<String>, form: RawForm| {
             values(b5.clone(), who, name, form)
         })
+        .get("/api/v1/query_exemplars", Access::Read, move |who: Who, form: RawForm| exemplars(b7.clone(), who, form))
+        .post("/api/v1/query_exemplars", Access::Read, move |who: Who, form: RawForm| exemplars(b8.clone(), who, form))
         .get("/api/v1/metadata", Access::Read, move |who: Who, form: RawForm| metadata(b6.clone(), who, form))
 }
 
@@ -62,6 +65,25 @@ async fn series(backend: Backend, who: Who, RawForm(form): RawForm) -> Response 
         Ok(found) => asked.limit.answer(found.iter().map(|labels| json!(labels))),
         Err(problem) => problem.into_response(),
     }
+}
+
+async fn exemplars(backend: Backend, who: Who, RawForm(form): RawForm) -> Response {
+    let asked = match Asked::read(&form) {
+        Ok(asked) if asked.query.selectors.is_empty() => return bad("no query parameter provided"),
+        Ok(asked) => asked,
+        Err(error) => return bad(&error),
+    };
+    let found = match (backend.exemplars)(who.tenant.clone(), asked.query).await {
+        Ok(found) => found,
+        Err(problem) => return problem.into_response(),
+    };
+    let one = |(labels, value, ts_ms): &(Labels, String, i64)| {
+        json!({ "labels": labels, "value": value, "timestamp": *ts_ms as f64 / 1000.0 })
+    };
+    asked.limit.answer(found.iter().map(|series| {
+        let exemplars: Vec<Value> = series.exemplars.iter().map(one).collect();
+        json!({ "seriesLabels": series.series, "exemplars": exemplars })
+    }))
 }
 
 async fn names(backend: Backend, who: Who, RawForm(form): RawForm) -> Response {
@@ -111,6 +133,10 @@ impl Asked {
             let time =
                 |name| moment(name, &value).map_err(|_| format!("invalid parameter {name:?}: cannot parse {value:?}"));
             match name.as_str() {
+                // Of an expression, only a selector is understood so far.
+                "query" => query.selectors.push(
+                    Matcher::parse_selector(&value).map_err(|error| format!("invalid parameter \"query\": {error}"))?,
+                ),
                 "match[]" => query.selectors.push(
                     Matcher::parse_selector(&value)
                         .map_err(|error| format!("invalid parameter \"match[]\": {error}"))?,

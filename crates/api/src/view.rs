@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use wardroom_domain::{Labels, Timestamp};
+use wardroom_domain::{Buckets, Labels, NativeHistogram, Timestamp};
 
 /// An incident in a list.
 #[derive(Clone, Debug, Serialize)]
@@ -164,4 +164,68 @@ pub struct SeriesView {
     pub labels: Labels,
     /// (ms, value as text, bits as hex).
     pub samples: Vec<(i64, String, String)>,
+    /// Its native histograms.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<HistogramView>,
+}
+
+/// One reading of a native histogram, as it was sent; counts are absolute.
+#[derive(Clone, Debug, Serialize)]
+pub struct HistogramView {
+    /// Milliseconds since the epoch.
+    pub ts_ms: i64,
+    /// Observations.
+    pub count: f64,
+    /// Their sum, as bits in hex: it may be anything.
+    pub sum_bits: String,
+    /// Resolution, or -53 for custom bounds.
+    pub schema: i32,
+    /// Width of the zero bucket.
+    pub zero_threshold: f64,
+    /// Observations in it.
+    pub zero_count: f64,
+    /// Buckets above zero.
+    pub positive: BucketsView,
+    /// Buckets below zero.
+    pub negative: BucketsView,
+    /// Custom bounds.
+    pub bounds: Vec<f64>,
+    /// As remote_write numbers it.
+    pub reset_hint: u8,
+}
+
+/// One side of a native histogram.
+#[derive(Clone, Debug, Serialize)]
+pub struct BucketsView {
+    /// (distance to the stretch before, buckets).
+    pub spans: Vec<(i32, u32)>,
+    /// Absolute counts.
+    pub counts: Vec<f64>,
+}
+
+impl From<&NativeHistogram> for HistogramView {
+    fn from(histogram: &NativeHistogram) -> Self {
+        let side = |side: &Buckets| BucketsView { spans: side.spans.clone(), counts: side.counts.clone() };
+        Self {
+            ts_ms: histogram.ts_ms,
+            count: histogram.count,
+            sum_bits: format!("{:016x}", histogram.sum.to_bits()),
+            schema: histogram.schema,
+            zero_threshold: histogram.zero_threshold,
+            zero_count: histogram.zero_count,
+            positive: side(&histogram.positive),
+            negative: side(&histogram.negative),
+            bounds: histogram.bounds.clone(),
+            reset_hint: histogram.reset_hint,
+        }
+    }
+}
+
+/// The exemplars of one series.
+#[derive(Clone, Debug)]
+pub struct ExemplarsView {
+    /// The series' labels.
+    pub series: Labels,
+    /// (labels, value as text, ms), oldest first.
+    pub exemplars: Vec<(Labels, String, i64)>,
 }

@@ -1,11 +1,14 @@
 //! Everything of one tenant that detection remembers, and the way a batch goes through it.
 
+mod spans;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroI64;
 
 use wardroom_domain::anomaly::anomaly_id;
 use wardroom_domain::{Anomaly, Deployment, EntityRules, Labels, LogEntry, Sample, SeriesId, Severity, Timestamp};
 
+use self::spans::Spans;
 use crate::budget::Budget;
 use crate::histogram::{Bound, Increase, quantile};
 use crate::logs::Logs;
@@ -42,6 +45,7 @@ pub struct Engine {
     points: Budget,
     shifts: Budget,
     signals: BTreeMap<SignalKey, Signal>,
+    spans: Spans,
     logs: Logs,
     deployments: Vec<Deployment>,
     watermark_ms: i64,
@@ -88,6 +92,8 @@ struct Bucket {
     family: u32,
     bound: Bound,
     failed: bool,
+    /// What is counted from one export to the next, added up.
+    sum: Option<f64>,
     increase: Increase,
 }
 
@@ -139,6 +145,7 @@ impl Engine {
             dirty: Vec::new(),
             unusual: Vec::new(),
             signals: BTreeMap::new(),
+            spans: Spans::default(),
             logs: Logs::default(),
             deployments: Vec::new(),
             watermark_ms: i64::MIN,
@@ -158,7 +165,9 @@ impl Engine {
         let role = if let (Some(metric), Some(bound)) =
             (name.strip_suffix("_bucket"), labels.get("le").and_then(Bound::parse))
         {
-            self.add_bucket(service, metric, bound, labels)
+            let peer = self.rules.peer_of(labels).map(str::to_owned);
+            let delta = labels.get("__temporality__") == Some("delta");
+            Role::Bucket(self.add_bucket(service, metric, peer, bound, self.rules.failed(labels), delta))
         } else if listed(&self.config.cpu_metrics) {
             Role::CpuSeconds(add(&mut self.cpu_seconds, Increase::default()))
         } else if listed(&self.config.cpu_limit_metrics) {
@@ -191,22 +200,42 @@ impl Engine {
             .or_insert_with_key(|name| add(services, Service { name: name.clone(), ..Service::default() }))
     }
 
-    fn add_bucket(&mut self, service: u32, metric: &str, bound: Bound, labels: &Labels) -> Role {
-        let peer = self.rules.peer_of(labels);
+    fn add_bucket(
+        &mut self,
+        service: u32,
+        metric: &str,
+        peer: Option<String>,
+        bound: Bound,
+        failed: bool,
+        delta: bool,
+    ) -> u32 {
         let service = &mut self.services[service as usize];
         service.buckets += 1;
         let families = &mut service.families;
-        let known = families.iter().position(|family| family.metric == metric && family.peer.as_deref() == peer);
+        let known = families.iter().position(|family| family.metric == metric && family.peer == peer);
         let family = known.unwrap_or_else(|| {
-            let (metric, peer) = (metric.to_owned(), peer.map(str::to_owned));
-            families.push(Family { metric, peer, buckets: Vec::new(), since_ms: None });
+            families.push(Family { metric: metric.to_owned(), peer, buckets: Vec::new(), since_ms: None });
             families.len() - 1
         });
-        let failed = self.rules.failed(labels);
-        let bucket = Bucket { family: family as u32, bound, failed, increase: Increase::default() };
-        let id = add(&mut self.buckets, bucket);
+        let (sum, increase) = (delta.then_some(0.0), Increase::default());
+        let id = add(&mut self.buckets, Bucket { family: family as u32, bound, failed, sum, increase });
         families[family].buckets.push(id);
-        Role::Bucket(id)
+        id
+    }
+
+    fn put_bucket(&mut self, id: u32, service: u32, sample: Sample) {
+        let window_ms = i64::from(self.config.window_seconds) * 1000;
+        let bucket = &mut self.buckets[id as usize];
+        let family = &mut self.services[service as usize].families[bucket.family as usize];
+        let since_ms = *family.since_ms.get_or_insert(sample.ts_ms);
+        let value = match &mut bucket.sum {
+            None => sample.value,
+            Some(sum) => {
+                *sum += sample.value.max(0.0);
+                *sum
+            }
+        };
+        bucket.increase.observe(sample.ts_ms, value, window_ms, since_ms < sample.ts_ms);
     }
 
     /// Takes samples of a known series, in the order they came.
@@ -218,6 +247,11 @@ impl Engine {
             newest_ms = newest_ms.max(sample.ts_ms);
             self.sample(id, role, service, *sample);
         }
+        self.moved_on(service, newest_ms);
+    }
+
+    /// A service has something newer; it is looked at when the batch ends, if enough time went by.
+    fn moved_on(&mut self, service: u32, newest_ms: i64) {
         self.watermark_ms = self.watermark_ms.max(newest_ms);
         let known = &mut self.services[service as usize];
         known.newest_ms = known.newest_ms.max(newest_ms);
@@ -250,13 +284,7 @@ impl Engine {
                 }
                 (*last, *last_ms) = (sample.value, NonZeroI64::new(at_ms));
             }
-            Role::Bucket(at) => {
-                let window_ms = i64::from(config.window_seconds) * 1000;
-                let bucket = &mut self.buckets[at as usize];
-                let family = &mut self.services[service as usize].families[bucket.family as usize];
-                let since_ms = *family.since_ms.get_or_insert(at_ms);
-                bucket.increase.observe(at_ms, sample.value, window_ms, since_ms < at_ms);
-            }
+            Role::Bucket(at) => self.put_bucket(at, service, sample),
             Role::CpuSeconds(at) => {
                 let window_ms = i64::from(config.window_seconds) * 1000;
                 self.cpu_seconds[at as usize].observe(at_ms, sample.value, window_ms, false);
@@ -271,7 +299,11 @@ impl Engine {
     /// Takes one log line.
     pub fn log(&mut self, log: &LogEntry) {
         self.watermark_ms = self.watermark_ms.max(log.at.millis());
-        self.logs.observe(log);
+        if log.service.is_empty() {
+            self.logs.observe(self.rules.service_of(&log.labels), log);
+        } else {
+            self.logs.observe(&log.service, log);
+        }
     }
 
     /// Takes one deployment.
@@ -288,6 +320,7 @@ impl Engine {
     pub fn settle(&mut self) -> Findings {
         let mut findings = Findings::default();
         self.tell_unusual(&mut findings);
+        self.settle_spans();
         for id in std::mem::take(&mut self.dirty) {
             let service = &mut self.services[id as usize];
             service.dirty = false;

@@ -81,8 +81,13 @@ impl Bound {
         match le {
             "+Inf" | "inf" | "Inf" => Some(Self::INFINITE),
             // The bits of non-negative doubles order as the numbers do.
-            _ => le.parse::<f64>().ok().filter(|bound| *bound >= 0.0).map(|bound| Self(bound.to_bits() as i64)),
+            _ => le.parse::<f64>().ok().filter(|bound| *bound >= 0.0).map(Self::of),
         }
+    }
+
+    /// From a number that is not negative.
+    pub(crate) const fn of(bound: f64) -> Self {
+        Self(bound.to_bits() as i64)
     }
 
     fn value(self) -> f64 {

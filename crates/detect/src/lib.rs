@@ -3,6 +3,7 @@
 //! ```text
 //! gauge, counter rate ─► z-score (seed 002) ─► shifts, unusual points within a budget ─► anomalies
 //! _bucket series ─► joined histogram ─► request rate, error ratio, p99 (10 s) ──► breaches
+//! native histograms, spans ─► the same, and who calls whom
 //! process_* series ─► CPU %, memory % of the limit (seed 003) ──────────────────► breaches
 //! log lines ─► templates, setting changes          deployments ─► list
 //! ```
@@ -15,11 +16,13 @@
 
 mod baseline;
 mod budget;
+mod coarse;
 mod config;
 mod engine;
 mod histogram;
 mod logs;
 mod signal;
+mod traces;
 mod watch;
 
 pub use baseline::Baseline;

@@ -62,17 +62,18 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    pub(crate) fn observe(&mut self, log: &LogEntry) {
+    /// Takes a line of a service.
+    pub(crate) fn observe(&mut self, service: &str, log: &LogEntry) {
         let at_ms = log.at.millis();
         if let Some((key, from, to)) = setting_change(&log.message) {
-            self.changes.push_back(SettingChange { service: log.service.clone(), at_ms, key, from, to });
+            self.changes.push_back(SettingChange { service: service.to_owned(), at_ms, key, from, to });
             while self.changes.len() > 1000 {
                 self.changes.pop_front();
             }
         }
         // What comes after the limits is still counted, but no longer told apart.
-        let known = self.templates.len() < SERVICES || self.templates.contains_key(&log.service);
-        let service = if known { log.service.clone() } else { "<*>".to_owned() };
+        let known = self.templates.len() < SERVICES || self.templates.contains_key(service);
+        let service = if known { service.to_owned() } else { "<*>".to_owned() };
         let templates = self.templates.entry(service).or_default();
         let mut text = mask(&log.message);
         if templates.len() >= TEMPLATES && !templates.contains_key(&text) {
@@ -181,9 +182,9 @@ mod tests {
     #[test]
     fn lines_that_differ_in_numbers_are_one_template() {
         let mut logs = Logs::default();
-        logs.observe(&line(0, "call failed peer=b: deadline of 2000 ms"));
-        logs.observe(&line(5, "call failed peer=b: deadline of 17 ms"));
-        logs.observe(&line(9, "something else"));
+        logs.observe("a", &line(0, "call failed peer=b: deadline of 2000 ms"));
+        logs.observe("a", &line(5, "call failed peer=b: deadline of 17 ms"));
+        logs.observe("a", &line(9, "something else"));
         let top = logs.top(0, 60_000, Severity::High);
         assert_eq!((top[0].count, top[0].template.as_str()), (2, "call failed peer=b: deadline of <*> ms"));
         assert_eq!(top.len(), 2);
@@ -193,8 +194,8 @@ mod tests {
     #[test]
     fn setting_changes_are_read_whatever_the_words_around_them() {
         let mut logs = Logs::default();
-        logs.observe(&line(7, "options re-read key=slots from=20 to=1"));
-        logs.observe(&line(8, "mail from=a@b to=c@d"));
+        logs.observe("a", &line(7, "options re-read key=slots from=20 to=1"));
+        logs.observe("a", &line(8, "mail from=a@b to=c@d"));
         let expected =
             SettingChange { service: "a".into(), at_ms: 7, key: "slots".into(), from: "20".into(), to: "1".into() };
         assert_eq!(logs.changes(0, 10), vec![expected]);
@@ -206,7 +207,7 @@ mod tests {
         fn any_line_becomes_a_template(lines in prop::collection::vec("(?s).{0,200}", 1..40)) {
             let mut logs = Logs::default();
             for (at_ms, message) in (0..).zip(&lines) {
-                logs.observe(&line(at_ms, message));
+                logs.observe("a", &line(at_ms, message));
             }
             prop_assert!(logs.top(0, 100, Severity::High).iter().map(|top| top.count).sum::<u64>() <= lines.len() as u64);
         }

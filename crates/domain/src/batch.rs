@@ -2,12 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::histogram::{Exemplar, NativeHistogram};
 use crate::labels::Labels;
 use crate::severity::Severity;
+use crate::span::Span;
 use crate::time::Timestamp;
 
 /// Prometheus' staleness marker: a NaN with these bits says "this series ended".
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
+
+/// Whether a value is the staleness marker.
+pub const fn is_stale(value: f64) -> bool {
+    value.to_bits() == STALE_NAN_BITS
+}
 
 /// One measured value.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +54,10 @@ pub struct Metrics {
     pub runs: Vec<Run>,
     /// All samples.
     pub samples: Vec<Sample>,
+    /// Native histograms, each under its series.
+    pub histograms: Vec<(SeriesId, NativeHistogram)>,
+    /// Exemplars, each under its series. Not records: they are neither counted nor refused.
+    pub exemplars: Vec<(SeriesId, Exemplar)>,
 }
 
 impl Metrics {
@@ -70,7 +81,7 @@ pub struct LogEntry {
     pub severity: Severity,
     /// The text.
     pub message: String,
-    /// The service it belongs to.
+    /// The service it belongs to, where the protocol has a place for it; else empty, and the labels say it.
     pub service: String,
     /// Whatever else the sender attached.
     pub labels: Labels,
@@ -168,7 +179,8 @@ impl RefusalReason {
 }
 
 /// A run of records left out: `first ..= last`, counted over the records of the request in order
-/// (for metrics: over its samples).
+/// (for metrics: over its samples, then its native histograms). Where one thing on the wire becomes several
+/// samples (a data point of OTLP), it is counted once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// First record left out.
@@ -192,12 +204,15 @@ pub struct Batch {
     pub logs: Vec<LogEntry>,
     /// Deployments.
     pub deployments: Vec<Deployment>,
+    /// Spans.
+    pub spans: Vec<Span>,
 }
 
 impl Batch {
-    /// Number of records (samples, log lines, deployments).
+    /// Number of records (samples, native histograms, log lines, deployments, spans).
     pub fn len(&self) -> usize {
-        self.metrics.samples.len() + self.logs.len() + self.deployments.len()
+        let metrics = self.metrics.samples.len() + self.metrics.histograms.len();
+        metrics + self.logs.len() + self.deployments.len() + self.spans.len()
     }
 
     /// Whether nothing is left in it.

@@ -21,6 +21,7 @@ pub mod entity;
 pub mod envelope;
 pub mod error;
 pub mod executor;
+pub mod histogram;
 pub mod identity;
 pub mod incident;
 pub mod labels;
@@ -28,6 +29,7 @@ pub mod matcher;
 pub mod plan;
 pub mod query;
 pub mod severity;
+pub mod span;
 pub mod time;
 
 pub use anomaly::Anomaly;
@@ -35,10 +37,12 @@ pub use batch::{Batch, Deployment, LogEntry, MetricMetadata, Metrics, Refusal, R
 pub use diagnosis::{Cause, CauseKind, Diagnosis, Evidence};
 pub use entity::EntityRules;
 pub use envelope::Envelope;
+pub use histogram::{Buckets, Exemplar, NativeHistogram};
 pub use identity::{AccessRole, Identity, Principal, TenantId};
 pub use incident::{Incident, IncidentState};
 pub use labels::Labels;
 pub use matcher::Matcher;
 pub use plan::{Approval, DryRun, Outcome, Plan, ToolCall};
 pub use severity::Severity;
+pub use span::{Span, SpanKind};
 pub use time::Timestamp;

@@ -33,6 +33,16 @@ impl Severity {
         }
     }
 
+    /// The severity of a log line by its level, in any of the words that loggers use.
+    pub fn of_level(level: &str) -> Self {
+        match level.to_ascii_uppercase().as_str() {
+            "FATAL" | "CRITICAL" | "PANIC" | "EMERGENCY" | "ALERT" => Self::Critical,
+            "ERROR" | "ERR" => Self::High,
+            "WARN" | "WARNING" => Self::Warning,
+            _ => Self::Info,
+        }
+    }
+
     /// The word, as it stands in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! One budget for everything that is being decompressed at one moment, and the buffers for it.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,7 +28,13 @@ pub enum InflateError {
     /// All bodies together are over the budget: 503.
     #[error("too much is being decompressed at this moment; try again")]
     Exhausted,
+    /// It is not what its encoding says: 400.
+    #[error("the body is not whole gzip; it may have been cut short")]
+    Broken,
 }
+
+/// A buffer starts with so much room and grows by doubling.
+const FIRST_ROOM: usize = 64 << 10;
 
 /// Room for one decompressed body, its share of the budget included. Fresh memory would be zeroed by the
 /// system page by page for every request, so buffers are handed on.
@@ -37,7 +44,8 @@ pub struct Inflated {
     len: usize,
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
     /// Given back with the buffer.
-    _share: Share,
+    share: Share,
+    per_body: usize,
 }
 
 impl Inflated {
@@ -49,6 +57,39 @@ impl Inflated {
     /// What was written.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+
+    /// What was written, to change it.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+
+    /// Writes at the end; asks the budget for more where the room does not suffice.
+    ///
+    /// # Errors
+    /// See [`InflateError`].
+    pub fn put(&mut self, more: &[u8]) -> Result<(), InflateError> {
+        let end = self.len + more.len();
+        if end > self.bytes.len() || end > self.share.bytes {
+            self.grow(end)?;
+        }
+        self.bytes[self.len..end].copy_from_slice(more);
+        self.len = end;
+        Ok(())
+    }
+
+    /// Takes a larger share, and the memory for it.
+    fn grow(&mut self, need: usize) -> Result<(), InflateError> {
+        let limit = self.per_body;
+        if need > limit {
+            return Err(InflateError::TooLarge { limit });
+        }
+        let wanted = need.max(self.share.bytes * 2).max(FIRST_ROOM).min(limit);
+        self.share.grow(wanted - self.share.bytes)?;
+        if self.bytes.len() < wanted {
+            self.bytes.resize(wanted, 0);
+        }
+        Ok(())
     }
 }
 
@@ -87,10 +128,19 @@ impl InflateBudget {
         if bytes > self.per_body {
             return Err(InflateError::TooLarge { limit: self.per_body });
         }
+        let mut share = Share { left: Arc::clone(&self.left), bytes: 0 };
+        share.grow(bytes)?;
+        Ok(share)
+    }
+}
+
+impl Share {
+    fn grow(&mut self, more: usize) -> Result<(), InflateError> {
         self.left
-            .try_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes))
-            .map(|_| Share { left: Arc::clone(&self.left), bytes })
-            .map_err(|_| InflateError::Exhausted)
+            .try_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(more))
+            .map_err(|_| InflateError::Exhausted)?;
+        self.bytes += more;
+        Ok(())
     }
 }
 
@@ -105,7 +155,42 @@ impl InflateBudget {
         if bytes.len() < len {
             bytes.resize(len, 0);
         }
-        Ok(Inflated { bytes, len, spare: Arc::clone(&self.spare), _share: share })
+        Ok(Inflated { bytes, len, spare: Arc::clone(&self.spare), share, per_body: self.per_body })
+    }
+
+    /// Room that begins empty and grows as it is written to.
+    ///
+    /// # Errors
+    /// See [`InflateError`].
+    pub fn growing(&self) -> Result<Inflated, InflateError> {
+        let mut room = self.room(FIRST_ROOM.min(self.per_body))?;
+        room.len = 0;
+        Ok(room)
+    }
+
+    /// A gzip body, decompressed. Gzip does not say truthfully how large it gets, so its share grows with it.
+    ///
+    /// # Errors
+    /// See [`InflateError`].
+    pub fn gunzip(&self, body: &[u8]) -> Result<Inflated, InflateError> {
+        let mut plain = self.growing()?;
+        let mut reader = flate2::read::MultiGzDecoder::new(body);
+        loop {
+            if plain.len == plain.share.bytes {
+                if plain.len == plain.per_body {
+                    // Exactly as large as it may be, or larger.
+                    let more = reader.read(&mut [0]).map_err(|_| InflateError::Broken)?;
+                    return if more == 0 { Ok(plain) } else { Err(InflateError::TooLarge { limit: plain.per_body }) };
+                }
+                plain.grow(plain.len + 1)?;
+            }
+            let end = plain.share.bytes;
+            let read = reader.read(&mut plain.bytes[plain.len..end]).map_err(|_| InflateError::Broken)?;
+            if read == 0 {
+                return Ok(plain);
+            }
+            plain.len += read;
+        }
     }
 }
 
@@ -132,5 +217,28 @@ mod tests {
         assert_eq!(budget.room(40).unwrap_err(), InflateError::Exhausted);
         drop(room);
         assert_eq!(budget.room(10).unwrap().bytes().len(), 10);
+    }
+
+    #[test]
+    fn gzip_takes_what_it_needs_and_no_more_than_it_may() {
+        let pack = |plain: &[u8]| {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut packed, plain).unwrap();
+            packed.finish().unwrap()
+        };
+        let budget = InflateBudget::new(1 << 20, 300_000);
+        let plain: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+        let packed = pack(&plain);
+        assert_eq!(budget.gunzip(&packed).unwrap().bytes(), plain);
+        assert_eq!(budget.gunzip(&packed[..packed.len() / 2]).unwrap_err(), InflateError::Broken);
+        assert_eq!(budget.gunzip(&pack(&vec![0; 300_001])).unwrap_err(), InflateError::TooLarge { limit: 300_000 });
+        let small = pack(b"small");
+        let held: Vec<Inflated> = (0..16).map_while(|_| budget.gunzip(&small).ok()).collect();
+        assert_eq!(held.len(), 16, "a small body takes a small share");
+        assert_eq!(budget.gunzip(&small).unwrap_err(), InflateError::Exhausted);
+        drop(held);
+        let mut room = budget.growing().unwrap();
+        (0..10).for_each(|_| room.put(&plain[..30_000]).unwrap());
+        assert_eq!(room.put(&[1]).unwrap_err(), InflateError::TooLarge { limit: 300_000 });
     }
 }

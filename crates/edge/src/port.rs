@@ -8,6 +8,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::Instrument;
 use wardroom_domain::Timestamp;
 
@@ -43,17 +45,35 @@ impl Port {
         routes.into_router(guard).fallback(unknown).layer(from_fn(correlate))
     }
 
-    /// Serves until `stop` resolves, then lets running requests finish.
+    /// Serves the same on all listeners until `stop` resolves, then lets running requests finish.
     ///
     /// # Errors
-    /// The listener's.
+    /// A listener's.
     pub async fn serve(
         &self,
-        listener: TcpListener,
+        listeners: Vec<TcpListener>,
         routes: Routes,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        axum::serve(listener, self.router(routes)).with_graceful_shutdown(stop).await
+        let router = self.router(routes);
+        let (stopping, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            stop.await;
+            // Nobody listens any more if serving failed meanwhile.
+            stopping.send_replace(true);
+        });
+        let mut serving = JoinSet::new();
+        for listener in listeners {
+            let mut stopped = stopped.clone();
+            let stop = async move {
+                let _gone = stopped.wait_for(|stopped| *stopped).await;
+            };
+            serving.spawn(axum::serve(listener, router.clone()).with_graceful_shutdown(stop).into_future());
+        }
+        while let Some(served) = serving.join_next().await {
+            served.map_err(std::io::Error::other)??;
+        }
+        Ok(())
     }
 }
 

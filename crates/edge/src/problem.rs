@@ -52,6 +52,11 @@ impl Problem {
         self.code
     }
 
+    /// The text for a person.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The status.
     pub const fn status(&self) -> StatusCode {
         self.status

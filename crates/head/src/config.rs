@@ -12,10 +12,12 @@ pub struct Config {
     /// How long the samples of a series are kept at hand, in minutes; older ones are read from the bus.
     /// Default 120. Since 0.1.
     pub recent_minutes: u32,
+    /// Exemplars of a tenant kept at hand, the newest. Default 100000. Since 0.1.
+    pub max_exemplars: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_series: 150_000, recent_minutes: 120 }
+        Self { max_series: 150_000, recent_minutes: 120, max_exemplars: 100_000 }
     }
 }

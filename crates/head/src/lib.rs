@@ -18,11 +18,13 @@
 
 mod block;
 mod config;
+mod exemplars;
 mod index;
 mod recent;
 mod registry;
 mod wire;
 
 pub use config::Config;
+pub use exemplars::Exemplars;
 pub use recent::Recent;
 pub use registry::{Denied, Registry};

@@ -4,7 +4,7 @@
 //! that hung up) is read from the bus again. Either way each offset is processed once, in order, so that a
 //! replay finds the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use wardroom_bus::Bus;
 use wardroom_correlate::{Correlator, Decision, Topology, Trouble};
 use wardroom_detect::{Breach, Engine, SignalKind};
-use wardroom_domain::{Anomaly, Batch, MetricMetadata, RefusalReason, Severity, TenantId, Timestamp};
+use wardroom_domain::{Anomaly, Batch, MetricMetadata, RefusalReason, SeriesId, Severity, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
-use wardroom_head::{Denied, Recent, Registry};
+use wardroom_head::{Denied, Exemplars, Recent, Registry};
 use wardroom_sources::{ReadLabels, Resolved};
 
 use crate::clock;
@@ -51,6 +51,9 @@ pub(crate) struct Tenant {
 /// What detection and response work on.
 pub(crate) struct Live {
     pub(crate) recent: Recent,
+    pub(crate) exemplars: Exemplars,
+    /// Series that have native histograms; these are read from the bus.
+    pub(crate) native: BTreeSet<SeriesId>,
     /// What senders say of their metrics, by family.
     pub(crate) metadata: BTreeMap<String, MetricMetadata>,
     pub(crate) engine: Engine,
@@ -109,6 +112,8 @@ impl Tenant {
             registry: Mutex::new(Registry::new(config.head.clone())),
             live: Mutex::new(Live {
                 recent: Recent::new(&config.head),
+                exemplars: Exemplars::new(config.head.max_exemplars),
+                native: BTreeSet::new(),
                 metadata: BTreeMap::new(),
                 engine: Engine::new(config.detect.clone(), config.entities.clone()),
                 correlator: Correlator::new(config.correlate.clone(), tenant.clone()),
@@ -201,12 +206,13 @@ impl Pump {
         for record in records {
             reached = record.offset + 1;
             match wardroom_sources::replay(&record.envelope, &record.body, &self.budget) {
-                Ok(decoded) => {
+                Ok(mut decoded) => {
                     let tenant = &record.envelope.tenant;
                     let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
                     // What was let in once stays in.
                     let (ids, _) = self.tenants.resolve(tenant, keys, &read, false);
-                    if self.process(tenant, &decoded.resolve(&ids)).is_err() {
+                    decoded.metrics.identify(ids);
+                    if self.process(tenant, &decoded.resolve()).is_err() {
                         return Ok(None);
                     }
                 }
@@ -242,7 +248,9 @@ impl Pump {
     fn judge(&self, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
         let state = &mut *lock(&tenant.live);
         let known = state.engine.known_series();
-        if batch.metrics.runs.iter().any(|run| run.series.index() >= known) {
+        let more = batch.metrics.histograms.iter().map(|(series, _)| *series);
+        let more = more.chain(batch.metrics.exemplars.iter().map(|(series, _)| *series));
+        if batch.metrics.runs.iter().map(|run| run.series).chain(more).any(|series| series.index() >= known) {
             let new = lock(&tenant.registry).since(known).to_vec();
             new.iter().for_each(|labels| state.engine.add_series(labels));
         }
@@ -251,13 +259,24 @@ impl Pump {
             state.engine.observe(id, samples);
             samples.iter().for_each(|sample| state.recent.push(id, *sample));
         }
+        for (id, histogram) in batch.metrics.histograms.iter().filter(|(id, _)| id.index() < known) {
+            state.engine.histogram(*id, histogram);
+            state.native.insert(*id);
+        }
+        for (id, exemplar) in batch.metrics.exemplars.iter().filter(|(id, _)| id.index() < known) {
+            state.exemplars.push(*id, exemplar.clone());
+        }
         for metadata in &batch.metadata {
+            if state.metadata.get(&metadata.family) == Some(metadata) {
+                continue;
+            }
             if state.metadata.len() < FAMILIES || state.metadata.contains_key(&metadata.family) {
                 state.metadata.insert(metadata.family.clone(), metadata.clone());
             }
         }
         batch.logs.iter().for_each(|log| state.engine.log(log));
         batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));
+        batch.spans.iter().for_each(|span| state.engine.span(span));
         let findings = state.engine.settle();
         let mut decisions = Vec::new();
         let opening: Vec<Breach> = findings.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();
@@ -302,7 +321,7 @@ fn words(breach: &Breach) -> String {
     }
 }
 
-/// Who calls whom, from the client histograms.
+/// Who calls whom, from client histograms and spans.
 pub(crate) fn topology(engine: &Engine) -> Topology {
     let mut topology = Topology::new();
     for (key, _) in engine.signals() {

@@ -58,7 +58,7 @@ fn probe(tenants: &Tenants) -> Accepted {
         received_at: now,
         refused: Vec::new(),
     };
-    let metrics = Metrics { runs: vec![Run { series, count: 1 }], samples };
+    let metrics = Metrics { runs: vec![Run { series, count: 1 }], samples, ..Metrics::default() };
     let batch = Batch { metrics, ..Batch::default() };
     Accepted { envelope, body: Bytes::from(body), batch }
 }

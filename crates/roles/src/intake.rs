@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wardroom_bus::{Bus, Error as BusError};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, TenantId};
+use wardroom_domain::{Batch, Buckets, TenantId};
 use wardroom_edge::InflateBudget;
 use wardroom_sources::{Accepted, ByteQuota, Intake};
 
@@ -73,7 +73,13 @@ impl Waiting {
 /// What a batch holds in memory, in bytes, about.
 fn weight(batch: &Batch) -> usize {
     let logs: usize = batch.logs.iter().map(|log| log.message.len() + log.labels.as_bytes().len() + 200).sum();
-    200 + batch.metrics.runs.len() * 8 + batch.metrics.samples.len() * 16 + logs + batch.deployments.len() * 400
+    let spans: usize = batch.spans.iter().map(|span| span.name.len() + span.labels.as_bytes().len() + 200).sum();
+    let buckets = |side: &Buckets| side.counts.len() * 8 + side.spans.len() * 8;
+    let histograms = batch.metrics.histograms.iter();
+    let histograms: usize =
+        histograms.map(|(_, histogram)| 200 + buckets(&histogram.positive) + buckets(&histogram.negative)).sum();
+    let metrics = batch.metrics.runs.len() * 8 + batch.metrics.samples.len() * 16 + histograms;
+    200 + metrics + batch.metrics.exemplars.len() * 200 + logs + spans + batch.deployments.len() * 400
 }
 
 /// What the sources need.

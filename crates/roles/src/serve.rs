@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use wardroom_api::Backend;
 use wardroom_bus::{Bus, EmbeddedBus};
@@ -28,6 +29,9 @@ use crate::metrics as names;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
 use crate::{clock, heartbeat, respond, views};
+
+/// The port that OpenTelemetry's senders try first.
+const OTLP_GRPC: u16 = 4317;
 
 /// What `wardroom serve` was told.
 #[derive(Clone, Debug)]
@@ -59,6 +63,14 @@ pub enum ServeError {
     /// The runbooks.
     #[error(transparent)]
     Knowledge(#[from] wardroom_knowledge::Error),
+    /// A setting that makes no sense.
+    #[error("{field}: {detail}")]
+    Setting {
+        /// Its name.
+        field: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// A file or the listener.
     #[error("{what}: {error}")]
     Io {
@@ -80,8 +92,12 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
     announce: impl FnMut(String),
     stop: impl FnOnce() -> F,
 ) -> Result<(), ServeError> {
-    if options.auth == AuthMode::Off && !options.listen.ip().is_loopback() {
-        return Err(ServeError::Exposed(options.listen));
+    if options.auth == AuthMode::Off {
+        let more = config.edge.otlp_grpc.parse::<SocketAddr>().ok();
+        let exposed = [Some(options.listen), more].into_iter().flatten().find(|address| !address.ip().is_loopback());
+        if let Some(address) = exposed {
+            return Err(ServeError::Exposed(address));
+        }
     }
     let (bus_dir, state_dir) = (options.data.join("bus"), options.data.join("state"));
     for dir in [&bus_dir, &state_dir] {
@@ -144,7 +160,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
     background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), config.bus.retention_hours));
 
-    let ready = Readiness { bus: Arc::clone(&bus), next, executor: responder.executor.clone(), isolation };
+    let otlp = Arc::new(OnceLock::new());
+    let ready = Readiness { bus: Arc::clone(&bus), next, executor: responder.executor.clone(), isolation, otlp_grpc: Arc::clone(&otlp) };
     let watcher = Arc::new(ready);
     let executor_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
     background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
@@ -161,17 +178,20 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         }),
         now: Arc::new(clock::now),
     };
-    let listener = tokio::net::TcpListener::bind(options.listen)
+    let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| io(format!("listen on {}", options.listen), error))?;
     let address = listener.local_addr().map_err(|error| io("listen".into(), error))?;
+    let mut listeners = vec![listener];
+    let otlp_grpc = listen_grpc(&config.edge.otlp_grpc, options.listen, &mut listeners).await?;
+    otlp.get_or_init(|| otlp_grpc);
     announce(format!("listening http://{address}"));
     tell_first_token(minted, admin_file, address, &mut announce)?;
     tracing::info!(%address, isolation = isolation.as_str(), "serving");
     // A stopping server does not wait for ever on a connection that somebody keeps open.
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let stop = stop();
-    let serving = port.serve(listener, routes, async move {
+    let serving = port.serve(listeners, routes, async move {
         stop.await;
         // Nobody waits for it any more if serving failed meanwhile.
         let _gone = stopping.send(());
@@ -193,6 +213,32 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the port that OTLP senders expect; says where, or why not. An address that was asked for must be
+/// free; the usual one may be somebody else's.
+async fn listen_grpc(wanted: &str, main: SocketAddr, listeners: &mut Vec<TcpListener>) -> Result<String, ServeError> {
+    let address = match wanted {
+        "off" => return Ok("off".to_owned()),
+        "auto" if main.port() == 0 => return Ok("off: --listen has port 0".to_owned()),
+        "auto" => SocketAddr::new(main.ip(), OTLP_GRPC),
+        other => other.parse().map_err(|_| ServeError::Setting {
+            field: "edge.otlp-grpc",
+            detail: format!("{other:?} is neither auto, off nor ADDRESS:PORT"),
+        })?,
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            let bound = listener.local_addr().map_err(|error| io("listen".into(), error))?;
+            listeners.push(listener);
+            Ok(bound.to_string())
+        }
+        Err(error) if wanted == "auto" => {
+            tracing::warn!(%address, %error, "no port of its own for OTLP over gRPC; the main port takes it");
+            Ok(format!("{address}: {error}"))
+        }
+        Err(error) => Err(io(format!("listen on {address} (edge.otlp-grpc)"), error)),
+    }
 }
 
 /// Method, path and access of every route, sorted.
@@ -227,6 +273,8 @@ struct Readiness {
     next: Arc<AtomicU64>,
     executor: ExecutorClient,
     isolation: Isolation,
+    /// Where OTLP over gRPC is taken, once it is known.
+    otlp_grpc: Arc<OnceLock<String>>,
 }
 
 async fn watch_executor(executor: ExecutorClient, up: Arc<std::sync::atomic::AtomicBool>) {
@@ -251,7 +299,7 @@ fn backend(
     let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
     let next = Arc::clone(&readiness.next);
     let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
-    let live = samples.clone();
+    let (live, marked) = (samples.clone(), samples.clone());
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
             let responder = Arc::clone(&r1);
@@ -295,6 +343,13 @@ fn backend(
                 reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))
             })
         }),
+        exemplars: Arc::new(move |tenant, query| {
+            let samples = marked.clone();
+            Box::pin(async move {
+                let reading = tokio::task::spawn_blocking(move || samples.exemplars(&tenant, &query));
+                reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))
+            })
+        }),
         metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
         ready: Arc::new(move || {
             let executor = match (readiness.executor.configured(), executor_up.load(Ordering::Acquire)) {
@@ -306,7 +361,8 @@ fn backend(
             let ready = executor != "down";
             let document = json!({ "status": if ready { "ready" } else { "degraded" },
                 "durability": "power-loss", "isolation": readiness.isolation.as_str(),
-                "executor": executor, "detect_lag_records": lag });
+                "executor": executor, "detect_lag_records": lag,
+                "otlp_grpc": readiness.otlp_grpc.get() });
             (ready, document)
         }),
         metrics: Arc::new(move || recorder.render()),

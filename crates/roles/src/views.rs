@@ -21,7 +21,7 @@ use crate::clock;
 use crate::respond::{RespondError, Responder, entry, nearby};
 
 pub(crate) use samples::Samples;
-pub use samples::{Points, dump};
+pub use samples::dump;
 
 impl Responder {
     pub(crate) async fn list(

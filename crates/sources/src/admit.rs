@@ -7,13 +7,22 @@ use wardroom_domain::{Labels, Refusal, RefusalReason, Timestamp};
 use crate::series::Denial;
 use crate::{Config, Decoded};
 
+/// Attributes that a log line may carry.
+const MAX_ATTRIBUTES: usize = 300;
+
+fn too_many_attributes() -> Denial {
+    (RefusalReason::LabelLimit, format!("more than {MAX_ATTRIBUTES} labels on one log line"))
+}
+
 /// Takes out the records that may not come in, and says why. The labels of series are looked at when a
 /// series is new ([`check_series`]).
 pub(crate) fn admit(decoded: &mut Decoded, config: &Config, received_at: Timestamp) {
     let window = Window::new(config, received_at);
     let (oldest_ms, newest_ms) = (window.oldest.millis(), window.newest.millis());
     let mut refused = Vec::new();
-    let times = || decoded.metrics.samples().iter().map(|sample| sample.ts_ms);
+    decoded.metrics.retain_exemplars(|_, exemplar| (oldest_ms..=newest_ms).contains(&exemplar.ts_ms));
+    let samples = decoded.metrics.samples();
+    let times = || samples.iter().map(|sample| sample.ts_ms);
     // One pass that the compiler makes wide decides the ordinary case.
     if times().any(|ts_ms| ts_ms < oldest_ms || ts_ms > newest_ms) {
         for (at, ts_ms) in times().enumerate() {
@@ -22,23 +31,31 @@ pub(crate) fn admit(decoded: &mut Decoded, config: &Config, received_at: Timesta
             }
         }
     }
-    let mut at = decoded.metrics.samples().len();
+    let mut at = samples.len();
     let mut note = |verdict: Option<Denial>| {
         if let Some((reason, detail)) = verdict {
             refuse(&mut refused, decoded.position(at), reason, detail);
         }
         at += 1;
     };
+    for (_, histogram) in decoded.metrics.histograms() {
+        let sound = histogram.check().err().map(|detail| (RefusalReason::BadValue, format!("histogram: {detail}")));
+        note(sound.or_else(|| window.check(Timestamp::from_millis(histogram.ts_ms))));
+    }
     for log in &decoded.logs {
         let too_long = (log.message.len() > config.max_message_bytes).then(|| {
             let detail =
                 format!("message is longer than {} bytes; see sources.max-message-bytes", config.max_message_bytes);
             (RefusalReason::LabelLimit, detail)
         });
-        note(too_long.or_else(|| check_labels(&log.labels, config)).or_else(|| window.check(log.at)));
+        let attributes = || (log.labels.iter().count() > MAX_ATTRIBUTES).then(too_many_attributes);
+        note(too_long.or_else(attributes).or_else(|| window.check(log.at)));
     }
     for deployment in &decoded.deployments {
         note(check_labels(&deployment.metadata, config).or_else(|| window.check(deployment.at)));
+    }
+    for span in &decoded.spans {
+        note(window.check(span.end));
     }
     decoded.leave_out(&refused);
     decoded.refused.extend(refused);
@@ -55,6 +72,8 @@ pub(crate) fn check_series(labels: Labels, config: &Config) -> Result<Labels, De
 /// Adds a refusal, joined to the one before it where it continues it.
 pub(crate) fn refuse(refused: &mut Vec<Refusal>, at: u32, reason: RefusalReason, detail: String) {
     match refused.last_mut() {
+        // Several samples may be one record on the wire.
+        Some(last) if last.reason == reason && (last.first..=last.last).contains(&at) => {}
         Some(last) if last.reason == reason && last.last.checked_add(1) == Some(at) => last.last = at,
         _ => refused.push(Refusal { first: at, last: at, reason, detail }),
     }

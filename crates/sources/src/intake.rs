@@ -1,18 +1,20 @@
 //! From an HTTP request to a durable record, the same for every source.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
 use bytes::Bytes;
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Envelope, Identity, Labels, Refusal, SeriesId, TenantId, Timestamp};
+use wardroom_domain::{Batch, Envelope, Identity, Labels, SeriesId, TenantId, Timestamp};
 use wardroom_edge::{Access, Config as EdgeConfig, InflateBudget, Problem, Routes, read_body};
 
 use crate::admit::{admit, check_series, refuse};
-use crate::source::{RequestHead, Source};
+use crate::grpc;
+use crate::source::{Outcome, RequestHead, Source};
 use crate::{ByteQuota, Config, Decoded, Denial, SOURCES, metrics as names};
 
 /// A request that was let in: what goes to the bus, and the same decoded once.
@@ -63,126 +65,129 @@ impl std::fmt::Debug for Intake {
 
 /// The routes of every source in the registry.
 pub fn routes(intake: &Intake) -> Routes {
-    SOURCES.iter().fold(Routes::new(), |routes, source| {
+    SOURCES.iter().fold(Routes::new(), |mut routes, source| {
+        if let Some(path) = source.grpc_path() {
+            let intake = intake.clone();
+            routes = routes.post(path, Access::Send, move |request: Request| grpc::receive(intake.clone(), *source, request));
+        }
         let intake = intake.clone();
         routes.post(source.path(), Access::Send, move |request: Request| receive(intake.clone(), *source, request))
     })
 }
 
 async fn receive(intake: Intake, source: &'static dyn Source, request: Request) -> Response {
-    let started = std::time::Instant::now();
-    metrics::counter!(names::REQUESTS_TOTAL, "protocol" => source.name()).increment(1);
-    let response = match accept(&intake, source, request).await {
-        Ok(response) => response,
-        Err(problem) => {
-            let reason = problem.code();
-            metrics::counter!(names::REJECTED_TOTAL, "protocol" => source.name(), "reason" => reason).increment(1);
-            problem.into_response()
-        }
-    };
-    metrics::histogram!(names::LATENCY_SECONDS, "protocol" => source.name()).record(started.elapsed().as_secs_f64());
-    response
-}
-
-async fn accept(intake: &Intake, source: &'static dyn Source, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let identity = parts.extensions.get::<Identity>().cloned();
-    let identity = identity.ok_or_else(|| Problem::unavailable("no_identity", "the port has no guard"))?;
-    let received_at = (intake.now)();
     let head = RequestHead {
         content_type: media_type(&parts.headers),
         content_encoding: header_text(&parts.headers, &header::CONTENT_ENCODING),
-        received_at,
+        received_at: (intake.now)(),
     };
-    source
-        .check(&head)
-        .map_err(|detail| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_type", detail))?;
-    let body = read_body(body, &intake.edge).await?;
-    metrics::counter!(names::BYTES_TOTAL, "protocol" => source.name()).increment(body.len() as u64);
+    let body = async {
+        let unsupported = |detail| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_type", detail);
+        source.check(&head).map_err(unsupported)?;
+        read_body(body, &intake.edge).await
+    };
+    match accept(&intake, source, parts.extensions.get::<Identity>(), &head, body).await {
+        Ok(outcome) => source.answer(&head, &outcome),
+        Err(problem) => source.refuse(&head, problem),
+    }
+}
 
-    intake.quota.take(&identity.tenant, body.len(), received_at).map_err(|seconds| {
+/// One request from its body to a durable record, counted and timed, whatever carried it.
+pub(crate) async fn accept(
+    intake: &Intake,
+    source: &'static dyn Source,
+    identity: Option<&Identity>,
+    head: &RequestHead,
+    body: impl Future<Output = Result<Bytes, Problem>>,
+) -> Result<Outcome, Problem> {
+    let started = std::time::Instant::now();
+    metrics::counter!(names::REQUESTS_TOTAL, "protocol" => source.name()).increment(1);
+    let taken = async {
+        let identity = identity.ok_or_else(|| Problem::unavailable("no_identity", "the port has no guard"))?;
+        take(intake, source, identity, head, body.await?).await
+    };
+    let outcome = taken.await;
+    if let Err(problem) = &outcome {
+        let reason = problem.code();
+        metrics::counter!(names::REJECTED_TOTAL, "protocol" => source.name(), "reason" => reason).increment(1);
+    }
+    metrics::histogram!(names::LATENCY_SECONDS, "protocol" => source.name()).record(started.elapsed().as_secs_f64());
+    outcome
+}
+
+async fn take(
+    intake: &Intake,
+    source: &'static dyn Source,
+    identity: &Identity,
+    head: &RequestHead,
+    body: Bytes,
+) -> Result<Outcome, Problem> {
+    metrics::counter!(names::BYTES_TOTAL, "protocol" => source.name()).increment(body.len() as u64);
+    intake.quota.take(&identity.tenant, body.len(), head.received_at).map_err(|seconds| {
         let detail = "the tenant sends more bytes than it may; see sources.tenant-bytes-per-second";
         Problem::unavailable("byte_quota", detail).retry_after(seconds)
     })?;
-    let mut decoded = source.decode(&head, &body, &intake.budget).map_err(problem_of)?;
-    admit(&mut decoded, &intake.config, received_at);
-    let ids = resolve(&mut decoded, &identity.tenant, intake);
+    let mut decoded = source.decode(head, &body, &intake.budget).map_err(problem_of)?;
+    admit(&mut decoded, &intake.config, head.received_at);
+    resolve(&mut decoded, &identity.tenant, intake);
 
-    let refused = std::mem::take(&mut decoded.refused);
-    let kept = decoded.len();
-    let written = source.tells_written(&head).then(|| {
-        let counts = [kept, decoded.histograms as usize, decoded.exemplars as usize];
-        WRITTEN.into_iter().zip(counts.map(HeaderValue::from)).collect::<HeaderMap>()
-    });
-    for refusal in &refused {
+    let outcome = Outcome {
+        refused: std::mem::take(&mut decoded.refused),
+        kept: decoded.len(),
+        samples: decoded.metrics.samples().len(),
+        histograms: decoded.metrics.histograms().len(),
+        exemplars: decoded.metrics.exemplars().len(),
+    };
+    for refusal in &outcome.refused {
         let count = u64::from(refusal.last - refusal.first) + 1;
         let labels = [("protocol", source.name()), ("reason", refusal.reason.as_str())];
         metrics::counter!(names::REJECTED_TOTAL, &labels).increment(count);
     }
-    if kept > 0 || refused.is_empty() || decoded.histograms + decoded.exemplars > 0 {
+    if outcome.kept + outcome.exemplars > 0 || outcome.refused.is_empty() {
         let envelope = Envelope {
-            tenant: identity.tenant,
-            principal: identity.principal,
+            tenant: identity.tenant.clone(),
+            principal: identity.principal.clone(),
             protocol: source.name().to_owned(),
-            content_type: head.content_type,
-            content_encoding: head.content_encoding,
-            received_at,
-            refused: refused.clone(),
+            content_type: head.content_type.clone(),
+            content_encoding: head.content_encoding.clone(),
+            received_at: head.received_at,
+            refused: outcome.refused.clone(),
         };
         // In a task of its own: a sender that hangs up must not stop what it already started.
-        let appending = tokio::spawn((intake.append)(Accepted { envelope, body, batch: decoded.resolve(&ids) }));
+        let appending = tokio::spawn((intake.append)(Accepted { envelope, body, batch: decoded.resolve() }));
         appending
             .await
             .map_err(|_| Problem::unavailable("intake_failed", "the request could not be stored; send it again"))?
             .map_err(problem_of)?;
-        metrics::counter!(names::ACCEPTED_TOTAL, "protocol" => source.name()).increment(kept as u64);
+        metrics::counter!(names::ACCEPTED_TOTAL, "protocol" => source.name()).increment(outcome.kept as u64);
     }
-    let mut response = match refused.first() {
-        None => source.success().into_response(),
-        // Counted record by record above, not once more as a request.
-        Some(first) => partial(first, &refused, kept).into_response(),
-    };
-    response.headers_mut().extend(written.unwrap_or_default());
-    Ok(response)
+    Ok(outcome)
 }
 
-/// How much of a request was written, as remote_write 2.0 tells it.
-const WRITTEN: [header::HeaderName; 3] = [
-    header::HeaderName::from_static("x-prometheus-remote-write-samples-written"),
-    header::HeaderName::from_static("x-prometheus-remote-write-histograms-written"),
-    header::HeaderName::from_static("x-prometheus-remote-write-exemplars-written"),
-];
-
 /// Looks the series up; takes those out that may not come in.
-fn resolve(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake) -> Vec<SeriesId> {
+fn resolve(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake) {
     let metrics = &decoded.metrics;
     let read = |at: usize| metrics.labels(at).and_then(|labels| check_series(labels, &intake.config));
     let (ids, denied) = (intake.resolve)(tenant, metrics.keys(), &read);
+    decoded.metrics.identify(ids);
     if denied.is_empty() {
-        return ids;
+        return;
     }
-    let mut denied = denied.into_iter().peekable();
-    let (mut kept, mut refused, mut place) = (Vec::with_capacity(ids.len()), Vec::new(), 0);
-    for ((at, samples), id) in metrics.iter().zip(ids) {
-        match denied.next_if(|(denied, _)| *denied == at) {
-            None => kept.push(id),
-            Some((_, (reason, detail))) => {
-                for place in place..place + samples.len() {
-                    refuse(&mut refused, decoded.position(place), reason, detail.clone());
-                }
-            }
+    let denied: BTreeMap<usize, Denial> = denied.into_iter().collect();
+    let (mut refused, mut place) = (Vec::new(), 0);
+    let mut note = |series: usize, count: usize| {
+        if let Some((reason, detail)) = denied.get(&series) {
+            (place..place + count).for_each(|at| refuse(&mut refused, decoded.position(at), *reason, detail.clone()));
         }
-        place += samples.len();
-    }
+        place += count;
+    };
+    decoded.metrics.iter().for_each(|(series, samples)| note(series, samples.len()));
+    decoded.metrics.histograms().iter().for_each(|(series, _)| note(*series as usize, 1));
+    // Before the others: taking records out moves the series' positions.
+    decoded.metrics.retain_exemplars(|series, _| !denied.contains_key(&(series as usize)));
     decoded.leave_out(&refused);
     decoded.refused.extend(refused);
-    kept
-}
-
-fn partial(first: &Refusal, refused: &[Refusal], kept: usize) -> Problem {
-    let count: u64 = refused.iter().map(|refusal| u64::from(refusal.last - refusal.first) + 1).sum();
-    let detail = format!("record {}: {}", first.first, first.detail);
-    Problem::bad_request(first.reason.as_str(), detail).with("accepted", kept).with("rejected", count)
 }
 
 fn problem_of(failure: Failure) -> Problem {
@@ -197,7 +202,7 @@ fn problem_of(failure: Failure) -> Problem {
     }
 }
 
-fn media_type(headers: &HeaderMap) -> String {
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
     let text = header_text(headers, &header::CONTENT_TYPE);
     let mut parts = text.split(';').map(str::trim);
     let kind = parts.next().unwrap_or_default();
@@ -205,6 +210,6 @@ fn media_type(headers: &HeaderMap) -> String {
     proto.map_or_else(|| kind.to_owned(), |proto| format!("{kind};{proto}"))
 }
 
-fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> String {
+pub(crate) fn header_text(headers: &HeaderMap, name: &header::HeaderName) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim().to_ascii_lowercase()
 }

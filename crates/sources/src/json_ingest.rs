@@ -1,7 +1,6 @@
 //! The JSON ingest of seed 002: metrics, logs and deployments; one object or an array.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -65,20 +64,8 @@ impl<T: Record> Source for JsonIngest<T> {
         if head.content_encoding != "gzip" {
             return read_records::<T>(body, head.received_at);
         }
-        // A gzip stream does not say truthfully how large it gets, so the whole share is taken.
-        let share = budget.take(budget.per_body()).map_err(inflate_failure)?;
-        let mut plain = Vec::new();
-        let limit = budget.per_body() as u64 + 1;
-        flate2::read::MultiGzDecoder::new(body)
-            .take(limit)
-            .read_to_end(&mut plain)
-            .map_err(|error| malformed(format!("the body is not whole gzip: {error}")))?;
-        if plain.len() as u64 == limit {
-            return Err(inflate_failure(wardroom_edge::InflateError::TooLarge { limit: budget.per_body() }));
-        }
-        let decoded = read_records::<T>(&plain, head.received_at);
-        drop(share);
-        decoded
+        let plain = budget.gunzip(body).map_err(inflate_failure)?;
+        read_records::<T>(plain.bytes(), head.received_at)
     }
 }
 
@@ -200,18 +187,12 @@ pub(crate) struct LogRecord {
 
 impl Record for LogRecord {
     fn put(self, received_at: Timestamp, decoded: &mut Decoded) -> Result<(), (RefusalReason, String)> {
-        let severity = match self.level.to_ascii_uppercase().as_str() {
-            "FATAL" | "CRITICAL" | "PANIC" | "EMERGENCY" | "ALERT" => Severity::Critical,
-            "ERROR" | "ERR" => Severity::High,
-            "WARN" | "WARNING" => Severity::Warning,
-            _ => Severity::Info,
-        };
         if self.service.is_empty() {
             return Err((RefusalReason::BadLabels, "field service: must not be empty".into()));
         }
         decoded.logs.push(LogEntry {
             at: self.timestamp.unwrap_or(received_at),
-            severity,
+            severity: Severity::of_level(&self.level),
             message: self.message,
             service: self.service,
             labels: Labels::new(self.labels.into_iter().collect()),

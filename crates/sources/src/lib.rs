@@ -12,9 +12,11 @@
 
 mod admit;
 mod config;
+mod grpc;
 mod intake;
 mod json_ingest;
 pub mod metrics;
+mod otlp;
 mod protobuf;
 mod quota;
 mod registry;
@@ -27,4 +29,4 @@ pub use intake::{Accepted, AppendHook, Intake, ReadLabels, ResolveHook, Resolved
 pub use quota::ByteQuota;
 pub use registry::SOURCES;
 pub use series::{Denial, WireMetrics};
-pub use source::{Decoded, RequestHead, Source, replay};
+pub use source::{Decoded, Outcome, RequestHead, Source, replay};

@@ -54,6 +54,44 @@ pub(crate) enum Field<'a> {
     Bytes(usize, &'a [u8]),
 }
 
+impl Field<'_> {
+    /// Hands on each number of a repeated field of 64 bits, packed or not.
+    pub(crate) fn each_fixed64(self, mut take: impl FnMut(u64) -> Result<(), Broken>) -> Result<(), Broken> {
+        match self {
+            Self::Fixed64(bits) => take(bits),
+            Self::Bytes(_, packed) => {
+                let (numbers, rest) = packed.as_chunks::<8>();
+                if !rest.is_empty() {
+                    return Err(Broken::Short);
+                }
+                numbers.iter().try_for_each(|bytes| take(u64::from_le_bytes(*bytes)))
+            }
+            Self::Varint(_) | Self::Fixed32 => Ok(()),
+        }
+    }
+
+    /// Hands on each number of a repeated field of variable length, packed or not.
+    pub(crate) fn each_varint(self, mut take: impl FnMut(u64) -> Result<(), Broken>) -> Result<(), Broken> {
+        match self {
+            Self::Varint(number) => take(number),
+            Self::Bytes(_, packed) => {
+                let mut message = Message::new(packed);
+                while message.at < packed.len() {
+                    let number = message.varint()?;
+                    take(number)?;
+                }
+                Ok(())
+            }
+            Self::Fixed64(_) | Self::Fixed32 => Ok(()),
+        }
+    }
+}
+
+/// A number that was zigzagged, so that small negative ones are short.
+pub(crate) const fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
 /// A message being read.
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
@@ -128,4 +166,11 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
         number >>= 7;
     }
     out.push(number as u8);
+}
+
+/// Writes a field of bytes.
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_varint(out, field << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend(bytes);
 }

@@ -1,15 +1,15 @@
 //! Prometheus remote_write 1.0 and 2.0 on one path: snappy-compressed protobuf, read without copying.
 //!
 //! The sender says which by `Content-Type`: `proto=io.prometheus.write.v2.Request` is 2.0, anything else of
-//! `application/x-protobuf` that does not name another message is 1.0. Samples and metadata are read;
-//! exemplars and native histograms are counted and kept in the bus with the body, and understood from a later
-//! version on. Formats: the published `prometheus.WriteRequest` and `io.prometheus.write.v2.Request`
-//! (2.0-rc.4).
+//! `application/x-protobuf` that does not name another message is 1.0. Formats: the published
+//! `prometheus.WriteRequest` and `io.prometheus.write.v2.Request` (2.0-rc.4).
 
+mod histogram;
 mod v1;
 mod v2;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use wardroom_domain::error::Failure;
 use wardroom_domain::{MetricMetadata, RefusalReason, Sample};
 use wardroom_edge::InflateBudget;
@@ -17,7 +17,7 @@ use wardroom_edge::InflateBudget;
 use crate::protobuf::{Broken, Field, Message};
 use crate::series::Denial;
 use crate::source::{inflate_failure, malformed, too_many};
-use crate::{Decoded, RequestHead, Source};
+use crate::{Decoded, Outcome, RequestHead, Source};
 
 /// Longest name, help or unit of a metric that is kept, in bytes.
 const MAX_METADATA: usize = 4096;
@@ -59,20 +59,32 @@ impl Source for RemoteWrite {
             .map_err(|_| malformed("the body is not whole snappy; it may have been cut short"))?;
         let read = if head.content_type == V2 { v2::read_request(plain) } else { v1::read_request(plain) };
         read.map_err(|broken| match broken {
-            Broken::TooMany => too_many("series, samples or symbols"),
+            Broken::TooMany => too_many("series, samples or symbols (2000000 buckets)"),
             broken => malformed(broken.to_string()),
         })
     }
 
-    fn success(&self) -> StatusCode {
-        StatusCode::NO_CONTENT
-    }
-
-    /// 2.0 asks for them; a 1.0 sender that saw them would take a full success for a partial one.
-    fn tells_written(&self, head: &RequestHead) -> bool {
-        head.content_type == V2
+    fn answer(&self, head: &RequestHead, outcome: &Outcome) -> Response {
+        let mut response = match outcome.partial() {
+            None => StatusCode::NO_CONTENT.into_response(),
+            Some(problem) => problem.into_response(),
+        };
+        // 2.0 asks for them; a 1.0 sender that saw them would take a full success for a partial one.
+        if head.content_type == V2 {
+            let counts = [outcome.samples, outcome.histograms, outcome.exemplars];
+            let written: HeaderMap = WRITTEN.into_iter().zip(counts.map(HeaderValue::from)).collect();
+            response.headers_mut().extend(written);
+        }
+        response
     }
 }
+
+/// How much of a request was written, as remote_write 2.0 tells it.
+const WRITTEN: [header::HeaderName; 3] = [
+    header::HeaderName::from_static("x-prometheus-remote-write-samples-written"),
+    header::HeaderName::from_static("x-prometheus-remote-write-histograms-written"),
+    header::HeaderName::from_static("x-prometheus-remote-write-exemplars-written"),
+];
 
 /// `Sample`, the same in both versions.
 fn read_sample(bytes: &[u8]) -> Result<Sample, Broken> {

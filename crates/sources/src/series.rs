@@ -4,7 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-use wardroom_domain::{Labels, Metrics, RefusalReason, Run, Sample, SeriesId};
+use wardroom_domain::{Exemplar, Labels, Metrics, NativeHistogram, RefusalReason, Run, Sample, SeriesId};
 use wardroom_edge::Inflated;
 
 /// Why a record may not come in: the reason, and for the sender which field and what to do.
@@ -30,17 +30,35 @@ pub(crate) enum Writing {
     RemoteWrite2,
     /// One symbol.
     Symbol,
+    /// A part of an OTLP request: resource, metric or attributes.
+    OtlpPart,
+    /// The hashes of such parts, and which series of the data point.
+    Otlp,
 }
 
 /// The metric part of a request.
 #[derive(Debug, Default)]
 pub struct WireMetrics {
-    /// Each series' key.
-    keys: Vec<u128>,
-    /// How many of `samples` each has.
-    counts: Vec<u32>,
-    samples: Vec<Sample>,
+    found: Found,
     names: Names,
+    /// Once they were looked up.
+    ids: Vec<SeriesId>,
+}
+
+/// What a protocol found, series by series.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Each series' key.
+    pub(crate) keys: Vec<u128>,
+    /// What its protocol needs to read its labels: mostly where they stand.
+    pub(crate) spans: Vec<(u32, u32)>,
+    /// How many of `samples` each has.
+    pub(crate) counts: Vec<u32>,
+    pub(crate) samples: Vec<Sample>,
+    /// Native histograms by the position of their series, ascending.
+    pub(crate) histograms: Vec<(u32, NativeHistogram)>,
+    /// Exemplars by the position of their series, ascending.
+    pub(crate) exemplars: Vec<(u32, Exemplar)>,
 }
 
 /// Where labels are read from.
@@ -50,11 +68,11 @@ enum Names {
     Nobody,
     /// Read already.
     Ready(Vec<Result<Labels, Denial>>),
-    /// Spans of the decompressed body, read by the protocol's own function.
-    Wire { text: Text, spans: Vec<(u32, u32)>, read: ReadLabels },
+    /// From the decompressed body, by the protocol's own function.
+    Wire { text: Text, read: ReadLabels },
 }
 
-/// A decompressed body, and where its symbols stand, if its protocol has a table of them.
+/// A decompressed body, and a table of places in it: the symbols of remote_write 2.0, the parts of OTLP.
 #[derive(Debug)]
 pub(crate) struct Text {
     pub(crate) plain: Inflated,
@@ -73,28 +91,40 @@ impl Text {
     }
 }
 
-/// Reads one series' labels from its span.
-pub(crate) type ReadLabels = fn(&Text, &[u8]) -> Result<Labels, Denial>;
+/// Reads one series' labels by its span.
+pub(crate) type ReadLabels = fn(&Text, (u32, u32)) -> Result<Labels, Denial>;
 
-impl WireMetrics {
-    /// Series whose labels stand in the decompressed body, by key; each with its span and its number of
-    /// samples.
-    pub(crate) fn wire(
-        text: Text,
-        keys: Vec<u128>,
-        series: Vec<((u32, u32), u32)>,
-        samples: Vec<Sample>,
-        read: ReadLabels,
-    ) -> Self {
-        let (spans, counts) = series.into_iter().unzip();
-        Self { keys, counts, samples, names: Names::Wire { text, spans, read } }
+impl Found {
+    /// With room for so many series of one sample.
+    pub(crate) fn with_capacity(guess: usize) -> Self {
+        Self {
+            keys: Vec::with_capacity(guess),
+            spans: Vec::with_capacity(guess),
+            counts: Vec::with_capacity(guess),
+            samples: Vec::with_capacity(guess),
+            ..Self::default()
+        }
     }
 
+    /// The series found so far: the position of the next.
+    pub(crate) fn len(&self) -> u32 {
+        self.spans.len() as u32
+    }
+
+    /// These series, their labels read from the body by `read`.
+    pub(crate) fn named(self, text: Text, read: ReadLabels) -> WireMetrics {
+        WireMetrics { found: self, names: Names::Wire { text, read }, ids: Vec::new() }
+    }
+}
+
+impl WireMetrics {
     /// Adds one series whose labels were read already.
     pub(crate) fn push(&mut self, labels: Result<Labels, Denial>, samples: &[Sample]) {
-        self.keys.push(labels.as_ref().map_or(0, |labels| key_of(labels.as_bytes(), Writing::Ours)));
-        self.counts.push(samples.len() as u32);
-        self.samples.extend(samples);
+        let key = labels.as_ref().map_or(0, |labels| key_of(labels.as_bytes(), Writing::Ours));
+        self.found.keys.push(key);
+        self.found.spans.push((0, 0));
+        self.found.counts.push(samples.len() as u32);
+        self.found.samples.extend(samples);
         if matches!(self.names, Names::Nobody) {
             self.names = Names::Ready(Vec::new());
         }
@@ -103,9 +133,16 @@ impl WireMetrics {
         }
     }
 
+    /// Adds native histograms and exemplars of the series pushed last.
+    pub(crate) fn push_more(&mut self, histograms: Vec<NativeHistogram>, exemplars: Vec<Exemplar>) {
+        let series = self.found.len().saturating_sub(1);
+        self.found.histograms.extend(histograms.into_iter().map(|histogram| (series, histogram)));
+        self.found.exemplars.extend(exemplars.into_iter().map(|exemplar| (series, exemplar)));
+    }
+
     /// The keys of the series, in order.
     pub fn keys(&self) -> &[u128] {
-        &self.keys
+        &self.found.keys
     }
 
     /// The labels of the series at this position.
@@ -116,49 +153,100 @@ impl WireMetrics {
         let known = match &self.names {
             Names::Nobody => None,
             Names::Ready(names) => names.get(at).cloned(),
-            Names::Wire { text, spans, read } => spans.get(at).map(|span| read(text, text.span(*span))),
+            Names::Wire { text, read } => self.found.spans.get(at).map(|span| read(text, *span)),
         };
         known.unwrap_or_else(|| Err((RefusalReason::BadLabels, "the series has no labels".into())))
     }
 
     /// All samples, series by series.
     pub fn samples(&self) -> &[Sample] {
-        &self.samples
+        &self.found.samples
+    }
+
+    /// All native histograms, each with the position of its series.
+    pub fn histograms(&self) -> &[(u32, NativeHistogram)] {
+        &self.found.histograms
+    }
+
+    /// All exemplars, each with the position of its series.
+    pub fn exemplars(&self) -> &[(u32, Exemplar)] {
+        &self.found.exemplars
     }
 
     /// Each series' position with its samples.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &[Sample])> {
-        let mut rest = self.samples.as_slice();
-        self.counts.iter().enumerate().map(move |(at, count)| {
+        let mut rest = self.found.samples.as_slice();
+        self.found.counts.iter().enumerate().map(move |(at, count)| {
             let (head, tail) = rest.split_at_checked(*count as usize).unwrap_or((rest, &[]));
             rest = tail;
             (at, head)
         })
     }
 
-    /// Keeps the samples `keep` says yes to, asked in order, and the series that still have one.
+    /// Keeps the samples and native histograms `keep` says yes to, asked in order, the exemplars that lie in
+    /// that time, and the series that still have something.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut() -> bool) {
-        let mut kept = Vec::with_capacity(self.counts.len());
-        let mut samples = std::mem::take(&mut self.samples).into_iter();
-        for count in &mut self.counts {
-            let before = self.samples.len();
-            self.samples.extend(samples.by_ref().take(*count as usize).filter(|_| keep()));
-            *count = (self.samples.len() - before) as u32;
-            kept.push(*count > 0);
+        let found = &mut self.found;
+        let mut samples = std::mem::take(&mut found.samples).into_iter();
+        for count in &mut found.counts {
+            let before = found.samples.len();
+            found.samples.extend(samples.by_ref().take(*count as usize).filter(|_| keep()));
+            *count = (found.samples.len() - before) as u32;
         }
-        retain_by(&mut self.keys, &kept);
-        retain_by(&mut self.counts, &kept);
-        match &mut self.names {
-            Names::Nobody => {}
-            Names::Ready(names) => retain_by(names, &kept),
-            Names::Wire { spans, .. } => retain_by(spans, &kept),
+        found.histograms.retain(|_| keep());
+        self.compact();
+    }
+
+    /// Keeps the exemplars `keep` says yes to.
+    pub(crate) fn retain_exemplars(&mut self, mut keep: impl FnMut(u32, &Exemplar) -> bool) {
+        let before = self.found.exemplars.len();
+        self.found.exemplars.retain(|(series, exemplar)| keep(*series, exemplar));
+        if self.found.exemplars.len() < before {
+            self.compact();
         }
     }
 
-    /// The same samples under their ids.
-    pub(crate) fn resolved(self, ids: &[SeriesId]) -> Metrics {
-        let runs = ids.iter().zip(&self.counts).map(|(series, count)| Run { series: *series, count: *count }).collect();
-        Metrics { runs, samples: self.samples }
+    /// Takes out the series that have nothing left.
+    fn compact(&mut self) {
+        let found = &mut self.found;
+        let mut kept: Vec<bool> = found.counts.iter().map(|count| *count > 0).collect();
+        let more = found.histograms.iter().map(|(series, _)| *series);
+        for series in more.chain(found.exemplars.iter().map(|(series, _)| *series)) {
+            kept[series as usize] = true;
+        }
+        if kept.iter().all(|kept| *kept) {
+            return;
+        }
+        let mut next = 0;
+        let places: Vec<u32> = kept.iter().map(|kept| (next, next += u32::from(*kept)).0).collect();
+        found.histograms.iter_mut().for_each(|(series, _)| *series = places[*series as usize]);
+        found.exemplars.iter_mut().for_each(|(series, _)| *series = places[*series as usize]);
+        retain_by(&mut found.keys, &kept);
+        retain_by(&mut found.spans, &kept);
+        retain_by(&mut found.counts, &kept);
+        retain_by(&mut self.ids, &kept);
+        if let Names::Ready(names) = &mut self.names {
+            retain_by(names, &kept);
+        }
+    }
+
+    /// Notes the ids that were found for the series, in order.
+    pub fn identify(&mut self, ids: Vec<SeriesId>) {
+        self.ids = ids;
+    }
+
+    /// The same under the ids.
+    pub(crate) fn resolved(self) -> Metrics {
+        let ids = self.ids;
+        let found = self.found;
+        let id = |series: u32| ids.get(series as usize).copied();
+        let runs = ids.iter().zip(&found.counts).filter(|(_, count)| **count > 0);
+        Metrics {
+            runs: runs.map(|(series, count)| Run { series: *series, count: *count }).collect(),
+            samples: found.samples,
+            histograms: found.histograms.into_iter().filter_map(|(at, found)| Some((id(at)?, found))).collect(),
+            exemplars: found.exemplars.into_iter().filter_map(|(at, found)| Some((id(at)?, found))).collect(),
+        }
     }
 }
 

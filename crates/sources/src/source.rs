@@ -1,9 +1,10 @@
 //! What a way in must be able to do.
 
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Deployment, Envelope, LogEntry, MetricMetadata, Refusal, SeriesId, Timestamp};
-use wardroom_edge::{InflateBudget, InflateError};
+use wardroom_domain::{Batch, Deployment, Envelope, LogEntry, MetricMetadata, Refusal, Span, Timestamp};
+use wardroom_edge::{InflateBudget, InflateError, Problem};
 
 use crate::registry;
 use crate::series::WireMetrics;
@@ -30,15 +31,57 @@ pub struct Decoded {
     pub logs: Vec<LogEntry>,
     /// Deployments.
     pub deployments: Vec<Deployment>,
-    /// For each record in order (samples, log lines, deployments), its position in the request; empty if
-    /// every record of the request is here.
+    /// Spans.
+    pub spans: Vec<Span>,
+    /// For each record in order (samples, native histograms, log lines, deployments, spans), its position in
+    /// the request; empty if every record of the request is here.
     pub positions: Vec<u32>,
     /// Records that could not be read.
     pub refused: Vec<Refusal>,
-    /// Native histograms, kept in the bus with the body.
-    pub histograms: u32,
-    /// Exemplars, kept in the bus with the body.
-    pub exemplars: u32,
+}
+
+/// What became of a request that was read.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Records that were left out.
+    pub refused: Vec<Refusal>,
+    /// Records made durable.
+    pub kept: usize,
+    /// Of those, samples.
+    pub samples: usize,
+    /// Native histograms.
+    pub histograms: usize,
+    /// Exemplars written; not records.
+    pub exemplars: usize,
+}
+
+impl Outcome {
+    /// How many records were left out.
+    pub fn rejected(&self) -> u64 {
+        joined(&self.refused).iter().map(|(first, last)| u64::from(last - first) + 1).sum()
+    }
+
+    /// The problem of a request of which some records were left out; `None` if none was.
+    pub fn partial(&self) -> Option<Problem> {
+        let first = self.refused.first()?;
+        let detail = format!("record {}: {}", first.first, first.detail);
+        let problem = Problem::bad_request(first.reason.as_str(), detail);
+        Some(problem.with("accepted", self.kept).with("rejected", self.rejected()))
+    }
+}
+
+/// The stretches left out, ascending, none touching another.
+fn joined(refused: &[Refusal]) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = refused.iter().map(|refusal| (refusal.first, refusal.last)).collect();
+    runs.sort_unstable();
+    let mut joined: Vec<(u32, u32)> = Vec::with_capacity(runs.len());
+    for (first, last) in runs {
+        match joined.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
 }
 
 /// One way in.
@@ -65,14 +108,19 @@ pub trait Source: Sync {
     /// `Rejected` for a body that can never be read, `Retryable` if the budget is exhausted.
     fn decode(&self, head: &RequestHead, body: &[u8], budget: &InflateBudget) -> Result<Decoded, Failure>;
 
-    /// Whether the answer says how many samples, histograms and exemplars were written.
-    fn tells_written(&self, _: &RequestHead) -> bool {
-        false
+    /// The answer to a request that was read and made durable.
+    fn answer(&self, _: &RequestHead, outcome: &Outcome) -> Response {
+        outcome.partial().map_or_else(|| StatusCode::OK.into_response(), Problem::into_response)
     }
 
-    /// The status of a full success.
-    fn success(&self) -> StatusCode {
-        StatusCode::OK
+    /// The answer to a request that was not.
+    fn refuse(&self, _: &RequestHead, problem: Problem) -> Response {
+        problem.into_response()
+    }
+
+    /// The path of the same over gRPC, if there is one.
+    fn grpc_path(&self) -> Option<&'static str> {
+        None
     }
 }
 
@@ -90,6 +138,7 @@ pub(crate) fn inflate_failure(error: InflateError) -> Failure {
     match error {
         InflateError::TooLarge { .. } => Failure::Rejected { reason: "too_large", detail: error.to_string() },
         InflateError::Exhausted => Failure::Retryable(error.to_string()),
+        InflateError::Broken => malformed(error.to_string()),
     }
 }
 
@@ -117,9 +166,10 @@ pub fn replay(envelope: &Envelope, body: &[u8], budget: &InflateBudget) -> Resul
 }
 
 impl Decoded {
-    /// Number of records (samples, log lines, deployments).
+    /// Number of records (samples, native histograms, log lines, deployments, spans).
     pub fn len(&self) -> usize {
-        self.metrics.samples().len() + self.logs.len() + self.deployments.len()
+        let metrics = self.metrics.samples().len() + self.metrics.histograms().len();
+        metrics + self.logs.len() + self.deployments.len() + self.spans.len()
     }
 
     /// Whether nothing is left in it.
@@ -138,8 +188,7 @@ impl Decoded {
             return;
         }
         // Every second record may be refused, so each is looked up and not searched for.
-        let mut runs: Vec<(u32, u32)> = refused.iter().map(|refusal| (refusal.first, refusal.last)).collect();
-        runs.sort_unstable();
+        let runs = joined(refused);
         let out = |at: u32| {
             let before = runs.partition_point(|(first, _)| *first <= at);
             before.checked_sub(1).is_some_and(|run| at <= runs[run].1)
@@ -155,16 +204,18 @@ impl Decoded {
         self.metrics.retain(&mut keep);
         self.logs.retain(|_| keep());
         self.deployments.retain(|_| keep());
+        self.spans.retain(|_| keep());
         self.positions = kept;
     }
 
     /// The same records, their series under the ids that were found for them.
-    pub fn resolve(self, ids: &[SeriesId]) -> Batch {
+    pub fn resolve(self) -> Batch {
         Batch {
-            metrics: self.metrics.resolved(ids),
+            metrics: self.metrics.resolved(),
             metadata: self.metadata,
             logs: self.logs,
             deployments: self.deployments,
+            spans: self.spans,
         }
     }
 }

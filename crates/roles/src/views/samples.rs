@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use wardroom_api::SeriesView;
+use wardroom_api::{ExemplarsView, HistogramView, SeriesView};
 use wardroom_bus::Bus;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Labels, Sample, SeriesId, TenantId};
+use wardroom_domain::{Exemplar, Labels, NativeHistogram, Sample, SeriesId, TenantId};
 use wardroom_edge::{InflateBudget, Problem};
 use wardroom_head::Registry;
 
@@ -57,10 +57,28 @@ impl Samples {
         let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, 0);
         self.tenants.with(tenant, |live| {
             let within = |id: &SeriesId| {
+                if live.native.contains(id) {
+                    return true;
+                }
                 live.recent.span_ms(*id).is_some_and(|(first, last)| first <= end_ms && last >= start_ms)
             };
             ids.iter().zip(labels).filter(|(id, _)| within(id)).map(|(_, labels)| labels).collect()
         })
+    }
+
+    /// The newest exemplars of the series that are asked for.
+    pub(crate) fn exemplars(&self, tenant: &TenantId, query: &SeriesQuery) -> Vec<ExemplarsView> {
+        let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, 0);
+        let named: BTreeMap<SeriesId, Labels> = ids.into_iter().zip(labels).collect();
+        let asked = named.keys().copied().collect();
+        let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
+        let found = self.tenants.with(tenant, |live| live.exemplars.select(&asked, start_ms, end_ms));
+        let view = |(id, exemplars): (SeriesId, Vec<Exemplar>)| {
+            let shown = |exemplar: Exemplar| (exemplar.labels, go_g(exemplar.value), exemplar.ts_ms);
+            let series = named.get(&id).cloned().unwrap_or_default();
+            ExemplarsView { series, exemplars: exemplars.into_iter().map(shown).collect() }
+        };
+        found.into_iter().map(view).collect()
     }
 
     /// From the live series; `None` if they do not hold all of it.
@@ -80,7 +98,7 @@ impl Samples {
         let (mut found, mut held, mut next) = (Found::new(), 0, None);
         let complete = self.tenants.with(tenant, |live| {
             for (id, labels) in ids.iter().zip(labels) {
-                if live.recent.complete_from_ms(*id) > start_ms {
+                if live.recent.complete_from_ms(*id) > start_ms || live.native.contains(id) {
                     return false;
                 }
                 if held >= PAGE {
@@ -89,7 +107,7 @@ impl Samples {
                 }
                 let samples = live.recent.samples(*id, start_ms, end_ms);
                 held += samples.len();
-                found.insert(labels, samples);
+                found.insert(labels, Held { samples, histograms: Vec::new() });
             }
             true
         });
@@ -101,10 +119,11 @@ impl Samples {
         let mut from = (lag > 0).then_some(reached);
         while let Some(at) = from {
             let (fresh, after) = page(&read, &self.budget, tenant, query, at)?;
-            for (labels, samples) in fresh {
+            for (labels, held) in fresh {
                 // Series of a later page get theirs there.
                 if let Some(known) = found.get_mut(&labels) {
-                    known.extend(samples);
+                    known.samples.extend(held.samples);
+                    known.histograms.extend(held.histograms);
                 }
             }
             from = after;
@@ -127,7 +146,14 @@ fn select(registry: &Registry, query: &SeriesQuery, from: u64) -> (Vec<SeriesId>
 }
 
 type Read<'a> = dyn Fn(u64, usize) -> Result<Vec<wardroom_bus::Record>, wardroom_bus::Error> + 'a;
-type Found = BTreeMap<Labels, Vec<Sample>>;
+type Found = BTreeMap<Labels, Held>;
+
+/// What was found of one series.
+#[derive(Default)]
+struct Held {
+    samples: Vec<Sample>,
+    histograms: Vec<NativeHistogram>,
+}
 
 fn page(
     read: &Read<'_>,
@@ -136,7 +162,7 @@ fn page(
     query: &SeriesQuery,
     from: u64,
 ) -> Result<(Found, Option<u64>), wardroom_bus::Error> {
-    let mut found: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
+    let mut found = Found::new();
     // The same series come in every request; their labels are read once.
     let mut selected: BTreeMap<u128, Option<Labels>> = BTreeMap::new();
     let (mut held, mut next) = (0, from);
@@ -159,10 +185,18 @@ fn page(
                 let labels = selected.entry(metrics.keys()[at]).or_insert_with(read);
                 if let Some(labels) = labels {
                     let samples = samples.iter().filter(|sample| (start..=end).contains(&sample.ts_ms));
-                    let list = found.entry(labels.clone()).or_default();
+                    let list = &mut found.entry(labels.clone()).or_default().samples;
                     let before = list.len();
                     list.extend(samples);
                     held += list.len() - before;
+                }
+            }
+            let within = |histogram: &NativeHistogram| (start..=end).contains(&histogram.ts_ms);
+            for (at, histogram) in decoded.metrics.histograms().iter().filter(|(_, histogram)| within(histogram)) {
+                let labels = selected.get(&decoded.metrics.keys()[*at as usize]);
+                if let Some(Some(labels)) = labels {
+                    found.entry(labels.clone()).or_default().histograms.push(histogram.clone());
+                    held += histogram.positive.counts.len();
                 }
             }
         }
@@ -170,8 +204,6 @@ fn page(
     Ok((found, Some(next)))
 }
 
-/// Samples of one series: (ms, value as text, bits as hex).
-pub type Points = Vec<(i64, String, String)>;
 
 /// Every retained sample of a data folder that no server holds open, or that one holds: the bus is only
 /// read.
@@ -182,25 +214,29 @@ pub fn dump(
     data: &std::path::Path,
     tenant: &TenantId,
     query: &SeriesQuery,
-) -> Result<Vec<(Labels, Points)>, wardroom_bus::Error> {
+) -> Result<Vec<SeriesView>, wardroom_bus::Error> {
     let config = crate::Config::default();
     let bus = wardroom_bus::ReadOnlyBus::open(&data.join("bus"))?;
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
     let (mut all, mut from) = (Vec::new(), Some(0));
     while let Some(next) = from {
         let (page, after) = page(&|from, limit| bus.read(from, limit), &budget, tenant, query, next)?;
-        all.extend(view(page).into_iter().map(|series| (series.labels, series.samples)));
+        all.extend(view(page));
         from = after;
     }
     Ok(all)
 }
 
-fn view(found: BTreeMap<Labels, Vec<Sample>>) -> Vec<SeriesView> {
+fn view(found: Found) -> Vec<SeriesView> {
     let shown = |sample: Sample| (sample.ts_ms, go_g(sample.value), format!("{:016x}", sample.value.to_bits()));
     found
         .into_iter()
-        .filter(|(_, samples)| !samples.is_empty())
-        .map(|(labels, samples)| SeriesView { labels, samples: samples.into_iter().map(shown).collect() })
+        .filter(|(_, held)| !held.samples.is_empty() || !held.histograms.is_empty())
+        .map(|(labels, held)| SeriesView {
+            labels,
+            samples: held.samples.into_iter().map(shown).collect(),
+            histograms: held.histograms.iter().map(HistogramView::from).collect(),
+        })
         .collect()
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use wardroom_domain::labels::NAME;
-use wardroom_domain::{Labels, RefusalReason};
+use wardroom_domain::{Exemplar, Labels, RefusalReason};
 use wardroom_edge::Inflated;
 
+use super::histogram::read_histogram;
 use super::{described, distinct, read_sample, text};
 use crate::Decoded;
 use crate::protobuf::{Broken, Field, Message, push};
-use crate::series::{Denial, Text, WireMetrics, Writing, key_of};
+use crate::series::{Denial, Found, Text, Writing, key_of};
 use crate::source::MAX_RECORDS;
 
 /// Reads an `io.prometheus.write.v2.Request`.
@@ -25,64 +26,60 @@ pub(super) fn read_request(plain: Inflated) -> Result<Decoded, Broken> {
     let hashes: Vec<u128> =
         (0..text.symbols.len()).map(|at| key_of(text.symbol(at as u64).unwrap_or_default(), Writing::Symbol)).collect();
 
-    let guess = (text.plain.bytes().len() / 64).min(MAX_RECORDS);
-    let (mut keys, mut series, mut samples) =
-        (Vec::with_capacity(guess), Vec::with_capacity(guess), Vec::with_capacity(guess));
+    let mut found = Found::with_capacity((text.plain.bytes().len() / 64).min(MAX_RECORDS));
     let mut decoded = Decoded::default();
-    let (mut told, mut written) = (BTreeSet::new(), Vec::with_capacity(512));
+    let (mut told, mut written, mut buckets) = (BTreeSet::new(), Vec::with_capacity(512), 0);
     let mut message = Message::new(text.plain.bytes());
     while let Some((number, field)) = message.next()? {
         let (5, Field::Bytes(start, bytes)) = (number, field) else { continue };
-        let before = samples.len();
-        let found = read_series(bytes, &mut samples)?;
-        decoded.histograms += found.histograms;
-        decoded.exemplars += found.exemplars;
-        if let Some(metadata) = found.metadata.filter(|(_, help, _)| told.insert(*help)) {
-            let refs = bytes.get(found.refs.0..found.refs.1).unwrap_or_default();
-            decoded.metadata.extend(read_metadata(&text, refs, metadata));
+        let before = [found.samples.len(), found.histograms.len(), found.exemplars.len()];
+        let (refs, metadata) = read_series(bytes, &text, &mut found, &mut buckets)?;
+        let span = bytes.get(refs.0..refs.1).unwrap_or_default();
+        if let Some(metadata) = metadata.filter(|(_, help, _)| told.insert(*help)) {
+            decoded.metadata.extend(read_metadata(&text, span, metadata));
         }
-        let count = (samples.len() - before) as u32;
-        if count > 0 {
-            let (first, last) = found.refs;
-            written.clear();
-            let mut refs = Refs(bytes.get(first..last).unwrap_or_default());
-            while let Some(at) = refs.next()? {
-                // A symbol that does not exist makes the key nobody's; the labels are refused when read.
-                let hash = usize::try_from(at).ok().and_then(|at| hashes.get(at)).copied().unwrap_or_default();
-                written.extend(hash.to_le_bytes());
-            }
-            keys.push(key_of(&written, Writing::RemoteWrite2));
-            push(&mut series, (((start + first) as u32, (start + last) as u32), count))?;
+        if before == [found.samples.len(), found.histograms.len(), found.exemplars.len()] {
+            continue;
         }
+        written.clear();
+        let mut symbols = Refs(span);
+        while let Some(at) = symbols.next()? {
+            // A symbol that does not exist makes the key nobody's; the labels are refused when read.
+            let hash = usize::try_from(at).ok().and_then(|at| hashes.get(at)).copied().unwrap_or_default();
+            written.extend(hash.to_le_bytes());
+        }
+        found.keys.push(key_of(&written, Writing::RemoteWrite2));
+        found.counts.push((found.samples.len() - before[0]) as u32);
+        push(&mut found.spans, ((start + refs.0) as u32, (start + refs.1) as u32))?;
     }
-    decoded.metrics = WireMetrics::wire(text, keys, series, samples, read_labels);
+    decoded.metrics = found.named(text, |text, span| read_labels(text, text.span(span)));
     Ok(decoded)
 }
 
-/// What a `TimeSeries` holds beside its samples.
-#[derive(Default)]
-struct Found {
-    /// Where the packed references to its labels stand.
-    refs: (usize, usize),
-    histograms: u32,
-    exemplars: u32,
-    /// Kind, and the symbols of help and unit.
-    metadata: Option<(u64, u64, u64)>,
-}
+/// Where the packed references to a series' labels stand, and its metadata: kind, and the symbols of help
+/// and unit.
+type Told = ((usize, usize), Option<(u64, u64, u64)>);
 
-fn read_series(bytes: &[u8], samples: &mut Vec<wardroom_domain::Sample>) -> Result<Found, Broken> {
-    let mut found = Found::default();
+fn read_series(bytes: &[u8], text: &Text, found: &mut Found, buckets: &mut usize) -> Result<Told, Broken> {
+    let series = found.len();
+    let (mut refs, mut metadata) = ((0, 0), None);
     let mut message = Message::new(bytes);
     while let Some((number, field)) = message.next()? {
         match (number, field) {
-            (1, Field::Bytes(start, refs)) if found.refs == (0, 0) => found.refs = (start, start + refs.len()),
+            (1, Field::Bytes(start, span)) if refs == (0, 0) => refs = (start, start + span.len()),
             // proto3 packs them into one field; a sender that does otherwise is not one that exists.
             (1, _) => return Err(Broken::Unpacked),
-            (2, Field::Bytes(_, sample)) => push(samples, read_sample(sample)?)?,
-            (3, Field::Bytes(..)) => found.histograms += 1,
-            (4, Field::Bytes(..)) => found.exemplars += 1,
-            (5, Field::Bytes(_, metadata)) => {
-                let mut fields = Message::new(metadata);
+            (2, Field::Bytes(_, sample)) => push(&mut found.samples, read_sample(sample)?)?,
+            (3, Field::Bytes(_, histogram)) => {
+                push(&mut found.histograms, (series, read_histogram(histogram, buckets)?))?;
+            }
+            (4, Field::Bytes(_, exemplar)) => {
+                if let Some(exemplar) = read_exemplar(text, exemplar)? {
+                    push(&mut found.exemplars, (series, exemplar))?;
+                }
+            }
+            (5, Field::Bytes(_, said)) => {
+                let mut fields = Message::new(said);
                 let (mut kind, mut help, mut unit) = (0, 0, 0);
                 while let Some((number, field)) = fields.next()? {
                     match (number, field) {
@@ -92,12 +89,27 @@ fn read_series(bytes: &[u8], samples: &mut Vec<wardroom_domain::Sample>) -> Resu
                         _ => {}
                     }
                 }
-                found.metadata = Some((kind, help, unit)).filter(|said| *said != (0, 0, 0));
+                metadata = Some((kind, help, unit)).filter(|said| *said != (0, 0, 0));
             }
             _ => {}
         }
     }
-    Ok(found)
+    Ok((refs, metadata))
+}
+
+/// `Exemplar`; nothing if its labels are not well formed.
+fn read_exemplar(text: &Text, bytes: &[u8]) -> Result<Option<Exemplar>, Broken> {
+    let mut message = Message::new(bytes);
+    let (mut refs, mut value, mut ts_ms) = (&[][..], 0.0, 0);
+    while let Some((number, field)) = message.next()? {
+        match (number, field) {
+            (1, Field::Bytes(_, span)) => refs = span,
+            (2, Field::Fixed64(bits)) => value = f64::from_bits(bits),
+            (3, Field::Varint(at)) => ts_ms = at as i64,
+            _ => {}
+        }
+    }
+    Ok(read_labels(text, refs).ok().map(|labels| Exemplar { labels, value, ts_ms }))
 }
 
 fn read_metadata(

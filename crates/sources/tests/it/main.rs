@@ -1,6 +1,7 @@
 //! Every source of the registry against what each must do, and against real requests.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
+mod otlp;
 mod remote_write_v2;
 
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,7 @@ fn budget() -> InflateBudget {
 fn head(source: &dyn Source) -> RequestHead {
     let (content_type, content_encoding) = match source.name() {
         "prometheus_remote_write" => ("application/x-protobuf", "snappy"),
+        name if name.starts_with("otlp_") => ("application/x-protobuf", "gzip"),
         _ => ("application/json", ""),
     };
     RequestHead {
@@ -119,6 +121,9 @@ fn good(source: &dyn Source) -> Vec<u8> {
         "json_metrics" => br#"{"metric_name":"a","value":1.5,"labels":{"service":"s"}}"#.to_vec(),
         "json_logs" => br#"[{"level":"ERROR","message":"m","service":"s"}]"#.to_vec(),
         "json_deployment" => br#"{"service":"s","version":"v1","status":"success"}"#.to_vec(),
+        "otlp_metrics" => capture("otlp/005-metrics-python.pb.gz"),
+        "otlp_logs" => capture("otlp/007-logs-python.pb.gz"),
+        "otlp_traces" => capture("otlp/004-traces-python.pb.gz"),
         other => panic!("{other} has no good request: add one"),
     }
 }

@@ -59,8 +59,10 @@ async fn an_ordinary_request_is_read_whole() {
     let expected = [
         (r#"{__name__="up", instance="a:9100", job="node"}"#.to_owned(), up),
         (r#"{__name__="http_requests_total", job="node"}"#.to_owned(), vec![(0, 42.5_f64.to_bits())]),
+        (r#"{__name__="latency_seconds", job="node"}"#.to_owned(), Vec::new()),
     ];
     assert_eq!(series, expected);
+    insta::assert_debug_snapshot!((again.metrics.histograms(), again.metrics.exemplars()));
 }
 
 #[tokio::test]

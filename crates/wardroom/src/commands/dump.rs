@@ -13,7 +13,13 @@ use crate::client::Client;
 use crate::options::{DumpFormat, SamplesCommand};
 
 /// Series → time → (value as text, bits): a request that was sent twice counts once.
-type Samples = BTreeMap<Labels, BTreeMap<i64, (String, String)>>;
+type Samples = BTreeMap<Labels, Points>;
+
+#[derive(Default)]
+struct Points {
+    samples: BTreeMap<i64, (String, String)>,
+    histograms: BTreeMap<i64, Value>,
+}
 
 pub(crate) fn samples(command: &SamplesCommand) -> Done {
     let SamplesCommand::Dump { url, data, token, tenant, matchers, start, end, format } = command;
@@ -21,8 +27,12 @@ pub(crate) fn samples(command: &SamplesCommand) -> Done {
     if let Some(data) = data {
         let tenant = TenantId::new(tenant.as_str()).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?;
         let query = query(matchers, start.as_deref(), end.as_deref())?;
-        for (labels, points) in wardroom_roles::dump(data, &tenant, &query)? {
-            samples.entry(labels).or_default().extend(points.into_iter().map(|(at, text, bits)| (at, (text, bits))));
+        for series in wardroom_roles::dump(data, &tenant, &query)? {
+            let points = samples.entry(series.labels).or_default();
+            points.samples.extend(series.samples.into_iter().map(|(at, text, bits)| (at, (text, bits))));
+            for histogram in series.histograms {
+                points.histograms.insert(histogram.ts_ms, serde_json::to_value(histogram)?);
+            }
         }
     } else {
         let url = url.as_deref().unwrap_or_default();
@@ -30,13 +40,17 @@ pub(crate) fn samples(command: &SamplesCommand) -> Done {
     }
     let mut out = std::io::BufWriter::new(std::io::stdout());
     for (labels, points) in &samples {
-        for (at_ms, (text, bits)) in points {
+        for (at_ms, (text, bits)) in &points.samples {
             match format {
                 DumpFormat::Promtool => writeln!(out, "{labels} {text} {at_ms}")?,
                 DumpFormat::Json => {
                     writeln!(out, "{}", json!({ "labels": labels, "ts_ms": at_ms, "value": text, "bits": bits }))?;
                 }
             }
+        }
+        // promtool leaves native histograms out.
+        for (at_ms, histogram) in points.histograms.iter().filter(|_| matches!(format, DumpFormat::Json)) {
+            writeln!(out, "{}", json!({ "labels": labels, "ts_ms": at_ms, "histogram": histogram }))?;
         }
     }
     out.flush()?;
@@ -65,7 +79,11 @@ fn fetch(
             let points = samples.entry(labels).or_default();
             for sample in series["samples"].as_array().into_iter().flatten() {
                 let text = |at: usize| sample[at].as_str().unwrap_or_default().to_owned();
-                points.insert(sample[0].as_i64().context("a sample without a time")?, (text(1), text(2)));
+                points.samples.insert(sample[0].as_i64().context("a sample without a time")?, (text(1), text(2)));
+            }
+            for histogram in series["histograms"].as_array().into_iter().flatten() {
+                let at = histogram["ts_ms"].as_i64().context("a histogram without a time")?;
+                points.histograms.insert(at, histogram.clone());
             }
         }
         match &page["next"] {

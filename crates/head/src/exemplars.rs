@@ -1,0 +1,75 @@
+//! The newest exemplars of a tenant: a ring, as Prometheus keeps them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use wardroom_domain::{Exemplar, SeriesId};
+
+/// The ring.
+#[derive(Debug)]
+pub struct Exemplars {
+    most: usize,
+    ring: VecDeque<(SeriesId, Exemplar)>,
+    /// The newest of each series: senders repeat it with every scrape.
+    newest: BTreeMap<SeriesId, (i64, u64)>,
+}
+
+impl Exemplars {
+    /// An empty ring for so many.
+    pub fn new(most: usize) -> Self {
+        Self { most, ring: VecDeque::new(), newest: BTreeMap::new() }
+    }
+
+    /// Adds one, unless it is the one that came before, or older.
+    pub fn push(&mut self, series: SeriesId, exemplar: Exemplar) {
+        let mark = (exemplar.ts_ms, exemplar.value.to_bits());
+        let known = self.newest.get(&series).copied();
+        if self.most == 0 || known == Some(mark) || known.is_some_and(|(ts_ms, _)| ts_ms > mark.0) {
+            return;
+        }
+        if self.ring.len() >= self.most
+            && let Some((oldest, gone)) = self.ring.pop_front()
+            && self.newest.get(&oldest) == Some(&(gone.ts_ms, gone.value.to_bits()))
+        {
+            self.newest.remove(&oldest);
+        }
+        self.newest.insert(series, mark);
+        self.ring.push_back((series, exemplar));
+    }
+
+    /// Those of some series within a stretch of time, both ends included, by series, oldest first.
+    pub fn select(&self, series: &BTreeSet<SeriesId>, start_ms: i64, end_ms: i64) -> Vec<(SeriesId, Vec<Exemplar>)> {
+        let mut found: BTreeMap<SeriesId, Vec<Exemplar>> = BTreeMap::new();
+        for (id, exemplar) in &self.ring {
+            if series.contains(id) && (start_ms..=end_ms).contains(&exemplar.ts_ms) {
+                found.entry(*id).or_default().push(exemplar.clone());
+            }
+        }
+        found.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wardroom_domain::Labels;
+
+    use super::*;
+
+    fn exemplar(ts_ms: i64, value: f64) -> Exemplar {
+        Exemplar { labels: Labels::of(&[("trace_id", "a")]), value, ts_ms }
+    }
+
+    #[test]
+    fn the_ring_keeps_the_newest_and_each_once() {
+        let mut ring = Exemplars::new(3);
+        for (series, ts_ms, value) in [(1, 10, 0.5), (1, 10, 0.5), (2, 11, 1.0), (1, 9, 3.0), (1, 12, 0.7), (2, 13, 2.0)] {
+            ring.push(SeriesId(series), exemplar(ts_ms, value));
+        }
+        let all = BTreeSet::from([SeriesId(1), SeriesId(2), SeriesId(3)]);
+        let found = ring.select(&all, 0, 100);
+        let times = |at: usize| found[at].1.iter().map(|exemplar| exemplar.ts_ms).collect::<Vec<_>>();
+        assert_eq!((found.len(), times(0), times(1)), (2, vec![12], vec![11, 13]));
+        assert_eq!(ring.select(&all, 12, 12).len(), 1);
+        ring.push(SeriesId(1), exemplar(10, 0.5));
+        assert_eq!(ring.select(&all, 10, 10).len(), 0, "older than the newest of its series");
+    }
+}

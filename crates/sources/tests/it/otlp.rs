@@ -1,0 +1,367 @@
+//! OTLP: real senders' bodies, every kind of data point, and a generated reader beside ours.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use proptest::prelude::*;
+use prost::Message;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use wardroom_domain::{Severity, SpanKind};
+use wardroom_sources::{Decoded, RequestHead, SOURCES, Source};
+
+use super::{NOW_MS, World, budget, capture, world};
+
+fn source(name: &str) -> &'static dyn Source {
+    SOURCES.iter().copied().find(|source| source.name() == name).unwrap()
+}
+
+fn head(json: bool, gzip: bool) -> RequestHead {
+    RequestHead {
+        content_type: if json { "application/json" } else { "application/x-protobuf" }.into(),
+        content_encoding: if gzip { "gzip" } else { "" }.into(),
+        received_at: wardroom_domain::Timestamp::from_millis(NOW_MS),
+    }
+}
+
+fn read(signal: &str, name: &str) -> Decoded {
+    let head = head(name.ends_with("json"), name.ends_with("gz"));
+    source(signal).decode(&head, &capture(&format!("otlp/{name}")), &budget()).unwrap()
+}
+
+/// Everything that was read, a line each.
+fn lines(decoded: &Decoded) -> Vec<String> {
+    let labels = |at: usize| decoded.metrics.labels(at).unwrap();
+    let mut lines: Vec<String> = Vec::new();
+    for (at, samples) in decoded.metrics.iter() {
+        lines.extend(samples.iter().map(|sample| format!("{} {} @{}", labels(at), sample.value, sample.ts_ms)));
+    }
+    for (at, found) in decoded.metrics.histograms() {
+        let (positive, negative) = (&found.positive, &found.negative);
+        lines.push(format!(
+            "{} schema {} count {} sum {} zero {}/{} positive {:?} {:?} negative {:?} {:?} @{}",
+            labels(*at as usize), found.schema, found.count, found.sum, found.zero_count, found.zero_threshold,
+            positive.spans, positive.counts, negative.spans, negative.counts, found.ts_ms
+        ));
+    }
+    for (at, found) in decoded.metrics.exemplars() {
+        lines.push(format!("{} exemplar {} {} @{}", labels(*at as usize), found.labels, found.value, found.ts_ms));
+    }
+    lines.extend(decoded.metadata.iter().map(|said| format!("{said:?}")));
+    lines.extend(decoded.logs.iter().map(|log| format!("{log:?}")));
+    lines.extend(decoded.spans.iter().map(|span| format!("{span:?}")));
+    lines
+}
+
+#[test]
+fn real_senders_are_read() {
+    for (signal, name) in [
+        ("otlp_metrics", "001-metrics-rotel.pb.gz"),
+        ("otlp_metrics", "005-metrics-python.pb.gz"),
+        ("otlp_metrics", "006-metrics-python.pb.gz"),
+        ("otlp_metrics", "002-metrics.pb"),
+        ("otlp_traces", "002-traces-rotel.pb.gz"),
+        ("otlp_traces", "004-traces-python.pb.gz"),
+        ("otlp_traces", "003-traces.pb"),
+        ("otlp_traces", "008-traces-node.json"),
+        ("otlp_logs", "003-logs-rotel.pb.gz"),
+        ("otlp_logs", "007-logs-python.pb.gz"),
+        ("otlp_logs", "001-logs.pb"),
+        ("otlp_logs", "009-logs-node.json"),
+    ] {
+        insta::assert_snapshot!(format!("{signal}-{name}"), lines(&read(signal, name)).join("\n"));
+    }
+    let log = &read("otlp_logs", "009-logs-node.json").logs[0];
+    assert_eq!((log.service.as_str(), log.message.as_str()), ("web-frontend", "upstream reset by peer"));
+    assert_eq!((log.severity, log.labels.get("attempts")), (Severity::High, Some("3")));
+    let span = &read("otlp_traces", "008-traces-node.json").spans[0];
+    assert_eq!((span.kind, span.name.as_str(), span.failed), (SpanKind::Internal, "GET /cart", false));
+    assert!((span.seconds() - 0.000_701_303).abs() < 1e-12);
+}
+
+/// Every kind of data point, as JSON.
+fn everything() -> Value {
+    let at = (NOW_MS as u64 * 1_000_000).to_string();
+    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let number = |value: Value| {
+        let mut point = json!({ "timeUnixNano": at, "attributes": [attribute("http.route", "/a")] });
+        point.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        point
+    };
+    let exemplar = json!({ "timeUnixNano": at, "asDouble": 0.3, "traceId": "0102030405060708090a0b0c0d0e0f10",
+        "spanId": "0102030405060708", "filteredAttributes": [attribute("user", "u1")] });
+    let histogram = json!({ "timeUnixNano": at, "count": "6", "sum": 2.5, "bucketCounts": ["1", 2, "3"],
+        "explicitBounds": [0.1, 0.5], "exemplars": [exemplar], "attributes": [attribute("code", "200")] });
+    let exponential = json!({ "timeUnixNano": at, "count": 10, "sum": 12.25, "scale": 9, "zeroCount": "1",
+        "zeroThreshold": 0.001, "positive": { "offset": -3, "bucketCounts": ["1", "2", "3", "1"] },
+        "negative": { "offset": 4, "bucketCounts": [2] } });
+    let summary = json!({ "timeUnixNano": at, "count": "4", "sum": 8.0,
+        "quantileValues": [{ "quantile": 0.5, "value": 1.5 }, { "quantile": 0.99, "value": 3 }] });
+    let sum = |temporality: Value, monotonic: bool, points: Value| {
+        json!({ "aggregationTemporality": temporality, "isMonotonic": monotonic, "dataPoints": points })
+    };
+    let delta = json!([number(json!({ "asInt": "7" }))]);
+    json!({ "resourceMetrics": [{
+        "resource": { "attributes": [attribute("service.name", "shop"), attribute("service.namespace", "eu"),
+            attribute("service.instance.id", "i-1"), attribute("service.version", "1.2.3"),
+            { "key": "tags", "value": { "arrayValue": { "values": [{ "intValue": "5" }, { "boolValue": true }] } } }] },
+        "scopeMetrics": [{ "scope": { "name": "kit" }, "metrics": [
+            { "name": "queue.depth", "unit": "{message}", "gauge": { "dataPoints":
+                [number(json!({ "asDouble": 0.1 })), number(json!({ "asInt": -3 })), number(json!({ "flags": 1 })),
+                 number(json!({ "asDouble": "NaN" }))] } },
+            { "name": "http.requests", "unit": "1", "description": "Requests", "sum":
+                sum(json!(2), true, json!([number(json!({ "asInt": "42", "exemplars": [exemplar] }))])) },
+            { "name": "open", "sum": sum(json!("AGGREGATION_TEMPORALITY_CUMULATIVE"), false, json!([number(json!({ "asInt": 3.0 }))])) },
+            { "name": "sent", "unit": "By", "sum": sum(json!(1), true, delta) },
+            { "name": "http.duration", "unit": "s", "histogram":
+                { "aggregationTemporality": 2, "dataPoints": [histogram] } },
+            { "name": "size", "unit": "By", "exponentialHistogram":
+                { "aggregationTemporality": 2, "dataPoints": [exponential] } },
+            { "name": "rtt", "unit": "ms", "summary": { "dataPoints": [summary] } },
+            { "name": "unknown to us", "someday": { "dataPoints": [{}] } },
+        ] }],
+    }] })
+}
+
+fn decode_json(signal: &str, body: &Value) -> Decoded {
+    source(signal).decode(&head(true, false), body.to_string().as_bytes(), &budget()).unwrap()
+}
+
+#[test]
+fn every_kind_of_data_point_becomes_what_prometheus_makes_of_it() {
+    insta::assert_snapshot!("everything", lines(&decode_json("otlp_metrics", &everything())).join("\n"));
+}
+
+/// The request that our own way from JSON writes is one that a generated reader understands, and holds as much.
+#[test]
+fn protobuf_by_another_library_is_read_the_same() {
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+    use opentelemetry_proto::tonic::metrics::v1::{
+        Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, number_data_point,
+    };
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    let attribute = |key: &str, value: &str| KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value.into())) }),
+        ..KeyValue::default()
+    };
+    let time_unix_nano = NOW_MS as u64 * 1_000_000;
+    let gauge = NumberDataPoint {
+        attributes: vec![attribute("http.route", "/a")],
+        time_unix_nano,
+        value: Some(number_data_point::Value::AsDouble(0.1)),
+        ..NumberDataPoint::default()
+    };
+    let histogram = HistogramDataPoint {
+        attributes: vec![attribute("code", "200")],
+        time_unix_nano,
+        count: 6,
+        sum: Some(2.5),
+        bucket_counts: vec![1, 2, 3],
+        explicit_bounds: vec![0.1, 0.5],
+        ..HistogramDataPoint::default()
+    };
+    let metric = |name: &str, unit: &str, data: Data| Metric {
+        name: name.into(),
+        unit: unit.into(),
+        data: Some(data),
+        ..Metric::default()
+    };
+    let request = ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(Resource { attributes: vec![attribute("service.name", "shop")], ..Resource::default() }),
+            scope_metrics: vec![ScopeMetrics {
+                metrics: vec![
+                    metric("queue.depth", "", Data::Gauge(Gauge { data_points: vec![gauge] })),
+                    metric("http.duration", "s", Data::Histogram(Histogram { data_points: vec![histogram], aggregation_temporality: 2 })),
+                ],
+                ..ScopeMetrics::default()
+            }],
+            ..ResourceMetrics::default()
+        }],
+    };
+    let theirs = source("otlp_metrics").decode(&head(false, false), &request.encode_to_vec(), &budget()).unwrap();
+    let at = time_unix_nano;
+    let pair = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let ours = decode_json("otlp_metrics", &json!({ "resourceMetrics": [{
+        "resource": { "attributes": [pair("service.name", "shop")] },
+        "scopeMetrics": [{ "metrics": [
+            { "name": "queue.depth", "gauge": { "dataPoints":
+                [{ "timeUnixNano": at, "asDouble": 0.1, "attributes": [pair("http.route", "/a")] }] } },
+            { "name": "http.duration", "unit": "s", "histogram": { "aggregation_temporality": 2, "data_points": [{ "time_unix_nano": at,
+                "count": 6, "sum": 2.5, "bucketCounts": [1, 2, 3], "explicitBounds": [0.1, 0.5],
+                "attributes": [pair("code", "200")] }] } },
+        ] }] }] }));
+    assert_eq!(lines(&ours), lines(&theirs));
+    assert_eq!(ours.len(), 7, "a gauge, three buckets, count, sum, target_info");
+}
+
+/// Status, headers and body of a POST.
+async fn post(world: &World, path: &str, kind: &str, body: Vec<u8>) -> (StatusCode, HeaderMap, Vec<u8>) {
+    let request = Request::post(path)
+        .header("authorization", format!("Bearer {}", world.token))
+        .header("content-type", kind)
+        .body(Body::from(body))
+        .unwrap();
+    let answer = world.router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    (parts.status, parts.headers, to_bytes(body, 1 << 20).await.unwrap().to_vec())
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_told_as_partial_success() {
+    let at = |ms: i64| (ms * 1_000_000).to_string();
+    let point = |ms: i64| json!({ "timeUnixNano": at(ms), "count": 3, "sum": 1.0, "bucketCounts": [1, 2], "explicitBounds": [1] });
+    let body = json!({ "resourceMetrics": [{ "scopeMetrics": [{ "metrics": [{ "name": "d", "histogram":
+        { "aggregationTemporality": 2, "dataPoints": [point(1), point(NOW_MS), point(2)] } }] }] }] });
+    let first = world(None);
+    let (status, _, answer) = post(&first, "/v1/metrics", "application/json", body.to_string().into_bytes()).await;
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!((status, &answer["partialSuccess"]["rejectedDataPoints"]), (StatusCode::OK, &json!("2")));
+    assert!(answer["partialSuccess"]["errorMessage"].as_str().unwrap().contains("more than 48 h old"), "{answer}");
+    assert_eq!(first.kept.lock().unwrap()[0].batch.len(), 4, "two buckets, count and sum of the one");
+
+    let zero = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [
+        { "traceId": "00000000000000000000000000000000", "spanId": "0102030405060708", "endTimeUnixNano": at(NOW_MS) }] }] }] });
+    let (status, _, answer) = post(&world(None), "/v1/traces", "application/json", zero.to_string().into_bytes()).await;
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!((status, &answer["partialSuccess"]["rejectedSpans"]), (StatusCode::OK, &json!("1")));
+    let (status, headers, answer) = post(&world(None), "/v1/logs", "application/x-protobuf", Vec::new()).await;
+    assert_eq!((status, headers["content-type"].to_str().unwrap()), (StatusCode::OK, "application/x-protobuf"));
+    assert!(answer.is_empty(), "a full success says nothing");
+}
+
+#[tokio::test]
+async fn refusals_are_status_messages_with_the_headers_that_senders_heed() {
+    let broken = world(Some(wardroom_domain::error::Failure::Fatal("the disk is full".into())));
+    let body = everything().to_string().into_bytes();
+    let (status, headers, answer) = post(&broken, "/v1/metrics", "application/json", body).await;
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!((status, headers.contains_key("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, true));
+    assert_eq!((&answer["code"], &answer["message"]), (&json!(14), &json!("the disk is full")));
+    let (status, headers, answer) = post(&broken, "/v1/logs", "application/x-protobuf", vec![0xff; 9]).await;
+    assert_eq!((status, headers.contains_key("retry-after")), (StatusCode::BAD_REQUEST, false));
+    assert_eq!(answer[..2], [0x08, 3], "google.rpc.Status, INVALID_ARGUMENT");
+    for (body, words) in [
+        ("{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[{\"timeUnixNano\":\"soon\"}]}]}]}", "timeUnixNano"),
+        ("[1]", "OTLP/JSON"),
+    ] {
+        let (status, _, answer) = post(&broken, "/v1/logs", "application/json", body.into()).await;
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(answer["message"].as_str().unwrap().contains(words), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn grpc_carries_the_same_message_and_its_own_status() {
+    let frame = |message: &[u8]| [&[0_u8][..], &(message.len() as u32).to_be_bytes(), message].concat();
+    let path = source("otlp_logs").grpc_path().unwrap();
+    let message = capture("otlp/001-logs.pb");
+    let taken = world(None);
+    let (status, headers, answer) = post(&taken, path, "application/grpc", frame(&message)).await;
+    assert_eq!((status, headers["content-type"].to_str().unwrap()), (StatusCode::OK, "application/grpc"));
+    assert_eq!(answer, frame(&[]));
+    assert_eq!(taken.kept.lock().unwrap()[0].body, message, "the bus has the message, not the frame");
+    assert_eq!(taken.kept.lock().unwrap()[0].batch.logs.len(), read("otlp_logs", "001-logs.pb").logs.len());
+    let full = world(Some(wardroom_domain::error::Failure::Quota("full".into())));
+    let (_, headers, _) = post(&full, path, "application/grpc", frame(&message)).await;
+    assert_eq!(headers["grpc-status"], "14", "UNAVAILABLE is sent again");
+    let (_, headers, _) = post(&full, path, "application/grpc", frame(&[0xff; 9])).await;
+    assert_eq!(headers["grpc-status"], "3", "INVALID_ARGUMENT is not");
+    let (_, headers, _) = post(&full, path, "application/grpc", message).await;
+    assert_eq!(headers["grpc-status"], "3", "a torn frame");
+}
+
+/// Small bodies that would take hundreds of megabytes once understood.
+#[test]
+fn a_crowd_of_tiny_points_is_refused() {
+    let nest = |fields: &[u8], inner: Vec<u8>| {
+        fields.iter().rev().fold(inner, |inner, field| {
+            let mut outer = vec![field << 3 | 2];
+            let mut length = inner.len();
+            while length > 0x7f {
+                outer.push(length as u8 | 0x80);
+                length >>= 7;
+            }
+            outer.push(length as u8);
+            outer.extend(inner);
+            outer
+        })
+    };
+    let points = [0x0a, 0x00].repeat(300_000);
+    let records = [0x12, 0x00].repeat(300_000);
+    for (signal, body) in [
+        ("otlp_metrics", nest(&[1, 2, 2, 5], points.clone())),
+        ("otlp_metrics", nest(&[1, 2, 2, 9], points.clone())),
+        ("otlp_metrics", nest(&[1, 2, 2, 10], points.clone())),
+        ("otlp_metrics", nest(&[1, 2, 2, 11], points)),
+        ("otlp_logs", nest(&[1, 2], records.clone())),
+        ("otlp_traces", nest(&[1, 2], records)),
+    ] {
+        let failed = source(signal).decode(&head(false, false), &body, &budget()).err();
+        assert!(format!("{failed:?}").contains("too_large"), "{signal}: {failed:?}");
+    }
+    let value = format!("{}1{}", r#"{"arrayValue":{"values":["#.repeat(2000), "]}}".repeat(2000));
+    let deep = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{value}}}]}}]}}]}}"#);
+    let failed = source("otlp_logs").decode(&head(true, false), deep.as_bytes(), &budget()).err();
+    assert!(format!("{failed:?}").contains("malformed"), "{failed:?}");
+}
+
+proptest! {
+    /// What our reader takes of a damaged message, a generated one takes too, and both find as much (bar 9a).
+    #[test]
+    fn bent_messages_are_read_alike_or_refused(at in 0_usize..4000, bits in 1_u8.., cut in prop::option::of(0_usize..4000)) {
+        let bend = |name: &str| {
+            let mut plain = capture(name);
+            let at = at % plain.len();
+            plain[at] ^= bits;
+            plain.truncate(cut.unwrap_or(usize::MAX));
+            plain
+        };
+        let ours = |signal: &str, body: &[u8]| source(signal).decode(&head(false, false), body, &budget()).ok();
+        let body = bend("otlp/001-logs.pb");
+        if let (Some(ours), Ok(theirs)) = (ours("otlp_logs", &body), ExportLogsServiceRequest::decode(&body[..])) {
+            let groups = theirs.resource_logs.iter().flat_map(|group| &group.scope_logs);
+            prop_assert_eq!(ours.logs.len(), groups.map(|group| group.log_records.len()).sum::<usize>());
+        }
+        let body = bend("otlp/003-traces.pb");
+        if let (Some(ours), Ok(theirs)) = (ours("otlp_traces", &body), ExportTraceServiceRequest::decode(&body[..])) {
+            let groups = theirs.resource_spans.iter().flat_map(|group| &group.scope_spans);
+            let found = ours.spans.len() + ours.refused.iter().map(|refusal| (refusal.last - refusal.first + 1) as usize).sum::<usize>();
+            prop_assert_eq!(found, groups.map(|group| group.spans.len()).sum::<usize>());
+        }
+        let body = bend("otlp/002-metrics.pb");
+        if let (Some(ours), Ok(theirs)) = (ours("otlp_metrics", &body), ExportMetricsServiceRequest::decode(&body[..])) {
+            let metrics = theirs.resource_metrics.iter().flat_map(|group| &group.scope_metrics).flat_map(|group| &group.metrics);
+            let numbers = metrics.map(|metric| match &metric.data {
+                Some(Data::Gauge(gauge)) => gauge.data_points.len(),
+                Some(Data::Sum(sum)) => sum.data_points.len(),
+                _ => 0,
+            });
+            let single = (0..ours.metrics.keys().len()).filter_map(|at| ours.metrics.labels(at).ok())
+                .filter(|labels| !labels.name().ends_with("_bucket") && !labels.name().ends_with("_sum"))
+                .filter(|labels| !labels.name().ends_with("_count") && labels.name() != "target_info").count();
+            prop_assert!(single <= numbers.sum::<usize>() + ours.metrics.histograms().len() + 9);
+        }
+    }
+
+    /// Any text in any place: nothing panics, and what is no JSON is refused.
+    #[test]
+    fn bent_json_is_read_or_refused(at in 0_usize..4000, byte: u8, cut in prop::option::of(0_usize..4000)) {
+        for (signal, mut body) in [
+            ("otlp_metrics", everything().to_string().into_bytes()),
+            ("otlp_logs", capture("otlp/009-logs-node.json")),
+            ("otlp_traces", capture("otlp/008-traces-node.json")),
+        ] {
+            let at = at % body.len();
+            body[at] = byte;
+            body.truncate(cut.unwrap_or(usize::MAX));
+            let ours = source(signal).decode(&head(true, false), &body, &budget()).is_ok();
+            prop_assert!(!ours || serde_json::from_slice::<Value>(&body).is_ok());
+        }
+    }
+}
