@@ -6,10 +6,15 @@ use anyhow::Context;
 
 use crate::build::{cache, command, root, step};
 
-/// A program out of a Debian package, unpacked into the cache and never installed.
-pub(crate) fn debian(package: &str, program: &str) -> anyhow::Result<PathBuf> {
+/// Where the unpacked packages have their shared libraries.
+pub(crate) fn libraries() -> PathBuf {
+    cache().join(format!("debian/root/usr/lib/{}-linux-gnu", std::env::consts::ARCH))
+}
+
+/// A file out of a Debian package, unpacked into the cache and never installed.
+pub(crate) fn debian(package: &str, file: &str) -> anyhow::Result<PathBuf> {
     let folder = cache().join("debian");
-    let found = folder.join("root").join(program);
+    let found = folder.join("root").join(file);
     if found.exists() {
         return Ok(found);
     }
@@ -39,5 +44,5 @@ pub(crate) fn debian(package: &str, program: &str) -> anyhow::Result<PathBuf> {
         // The next package finds only its own archive here.
         std::fs::remove_file(&archive)?;
     }
-    found.exists().then_some(found).with_context(|| format!("{package} holds no {program} ({})", root().display()))
+    found.exists().then_some(found).with_context(|| format!("{package} holds no {file} ({})", root().display()))
 }

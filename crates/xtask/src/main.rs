@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod check;
+mod clients;
 mod debian;
 mod demo;
 mod generate;

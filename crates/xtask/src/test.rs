@@ -6,7 +6,8 @@ use lexopt::prelude::Long;
 
 use crate::build::{Programs, command, programs, step};
 use crate::check::installed;
-use crate::debian::debian;
+use crate::clients::Clients;
+use crate::debian::{debian, libraries};
 
 /// Runs the command.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
@@ -21,14 +22,16 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     let prometheus = debian("prometheus", "usr/bin/prometheus")?;
     let strace = debian("strace", "usr/bin/strace")?;
     // strace's own library; the machine need not have it.
-    let unwind = debian("libunwind8", &format!("usr/lib/{}-linux-gnu/libunwind.so.8", std::env::consts::ARCH))?;
+    debian("libunwind8", "usr/share/doc/libunwind8")?;
+    let clients = Clients::fetch()?;
     let promtool = prometheus.with_file_name("promtool");
     let nextest = installed("cargo-nextest")?;
     let mut tests = command(nextest);
     tests.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
     tests.env("WARDROOM_BIN", &programs.wardroom).env("SHOP_BIN", &programs.shop).env("EVALS_BIN", &programs.evals);
     tests.env("PROMETHEUS_BIN", prometheus).env("PROMTOOL_BIN", promtool).env("INSTA_UPDATE", "no");
-    tests.env("STRACE_BIN", strace).env("STRACE_LIBRARIES", unwind.parent().unwrap_or(&unwind));
+    tests.env("STRACE_BIN", strace).env("STRACE_LIBRARIES", libraries());
+    clients.tell(&mut tests);
     step("tests", &mut tests)?;
     for (case, seed) in [("deployment", 1), ("decoy", 2), ("none", 3)] {
         let mut demo = command(std::env::current_exe()?);

@@ -484,7 +484,11 @@ fn buckets(bytes: &[u8], down: i64) -> Result<Buckets, Broken> {
             _ => {}
         }
     }
-    let offset = offset.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+    // Senders keep empty buckets at both ends.
+    counts.truncate(counts.iter().rposition(|count| *count > 0.0).map_or(0, |last| last + 1));
+    let empty = counts.iter().position(|count| *count > 0.0).unwrap_or_default();
+    counts.drain(..empty);
+    let offset = (offset + empty as i64).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
     let index = |at: usize| ((offset + at as i64) >> down) + 1;
     let mut found = Buckets::default();
     for (at, count) in counts.iter().enumerate() {

@@ -8,6 +8,8 @@ mod durability;
 mod executor;
 mod heartbeat;
 mod incidents;
+mod json;
+mod otlp;
 mod prometheus;
 mod series;
 
