@@ -12,12 +12,13 @@
 //! ```
 //!
 //! It knows nothing of whoever watches it: metrics leave by Prometheus remote_write, logs and
-//! deployments as JSON, to whatever address it is given.
+//! deployments as JSON, or all but the deployments by OpenTelemetry's protocol, to whatever address it is given.
 
 mod control;
 mod fault;
 mod load;
 mod names;
+mod otlp;
 mod service;
 mod supervisor;
 mod telemetry;
@@ -77,6 +78,10 @@ struct RunArgs {
     /// Where logs go (JSON).
     #[arg(long)]
     logs: Option<String>,
+    /// Where metrics, logs and spans go by OpenTelemetry's protocol (OTLP/HTTP), instead of the two above: the
+    /// address before `/v1/metrics`. The spans alone then tell who calls whom.
+    #[arg(long, conflicts_with_all = ["remote_write", "logs"])]
+    otlp: Option<String>,
     /// Where deployments are told (JSON).
     #[arg(long)]
     deployments: Option<String>,

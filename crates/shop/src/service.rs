@@ -18,7 +18,8 @@ use tokio::sync::Semaphore;
 
 use crate::fault::Behaviour;
 use crate::names::{Names, Role};
-use crate::telemetry::{Log, Outbox, Targets, now_ms, snapshot};
+use crate::otlp::{End, Ended, Here, Spans};
+use crate::telemetry::{Log, Outboxes, Targets, now_ms};
 
 /// Bytes of memory and share of a processor each service may use.
 const MEMORY_LIMIT: f64 = 160.0 * 1024.0 * 1024.0;
@@ -74,6 +75,8 @@ struct Service {
     called: HistogramVec,
     worked: HistogramVec,
     log: Log,
+    /// Told only to whoever understands them.
+    spans: Option<Spans>,
 }
 
 /// Runs one service until it is told to stop.
@@ -202,6 +205,7 @@ impl Service {
             called,
             worked,
             log: Log::new(&name),
+            spans: spec.targets.otlp.is_some().then(|| Spans::new(&name)),
             spec,
         })
     }
@@ -263,14 +267,14 @@ impl Service {
     }
 
     /// Calls another service through the connection pool.
-    async fn call(&self, peer: Role, path: &str, body: String, trace: &str) -> (StatusCode, String) {
-        let started = Instant::now();
+    async fn call(&self, peer: Role, path: &str, body: String, here: &Here) -> (StatusCode, String) {
+        let (started, span, trace) = (Instant::now(), rand::rng().random::<u64>(), here.trace.as_str());
         let deadline = Duration::from_millis(self.setting(&self.spec.names.timeout_key, 2000));
         let peer_name = self.spec.names.of(peer);
         let wait = Duration::from_millis(600);
         let outcome = match tokio::time::timeout(wait, self.connections.acquire()).await {
             Ok(Ok(permit)) => {
-                let answer = tokio::time::timeout(deadline, self.exchange(peer, path, body, trace)).await;
+                let answer = tokio::time::timeout(deadline, self.exchange(peer, path, body, &Here { trace: trace.to_owned(), span })).await;
                 if self.behaviour().keep_connections && rand::rng().random_bool(0.3) {
                     permit.forget();
                 } else {
@@ -293,7 +297,23 @@ impl Service {
             }
         };
         self.called.with_label_values(&[peer_name, status.as_str()]).observe(started.elapsed().as_secs_f64());
+        self.ended(Ended {
+            end: End::Client,
+            trace,
+            span,
+            parent: here.span,
+            name: format!("{} {path}", if path == "/" { "GET" } else { "POST" }),
+            took: started.elapsed(),
+            status: status.as_u16(),
+            port: Some(self.spec.ports[&peer]),
+        });
         (status, text)
+    }
+
+    fn ended(&self, ended: Ended<'_>) {
+        if let Some(spans) = &self.spans {
+            spans.record(ended, now_ms());
+        }
     }
 
     async fn exchange(
@@ -301,10 +321,10 @@ impl Service {
         peer: Role,
         path: &str,
         body: String,
-        trace: &str,
+        here: &Here,
     ) -> Result<(StatusCode, String), String> {
         let url = format!("http://127.0.0.1:{}{path}", self.spec.ports[&peer]);
-        let span = format!("00-{trace}-{:016x}-01", rand::rng().random::<u64>());
+        let span = format!("00-{}-{:016x}-01", here.trace, here.span);
         for attempt in 0..15 {
             let request = if path == "/" { self.client.get(&url) } else { self.client.post(&url) };
             match request.header("traceparent", &span).body(body.clone()).send().await {
@@ -327,25 +347,44 @@ fn read_settings(spec: &Spec) -> Settings {
     std::fs::read_to_string(&spec.settings).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
-fn trace_of(headers: &HeaderMap) -> String {
+/// Where a request that arrives is from now on, and the span that sent it.
+fn enter(headers: &HeaderMap) -> (Here, u64) {
     let given = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let id = given.and_then(|text| text.split('-').nth(1)).filter(|id| id.len() == 32);
-    id.map_or_else(|| format!("{:032x}", rand::rng().random::<u128>()), str::to_owned)
+    let mut parts = given.into_iter().flat_map(|text| text.split('-')).skip(1);
+    let trace = parts.next().filter(|id| id.len() == 32).map(str::to_owned);
+    let parent = parts.next().and_then(|id| u64::from_str_radix(id, 16).ok()).unwrap_or_default();
+    let trace = trace.unwrap_or_else(|| format!("{:032x}", rand::rng().random::<u128>()));
+    (Here { trace, span: rand::rng().random() }, parent)
+}
+
+/// A request was answered.
+fn served(service: &Service, here: &Here, parent: u64, path: &str, status: StatusCode, started: Instant) {
+    observe(&service.served, status, started);
+    service.ended(Ended {
+        end: End::Server,
+        trace: &here.trace,
+        span: here.span,
+        parent,
+        name: path.to_owned(),
+        took: started.elapsed(),
+        status: status.as_u16(),
+        port: None,
+    });
 }
 
 async fn serve(State(service): State<Arc<Service>>, headers: HeaderMap) -> StatusCode {
-    let trace = trace_of(&headers);
+    let (here, parent) = enter(&headers);
     let started = Instant::now();
     let status = if service.admitted() {
-        handle(&service, &trace).await
+        handle(&service, &here).await
     } else {
-        service.log.write("ERROR", service.spec.names.too_many.clone(), &trace);
+        service.log.write("ERROR", service.spec.names.too_many.clone(), &here.trace);
         StatusCode::SERVICE_UNAVAILABLE
     };
-    observe(&service.served, status, started);
+    served(&service, &here, parent, "GET /", status, started);
     if status == StatusCode::OK && rand::rng().random_bool(0.02) {
         let took = started.elapsed().as_millis();
-        service.log.write("INFO", format!("{} in {took} ms", service.spec.names.served), &trace);
+        service.log.write("INFO", format!("{} in {took} ms", service.spec.names.served), &here.trace);
     }
     status
 }
@@ -355,7 +394,7 @@ fn observe(histogram: &HistogramVec, status: StatusCode, started: Instant) {
     observed.observe(started.elapsed().as_secs_f64());
 }
 
-async fn handle(service: &Arc<Service>, trace: &str) -> StatusCode {
+async fn handle(service: &Arc<Service>, here: &Here) -> StatusCode {
     let usual_ms = match service.spec.role {
         Role::Storefront | Role::Cart => 2.0,
         Role::Catalogue | Role::Newsletter => 4.0,
@@ -372,7 +411,7 @@ async fn handle(service: &Arc<Service>, trace: &str) -> StatusCode {
         if skip {
             continue;
         }
-        let (status, _) = service.call(*peer, path, trace.to_owned(), trace).await;
+        let (status, _) = service.call(*peer, path, here.trace.clone(), here).await;
         if !status.is_success() {
             worst = if status == StatusCode::GATEWAY_TIMEOUT {
                 StatusCode::BAD_GATEWAY
@@ -388,7 +427,7 @@ async fn handle(service: &Arc<Service>, trace: &str) -> StatusCode {
 }
 
 async fn enqueue(State(service): State<Arc<Service>>, headers: HeaderMap, body: String) -> StatusCode {
-    let started = Instant::now();
+    let ((here, parent), started) = (enter(&headers), Instant::now());
     service.work(1.0).await;
     let (depth, status) = {
         let mut queue = service.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -400,14 +439,14 @@ async fn enqueue(State(service): State<Arc<Service>>, headers: HeaderMap, body: 
     };
     service.depth.set(depth as i64);
     if !status.is_success() {
-        service.log.write("ERROR", service.spec.names.queue_refused.clone(), &trace_of(&headers));
+        service.log.write("ERROR", service.spec.names.queue_refused.clone(), &here.trace);
     }
-    observe(&service.served, status, started);
+    served(&service, &here, parent, "POST /enqueue", status, started);
     status
 }
 
-async fn take(State(service): State<Arc<Service>>) -> String {
-    let started = Instant::now();
+async fn take(State(service): State<Arc<Service>>, headers: HeaderMap) -> String {
+    let ((here, parent), started) = (enter(&headers), Instant::now());
     let taken: Vec<String> = {
         let mut queue = service.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let count = queue.len().min(5);
@@ -415,14 +454,14 @@ async fn take(State(service): State<Arc<Service>>) -> String {
         service.depth.set(queue.len() as i64);
         taken
     };
-    observe(&service.served, StatusCode::OK, started);
+    served(&service, &here, parent, "POST /take", StatusCode::OK, started);
     taken.join("\n")
 }
 
 async fn consume(service: Arc<Service>) {
     while !service.stopping.load(Ordering::Acquire) {
-        let trace = format!("{:032x}", rand::rng().random::<u128>());
-        let (_, batch) = service.call(Role::Queue, "/take", String::new(), &trace).await;
+        let (here, _) = enter(&HeaderMap::new());
+        let (_, batch) = service.call(Role::Queue, "/take", String::new(), &here).await;
         for message in batch.lines() {
             let started = Instant::now();
             service.work(4.0).await;
@@ -470,11 +509,7 @@ async fn push(service: Arc<Service>, registry: Registry) {
     if let Some(readings) = &readings {
         readings.register(Box::new(process)).ok();
     }
-    let metrics = targets.remote_write.clone().map(|url| Outbox::metrics(url, targets.bearer_token_file.clone()));
-    let logs = targets.logs.clone().map(|url| Outbox::json(url, targets.bearer_token_file.clone()));
-    for outbox in metrics.iter().chain(&logs) {
-        tokio::spawn(Arc::clone(outbox).run());
-    }
+    let outboxes = Outboxes::new(targets);
     // The first reading comes one interval after the start, when a predecessor has fallen silent: its
     // counters must not interleave with ours.
     let interval = Duration::from_millis(service.spec.interval_ms);
@@ -485,16 +520,7 @@ async fn push(service: Arc<Service>, registry: Registry) {
         if service.stopping.load(Ordering::Acquire) {
             return;
         }
-        if let Some(outbox) = &metrics {
-            let at = now_ms();
-            for registry in std::iter::once(&registry).chain(&readings) {
-                if let Ok(body) = snapshot(registry, at) {
-                    outbox.put(body);
-                }
-            }
-        }
-        if let (Some(outbox), Some(body)) = (&logs, service.log.take()) {
-            outbox.put(body);
-        }
+        let registries: Vec<&Registry> = std::iter::once(&registry).chain(&readings).collect();
+        outboxes.put(service.name(), &registries, &service.log, service.spans.as_ref());
     }
 }

@@ -61,6 +61,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let names = Names::new(args.names_seed);
     let story = Story::tell(&args, &names)?;
     let targets = Targets {
+        otlp: args.otlp.clone(),
         remote_write: args.remote_write.clone(),
         logs: args.logs.clone(),
         deployments: args.deployments.clone(),

@@ -1,4 +1,5 @@
-//! How a service's readings leave: metrics by remote_write 1.0, logs and deployments as JSON.
+//! How a service's readings leave: metrics by remote_write 1.0, logs and deployments as JSON; or metrics, logs
+//! and spans by OpenTelemetry's protocol (`otlp.rs`).
 //!
 //! What cannot be delivered waits in order and is tried again, as a Prometheus agent does.
 
@@ -12,6 +13,8 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::otlp::{self, Spans};
+
 /// Deliveries that may wait; the oldest go first when there are more.
 const BACKLOG: usize = 900;
 
@@ -21,6 +24,8 @@ pub(crate) struct Targets {
     pub(crate) remote_write: Option<String>,
     pub(crate) logs: Option<String>,
     pub(crate) deployments: Option<String>,
+    /// Where metrics, logs and spans go instead, by OpenTelemetry's protocol.
+    pub(crate) otlp: Option<String>,
     pub(crate) bearer_token_file: Option<PathBuf>,
 }
 
@@ -77,7 +82,7 @@ pub(crate) fn rfc3339(ms: i64) -> String {
 }
 
 /// Everything in a registry, as one remote_write body.
-pub(crate) fn snapshot(registry: &Registry, at_ms: i64) -> anyhow::Result<Vec<u8>> {
+fn snapshot(registry: &Registry, at_ms: i64) -> anyhow::Result<Vec<u8>> {
     let mut request = WriteRequest::default();
     let mut push = |name: String, labels: &[(String, String)], more: Option<(&str, String)>, value: f64| {
         let mut all: Vec<Label> = vec![Label { name: "__name__".into(), value: name }];
@@ -128,6 +133,10 @@ impl Outbox {
         Self::new(url, vec![("Content-Type", "application/json".into())], token_file)
     }
 
+    pub(crate) fn otlp(url: String, token_file: Option<PathBuf>) -> Arc<Self> {
+        Self::new(url, vec![("Content-Type", "application/x-protobuf".into())], token_file)
+    }
+
     pub(crate) fn metrics(url: String, token_file: Option<PathBuf>) -> Arc<Self> {
         let headers = vec![
             ("Content-Type", "application/x-protobuf".into()),
@@ -175,7 +184,8 @@ impl Outbox {
 #[derive(Clone)]
 pub(crate) struct Log {
     service: String,
-    lines: Arc<Mutex<Vec<Value>>>,
+    /// (ms, line).
+    lines: Arc<Mutex<Vec<(i64, Value)>>>,
     /// Lines left this second for each level, so that a storm of failures does not become a storm of logs.
     left: Arc<Mutex<(i64, u32)>>,
 }
@@ -200,17 +210,72 @@ impl Log {
         let line = json!({ "timestamp": rfc3339(now), "level": level, "message": message, "service": self.service,
             "labels": { "trace_id": trace } });
         println_line(&line);
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push((now, line));
     }
 
-    /// The lines written since the last call, as a JSON array; `None` if there are none.
-    pub(crate) fn take(&self) -> Option<Vec<u8>> {
-        let lines = std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
-        if lines.is_empty() { None } else { Some(Value::Array(lines).to_string().into_bytes()) }
+    /// The lines written since the last call.
+    pub(crate) fn take(&self) -> Vec<(i64, Value)> {
+        std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 #[expect(clippy::print_stdout, reason = "a service's log is its standard output")]
 fn println_line(line: &Value) {
     println!("{line}");
+}
+
+/// Where one service's readings wait.
+pub(crate) struct Outboxes {
+    metrics: Option<Arc<Outbox>>,
+    logs: Option<Arc<Outbox>>,
+    spans: Option<Arc<Outbox>>,
+    otlp: bool,
+}
+
+impl Outboxes {
+    /// Starts to send whatever is put in.
+    pub(crate) fn new(targets: &Targets) -> Self {
+        let token = || targets.bearer_token_file.clone();
+        let boxes = match &targets.otlp {
+            Some(url) => {
+                let to = |signal: &str| Some(Outbox::otlp(format!("{url}/v1/{signal}"), token()));
+                Self { metrics: to("metrics"), logs: to("logs"), spans: to("traces"), otlp: true }
+            }
+            None => Self {
+                metrics: targets.remote_write.clone().map(|url| Outbox::metrics(url, token())),
+                logs: targets.logs.clone().map(|url| Outbox::json(url, token())),
+                spans: None,
+                otlp: false,
+            },
+        };
+        for outbox in [&boxes.metrics, &boxes.logs, &boxes.spans].into_iter().flatten() {
+            tokio::spawn(Arc::clone(outbox).run());
+        }
+        boxes
+    }
+
+    /// Puts in what a service has to tell since the last time.
+    pub(crate) fn put(&self, service: &str, registries: &[&Registry], log: &Log, spans: Option<&Spans>) {
+        let at_ms = now_ms();
+        if let Some(outbox) = &self.metrics {
+            if self.otlp {
+                outbox.put(otlp::metrics(registries, service, at_ms));
+            } else {
+                registries.iter().filter_map(|registry| snapshot(registry, at_ms).ok()).for_each(|body| outbox.put(body));
+            }
+        }
+        if let Some(outbox) = &self.logs {
+            let lines = log.take();
+            if !lines.is_empty() {
+                outbox.put(if self.otlp {
+                    otlp::logs(&lines, service)
+                } else {
+                    Value::Array(lines.into_iter().map(|(_, line)| line).collect()).to_string().into_bytes()
+                });
+            }
+        }
+        if let (Some(outbox), Some(body)) = (&self.spans, spans.and_then(Spans::take)) {
+            outbox.put(body);
+        }
+    }
 }

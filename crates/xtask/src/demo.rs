@@ -39,6 +39,7 @@ impl Options {
                 Long("fault") => plan.fault = Some(arguments.value()?.string()?),
                 Long("service") => plan.service = Some(arguments.value()?.string()?),
                 Long("names-seed") => plan.names_seed = Some(arguments.value()?.parse()?),
+                Long("otlp") => plan.otlp = true,
                 Long("port") => plan.port = arguments.value()?.parse()?,
                 Long("keep") => plan.keep = Some(std::path::absolute(arguments.value()?)?),
                 Long("shop-args") => {
@@ -179,7 +180,8 @@ fn report(world: World, watched: &Watched, options: &Options) -> anyhow::Result<
         "incident_id": incident["id"],
         "outcome": incident["outcome"].as_str().unwrap_or("none"),
         "audit": audit,
-        "settings": { "rps": 40, "interval": "1s", "hold_s": 90, "good_samples": 20, "z": [2.5, 3, 4], "names_seed": options.plan.names_seed },
+        "settings": { "rps": 40, "interval": "1s", "hold_s": 90, "good_samples": 20, "z": [2.5, 3, 4], "names_seed": options.plan.names_seed,
+            "otlp": options.plan.otlp },
     }))
 }
 

@@ -24,7 +24,7 @@ const HELP: &str = "\
 cargo xtask <command>
 
   demo      watch a real service break, and Wardroom notice, explain, ask, repair and prove it
-            [--seed N] [--headless] [--fault F --service S] [--names-seed M] [--port P] [--keep DIR]
+            [--seed N] [--headless] [--fault F --service S] [--names-seed M] [--otlp] [--port P] [--keep DIR]
             [--seeds 1..30 --jobs 2 --out docs/demo.md] [--shop-args '…']
   test      every test: unit, contract, scenario against real servers   [--yes]
   check     format, lints, tidy, dependencies, docs   [--ci]

@@ -55,6 +55,9 @@ fn one(seed: u64, options: &Options) -> anyhow::Result<Value> {
     if let Some(names) = options.plan.names_seed {
         run.args(["--names-seed", &(names + seed).to_string()]);
     }
+    if options.plan.otlp {
+        run.arg("--otlp");
+    }
     if !options.plan.shop_args.is_empty() {
         run.args(["--shop-args", &options.plan.shop_args.join(" ")]);
     }
@@ -79,7 +82,11 @@ fn table(reports: &[(u64, Option<Value>)], options: &Options) -> String {
          | seed | case | what broke | where | said | where | sure | last deployment | highest z | noticed s | proposed s | good s | resolved s | outcome | exit |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
         reports.len(),
-        if options.plan.names_seed.is_some() { " under other names" } else { "" },
+        match (options.plan.names_seed.is_some(), options.plan.otlp) {
+            (true, _) => " under other names",
+            (false, true) => " over OTLP",
+            (false, false) => "",
+        },
         made_by(reports, options)
     );
     let (mut right, mut by_deployment, mut by_z) = (0, 0, 0);
@@ -133,6 +140,9 @@ fn made_by(reports: &[(u64, Option<Value>)], options: &Options) -> String {
     let seed = |report: Option<&(u64, Option<Value>)>| report.map_or(0, |report| report.0);
     let (first, last) = (seed(reports.first()), seed(reports.last()));
     let mut text = format!("cargo xtask demo --seeds {first}..{last} --jobs {}", options.jobs);
+    if options.plan.otlp {
+        text.push_str(" --otlp");
+    }
     if let Some(names) = options.plan.names_seed {
         text.push_str(&format!(" --names-seed {names}"));
     }

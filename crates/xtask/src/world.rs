@@ -18,6 +18,8 @@ use crate::build::{Programs, command};
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) names_seed: Option<u64>,
+    /// By OpenTelemetry's protocol instead of remote_write and JSON.
+    pub(crate) otlp: bool,
     pub(crate) fault: Option<String>,
     pub(crate) service: Option<String>,
     pub(crate) port: u16,
@@ -231,7 +233,11 @@ fn shop(programs: &Programs, plan: &Plan, dir: &Path, secrets: &Path, url: &str)
     let log = std::fs::File::create(dir.join("shop.log"))?;
     let mut shop = command(&programs.shop);
     shop.arg("run").arg("--dir").arg(dir.join("shop")).args(["--seed", &plan.seed.to_string()]);
-    shop.args(["--remote-write", &format!("{url}/api/v1/write"), "--logs", &format!("{url}/ingest/logs")]);
+    if plan.otlp {
+        shop.args(["--otlp", url]);
+    } else {
+        shop.args(["--remote-write", &format!("{url}/api/v1/write"), "--logs", &format!("{url}/ingest/logs")]);
+    }
     shop.args(["--deployments", &format!("{url}/ingest/deployment"), "--control", &control.to_string()]);
     shop.arg("--bearer-token-file").arg(secrets.join("sender"));
     shop.arg("--control-token-file").arg(secrets.join("control"));
