@@ -59,6 +59,15 @@ pub async fn concurrent_appends_get_distinct_offsets(bus: Arc<dyn Bus>) {
     assert_eq!(bodies.len(), 200);
 }
 
+/// A group's offset is its own, and survives being asked for.
+pub async fn groups_remember_how_far_they_came(bus: Arc<dyn Bus>) {
+    assert_eq!(bus.committed("a").expect("read"), None);
+    bus.commit("a", 7).expect("commit");
+    bus.commit("b", 3).expect("commit");
+    bus.commit("a", 9).expect("commit");
+    assert_eq!((bus.committed("a").expect("read"), bus.committed("b").expect("read")), (Some(9), Some(3)));
+}
+
 /// Reading in small steps gives the same records as reading at once.
 pub async fn reading_in_steps_misses_nothing(bus: Arc<dyn Bus>) {
     let first = bus.end();

@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use wardroom_domain::{Envelope, Timestamp};
 
+use crate::config::Durability;
+use crate::groups;
 use crate::segment::{self, Found};
 use crate::{BoxFuture, Bus, Config, Error, Record, decode_payload, encode_payload, metrics as names, mutant};
 
@@ -41,6 +43,27 @@ struct Shared {
     segments: Mutex<Vec<u64>>,
     /// Offset → (base, position), for readers that come back.
     cursors: Mutex<BTreeMap<u64, (u64, u64)>>,
+    /// Bytes that wait for the writer.
+    pending: AtomicUsize,
+    /// Why the last group could not be written.
+    trouble: Mutex<Option<String>>,
+}
+
+/// A share of what may wait, given back when dropped.
+struct Pending<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Pending<'a> {
+    fn take(pending: &'a AtomicUsize, bytes: usize, limit: usize) -> Result<Self, Error> {
+        let fits = |held: usize| Some(held + bytes).filter(|sum| *sum <= limit || held == 0);
+        let taken = pending.try_update(Ordering::AcqRel, Ordering::Acquire, fits);
+        taken.map(|_| Self(pending, bytes)).map_err(|_| Error::Overloaded { limit })
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Debug)]
@@ -76,9 +99,12 @@ impl EmbeddedBus {
             end: AtomicU64::new(end),
             segments: Mutex::new(bases),
             cursors: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            trouble: Mutex::default(),
         });
         let (queue, waiting) = mpsc::sync_channel(QUEUE);
-        let mut writer = Writer { shared: Arc::clone(&shared), file, size, next: end, total: 0, buffer: Vec::new() };
+        let (distrusted, buffer) = (false, Vec::new());
+        let mut writer = Writer { shared: Arc::clone(&shared), file, size, next: end, total: 0, distrusted, buffer };
         writer.total = writer.measure();
         let writer = std::thread::Builder::new()
             .name("bus-writer".into())
@@ -105,6 +131,8 @@ impl ReadOnlyBus {
             end: AtomicU64::new(u64::MAX),
             segments: Mutex::new(bases),
             cursors: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            trouble: Mutex::default(),
         }))
     }
 
@@ -130,6 +158,8 @@ impl Drop for EmbeddedBus {
 impl Bus for EmbeddedBus {
     fn append(&self, envelope: Envelope, body: Bytes) -> BoxFuture<'_, Result<u64, Error>> {
         Box::pin(async move {
+            let limit = self.shared.config.pending_bytes;
+            let _waiting = Pending::take(&self.shared.pending, body.len() + envelope.protocol.len() + 200, limit)?;
             let payload = encode_payload(&envelope, &body);
             if payload.len() as u64 > self.shared.config.segment_bytes {
                 return Err(Error::TooLarge { size: payload.len() as u64 });
@@ -166,6 +196,22 @@ impl Bus for EmbeddedBus {
 
     fn end(&self) -> u64 {
         self.shared.end.load(Ordering::Acquire)
+    }
+
+    fn commit(&self, group: &str, offset: u64) -> Result<(), Error> {
+        groups::commit(&self.shared.dir, group, offset).map_err(|error| Error::disk("commit", &error))
+    }
+
+    fn committed(&self, group: &str) -> Result<Option<u64>, Error> {
+        groups::committed(&self.shared.dir, group).map_err(|error| Error::disk("read", &error))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        lock(&self.shared.trouble).clone()
+    }
+
+    fn durability(&self) -> &'static str {
+        self.shared.config.durability.as_str()
     }
 
     fn trim(&self, offset: u64, older_than: Timestamp) -> Result<u64, Error> {
@@ -246,6 +292,8 @@ struct Writer {
     next: u64,
     /// Bytes of all segments.
     total: u64,
+    /// The open segment may hold something that nobody was promised.
+    distrusted: bool,
     buffer: Vec<u8>,
 }
 
@@ -255,6 +303,7 @@ impl Writer {
             let mut group = vec![first];
             group.extend(waiting.try_iter().take(QUEUE));
             let outcome = self.commit(&group);
+            *lock(&self.shared.trouble) = outcome.as_ref().err().map(ToString::to_string);
             if let Err(error) = &outcome {
                 metrics::counter!(names::APPEND_FAILURES_TOTAL).increment(group.len() as u64);
                 tracing::error!(%error, records = group.len(), "bus append failed");
@@ -273,6 +322,9 @@ impl Writer {
                 return Err(Error::Full { limit: self.shared.config.limit_bytes });
             }
         }
+        if self.distrusted {
+            self.distrust()?;
+        }
         if self.size >= self.shared.config.segment_bytes {
             self.roll()?;
         }
@@ -282,11 +334,14 @@ impl Writer {
         }
         if let Err(error) = self.file.write_all(&self.buffer) {
             // Nothing of this group was promised to anyone: take it back whole.
-            self.file.set_len(self.size).map_err(|error| Error::disk("truncate", &error))?;
+            self.distrusted = self.file.set_len(self.size).is_err();
             return Err(Error::disk("write", &error));
         }
-        if let Err(error) = self.file.sync_data() {
-            self.distrust()?;
+        if self.shared.config.durability == Durability::Fsync
+            && let Err(error) = self.file.sync_data()
+        {
+            // The pages count as clean now, whatever the disk has: syncing again would say "yes" to anything.
+            self.distrusted = true;
             return Err(Error::disk("fdatasync", &error));
         }
         self.size += self.buffer.len() as u64;
@@ -303,7 +358,9 @@ impl Writer {
     fn distrust(&mut self) -> Result<(), Error> {
         let base = lock(&self.shared.segments).last().copied().unwrap_or(0);
         self.next = recover(&self.shared.dir, base)?.max(self.next);
-        self.roll()
+        self.roll()?;
+        self.distrusted = false;
+        Ok(())
     }
 
     fn roll(&mut self) -> Result<(), Error> {

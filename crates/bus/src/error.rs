@@ -11,6 +11,12 @@ pub enum Error {
         /// The system's words.
         detail: String,
     },
+    /// More waits for the disk than may; try again.
+    #[error("{limit} bytes wait for the disk already; try again")]
+    Overloaded {
+        /// The limit.
+        limit: usize,
+    },
     /// The log is at its size limit.
     #[error("bus is at its limit of {limit} bytes; raise bus.limit-bytes or lower bus.retention-hours")]
     Full {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Guarantees of every implementation, held by the suite `contract` (feature `testing`):
-//! an offset is returned only for a record that survives `kill -9` and a power cut; offsets are dense
+//! an offset is returned only for a record that survives `kill -9`, and a power cut unless
+//! `durability: os` was chosen; offsets are dense
 //! and ascending; a record reads back byte for byte; a torn tail is cut off, never delivered; a
 //! damaged record is reported and skipped, the ones after it are delivered.
 //!
@@ -16,8 +17,10 @@
 mod config;
 #[cfg(feature = "testing")]
 pub mod contract;
+mod dead;
 mod embedded;
 mod error;
+mod groups;
 pub mod metrics;
 mod mutant;
 mod record;
@@ -29,7 +32,8 @@ use std::pin::Pin;
 use bytes::Bytes;
 use wardroom_domain::Envelope;
 
-pub use config::Config;
+pub use config::{Config, Durability};
+pub use dead::{DeadLetter, DeadLetters, Reason, dead_letters};
 pub use embedded::{EmbeddedBus, ReadOnlyBus};
 pub use error::Error;
 pub use record::{Record, RecordHeaderError, decode_payload, encode_payload};
@@ -57,6 +61,24 @@ pub trait Bus: Send + Sync {
 
     /// The offset that the next record will get: everything below is durable.
     fn end(&self) -> u64;
+
+    /// Notes that a group of consumers needs nothing below `offset` any more. Durable when it returns.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn commit(&self, group: &str, offset: u64) -> Result<(), Error>;
+
+    /// How far a group has come; `None` if it never committed.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn committed(&self, group: &str) -> Result<Option<u64>, Error>;
+
+    /// Why nothing can be appended now, in words; `None` while it can.
+    fn trouble(&self) -> Option<String>;
+
+    /// What an append that returned survives: `power-loss` or `process-crash`.
+    fn durability(&self) -> &'static str;
 
     /// Drops whole segments that lie below `offset` and are older than the retention.
     ///

@@ -2,8 +2,9 @@
 //!
 //! Problem: the two ends come from two senders, in either order, and either may never come (a callee that
 //! hangs sends nothing; one that is not instrumented never does). Model: an end that comes first waits for
-//! the other for at least [`PATIENCE_MS`] of the telemetry's time. Where calls to an address went is learnt,
-//! so that a call that was never answered is still laid at the right door.
+//! the other for at least [`PATIENCE_MS`] of the telemetry's time. Where calls to an address went is learnt:
+//! from then on a call is told as soon as its client has, so that one that hangs is not told last. An address
+//! behind which several services answered is learnt as one that says nothing.
 //!
 //! Memory is bounded: waiting ends by number, in two generations, the older of which is given up as a whole.
 
@@ -50,6 +51,8 @@ struct Client {
     address: Option<String>,
     seconds: f64,
     failed: bool,
+    /// The call was told already, by its address; the other end only confirms it.
+    told: bool,
 }
 
 /// A generation of waiting ends.
@@ -66,7 +69,8 @@ pub(crate) struct Traces {
     young: Waiting,
     old: Waiting,
     turned_ms: i64,
-    learnt: BTreeMap<(u32, String), u32>,
+    /// Caller and address → service; nothing for several.
+    learnt: BTreeMap<(u32, String), Option<u32>>,
 }
 
 impl Traces {
@@ -79,12 +83,16 @@ impl Traces {
         match span.kind {
             SpanKind::Client | SpanKind::Producer => {
                 let (seconds, id) = (span.seconds(), (span.trace_id, span.span_id));
-                let client = Client { service, address: address(span), seconds, failed };
+                let mut client = Client { service, address: address(span), seconds, failed, told: false };
                 if let Some(name) = span.labels.get("peer.service") {
                     told.push(client.call(Callee::Named(name.to_owned())));
                 } else if let Some(callee) = self.young.servers.remove(&id).or_else(|| self.old.servers.remove(&id)) {
                     told.extend(self.joined(client, callee));
                 } else {
+                    if let Some(callee) = self.learnt_of(&client) {
+                        client.told = true;
+                        told.extend(client.clone().to(callee));
+                    }
                     self.young.clients.insert(id, client);
                 }
             }
@@ -101,14 +109,24 @@ impl Traces {
         }
     }
 
+    /// Both ends are there.
     fn joined(&mut self, client: Client, callee: u32) -> Option<Call> {
-        if let Some(address) = &client.address
-            && (self.learnt.len() < ADDRESSES || self.learnt.contains_key(&(client.service, address.clone())))
-        {
-            self.learnt.insert((client.service, address.clone()), callee);
+        if let Some(address) = &client.address {
+            let full = self.learnt.len() >= ADDRESSES;
+            match self.learnt.get_mut(&(client.service, address.clone())) {
+                Some(known) if *known != Some(callee) => *known = None,
+                None if !full => {
+                    self.learnt.insert((client.service, address.clone()), Some(callee));
+                }
+                Some(_) | None => {}
+            }
         }
-        // A service that calls itself is one service.
-        (client.service != callee).then(|| client.call(Callee::Known(callee)))
+        if client.told { None } else { client.to(callee) }
+    }
+
+    fn learnt_of(&self, client: &Client) -> Option<u32> {
+        let address = client.address.clone()?;
+        self.learnt.get(&(client.service, address)).copied().flatten()
     }
 
     /// Gives up the older generation: its clients' other ends will not come.
@@ -117,18 +135,23 @@ impl Traces {
         let given_up = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
         let mut clients: Vec<(Id, Client)> = given_up.clients.into_iter().collect();
         clients.sort_unstable_by_key(|(id, _)| *id);
-        for (_, mut client) in clients {
-            let Some(address) = client.address.take() else { continue };
-            let known = self.learnt.get(&(client.service, address.clone())).copied();
-            let callee = known.map_or(Callee::Named(address), Callee::Known);
-            if callee != Callee::Known(client.service) {
-                told.push(client.call(callee));
+        for (_, mut client) in clients.into_iter().filter(|(_, client)| !client.told) {
+            let learnt = self.learnt_of(&client);
+            match (learnt, client.address.take()) {
+                (Some(callee), _) => told.extend(client.to(callee)),
+                (None, Some(address)) => told.push(client.call(Callee::Named(address))),
+                (None, None) => {}
             }
         }
     }
 }
 
 impl Client {
+    /// A call to a service that reports itself; one that calls itself is one service.
+    fn to(self, callee: u32) -> Option<Call> {
+        (self.service != callee).then(|| self.call(Callee::Known(callee)))
+    }
+
     fn call(self, callee: Callee) -> Call {
         Call { caller: self.service, callee, seconds: self.seconds, failed: self.failed }
     }
@@ -187,11 +210,24 @@ mod tests {
         traces.observe(&span(SpanKind::Server, 3, 2, 990, &[]), 9, false, &mut told);
         traces.observe(&span(SpanKind::Client, 4, 1, 2000, &at), 7, false, &mut told);
         traces.observe(&span(SpanKind::Client, 5, 1, 2000, &[("server.address", "db")]), 7, false, &mut told);
-        assert_eq!(told.len(), 1);
+        assert_eq!(told, [call(Callee::Known(9)), call(Callee::Known(9))], "at once, not when patience ends");
         for end_ms in [20_000, 40_000] {
             traces.observe(&span(SpanKind::Internal, 8, 1, end_ms, &[]), 7, false, &mut told);
         }
-        assert_eq!(told[1..], [call(Callee::Known(9)), call(Callee::Named("db".into()))]);
+        assert_eq!(told[2..], [call(Callee::Named("db".into()))]);
+    }
+
+    #[test]
+    fn an_address_with_several_services_behind_it_says_nothing() {
+        let (mut traces, mut told) = (Traces::default(), Vec::new());
+        let at = [("server.address", "gateway")];
+        for (client, server, service) in [(2, 3, 9), (4, 5, 9), (6, 7, 8), (8, 9, 8)] {
+            traces.observe(&span(SpanKind::Client, client, 1, 1000, &at), 7, false, &mut told);
+            traces.observe(&span(SpanKind::Server, server, client, 990, &[]), service, false, &mut told);
+        }
+        let known = |callee: u32| call(Callee::Known(callee));
+        // The third was told by what its address had meant so far.
+        assert_eq!(told, [known(9), known(9), known(9), known(8)]);
     }
 
     #[test]

@@ -113,6 +113,7 @@ fn failure(error: BusError) -> Failure {
     match error {
         BusError::TooLarge { .. } => Failure::Rejected { reason: "too_large", detail: error.to_string() },
         BusError::Full { .. } => Failure::Quota(error.to_string()),
+        BusError::Overloaded { .. } => Failure::Retryable(error.to_string()),
         BusError::Disk { .. } | BusError::Closed => Failure::Fatal(error.to_string()),
     }
 }

@@ -20,7 +20,12 @@ macro_rules! suite {
         }
     )*};
 }
-suite!(appended_records_read_back_in_order, concurrent_appends_get_distinct_offsets, reading_in_steps_misses_nothing,);
+suite!(
+    appended_records_read_back_in_order,
+    concurrent_appends_get_distinct_offsets,
+    groups_remember_how_far_they_came,
+    reading_in_steps_misses_nothing,
+);
 
 async fn filled(dir: &std::path::Path, count: u8) {
     let bus = EmbeddedBus::open(dir, small()).unwrap();
@@ -98,4 +103,92 @@ async fn trimming_drops_only_whole_segments_below_the_offset() {
     assert!(bus.trim(50, late).unwrap() > 0);
     assert!(bus.start() > 0 && bus.start() <= 50);
     assert_eq!(*bodies(&bus).last().unwrap(), 99);
+}
+
+#[tokio::test]
+async fn a_damaged_group_reads_from_the_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
+    bus.commit("detect", 77).unwrap();
+    let path = dir.path().join("groups/detect");
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut bent = whole.clone();
+        bent[at] ^= 1;
+        std::fs::write(&path, &bent).unwrap();
+        assert_eq!(bus.committed("detect").unwrap(), None, "byte {at}");
+        std::fs::write(&path, &whole[..at]).unwrap();
+        assert_eq!(bus.committed("detect").unwrap(), None, "cut to {at}");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(bus.committed("detect").unwrap(), Some(77));
+}
+
+#[tokio::test]
+async fn what_waits_for_the_disk_is_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = Arc::new(EmbeddedBus::open(dir.path(), Config { pending_bytes: 10_000, ..Config::default() }).unwrap());
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let bus = Arc::clone(&bus);
+        tasks.spawn(async move { bus.append(contract::envelope(0), Bytes::from(vec![1; 3000])).await });
+    }
+    let outcomes = tasks.join_all().await;
+    let taken = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(Error::Overloaded { .. }))));
+    assert_eq!(bus.read(0, 1000).unwrap().len(), taken);
+    assert!(taken > 0);
+    assert!(bus.append(contract::envelope(0), Bytes::from(vec![1; 20_000])).await.is_ok(), "one alone always fits");
+}
+
+fn reason(offset: u64) -> wardroom_bus::Reason {
+    let at = Timestamp::from_millis(7);
+    wardroom_bus::Reason { group: "detect".into(), offset, reason: "panic".into(), tries: 5, first_try: at, last_try: at }
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_kept_and_lands_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small()).unwrap());
+    let tenant = wardroom_domain::TenantId::main();
+    bus.append(contract::envelope(1), Bytes::from_static(b"poison")).await.unwrap();
+    let record = bus.read(0, 1).unwrap().remove(0);
+    let open = || wardroom_bus::DeadLetters::open(&dir.path().join("dead")).unwrap();
+    let letters = open();
+    let id = letters.bury(reason(0), &record).await.unwrap();
+    drop(letters);
+    let letters = open();
+    let found = letters.list(&tenant).unwrap();
+    assert_eq!((found.len(), &found[0].reason, &found[0].body[..]), (1, &reason(0), &b"poison"[..]));
+    assert_eq!(found[0].envelope, record.envelope);
+    assert!(letters.list(&wardroom_domain::TenantId::new("other").unwrap()).unwrap().is_empty());
+    assert_eq!(letters.replay(&bus, &tenant, 99).await.unwrap(), None);
+    assert_eq!(letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
+    assert_eq!(letters.replay(&bus, &tenant, id).await.unwrap(), Some(1), "asked twice, landed once");
+    assert_eq!(bus.end(), 2);
+    let seen = wardroom_bus::dead_letters(&dir.path().join("dead"), &tenant).unwrap();
+    assert_eq!(seen[0].replayed_as, Some(1));
+}
+
+/// The process died between the append and the note that it is done.
+#[tokio::test]
+async fn a_replay_that_was_cut_off_is_finished_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small()).unwrap());
+    let tenant = wardroom_domain::TenantId::main();
+    bus.append(contract::envelope(1), Bytes::from_static(b"poison")).await.unwrap();
+    let record = bus.read(0, 1).unwrap().remove(0);
+    let folder = dir.path().join("dead");
+    let letters = wardroom_bus::DeadLetters::open(&folder).unwrap();
+    let id = letters.bury(reason(0), &record).await.unwrap();
+    letters.replay(&bus, &tenant, id).await.unwrap();
+    drop(letters);
+    // Take the last note away.
+    let segment = folder.join("00000000000000000000.seg");
+    let bytes = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &bytes[..bytes.len() - 1]).unwrap();
+    let letters = wardroom_bus::DeadLetters::open(&folder).unwrap();
+    assert_eq!(letters.list(&tenant).unwrap()[0].replayed_as, None);
+    assert_eq!(letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
+    assert_eq!(bus.end(), 2);
 }
