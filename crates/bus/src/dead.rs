@@ -9,7 +9,7 @@
 //! intent and its end is finished by the next one, which first looks whether the record already stands in
 //! the bus: so it lands once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,6 +109,26 @@ impl DeadLetters {
     /// The disk's.
     pub fn list(&self, tenant: &TenantId) -> Result<Vec<DeadLetter>, Error> {
         collect(&|from, limit| self.log.read(from, limit), tenant)
+    }
+
+    /// Where the records that a group gave up on stand on the bus. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn offsets(&self, group: &str) -> Result<BTreeSet<u64>, Error> {
+        let (mut offsets, mut next) = (BTreeSet::new(), 0);
+        loop {
+            let records = self.log.read(next, 256)?;
+            let Some(last) = records.last() else { return Ok(offsets) };
+            next = last.offset + 1;
+            for record in &records {
+                if let Some((Entry::Buried(reason), _)) = parse(record).filter(|_| record.envelope.protocol == PROTOCOL)
+                    && reason.group == group
+                {
+                    offsets.insert(reason.offset);
+                }
+            }
+        }
     }
 
     /// Puts a letter on the bus again, once, however often this is asked: the offset of its record there.

@@ -72,6 +72,11 @@ pub enum Decision {
     },
 }
 
+/// What a correlator remembered.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Saved(BTreeMap<String, Known>);
+
 /// The open incidents of one tenant.
 #[derive(Debug)]
 pub struct Correlator {
@@ -80,7 +85,7 @@ pub struct Correlator {
     known: BTreeMap<String, Known>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Known {
     services: BTreeSet<String>,
     last_ms: i64,
@@ -92,6 +97,16 @@ impl Correlator {
     /// Nothing open.
     pub fn new(config: Config, tenant: TenantId) -> Self {
         Self { config, tenant, known: BTreeMap::new() }
+    }
+
+    /// What it remembers, for [`Correlator::load`].
+    pub fn save(&self) -> impl Serialize + '_ {
+        &self.known
+    }
+
+    /// Goes on from what was saved.
+    pub fn load(config: Config, tenant: TenantId, saved: Saved) -> Self {
+        Self { config, tenant, known: saved.0 }
     }
 
     /// Takes an incident back in after a restart.

@@ -4,8 +4,10 @@
 //! window holds between 900 and 1000 samples. That is 192 bytes a series instead of 8000. The full blocks
 //! are joined once a hundred samples, so that a sample costs one join and one step of Welford's.
 
+use serde::{Deserialize, Serialize};
+
 /// Mean and spread of about the last thousand samples.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Baseline {
     blocks: [Block; BLOCKS],
     /// The full blocks, joined.
@@ -18,7 +20,7 @@ pub struct Baseline {
 const BLOCKS: usize = 10;
 const BLOCK: u16 = 100;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Block {
     mean: f64,
     m2: f64,

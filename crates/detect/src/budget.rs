@@ -5,11 +5,13 @@
 //! so that in the long run as much is said as the budget allows, and always what is farthest out. It runs on
 //! the telemetry's own clock, so that a replay says the same.
 
+use serde::{Deserialize, Serialize};
+
 /// What one word raises the threshold by.
 const STEP: f64 = 1.05;
 
 /// A rising and falling threshold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Budget {
     per_second: f64,
     /// How many times farther out than the band a point must be.

@@ -1,6 +1,7 @@
 //! Durations that do not come as `_bucket` series (spans, native histograms), in buckets of our own, so that
 //! one way leads to rate, error ratio and p99 (decision D17).
 
+use serde::{Deserialize, Serialize};
 use wardroom_domain::NativeHistogram;
 
 /// Upper bounds in seconds; one bucket more for what is longer.
@@ -13,7 +14,7 @@ pub(crate) const BOUNDS: [f64; 22] = [
 pub(crate) type Counts = [f64; BOUNDS.len() + 1];
 
 /// A growing set of durations.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Durations {
     /// Observations in each bucket alone.
     within: Counts,

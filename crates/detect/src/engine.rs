@@ -1,10 +1,12 @@
 //! Everything of one tenant that detection remembers, and the way a batch goes through it.
 
 mod spans;
+mod state;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroI64;
 
+use serde::{Deserialize, Serialize};
 use wardroom_domain::anomaly::anomaly_id;
 use wardroom_domain::{Anomaly, Deployment, EntityRules, Labels, LogEntry, Sample, SeriesId, Severity, Timestamp};
 
@@ -66,7 +68,7 @@ struct Series {
 }
 
 /// Where a series' state stands: each kind in a list of its own, so that none is larger than it must be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Role {
     Gauge(u32),
     Counter(u32),
@@ -79,7 +81,7 @@ enum Role {
     Joined,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Counter {
     watch: Watch,
     /// The newest reading; before the first there is none.
@@ -87,7 +89,7 @@ struct Counter {
     last_ms: Option<NonZeroI64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Bucket {
     family: u32,
     bound: Bound,
@@ -98,7 +100,7 @@ struct Bucket {
 }
 
 /// A histogram of one service, or of its calls to one peer.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Family {
     metric: String,
     peer: Option<String>,
@@ -106,7 +108,7 @@ struct Family {
     since_ms: Option<i64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Service {
     name: String,
     families: Vec<Family>,

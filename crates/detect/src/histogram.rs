@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 /// A cumulative counter over a short window.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Increase {
     last: Option<f64>,
     total: f64,
@@ -70,7 +72,7 @@ pub(crate) fn quantile(q: f64, buckets: &BTreeMap<Bound, f64>) -> Option<f64> {
 }
 
 /// A bucket's upper bound, ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Bound(i64);
 
 impl Bound {

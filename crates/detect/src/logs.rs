@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use wardroom_domain::{LogEntry, Severity};
 
 /// Templates kept for each service; further lines count towards the last one.
@@ -31,7 +32,7 @@ pub struct TemplateCount {
 }
 
 /// A setting that a log line says was changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingChange {
     /// Of which service.
     pub service: String,
@@ -45,7 +46,7 @@ pub struct SettingChange {
     pub to: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Template {
     severity: Severity,
     example: String,
@@ -55,7 +56,7 @@ struct Template {
 }
 
 /// All templates of one tenant.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Logs {
     templates: BTreeMap<String, BTreeMap<String, Template>>,
     changes: VecDeque<SettingChange>,

@@ -82,7 +82,7 @@ pub struct Breach {
 }
 
 /// One signal: its watch, its history, and its breach.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Signal {
     /// z-score and runs.
     pub watch: Watch,
@@ -92,7 +92,7 @@ pub struct Signal {
     bad: Option<Bad>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Bad {
     points: u32,
     since_ms: i64,

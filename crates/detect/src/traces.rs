@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
 use wardroom_domain::{Span, SpanKind};
 
 /// How long an end of a call waits for the other, at least, in ms.
@@ -24,7 +25,7 @@ const ADDRESS: [&str; 6] =
     ["server.address", "net.peer.name", "db.system.name", "db.system", "messaging.destination.name", "rpc.service"];
 
 /// One call, as its client saw it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Call {
     /// Who called.
     pub(crate) caller: u32,
@@ -35,7 +36,7 @@ pub(crate) struct Call {
 }
 
 /// Who was called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Callee {
     /// A service that reports itself.
     Known(u32),
@@ -45,7 +46,7 @@ pub(crate) enum Callee {
 
 type Id = ([u8; 16], [u8; 8]);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Client {
     service: u32,
     address: Option<String>,
@@ -56,7 +57,7 @@ struct Client {
 }
 
 /// A generation of waiting ends.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Waiting {
     clients: HashMap<Id, Client>,
     /// The service that served the call of this client span.
@@ -64,7 +65,7 @@ struct Waiting {
 }
 
 /// The calls of one tenant.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Traces {
     young: Waiting,
     old: Waiting,

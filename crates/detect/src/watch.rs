@@ -1,5 +1,6 @@
 //! One watched value: its baseline, its z-score, and the run of unusual points it is in.
 
+use serde::{Deserialize, Serialize};
 use wardroom_domain::Labels;
 
 use crate::{Baseline, Config};
@@ -8,7 +9,7 @@ use crate::{Baseline, Config};
 ///
 /// Its mean and deviation are those from before its first point: a long fault must not become its own
 /// baseline.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Run {
     /// When it began, in ms.
     pub since_ms: i64,
@@ -52,7 +53,7 @@ pub(crate) struct Glance {
 }
 
 /// One watched value.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Watch {
     baseline: Baseline,
     /// The run it is in now.

@@ -27,7 +27,7 @@ pub struct Sample {
 
 /// The dense number of a live series within its tenant, in order of first sight. Not persisted: tables
 /// carry the label set's own id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SeriesId(pub u32);
 
 impl SeriesId {
@@ -114,6 +114,12 @@ pub struct MetricMetadata {
     pub help: String,
     /// Its unit, if the sender names one.
     pub unit: String,
+}
+
+impl MetricMetadata {
+    /// Every kind there is.
+    pub const KINDS: [&str; 8] =
+        ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
 }
 
 /// Why a record of an otherwise accepted request was left out.

@@ -3,6 +3,8 @@
 //! Model: `prompb.Histogram`. Bucket `i` of a standard schema holds what lies in
 //! `(2^((i-1)·2^-schema), 2^(i·2^-schema)]`; schema −53 has its own bounds.
 
+use serde::{Deserialize, Serialize};
+
 use crate::labels::Labels;
 
 /// One reading of a native histogram. Counts are absolute and cumulative over time, not over buckets.
@@ -96,7 +98,7 @@ impl NativeHistogram {
 }
 
 /// A single observation that stands for others: usually one with a trace.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exemplar {
     /// What names it: `trace_id` and the like.
     pub labels: Labels,

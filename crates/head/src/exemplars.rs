@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use wardroom_domain::{Exemplar, SeriesId};
 
 /// The ring.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Exemplars {
     most: usize,
     ring: VecDeque<(SeriesId, Exemplar)>,

@@ -4,6 +4,10 @@
 //! A sample older than the tail (senders retry, and some are late) waits beside the blocks and is merged in
 //! when read. Of two samples with one timestamp the later arrival wins.
 
+use std::borrow::Cow;
+use std::io::Write;
+
+use serde::{Deserialize, Serialize};
 use wardroom_domain::{Sample, SeriesId};
 
 use crate::Config;
@@ -19,6 +23,8 @@ const LATE: usize = 1024;
 pub struct Recent {
     horizon_ms: i64,
     series: Vec<Live>,
+    /// Blocks sealed since the journal was last taken.
+    journal: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -39,7 +45,7 @@ struct Live {
 impl Recent {
     /// Nothing yet.
     pub fn new(config: &Config) -> Self {
-        Self { horizon_ms: i64::from(config.recent_minutes) * 60_000, series: Vec::new() }
+        Self { horizon_ms: i64::from(config.recent_minutes) * 60_000, series: Vec::new(), journal: Vec::new() }
     }
 
     /// Adds a sample. Ids may come in any order; the ones between are empty.
@@ -47,7 +53,52 @@ impl Recent {
         if id.index() >= self.series.len() {
             self.series.resize_with(id.index() + 1, Live::new);
         }
-        self.series[id.index()].push(sample, self.horizon_ms);
+        self.series[id.index()].push(sample, self.horizon_ms, (id, &mut self.journal));
+    }
+
+    /// The blocks sealed since this was last called, for [`Recent::load`] after a restart. Whoever never calls it
+    /// lets them grow.
+    pub fn take_journal(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.journal)
+    }
+
+    /// Bytes that [`Recent::take_journal`] would give.
+    pub const fn journal_len(&self) -> usize {
+        self.journal.len()
+    }
+
+    /// Writes what is not in a block yet.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn save(&self, out: impl Write) -> Result<(), postcard::Error> {
+        let tails: Vec<Tail<'_>> = self.series.iter().map(Live::tail).collect();
+        postcard::to_io(&tails, out).map(drop)
+    }
+
+    /// Goes on from what [`Recent::save`] wrote and the journals before it, oldest first, and says what follows.
+    ///
+    /// # Errors
+    /// It is not whole.
+    pub fn load<'a>(config: &Config, bytes: &'a [u8], journals: &[Vec<u8>]) -> Result<(Self, &'a [u8]), postcard::Error> {
+        let (tails, after): (Vec<Tail<'_>>, _) = postcard::take_from_bytes(bytes)?;
+        let mut recent = Self::new(config);
+        recent.series = tails.into_iter().map(Live::of).collect::<Option<_>>().ok_or(postcard::Error::DeserializeBadEncoding)?;
+        let mut scratch = Vec::with_capacity(BLOCK);
+        for journal in journals {
+            let mut rest = journal.as_slice();
+            while let Some((head, tail)) = rest.split_first_chunk::<6>() {
+                let id = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+                let size = usize::from(u16::from_le_bytes([head[4], head[5]]));
+                let (block, tail) = tail.split_at_checked(size).ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
+                rest = tail;
+                scratch.clear();
+                block::decode(block, &mut scratch).ok_or(postcard::Error::DeserializeBadEncoding)?;
+                let live = recent.series.get_mut(id).ok_or(postcard::Error::DeserializeBadEncoding)?;
+                live.take_back(block, scratch.last().map_or(i64::MIN, |last| last.ts_ms), recent.horizon_ms);
+            }
+        }
+        Ok((recent, after))
     }
 
     /// The samples of a series within a stretch of time, both ends included, ascending by time.
@@ -73,6 +124,16 @@ impl Recent {
     }
 }
 
+/// What of a series is not in a block.
+#[derive(Serialize, Deserialize)]
+struct Tail<'a> {
+    base_ms: i64,
+    offsets: Cow<'a, [u32]>,
+    values: Cow<'a, [f64]>,
+    late: Vec<(i64, f64)>,
+    complete_ms: i64,
+}
+
 impl Live {
     const fn new() -> Self {
         Self {
@@ -86,7 +147,7 @@ impl Live {
         }
     }
 
-    fn push(&mut self, sample: Sample, horizon_ms: i64) {
+    fn push(&mut self, sample: Sample, horizon_ms: i64, journal: (SeriesId, &mut Vec<u8>)) {
         let len = self.len as usize;
         let offset = sample.ts_ms.wrapping_sub(self.base_ms);
         let last = len.checked_sub(1).map(|last| i64::from(self.offsets[last]));
@@ -97,7 +158,7 @@ impl Live {
                 self.len += 1;
             }
             Some(last) if offset > last => {
-                self.seal(horizon_ms);
+                self.seal(horizon_ms, journal);
                 self.start(sample);
             }
             Some(_) => self.put_back(sample),
@@ -138,7 +199,7 @@ impl Live {
         }
     }
 
-    fn seal(&mut self, horizon_ms: i64) {
+    fn seal(&mut self, horizon_ms: i64, (id, journal): (SeriesId, &mut Vec<u8>)) {
         let mut samples = [Sample { ts_ms: 0, value: 0.0 }; BLOCK];
         let samples = &mut samples[..self.len as usize];
         for (at, slot) in samples.iter_mut().enumerate() {
@@ -150,8 +211,46 @@ impl Live {
         if self.sealed.capacity() - self.sealed.len() < block::MOST {
             self.sealed.reserve_exact(block::MOST + self.sealed.len() / 8);
         }
+        let before = self.sealed.len();
         block::encode(samples, &mut self.sealed);
+        let block = &self.sealed[before..];
+        journal.extend(id.0.to_le_bytes());
+        journal.extend((block.len() as u16).to_le_bytes());
+        journal.extend(block);
         self.len = 0;
+    }
+
+    /// A block from a journal: from before the tail, and older than what came back since.
+    fn take_back(&mut self, block: &[u8], last_ms: i64, horizon_ms: i64) {
+        let newest_ms = self.newest_ms().unwrap_or(last_ms);
+        let oldest_ms = newest_ms.saturating_sub(horizon_ms);
+        if last_ms < oldest_ms {
+            self.complete_ms = self.complete_ms.max(last_ms + 1);
+        } else {
+            self.sealed.extend(block);
+        }
+    }
+
+    fn tail(&self) -> Tail<'_> {
+        let len = self.len as usize;
+        let late = self.late.iter().map(|sample| (sample.ts_ms, sample.value)).collect();
+        Tail {
+            base_ms: self.base_ms,
+            offsets: self.offsets[..len].into(),
+            values: self.values[..len].into(),
+            late,
+            complete_ms: self.complete_ms,
+        }
+    }
+
+    fn of(tail: Tail<'_>) -> Option<Self> {
+        let mut live = Self { base_ms: tail.base_ms, complete_ms: tail.complete_ms, ..Self::new() };
+        let len = tail.offsets.len();
+        live.offsets.get_mut(..len)?.copy_from_slice(&tail.offsets);
+        live.values.get_mut(..len)?.get_mut(..tail.values.len())?.copy_from_slice(&tail.values);
+        live.len = len as u32;
+        live.late = tail.late.into_iter().map(|(ts_ms, value)| Sample { ts_ms, value }).collect();
+        (tail.values.len() == len).then_some(live)
     }
 
     /// Drops what ended before `oldest_ms`, once it is worth the move.

@@ -89,6 +89,15 @@ impl Registry {
         self.series.get(id.index())
     }
 
+    /// Goes on with these series, in the order of their ids.
+    pub fn load(config: Config, series: &[Labels]) -> Self {
+        let mut registry = Self::new(config);
+        for labels in series {
+            registry.id_of(labels);
+        }
+        registry
+    }
+
     /// The series from this id on, for whoever keeps state beside.
     pub fn since(&self, id: usize) -> &[Labels] {
         self.series.get(id..).unwrap_or_default()

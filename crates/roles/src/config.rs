@@ -28,8 +28,25 @@ pub struct Config {
     pub knowledge: wardroom_knowledge::Config,
     /// Response.
     pub respond: wardroom_respond::Config,
+    /// Checkpoints of detection.
+    pub checkpoint: CheckpointConfig,
     /// The dead man's switch.
     pub heartbeat: HeartbeatConfig,
+}
+
+/// Checkpoints of detection.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// How often detection writes its state down, in seconds; a restart reads what came since from the bus.
+    /// Default 60. Since 0.1.
+    pub interval_seconds: u64,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { interval_seconds: 60 }
+    }
 }
 
 /// The outgoing heartbeat.

@@ -13,6 +13,7 @@ use wardroom_sources::{Accepted, ByteQuota, Intake};
 use crate::clock;
 use crate::config::Config;
 use crate::detect::Tenants;
+use crate::mutant;
 
 /// Memory of the batches that wait for detection, in bytes, about; what is more is read from the bus again.
 const WAITING: usize = 32 << 20;
@@ -99,6 +100,9 @@ pub(crate) fn intake(
         append: Arc::new(move |accepted: Accepted| {
             let (bus, queue) = (Arc::clone(&bus), Arc::clone(&queue));
             Box::pin(async move {
+                if mutant::on("accept-and-drop") {
+                    return Ok(0);
+                }
                 let tenant = accepted.envelope.tenant.clone();
                 let offset = bus.append(accepted.envelope, accepted.body).await.map_err(failure)?;
                 queue.put(offset, tenant, accepted.batch);

@@ -10,6 +10,7 @@
 //! from credentials: the supervisor parses nothing, the server that parses everything is confined by
 //! Landlock, and the executor alone holds credentials and checks every plan for itself.
 
+mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod crash;
@@ -20,6 +21,9 @@ mod heartbeat;
 mod intake;
 pub mod isolation;
 pub mod metrics;
+mod mutant;
+mod poison;
+mod pump;
 mod respond;
 mod serve;
 mod supervise;

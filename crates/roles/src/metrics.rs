@@ -8,7 +8,15 @@ pub const RESPOND_FAILURES_TOTAL: &str = "wardroom_respond_failures_total";
 pub const EXECUTOR_UP: &str = "wardroom_executor_up";
 /// Gauge: records on the bus that detection has not seen yet.
 pub const DETECT_LAG_RECORDS: &str = "wardroom_detect_lag_records";
-/// Counter: batches left out because a detector panicked on them; each is a defect worth a report.
+/// Counter: times a detector panicked on a record; each is a defect worth a report.
 pub const DETECT_PANICS_TOTAL: &str = "wardroom_detect_panics_total";
+/// Counter: records that detection laid aside (`wardroom bus dlq list`).
+pub const DEAD_LETTERS_TOTAL: &str = "wardroom_dead_letters_total";
+/// Counter: checkpoints of detection that were written.
+pub const CHECKPOINTS_TOTAL: &str = "wardroom_checkpoints_total";
+/// Gauge: seconds that the last checkpoint took.
+pub const CHECKPOINT_SECONDS: &str = "wardroom_checkpoint_seconds";
+/// Gauge: bytes of the last checkpoint.
+pub const CHECKPOINT_BYTES: &str = "wardroom_checkpoint_bytes";
 /// Gauge: 1 if the last probe sample reached the detector, else 0; without it no heartbeat goes out.
 pub const HEARTBEAT_PROBE_ARRIVED: &str = "wardroom_heartbeat_probe_arrived";

@@ -71,8 +71,16 @@ pub(crate) async fn run(responder: Responder, mut news: mpsc::Receiver<News>) {
                 while items.len() < 512 && let Ok(more) = news.try_recv() {
                     items.push(more);
                 }
-                if let Err(error) = responder.take_in(items).await {
+                // Nobody tells it twice: it waits here until it is stored, and detection behind it.
+                while let Err(error) = responder.take_in(&items).await {
                     tracing::error!(%error, "news from detection could not be stored");
+                    tokio::time::sleep(TICK).await;
+                }
+                for item in items {
+                    if let News::Settled(done) = item {
+                        // Whoever asked may be gone.
+                        let _gone = done.send(());
+                    }
                 }
             }
             _ = tick.tick() => {
@@ -85,19 +93,22 @@ pub(crate) async fn run(responder: Responder, mut news: mpsc::Receiver<News>) {
 }
 
 impl Responder {
-    async fn take_in(&self, items: Vec<News>) -> Result<(), RespondError> {
+    async fn take_in(&self, items: &[News]) -> Result<(), RespondError> {
         let mut by_tenant: std::collections::BTreeMap<TenantId, Vec<_>> = std::collections::BTreeMap::new();
         let mut decisions = Vec::new();
         for item in items {
             match item {
-                News::Anomalies(tenant, anomalies) => by_tenant.entry(tenant).or_default().extend(anomalies),
+                News::Anomalies(tenant, anomalies) => {
+                    by_tenant.entry(tenant.clone()).or_default().extend_from_slice(anomalies);
+                }
                 News::Decision(tenant, decision) => decisions.push((tenant, decision)),
+                News::Settled(_) => {}
             }
         }
         for (tenant, decision) in decisions {
             match decision {
-                Decision::Opened(incident) => self.open(&tenant, incident).await?,
-                Decision::Joined { key, service } => self.join(&tenant, &key, &service).await?,
+                Decision::Opened(incident) => self.open(tenant, incident.clone()).await?,
+                Decision::Joined { key, service } => self.join(tenant, key, service).await?,
             }
         }
         for (tenant, anomalies) in by_tenant {

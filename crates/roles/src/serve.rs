@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use wardroom_api::Backend;
-use wardroom_bus::{Bus, EmbeddedBus};
+use wardroom_bus::{Bus, DeadLetters, EmbeddedBus};
 use wardroom_domain::IncidentState;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_edge::{AuthMode, InflateBudget, Port, Problem, Refused, Routes, TokenTable};
@@ -21,14 +21,16 @@ use wardroom_respond::Workflow;
 use wardroom_store::Store;
 
 use crate::config::Config;
-use crate::detect::{Pump, Tenants};
+use crate::checkpoint::{self, Checkpoints};
+use crate::detect::Tenants;
 use crate::executor_client::{ExecutorClient, socket_path};
 use crate::intake::{Queue, intake};
 use crate::isolation::{Isolation, confine_server};
 use crate::metrics as names;
+use crate::pump::Pump;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
-use crate::{clock, heartbeat, respond, views};
+use crate::{clock, heartbeat, poison, respond, views};
 
 /// The port that OpenTelemetry's senders try first.
 const OTLP_GRPC: u16 = 4317;
@@ -134,6 +136,10 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
 
     let runbooks = Arc::new(Library::load(&config.knowledge)?);
     let tenants = Arc::new(Tenants::new(config.clone()));
+    let letters = Arc::new(DeadLetters::open(&options.data.join("dead-letters"))?);
+    let checkpoint = |error: checkpoint::Error| io("open checkpoints".into(), std::io::Error::other(error));
+    let (checkpoints, resumed) =
+        Checkpoints::open(&options.data.join("checkpoint"), &config, bus.as_ref(), &tenants).map_err(checkpoint)?;
     restore(&store, &tenants).await?;
     let (queue, next) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
@@ -146,6 +152,11 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         budget: budget.clone(),
         news: news_in,
         next: Arc::clone(&next),
+        buried: poison::buried(&letters)?,
+        letters: Arc::clone(&letters),
+        runtime: tokio::runtime::Handle::current(),
+        checkpoints,
+        resumed,
     };
     let detecting = std::thread::Builder::new().name("detect".into()).spawn(move || pump.run());
     let detecting = detecting.map_err(|error| io("start detection".into(), error))?;
@@ -393,7 +404,12 @@ async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, hou
         if let Err(error) = store.forget_anomalies(before).await {
             tracing::error!(%error, "old anomalies could not be removed");
         }
-        if let Err(error) = bus.trim(next.load(Ordering::Acquire), before) {
+        // No further than the checkpoint from which a restart would go on.
+        let trimmed = bus.committed(poison::GROUP).and_then(|needed| {
+            let needed = needed.unwrap_or_default().min(next.load(Ordering::Acquire));
+            bus.trim(needed, before)
+        });
+        if let Err(error) = trimmed {
             tracing::error!(%error, "old bus segments could not be removed");
         }
     }

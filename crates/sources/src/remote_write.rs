@@ -102,7 +102,7 @@ fn read_sample(bytes: &[u8]) -> Result<Sample, Broken> {
 
 /// What both versions say of a metric family; nothing if it is not text, or a book.
 fn described(kind: u64, family: &[u8], help: &[u8], unit: &[u8]) -> Option<MetricMetadata> {
-    let kinds = ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
+    let kinds = MetricMetadata::KINDS;
     let kind = usize::try_from(kind).ok().and_then(|kind| kinds.get(kind)).unwrap_or(&kinds[0]);
     let text = |bytes: &[u8]| {
         let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_METADATA)?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use wardroom_domain::batch::is_stale;
 use wardroom_domain::{NativeHistogram, Sample, SeriesId, Span, SpanKind};
 
@@ -20,7 +21,7 @@ const FAMILIES: usize = 20_000;
 type Key = (u32, Option<String>, bool);
 
 /// What is kept of the spans and native histograms of a tenant.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Spans {
     traces: Traces,
     /// The calls that a span made clear.
@@ -33,7 +34,7 @@ pub(super) struct Spans {
 }
 
 /// Durations of spans, and their buckets.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Family {
     durations: Durations,
     buckets: Vec<u32>,

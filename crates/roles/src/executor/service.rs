@@ -10,6 +10,7 @@ use wardroom_respond::{Applied, Tool, ToolError};
 
 use super::config::ExecutorConfig;
 use super::ledger::{Entry, Known, Ledger, V};
+use crate::mutant;
 use crate::{clock, crash};
 
 /// The executor's service.
@@ -100,13 +101,13 @@ impl Service {
         let plan = &known.plan;
         let tool = self.tool(&plan.call)?;
         let key = self.key(plan)?;
-        let applied = if known.started && !mutant("forget-idempotency-key") {
+        let applied = if known.started && !mutant::on("forget-idempotency-key") {
             let may = || self.may_still(&known);
             self.recover(tool.as_ref(), &plan.call, &plan.dry_run.precondition, &key, may)?
         } else {
             self.may_still(&known)?;
             let state = around("adapter:probe", || tool.state(&plan.call)).map_err(no)?;
-            if state != plan.dry_run.precondition && !mutant("forget-idempotency-key") {
+            if state != plan.dry_run.precondition && !mutant::on("forget-idempotency-key") {
                 let detail =
                     format!("plan is stale: the target is at {state}, the plan saw {}", plan.dry_run.precondition);
                 return self.finish(plan_sha256, &Applied { outcome: Outcome::NotApplied, detail });
@@ -170,7 +171,7 @@ impl Service {
     }
 
     fn key(&self, plan: &Plan) -> Result<String, No> {
-        if mutant("forget-idempotency-key") {
+        if mutant::on("forget-idempotency-key") {
             return Ok(format!("{:032x}", clock::now().nanos()));
         }
         plan.idempotency_key().map_err(|error| (RefusalCode::Invalid, error))
@@ -246,16 +247,4 @@ fn no(error: ToolError) -> No {
 
 fn unwritten(error: std::io::Error) -> No {
     (RefusalCode::Unavailable, format!("the ledger cannot be written: {error}"))
-}
-
-/// Whether the named fault is switched on (feature `mutants` only).
-#[cfg(feature = "mutants")]
-#[expect(clippy::disallowed_methods, reason = "a build for tests only; the mutant is chosen per run")]
-fn mutant(name: &str) -> bool {
-    std::env::var("WARDROOM_MUTANT").is_ok_and(|chosen| chosen == name)
-}
-
-#[cfg(not(feature = "mutants"))]
-const fn mutant(_name: &str) -> bool {
-    false
 }

@@ -1,0 +1,269 @@
+//! Checkpoints of detection (decision D8): a restart goes on where the last one was taken, and reads only what
+//! came after it from the bus.
+//!
+//! ```text
+//! checkpoint/000…42.state   offset, and all that changes with every sample; the two newest are kept
+//! checkpoint/t-main/series.log   label sets in the order of their ids; only grows
+//! checkpoint/t-main/blocks-7.log sealed blocks of samples; dropped once they are older than the live hours
+//! ```
+//!
+//! What only grows is written once, as it comes; what changes is written whole, straight into a new file that
+//! takes its name when it is on the disk. Every part has a checksum. A checkpoint that is damaged, of another
+//! version, or taken under other rules of detection is passed over for the one before it, and without one the
+//! bus is read again as far as it reaches back: slower, and never wrong.
+
+mod journal;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use wardroom_bus::Bus;
+use wardroom_correlate::Correlator;
+use wardroom_detect::Engine;
+use wardroom_domain::canonical::sha256_hex;
+use wardroom_domain::{MetricMetadata, TenantId};
+use wardroom_head::{Recent, Registry};
+
+use self::journal::{Journal, Mark};
+use crate::config::Config;
+use crate::detect::{Live, Tenant, Tenants};
+use crate::poison::GROUP;
+
+const MAGIC: [u8; 4] = *b"WRDC";
+const VERSION: u8 = 1;
+/// Checkpoints that are kept.
+const KEPT: usize = 2;
+/// Sealed blocks that wait in memory for the journal, in bytes.
+const WAITING: usize = 1 << 20;
+
+/// Why a checkpoint could not be taken or used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The disk refused.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// It is not whole, or not of this kind.
+    #[error("the checkpoint is damaged: {0}")]
+    Damaged(String),
+    /// A newer version wrote it.
+    #[error("format version {0} is unknown to this build; the bus is read again instead")]
+    Version(u8),
+    /// Its state means something else now.
+    #[error("it was taken under other settings of detection, entities or live series")]
+    OtherRules,
+}
+
+impl From<postcard::Error> for Error {
+    fn from(error: postcard::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// What stands first in a checkpoint.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    offset: u64,
+    rules: String,
+    covered_ms: i64,
+    tenants: Vec<Mark>,
+}
+
+/// The checkpoints of a data folder.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    dir: PathBuf,
+    rules: String,
+    journals: Vec<Journal>,
+    /// Offsets of those on disk, ascending.
+    taken: Vec<u64>,
+}
+
+/// Where detection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Resumed {
+    pub(crate) offset: u64,
+    pub(crate) covered_ms: i64,
+}
+
+impl Checkpoints {
+    /// Opens the folder and puts the newest usable state in force.
+    pub(crate) fn open(dir: &Path, config: &Config, bus: &dyn Bus, tenants: &Tenants) -> Result<(Self, Option<Resumed>), Error> {
+        std::fs::create_dir_all(dir)?;
+        let settings = (&config.detect, &config.entities, &config.correlate, config.head.recent_minutes);
+        let settings = serde_json::to_vec(&settings).map_err(std::io::Error::from)?;
+        let mut this = Self { dir: dir.to_owned(), rules: sha256_hex(&settings), journals: Vec::new(), taken: list(dir)? };
+        for offset in this.taken.clone().into_iter().rev() {
+            if (bus.start()..=bus.end()).contains(&offset) {
+                match this.load(offset, config, tenants) {
+                    Ok(covered_ms) => return Ok((this, Some(Resumed { offset, covered_ms }))),
+                    Err(error) => tracing::warn!(offset, %error, "checkpoint passed over"),
+                }
+            }
+            std::fs::remove_file(this.path(offset))?;
+            this.taken.retain(|taken| *taken != offset);
+        }
+        // Without a state the journals are about nothing.
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok((this, None))
+    }
+
+    /// Writes sealed blocks out when enough of them wait.
+    pub(crate) fn drain(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
+        if live.recent.journal_len() < WAITING {
+            return Ok(());
+        }
+        let (blocks, newest_ms) = (live.recent.take_journal(), live.engine.watermark_ms());
+        self.journal(tenant)?.blocks(&blocks, newest_ms)
+    }
+
+    /// Takes one: everything below `offset` is in the state of the tenants.
+    pub(crate) fn take(&mut self, offset: u64, covered_ms: i64, bus: &dyn Bus, tenants: &Tenants) -> Result<u64, Error> {
+        if self.taken.last() == Some(&offset) {
+            return Ok(0);
+        }
+        let all = tenants.all();
+        let mut marks = Vec::new();
+        for (id, tenant) in &all {
+            let live = &mut *tenant.live();
+            let (known, blocks) = (live.engine.known_series(), live.recent.take_journal());
+            let newest_ms = live.engine.watermark_ms();
+            let journal = self.journal(id)?;
+            if !blocks.is_empty() {
+                journal.blocks(&blocks, newest_ms)?;
+            }
+            let fresh: Vec<_> = tenant.registry().since(journal.known()).iter().take(known - journal.known()).cloned().collect();
+            journal.series(&fresh)?;
+            marks.push(journal.mark()?);
+        }
+        let fresh = self.dir.join("new");
+        let mut out = Checked { out: BufWriter::with_capacity(1 << 20, File::create(&fresh)?), crc: crc32fast::Hasher::new(), size: 0 };
+        out.write_all(&MAGIC)?;
+        out.write_all(&[VERSION])?;
+        postcard::to_io(&Head { offset, rules: self.rules.clone(), covered_ms, tenants: marks }, &mut out)?;
+        for (_, tenant) in &all {
+            let live = tenant.live();
+            live.engine.save(&mut out)?;
+            live.recent.save(&mut out)?;
+            let metadata: Vec<_> = live.metadata.values().map(|said| (&said.family, said.kind, &said.help, &said.unit)).collect();
+            postcard::to_io(&(live.correlator.save(), &live.exemplars, &live.native, metadata), &mut out)?;
+        }
+        let size = out.finish()?;
+        std::fs::rename(&fresh, self.path(offset))?;
+        File::open(&self.dir)?.sync_all()?;
+        self.taken.push(offset);
+        while self.taken.len() > KEPT {
+            let oldest = self.taken.remove(0);
+            std::fs::remove_file(self.path(oldest))?;
+        }
+        // The older one may be needed yet, and the bus from there on.
+        if let Some(oldest) = self.taken.first() {
+            bus.commit(GROUP, *oldest).map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        }
+        Ok(size)
+    }
+
+    fn journal(&mut self, tenant: &TenantId) -> Result<&mut Journal, Error> {
+        let at = match self.journals.iter().position(|journal| journal.tenant() == tenant) {
+            Some(at) => at,
+            None => {
+                self.journals.push(Journal::create(&self.dir, tenant)?);
+                self.journals.len() - 1
+            }
+        };
+        Ok(&mut self.journals[at])
+    }
+
+    fn load(&mut self, offset: u64, config: &Config, tenants: &Tenants) -> Result<i64, Error> {
+        let bytes = std::fs::read(self.path(offset))?;
+        let damaged = |what: &str| Error::Damaged(what.to_owned());
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| damaged("cut short"))?;
+        let rest = body.strip_prefix(&MAGIC).ok_or_else(|| damaged("no magic"))?;
+        let (version, rest) = rest.split_first().ok_or_else(|| damaged("cut short"))?;
+        if *version != VERSION {
+            return Err(Error::Version(*version));
+        }
+        if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+            return Err(damaged("checksum"));
+        }
+        let (head, mut rest): (Head, _) = postcard::take_from_bytes(rest)?;
+        if head.rules != self.rules || head.offset != offset {
+            return Err(Error::OtherRules);
+        }
+        let (mut journals, mut loaded) = (Vec::new(), Vec::new());
+        for mark in &head.tenants {
+            let (journal, labels, blocks) = Journal::load(&self.dir, mark)?;
+            let (engine, after) = Engine::load(config.detect.clone(), config.entities.clone(), &labels, rest)?;
+            let (recent, after) = Recent::load(&config.head, after, &blocks)?;
+            let (saved, after) = postcard::take_from_bytes(after)?;
+            rest = after;
+            let (correlator, exemplars, native, metadata): (_, _, BTreeSet<_>, Vec<(String, String, String, String)>) = saved;
+            let said = metadata.into_iter().map(|(family, kind, help, unit)| {
+                let kind = MetricMetadata::KINDS.iter().find(|known| **known == kind).copied().unwrap_or("unknown");
+                (family.clone(), MetricMetadata { family, kind, help, unit })
+            });
+            let correlator = Correlator::load(config.correlate.clone(), mark.tenant.clone(), correlator);
+            let live = Live { recent, exemplars, native, metadata: said.collect(), engine, correlator };
+            loaded.push((mark.tenant.clone(), Tenant::resumed(Registry::load(config.head.clone(), &labels), live)));
+            journals.push(journal);
+        }
+        self.journals = journals;
+        loaded.into_iter().for_each(|(id, tenant)| tenants.put(id, tenant));
+        Ok(head.covered_ms)
+    }
+
+    fn path(&self, offset: u64) -> PathBuf {
+        self.dir.join(format!("{offset:020}.state"))
+    }
+}
+
+/// Offsets of the checkpoints in a folder, ascending.
+fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        found.extend(name.to_str().and_then(|name| name.strip_suffix(".state")).and_then(|stem| stem.parse::<u64>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// A file whose checksum stands at its end.
+struct Checked {
+    out: BufWriter<File>,
+    crc: crc32fast::Hasher,
+    size: u64,
+}
+
+impl Checked {
+    /// Writes the checksum and waits for the disk.
+    fn finish(mut self) -> std::io::Result<u64> {
+        let crc = self.crc.clone().finalize().to_le_bytes();
+        self.out.write_all(&crc)?;
+        self.out.flush()?;
+        self.out.get_ref().sync_all()?;
+        Ok(self.size + 4)
+    }
+}
+
+impl Write for Checked {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.crc.update(bytes);
+        self.size += bytes.len() as u64;
+        self.out.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,96 @@
+//! A record that detection cannot take: tried again with growing patience, then laid aside.
+//!
+//! Problem: a record on which a detector panics would stop the detection of everything behind it, or be lost
+//! without a word. Model: [`TRIES`] tries, each after twice the wait of the one before, then a dead letter
+//! with the reason; the log moves on. What a half-taken try left behind stays: the samples before the one that
+//! panicked may count several times in their baselines.
+
+use std::time::Duration;
+
+use wardroom_bus::{DeadLetters, Error, Reason, Record};
+use wardroom_domain::Timestamp;
+
+use crate::{clock, metrics as names};
+
+/// How often a record is tried.
+pub(crate) const TRIES: u32 = 5;
+/// The wait before the second try.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The name of detection among the bus' consumers.
+pub(crate) const GROUP: &str = "detect";
+
+/// Tries `work` until it succeeds; the reason of the last failure if it never does.
+pub(crate) fn tries<T>(offset: u64, mut work: impl FnMut() -> Result<T, String>) -> Result<T, Reason> {
+    let first_try = clock::now();
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let error = match work() {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        tracing::error!(offset, tried, error, "detection cannot take a record");
+        if tried >= TRIES {
+            let (group, last_try) = (GROUP.to_owned(), clock::now());
+            return Err(Reason { group, offset, reason: error, tries: tried, first_try, last_try });
+        }
+        std::thread::sleep(PATIENCE * 2_u32.pow(tried - 1));
+    }
+}
+
+/// Lays a record aside; goes on trying while the disk refuses, unless `given_up` says that nobody waits.
+pub(crate) fn bury(
+    letters: &DeadLetters,
+    runtime: &tokio::runtime::Handle,
+    reason: &Reason,
+    record: &Record,
+    given_up: impl Fn() -> bool,
+) {
+    while let Err(error) = runtime.block_on(letters.bury(reason.clone(), record)) {
+        tracing::error!(%error, offset = record.offset, "a dead letter cannot be kept; detection waits");
+        if given_up() {
+            return;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    metrics::counter!(names::DEAD_LETTERS_TOTAL).increment(1);
+}
+
+/// What a panic said.
+pub(crate) fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("detection panicked: {}", text.unwrap_or_else(|| "no words".to_owned()))
+}
+
+/// The log line on which detection panics, in tests and in builds with the feature `mutants`.
+#[cfg(any(test, feature = "mutants"))]
+pub(crate) const POISON: &str = "wardroom: a poisoned line";
+
+/// Makes the poison harmless, as a mended build would be.
+#[cfg(test)]
+pub(crate) static HARMLESS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Panics on the poison.
+#[cfg(any(test, feature = "mutants"))]
+pub(crate) fn trip(batch: &wardroom_domain::Batch) {
+    #[cfg(test)]
+    let on = !HARMLESS.load(std::sync::atomic::Ordering::Acquire);
+    #[cfg(not(test))]
+    let on = crate::mutant::on("poison");
+    assert!(!on || batch.logs.iter().all(|log| log.message != POISON), "poison");
+}
+
+/// Nothing, in this build.
+#[cfg(not(any(test, feature = "mutants")))]
+pub(crate) const fn trip(_: &wardroom_domain::Batch) {}
+
+/// A reason for a record that can never be read.
+pub(crate) fn unreadable(offset: u64, detail: String, now: Timestamp) -> Reason {
+    Reason { group: GROUP.to_owned(), offset, reason: detail, tries: 1, first_try: now, last_try: now }
+}
+
+/// The offsets that were laid aside before, by any tenant.
+pub(crate) fn buried(letters: &DeadLetters) -> Result<std::collections::BTreeSet<u64>, Error> {
+    letters.offsets(GROUP)
+}

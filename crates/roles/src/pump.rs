@@ -1,0 +1,405 @@
+//! The detection role: every batch in the order of the bus, through head and detectors, into the store.
+//!
+//! What intake decoded comes through the queue; what is missing there (a restart, a full queue, a sender
+//! that hung up) is read from the bus again. Either way each offset is processed once, in order, so that a
+//! replay finds the same. Once a minute the state is written down (`checkpoint.rs`), and the bus need not
+//! keep what came before.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use wardroom_bus::{Bus, DeadLetters, Reason, Record};
+use wardroom_correlate::{Decision, Trouble};
+use wardroom_detect::{Breach, Engine, SignalKind};
+use wardroom_domain::error::Failure;
+use wardroom_domain::{Anomaly, Batch, Severity, TenantId, Timestamp};
+use wardroom_edge::InflateBudget;
+
+use crate::checkpoint::{Checkpoints, Resumed};
+use crate::config::Config;
+use crate::detect::{FAMILIES, News, SELF, Tenant, Tenants, topology};
+use crate::intake::Queue;
+use crate::{clock, metrics as names, poison};
+
+/// How far back the bus is replayed at a start without a checkpoint.
+const REPLAY: Duration = Duration::from_secs(45 * 60);
+
+/// Pumps batches for ever; runs on a thread of its own.
+pub(crate) struct Pump {
+    pub(crate) config: Config,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) tenants: Arc<Tenants>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) budget: InflateBudget,
+    pub(crate) news: mpsc::Sender<News>,
+    /// The next offset: everything below has been through the detectors.
+    pub(crate) next: Arc<AtomicU64>,
+    pub(crate) letters: Arc<DeadLetters>,
+    /// Offsets that were laid aside before the start.
+    pub(crate) buried: BTreeSet<u64>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) checkpoints: Checkpoints,
+    /// Where the last checkpoint ended.
+    pub(crate) resumed: Option<Resumed>,
+}
+
+impl Pump {
+    /// Runs until nobody listens any more.
+    pub(crate) fn run(mut self) {
+        let mut next = self.first();
+        let mut taken = Instant::now();
+        loop {
+            self.next.store(next, Ordering::Release);
+            let behind = self.bus.end().saturating_sub(next);
+            metrics::gauge!(names::DETECT_LAG_RECORDS).set(behind as f64);
+            if taken.elapsed() >= Duration::from_secs(self.config.checkpoint.interval_seconds) {
+                self.checkpoint(next);
+                taken = Instant::now();
+            }
+            let patience = if behind == 0 { Duration::from_millis(100) } else { Duration::from_millis(20) };
+            if let Some((tenant, batch)) = self.queue.take(next, patience) {
+                if self.process(next, &tenant, &batch).is_err() {
+                    return;
+                }
+                next += 1;
+                self.drain(&tenant);
+            } else if self.bus.end() > next {
+                match self.catch_up(next) {
+                    Ok(Some(reached)) => {
+                        next = reached;
+                        self.tenants.all().iter().for_each(|(tenant, _)| self.drain(tenant));
+                    }
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "bus cannot be read; detection waits");
+                        std::thread::sleep(Duration::from_secs(1));
+                    }
+                }
+            }
+            if self.news.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Writes the state down; without it the next start reads more of the bus. What detection said up to here is
+    /// stored before, since after a restart from here it is not said again.
+    fn checkpoint(&mut self, next: u64) {
+        let (done, settled) = oneshot::channel();
+        if self.news.blocking_send(News::Settled(done)).is_err() || settled.blocking_recv().is_err() {
+            return;
+        }
+        let (started, covered_ms) = (Instant::now(), self.tenants.covered_ms.load(Ordering::Acquire));
+        match self.checkpoints.take(next, covered_ms, self.bus.as_ref(), &self.tenants) {
+            Ok(size) => {
+                metrics::counter!(names::CHECKPOINTS_TOTAL).increment(1);
+                metrics::gauge!(names::CHECKPOINT_SECONDS).set(started.elapsed().as_secs_f64());
+                metrics::gauge!(names::CHECKPOINT_BYTES).set(size as f64);
+            }
+            Err(error) => tracing::error!(%error, "no checkpoint; a restart reads more of the bus"),
+        }
+    }
+
+    fn drain(&mut self, tenant: &TenantId) {
+        let state = self.tenants.get(tenant);
+        if let Err(error) = self.checkpoints.drain(tenant, &mut state.live()) {
+            tracing::error!(%error, "sealed blocks cannot be written; they are missing after a restart");
+        }
+    }
+
+    /// Where the last checkpoint ended; without one, the first record young enough to be replayed.
+    fn first(&self) -> u64 {
+        if let Some(Resumed { offset, covered_ms }) = self.resumed {
+            self.tenants.covered_ms.store(covered_ms, Ordering::Release);
+            return offset;
+        }
+        let first = self.find_first();
+        // A record before the first may hold samples from the sender's future.
+        let ahead = Duration::from_secs(self.config.sources.max_ahead_minutes * 60);
+        let covered = clock::now().minus(REPLAY).plus(ahead).millis();
+        let covered = if first == self.bus.start() { i64::MIN } else { covered };
+        self.tenants.covered_ms.store(covered, Ordering::Release);
+        first
+    }
+
+    fn find_first(&self) -> u64 {
+        let since = clock::now().minus(REPLAY);
+        let (mut low, mut high) = (self.bus.start(), self.bus.end());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.bus.read(middle, 1).ok().and_then(|records| records.into_iter().next()) {
+                Some(record) if record.envelope.received_at < since => low = record.offset + 1,
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    /// Reads from the bus what does not wait decoded. `None` if nobody listens any more.
+    fn catch_up(&self, next: u64) -> Result<Option<u64>, wardroom_bus::Error> {
+        // No further than to what waits decoded already.
+        let gap = self.queue.first().filter(|first| *first > next).map_or(256, |first| (first - next).min(256));
+        let records = self.bus.read(next, gap as usize)?;
+        // Everything up to the end is damaged: nothing to wait for.
+        let mut reached = if records.is_empty() { self.bus.end() } else { next };
+        for record in records {
+            reached = record.offset + 1;
+            if self.buried.contains(&record.offset) {
+                continue;
+            }
+            match self.decode(&record) {
+                Ok(batch) => {
+                    if self.process(record.offset, &record.envelope.tenant, &batch).is_err() {
+                        return Ok(None);
+                    }
+                }
+                Err(detail) => {
+                    let reason = poison::unreadable(record.offset, detail, clock::now());
+                    poison::bury(&self.letters, &self.runtime, &reason, &record, || self.news.is_closed());
+                }
+            }
+        }
+        Ok(Some(reached))
+    }
+
+    fn decode(&self, record: &Record) -> Result<Batch, String> {
+        loop {
+            match wardroom_sources::replay(&record.envelope, &record.body, &self.budget) {
+                Ok(mut decoded) => {
+                    let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
+                    // What was let in once stays in.
+                    let (ids, _) = self.tenants.resolve(&record.envelope.tenant, keys, &read, false);
+                    decoded.metrics.identify(ids);
+                    return Ok(decoded.resolve());
+                }
+                // The budget is taken by requests that come in.
+                Err(Failure::Retryable(_)) if !self.news.is_closed() => std::thread::sleep(Duration::from_millis(20)),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// One batch through everything. `Err` if nobody listens any more.
+    fn process(&self, offset: u64, tenant: &TenantId, batch: &Batch) -> Result<(), ()> {
+        if tenant.as_str() == SELF {
+            let newest = batch.metrics.samples.iter().map(|sample| sample.ts_ms).max().unwrap_or_default();
+            self.tenants.probed_ms.fetch_max(newest.max(0) as u64, Ordering::AcqRel);
+        }
+        let state = self.tenants.get(tenant);
+        let judged = poison::tries(offset, || {
+            // A record that trips a detector must not stop the detection of everything else.
+            let judged = std::panic::catch_unwind(AssertUnwindSafe(|| judge(&self.config, &state, batch)));
+            judged.map_err(|panic| {
+                metrics::counter!(names::DETECT_PANICS_TOTAL).increment(1);
+                poison::words(&*panic)
+            })
+        });
+        let (anomalies, decisions) = match judged {
+            Ok(found) => found,
+            Err(reason) => {
+                self.lay_aside(offset, &reason);
+                return Ok(());
+            }
+        };
+        if !anomalies.is_empty() {
+            self.news.blocking_send(News::Anomalies(tenant.clone(), anomalies)).map_err(drop)?;
+        }
+        for decision in decisions {
+            self.news.blocking_send(News::Decision(tenant.clone(), decision)).map_err(drop)?;
+        }
+        Ok(())
+    }
+
+    fn lay_aside(&self, offset: u64, reason: &Reason) {
+        loop {
+            match self.bus.read(offset, 1).map(|records| records.into_iter().find(|record| record.offset == offset)) {
+                Ok(Some(record)) => {
+                    return poison::bury(&self.letters, &self.runtime, reason, &record, || self.news.is_closed());
+                }
+                Ok(None) => return tracing::error!(offset, "a record to lay aside is not on the bus"),
+                Err(error) => tracing::error!(%error, offset, "a record to lay aside cannot be read"),
+            }
+            if self.news.is_closed() {
+                return;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+}
+
+/// What a batch brings to light, and what follows from it.
+pub(crate) fn judge(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
+    poison::trip(batch);
+        let state = &mut *tenant.live();
+        let known = state.engine.known_series();
+        let more = batch.metrics.histograms.iter().map(|(series, _)| *series);
+        let more = more.chain(batch.metrics.exemplars.iter().map(|(series, _)| *series));
+        if batch.metrics.runs.iter().map(|run| run.series).chain(more).any(|series| series.index() >= known) {
+            let new = tenant.registry().since(known).to_vec();
+            new.iter().for_each(|labels| state.engine.add_series(labels));
+        }
+        let known = state.engine.known_series();
+        for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
+            state.engine.observe(id, samples);
+            samples.iter().for_each(|sample| state.recent.push(id, *sample));
+        }
+        for (id, histogram) in batch.metrics.histograms.iter().filter(|(id, _)| id.index() < known) {
+            state.engine.histogram(*id, histogram);
+            state.native.insert(*id);
+        }
+        for (id, exemplar) in batch.metrics.exemplars.iter().filter(|(id, _)| id.index() < known) {
+            state.exemplars.push(*id, exemplar.clone());
+        }
+        for metadata in &batch.metadata {
+            if state.metadata.get(&metadata.family) == Some(metadata) {
+                continue;
+            }
+            if state.metadata.len() < FAMILIES || state.metadata.contains_key(&metadata.family) {
+                state.metadata.insert(metadata.family.clone(), metadata.clone());
+            }
+        }
+        batch.logs.iter().for_each(|log| state.engine.log(log));
+        batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));
+        batch.spans.iter().for_each(|span| state.engine.span(span));
+        let findings = state.engine.settle();
+        let mut decisions = Vec::new();
+        let opening: Vec<Breach> = findings.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();
+        if !opening.is_empty() {
+            let topology = topology(&state.engine);
+            for breach in opening {
+                let trouble = trouble(config, &breach, &state.engine);
+                decisions.extend(state.correlator.observe(&trouble, &topology));
+            }
+        }
+        (findings.anomalies, decisions)
+    }
+
+fn trouble(config: &Config, breach: &Breach, engine: &Engine) -> Trouble {
+        let at = Timestamp::from_millis(breach.at_ms);
+        let since = Timestamp::from_millis(breach.since_ms);
+        let window = Duration::from_secs(config.correlate.deployment_minutes * 60);
+        let deployments = engine.deployments(since.minus(window), at);
+        Trouble {
+            service: breach.key.service.clone(),
+            signal: breach.key.labels().to_string(),
+            words: words(breach),
+            since_ms: breach.since_ms,
+            at_ms: breach.at_ms,
+            severity: if breach.key.kind == SignalKind::ErrorRatio { Severity::Critical } else { Severity::High },
+            errors: breach.key.kind == SignalKind::ErrorRatio,
+            deployed: deployments.iter().any(|deployment| deployment.service == breach.key.service),
+        }
+    }
+
+/// A breach in a few words.
+fn words(breach: &Breach) -> String {
+    match breach.key.kind {
+        SignalKind::ErrorRatio => format!("{:.0} % of requests fail", breach.value * 100.0),
+        SignalKind::LatencyP99 => {
+            format!("p99 went from {:.0} to {:.0} ms", breach.expected * 1000.0, breach.value * 1000.0)
+        }
+        SignalKind::Cpu => format!("CPU at {:.0} % of its limit", breach.value * 100.0),
+        SignalKind::Memory => format!("memory at {:.0} % of its limit", breach.value * 100.0),
+        SignalKind::RequestRate => format!("{:.1} requests/s", breach.value),
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use wardroom_bus::EmbeddedBus;
+    use wardroom_domain::{Envelope, Principal};
+
+    use super::*;
+    use crate::poison::{POISON, TRIES};
+
+    fn envelope(at: Timestamp) -> Envelope {
+        Envelope {
+            tenant: TenantId::main(),
+            principal: Principal::wardroom(),
+            protocol: "json_logs".into(),
+            content_type: "application/json".into(),
+            content_encoding: String::new(),
+            received_at: at,
+            refused: Vec::new(),
+        }
+    }
+
+    fn line(text: &str) -> Bytes {
+        serde_json::json!({ "level": "ERROR", "message": text, "service": "a" }).to_string().into()
+    }
+
+    /// Bar 2b, in one process: tried five times, laid aside with its reason, the log moves on, and a replay lands it once.
+    #[test]
+    fn a_record_that_panics_is_laid_aside_and_the_log_moves_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), wardroom_bus::Config::default()).unwrap());
+        let append = |body: Bytes| runtime.block_on(bus.append(envelope(clock::now()), body)).unwrap();
+        let mut broken = envelope(clock::now());
+        broken.protocol = "no_such_source".into();
+        append(line("before"));
+        append(line(POISON));
+        runtime.block_on(bus.append(broken, line("?"))).unwrap();
+        append(line("after"));
+        let config = Config::default();
+        let tenants = Arc::new(Tenants::new(config.clone()));
+        let letters = Arc::new(DeadLetters::open(&dir.path().join("dead")).unwrap());
+        let (news, mut heard) = mpsc::channel(16);
+        let next = Arc::new(AtomicU64::new(0));
+        let (checkpoints, resumed) =
+            Checkpoints::open(&dir.path().join("checkpoint"), &config, bus.as_ref(), &tenants).unwrap();
+        let pump = Pump {
+            budget: InflateBudget::new(1 << 20, 1 << 20),
+            config,
+            bus: Arc::clone(&bus),
+            tenants: Arc::clone(&tenants),
+            queue: Arc::default(),
+            news,
+            next: Arc::clone(&next),
+            letters: Arc::clone(&letters),
+            buried: BTreeSet::new(),
+            runtime: runtime.handle().clone(),
+            checkpoints,
+            resumed,
+        };
+        let pumping = std::thread::spawn(move || pump.run());
+        let wait = |offset: u64| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while next.load(Ordering::Acquire) < offset {
+                assert!(Instant::now() < deadline, "detection stands at {}", next.load(Ordering::Acquire));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        wait(4);
+        let late = clock::now().nanos();
+        let found = letters.list(&TenantId::main()).unwrap();
+        let seen: Vec<_> = found.iter().map(|letter| (letter.reason.offset, letter.reason.tries)).collect();
+        assert_eq!(seen, [(1, TRIES), (2, 1)]);
+        let reason = &found[0].reason;
+        assert!(reason.reason.contains("poison") && reason.first_try < reason.last_try, "{reason:?}");
+        assert!(late - reason.last_try.nanos() < 1_000_000_000, "the log moves on within a second");
+        let lines = || {
+            let from = clock::now().minus(Duration::from_secs(600));
+            let top = tenants.with(&TenantId::main(), |live| live.engine.templates(from, clock::now(), Severity::High));
+            top.iter().map(|template| (template.template.clone(), template.count)).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(), [("after".to_owned(), 1), ("before".to_owned(), 1)]);
+        poison::HARMLESS.store(true, Ordering::Release);
+        for _ in 0..2 {
+            let landed = runtime.block_on(letters.replay(&bus, &TenantId::main(), found[0].id)).unwrap();
+            assert_eq!(landed, Some(4));
+        }
+        wait(5);
+        assert_eq!(lines().iter().filter(|(line, count)| line == POISON && *count == 1).count(), 1, "{:?}", lines());
+        assert_eq!(poison::buried(&letters).unwrap(), BTreeSet::from([1, 2]));
+        heard.close();
+        pumping.join().unwrap();
+    }
+}
