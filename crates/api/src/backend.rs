@@ -10,7 +10,7 @@ use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Deployment, Identity, Labels, MetricMetadata, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
-use crate::view::{AnomalyView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView};
+use crate::view::{AnomalyView, DeadLetterView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView};
 
 /// An answer on its way.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
@@ -78,6 +78,10 @@ pub struct Backend {
     pub exemplars: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<ExemplarsView>> + Send + Sync>,
     /// What senders said of a tenant's metrics, by family.
     pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,
+    /// What detection could not take, oldest first.
+    pub dead_letters: Arc<dyn Fn(TenantId) -> Answer<Vec<DeadLetterView>> + Send + Sync>,
+    /// Puts one back on the bus, once: its offset there, or nothing if there is no such letter.
+    pub replay: Arc<dyn Fn(Identity, u64) -> Answer<Option<u64>> + Send + Sync>,
     /// Readiness: whether, and the document.
     pub ready: Arc<dyn Fn() -> (bool, Value) + Send + Sync>,
     /// Metrics in Prometheus' text format.

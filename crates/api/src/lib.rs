@@ -11,6 +11,7 @@
 
 mod anomalies;
 mod backend;
+mod dead_letters;
 mod incidents;
 mod openapi;
 mod operations;
@@ -24,8 +25,8 @@ use wardroom_edge::Routes;
 pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage};
 pub use openapi::{described, document};
 pub use view::{
-    AnomalyView, BucketsView, Chart, EvidenceView, ExemplarsView, HistogramView, IncidentDetail, IncidentSummary, PlanView,
-    SeriesView, TimelineView,
+    AnomalyView, BucketsView, Chart, DeadLetterView, EvidenceView, ExemplarsView, HistogramView, IncidentDetail,
+    IncidentSummary, PlanView, SeriesView, TimelineView,
 };
 
 /// Every route of this crate.
@@ -35,5 +36,6 @@ pub fn routes(backend: &Backend) -> Routes {
         .merge(anomalies::routes(backend))
         .merge(samples::routes(backend))
         .merge(series::routes(backend))
+        .merge(dead_letters::routes(backend))
         .merge(page::routes(backend))
 }

@@ -77,9 +77,7 @@ async fn exemplars(backend: Backend, who: Who, RawForm(form): RawForm) -> Respon
         Ok(found) => found,
         Err(problem) => return problem.into_response(),
     };
-    let one = |(labels, value, ts_ms): &(Labels, String, i64)| {
-        json!({ "labels": labels, "value": value, "timestamp": *ts_ms as f64 / 1000.0 })
-    };
+    let one = |(labels, value, ts_ms): &(Labels, String, i64)| json!({ "labels": labels, "value": value, "timestamp": *ts_ms as f64 / 1000.0 });
     asked.limit.answer(found.iter().map(|series| {
         let exemplars: Vec<Value> = series.exemplars.iter().map(one).collect();
         json!({ "seriesLabels": series.series, "exemplars": exemplars })

@@ -157,6 +157,35 @@ pub struct AnomalyView {
     pub at: Timestamp,
 }
 
+/// A record that a consumer gave up on.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeadLetterView {
+    /// Its number.
+    pub id: u64,
+    /// Which consumer.
+    pub group: String,
+    /// Where it stands on the bus.
+    pub offset: u64,
+    /// Why, in words; may quote telemetry.
+    pub reason: String,
+    /// How often it was tried.
+    pub tries: u32,
+    /// When first.
+    pub first_try: Timestamp,
+    /// When last.
+    pub last_try: Timestamp,
+    /// Which way it came in.
+    pub protocol: String,
+    /// Who sent it.
+    pub principal: String,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// Size of its body.
+    pub bytes: usize,
+    /// Where it stands on the bus since it was replayed.
+    pub replayed_as: Option<u64>,
+}
+
 /// One series' raw samples.
 #[derive(Clone, Debug, Serialize)]
 pub struct SeriesView {

@@ -43,6 +43,12 @@ impl Durability {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, limit_bytes: 16 << 30, durability: Durability::Fsync, pending_bytes: 64 << 20, retention_hours: 24 }
+        Self {
+            segment_bytes: 64 << 20,
+            limit_bytes: 16 << 30,
+            durability: Durability::Fsync,
+            pending_bytes: 64 << 20,
+            retention_hours: 24,
+        }
     }
 }

@@ -23,6 +23,8 @@ use crate::{BoxFuture, Bus, Config, Error, Record, decode_payload, encode_payloa
 
 /// Requests that may wait for the writer; more wait in their own tasks.
 const QUEUE: usize = 1024;
+/// How long the writer waits before it looks whether the disk takes something again.
+const PROBE: std::time::Duration = std::time::Duration::from_secs(1);
 /// Positions remembered for readers that come back.
 const CURSORS: usize = 64;
 
@@ -299,7 +301,15 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, waiting: &mpsc::Receiver<Append>) {
-        while let Ok(first) = waiting.recv() {
+        loop {
+            let first = match waiting.recv_timeout(PROBE) {
+                Ok(first) => first,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.probe();
+                    continue;
+                }
+            };
             let mut group = vec![first];
             group.extend(waiting.try_iter().take(QUEUE));
             let outcome = self.commit(&group);
@@ -313,6 +323,18 @@ impl Writer {
                 drop(append.done.send(outcome.clone().map(|()| offset)));
             }
         }
+    }
+
+    /// While the disk refuses, nobody may send: whoever asks whether it is ready would be told "no" for ever.
+    fn probe(&self) {
+        let mut trouble = lock(&self.shared.trouble);
+        if trouble.is_none() {
+            return;
+        }
+        let path = self.shared.dir.join("probe");
+        let tried = File::create(&path).and_then(|mut file| file.write_all(&[0; 4096]).and_then(|()| file.sync_all()));
+        let removed = std::fs::remove_file(&path);
+        *trouble = tried.and(removed).err().map(|error| Error::disk("probe", &error).to_string());
     }
 
     fn commit(&mut self, group: &[Append]) -> Result<(), Error> {

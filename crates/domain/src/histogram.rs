@@ -90,7 +90,8 @@ impl NativeHistogram {
         }
         let inside: f64 = self.zero_count + self.positive.counts.iter().chain(&self.negative.counts).sum::<f64>();
         // Observations of NaN are counted and lie in no bucket.
-        if !(self.zero_count >= 0.0 && inside <= self.count * (1.0 + 1e-9)) && !crate::batch::is_stale(self.sum) {
+        let fits = self.zero_count >= 0.0 && inside <= self.count * (1.0 + 1e-9);
+        if !fits && !crate::batch::is_stale(self.sum) {
             return Err("the buckets hold more than count says");
         }
         Ok(())

@@ -62,7 +62,9 @@ mod tests {
     #[test]
     fn the_ring_keeps_the_newest_and_each_once() {
         let mut ring = Exemplars::new(3);
-        for (series, ts_ms, value) in [(1, 10, 0.5), (1, 10, 0.5), (2, 11, 1.0), (1, 9, 3.0), (1, 12, 0.7), (2, 13, 2.0)] {
+        for (series, ts_ms, value) in
+            [(1, 10, 0.5), (1, 10, 0.5), (2, 11, 1.0), (1, 9, 3.0), (1, 12, 0.7), (2, 13, 2.0)]
+        {
             ring.push(SeriesId(series), exemplar(ts_ms, value));
         }
         let all = BTreeSet::from([SeriesId(1), SeriesId(2), SeriesId(3)]);

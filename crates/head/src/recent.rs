@@ -80,10 +80,15 @@ impl Recent {
     ///
     /// # Errors
     /// It is not whole.
-    pub fn load<'a>(config: &Config, bytes: &'a [u8], journals: &[Vec<u8>]) -> Result<(Self, &'a [u8]), postcard::Error> {
+    pub fn load<'a>(
+        config: &Config,
+        bytes: &'a [u8],
+        journals: &[Vec<u8>],
+    ) -> Result<(Self, &'a [u8]), postcard::Error> {
         let (tails, after): (Vec<Tail<'_>>, _) = postcard::take_from_bytes(bytes)?;
         let mut recent = Self::new(config);
-        recent.series = tails.into_iter().map(Live::of).collect::<Option<_>>().ok_or(postcard::Error::DeserializeBadEncoding)?;
+        recent.series =
+            tails.into_iter().map(Live::of).collect::<Option<_>>().ok_or(postcard::Error::DeserializeBadEncoding)?;
         let mut scratch = Vec::with_capacity(BLOCK);
         for journal in journals {
             let mut rest = journal.as_slice();

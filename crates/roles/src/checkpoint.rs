@@ -12,7 +12,6 @@
 //! version, or taken under other rules of detection is passed over for the one before it, and without one the
 //! bus is read again as far as it reaches back: slower, and never wrong.
 
-mod journal;
 #[cfg(test)]
 mod tests;
 
@@ -28,8 +27,8 @@ use wardroom_detect::Engine;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{MetricMetadata, TenantId};
 use wardroom_head::{Recent, Registry};
+use wardroom_store::{Journal, JournalError, Mark};
 
-use self::journal::{Journal, Mark};
 use crate::config::Config;
 use crate::detect::{Live, Tenant, Tenants};
 use crate::poison::GROUP;
@@ -47,6 +46,9 @@ pub(crate) enum Error {
     /// The disk refused.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// What only grows.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// It is not whole, or not of this kind.
     #[error("the checkpoint is damaged: {0}")]
     Damaged(String),
@@ -92,11 +94,17 @@ pub(crate) struct Resumed {
 
 impl Checkpoints {
     /// Opens the folder and puts the newest usable state in force.
-    pub(crate) fn open(dir: &Path, config: &Config, bus: &dyn Bus, tenants: &Tenants) -> Result<(Self, Option<Resumed>), Error> {
+    pub(crate) fn open(
+        dir: &Path,
+        config: &Config,
+        bus: &dyn Bus,
+        tenants: &Tenants,
+    ) -> Result<(Self, Option<Resumed>), Error> {
         std::fs::create_dir_all(dir)?;
         let settings = (&config.detect, &config.entities, &config.correlate, config.head.recent_minutes);
         let settings = serde_json::to_vec(&settings).map_err(std::io::Error::from)?;
-        let mut this = Self { dir: dir.to_owned(), rules: sha256_hex(&settings), journals: Vec::new(), taken: list(dir)? };
+        let mut this =
+            Self { dir: dir.to_owned(), rules: sha256_hex(&settings), journals: Vec::new(), taken: list(dir)? };
         for offset in this.taken.clone().into_iter().rev() {
             if (bus.start()..=bus.end()).contains(&offset) {
                 match this.load(offset, config, tenants) {
@@ -123,11 +131,17 @@ impl Checkpoints {
             return Ok(());
         }
         let (blocks, newest_ms) = (live.recent.take_journal(), live.engine.watermark_ms());
-        self.journal(tenant)?.blocks(&blocks, newest_ms)
+        Ok(self.journal(tenant)?.blocks(&blocks, newest_ms)?)
     }
 
     /// Takes one: everything below `offset` is in the state of the tenants.
-    pub(crate) fn take(&mut self, offset: u64, covered_ms: i64, bus: &dyn Bus, tenants: &Tenants) -> Result<u64, Error> {
+    pub(crate) fn take(
+        &mut self,
+        offset: u64,
+        covered_ms: i64,
+        bus: &dyn Bus,
+        tenants: &Tenants,
+    ) -> Result<u64, Error> {
         if self.taken.last() == Some(&offset) {
             return Ok(0);
         }
@@ -141,12 +155,17 @@ impl Checkpoints {
             if !blocks.is_empty() {
                 journal.blocks(&blocks, newest_ms)?;
             }
-            let fresh: Vec<_> = tenant.registry().since(journal.known()).iter().take(known - journal.known()).cloned().collect();
+            let fresh: Vec<_> =
+                tenant.registry().since(journal.known()).iter().take(known - journal.known()).cloned().collect();
             journal.series(&fresh)?;
             marks.push(journal.mark()?);
         }
         let fresh = self.dir.join("new");
-        let mut out = Checked { out: BufWriter::with_capacity(1 << 20, File::create(&fresh)?), crc: crc32fast::Hasher::new(), size: 0 };
+        let mut out = Checked {
+            out: BufWriter::with_capacity(1 << 20, File::create(&fresh)?),
+            crc: crc32fast::Hasher::new(),
+            size: 0,
+        };
         out.write_all(&MAGIC)?;
         out.write_all(&[VERSION])?;
         postcard::to_io(&Head { offset, rules: self.rules.clone(), covered_ms, tenants: marks }, &mut out)?;
@@ -154,7 +173,8 @@ impl Checkpoints {
             let live = tenant.live();
             live.engine.save(&mut out)?;
             live.recent.save(&mut out)?;
-            let metadata: Vec<_> = live.metadata.values().map(|said| (&said.family, said.kind, &said.help, &said.unit)).collect();
+            let metadata: Vec<_> =
+                live.metadata.values().map(|said| (&said.family, said.kind, &said.help, &said.unit)).collect();
             postcard::to_io(&(live.correlator.save(), &live.exemplars, &live.native, metadata), &mut out)?;
         }
         let size = out.finish()?;
@@ -206,7 +226,8 @@ impl Checkpoints {
             let (recent, after) = Recent::load(&config.head, after, &blocks)?;
             let (saved, after) = postcard::take_from_bytes(after)?;
             rest = after;
-            let (correlator, exemplars, native, metadata): (_, _, BTreeSet<_>, Vec<(String, String, String, String)>) = saved;
+            let (correlator, exemplars, native, metadata): (_, _, BTreeSet<_>, Vec<(String, String, String, String)>) =
+                saved;
             let said = metadata.into_iter().map(|(family, kind, help, unit)| {
                 let kind = MetricMetadata::KINDS.iter().find(|known| **known == kind).copied().unwrap_or("unknown");
                 (family.clone(), MetricMetadata { family, kind, help, unit })
@@ -231,7 +252,9 @@ fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
-        found.extend(name.to_str().and_then(|name| name.strip_suffix(".state")).and_then(|stem| stem.parse::<u64>().ok()));
+        found.extend(
+            name.to_str().and_then(|name| name.strip_suffix(".state")).and_then(|stem| stem.parse::<u64>().ok()),
+        );
     }
     found.sort_unstable();
     Ok(found)

@@ -30,6 +30,9 @@ impl Isolation {
     }
 }
 
+/// What of the data folder the server writes to.
+pub(crate) const FOLDERS: [&str; 4] = ["bus", "state", "checkpoint", "dead-letters"];
+
 /// Files of the system that a server may read: libraries, certificates, name resolution, randomness.
 const READABLE: [&str; 12] = [
     "/usr",
@@ -49,7 +52,7 @@ const READABLE: [&str; 12] = [
 /// Confines the calling thread and all it will start to what the server of a data folder needs. Call
 /// before any other thread exists.
 pub fn confine_server(data: &Path, readable: &[PathBuf]) -> Isolation {
-    confine(&[data.join("bus"), data.join("state")], readable)
+    confine(&FOLDERS.map(|folder| data.join(folder)), readable)
 }
 
 fn confine(writable: &[PathBuf], readable: &[PathBuf]) -> Isolation {

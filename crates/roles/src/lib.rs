@@ -33,7 +33,7 @@ mod views;
 pub use config::Config;
 pub use supervise::{SuperviseError, supervise};
 
-pub use views::dump;
+pub use views::{dead_letters, dump};
 pub use wardroom_api::document as openapi;
 pub use wardroom_edge::AuthMode;
 pub use wardroom_store::Store;

@@ -229,72 +229,71 @@ impl Pump {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
-
 }
 
 /// What a batch brings to light, and what follows from it.
 pub(crate) fn judge(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
     poison::trip(batch);
-        let state = &mut *tenant.live();
-        let known = state.engine.known_series();
-        let more = batch.metrics.histograms.iter().map(|(series, _)| *series);
-        let more = more.chain(batch.metrics.exemplars.iter().map(|(series, _)| *series));
-        if batch.metrics.runs.iter().map(|run| run.series).chain(more).any(|series| series.index() >= known) {
-            let new = tenant.registry().since(known).to_vec();
-            new.iter().for_each(|labels| state.engine.add_series(labels));
-        }
-        let known = state.engine.known_series();
-        for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
-            state.engine.observe(id, samples);
-            samples.iter().for_each(|sample| state.recent.push(id, *sample));
-        }
-        for (id, histogram) in batch.metrics.histograms.iter().filter(|(id, _)| id.index() < known) {
-            state.engine.histogram(*id, histogram);
-            state.native.insert(*id);
-        }
-        for (id, exemplar) in batch.metrics.exemplars.iter().filter(|(id, _)| id.index() < known) {
-            state.exemplars.push(*id, exemplar.clone());
-        }
-        for metadata in &batch.metadata {
-            if state.metadata.get(&metadata.family) == Some(metadata) {
-                continue;
-            }
-            if state.metadata.len() < FAMILIES || state.metadata.contains_key(&metadata.family) {
-                state.metadata.insert(metadata.family.clone(), metadata.clone());
-            }
-        }
-        batch.logs.iter().for_each(|log| state.engine.log(log));
-        batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));
-        batch.spans.iter().for_each(|span| state.engine.span(span));
-        let findings = state.engine.settle();
-        let mut decisions = Vec::new();
-        let opening: Vec<Breach> = findings.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();
-        if !opening.is_empty() {
-            let topology = topology(&state.engine);
-            for breach in opening {
-                let trouble = trouble(config, &breach, &state.engine);
-                decisions.extend(state.correlator.observe(&trouble, &topology));
-            }
-        }
-        (findings.anomalies, decisions)
+    let state = &mut *tenant.live();
+    let known = state.engine.known_series();
+    let more = batch.metrics.histograms.iter().map(|(series, _)| *series);
+    let more = more.chain(batch.metrics.exemplars.iter().map(|(series, _)| *series));
+    if batch.metrics.runs.iter().map(|run| run.series).chain(more).any(|series| series.index() >= known) {
+        let new = tenant.registry().since(known).to_vec();
+        new.iter().for_each(|labels| state.engine.add_series(labels));
     }
+    let known = state.engine.known_series();
+    for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
+        state.engine.observe(id, samples);
+        samples.iter().for_each(|sample| state.recent.push(id, *sample));
+    }
+    for (id, histogram) in batch.metrics.histograms.iter().filter(|(id, _)| id.index() < known) {
+        state.engine.histogram(*id, histogram);
+        state.native.insert(*id);
+    }
+    for (id, exemplar) in batch.metrics.exemplars.iter().filter(|(id, _)| id.index() < known) {
+        state.exemplars.push(*id, exemplar.clone());
+    }
+    for metadata in &batch.metadata {
+        if state.metadata.get(&metadata.family) == Some(metadata) {
+            continue;
+        }
+        if state.metadata.len() < FAMILIES || state.metadata.contains_key(&metadata.family) {
+            state.metadata.insert(metadata.family.clone(), metadata.clone());
+        }
+    }
+    batch.logs.iter().for_each(|log| state.engine.log(log));
+    batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));
+    batch.spans.iter().for_each(|span| state.engine.span(span));
+    let findings = state.engine.settle();
+    let mut decisions = Vec::new();
+    let opening: Vec<Breach> = findings.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();
+    if !opening.is_empty() {
+        let topology = topology(&state.engine);
+        for breach in opening {
+            let trouble = trouble(config, &breach, &state.engine);
+            decisions.extend(state.correlator.observe(&trouble, &topology));
+        }
+    }
+    (findings.anomalies, decisions)
+}
 
 fn trouble(config: &Config, breach: &Breach, engine: &Engine) -> Trouble {
-        let at = Timestamp::from_millis(breach.at_ms);
-        let since = Timestamp::from_millis(breach.since_ms);
-        let window = Duration::from_secs(config.correlate.deployment_minutes * 60);
-        let deployments = engine.deployments(since.minus(window), at);
-        Trouble {
-            service: breach.key.service.clone(),
-            signal: breach.key.labels().to_string(),
-            words: words(breach),
-            since_ms: breach.since_ms,
-            at_ms: breach.at_ms,
-            severity: if breach.key.kind == SignalKind::ErrorRatio { Severity::Critical } else { Severity::High },
-            errors: breach.key.kind == SignalKind::ErrorRatio,
-            deployed: deployments.iter().any(|deployment| deployment.service == breach.key.service),
-        }
+    let at = Timestamp::from_millis(breach.at_ms);
+    let since = Timestamp::from_millis(breach.since_ms);
+    let window = Duration::from_secs(config.correlate.deployment_minutes * 60);
+    let deployments = engine.deployments(since.minus(window), at);
+    Trouble {
+        service: breach.key.service.clone(),
+        signal: breach.key.labels().to_string(),
+        words: words(breach),
+        since_ms: breach.since_ms,
+        at_ms: breach.at_ms,
+        severity: if breach.key.kind == SignalKind::ErrorRatio { Severity::Critical } else { Severity::High },
+        errors: breach.key.kind == SignalKind::ErrorRatio,
+        deployed: deployments.iter().any(|deployment| deployment.service == breach.key.service),
     }
+}
 
 /// A breach in a few words.
 fn words(breach: &Breach) -> String {
@@ -308,7 +307,6 @@ fn words(breach: &Breach) -> String {
         SignalKind::RequestRate => format!("{:.1} requests/s", breach.value),
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -340,7 +338,8 @@ mod tests {
     fn a_record_that_panics_is_laid_aside_and_the_log_moves_on() {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), wardroom_bus::Config::default()).unwrap());
+        let bus: Arc<dyn Bus> =
+            Arc::new(EmbeddedBus::open(&dir.path().join("bus"), wardroom_bus::Config::default()).unwrap());
         let append = |body: Bytes| runtime.block_on(bus.append(envelope(clock::now()), body)).unwrap();
         let mut broken = envelope(clock::now());
         broken.protocol = "no_such_source".into();

@@ -1,36 +1,38 @@
 //! The server: everything that is not the executor, in one confined process.
 
+mod backend;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use wardroom_api::Backend;
 use wardroom_bus::{Bus, DeadLetters, EmbeddedBus};
 use wardroom_domain::IncidentState;
 use wardroom_domain::audit::AuditEntry;
-use wardroom_edge::{AuthMode, InflateBudget, Port, Problem, Refused, Routes, TokenTable};
+use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable};
 use wardroom_knowledge::Library;
 use wardroom_respond::Workflow;
 use wardroom_store::Store;
 
-use crate::config::Config;
+use self::backend::{Readiness, backend};
 use crate::checkpoint::{self, Checkpoints};
-use crate::detect::Tenants;
+use crate::config::Config;
+use crate::detect::{News, Tenants};
 use crate::executor_client::{ExecutorClient, socket_path};
 use crate::intake::{Queue, intake};
-use crate::isolation::{Isolation, confine_server};
+use crate::isolation::{FOLDERS, Isolation, confine_server};
 use crate::metrics as names;
 use crate::pump::Pump;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
-use crate::{clock, heartbeat, poison, respond, views};
+use crate::{clock, heartbeat, poison, respond};
 
 /// The port that OpenTelemetry's senders try first.
 const OTLP_GRPC: u16 = 4317;
@@ -101,9 +103,8 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
             return Err(ServeError::Exposed(address));
         }
     }
-    let (bus_dir, state_dir) = (options.data.join("bus"), options.data.join("state"));
-    for dir in [&bus_dir, &state_dir] {
-        std::fs::create_dir_all(dir).map_err(|error| io(format!("create {}", dir.display()), error))?;
+    for dir in FOLDERS.map(|folder| options.data.join(folder)) {
+        std::fs::create_dir_all(&dir).map_err(|error| io(format!("create {}", dir.display()), error))?;
     }
     // The file with the first token is opened before the walls go up, so that its folder need not be open after.
     let admin_file = options.admin_token_file.as_deref().map(open_secret).transpose()?;
@@ -135,31 +136,10 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     table.replace(Some(tokens::load(&store).await?));
 
     let runbooks = Arc::new(Library::load(&config.knowledge)?);
-    let tenants = Arc::new(Tenants::new(config.clone()));
-    let letters = Arc::new(DeadLetters::open(&options.data.join("dead-letters"))?);
-    let checkpoint = |error: checkpoint::Error| io("open checkpoints".into(), std::io::Error::other(error));
-    let (checkpoints, resumed) =
-        Checkpoints::open(&options.data.join("checkpoint"), &config, bus.as_ref(), &tenants).map_err(checkpoint)?;
-    restore(&store, &tenants).await?;
-    let (queue, next) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
     let (news_in, news_out) = mpsc::channel(1024);
-    let pump = Pump {
-        config: config.clone(),
-        bus: Arc::clone(&bus),
-        tenants: Arc::clone(&tenants),
-        queue: Arc::clone(&queue),
-        budget: budget.clone(),
-        news: news_in,
-        next: Arc::clone(&next),
-        buried: poison::buried(&letters)?,
-        letters: Arc::clone(&letters),
-        runtime: tokio::runtime::Handle::current(),
-        checkpoints,
-        resumed,
-    };
-    let detecting = std::thread::Builder::new().name("detect".into()).spawn(move || pump.run());
-    let detecting = detecting.map_err(|error| io("start detection".into(), error))?;
+    let detection = detect(&options, &config, &bus, &store, &budget, news_in).await?;
+    let Detection { tenants, queue, next, letters, thread: detecting } = detection;
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
@@ -171,12 +151,11 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
     background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), config.bus.retention_hours));
 
-    let otlp = Arc::new(OnceLock::new());
-    let ready = Readiness { bus: Arc::clone(&bus), next, executor: responder.executor.clone(), isolation, otlp_grpc: Arc::clone(&otlp) };
-    let watcher = Arc::new(ready);
-    let executor_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (otlp, executor_up) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
     background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
-    let backend = backend(&options, Arc::new(responder), bus, budget, recorder, watcher, executor_up);
+    let (executor, otlp_grpc) = (responder.executor.clone(), Arc::clone(&otlp));
+    let readiness = Readiness { bus, next, executor, executor_up, isolation, letters, otlp_grpc };
+    let backend = backend(options.auth == AuthMode::On, Arc::new(responder), budget, recorder, readiness);
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
     debug_assert_eq!(mounted(&routes), wardroom_api::described(), "every route is described, and nothing else");
     let (refused_in, refused_out) = mpsc::channel(256);
@@ -189,9 +168,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         }),
         now: Arc::new(clock::now),
     };
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| io(format!("listen on {}", options.listen), error))?;
+    let listener =
+        TcpListener::bind(options.listen).await.map_err(|error| io(format!("listen on {}", options.listen), error))?;
     let address = listener.local_addr().map_err(|error| io("listen".into(), error))?;
     let mut listeners = vec![listener];
     let otlp_grpc = listen_grpc(&config.edge.otlp_grpc, options.listen, &mut listeners).await?;
@@ -224,6 +202,50 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Detection at work.
+struct Detection {
+    tenants: Arc<Tenants>,
+    queue: Arc<Queue>,
+    next: Arc<AtomicU64>,
+    letters: Arc<DeadLetters>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// Goes on where the last checkpoint ended.
+async fn detect(
+    options: &ServeOptions,
+    config: &Config,
+    bus: &Arc<dyn Bus>,
+    store: &Store,
+    budget: &InflateBudget,
+    news: mpsc::Sender<News>,
+) -> Result<Detection, ServeError> {
+    let tenants = Arc::new(Tenants::new(config.clone()));
+    let letters = Arc::new(DeadLetters::open(&options.data.join("dead-letters"))?);
+    let unusable = |error: checkpoint::Error| io("open checkpoints".into(), std::io::Error::other(error));
+    let folder = options.data.join("checkpoint");
+    let (checkpoints, resumed) = Checkpoints::open(&folder, config, bus.as_ref(), &tenants).map_err(unusable)?;
+    restore(store, &tenants).await?;
+    let (queue, next) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
+    let pump = Pump {
+        config: config.clone(),
+        bus: Arc::clone(bus),
+        tenants: Arc::clone(&tenants),
+        queue: Arc::clone(&queue),
+        budget: budget.clone(),
+        news,
+        next: Arc::clone(&next),
+        buried: poison::buried(&letters)?,
+        letters: Arc::clone(&letters),
+        runtime: tokio::runtime::Handle::current(),
+        checkpoints,
+        resumed,
+    };
+    let thread = std::thread::Builder::new().name("detect".into()).spawn(move || pump.run());
+    let thread = thread.map_err(|error| io("start detection".into(), error))?;
+    Ok(Detection { tenants, queue, next, letters, thread })
 }
 
 /// Opens the port that OTLP senders expect; says where, or why not. An address that was asked for must be
@@ -279,106 +301,12 @@ async fn restore(store: &Store, tenants: &Tenants) -> Result<(), ServeError> {
     Ok(())
 }
 
-struct Readiness {
-    bus: Arc<dyn Bus>,
-    next: Arc<AtomicU64>,
-    executor: ExecutorClient,
-    isolation: Isolation,
-    /// Where OTLP over gRPC is taken, once it is known.
-    otlp_grpc: Arc<OnceLock<String>>,
-}
-
-async fn watch_executor(executor: ExecutorClient, up: Arc<std::sync::atomic::AtomicBool>) {
+async fn watch_executor(executor: ExecutorClient, up: Arc<AtomicBool>) {
     while executor.configured() {
         let answered = executor.ask(&wardroom_domain::executor::Request::Ping).await.is_ok();
         up.store(answered, Ordering::Release);
         metrics::gauge!(names::EXECUTOR_UP).set(if answered { 1.0 } else { 0.0 });
         tokio::time::sleep(Duration::from_millis(if answered { 1000 } else { 100 })).await;
-    }
-}
-
-fn backend(
-    options: &ServeOptions,
-    responder: views::Shared,
-    bus: Arc<dyn Bus>,
-    budget: InflateBudget,
-    recorder: PrometheusHandle,
-    readiness: Arc<Readiness>,
-    executor_up: Arc<std::sync::atomic::AtomicBool>,
-) -> Backend {
-    let copy = || Arc::clone(&responder);
-    let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
-    let next = Arc::clone(&readiness.next);
-    let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
-    let (live, marked) = (samples.clone(), samples.clone());
-    Backend {
-        incidents: Arc::new(move |tenant, before, limit| {
-            let responder = Arc::clone(&r1);
-            Box::pin(async move { responder.list(tenant, before, limit).await })
-        }),
-        incident: Arc::new(move |tenant, number| {
-            let responder = Arc::clone(&r2);
-            Box::pin(async move { responder.show(tenant, number).await })
-        }),
-        decide: Arc::new(move |who, number, decision| {
-            let responder = Arc::clone(&r3);
-            Box::pin(async move { responder.decide(who, number, decision).await })
-        }),
-        postmortem: Arc::new(move |tenant, number| {
-            let responder = Arc::clone(&r4);
-            Box::pin(async move { responder.postmortem(tenant, number).await })
-        }),
-        anomalies: Arc::new(move |tenant, since, service, after, limit| {
-            let responder = Arc::clone(&r5);
-            Box::pin(async move {
-                let found = responder.store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
-                let found =
-                    found.map_err(|error| Problem::unavailable("state_store_unavailable", error.to_string()))?;
-                Ok(found.into_iter().map(views::anomaly_view).collect())
-            })
-        }),
-        deployments: Arc::new(move |tenant, since| {
-            r6.tenants.with(&tenant, |state| state.engine.deployments(since, clock::now()))
-        }),
-        samples: Arc::new(move |tenant, query, from| {
-            let samples = samples.clone();
-            Box::pin(async move {
-                let reading = tokio::task::spawn_blocking(move || samples.page(&tenant, &query, from));
-                reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))?
-            })
-        }),
-        series: Arc::new(move |tenant, query| {
-            let samples = live.clone();
-            Box::pin(async move {
-                let reading = tokio::task::spawn_blocking(move || samples.series(&tenant, &query));
-                reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))
-            })
-        }),
-        exemplars: Arc::new(move |tenant, query| {
-            let samples = marked.clone();
-            Box::pin(async move {
-                let reading = tokio::task::spawn_blocking(move || samples.exemplars(&tenant, &query));
-                reading.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))
-            })
-        }),
-        metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
-        ready: Arc::new(move || {
-            let executor = match (readiness.executor.configured(), executor_up.load(Ordering::Acquire)) {
-                (false, _) => "not configured",
-                (true, true) => "up",
-                (true, false) => "down",
-            };
-            let lag = readiness.bus.end().saturating_sub(readiness.next.load(Ordering::Acquire));
-            let ready = executor != "down";
-            let document = json!({ "status": if ready { "ready" } else { "degraded" },
-                "durability": "power-loss", "isolation": readiness.isolation.as_str(),
-                "executor": executor, "detect_lag_records": lag,
-                "otlp_grpc": readiness.otlp_grpc.get() });
-            (ready, document)
-        }),
-        metrics: Arc::new(move || recorder.render()),
-        authenticated: options.auth == AuthMode::On,
-        form_secret: wardroom_edge::mint_token().1.into(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the API shows, made of what the roles hold.
 
+mod letters;
 mod samples;
 
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use wardroom_store::{HistoryRow, IncidentRow};
 use crate::clock;
 use crate::respond::{RespondError, Responder, entry, nearby};
 
+pub(crate) use letters::Letters;
+pub use letters::dead_letters;
 pub(crate) use samples::Samples;
 pub use samples::dump;
 

@@ -10,7 +10,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{
-    Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, number_data_point,
+    Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+    number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
@@ -141,7 +142,8 @@ pub(crate) fn logs(lines: &[(i64, Value)], service: &str) -> Vec<u8> {
     let word = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
     let record = |(at_ms, line): &(i64, Value)| {
         let level = word(line, "level");
-        let trace = u128::from_str_radix(line["labels"]["trace_id"].as_str().unwrap_or_default(), 16).unwrap_or_default();
+        let trace =
+            u128::from_str_radix(line["labels"]["trace_id"].as_str().unwrap_or_default(), 16).unwrap_or_default();
         LogRecord {
             time_unix_nano: *at_ms as u64 * 1_000_000,
             severity_number: match level.as_str() {
@@ -165,7 +167,11 @@ fn calls(metric: &prometheus::proto::Metric) -> bool {
     metric.get_label().iter().any(|pair| pair.name() == "peer_service")
 }
 
-fn histogram(found: &prometheus::proto::Histogram, attributes: Vec<KeyValue>, time_unix_nano: u64) -> HistogramDataPoint {
+fn histogram(
+    found: &prometheus::proto::Histogram,
+    attributes: Vec<KeyValue>,
+    time_unix_nano: u64,
+) -> HistogramDataPoint {
     let buckets: Vec<_> = found.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite()).collect();
     let mut below = 0;
     let mut bucket_counts: Vec<u64> = buckets

@@ -274,7 +274,11 @@ impl Service {
         let wait = Duration::from_millis(600);
         let outcome = match tokio::time::timeout(wait, self.connections.acquire()).await {
             Ok(Ok(permit)) => {
-                let answer = tokio::time::timeout(deadline, self.exchange(peer, path, body, &Here { trace: trace.to_owned(), span })).await;
+                let answer = tokio::time::timeout(
+                    deadline,
+                    self.exchange(peer, path, body, &Here { trace: trace.to_owned(), span }),
+                )
+                .await;
                 if self.behaviour().keep_connections && rand::rng().random_bool(0.3) {
                     permit.forget();
                 } else {

@@ -261,7 +261,10 @@ impl Outboxes {
             if self.otlp {
                 outbox.put(otlp::metrics(registries, service, at_ms));
             } else {
-                registries.iter().filter_map(|registry| snapshot(registry, at_ms).ok()).for_each(|body| outbox.put(body));
+                registries
+                    .iter()
+                    .filter_map(|registry| snapshot(registry, at_ms).ok())
+                    .for_each(|body| outbox.put(body));
             }
         }
         if let Some(outbox) = &self.logs {

@@ -68,7 +68,8 @@ pub fn routes(intake: &Intake) -> Routes {
     SOURCES.iter().fold(Routes::new(), |mut routes, source| {
         if let Some(path) = source.grpc_path() {
             let intake = intake.clone();
-            routes = routes.post(path, Access::Send, move |request: Request| grpc::receive(intake.clone(), *source, request));
+            routes = routes
+                .post(path, Access::Send, move |request: Request| grpc::receive(intake.clone(), *source, request));
         }
         let intake = intake.clone();
         routes.post(source.path(), Access::Send, move |request: Request| receive(intake.clone(), *source, request))

@@ -6,7 +6,7 @@ use crate::remote_write::REMOTE_WRITE;
 use crate::source::Source;
 
 /// Every source there is. An envelope names its source by [`Source::name`].
-pub const SOURCES: &[&dyn Source] = 
+pub const SOURCES: &[&dyn Source] =
     &[&REMOTE_WRITE, &METRICS, &LOGS, &DEPLOYMENT, &otlp::METRICS, &otlp::LOGS, &otlp::TRACES];
 
 /// The source of that name.

@@ -14,6 +14,7 @@ mod anomalies;
 mod audit;
 mod error;
 mod incidents;
+mod journal;
 mod tokens;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 pub use error::Error;
 pub use incidents::{HistoryRow, IncidentRow, Transition};
+pub use journal::{Journal, JournalError, Loaded, Mark};
 pub use tokens::{NewToken, TokenRow};
 
 /// The open database; cheap to clone.

@@ -56,7 +56,11 @@ impl Server {
             dir: dir.to_owned(),
             url: format!("http://127.0.0.1:{port}"),
             executor_config: secrets.join("executor.yaml"),
-            environment: [("WARDROOM_EDGE__OTLP_GRPC", "off")].iter().chain(environment).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            environment: [("WARDROOM_EDGE__OTLP_GRPC", "off")]
+                .iter()
+                .chain(environment)
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             port,
             child: None,
             agent: ureq::Agent::config_builder()

@@ -1,6 +1,7 @@
 //! The commands beside `serve`.
 
 mod dump;
+mod letters;
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::configuration;
 use crate::options::{AuditCommand, ConfigCommand, IncidentsCommand, Remote, TokenCommand};
 
 pub(crate) use dump::samples;
+pub(crate) use letters::letters;
 
 type Done = anyhow::Result<ExitCode>;
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use options::{Cli, Command};
+use options::{BusCommand, Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Token { command } => commands::token(command),
         Command::Samples { command } => commands::samples(&command),
         Command::Incidents { command } => commands::incidents(command),
+        Command::Bus { command: BusCommand::Dlq { command } } => commands::letters(command),
         Command::Audit { command } => commands::audit(&command),
         Command::Config { command } => commands::config(&command),
         Command::ConfinedProbe { data, paths } => serving::probe(&data, &paths),

@@ -43,6 +43,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: IncidentsCommand,
     },
+    /// The durable log.
+    Bus {
+        #[command(subcommand)]
+        command: BusCommand,
+    },
     /// The audit book.
     Audit {
         #[command(subcommand)]
@@ -248,6 +253,48 @@ pub(crate) enum IncidentsCommand {
         id: String,
         #[command(flatten)]
         remote: Remote,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum BusCommand {
+    /// Dead letters: records that detection could not take.
+    Dlq {
+        #[command(subcommand)]
+        command: LettersCommand,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LettersCommand {
+    /// All of them, oldest first.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        /// A data folder instead of a server.
+        #[arg(long)]
+        data: Option<PathBuf>,
+        /// Tenant, with --data.
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// One of them.
+    Show {
+        id: u64,
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put one back on the bus; once, however often it is asked.
+    Replay {
+        id: u64,
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
     },
 }
 

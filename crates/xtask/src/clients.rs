@@ -37,7 +37,11 @@ impl Clients {
             debian(package, file)?;
         }
         let scripts = root().join("crates/wardroom/tests/it/clients");
-        let clients = Self { python, site: kept("python", &scripts.join("requirements.txt"))?, node: kept("node", &scripts.join("package-lock.json"))? };
+        let clients = Self {
+            python,
+            site: kept("python", &scripts.join("requirements.txt"))?,
+            node: kept("node", &scripts.join("package-lock.json"))?,
+        };
         if !clients.site.join("done").exists() {
             let mut pip = clients.python();
             pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]);
@@ -78,7 +82,9 @@ impl Clients {
 /// A folder in the cache that changes with what it is made from.
 fn kept(name: &str, from: &Path) -> anyhow::Result<PathBuf> {
     let text = std::fs::read(from).with_context(|| from.display().to_string())?;
-    let digest = text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    let digest = text
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     let folder = cache().join("clients").join(format!("{name}-{digest:016x}"));
     std::fs::create_dir_all(&folder)?;
     Ok(folder)

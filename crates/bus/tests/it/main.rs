@@ -143,7 +143,14 @@ async fn what_waits_for_the_disk_is_limited() {
 
 fn reason(offset: u64) -> wardroom_bus::Reason {
     let at = Timestamp::from_millis(7);
-    wardroom_bus::Reason { group: "detect".into(), offset, reason: "panic".into(), tries: 5, first_try: at, last_try: at }
+    wardroom_bus::Reason {
+        group: "detect".into(),
+        offset,
+        reason: "panic".into(),
+        tries: 5,
+        first_try: at,
+        last_try: at,
+    }
 }
 
 #[tokio::test]

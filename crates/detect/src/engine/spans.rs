@@ -115,9 +115,7 @@ impl Engine {
     /// Buckets of our own for what does not come as `_bucket` series.
     fn add_coarse(&mut self, service: u32, metric: &str, peer: Option<&str>, failed: bool, unit: f64) -> Vec<u32> {
         let bounds = BOUNDS.iter().map(|seconds| Bound::of(seconds / unit)).chain([Bound::INFINITE]);
-        bounds
-            .map(|bound| self.add_bucket(service, metric, peer.map(str::to_owned), bound, failed, false))
-            .collect()
+        bounds.map(|bound| self.add_bucket(service, metric, peer.map(str::to_owned), bound, failed, false)).collect()
     }
 
     /// Puts what was counted so far into a family's own buckets.

@@ -1,7 +1,7 @@
 //! A restart from a checkpoint is as if there had been none.
 
 use proptest::prelude::*;
-use wardroom_bus::{Bus, BoxFuture, Record};
+use wardroom_bus::{BoxFuture, Bus, Record};
 use wardroom_domain::{Batch, Envelope, Labels, Metrics, Run, Sample, SeriesId, Span, SpanKind, Timestamp};
 
 use super::*;

@@ -204,7 +204,6 @@ fn page(
     Ok((found, Some(next)))
 }
 
-
 /// Every retained sample of a data folder that no server holds open, or that one holds: the bus is only
 /// read.
 ///

@@ -37,7 +37,18 @@ pub(super) fn bounded_pairs(message: &[u8], field: u64) -> Result<Vec<Pair<'_>>,
     found.truncate(MOST);
     for (_, value) in &mut found {
         if value.len() > LONGEST {
-            *value = Cow::Owned(value.chars().scan(0, |size, c| ({ *size += c.len_utf8(); *size } <= LONGEST).then_some(c)).collect());
+            *value = Cow::Owned(
+                value
+                    .chars()
+                    .scan(0, |size, c| {
+                        ({
+                            *size += c.len_utf8();
+                            *size
+                        } <= LONGEST)
+                            .then_some(c)
+                    })
+                    .collect(),
+            );
         }
     }
     Ok(found)

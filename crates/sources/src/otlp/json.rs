@@ -333,7 +333,9 @@ impl<'de> Visitor<'de> for Slot<'_> {
         match self.kind {
             Double => self.out.fixed64(self.number, number.to_bits()),
             // Some languages write 5 as 5.0.
-            Varint | Fixed64 | Zigzag if number.fract() == 0.0 && number.abs() < 9.0e15 => self.visit_i64(number as i64),
+            Varint | Fixed64 | Zigzag if number.fract() == 0.0 && number.abs() < 9.0e15 => {
+                self.visit_i64(number as i64)
+            }
             _ => Err(self.wrong(number)),
         }
     }

@@ -16,12 +16,7 @@ pub(super) fn read_request(plain: Inflated, head: &RequestHead) -> Result<Decode
     Ok(decoded)
 }
 
-fn read_record(
-    resource: &[Pair<'_>],
-    service: &str,
-    record: &[u8],
-    head: &RequestHead,
-) -> Result<LogEntry, Broken> {
+fn read_record(resource: &[Pair<'_>], service: &str, record: &[u8], head: &RequestHead) -> Result<LogEntry, Broken> {
     let (mut at, mut observed, mut number, mut word) = (0, 0, 0, "".into());
     let (mut message, mut ids) = (String::new(), Vec::new());
     let mut fields = Message::new(record);

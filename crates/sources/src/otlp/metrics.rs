@@ -511,7 +511,8 @@ fn read_labels(text: &Text, (point, place): (u32, u32)) -> Result<Labels, Denial
     let (described, _) = describe(Part { start: 0, bytes: part(1) }).map_err(damaged)?;
     let resource = pairs(part(0), 1).map_err(damaged)?;
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
-    let own = if place == TARGET { Vec::new() } else { pairs(part(2), attributes_field(described.data)).map_err(damaged)? };
+    let own =
+        if place == TARGET { Vec::new() } else { pairs(part(2), attributes_field(described.data)).map_err(damaged)? };
     let information = resource.iter().filter(|(key, _)| place == TARGET && !promoted(key));
     for (key, value) in own.iter().chain(information) {
         // Two attributes that are spelt alike here are kept both.

@@ -43,8 +43,17 @@ fn lines(decoded: &Decoded) -> Vec<String> {
         let (positive, negative) = (&found.positive, &found.negative);
         lines.push(format!(
             "{} schema {} count {} sum {} zero {}/{} positive {:?} {:?} negative {:?} {:?} @{}",
-            labels(*at as usize), found.schema, found.count, found.sum, found.zero_count, found.zero_threshold,
-            positive.spans, positive.counts, negative.spans, negative.counts, found.ts_ms
+            labels(*at as usize),
+            found.schema,
+            found.count,
+            found.sum,
+            found.zero_count,
+            found.zero_threshold,
+            positive.spans,
+            positive.counts,
+            negative.spans,
+            negative.counts,
+            found.ts_ms
         ));
     }
     for (at, found) in decoded.metrics.exemplars() {
@@ -100,9 +109,7 @@ fn everything() -> Value {
         "negative": { "offset": 4, "bucketCounts": [2] } });
     let summary = json!({ "timeUnixNano": at, "count": "4", "sum": 8.0,
         "quantileValues": [{ "quantile": 0.5, "value": 1.5 }, { "quantile": 0.99, "value": 3 }] });
-    let sum = |temporality: Value, monotonic: bool, points: Value| {
-        json!({ "aggregationTemporality": temporality, "isMonotonic": monotonic, "dataPoints": points })
-    };
+    let sum = |temporality: Value, monotonic: bool, points: Value| json!({ "aggregationTemporality": temporality, "isMonotonic": monotonic, "dataPoints": points });
     let delta = json!([number(json!({ "asInt": "7" }))]);
     json!({ "resourceMetrics": [{
         "resource": { "attributes": [attribute("service.name", "shop"), attribute("service.namespace", "eu"),
@@ -176,7 +183,11 @@ fn protobuf_by_another_library_is_read_the_same() {
             scope_metrics: vec![ScopeMetrics {
                 metrics: vec![
                     metric("queue.depth", "", Data::Gauge(Gauge { data_points: vec![gauge] })),
-                    metric("http.duration", "s", Data::Histogram(Histogram { data_points: vec![histogram], aggregation_temporality: 2 })),
+                    metric(
+                        "http.duration",
+                        "s",
+                        Data::Histogram(Histogram { data_points: vec![histogram], aggregation_temporality: 2 }),
+                    ),
                 ],
                 ..ScopeMetrics::default()
             }],
@@ -186,7 +197,9 @@ fn protobuf_by_another_library_is_read_the_same() {
     let theirs = source("otlp_metrics").decode(&head(false, false), &request.encode_to_vec(), &budget()).unwrap();
     let at = time_unix_nano;
     let pair = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
-    let ours = decode_json("otlp_metrics", &json!({ "resourceMetrics": [{
+    let ours = decode_json(
+        "otlp_metrics",
+        &json!({ "resourceMetrics": [{
         "resource": { "attributes": [pair("service.name", "shop")] },
         "scopeMetrics": [{ "metrics": [
             { "name": "queue.depth", "gauge": { "dataPoints":
@@ -194,7 +207,8 @@ fn protobuf_by_another_library_is_read_the_same() {
             { "name": "http.duration", "unit": "s", "histogram": { "aggregation_temporality": 2, "data_points": [{ "time_unix_nano": at,
                 "count": 6, "sum": 2.5, "bucketCounts": [1, 2, 3], "explicitBounds": [0.1, 0.5],
                 "attributes": [pair("code", "200")] }] } },
-        ] }] }] }));
+        ] }] }] }),
+    );
     assert_eq!(lines(&ours), lines(&theirs));
     assert_eq!(ours.len(), 7, "a gauge, three buckets, count, sum, target_info");
 }

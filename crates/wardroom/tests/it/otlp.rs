@@ -83,10 +83,15 @@ fn the_sdks_of_opentelemetry_are_understood() {
     assert_sent(&node(dir.path(), &server.url, &server.sender));
     assert_arrived(&server, &viewer, "node-json", &[ORDERS, LATENCY], false);
     assert_eq!((accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")), (15, 25));
-    let (_, text) = server.get("/api/v1/query_exemplars?query=orders_total%7Bjob%3D%22python-grpc%22%7D", &viewer).unwrap();
+    let (_, text) =
+        server.get("/api/v1/query_exemplars?query=orders_total%7Bjob%3D%22python-grpc%22%7D", &viewer).unwrap();
     let answer: Value = serde_json::from_str(&text).unwrap();
     let exemplar = &answer["data"][0]["exemplars"][0];
-    assert_eq!((&exemplar["value"], exemplar["labels"]["trace_id"].as_str().unwrap().len()), (&"1".into(), 32), "{text}");
+    assert_eq!(
+        (&exemplar["value"], exemplar["labels"]["trace_id"].as_str().unwrap().len()),
+        (&"1".into(), 32),
+        "{text}"
+    );
     python("grpc", server.url.strip_prefix("http://").unwrap(), "wr_wrong");
     assert_eq!((accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")), (15, 25), "a token nobody knows");
 }
@@ -154,7 +159,12 @@ fn a_collector_hands_on_over_http_and_grpc() {
         assert_arrived(&server, &viewer, "python-http", &[ORDERS, LATENCY, ("queue_depth", 4.0)], true);
         let deadline = Instant::now() + Duration::from_secs(20);
         while (accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")) != (5 * round, 10 * round) {
-            assert!(Instant::now() < deadline, "{protocol}: logs {} traces {}", accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces"));
+            assert!(
+                Instant::now() < deadline,
+                "{protocol}: logs {} traces {}",
+                accepted(&server, "otlp_logs"),
+                accepted(&server, "otlp_traces")
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
         drop(rotel);

@@ -10,7 +10,22 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{Labels, TenantId};
 
-use super::Error;
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk refused.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// It does not hold what it should.
+    #[error("{0} is damaged")]
+    Damaged(String),
+}
+
+impl From<postcard::Error> for JournalError {
+    fn from(error: postcard::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
 
 /// A file of blocks is closed at this size.
 const FILE_BYTES: u64 = 32 << 20;
@@ -21,17 +36,21 @@ const USEFUL_MS: i64 = 2 * 3_600_000;
 
 /// What a checkpoint says of a tenant's files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Mark {
-    pub(super) tenant: TenantId,
+pub struct Mark {
+    /// Whose.
+    pub tenant: TenantId,
     series: usize,
     series_len: u64,
     /// Number, length and newest sample of each file of blocks.
     blocks: Vec<(u64, u64, i64)>,
 }
 
+/// The files of one tenant, its label sets, and frames of its blocks.
+pub type Loaded = (Journal, Vec<Labels>, Vec<Vec<u8>>);
+
 /// The files of one tenant.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub struct Journal {
     folder: PathBuf,
     mark: Mark,
     series: File,
@@ -41,7 +60,10 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Empty files.
-    pub(super) fn create(dir: &Path, tenant: &TenantId) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn create(dir: &Path, tenant: &TenantId) -> Result<Self, JournalError> {
         // A tenant may be called "..": the letter before it makes it a name.
         let folder = dir.join(format!("t-{tenant}"));
         std::fs::create_dir_all(&folder)?;
@@ -52,15 +74,18 @@ impl Journal {
         Ok(Self { folder, mark, series, open: blocks })
     }
 
-    /// The files as they were at a checkpoint, with what they hold.
-    pub(super) fn load(dir: &Path, mark: &Mark) -> Result<(Self, Vec<Labels>, Vec<Vec<u8>>), Error> {
+    /// The files as they were at a checkpoint, with what they hold: label sets, and frames of blocks.
+    ///
+    /// # Errors
+    /// The disk's, or they do not hold what they should.
+    pub fn load(dir: &Path, mark: &Mark) -> Result<Loaded, JournalError> {
         let folder = dir.join(format!("t-{}", mark.tenant));
         let mut labels = Vec::with_capacity(mark.series);
         for frame in frames(&folder.join("series.log"), mark.series_len)? {
             labels.extend(postcard::from_bytes::<Vec<Labels>>(&frame)?);
         }
         if labels.len() != mark.series {
-            return Err(Error::Damaged(format!("{} of {} label sets", labels.len(), mark.series)));
+            return Err(JournalError::Damaged(format!("{} of {} label sets", labels.len(), mark.series)));
         }
         let mut blocks = Vec::new();
         for (number, len, _) in &mark.blocks {
@@ -76,17 +101,21 @@ impl Journal {
         Ok((Self { folder, mark: mark.clone(), series, open: last }, labels, blocks))
     }
 
-    pub(super) fn tenant(&self) -> &TenantId {
+    /// Whose files they are.
+    pub const fn tenant(&self) -> &TenantId {
         &self.mark.tenant
     }
 
     /// Label sets written so far.
-    pub(super) fn known(&self) -> usize {
+    pub const fn known(&self) -> usize {
         self.mark.series
     }
 
     /// Adds label sets.
-    pub(super) fn series(&mut self, fresh: &[Labels]) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn series(&mut self, fresh: &[Labels]) -> Result<(), JournalError> {
         if !fresh.is_empty() {
             self.mark.series_len += append(&mut self.series, &postcard::to_stdvec(fresh)?)?;
             self.mark.series += fresh.len();
@@ -95,7 +124,10 @@ impl Journal {
     }
 
     /// Adds sealed blocks, none newer than this.
-    pub(super) fn blocks(&mut self, sealed: &[u8], newest_ms: i64) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn blocks(&mut self, sealed: &[u8], newest_ms: i64) -> Result<(), JournalError> {
         if self.mark.blocks.last().is_some_and(|(_, len, _)| *len >= FILE_BYTES) {
             self.next_file(newest_ms)?;
         }
@@ -108,13 +140,16 @@ impl Journal {
     }
 
     /// Waits for the disk, and says how long the files are.
-    pub(super) fn mark(&mut self) -> Result<Mark, Error> {
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn mark(&mut self) -> Result<Mark, JournalError> {
         self.series.sync_data()?;
         self.open.sync_data()?;
         Ok(self.mark.clone())
     }
 
-    fn next_file(&mut self, newest_ms: i64) -> Result<(), Error> {
+    fn next_file(&mut self, newest_ms: i64) -> Result<(), JournalError> {
         self.open.sync_data()?;
         let number = self.mark.blocks.last().map_or(0, |(number, ..)| number + 1);
         self.open = open(&self.folder.join(format!("blocks-{number}.log")), 0)?;
@@ -138,7 +173,7 @@ fn open(path: &Path, len: u64) -> std::io::Result<File> {
     Ok(file)
 }
 
-fn append(file: &mut File, bytes: &[u8]) -> Result<u64, Error> {
+fn append(file: &mut File, bytes: &[u8]) -> Result<u64, JournalError> {
     let mut frame = Vec::with_capacity(bytes.len() + 8);
     frame.extend((bytes.len() as u32).to_le_bytes());
     frame.extend(crc32fast::hash(bytes).to_le_bytes());
@@ -147,9 +182,9 @@ fn append(file: &mut File, bytes: &[u8]) -> Result<u64, Error> {
     Ok(frame.len() as u64)
 }
 
-fn frames(path: &Path, len: u64) -> Result<Vec<Vec<u8>>, Error> {
+fn frames(path: &Path, len: u64) -> Result<Vec<Vec<u8>>, JournalError> {
     let whole = std::fs::read(path)?;
-    let damaged = || Error::Damaged(path.display().to_string());
+    let damaged = || JournalError::Damaged(path.display().to_string());
     let mut rest = usize::try_from(len).ok().and_then(|len| whole.get(..len)).ok_or_else(damaged)?;
     let mut found = Vec::new();
     while let Some((head, tail)) = rest.split_first_chunk::<8>() {

@@ -1,0 +1,129 @@
+//! What the API asks for, wired to the roles that know.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use wardroom_api::{Answer, Backend};
+use wardroom_bus::{Bus, DeadLetters};
+use wardroom_edge::{InflateBudget, Problem};
+
+use crate::executor_client::ExecutorClient;
+use crate::isolation::Isolation;
+use crate::{clock, views};
+
+/// What readiness depends on.
+pub(super) struct Readiness {
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) next: Arc<AtomicU64>,
+    pub(super) executor: ExecutorClient,
+    pub(super) executor_up: Arc<AtomicBool>,
+    pub(super) isolation: Isolation,
+    pub(super) letters: Arc<DeadLetters>,
+    /// Where OTLP over gRPC is taken, once it is known.
+    pub(super) otlp_grpc: Arc<OnceLock<String>>,
+}
+
+impl Readiness {
+    /// Whether it can do its work, and what is degraded.
+    fn document(&self) -> (bool, Value) {
+        let executor = match (self.executor.configured(), self.executor_up.load(Ordering::Acquire)) {
+            (false, _) => "not configured",
+            (true, true) => "up",
+            (true, false) => "down",
+        };
+        let trouble = self.bus.trouble();
+        let ready = executor != "down" && trouble.is_none();
+        let lag = self.bus.end().saturating_sub(self.next.load(Ordering::Acquire));
+        let document = json!({ "status": if ready { "ready" } else { "degraded" },
+            "durability": self.bus.durability(), "bus": trouble.unwrap_or_else(|| "ok".to_owned()),
+            "isolation": self.isolation.as_str(), "executor": executor, "detect_lag_records": lag,
+            "otlp_grpc": self.otlp_grpc.get() });
+        (ready, document)
+    }
+}
+
+/// The closures of the API.
+pub(super) fn backend(
+    authenticated: bool,
+    responder: views::Shared,
+    budget: InflateBudget,
+    recorder: PrometheusHandle,
+    readiness: Readiness,
+) -> Backend {
+    let copy = || Arc::clone(&responder);
+    let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
+    let (bus, next) = (Arc::clone(&readiness.bus), Arc::clone(&readiness.next));
+    let letters = views::Letters {
+        letters: Arc::clone(&readiness.letters),
+        bus: Arc::clone(&bus),
+        store: responder.store.clone(),
+    };
+    let listed = letters.clone();
+    let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
+    let (live, marked) = (samples.clone(), samples.clone());
+    Backend {
+        incidents: Arc::new(move |tenant, before, limit| {
+            let responder = Arc::clone(&r1);
+            Box::pin(async move { responder.list(tenant, before, limit).await })
+        }),
+        incident: Arc::new(move |tenant, number| {
+            let responder = Arc::clone(&r2);
+            Box::pin(async move { responder.show(tenant, number).await })
+        }),
+        decide: Arc::new(move |who, number, decision| {
+            let responder = Arc::clone(&r3);
+            Box::pin(async move { responder.decide(who, number, decision).await })
+        }),
+        postmortem: Arc::new(move |tenant, number| {
+            let responder = Arc::clone(&r4);
+            Box::pin(async move { responder.postmortem(tenant, number).await })
+        }),
+        anomalies: Arc::new(move |tenant, since, service, after, limit| {
+            let responder = Arc::clone(&r5);
+            Box::pin(async move {
+                let found = responder.store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
+                let found =
+                    found.map_err(|error| Problem::unavailable("state_store_unavailable", error.to_string()))?;
+                Ok(found.into_iter().map(views::anomaly_view).collect())
+            })
+        }),
+        deployments: Arc::new(move |tenant, since| {
+            r6.tenants.with(&tenant, |state| state.engine.deployments(since, clock::now()))
+        }),
+        samples: Arc::new(move |tenant, query, from| {
+            let samples = samples.clone();
+            Box::pin(async move { reading(move || samples.page(&tenant, &query, from)).await? })
+        }),
+        series: Arc::new(move |tenant, query| {
+            let samples = live.clone();
+            reading(move || samples.series(&tenant, &query))
+        }),
+        exemplars: Arc::new(move |tenant, query| {
+            let samples = marked.clone();
+            reading(move || samples.exemplars(&tenant, &query))
+        }),
+        metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
+        dead_letters: Arc::new(move |tenant| {
+            let letters = listed.clone();
+            Box::pin(async move { letters.list(tenant).await })
+        }),
+        replay: Arc::new(move |who, id| {
+            let letters = letters.clone();
+            Box::pin(async move { letters.replay(who, id).await })
+        }),
+        ready: Arc::new(move || readiness.document()),
+        metrics: Arc::new(move || recorder.render()),
+        authenticated,
+        form_secret: wardroom_edge::mint_token().1.into(),
+    }
+}
+
+/// An answer that reads from the disk.
+fn reading<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Answer<T> {
+    Box::pin(async move {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| Problem::unavailable("unreadable", error.to_string()))
+    })
+}
