@@ -263,6 +263,13 @@ impl Shared {
                         damaged(*base, position, "checksum");
                         position = next;
                     }
+                    Found::Torn => {
+                        // In the newest segment the writer may be at work there.
+                        if at + 1 < bases.len() || end == u64::MAX {
+                            damaged(*base, position, "no whole record up to the segment's end");
+                        }
+                        break;
+                    }
                     Found::End => break,
                 }
             }
@@ -361,6 +368,7 @@ impl Writer {
         }
         if self.shared.config.durability == Durability::Fsync
             && let Err(error) = self.file.sync_data()
+            && !mutant::on("ack-after-failed-sync")
         {
             // The pages count as clean now, whatever the disk has: syncing again would say "yes" to anything.
             self.distrusted = true;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use wardroom_domain::error::Failure;
 use wardroom_domain::{Batch, Envelope, Identity, Labels, SeriesId, TenantId, Timestamp};
 use wardroom_edge::{Access, Config as EdgeConfig, InflateBudget, Problem, Routes, read_body};
@@ -129,10 +130,16 @@ async fn take(
         let detail = "the tenant sends more bytes than it may; see sources.tenant-bytes-per-second";
         Problem::unavailable("byte_quota", detail).retry_after(seconds)
     })?;
-    let mut decoded = source.decode(head, &body, &intake.budget).map_err(problem_of)?;
-    admit(&mut decoded, &intake.config, head.received_at);
-    resolve(&mut decoded, &identity.tenant, intake);
-
+    let mut decoded = if body.len() < HEAVY {
+        prepare(intake, source, &identity.tenant, head, &body)?
+    } else {
+        // Beside the threads that answer: whoever sends little does not wait for who sends much.
+        let broken = || Problem::unavailable("intake_failed", "the request could not be read; send it again");
+        let _turn = HEAVY_TURNS.acquire().await.map_err(|_| broken())?;
+        let (intake, tenant, head, body) = (intake.clone(), identity.tenant.clone(), head.clone(), body.clone());
+        let work = tokio::task::spawn_blocking(move || prepare(&intake, source, &tenant, &head, &body));
+        work.await.map_err(|_| broken())??
+    };
     let outcome = Outcome {
         refused: std::mem::take(&mut decoded.refused),
         kept: decoded.len(),
@@ -164,6 +171,28 @@ async fn take(
         metrics::counter!(names::ACCEPTED_TOTAL, "protocol" => source.name()).increment(outcome.kept as u64);
     }
     Ok(outcome)
+}
+
+/// Bodies from this size on take long to read, in bytes.
+const HEAVY: usize = 128 << 10;
+/// How many of them are read at one moment: half of the processors are left to the others.
+static HEAVY_TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    Semaphore::new((processors / 2).max(1))
+});
+
+/// Everything that a request costs before the disk: read, let in, its series found.
+fn prepare(
+    intake: &Intake,
+    source: &'static dyn Source,
+    tenant: &TenantId,
+    head: &RequestHead,
+    body: &[u8],
+) -> Result<Decoded, Problem> {
+    let mut decoded = source.decode(head, body, &intake.budget).map_err(problem_of)?;
+    admit(&mut decoded, &intake.config, head.received_at);
+    resolve(&mut decoded, tenant, intake);
+    Ok(decoded)
 }
 
 /// Looks the series up; takes those out that may not come in.

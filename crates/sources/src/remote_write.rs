@@ -112,6 +112,17 @@ fn described(kind: u64, family: &[u8], help: &[u8], unit: &[u8]) -> Option<Metri
     Some(MetricMetadata { family, kind, help: text(help)?, unit: text(unit)? })
 }
 
+/// Labels of one series that are looked at; the configured limit is far below.
+const MAX_LABELS: usize = 2000;
+
+/// Refuses a series of so many labels that counting them is all that may be spent on it.
+fn not_too_many(pairs: &[(&str, &str)]) -> Result<(), Denial> {
+    if pairs.len() > MAX_LABELS {
+        return Err((RefusalReason::LabelLimit, format!("more than {MAX_LABELS} labels on one series")));
+    }
+    Ok(())
+}
+
 fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Denial> {
     std::str::from_utf8(bytes).map_err(|_| (RefusalReason::Malformed, format!("a label {what} is not UTF-8")))
 }

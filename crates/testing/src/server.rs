@@ -23,6 +23,8 @@ pub struct Server {
     /// The executor's file.
     pub executor_config: PathBuf,
     environment: Vec<(String, String)>,
+    /// Words before the program, such as `unshare`.
+    wrapper: Vec<String>,
     port: u16,
     child: Option<Child>,
     agent: ureq::Agent,
@@ -47,6 +49,19 @@ impl Server {
     /// # Errors
     /// It does not start.
     pub fn start(dir: &Path, targets: &str, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_in(dir, targets, environment, &[])
+    }
+
+    /// As [`Server::start`], behind words that run it, such as `unshare`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_in(
+        dir: &Path,
+        targets: &str,
+        environment: &[(&str, &str)],
+        wrapper: &[&str],
+    ) -> anyhow::Result<Self> {
         let (data, secrets) = (dir.join("data"), dir.join("secrets"));
         std::fs::create_dir_all(&secrets)?;
         let token = |principal: &str, role: &str| create_token(&data, principal, role);
@@ -61,6 +76,7 @@ impl Server {
                 .chain(environment)
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(),
             port,
             child: None,
             agent: ureq::Agent::config_builder()
@@ -104,7 +120,13 @@ impl Server {
         self.kill();
         for _ in 0..100 {
             let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("wardroom.log"))?;
-            let mut child = command(&program("WARDROOM_BIN"))
+            let binary = program("WARDROOM_BIN");
+            let mut run = command(self.wrapper.first().map_or(&binary, |first| Path::new(first)));
+            run.args(self.wrapper.iter().skip(1));
+            if !self.wrapper.is_empty() {
+                run.arg(&binary);
+            }
+            let mut child = run
                 .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--data"])
                 .arg(self.dir.join("data"))
                 .arg("--executor-config")
@@ -230,13 +252,25 @@ impl Drop for Server {
     }
 }
 
+/// Makes a token of a tenant in a data folder.
+///
+/// # Errors
+/// The program's.
+pub fn create_tenant_token(data: &Path, principal: &str, role: &str, tenant: &str) -> anyhow::Result<String> {
+    make_token(data, &["--principal", principal, "--role", role, "--tenant", tenant])
+}
+
 /// Makes a token in a data folder.
 ///
 /// # Errors
 /// The program's.
 pub fn create_token(data: &Path, principal: &str, role: &str) -> anyhow::Result<String> {
+    make_token(data, &["--principal", principal, "--role", role])
+}
+
+fn make_token(data: &Path, words: &[&str]) -> anyhow::Result<String> {
     let mut make = command(&program("WARDROOM_BIN"));
-    make.args(["token", "create", "--json", "--principal", principal, "--role", role, "--data"]).arg(data);
+    make.args(["token", "create", "--json"]).args(words).arg("--data").arg(data);
     let made = make.output()?;
     let answer: Value =
         serde_json::from_slice(&made.stdout).with_context(|| String::from_utf8_lossy(&made.stderr).into_owned())?;

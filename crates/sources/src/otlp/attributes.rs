@@ -13,6 +13,8 @@ const DEPTH: usize = 16;
 /// Attributes of a log record or span, and again of its resource, that are understood; further ones stay in
 /// the bus.
 const MOST: usize = 128;
+/// More attributes than anybody may have.
+const TOO_MANY: usize = 2000;
 /// Longest value that is understood whole, in bytes.
 const LONGEST: usize = 4096;
 
@@ -26,6 +28,10 @@ pub(super) fn pairs(message: &[u8], field: u64) -> Result<Vec<Pair<'_>>, Broken>
     while let Some((number, value)) = fields.next()? {
         if let (true, Field::Bytes(_, attribute)) = (number == field, value) {
             found.push(pair(attribute)?);
+            // Whoever may have fewer is told so later; nobody may have these.
+            if found.len() > TOO_MANY {
+                break;
+            }
         }
     }
     Ok(found)

@@ -4,7 +4,7 @@ use wardroom_domain::{Exemplar, Labels, MetricMetadata, RefusalReason};
 use wardroom_edge::Inflated;
 
 use super::histogram::read_histogram;
-use super::{described, distinct, read_sample, text};
+use super::{described, distinct, not_too_many, read_sample, text};
 use crate::Decoded;
 use crate::protobuf::{Broken, Field, Message, push, put_varint};
 use crate::series::{Denial, Found, Text, WireMetrics, Writing, key_of};
@@ -177,6 +177,7 @@ fn read_labels(span: &[u8]) -> Result<Labels, Denial> {
             }
         }
         pairs.push((text(name, "name")?, text(value, "value")?));
+        not_too_many(&pairs)?;
     }
     distinct(&pairs)?;
     Ok(Labels::new(pairs))

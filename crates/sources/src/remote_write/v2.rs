@@ -7,7 +7,7 @@ use wardroom_domain::{Exemplar, Labels, RefusalReason};
 use wardroom_edge::Inflated;
 
 use super::histogram::read_histogram;
-use super::{described, distinct, read_sample, text};
+use super::{described, distinct, not_too_many, read_sample, text};
 use crate::Decoded;
 use crate::protobuf::{Broken, Field, Message, push};
 use crate::series::{Denial, Found, Text, Writing, key_of};
@@ -134,6 +134,7 @@ fn read_labels(symbols: &Text, span: &[u8]) -> Result<Labels, Denial> {
         let value = refs.next().map_err(damaged)?;
         let value = value.ok_or_else(|| denied("labels_refs is odd: a label has a name and no value"))?;
         pairs.push((text(symbol(name)?, "name")?, text(symbol(value)?, "value")?));
+        not_too_many(&pairs)?;
     }
     if pairs.iter().any(|(name, value)| name.is_empty() || (*name == NAME && value.is_empty())) {
         return Err(denied("a label has no name, or the metric has none"));

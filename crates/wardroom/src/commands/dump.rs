@@ -22,6 +22,9 @@ struct Points {
 }
 
 pub(crate) fn samples(command: &SamplesCommand) -> Done {
+    // What cannot be read is told beside what can.
+    let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    warnings.try_init().map_err(|error| anyhow::anyhow!(error))?;
     let SamplesCommand::Dump { url, data, token, tenant, matchers, start, end, format } = command;
     let mut samples = Samples::new();
     if let Some(data) = data {
