@@ -393,7 +393,7 @@ impl Engine {
                     Role::Counter(at) => &self.counters[at as usize].watch,
                     _ => return None,
                 };
-                let run = watch.run.filter(|run| run.points >= points)?;
+                let run = watch.run().filter(|run| run.points >= points)?;
                 let service = self.services[series.service as usize].name.clone();
                 Some((service, Shift { labels: series.labels.clone(), run }))
             })

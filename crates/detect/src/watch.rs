@@ -56,8 +56,8 @@ pub(crate) struct Glance {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Watch {
     baseline: Baseline,
-    /// The run it is in now.
-    pub run: Option<Run>,
+    /// The run it is in now. Few are in one, and each series pays for the room.
+    run: Option<Box<Run>>,
 }
 
 impl Watch {
@@ -70,15 +70,16 @@ impl Watch {
         let (mean, deviation) = self.baseline.mean_and_deviation();
         let warm = self.baseline.count() >= config.cold_start;
         let z = (warm && deviation > 0.0).then(|| (x - mean) / deviation);
-        self.run = match self.run.take() {
-            Some(run) if continues(&run, x, config) => {
-                Some(Run { points: run.points + 1, value: x, last_ms: at_ms, ..run })
+        match &mut self.run {
+            Some(run) if continues(run, x, config) => {
+                (run.points, run.value, run.last_ms) = (run.points + 1, x, at_ms);
             }
-            _ if z.is_some_and(|z| z.abs() > config.z_warning) && large(x, mean, config) => {
-                Some(Run { since_ms: at_ms, points: 1, mean, deviation, value: x, last_ms: at_ms })
+            _ => {
+                let fresh = z.is_some_and(|z| z.abs() > config.z_warning) && large(x, mean, config);
+                let run = Run { since_ms: at_ms, points: 1, mean, deviation, value: x, last_ms: at_ms };
+                self.run = fresh.then(|| Box::new(run));
             }
-            _ => None,
-        };
+        }
         self.baseline.add(x);
         z
     }
@@ -100,16 +101,21 @@ impl Watch {
             }
         }
         let z = self.observe(at_ms, x, config);
-        match self.run {
+        match self.run() {
             // By now the shift has widened the baseline; what counts is the one from before it.
             Some(run) if run.points == config.consecutive => Some(Glance { z: run.z(), mean: run.mean, shift: true }),
             _ => z.filter(|z| z.abs() > config.z_warning).map(|z| Glance { z, mean, shift: false }),
         }
     }
 
+    /// The run it is in now.
+    pub fn run(&self) -> Option<Run> {
+        self.run.as_deref().copied()
+    }
+
     /// Mean and deviation that are not spoilt by a run in progress.
     pub fn normal(&self) -> (f64, f64) {
-        self.run.map_or_else(|| self.baseline.mean_and_deviation(), |run| (run.mean, run.deviation))
+        self.run().map_or_else(|| self.baseline.mean_and_deviation(), |run| (run.mean, run.deviation))
     }
 
     /// Samples learnt.
@@ -143,7 +149,7 @@ mod tests {
         let (_, z) = fed(&[1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 90.0]);
         assert!(z.iter().all(Option::is_none));
         let (watch, z) = fed(&[5.0; 30]);
-        assert!(z.iter().all(Option::is_none) && watch.run.is_none());
+        assert!(z.iter().all(Option::is_none) && watch.run().is_none());
     }
 
     #[test]
@@ -159,7 +165,7 @@ mod tests {
         let mut values = [9.0, 11.0].repeat(10);
         values.extend([30.0; 40]);
         let (watch, _) = fed(&values);
-        let run = watch.run.unwrap();
+        let run = watch.run().unwrap();
         assert_eq!((run.points, run.mean, run.since_ms), (40, 10.0, 20_000));
         assert!(run.z() > 19.0);
     }
@@ -172,10 +178,10 @@ mod tests {
             let shift = if (1500..1700).contains(&at) { 40.0 } else { 0.0 };
             let x = ((at * 7919) % 101) as f64 + shift + if at % 97 == 0 { 300.0 } else { 0.0 };
             let seen = looked.observe(at * 1000, x, &config).filter(|z| z.abs() > config.z_warning);
-            let seen = seen.filter(|_| looked.run.is_none_or(|run| run.points != config.consecutive));
+            let seen = seen.filter(|_| looked.run().is_none_or(|run| run.points != config.consecutive));
             let glance = glanced.glance(at * 1000, x, &config);
             assert_eq!(glance.filter(|glance| !glance.shift).map(|glance| glance.z), seen, "at {at}");
-            assert_eq!(glanced.run.map(|run| run.points), looked.run.map(|run| run.points), "at {at}");
+            assert_eq!(glanced.run().map(|run| run.points), looked.run().map(|run| run.points), "at {at}");
         }
     }
 
@@ -193,6 +199,6 @@ mod tests {
         let mut values = [99.99, 100.01].repeat(10);
         values.extend([105.0; 10]);
         let (watch, z) = fed(&values);
-        assert!(z[20].unwrap() > 4.0 && watch.run.is_none());
+        assert!(z[20].unwrap() > 4.0 && watch.run().is_none());
     }
 }

@@ -16,9 +16,6 @@ use wardroom_domain::Sample;
 /// Samples that are sealed together.
 pub(crate) const BLOCK: usize = 16;
 
-/// Most bytes that a block of ordinary samples takes: header, times, and values that share nothing.
-pub(crate) const MOST: usize = 160;
-
 const SAME_STEP: u8 = 0x80;
 const BITS: u8 = 0x7f;
 /// Powers of ten that a double holds exactly and that readings are written with.

@@ -37,7 +37,8 @@ struct Live {
     offsets: [u32; BLOCK],
     values: [f64; BLOCK],
     sealed: Vec<u8>,
-    late: Vec<Sample>,
+    /// Few have any, and each series pays for the room.
+    late: Option<Box<Vec<Sample>>>,
     /// Nothing from here on was ever dropped.
     complete_ms: i64,
 }
@@ -147,7 +148,7 @@ impl Live {
             offsets: [0; BLOCK],
             values: [0.0; BLOCK],
             sealed: Vec::new(),
-            late: Vec::new(),
+            late: None,
             complete_ms: i64::MIN,
         }
     }
@@ -192,7 +193,7 @@ impl Live {
             self.values[at] = sample.value;
             self.len += 1;
         } else {
-            let late = &mut self.late;
+            let late = self.late.get_or_insert_default();
             let at = late.partition_point(|known| known.ts_ms < sample.ts_ms);
             match late.get_mut(at) {
                 Some(known) if known.ts_ms == sample.ts_ms => *known = sample,
@@ -212,16 +213,16 @@ impl Live {
         }
         let oldest_ms = self.newest_ms().unwrap_or_default().saturating_sub(horizon_ms);
         self.forget(oldest_ms);
-        // Grown by an eighth, not doubled: a series must not hold twice what it needs.
-        if self.sealed.capacity() - self.sealed.len() < block::MOST {
-            self.sealed.reserve_exact(block::MOST + self.sealed.len() / 8);
-        }
-        let before = self.sealed.len();
-        block::encode(samples, &mut self.sealed);
-        let block = &self.sealed[before..];
         journal.extend(id.0.to_le_bytes());
-        journal.extend((block.len() as u16).to_le_bytes());
-        journal.extend(block);
+        journal.extend([0; 2]);
+        let start = journal.len();
+        block::encode(samples, journal);
+        let block = &journal[start..];
+        // Grown by what comes, not doubled: a series must not hold twice what it needs.
+        self.sealed.reserve_exact(block.len());
+        self.sealed.extend(block);
+        let size = (block.len() as u16).to_le_bytes();
+        journal[start - 2..start].copy_from_slice(&size);
         self.len = 0;
     }
 
@@ -238,7 +239,7 @@ impl Live {
 
     fn tail(&self) -> Tail<'_> {
         let len = self.len as usize;
-        let late = self.late.iter().map(|sample| (sample.ts_ms, sample.value)).collect();
+        let late = self.late.iter().flat_map(|late| late.iter()).map(|sample| (sample.ts_ms, sample.value)).collect();
         Tail {
             base_ms: self.base_ms,
             offsets: self.offsets[..len].into(),
@@ -254,14 +255,15 @@ impl Live {
         live.offsets.get_mut(..len)?.copy_from_slice(&tail.offsets);
         live.values.get_mut(..len)?.get_mut(..tail.values.len())?.copy_from_slice(&tail.values);
         live.len = len as u32;
-        live.late = tail.late.into_iter().map(|(ts_ms, value)| Sample { ts_ms, value }).collect();
+        let late: Vec<Sample> = tail.late.into_iter().map(|(ts_ms, value)| Sample { ts_ms, value }).collect();
+        live.late = (!late.is_empty()).then(|| Box::new(late));
         (tail.values.len() == len).then_some(live)
     }
 
     /// Drops what ended before `oldest_ms`, once it is worth the move.
     fn forget(&mut self, oldest_ms: i64) {
-        if self.late.first().is_some_and(|first| first.ts_ms < oldest_ms) {
-            self.late.retain(|sample| sample.ts_ms >= oldest_ms);
+        if let Some(late) = self.late.as_mut().filter(|late| late.first().is_some_and(|first| first.ts_ms < oldest_ms)) {
+            late.retain(|sample| sample.ts_ms >= oldest_ms);
             self.complete_ms = self.complete_ms.max(oldest_ms);
         }
         if self.sealed.len() < STALE_BYTES {
@@ -296,7 +298,7 @@ impl Live {
         for at in 0..self.len as usize {
             samples.push(Sample { ts_ms: self.base_ms + i64::from(self.offsets[at]), value: self.values[at] });
         }
-        for sample in &self.late {
+        for sample in self.late.iter().flat_map(|late| late.iter()) {
             match samples.binary_search_by_key(&sample.ts_ms, |known| known.ts_ms) {
                 Ok(at) => samples[at] = *sample,
                 Err(at) => samples.insert(at, *sample),
