@@ -11,6 +11,8 @@ const TEMPLATES: usize = 200;
 const SERVICES: usize = 5000;
 /// About how long a template may get.
 const TEMPLATE_BYTES: usize = 400;
+/// What stands for everything beyond a limit.
+const OTHERS: &str = "<*>";
 /// Minutes of counts kept.
 const MINUTES: i64 = 30;
 
@@ -60,6 +62,9 @@ struct Template {
 pub(crate) struct Logs {
     templates: BTreeMap<String, BTreeMap<String, Template>>,
     changes: VecDeque<SettingChange>,
+    /// The template of the line at hand, so that a line needs no memory of its own.
+    #[serde(skip)]
+    scratch: String,
 }
 
 impl Logs {
@@ -72,20 +77,23 @@ impl Logs {
                 self.changes.pop_front();
             }
         }
+        let mut text = std::mem::take(&mut self.scratch);
+        mask(&log.message, &mut text);
         // What comes after the limits is still counted, but no longer told apart.
         let known = self.templates.len() < SERVICES || self.templates.contains_key(service);
-        let service = if known { service.to_owned() } else { "<*>".to_owned() };
-        let templates = self.templates.entry(service).or_default();
-        let mut text = mask(&log.message);
-        if templates.len() >= TEMPLATES && !templates.contains_key(&text) {
-            text = "<*>".to_owned();
+        let service = if known { service } else { OTHERS };
+        if !self.templates.contains_key(service) {
+            self.templates.insert(service.to_owned(), BTreeMap::new());
         }
-        let template = templates.entry(text).or_insert_with(|| Template {
-            severity: log.severity,
-            example: log.message.chars().take(200).collect(),
-            first_ms: at_ms,
-            minutes: VecDeque::new(),
-        });
+        let Some(templates) = self.templates.get_mut(service) else { return };
+        let known = templates.len() < TEMPLATES || templates.contains_key(text.as_str());
+        let key = if known { text.as_str() } else { OTHERS };
+        if !templates.contains_key(key) {
+            let example = log.message.chars().take(200).collect();
+            let template = Template { severity: log.severity, example, first_ms: at_ms, minutes: VecDeque::new() };
+            templates.insert(key.to_owned(), template);
+        }
+        let Some(template) = templates.get_mut(key) else { return };
         template.severity = template.severity.max(log.severity);
         let minute = at_ms.div_euclid(60_000);
         match template.minutes.back_mut() {
@@ -95,6 +103,7 @@ impl Logs {
         while template.minutes.front().is_some_and(|(first, _)| *first < minute - MINUTES) {
             template.minutes.pop_front();
         }
+        self.scratch = text;
     }
 
     /// Templates at or above a severity in `from_ms..=to_ms` (whole minutes), most frequent first.
@@ -126,30 +135,37 @@ impl Logs {
     }
 }
 
-/// Replaces what varies (words with digits, quoted text) with `<*>`.
-fn mask(message: &str) -> String {
-    let mut out = String::with_capacity(message.len().min(200));
+/// Replaces what varies (words with digits, long words) with `<*>`.
+fn mask(message: &str, out: &mut String) {
+    out.clear();
     for word in message.split_whitespace().take(40) {
         if out.len() > TEMPLATE_BYTES {
             break;
         }
-        let word: String = word.chars().take(TEMPLATE_BYTES).collect();
         if !out.is_empty() {
             out.push(' ');
         }
-        let (key, value) = word.split_once('=').map_or(("", word.as_str()), |(key, value)| (key, value));
+        let (key, value) = word.split_once('=').map_or(("", word), |(key, value)| (key, value));
         if !key.is_empty() {
-            out.push_str(key);
+            out.push_str(start(key));
             out.push('=');
         }
-        let varies = value.chars().any(|c| c.is_ascii_digit()) || value.len() > 40;
+        let varies = value.len() > 40 || value.bytes().any(|byte| byte.is_ascii_digit());
         out.push_str(if varies { "<*>" } else { value });
     }
-    out
+}
+
+/// As much of a word as a template holds.
+fn start(word: &str) -> &str {
+    if word.len() <= TEMPLATE_BYTES { word } else { word.split_at(word.floor_char_boundary(TEMPLATE_BYTES)).0 }
 }
 
 /// Reads `… key=K from=A to=B …`, in that order, whatever stands around it.
 fn setting_change(message: &str) -> Option<(String, String, String)> {
+    // Nearly no line is one, and every line is asked.
+    if !message.contains("from=") {
+        return None;
+    }
     let mut found = [None, None, None];
     for word in message.split_whitespace() {
         for (slot, name) in found.iter_mut().zip(["key=", "from=", "to="]) {

@@ -11,6 +11,7 @@
 //! after it and looked for afterwards), peers' figures from another day, threads or children left out.
 
 mod bodies;
+mod otlp;
 mod process;
 mod target;
 
@@ -52,6 +53,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     while let Some(argument) = arguments.next()? {
         match argument {
             Word(word) if word == "intake" => {}
+            Word(word) if word == "otlp" => return otlp::run(arguments),
             Long("series") => {
                 let list = arguments.value()?.string()?;
                 options.series = list.split(',').map(str::parse).collect::<Result<_, _>>().context("--series")?;

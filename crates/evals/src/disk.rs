@@ -17,8 +17,8 @@ use crate::{Options, Tally, tell};
 
 /// What happens to the disk: a name, what strace is told, and whether requests must be refused meanwhile.
 const FAULTS: [(&str, &[&str], bool); 5] = [
-    ("fdatasync fails once", &["inject=fdatasync:error=EIO:when=3"], false),
     ("fdatasync fails for ever", &["inject=fdatasync:error=EIO:when=3+"], true),
+    ("fdatasync fails once", &["inject=fdatasync:error=EIO:when=3"], false),
     ("no space left", &["inject=write:error=ENOSPC:when=5+"], true),
     ("read-only", &["inject=write,openat:error=EROFS:when=5+"], true),
     ("a sync takes 10 s", &["inject=fdatasync:delay_enter=10000000:when=3"], false),
@@ -63,6 +63,10 @@ pub(crate) fn faults(options: &Options) -> anyhow::Result<Tally> {
         tally.add(found);
         tally.kills += 1;
         std::fs::remove_dir_all(&dir)?;
+        if options.mutant.is_some() && !tally.clean() {
+            tell("caught");
+            break;
+        }
     }
     Ok(tally)
 }

@@ -1,6 +1,7 @@
 //! Proofs from outside the process under test: crash tests with an oracle, and benchmarks beside peers.
 //!
 //! `1b`: acknowledgements under load, killed at random moments; what was acknowledged must be there.
+//! `2b`: a record that panics its handler.
 //! `1f`, `4b`: a disk that is full, fails or stalls. `4c`: a log with turned bits and cut ends.
 //! `7e`, `7f`: bombs, and a tenant far over its limits.
 //! `loop`: the whole response driven by a tape, killed at every persisted transition and every call of an
@@ -12,6 +13,7 @@ mod cycle;
 mod disk;
 mod flips;
 mod flood;
+mod poison;
 
 use std::process::ExitCode;
 
@@ -97,12 +99,13 @@ fn main() -> anyhow::Result<ExitCode> {
         let tally = match bar.as_str() {
             "1b" => ack::run(&options),
             "1f" => disk::full(&options),
+            "2b" => poison::run(&options),
             "4b" => disk::faults(&options),
             "4c" => flips::run(&options),
             "7e" => flood::explode(&options),
             "7f" => flood::crowd(&options),
             "loop" => cycle::run(&options),
-            other => anyhow::bail!("no bar is called {other:?}; there are 1b, 1f, 4b, 4c, 7e, 7f and loop"),
+            other => anyhow::bail!("no bar is called {other:?}; there are 1b, 1f, 2b, 4b, 4c, 7e, 7f and loop"),
         };
         let tally = tally.with_context(|| format!("run {run} of bar {bar}"))?;
         caught += u64::from(!tally.clean());

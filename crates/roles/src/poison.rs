@@ -10,7 +10,7 @@ use std::time::Duration;
 use wardroom_bus::{DeadLetters, Error, Reason, Record};
 use wardroom_domain::Timestamp;
 
-use crate::{clock, metrics as names};
+use crate::{clock, metrics as names, mutant};
 
 /// How often a record is tried.
 pub(crate) const TRIES: u32 = 5;
@@ -46,6 +46,9 @@ pub(crate) fn bury(
     record: &Record,
     given_up: impl Fn() -> bool,
 ) {
+    if mutant::on("drop-poison") {
+        return;
+    }
     while let Err(error) = runtime.block_on(letters.bury(reason.clone(), record)) {
         tracing::error!(%error, offset = record.offset, "a dead letter cannot be kept; detection waits");
         if given_up() {
@@ -77,7 +80,7 @@ pub(crate) fn trip(batch: &wardroom_domain::Batch) {
     #[cfg(test)]
     let on = !HARMLESS.load(std::sync::atomic::Ordering::Acquire);
     #[cfg(not(test))]
-    let on = crate::mutant::on("poison");
+    let on = mutant::on("poison") || mutant::on("drop-poison");
     assert!(!on || batch.logs.iter().all(|log| log.message != POISON), "poison");
 }
 

@@ -150,6 +150,11 @@ impl Server {
         bail!("wardroom does not start; see {}", self.dir.join("wardroom.log").display())
     }
 
+    /// A variable of its environment, from the next start on.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Whether it has ended by itself.
     pub fn ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))

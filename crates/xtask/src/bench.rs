@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::build::{command, step, target};
+use crate::clients::Clients;
 use crate::debian::debian;
 
 /// Runs the command.
@@ -17,6 +18,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     bench.args(passed).env("WARDROOM_BIN", folder.join("wardroom"));
     bench.env("VICTORIA_METRICS_BIN", debian("victoria-metrics", "usr/bin/victoria-metrics")?);
     bench.env("PROMETHEUS_BIN", debian("prometheus", "usr/bin/prometheus")?);
+    Clients::fetch()?.tell(&mut bench);
     step("bench", &mut bench)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -73,6 +73,15 @@ impl Target {
                 )?;
                 (Running::Peer(child), format!("http://{address}"), String::new())
             }
+            "rotel" => {
+                let grpc = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+                let log = dir.join("rotel.log").display().to_string();
+                let pid = dir.join("rotel.pid").display().to_string();
+                let words = ["start", "--exporter", "blackhole", "--otlp-http-endpoint", &address];
+                let more = ["--otlp-grpc-endpoint", &grpc.to_string(), "--log-file", &log, "--pid-file", &pid];
+                let words: Vec<String> = words.iter().chain(&more).map(|word| (*word).to_owned()).collect();
+                (Running::Peer(peer("ROTEL_BIN", &dir, &words)?), format!("http://{address}"), String::new())
+            }
             other => bail!("no target is called {other:?}; there are {}", NAMES.join(", ")),
         };
         let target = Self { dir, url, token, running, paced_cpu_s: 0.0 };
@@ -82,8 +91,10 @@ impl Target {
 
     fn wait_ready(&self) -> anyhow::Result<()> {
         let path = if matches!(self.running, Running::Wardroom(_)) { "/healthz" } else { "/metrics" };
+        // An answer of any kind will do: rotel knows no such path.
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         for _ in 0..200 {
-            if ureq::get(format!("{}{path}", self.url)).call().is_ok() {
+            if agent.get(format!("{}{path}", self.url)).call().is_ok() {
                 // Whatever it still does by itself must not count.
                 std::thread::sleep(Duration::from_secs(2));
                 return Ok(());
@@ -112,12 +123,17 @@ impl Target {
     }
 
     pub(crate) fn client(&self) -> Client {
+        self.client_for("/api/v1/write", REMOTE_WRITE)
+    }
+
+    /// A connection that posts to this path.
+    pub(crate) fn client_for(&self, path: &str, headers: &'static [(&'static str, &'static str)]) -> Client {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .new_agent();
-        Client { agent, url: format!("{}/api/v1/write", self.url), token: self.token.clone() }
+        Client { agent, url: format!("{}{path}", self.url), headers, token: self.token.clone() }
     }
 
     /// Waits until it is quiet: for us until detection has reached the end of the bus, for all until a second
@@ -224,18 +240,23 @@ impl Target {
 pub(crate) struct Client {
     agent: ureq::Agent,
     url: String,
+    headers: &'static [(&'static str, &'static str)],
     token: String,
 }
+
+const REMOTE_WRITE: &[(&str, &str)] = &[
+    ("Content-Type", "application/x-protobuf"),
+    ("Content-Encoding", "snappy"),
+    ("X-Prometheus-Remote-Write-Version", "0.1.0"),
+];
 
 impl Client {
     /// Whether the request was acknowledged.
     pub(crate) fn send(&self, body: &[u8]) -> bool {
-        let mut request = self
-            .agent
-            .post(&self.url)
-            .header("Content-Type", "application/x-protobuf")
-            .header("Content-Encoding", "snappy")
-            .header("X-Prometheus-Remote-Write-Version", "0.1.0");
+        let mut request = self.agent.post(&self.url);
+        for (name, value) in self.headers {
+            request = request.header(*name, *value);
+        }
         if !self.token.is_empty() {
             request = request.header("Authorization", format!("Bearer {}", self.token));
         }

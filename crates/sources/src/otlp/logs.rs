@@ -58,10 +58,6 @@ fn severity_of(number: u64, word: &str) -> Severity {
 
 /// An id as hexadecimal text.
 pub(super) fn hex(id: &[u8]) -> String {
-    use std::fmt::Write;
-    id.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+    id.iter().take(16).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
