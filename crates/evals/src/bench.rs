@@ -38,6 +38,10 @@ struct Options {
     repeat: usize,
     samples: usize,
     targets: Vec<String>,
+    /// A tenth of the series is new every ten minutes of the data's time.
+    churn: bool,
+    /// Fail if a goal is missed.
+    check: bool,
     json: Option<std::path::PathBuf>,
 }
 
@@ -48,6 +52,8 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         repeat: 3,
         samples: 16_000_000,
         targets: target::NAMES.iter().map(|name| (*name).to_owned()).collect(),
+        churn: false,
+        check: false,
         json: None,
     };
     while let Some(argument) = arguments.next()? {
@@ -63,6 +69,12 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             Long("targets") => {
                 options.targets = arguments.value()?.string()?.split(',').map(str::to_owned).collect();
             }
+            Long("churn") => options.churn = true,
+            Long("check") => options.check = true,
+            Long("lake") => match arguments.value()?.string()?.as_str() {
+                "off" => {}
+                other => anyhow::bail!("--lake {other}: this build has no lake; --lake off"),
+            },
             Long("json") => options.json = Some(arguments.value()?.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -70,8 +82,8 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let mut runs = Vec::new();
     for series in &options.series {
         tell(format!("{series} series: preparing bodies"));
-        let bodies =
-            Bodies::build(*series, options.samples / series, (PACE_PER_S * PACED.as_secs_f64()) as usize / series + 1);
+        let paced = (PACE_PER_S * PACED.as_secs_f64()) as usize / series + 1;
+        let bodies = Bodies::build(*series, options.samples / series, paced, options.churn);
         for repeat in 0..options.repeat {
             for name in &options.targets {
                 let figures = one(name, &bodies);
@@ -84,12 +96,46 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             }
         }
     }
-    let report = json!({ "commit": process::commit(), "machine": process::machine(), "medians": medians(&runs), "ratios": ratios(&runs), "runs": runs });
+    let report = json!({ "commit": process::commit(), "machine": process::machine(), "churn": options.churn, "medians": medians(&runs), "ratios": ratios(&runs), "runs": runs });
     tell(serde_json::to_string_pretty(&json!({ "medians": report["medians"], "ratios": report["ratios"] }))?);
     if let Some(file) = options.json {
         std::fs::write(file, report.to_string())?;
     }
+    let missed = missed(&report);
+    missed.iter().for_each(|goal| tell(format!("missed: {goal}")));
+    ensure!(!options.check || missed.is_empty(), "{} goals missed", missed.len());
     Ok(())
+}
+
+/// Goals over VictoriaMetrics in the same run.
+const GOALS: [(&str, f64); 4] = [
+    ("cpu_vs_victoria_metrics", 1.0 / 3.0),
+    ("cpu_50k_vs_victoria_metrics", 0.4),
+    ("rss_vs_victoria_metrics", 0.75),
+    ("ack_p99_vs_victoria_metrics", 1.25),
+];
+
+/// What a run did not reach, in words.
+fn missed(report: &Value) -> Vec<String> {
+    let mut missed = Vec::new();
+    for (name, goal) in GOALS {
+        for (ratio, value) in report["ratios"].as_object().into_iter().flatten() {
+            // Memory a series is fixed cost at ten thousand.
+            let counts = ratio.starts_with(&format!("{name}_at_")) && !(name.starts_with("rss") && ratio.ends_with("_10000"));
+            if let Some(value) = value.as_f64().filter(|value| counts && *value > goal) {
+                missed.push(format!("{ratio} is {value:.2}, goal {goal:.2}"));
+            }
+        }
+    }
+    for run in report["runs"].as_array().into_iter().flatten().filter(|run| run["target"] == "wardroom") {
+        let whole = run["read_back"]["read"] == run["read_back"]["sent"] && run["http_errors"] == 0;
+        let (found, injected) = (&run["shifts_found"]["found"], &run["shifts_found"]["injected"]);
+        let share = found.as_f64().unwrap_or_default() / injected.as_f64().unwrap_or(f64::NAN);
+        if !whole || share < 0.95 {
+            missed.push(format!("read back {}, shifts {found} of {injected}, errors {}", run["read_back"], run["http_errors"]));
+        }
+    }
+    missed
 }
 
 /// One target from an empty disk to its end.

@@ -31,7 +31,7 @@ struct Source {
 }
 
 impl Bodies {
-    pub(crate) fn build(series: usize, steps: usize, paced_steps: usize) -> Self {
+    pub(crate) fn build(series: usize, steps: usize, paced_steps: usize, churn: bool) -> Self {
         let mut random = StdRng::seed_from_u64(series as u64);
         let all = steps + paced_steps;
         let start_ms = now_ms() - all as i64 * STEP_MS;
@@ -51,6 +51,9 @@ impl Bodies {
         }
         for step in 0..all {
             let ts_ms = start_ms + step as i64 * STEP_MS;
+            if churn && step > 0 && step % CHURN_STEPS == 0 {
+                renew(&mut sources, step / CHURN_STEPS);
+            }
             for (chunk, sources) in sources.chunks_mut(PER_REQUEST).enumerate() {
                 let mut request = Vec::with_capacity(PER_REQUEST);
                 for (at, source) in (chunk * PER_REQUEST..).zip(sources) {
@@ -71,6 +74,20 @@ impl Bodies {
     /// How many samples a list of requests holds.
     pub(crate) fn samples(&self, requests: &[Vec<u8>]) -> usize {
         requests.len() / self.series.div_ceil(PER_REQUEST) * self.series
+    }
+}
+
+/// Ten minutes.
+const CHURN_STEPS: usize = 40;
+
+/// A tenth of the series ends, and as many begin: pods that were replaced. Neither those that shift nor those
+/// that are read back.
+fn renew(sources: &mut [Source], generation: usize) {
+    for source in sources.iter_mut().skip(7).step_by(10) {
+        for label in source.labels.iter_mut().filter(|label| ["id", "pod"].contains(&label.name.as_str())) {
+            let stem = label.value.split('~').next().unwrap_or_default().to_owned();
+            label.value = format!("{stem}~{generation}");
+        }
     }
 }
 
