@@ -120,8 +120,9 @@ impl Signal {
         while self.history.len() > config.history {
             self.history.pop_front();
         }
-        let limit =
-            self.bad.map_or_else(|| bad_above(key.kind, mean, warm, self.watch.run(), config), |bad| Some(bad.bad_above));
+        let limit = self
+            .bad
+            .map_or_else(|| bad_above(key.kind, mean, warm, self.watch.run(), config), |bad| Some(bad.bad_above));
         self.bad = match (limit, self.bad) {
             (Some(limit), Some(bad)) if value > limit => Some(Bad { points: bad.points + 1, ..bad }),
             (Some(limit), None) if value > limit && warm => {

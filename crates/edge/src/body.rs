@@ -11,7 +11,7 @@ use crate::{Config, Problem};
 /// Reads a whole body.
 ///
 /// # Errors
-/// 413 over the size limit, 408 over the time limit, 400 if the connection breaks.
+/// 413 over the size limit, 503 over the time limit, 400 if the connection breaks.
 pub async fn read_body(body: Body, config: &Config) -> Result<Bytes, Problem> {
     let limit = config.max_body_bytes;
     let reading = axum::body::to_bytes(body, limit);
@@ -23,10 +23,10 @@ pub async fn read_body(body: Body, config: &Config) -> Result<Bytes, Problem> {
             format!("the body is larger than {limit} bytes; send smaller batches or raise edge.max-body-bytes"),
         )),
         Ok(Err(error)) => Err(Problem::bad_request("body_broken", format!("the body could not be read: {error}"))),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
+        // 408 would say it better, and Prometheus and OpenTelemetry drop the data on it.
+        Err(_) => Err(Problem::unavailable(
             "body_timeout",
-            "the body did not arrive in time; see edge.body-timeout-seconds",
+            "the body did not arrive in time; send it again, or see edge.body-timeout-seconds",
         )),
     }
 }

@@ -16,7 +16,7 @@ pub struct Config {
     /// Where OTLP over gRPC is taken beside the main port, which takes it too: `ADDRESS:PORT`, `off`, or `auto`:
     /// port 4317 of the address of `--listen`, if it is free. Default auto. Since 0.1.
     pub otlp_grpc: String,
-    /// Time a sender has to send its body, in seconds; then 408. Default 30. Since 0.1.
+    /// Time a sender has to send its body, in seconds; then 503. Default 30. Since 0.1.
     pub body_timeout_seconds: u64,
 }
 

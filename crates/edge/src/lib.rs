@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! listener ─► correlation id ─► matched route ─► credential ─► access role ─► body limit ─► handler
-//!                                                   │ 401 / 503     │ 403        │ 413 / 408
+//!                                                   │ 401 / 503     │ 403        │ 413 / 503
 //!                                                   └──────── problem+json, metric, audit ────────┘
 //! ```
 //!

@@ -121,7 +121,8 @@ fn missed(report: &Value) -> Vec<String> {
     for (name, goal) in GOALS {
         for (ratio, value) in report["ratios"].as_object().into_iter().flatten() {
             // Memory a series is fixed cost at ten thousand.
-            let counts = ratio.starts_with(&format!("{name}_at_")) && !(name.starts_with("rss") && ratio.ends_with("_10000"));
+            let counts =
+                ratio.starts_with(&format!("{name}_at_")) && !(name.starts_with("rss") && ratio.ends_with("_10000"));
             if let Some(value) = value.as_f64().filter(|value| counts && *value > goal) {
                 missed.push(format!("{ratio} is {value:.2}, goal {goal:.2}"));
             }
@@ -132,7 +133,10 @@ fn missed(report: &Value) -> Vec<String> {
         let (found, injected) = (&run["shifts_found"]["found"], &run["shifts_found"]["injected"]);
         let share = found.as_f64().unwrap_or_default() / injected.as_f64().unwrap_or(f64::NAN);
         if !whole || share < 0.95 {
-            missed.push(format!("read back {}, shifts {found} of {injected}, errors {}", run["read_back"], run["http_errors"]));
+            missed.push(format!(
+                "read back {}, shifts {found} of {injected}, errors {}",
+                run["read_back"], run["http_errors"]
+            ));
         }
     }
     missed

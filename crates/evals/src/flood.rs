@@ -73,10 +73,22 @@ fn bombs() -> anyhow::Result<Vec<Bomb>> {
         bomb("gzip of a gigabyte, OTLP", "/v1/logs", OTLP_GZIP, zeros.clone(), refused),
         bomb("gzip in gzip", "/v1/metrics", OTLP_GZIP, gzip(&zeros)?, refused),
         bomb("JSON 10 000 deep", "/ingest/metrics", JSON, deep_json.into_bytes(), refused),
-        bomb("400 000 labels", "/api/v1/write", SNAPPY, wire::body(vec![wire::series(&labels, 1.0, now_ms())]), refused),
+        bomb(
+            "400 000 labels",
+            "/api/v1/write",
+            SNAPPY,
+            wire::body(vec![wire::series(&labels, 1.0, now_ms())]),
+            refused,
+        ),
         // A value nested too deep is cut, its log line is kept.
         bomb("protobuf 20 000 deep", "/v1/logs", OTLP, nested, &[200, 400]),
-        bomb("300 000 empty records", "/ingest/logs", JSON, format!("[{}{{}}]", "{},".repeat(300_000)).into_bytes(), refused),
+        bomb(
+            "300 000 empty records",
+            "/ingest/logs",
+            JSON,
+            format!("[{}{{}}]", "{},".repeat(300_000)).into_bytes(),
+            refused,
+        ),
     ])
 }
 
@@ -132,8 +144,13 @@ pub(crate) fn explode(options: &Options) -> anyhow::Result<Tally> {
         let grown = peak.load(Ordering::Acquire) as f64 - before;
         let wrong: Vec<u16> = answers.iter().copied().filter(|status| !bomb.statuses.contains(status)).collect();
         let name = bomb.name;
-        tell(format!("{name}: {:?}, {:.0} MiB more, honest p99 {:.0} ms ({calm:.0} before), {} lost",
-            answers.first(), grown / 1024.0, beside.0, beside.1));
+        tell(format!(
+            "{name}: {:?}, {:.0} MiB more, honest p99 {:.0} ms ({calm:.0} before), {} lost",
+            answers.first(),
+            grown / 1024.0,
+            beside.0,
+            beside.1
+        ));
         tally.issued += 150;
         tally.acked += 150 - beside.1;
         tally.missing += beside.1;
@@ -160,7 +177,11 @@ fn slow(server: &Server, tally: &mut Tally) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for _ in 0..8 {
         let mut line = std::net::TcpStream::connect(address)?;
-        write!(line, "POST /ingest/logs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n[", server.sender)?;
+        write!(
+            line,
+            "POST /ingest/logs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n[",
+            server.sender
+        )?;
         lines.push(line);
     }
     let (p99, lost) = honest(server, &server.sender, 100);
@@ -184,7 +205,11 @@ pub(crate) fn crowd(options: &Options) -> anyhow::Result<Tally> {
     for first in (0..TRIED).step_by(5000) {
         let series = (first..first + 5000).map(|at| {
             let id = format!("{at:07}");
-            wire::series(&[("__name__", "crowd"), ("id", &id), ("instance", "10.0.0.1:9100"), ("job", "x")], 1.0, now_ms())
+            wire::series(
+                &[("__name__", "crowd"), ("id", &id), ("instance", "10.0.0.1:9100"), ("job", "x")],
+                1.0,
+                now_ms(),
+            )
         });
         let body = wire::body(series.collect());
         loop {
@@ -216,9 +241,15 @@ pub(crate) fn crowd(options: &Options) -> anyhow::Result<Tally> {
     }
     std::thread::sleep(Duration::from_secs(1));
     let after = resident_kib(&server)?;
-    tell(format!("series: {accepted} accepted, {rejected} refused; {:.0} MiB at the limit, {:.0} after", at_limit / 1024.0, after / 1024.0));
+    tell(format!(
+        "series: {accepted} accepted, {rejected} refused; {:.0} MiB at the limit, {:.0} after",
+        at_limit / 1024.0,
+        after / 1024.0
+    ));
     if accepted != SERIES_LIMIT as u64 || rejected != (TRIED - SERIES_LIMIT) as u64 {
-        tally.faults.push(format!("{accepted} series accepted and {rejected} refused of {TRIED}, limit {SERIES_LIMIT}"));
+        tally
+            .faults
+            .push(format!("{accepted} series accepted and {rejected} refused of {TRIED}, limit {SERIES_LIMIT}"));
     }
     if after > at_limit * 1.1 {
         tally.faults.push(format!("memory grew by {:.0} MiB beyond the limit", (after - at_limit) / 1024.0));
@@ -237,7 +268,7 @@ pub(crate) fn crowd(options: &Options) -> anyhow::Result<Tally> {
 /// A flood of bytes far over the budget: the flooder waits, the other is served.
 fn bytes(server: &Server, loud: &str, calm: f64, tally: &mut Tally) -> anyhow::Result<(f64, u64)> {
     let line = "x".repeat(60_000);
-    let body = serde_json::json!([{ "level": "INFO", "message": line, "service": "s" }]).to_string().repeat(1);
+    let body = serde_json::json!([{ "level": "INFO", "message": line, "service": "s" }]).to_string();
     let over = AtomicBool::new(false);
     let (beside, refused, taken) = std::thread::scope(|scope| {
         let flooding: Vec<_> = (0..4)
@@ -245,7 +276,8 @@ fn bytes(server: &Server, loud: &str, calm: f64, tally: &mut Tally) -> anyhow::R
                 scope.spawn(|| {
                     let mut counts = [0_u64; 2];
                     while !over.load(Ordering::Acquire) {
-                        let status = server.post("/ingest/logs", loud, JSON, body.as_bytes()).map_or(0, |answer| answer.0);
+                        let status =
+                            server.post("/ingest/logs", loud, JSON, body.as_bytes()).map_or(0, |answer| answer.0);
                         counts[usize::from(status == 503)] += 1;
                     }
                     counts

@@ -46,7 +46,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let (first, last) = (moment("first_try")?, moment("last_try")?);
     let waited = moved_on - last.millis();
     let (tries, reason) = (&letter["tries"], letter["reason"].as_str().unwrap_or_default());
-    tell(format!("{tries} tries within {} ms, {reason:?}, moved on {waited} ms after the last", last.millis() - first.millis()));
+    tell(format!(
+        "{tries} tries within {} ms, {reason:?}, moved on {waited} ms after the last",
+        last.millis() - first.millis()
+    ));
     if *tries != 5 || !reason.contains("poison") || waited > 1000 {
         tally.faults.push(format!("{letter}"));
     }

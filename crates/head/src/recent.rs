@@ -38,6 +38,7 @@ struct Live {
     values: [f64; BLOCK],
     sealed: Vec<u8>,
     /// Few have any, and each series pays for the room.
+    #[expect(clippy::box_collection, reason = "8 bytes instead of 24 in each of a million series")]
     late: Option<Box<Vec<Sample>>>,
     /// Nothing from here on was ever dropped.
     complete_ms: i64,
@@ -262,7 +263,8 @@ impl Live {
 
     /// Drops what ended before `oldest_ms`, once it is worth the move.
     fn forget(&mut self, oldest_ms: i64) {
-        if let Some(late) = self.late.as_mut().filter(|late| late.first().is_some_and(|first| first.ts_ms < oldest_ms)) {
+        if let Some(late) = self.late.as_mut().filter(|late| late.first().is_some_and(|first| first.ts_ms < oldest_ms))
+        {
             late.retain(|sample| sample.ts_ms >= oldest_ms);
             self.complete_ms = self.complete_ms.max(oldest_ms);
         }

@@ -16,7 +16,7 @@ use crate::detect::Tenants;
 use crate::mutant;
 
 /// Memory of the batches that wait for detection, in bytes, about; what is more is read from the bus again.
-const WAITING: usize = 12 << 20;
+const WAITING: usize = 16 << 20;
 
 /// Decoded batches on their way to detection, by offset.
 #[derive(Debug, Default)]

@@ -56,12 +56,7 @@ impl Server {
     ///
     /// # Errors
     /// It does not start.
-    pub fn start_in(
-        dir: &Path,
-        targets: &str,
-        environment: &[(&str, &str)],
-        wrapper: &[&str],
-    ) -> anyhow::Result<Self> {
+    pub fn start_in(dir: &Path, targets: &str, environment: &[(&str, &str)], wrapper: &[&str]) -> anyhow::Result<Self> {
         let (data, secrets) = (dir.join("data"), dir.join("secrets"));
         std::fs::create_dir_all(&secrets)?;
         let token = |principal: &str, role: &str| create_token(&data, principal, role);

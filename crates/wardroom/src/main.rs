@@ -15,11 +15,6 @@ use clap::Parser;
 
 use options::{BusCommand, Cli, Command};
 
-/// The system's allocator keeps what was freed by another thread: batches are made by intake and dropped by
-/// detection, and with it the process stays as large as its largest moment.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {

@@ -39,7 +39,9 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         with_programs(&mut demo, &programs);
         step(&format!("demo, one seed of case {case}"), &mut demo)?;
     }
-    for (bar, kills) in [("1b", "60"), ("1f", "1"), ("4b", "5"), ("4c", "200"), ("7e", "1"), ("7f", "1"), ("loop", "60")] {
+    for (bar, kills) in
+        [("1b", "60"), ("1f", "1"), ("4b", "5"), ("4c", "200"), ("7e", "1"), ("7f", "1"), ("loop", "60")]
+    {
         let mut torture = command(&programs.evals);
         torture.args(["torture", "--bar", bar, "--kills", kills, "--seed", "1"]);
         torture.env("STRACE_BIN", &strace).env("STRACE_LIBRARIES", libraries());

@@ -42,13 +42,16 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         }
     }
     let mut runs = Vec::new();
-    for (signal, path, build) in [("logs", "/v1/logs", logs as fn(usize) -> Vec<Vec<u8>>), ("traces", "/v1/traces", traces)] {
+    for (signal, path, build) in
+        [("logs", "/v1/logs", logs as fn(usize) -> Vec<Vec<u8>>), ("traces", "/v1/traces", traces)]
+    {
         tell(format!("{records} {signal}: preparing bodies"));
         let bodies = build(records / BATCH);
         let bytes: usize = bodies.iter().map(Vec::len).sum();
         for repeat in 0..repeat {
             for name in TARGETS {
-                let mut figures = one(name, path, &bodies).with_context(|| format!("{name}, {signal}, run {repeat}"))?;
+                let mut figures =
+                    one(name, path, &bodies).with_context(|| format!("{name}, {signal}, run {repeat}"))?;
                 let cpu_s = figures["cpu_s"].as_f64().unwrap_or(f64::NAN);
                 figures["target"] = json!(name);
                 figures["signal"] = json!(signal);
@@ -61,7 +64,8 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             }
         }
     }
-    let report = json!({ "commit": process::commit(), "machine": process::machine(), "medians": medians(&runs), "runs": runs });
+    let report =
+        json!({ "commit": process::commit(), "machine": process::machine(), "medians": medians(&runs), "runs": runs });
     tell(serde_json::to_string_pretty(&report["medians"])?);
     if let Some(file) = file {
         std::fs::write(file, report.to_string())?;
@@ -119,8 +123,11 @@ fn medians(runs: &[Value]) -> Value {
             let own: Vec<&Value> = runs.iter().filter(|run| run["target"] == name && run["signal"] == signal).collect();
             let of = |field: &str| median(own.iter().filter_map(|run| run[field].as_f64()));
             let p99 = median(own.iter().filter_map(|run| run["ack_ms"]["p99"].as_f64()));
-            all.insert(format!("{name}, {signal}"), json!({ "cpu_s_per_gb": of("cpu_s_per_gb"),
-                "cpu_s_per_m": of("cpu_s_per_m"), "rss_mib": of("rss_mib"), "ack_p99_ms": p99 }));
+            all.insert(
+                format!("{name}, {signal}"),
+                json!({ "cpu_s_per_gb": of("cpu_s_per_gb"),
+                "cpu_s_per_m": of("cpu_s_per_m"), "rss_mib": of("rss_mib"), "ack_p99_ms": p99 }),
+            );
         }
     }
     Value::Object(all)
@@ -153,14 +160,21 @@ fn logs(requests: usize) -> Vec<Vec<u8>> {
                 0 => format!("GET /api/v1/orders/{user} 200 in {} ms", random.random_range(1..400)),
                 1 => format!("cache miss for key order:{user}, fetched from replica {}", user % 5),
                 2 => format!("payment {user} authorised by provider acme, amount {}.{:02} EUR", user % 900, user % 100),
-                _ => format!("retrying call to inventory after {} ms: connection reset by peer", random.random_range(10..900)),
+                _ => format!(
+                    "retrying call to inventory after {} ms: connection reset by peer",
+                    random.random_range(10..900)
+                ),
             };
             LogRecord {
                 time_unix_nano: (start + at as u64) * 1_000_000,
                 severity_number: if record % 4 == 3 { 13 } else { 9 },
                 severity_text: if record % 4 == 3 { "WARN" } else { "INFO" }.to_owned(),
                 body: Some(AnyValue { value: Some(any_value::Value::StringValue(message)) }),
-                attributes: vec![text("http.route", "/api/v1/orders/{id}"), text("thread", &format!("worker-{}", record % 16)), text("user.id", &user.to_string())],
+                attributes: vec![
+                    text("http.route", "/api/v1/orders/{id}"),
+                    text("thread", &format!("worker-{}", record % 16)),
+                    text("user.id", &user.to_string()),
+                ],
                 trace_id: random.random::<[u8; 16]>().to_vec(),
                 span_id: random.random::<[u8; 8]>().to_vec(),
                 ..LogRecord::default()
@@ -203,16 +217,19 @@ fn traces(requests: usize) -> Vec<Vec<u8>> {
             }
         };
         let spans = if calling {
-            let ids: Vec<(Vec<u8>, Vec<u8>)> =
-                (0..BATCH).map(|_| (random.random::<[u8; 16]>().to_vec(), random.random::<[u8; 8]>().to_vec())).collect();
+            let ids: Vec<(Vec<u8>, Vec<u8>)> = (0..BATCH)
+                .map(|_| (random.random::<[u8; 16]>().to_vec(), random.random::<[u8; 8]>().to_vec()))
+                .collect();
             waiting.clone_from(&ids);
             ids.into_iter().map(|(trace, id)| span(&mut random, (trace, id, Vec::new()))).collect()
         } else {
             let ids = std::mem::take(&mut waiting);
-            ids.into_iter().map(|(trace, parent)| {
-                let id = random.random::<[u8; 8]>().to_vec();
-                span(&mut random, (trace, id, parent))
-            }).collect()
+            ids.into_iter()
+                .map(|(trace, parent)| {
+                    let id = random.random::<[u8; 8]>().to_vec();
+                    span(&mut random, (trace, id, parent))
+                })
+                .collect()
         };
         let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
         let group = ResourceSpans { resource: resource(at), scope_spans, ..ResourceSpans::default() };

@@ -3,6 +3,7 @@
 
 mod otlp;
 mod remote_write_v2;
+mod status_table;
 
 use std::sync::{Arc, Mutex};
 
@@ -55,12 +56,16 @@ fn world(failure: Option<Failure>) -> World {
 }
 
 fn world_with(failure: Option<Failure>, quota: u64) -> World {
+    world_of(failure, quota, EdgeConfig::default())
+}
+
+fn world_of(failure: Option<Failure>, quota: u64, edge: EdgeConfig) -> World {
     let budget = budget();
     let kept: Arc<Mutex<Vec<Accepted>>> = Arc::default();
     let into = Arc::clone(&kept);
     let intake = Intake {
         config: Config::default(),
-        edge: EdgeConfig::default(),
+        edge,
         budget: budget.clone(),
         quota: Arc::new(ByteQuota::new(quota)),
         resolve: Arc::new(|_, keys, labels| {
