@@ -22,7 +22,7 @@ mod embedded;
 mod error;
 mod groups;
 pub mod metrics;
-mod mutant;
+pub mod mutant;
 mod record;
 mod segment;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::labels::Labels;
 
 /// One reading of a native histogram. Counts are absolute and cumulative over time, not over buckets.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NativeHistogram {
     /// Milliseconds since the epoch.
     pub ts_ms: i64,

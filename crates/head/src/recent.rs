@@ -64,6 +64,12 @@ impl Recent {
         std::mem::take(&mut self.journal)
     }
 
+    /// Takes blocks back that could not be kept; they come first again.
+    pub fn give_back(&mut self, blocks: Vec<u8>) {
+        let newer = std::mem::replace(&mut self.journal, blocks);
+        self.journal.extend(newer);
+    }
+
     /// Bytes that [`Recent::take_journal`] would give.
     pub const fn journal_len(&self) -> usize {
         self.journal.len()

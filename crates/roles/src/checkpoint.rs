@@ -80,6 +80,8 @@ struct Head {
 pub(crate) struct Checkpoints {
     dir: PathBuf,
     rules: String,
+    /// The live hours, in ms.
+    useful_ms: i64,
     journals: Vec<Journal>,
     /// Offsets of those on disk, ascending.
     taken: Vec<u64>,
@@ -102,9 +104,15 @@ impl Checkpoints {
     ) -> Result<(Self, Option<Resumed>), Error> {
         std::fs::create_dir_all(dir)?;
         let settings = (&config.detect, &config.entities, &config.correlate, config.head.recent_minutes);
+        let useful_ms = i64::from(config.head.recent_minutes) * 60_000;
         let settings = serde_json::to_vec(&settings).map_err(std::io::Error::from)?;
-        let mut this =
-            Self { dir: dir.to_owned(), rules: sha256_hex(&settings), journals: Vec::new(), taken: list(dir)? };
+        let mut this = Self {
+            dir: dir.to_owned(),
+            rules: sha256_hex(&settings),
+            useful_ms,
+            journals: Vec::new(),
+            taken: list(dir)?,
+        };
         for offset in this.taken.clone().into_iter().rev() {
             if (bus.start()..=bus.end()).contains(&offset) {
                 match this.load(offset, config, tenants) {
@@ -130,8 +138,20 @@ impl Checkpoints {
         if live.recent.journal_len() < WAITING {
             return Ok(());
         }
+        self.keep(tenant, live)
+    }
+
+    /// Writes the sealed blocks of a tenant out; those that cannot be written wait for the next time.
+    fn keep(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
         let (blocks, newest_ms) = (live.recent.take_journal(), live.engine.watermark_ms());
-        Ok(self.journal(tenant)?.blocks(&blocks, newest_ms)?)
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let kept = self.journal(tenant).and_then(|journal| Ok(journal.blocks(&blocks, newest_ms)?));
+        if kept.is_err() {
+            live.recent.give_back(blocks);
+        }
+        kept
     }
 
     /// Takes one: everything below `offset` is in the state of the tenants.
@@ -148,13 +168,13 @@ impl Checkpoints {
         let all = tenants.all();
         let mut marks = Vec::new();
         for (id, tenant) in &all {
-            let live = &mut *tenant.live();
-            let (known, blocks) = (live.engine.known_series(), live.recent.take_journal());
-            let newest_ms = live.engine.watermark_ms();
+            let known = {
+                let live = &mut *tenant.live();
+                self.keep(id, live)?;
+                live.engine.known_series()
+            };
+            // Whoever reads the tenant does not wait for the disk.
             let journal = self.journal(id)?;
-            if !blocks.is_empty() {
-                journal.blocks(&blocks, newest_ms)?;
-            }
             let fresh: Vec<_> =
                 tenant.registry().since(journal.known()).iter().take(known - journal.known()).cloned().collect();
             journal.series(&fresh)?;
@@ -196,7 +216,7 @@ impl Checkpoints {
         let at = match self.journals.iter().position(|journal| journal.tenant() == tenant) {
             Some(at) => at,
             None => {
-                self.journals.push(Journal::create(&self.dir, tenant)?);
+                self.journals.push(Journal::create(&self.dir, tenant, self.useful_ms)?);
                 self.journals.len() - 1
             }
         };
@@ -221,7 +241,7 @@ impl Checkpoints {
         }
         let (mut journals, mut loaded) = (Vec::new(), Vec::new());
         for mark in &head.tenants {
-            let (journal, labels, blocks) = Journal::load(&self.dir, mark)?;
+            let (journal, labels, blocks) = Journal::load(&self.dir, mark, self.useful_ms)?;
             let (engine, after) = Engine::load(config.detect.clone(), config.entities.clone(), &labels, rest)?;
             let (recent, after) = Recent::load(&config.head, after, &blocks)?;
             let (saved, after) = postcard::take_from_bytes(after)?;

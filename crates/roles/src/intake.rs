@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use wardroom_bus::{Bus, Error as BusError};
+use wardroom_bus::{Bus, Error as BusError, mutant};
 use wardroom_domain::error::Failure;
 use wardroom_domain::{Batch, Buckets, TenantId};
 use wardroom_edge::InflateBudget;
@@ -13,7 +13,6 @@ use wardroom_sources::{Accepted, ByteQuota, Intake};
 use crate::clock;
 use crate::config::Config;
 use crate::detect::Tenants;
-use crate::mutant;
 
 /// Memory of the batches that wait for detection, in bytes, about; what is more is read from the bus again.
 const WAITING: usize = 16 << 20;

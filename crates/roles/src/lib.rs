@@ -21,7 +21,6 @@ mod heartbeat;
 mod intake;
 pub mod isolation;
 pub mod metrics;
-mod mutant;
 mod poison;
 mod pump;
 mod respond;

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use wardroom_bus::{DeadLetters, Error, Reason, Record};
+use wardroom_bus::{DeadLetters, Error, Reason, Record, mutant};
 use wardroom_domain::Timestamp;
 
-use crate::{clock, metrics as names, mutant};
+use crate::{clock, metrics as names};
 
 /// How often a record is tried.
 pub(crate) const TRIES: u32 = 5;

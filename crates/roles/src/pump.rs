@@ -107,13 +107,16 @@ impl Pump {
     fn drain(&mut self, tenant: &TenantId) {
         let state = self.tenants.get(tenant);
         if let Err(error) = self.checkpoints.drain(tenant, &mut state.live()) {
-            tracing::error!(%error, "sealed blocks cannot be written; they are missing after a restart");
+            tracing::error!(%error, "sealed blocks cannot be written; they wait in memory");
         }
     }
 
     /// Where the last checkpoint ended; without one, the first record young enough to be replayed.
     fn first(&self) -> u64 {
         if let Some(Resumed { offset, covered_ms }) = self.resumed {
+            // Older blocks of series that fell silent are not in the journals any more: the bus has them.
+            let live = Duration::from_secs(u64::from(self.config.head.recent_minutes) * 60);
+            let covered_ms = covered_ms.max(clock::now().minus(live).millis());
             self.tenants.covered_ms.store(covered_ms, Ordering::Release);
             return offset;
         }

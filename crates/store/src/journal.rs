@@ -31,8 +31,6 @@ impl From<postcard::Error> for JournalError {
 const FILE_BYTES: u64 = 32 << 20;
 /// How much older than the newest sample a file of blocks may get beyond the live hours, in ms.
 const MARGIN_MS: i64 = 600_000;
-/// How long blocks are of use, in ms; the live hours of the default configuration.
-const USEFUL_MS: i64 = 2 * 3_600_000;
 
 /// What a checkpoint says of a tenant's files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +54,8 @@ pub struct Journal {
     series: File,
     /// The last file of blocks.
     open: File,
+    /// How long blocks are of use, in ms.
+    useful_ms: i64,
 }
 
 impl Journal {
@@ -63,7 +63,7 @@ impl Journal {
     ///
     /// # Errors
     /// The disk's.
-    pub fn create(dir: &Path, tenant: &TenantId) -> Result<Self, JournalError> {
+    pub fn create(dir: &Path, tenant: &TenantId, useful_ms: i64) -> Result<Self, JournalError> {
         // A tenant may be called "..": the letter before it makes it a name.
         let folder = dir.join(format!("t-{tenant}"));
         std::fs::create_dir_all(&folder)?;
@@ -71,14 +71,14 @@ impl Journal {
         let series = open(&folder.join("series.log"), 0)?;
         let blocks = open(&folder.join("blocks-0.log"), 0)?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { folder, mark, series, open: blocks })
+        Ok(Self { folder, mark, series, open: blocks, useful_ms })
     }
 
     /// The files as they were at a checkpoint, with what they hold: label sets, and frames of blocks.
     ///
     /// # Errors
     /// The disk's, or they do not hold what they should.
-    pub fn load(dir: &Path, mark: &Mark) -> Result<Loaded, JournalError> {
+    pub fn load(dir: &Path, mark: &Mark, useful_ms: i64) -> Result<Loaded, JournalError> {
         let folder = dir.join(format!("t-{}", mark.tenant));
         let mut labels = Vec::with_capacity(mark.series);
         for frame in frames(&folder.join("series.log"), mark.series_len)? {
@@ -98,7 +98,7 @@ impl Journal {
         let series = open(&folder.join("series.log"), mark.series_len)?;
         let (number, len, _) = mark.blocks.last().copied().unwrap_or_default();
         let last = open(&folder.join(format!("blocks-{number}.log")), len)?;
-        Ok((Self { folder, mark: mark.clone(), series, open: last }, labels, blocks))
+        Ok((Self { folder, mark: mark.clone(), series, open: last, useful_ms }, labels, blocks))
     }
 
     /// Whose files they are.
@@ -117,7 +117,7 @@ impl Journal {
     /// The disk's.
     pub fn series(&mut self, fresh: &[Labels]) -> Result<(), JournalError> {
         if !fresh.is_empty() {
-            self.mark.series_len += append(&mut self.series, &postcard::to_stdvec(fresh)?)?;
+            self.mark.series_len += append(&mut self.series, self.mark.series_len, &postcard::to_stdvec(fresh)?)?;
             self.mark.series += fresh.len();
         }
         Ok(())
@@ -131,9 +131,8 @@ impl Journal {
         if self.mark.blocks.last().is_some_and(|(_, len, _)| *len >= FILE_BYTES) {
             self.next_file(newest_ms)?;
         }
-        let written = append(&mut self.open, sealed)?;
         if let Some((_, len, newest)) = self.mark.blocks.last_mut() {
-            *len += written;
+            *len += append(&mut self.open, *len, sealed)?;
             *newest = newest_ms.max(*newest);
         }
         Ok(())
@@ -155,7 +154,7 @@ impl Journal {
         self.open = open(&self.folder.join(format!("blocks-{number}.log")), 0)?;
         File::open(&self.folder)?.sync_all()?;
         self.mark.blocks.push((number, 0, newest_ms));
-        let oldest_ms = newest_ms.saturating_sub(USEFUL_MS + MARGIN_MS);
+        let oldest_ms = newest_ms.saturating_sub(self.useful_ms + MARGIN_MS);
         let (stale, kept) = self.mark.blocks.iter().partition(|(.., newest)| *newest < oldest_ms);
         self.mark.blocks = kept;
         let stale: Vec<(u64, u64, i64)> = stale;
@@ -173,11 +172,15 @@ fn open(path: &Path, len: u64) -> std::io::Result<File> {
     Ok(file)
 }
 
-fn append(file: &mut File, bytes: &[u8]) -> Result<u64, JournalError> {
+/// Adds a frame at `end`; what a write that failed left behind it goes first.
+fn append(file: &mut File, end: u64, bytes: &[u8]) -> Result<u64, JournalError> {
     let mut frame = Vec::with_capacity(bytes.len() + 8);
     frame.extend((bytes.len() as u32).to_le_bytes());
     frame.extend(crc32fast::hash(bytes).to_le_bytes());
     frame.extend(bytes);
+    if file.metadata()?.len() != end {
+        file.set_len(end)?;
+    }
     file.write_all(&frame)?;
     Ok(frame.len() as u64)
 }
@@ -197,4 +200,24 @@ fn frames(path: &Path, len: u64) -> Result<Vec<Vec<u8>>, JournalError> {
         rest = tail;
     }
     if rest.is_empty() { Ok(found) } else { Err(damaged()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_write_left_behind_goes_before_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), &TenantId::main(), 1000).unwrap();
+        journal.blocks(b"first", 1).unwrap();
+        let path = dir.path().join("t-main/blocks-0.log");
+        let mut torn = std::fs::read(&path).unwrap();
+        torn.extend(b"half a frame");
+        std::fs::write(&path, torn).unwrap();
+        journal.blocks(b"second", 2).unwrap();
+        let mark = journal.mark().unwrap();
+        let (_, _, blocks) = Journal::load(dir.path(), &mark, 1000).unwrap();
+        assert_eq!(blocks, [b"first".to_vec(), b"second".to_vec()]);
+    }
 }

@@ -64,10 +64,11 @@ impl Engine {
     pub fn span(&mut self, span: &Span) {
         let name = self.rules.service_of(&span.labels);
         // Whatever names senders invent: what is new beyond the limit is not told apart any more.
-        if self.services.len() >= FAMILIES && !self.service_ids.contains_key(name) {
-            return;
-        }
-        let service = self.service(name.to_owned());
+        let service = match self.service_ids.get(name) {
+            Some(known) => *known,
+            None if self.services.len() >= FAMILIES => return,
+            None => self.service(name.to_owned()),
+        };
         let failed = span.failed || self.rules.failed(&span.labels);
         let Spans { traces, calls, .. } = &mut self.spans;
         traces.observe(span, service, failed, calls);

@@ -10,8 +10,8 @@ use wardroom_respond::{Applied, Tool, ToolError};
 
 use super::config::ExecutorConfig;
 use super::ledger::{Entry, Known, Ledger, V};
-use crate::mutant;
 use crate::{clock, crash};
+use wardroom_bus::mutant;
 
 /// The executor's service.
 #[derive(Debug)]

@@ -274,18 +274,7 @@ impl<'a> Reader<'a> {
     fn exponential(&mut self, point: &'a [u8], key: u128) -> Result<(), Broken> {
         let (mut at, mut flags, mut scale) = (0, 0, 0);
         let (mut positive, mut negative) = (Part::NONE, Part::NONE);
-        let mut histogram = NativeHistogram {
-            ts_ms: 0,
-            count: 0.0,
-            sum: 0.0,
-            schema: 0,
-            zero_threshold: 0.0,
-            zero_count: 0.0,
-            positive: Buckets::default(),
-            negative: Buckets::default(),
-            bounds: Vec::new(),
-            reset_hint: 0,
-        };
+        let mut histogram = NativeHistogram::default();
         let series = self.found.len();
         let mut fields = Message::new(point);
         while let Some((number, field)) = fields.next()? {

@@ -10,18 +10,7 @@ const MAX_BUCKETS: usize = 2_000_000;
 
 /// Reads one; `held` counts the buckets of the whole request.
 pub(super) fn read_histogram(bytes: &[u8], held: &mut usize) -> Result<NativeHistogram, Broken> {
-    let mut histogram = NativeHistogram {
-        ts_ms: 0,
-        count: 0.0,
-        sum: 0.0,
-        schema: 0,
-        zero_threshold: 0.0,
-        zero_count: 0.0,
-        positive: Buckets::default(),
-        negative: Buckets::default(),
-        bounds: Vec::new(),
-        reset_hint: 0,
-    };
+    let mut histogram = NativeHistogram::default();
     let (mut below, mut above) = (0_i64, 0_i64);
     let mut message = Message::new(bytes);
     while let Some((number, field)) = message.next()? {
