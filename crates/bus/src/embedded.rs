@@ -367,6 +367,7 @@ impl Writer {
             return Err(Error::disk("write", &error));
         }
         if self.shared.config.durability == Durability::Fsync
+            && !mutant::on("ack-before-sync")
             && let Err(error) = self.file.sync_data()
             && !mutant::on("ack-after-failed-sync")
         {

@@ -8,12 +8,15 @@ use std::num::NonZeroI64;
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::anomaly::anomaly_id;
-use wardroom_domain::{Anomaly, Deployment, EntityRules, Labels, LogEntry, Sample, SeriesId, Severity, Timestamp};
+use wardroom_domain::{
+    Anomaly, Deployment, EntityRules, Labels, LogEntry, Sample, SeriesId, Severity, Sighting, Timestamp,
+};
 
 use self::spans::Spans;
 use crate::budget::Budget;
 use crate::histogram::{Bound, Increase, quantile};
 use crate::logs::Logs;
+use crate::seen::Seen;
 use crate::signal::{Breach, Signal, SignalKey, SignalKind};
 use crate::watch::{Glance, Shift, Watch};
 use crate::{Config, SettingChange, TemplateCount};
@@ -50,6 +53,7 @@ pub struct Engine {
     spans: Spans,
     logs: Logs,
     deployments: Vec<Deployment>,
+    seen: Seen,
     watermark_ms: i64,
 }
 
@@ -150,6 +154,7 @@ impl Engine {
             spans: Spans::default(),
             logs: Logs::default(),
             deployments: Vec::new(),
+            seen: Seen::default(),
             watermark_ms: i64::MIN,
         }
     }
@@ -296,6 +301,16 @@ impl Engine {
             }
             Role::Joined => {}
         }
+    }
+
+    /// Whether a request of logs, spans or deployments was here within a day.
+    pub fn knows(&self, request: Sighting) -> bool {
+        self.seen.knows(request.fingerprint, request.received_at.millis())
+    }
+
+    /// Remembers a request of which everything was taken.
+    pub fn note(&mut self, request: Sighting) {
+        self.seen.note(request.fingerprint, request.received_at.millis());
     }
 
     /// Takes one log line.

@@ -21,6 +21,7 @@ mod config;
 mod engine;
 mod histogram;
 mod logs;
+mod seen;
 mod signal;
 mod traces;
 mod watch;

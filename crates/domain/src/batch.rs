@@ -17,7 +17,7 @@ pub const fn is_stale(value: f64) -> bool {
 }
 
 /// One measured value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// Milliseconds since the epoch, as every metric protocol here has it.
     pub ts_ms: i64,
@@ -212,6 +212,17 @@ pub struct Batch {
     pub deployments: Vec<Deployment>,
     /// Spans.
     pub spans: Vec<Span>,
+    /// Tells a repetition of the request, where one would count twice.
+    pub sighting: Option<Sighting>,
+}
+
+/// A request of logs or spans, as it is recognised when a sender repeats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Hash of the body as received.
+    pub fingerprint: u64,
+    /// When it arrived.
+    pub received_at: Timestamp,
 }
 
 impl Batch {

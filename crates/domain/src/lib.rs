@@ -33,7 +33,9 @@ pub mod span;
 pub mod time;
 
 pub use anomaly::Anomaly;
-pub use batch::{Batch, Deployment, LogEntry, MetricMetadata, Metrics, Refusal, RefusalReason, Run, Sample, SeriesId};
+pub use batch::{
+    Batch, Deployment, LogEntry, MetricMetadata, Metrics, Refusal, RefusalReason, Run, Sample, SeriesId, Sighting,
+};
 pub use diagnosis::{Cause, CauseKind, Diagnosis, Evidence};
 pub use entity::EntityRules;
 pub use envelope::Envelope;

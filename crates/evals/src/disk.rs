@@ -6,13 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::Value;
 use wardroom_testing::{Server, now_ms, server, wire};
 
+use crate::strace::{Strace, server_pid};
 use crate::{Options, Tally, tell};
 
 /// What happens to the disk: a name, what strace is told, and whether requests must be refused meanwhile.
@@ -79,7 +79,7 @@ pub(crate) fn full(options: &Options) -> anyhow::Result<Tally> {
     let mount = format!("mount -t tmpfs -o size=16m none '{}' && exec \"$@\"", dir.join("data/bus").display());
     let wrapper = ["unshare", "--map-root-user", "--mount", "sh", "-c", &mount, "sh"];
     let mut server = Server::start_in(&dir, "", &[("WARDROOM_MUTANT", mutant)], &wrapper)?;
-    let pid = server.processes().into_iter().find(|(role, _)| role == "server").context("no server")?.1;
+    let pid = server_pid(&server)?;
     // The small disk as the server sees it.
     let inside = Path::new("/proc").join(pid.to_string()).join("root").join(dir.strip_prefix("/")?).join("data/bus");
     let mut oracle = Oracle::new();
@@ -190,48 +190,5 @@ impl Oracle {
         }
         tally.missing = self.acked.difference(&found).count() as u64;
         Ok(tally)
-    }
-}
-
-/// Changes the kernel's answers to a server, until it is dropped.
-struct Strace(Child);
-
-impl Strace {
-    #[expect(clippy::disallowed_methods, reason = "the nemesis is a program")]
-    fn attach(server: &Server, inject: &[&str]) -> anyhow::Result<Self> {
-        let pid = server.processes().into_iter().find(|(role, _)| role == "server").context("no server")?.1;
-        let mut strace = Command::new(server::program("STRACE_BIN"));
-        strace.env("LD_LIBRARY_PATH", server::program("STRACE_LIBRARIES"));
-        strace.args(["-f", "-q", "-o", "/dev/null"]);
-        // Threads wake each other by write, so that one is bent for the files of the log alone; syncs fail for all,
-        // for files made later, too.
-        if inject.iter().any(|inject| inject.contains("write")) {
-            strace.arg("-P").arg(server.dir.join("data/bus"));
-            for entry in std::fs::read_dir(server.dir.join("data/bus"))? {
-                strace.arg("-P").arg(entry?.path());
-            }
-        }
-        strace.args(inject.iter().flat_map(|inject| ["-e", inject])).args(["-p", &pid.to_string()]);
-        let mut child = strace.stderr(Stdio::null()).spawn()?;
-        for _ in 0..100 {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-            if tracer.is_some_and(|tracer| tracer.trim() != "0") {
-                std::thread::sleep(Duration::from_millis(200));
-                return Ok(Self(child));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        child.kill()?;
-        anyhow::bail!("strace cannot be attached (kernel.yama.ptrace_scope?)")
-    }
-}
-
-impl Drop for Strace {
-    fn drop(&mut self) {
-        // Interrupted, it lets the server go on; killed, it would take it along.
-        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).ok();
-        self.0.wait().ok();
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use wardroom_testing::server::create_tenant_token;
 use wardroom_testing::{Server, now_ms, wire};
 
+use crate::strace::rss_kib;
 use crate::{Options, Tally, tell};
 
 /// How much memory eight bombs may take at once, in KiB (bar 7e).
@@ -117,12 +118,12 @@ pub(crate) fn explode(options: &Options) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let (calm, _) = honest(&server, &server.sender, 300);
     for bomb in bombs()? {
-        let before = resident_kib(&server)?;
+        let before = rss_kib(&server)?;
         let (over, peak) = (AtomicBool::new(false), AtomicU64::new(0));
         let (answers, beside) = std::thread::scope(|scope| -> anyhow::Result<_> {
             let watching = scope.spawn(|| {
                 while !over.load(Ordering::Acquire) {
-                    let now = resident_kib(&server).unwrap_or_default();
+                    let now = rss_kib(&server).unwrap_or_default();
                     peak.fetch_max(now as u64, Ordering::AcqRel);
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -234,7 +235,7 @@ pub(crate) fn crowd(options: &Options) -> anyhow::Result<Tally> {
         }
         if first + 5000 == SERIES_LIMIT {
             std::thread::sleep(Duration::from_secs(1));
-            at_limit = resident_kib(&server)?;
+            at_limit = rss_kib(&server)?;
         }
         if first % 100_000 == 0 {
             let (p99, lost) = honest(&server, &server.sender, 50);
@@ -242,7 +243,7 @@ pub(crate) fn crowd(options: &Options) -> anyhow::Result<Tally> {
         }
     }
     std::thread::sleep(Duration::from_secs(1));
-    let after = resident_kib(&server)?;
+    let after = rss_kib(&server)?;
     tell(format!(
         "series: {accepted} accepted, {rejected} refused; {:.0} MiB at the limit, {:.0} after",
         at_limit / 1024.0,
@@ -315,12 +316,4 @@ fn honest(server: &Server, token: &str, count: usize) -> (f64, u64) {
     }
     times.sort_unstable_by(f64::total_cmp);
     (times.get(count * 99 / 100).copied().unwrap_or(f64::NAN), lost)
-}
-
-/// Memory of the process that parses.
-fn resident_kib(server: &Server) -> anyhow::Result<f64> {
-    let pid = server.processes().into_iter().find(|(role, _)| role == "server").context("no server")?.1;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

@@ -1,7 +1,8 @@
 //! Proofs from outside the process under test: crash tests with an oracle, and benchmarks beside peers.
 //!
 //! `1b`: acknowledgements under load, killed at random moments; what was acknowledged must be there.
-//! `2b`: a record that panics its handler.
+//! `1e`: a real Prometheus behind refusals and kills. `2b`: a record that panics its handler. `2d`: detection
+//! stands still. `4a`: the power goes.
 //! `1f`, `4b`: a disk that is full, fails or stalls. `4c`: a log with turned bits and cut ends.
 //! `7e`, `7f`: bombs, and a tenant far over its limits.
 //! `loop`: the whole response driven by a tape, killed at every persisted transition and every call of an
@@ -14,6 +15,10 @@ mod disk;
 mod flips;
 mod flood;
 mod poison;
+mod power;
+mod sender;
+mod stall;
+mod strace;
 
 use std::process::ExitCode;
 
@@ -98,14 +103,19 @@ fn main() -> anyhow::Result<ExitCode> {
         let options = Options { seed: options.seed + run, ..options.clone() };
         let tally = match bar.as_str() {
             "1b" => ack::run(&options),
+            "1e" => sender::run(&options),
             "1f" => disk::full(&options),
             "2b" => poison::run(&options),
+            "2d" => stall::run(&options),
+            "4a" => power::run(&options),
             "4b" => disk::faults(&options),
             "4c" => flips::run(&options),
             "7e" => flood::explode(&options),
             "7f" => flood::crowd(&options),
             "loop" => cycle::run(&options),
-            other => anyhow::bail!("no bar is called {other:?}; there are 1b, 1f, 2b, 4b, 4c, 7e, 7f and loop"),
+            other => {
+                anyhow::bail!("no bar is called {other:?}; there are 1b, 1e, 1f, 2b, 2d, 4a, 4b, 4c, 7e, 7f and loop")
+            }
         };
         let tally = tally.with_context(|| format!("run {run} of bar {bar}"))?;
         caught += u64::from(!tally.clean());

@@ -6,14 +6,14 @@ use wardroom_head::{Config, Recent, Registry};
 
 fn main() {
     let config = Config::default();
-    let (mut registry, mut recent) = (Registry::new(config.clone()), Recent::new(&config));
+    let (mut registry, mut recent) = (Registry::new(config.clone()), Recent::new());
     for job in ["a", "b"] {
         let id = registry.id_of(&Labels::of(&[("__name__", "up"), ("job", job)]));
         for second in 0..3 {
-            recent.push(id, Sample { ts_ms: second * 1000, value: 1.0 });
+            recent.push(id, Sample { ts_ms: second * 1000, value: 1.0 }, &|_, _| None);
         }
     }
     for id in registry.select(&Matcher::parse_selector("up{job=~\"a|c\"}").unwrap()) {
-        println!("{} {:?}", registry.labels(id).unwrap(), recent.samples(id, 1000, 9000));
+        println!("{} {:?}", registry.labels(id).unwrap(), recent.part(id, 1000, 9000).whole(&|_, _| None).unwrap());
     }
 }

@@ -4,7 +4,7 @@
 //! wire key ──► SeriesId ◄── label set        Registry: who is there
 //!                 │            └─► index: label pair ─► ids, for selectors
 //!                 ▼
-//!     tail of 16 samples ──► sealed blocks   Recent: what they measured, for two hours
+//!     tail of 16 samples ──► sealed blocks   Recent: what they measured; the blocks are kept by others
 //! ```
 //!
 //! Pure: no clock, no I/O. Ids are dense from 0 in order of first sight, so that detectors can keep
@@ -22,9 +22,11 @@ mod exemplars;
 mod index;
 mod recent;
 mod registry;
+mod sealed;
 mod wire;
 
 pub use config::Config;
 pub use exemplars::Exemplars;
-pub use recent::Recent;
+pub use recent::{Arrival, Part, Recent};
 pub use registry::{Denied, Registry};
+pub use sealed::{Fetch, START};

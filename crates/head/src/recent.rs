@@ -1,30 +1,64 @@
 //! What each series measured lately.
 //!
-//! The newest samples of a series stand uncompressed in its tail; a full tail is sealed into a block.
-//! A sample older than the tail (senders retry, and some are late) waits beside the blocks and is merged in
-//! when read. Of two samples with one timestamp the later arrival wins.
+//! The newest samples of a series stand uncompressed in its tail; a full tail is sealed into a block, and the
+//! block goes to the stream ([`crate::sealed`]). A sample older than the tail (senders retry, and some are late)
+//! waits beside the tail and is merged in when read. Of two samples with one timestamp the later arrival wins.
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{Sample, SeriesId};
 
-use crate::Config;
-use crate::block::{self, BLOCK};
+use crate::block::BLOCK;
+use crate::sealed::{self, Chain, Fetch, START};
 
-/// Sealed bytes are dropped in one go once this many are out of date.
-const STALE_BYTES: usize = 256;
 /// Late samples kept beside the blocks of a series; more push the oldest out.
 const LATE: usize = 1024;
+/// How long a late sample may still change what was concluded, in ms.
+const LATE_MS: i64 = 5 * 60_000;
 
 /// The recent samples of one tenant's series, by id.
 #[derive(Debug)]
 pub struct Recent {
-    horizon_ms: i64,
     series: Vec<Live>,
-    /// Blocks sealed since the journal was last taken.
-    journal: Vec<u8>,
+    /// The end of the stream, which is not kept elsewhere yet, and its address.
+    pending: Vec<u8>,
+    base: u64,
+    /// What of the stream there is no more.
+    gone: Gone,
+}
+
+/// The part of the stream that was dropped.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    before: u64,
+    newest_ms: i64,
+}
+
+impl Gone {
+    const NOTHING: Self = Self { before: START, newest_ms: i64::MIN };
+}
+
+/// How a sample came, as far as what is made of it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Newer than all of its series.
+    Newest,
+    /// After a newer one, by no more than five minutes.
+    Late,
+    /// After one that is newer by more: it is kept, and changes nothing that was concluded meanwhile.
+    TooLate,
+    /// Time and value are known.
+    Repeated,
+}
+
+impl Arrival {
+    /// Whether detection learns from it (decision D10).
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Newest | Self::Late)
+    }
 }
 
 #[derive(Debug)]
@@ -36,104 +70,157 @@ struct Live {
     /// Their distance to `base_ms`.
     offsets: [u32; BLOCK],
     values: [f64; BLOCK],
-    sealed: Vec<u8>,
+    /// The newest block.
+    sealed: Option<NonZeroU64>,
+    /// Time of the first sample ever.
+    first_ms: i64,
     /// Few have any, and each series pays for the room.
-    #[expect(clippy::box_collection, reason = "8 bytes instead of 24 in each of a million series")]
-    late: Option<Box<Vec<Sample>>>,
+    late: Option<Box<Late>>,
+}
+
+/// Samples that came after newer ones were sealed, ascending.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Late {
+    samples: Vec<Sample>,
     /// Nothing from here on was ever dropped.
     complete_ms: i64,
 }
 
+/// The samples of one series, as far as memory has them.
+#[derive(Debug)]
+pub struct Part {
+    chain: Chain,
+    down_to: u64,
+    newer: Vec<Sample>,
+    late: Vec<Sample>,
+    end_ms: i64,
+}
+
+impl Part {
+    /// All of them, ascending, with the blocks that are kept elsewhere; `None` if these cannot be read.
+    pub fn whole(mut self, fetch: &Fetch<'_>) -> Option<Vec<Sample>> {
+        self.chain.follow(self.down_to, fetch)?;
+        let start_ms = self.chain.start_ms;
+        let mut all = self.chain.samples();
+        all.extend(self.newer);
+        for sample in self.late {
+            match all.binary_search_by_key(&sample.ts_ms, |known| known.ts_ms) {
+                Ok(at) => all[at] = sample,
+                Err(at) => all.insert(at, sample),
+            }
+        }
+        all.retain(|sample| (start_ms..=self.end_ms).contains(&sample.ts_ms));
+        Some(all)
+    }
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Recent {
     /// Nothing yet.
-    pub fn new(config: &Config) -> Self {
-        Self { horizon_ms: i64::from(config.recent_minutes) * 60_000, series: Vec::new(), journal: Vec::new() }
+    pub const fn new() -> Self {
+        Self { series: Vec::new(), pending: Vec::new(), base: START, gone: Gone::NOTHING }
     }
 
-    /// Adds a sample. Ids may come in any order; the ones between are empty.
-    pub fn push(&mut self, id: SeriesId, sample: Sample) {
+    /// Adds a sample. Ids may come in any order; the ones between are empty. `fetch` reads the stream up to
+    /// [`Recent::flushed`].
+    pub fn push(&mut self, id: SeriesId, sample: Sample, fetch: &Fetch<'_>) -> Arrival {
         if id.index() >= self.series.len() {
             self.series.resize_with(id.index() + 1, Live::new);
         }
-        self.series[id.index()].push(sample, self.horizon_ms, (id, &mut self.journal));
+        let live = &mut self.series[id.index()];
+        let Some(newest_ms) = live.newest_ms().filter(|newest_ms| sample.ts_ms <= *newest_ms) else {
+            live.push(sample, id, self.base, &mut self.pending);
+            return Arrival::Newest;
+        };
+        let arrival = self.arrival(id, sample, newest_ms, fetch);
+        if arrival != Arrival::Repeated {
+            self.series[id.index()].put_back(sample);
+        }
+        arrival
     }
 
-    /// The blocks sealed since this was last called, for [`Recent::load`] after a restart. Whoever never calls it
-    /// lets them grow.
-    pub fn take_journal(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.journal)
+    /// How a sample comes that is not newer than the newest.
+    #[cold]
+    fn arrival(&self, id: SeriesId, sample: Sample, newest_ms: i64, fetch: &Fetch<'_>) -> Arrival {
+        let known = self.part(id, sample.ts_ms, sample.ts_ms).whole(fetch);
+        let same = known.unwrap_or_default().iter().any(|known| known.value.to_bits() == sample.value.to_bits());
+        match newest_ms.saturating_sub(sample.ts_ms) {
+            _ if same => Arrival::Repeated,
+            0..=LATE_MS => Arrival::Late,
+            _ => Arrival::TooLate,
+        }
     }
 
-    /// Takes blocks back that could not be kept; they come first again.
-    pub fn give_back(&mut self, blocks: Vec<u8>) {
-        let newer = std::mem::replace(&mut self.journal, blocks);
-        self.journal.extend(newer);
+    /// The end of the stream that is to be kept, and its address. Whoever never takes it lets it grow.
+    pub fn pending(&self) -> (u64, &[u8]) {
+        (self.base, &self.pending)
     }
 
-    /// Bytes that [`Recent::take_journal`] would give.
-    pub const fn journal_len(&self) -> usize {
-        self.journal.len()
+    /// What was pending is kept.
+    pub fn flushed(&mut self) {
+        self.base += self.pending.len() as u64;
+        self.pending.clear();
     }
 
-    /// Writes what is not in a block yet.
+    /// The stream before this address is gone, and with it samples up to this time.
+    pub fn forget(&mut self, before: u64, newest_ms: i64) {
+        self.gone = Gone { before: before.max(START), newest_ms };
+    }
+
+    /// Writes what is not in the stream.
     ///
     /// # Errors
     /// The writer's.
     pub fn save(&self, out: impl Write) -> Result<(), postcard::Error> {
         let tails: Vec<Tail<'_>> = self.series.iter().map(Live::tail).collect();
-        postcard::to_io(&tails, out).map(drop)
+        postcard::to_io(&(self.base, &self.pending, tails), out).map(drop)
     }
 
-    /// Goes on from what [`Recent::save`] wrote and the journals before it, oldest first, and says what follows.
+    /// Goes on from what [`Recent::save`] wrote, and says what follows. What of the stream is gone is told anew.
     ///
     /// # Errors
     /// It is not whole.
-    pub fn load<'a>(
-        config: &Config,
-        bytes: &'a [u8],
-        journals: &[Vec<u8>],
-    ) -> Result<(Self, &'a [u8]), postcard::Error> {
-        let (tails, after): (Vec<Tail<'_>>, _) = postcard::take_from_bytes(bytes)?;
-        let mut recent = Self::new(config);
-        recent.series =
-            tails.into_iter().map(Live::of).collect::<Option<_>>().ok_or(postcard::Error::DeserializeBadEncoding)?;
-        let mut scratch = Vec::with_capacity(BLOCK);
-        for journal in journals {
-            let mut rest = journal.as_slice();
-            while let Some((head, tail)) = rest.split_first_chunk::<6>() {
-                let id = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-                let size = usize::from(u16::from_le_bytes([head[4], head[5]]));
-                let (block, tail) = tail.split_at_checked(size).ok_or(postcard::Error::DeserializeUnexpectedEnd)?;
-                rest = tail;
-                scratch.clear();
-                block::decode(block, &mut scratch).ok_or(postcard::Error::DeserializeBadEncoding)?;
-                let live = recent.series.get_mut(id).ok_or(postcard::Error::DeserializeBadEncoding)?;
-                live.take_back(block, scratch.last().map_or(i64::MIN, |last| last.ts_ms), recent.horizon_ms);
-            }
-        }
-        Ok((recent, after))
+    pub fn load(bytes: &[u8]) -> Result<(Self, &[u8]), postcard::Error> {
+        let ((base, pending, tails), after): ((u64, Vec<u8>, Vec<Tail<'_>>), _) = postcard::take_from_bytes(bytes)?;
+        let series = tails.into_iter().map(Live::of).collect::<Option<_>>();
+        let series = series.ok_or(postcard::Error::DeserializeBadEncoding)?;
+        Ok((Self { series, pending, base, gone: Gone::NOTHING }, after))
     }
 
-    /// The samples of a series within a stretch of time, both ends included, ascending by time.
-    pub fn samples(&self, id: SeriesId, start_ms: i64, end_ms: i64) -> Vec<Sample> {
-        let Some(live) = self.series.get(id.index()) else { return Vec::new() };
-        let mut all = live.all();
-        all.retain(|sample| (start_ms..=end_ms).contains(&sample.ts_ms));
-        all
+    /// The samples of a series within a stretch of time, both ends included: [`Part::whole`] has all of them.
+    pub fn part(&self, id: SeriesId, start_ms: i64, end_ms: i64) -> Part {
+        let nobody = Live::new();
+        let live = self.series.get(id.index()).unwrap_or(&nobody);
+        let within = |sample: &Sample| (start_ms..=end_ms).contains(&sample.ts_ms);
+        let mut chain = Chain { id, next: live.sealed, start_ms, blocks: Vec::new() };
+        // Asked only for the newest, nobody follows the chain.
+        if live.len > 0 && live.base_ms <= start_ms {
+            chain.next = None;
+        }
+        let pending = sealed::from_memory(self.base, &self.pending);
+        // What stands in memory is whole.
+        let followed = chain.follow(self.base, &pending);
+        debug_assert!(followed.is_some(), "the pending end of the stream is not whole");
+        let late = live.late.iter().flat_map(|late| late.samples.iter()).copied().filter(within).collect();
+        Part { chain, down_to: self.gone.before, newer: live.tail_samples().filter(within).collect(), late, end_ms }
     }
 
     /// From which moment on every sample pushed is still here.
     pub fn complete_from_ms(&self, id: SeriesId) -> i64 {
-        self.series.get(id.index()).map_or(i64::MIN, |live| live.complete_ms)
+        let late = self.series.get(id.index()).and_then(|live| live.late.as_ref());
+        late.map_or(i64::MIN, |late| late.complete_ms).max(self.gone.newest_ms.saturating_add(1))
     }
 
     /// Times of the oldest and the newest sample of a series, late ones not counted.
     pub fn span_ms(&self, id: SeriesId) -> Option<(i64, i64)> {
         let live = self.series.get(id.index())?;
-        let newest = live.newest_ms()?;
-        let mut first = Vec::with_capacity(BLOCK);
-        block::decode(&live.sealed, &mut first);
-        Some((first.first().map_or(live.base_ms, |sample| sample.ts_ms), newest))
+        let newest_ms = live.newest_ms()?;
+        Some((live.first_ms.max(self.gone.newest_ms).min(newest_ms), newest_ms))
     }
 }
 
@@ -143,8 +230,9 @@ struct Tail<'a> {
     base_ms: i64,
     offsets: Cow<'a, [u32]>,
     values: Cow<'a, [f64]>,
-    late: Vec<(i64, f64)>,
-    complete_ms: i64,
+    sealed: Option<NonZeroU64>,
+    first_ms: i64,
+    late: Option<Box<Late>>,
 }
 
 impl Live {
@@ -154,32 +242,28 @@ impl Live {
             len: 0,
             offsets: [0; BLOCK],
             values: [0.0; BLOCK],
-            sealed: Vec::new(),
+            sealed: None,
+            first_ms: i64::MIN,
             late: None,
-            complete_ms: i64::MIN,
         }
     }
 
-    fn push(&mut self, sample: Sample, horizon_ms: i64, journal: (SeriesId, &mut Vec<u8>)) {
+    /// Adds a sample newer than all.
+    #[inline]
+    fn push(&mut self, sample: Sample, id: SeriesId, base: u64, pending: &mut Vec<u8>) {
         let len = self.len as usize;
         let offset = sample.ts_ms.wrapping_sub(self.base_ms);
-        let last = len.checked_sub(1).map(|last| i64::from(self.offsets[last]));
-        match last {
-            Some(last) if offset > last && offset <= i64::from(u32::MAX) && len < BLOCK => {
-                self.offsets[len] = offset as u32;
-                self.values[len] = sample.value;
-                self.len += 1;
-            }
-            Some(last) if offset > last => {
-                self.seal(horizon_ms, journal);
-                self.start(sample);
-            }
-            Some(_) => self.put_back(sample),
-            None => self.start(sample),
+        if len > 0 && len < BLOCK && (0..=i64::from(u32::MAX)).contains(&offset) {
+            self.offsets[len] = offset as u32;
+            self.values[len] = sample.value;
+            self.len += 1;
+            return;
         }
-    }
-
-    fn start(&mut self, sample: Sample) {
+        if len > 0 {
+            self.seal(id, base, pending);
+        } else {
+            self.first_ms = sample.ts_ms;
+        }
         self.base_ms = sample.ts_ms;
         self.offsets[0] = 0;
         self.values[0] = sample.value;
@@ -200,96 +284,42 @@ impl Live {
             self.values[at] = sample.value;
             self.len += 1;
         } else {
-            let late = self.late.get_or_insert_default();
-            let at = late.partition_point(|known| known.ts_ms < sample.ts_ms);
-            match late.get_mut(at) {
-                Some(known) if known.ts_ms == sample.ts_ms => *known = sample,
-                _ => late.insert(at, sample),
-            }
-            if late.len() > LATE {
-                self.complete_ms = self.complete_ms.max(late.remove(0).ts_ms + 1);
-            }
+            let late = self.late.get_or_insert_with(|| Box::new(Late { samples: Vec::new(), complete_ms: i64::MIN }));
+            late.put(sample);
         }
     }
 
-    fn seal(&mut self, horizon_ms: i64, (id, journal): (SeriesId, &mut Vec<u8>)) {
+    fn seal(&mut self, id: SeriesId, base: u64, pending: &mut Vec<u8>) {
         let mut samples = [Sample { ts_ms: 0, value: 0.0 }; BLOCK];
         let samples = &mut samples[..self.len as usize];
-        for (at, slot) in samples.iter_mut().enumerate() {
-            *slot = Sample { ts_ms: self.base_ms + i64::from(self.offsets[at]), value: self.values[at] };
-        }
-        let oldest_ms = self.newest_ms().unwrap_or_default().saturating_sub(horizon_ms);
-        self.forget(oldest_ms);
-        journal.extend(id.0.to_le_bytes());
-        journal.extend([0; 2]);
-        let start = journal.len();
-        block::encode(samples, journal);
-        let block = &journal[start..];
-        // Grown by what comes, not doubled: a series must not hold twice what it needs.
-        self.sealed.reserve_exact(block.len());
-        self.sealed.extend(block);
-        let size = (block.len() as u16).to_le_bytes();
-        journal[start - 2..start].copy_from_slice(&size);
+        samples.iter_mut().zip(self.tail_samples()).for_each(|(slot, sample)| *slot = sample);
+        let address = base + pending.len() as u64;
+        let back = self.sealed.map_or(0, |before| address - before.get());
+        sealed::put(pending, id, back, samples);
+        self.sealed = NonZeroU64::new(address);
         self.len = 0;
-    }
-
-    /// A block from a journal: from before the tail, and older than what came back since.
-    fn take_back(&mut self, block: &[u8], last_ms: i64, horizon_ms: i64) {
-        let newest_ms = self.newest_ms().unwrap_or(last_ms);
-        let oldest_ms = newest_ms.saturating_sub(horizon_ms);
-        if last_ms < oldest_ms {
-            self.complete_ms = self.complete_ms.max(last_ms + 1);
-        } else {
-            self.sealed.extend(block);
-        }
     }
 
     fn tail(&self) -> Tail<'_> {
         let len = self.len as usize;
-        let late = self.late.iter().flat_map(|late| late.iter()).map(|sample| (sample.ts_ms, sample.value)).collect();
         Tail {
             base_ms: self.base_ms,
             offsets: self.offsets[..len].into(),
             values: self.values[..len].into(),
-            late,
-            complete_ms: self.complete_ms,
+            sealed: self.sealed,
+            first_ms: self.first_ms,
+            late: self.late.clone(),
         }
     }
 
     fn of(tail: Tail<'_>) -> Option<Self> {
-        let mut live = Self { base_ms: tail.base_ms, complete_ms: tail.complete_ms, ..Self::new() };
-        let len = tail.offsets.len();
-        live.offsets.get_mut(..len)?.copy_from_slice(&tail.offsets);
-        live.values.get_mut(..len)?.get_mut(..tail.values.len())?.copy_from_slice(&tail.values);
+        let Tail { base_ms, offsets, values, sealed, first_ms, late } = tail;
+        let mut live = Self { base_ms, sealed, first_ms, late, ..Self::new() };
+        let len = offsets.len();
+        live.offsets.get_mut(..len)?.copy_from_slice(&offsets);
+        live.values.get_mut(..len)?.get_mut(..values.len())?.copy_from_slice(&values);
         live.len = len as u32;
-        let late: Vec<Sample> = tail.late.into_iter().map(|(ts_ms, value)| Sample { ts_ms, value }).collect();
-        live.late = (!late.is_empty()).then(|| Box::new(late));
-        (tail.values.len() == len).then_some(live)
-    }
-
-    /// Drops what ended before `oldest_ms`, once it is worth the move.
-    fn forget(&mut self, oldest_ms: i64) {
-        if let Some(late) = self.late.as_mut().filter(|late| late.first().is_some_and(|first| first.ts_ms < oldest_ms))
-        {
-            late.retain(|sample| sample.ts_ms >= oldest_ms);
-            self.complete_ms = self.complete_ms.max(oldest_ms);
-        }
-        if self.sealed.len() < STALE_BYTES {
-            return;
-        }
-        let (mut scratch, mut rest, mut stale) = (Vec::with_capacity(BLOCK), self.sealed.as_slice(), 0);
-        while let Some(next) = block::decode(rest, &mut scratch) {
-            if scratch.last().is_none_or(|sample| sample.ts_ms >= oldest_ms) {
-                break;
-            }
-            rest = next;
-            stale = self.sealed.len() - rest.len();
-            scratch.clear();
-        }
-        if stale >= STALE_BYTES {
-            self.sealed.drain(..stale);
-            self.complete_ms = self.complete_ms.max(oldest_ms);
-        }
+        (values.len() == len).then_some(live)
     }
 
     fn newest_ms(&self) -> Option<i64> {
@@ -297,22 +327,23 @@ impl Live {
         Some(self.base_ms + i64::from(self.offsets[last]))
     }
 
-    fn all(&self) -> Vec<Sample> {
-        let mut samples = Vec::new();
-        let mut rest = self.sealed.as_slice();
-        while let Some(next) = block::decode(rest, &mut samples) {
-            rest = next;
+    fn tail_samples(&self) -> impl Iterator<Item = Sample> {
+        let len = self.len as usize;
+        let pairs = self.offsets[..len].iter().zip(&self.values[..len]);
+        pairs.map(|(offset, value)| Sample { ts_ms: self.base_ms + i64::from(*offset), value: *value })
+    }
+}
+
+impl Late {
+    fn put(&mut self, sample: Sample) {
+        let at = self.samples.partition_point(|known| known.ts_ms < sample.ts_ms);
+        match self.samples.get_mut(at) {
+            Some(known) if known.ts_ms == sample.ts_ms => *known = sample,
+            _ => self.samples.insert(at, sample),
         }
-        for at in 0..self.len as usize {
-            samples.push(Sample { ts_ms: self.base_ms + i64::from(self.offsets[at]), value: self.values[at] });
+        if self.samples.len() > LATE {
+            self.complete_ms = self.complete_ms.max(self.samples.remove(0).ts_ms + 1);
         }
-        for sample in self.late.iter().flat_map(|late| late.iter()) {
-            match samples.binary_search_by_key(&sample.ts_ms, |known| known.ts_ms) {
-                Ok(at) => samples[at] = *sample,
-                Err(at) => samples.insert(at, *sample),
-            }
-        }
-        samples
     }
 }
 
@@ -326,41 +357,73 @@ mod tests {
 
     const ID: SeriesId = SeriesId(0);
 
-    fn recent(minutes: u32) -> Recent {
-        Recent::new(&Config { recent_minutes: minutes, ..Config::default() })
+    fn nowhere(_: u64, _: &mut [u8]) -> Option<usize> {
+        None
     }
 
     #[test]
-    fn the_horizon_moves_and_memory_with_it() {
-        let mut recent = recent(10);
+    fn what_was_dropped_is_told() {
+        let (mut recent, mut kept) = (Recent::new(), Vec::new());
+        let mut half = 0;
         for at in 0..5000 {
-            recent.push(ID, Sample { ts_ms: at * 1000, value: (at as f64).sin() });
+            recent.push(ID, Sample { ts_ms: at * 1000, value: (at as f64).sin() }, &nowhere);
+            if at % 500 == 0 {
+                let (address, bytes) = recent.pending();
+                assert_eq!(address, START + kept.len() as u64);
+                kept.extend(bytes);
+                half = if at == 2500 { kept.len() as u64 } else { half };
+                recent.flushed();
+            }
         }
-        let samples = recent.samples(ID, i64::MIN, i64::MAX);
-        assert!(samples.len() >= 600, "{} samples", samples.len());
-        assert!(samples.len() < 750, "{} samples", samples.len());
-        assert_eq!(recent.samples(ID, 4_990_000, 4_995_000).len(), 6);
-        let (oldest, newest) = recent.span_ms(ID).unwrap();
-        assert_eq!((oldest, newest), (samples[0].ts_ms, 4_999_000));
+        let all = |recent: &Recent, start_ms, end_ms| {
+            recent.part(ID, start_ms, end_ms).whole(&sealed::from_memory(START, &kept)).unwrap()
+        };
+        assert_eq!(all(&recent, i64::MIN, i64::MAX).len(), 5000);
+        assert_eq!(all(&recent, 4_990_000, 4_995_000).len(), 6);
+        assert_eq!(recent.span_ms(ID), Some((0, 4_999_000)));
+        assert!(recent.part(ID, 0, i64::MAX).whole(&nowhere).is_none(), "the stream cannot be read");
+        assert!(recent.part(ID, 4_998_000, i64::MAX).whole(&nowhere).is_some(), "the newest need no stream");
+        recent.forget(START + half, 2_500_000);
         let complete = recent.complete_from_ms(ID);
-        assert_eq!(recent.samples(ID, complete, i64::MAX).len() as i64, 5000 - (complete + 999) / 1000);
+        assert_eq!(complete, 2_500_001);
+        assert_eq!(all(&recent, complete, i64::MAX).len(), 2499);
+        assert_eq!(recent.span_ms(ID), Some((2_500_000, 4_999_000)));
     }
 
     proptest! {
         #[test]
         fn samples_come_back_ordered_and_the_later_arrival_wins(
             times in prop::collection::vec((0_i64..200, prop::bool::weighted(0.05)), 1..300),
+            flushes in prop::collection::btree_set(0_usize..300, 0..9),
         ) {
-            let (mut recent, mut expected) = (recent(1_000_000), BTreeMap::new());
-            for ((ts, far), value) in times.iter().zip(0..) {
+            let (mut recent, mut kept, mut expected) = (Recent::new(), Vec::new(), BTreeMap::new());
+            for (step, ((ts, far), value)) in times.iter().zip(0..).enumerate() {
                 // Mostly near each other, now and then more than 2^32 ms away.
                 let ts_ms = if *far { ts + (1 << 33) } else { ts + i64::from(value) };
-                recent.push(ID, Sample { ts_ms, value: f64::from(value) });
-                expected.insert(ts_ms, f64::from(value));
+                // A value comes twice now and then, too.
+                let value = f64::from(value / 2);
+                let known = expected.get(&ts_ms).is_some_and(|known| *known == value);
+                let newest = expected.last_key_value().is_none_or(|(newest, _)| *newest < ts_ms);
+                let arrival = recent.push(ID, Sample { ts_ms, value }, &sealed::from_memory(START, &kept));
+                prop_assert_eq!(known, arrival == Arrival::Repeated);
+                prop_assert_eq!(newest, arrival == Arrival::Newest);
+                expected.insert(ts_ms, value);
+                if flushes.contains(&step) {
+                    kept.extend(recent.pending().1);
+                    recent.flushed();
+                }
             }
-            let got: BTreeMap<i64, f64> =
-                recent.samples(ID, i64::MIN, i64::MAX).iter().map(|sample| (sample.ts_ms, sample.value)).collect();
-            prop_assert_eq!(got, expected);
+            let got = recent.part(ID, i64::MIN, i64::MAX).whole(&sealed::from_memory(START, &kept)).unwrap();
+            let got: BTreeMap<i64, f64> = got.iter().map(|sample| (sample.ts_ms, sample.value)).collect();
+            prop_assert_eq!(&got, &expected);
+            let mut bytes = Vec::new();
+            recent.save(&mut bytes).unwrap();
+            let (again, rest) = Recent::load(&bytes).unwrap();
+            prop_assert!(rest.is_empty());
+            let from = *expected.keys().nth(expected.len() / 2).unwrap();
+            let got = again.part(ID, from, i64::MAX).whole(&sealed::from_memory(START, &kept)).unwrap();
+            let got: Vec<i64> = got.iter().map(|sample| sample.ts_ms).collect();
+            prop_assert_eq!(got, expected.range(from..).map(|(ts_ms, _)| *ts_ms).collect::<Vec<_>>());
         }
     }
 }

@@ -4,7 +4,8 @@
 //! ```text
 //! checkpoint/000…42.state   offset, and all that changes with every sample; the two newest are kept
 //! checkpoint/t-main/series.log   label sets in the order of their ids; only grows
-//! checkpoint/t-main/blocks-7.log sealed blocks of samples; dropped once they are older than the live hours
+//! checkpoint/t-main/blocks-7.log sealed blocks of samples, read from there; dropped once they are older than the
+//!                                live hours
 //! ```
 //!
 //! What only grows is written once, as it comes; what changes is written whole, straight into a new file that
@@ -15,7 +16,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ use crate::detect::{Live, Tenant, Tenants};
 use crate::poison::GROUP;
 
 const MAGIC: [u8; 4] = *b"WRDC";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 /// Sealed blocks that wait in memory for the journal, in bytes.
@@ -135,7 +135,7 @@ impl Checkpoints {
 
     /// Writes sealed blocks out when enough of them wait.
     pub(crate) fn drain(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
-        if live.recent.journal_len() < WAITING {
+        if live.recent.pending().1.len() < WAITING {
             return Ok(());
         }
         self.keep(tenant, live)
@@ -143,15 +143,19 @@ impl Checkpoints {
 
     /// Writes the sealed blocks of a tenant out; those that cannot be written wait for the next time.
     fn keep(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
-        let (blocks, newest_ms) = (live.recent.take_journal(), live.engine.watermark_ms());
+        let newest_ms = live.engine.watermark_ms();
+        let ((address, blocks), journal) = (live.recent.pending(), self.journal(tenant)?);
         if blocks.is_empty() {
             return Ok(());
         }
-        let kept = self.journal(tenant).and_then(|journal| Ok(journal.blocks(&blocks, newest_ms)?));
-        if kept.is_err() {
-            live.recent.give_back(blocks);
+        if journal.kept().1 != address {
+            return Err(Error::Damaged(format!("the stream ends at {}, and {address} comes next", journal.kept().1)));
         }
-        kept
+        journal.blocks(blocks, newest_ms)?;
+        live.recent.flushed();
+        live.recent.forget(journal.kept().0, journal.dropped_ms());
+        live.sealed = journal.stream()?;
+        Ok(())
     }
 
     /// Takes one: everything below `offset` is in the state of the tenants.
@@ -216,7 +220,7 @@ impl Checkpoints {
         let at = match self.journals.iter().position(|journal| journal.tenant() == tenant) {
             Some(at) => at,
             None => {
-                self.journals.push(Journal::create(&self.dir, tenant, self.useful_ms)?);
+                self.journals.push(Journal::create(&self.dir, tenant, wardroom_head::START, self.useful_ms)?);
                 self.journals.len() - 1
             }
         };
@@ -241,19 +245,20 @@ impl Checkpoints {
         }
         let (mut journals, mut loaded) = (Vec::new(), Vec::new());
         for mark in &head.tenants {
-            let (journal, labels, blocks) = Journal::load(&self.dir, mark, self.useful_ms)?;
+            let (journal, labels) = Journal::load(&self.dir, mark, self.useful_ms)?;
             let (engine, after) = Engine::load(config.detect.clone(), config.entities.clone(), &labels, rest)?;
-            let (recent, after) = Recent::load(&config.head, after, &blocks)?;
+            let (mut recent, after) = Recent::load(after)?;
+            recent.forget(journal.kept().0, journal.dropped_ms());
+            let sealed = journal.stream()?;
             let (saved, after) = postcard::take_from_bytes(after)?;
             rest = after;
-            let (correlator, exemplars, native, metadata): (_, _, BTreeSet<_>, Vec<(String, String, String, String)>) =
-                saved;
+            let (correlator, exemplars, native, metadata): (_, _, _, Vec<(String, String, String, String)>) = saved;
             let said = metadata.into_iter().map(|(family, kind, help, unit)| {
                 let kind = MetricMetadata::KINDS.iter().find(|known| **known == kind).copied().unwrap_or("unknown");
                 (family.clone(), MetricMetadata { family, kind, help, unit })
             });
             let correlator = Correlator::load(config.correlate.clone(), mark.tenant.clone(), correlator);
-            let live = Live { recent, exemplars, native, metadata: said.collect(), engine, correlator };
+            let live = Live { recent, sealed, exemplars, native, metadata: said.collect(), engine, correlator };
             loaded.push((mark.tenant.clone(), Tenant::resumed(Registry::load(config.head.clone(), &labels), live)));
             journals.push(journal);
         }

@@ -1,6 +1,6 @@
 //! What detection keeps of each tenant, and who may touch it when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -9,6 +9,7 @@ use wardroom_detect::Engine;
 use wardroom_domain::{Anomaly, MetricMetadata, RefusalReason, SeriesId, TenantId};
 use wardroom_head::{Denied, Exemplars, Recent, Registry};
 use wardroom_sources::{ReadLabels, Resolved};
+use wardroom_store::Stream;
 
 use crate::config::Config;
 
@@ -39,9 +40,11 @@ pub(crate) struct Tenant {
 /// What detection and response work on.
 pub(crate) struct Live {
     pub(crate) recent: Recent,
+    /// The blocks that `recent` has sealed, as far as they are on disk.
+    pub(crate) sealed: Stream,
     pub(crate) exemplars: Exemplars,
-    /// Series that have native histograms; these are read from the bus.
-    pub(crate) native: BTreeSet<SeriesId>,
+    /// Series that have native histograms, each with the time of its newest; these are read from the bus.
+    pub(crate) native: BTreeMap<SeriesId, i64>,
     /// What senders say of their metrics, by family.
     pub(crate) metadata: BTreeMap<String, MetricMetadata>,
     pub(crate) engine: Engine,
@@ -110,9 +113,10 @@ impl Tenant {
         Self {
             registry: Mutex::new(Registry::new(config.head.clone())),
             live: Mutex::new(Live {
-                recent: Recent::new(&config.head),
+                recent: Recent::new(),
+                sealed: Stream::default(),
                 exemplars: Exemplars::new(config.head.max_exemplars),
-                native: BTreeSet::new(),
+                native: BTreeMap::new(),
                 metadata: BTreeMap::new(),
                 engine: Engine::new(config.detect.clone(), config.entities.clone()),
                 correlator: Correlator::new(config.correlate.clone(), tenant.clone()),

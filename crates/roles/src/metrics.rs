@@ -10,6 +10,8 @@ pub const EXECUTOR_UP: &str = "wardroom_executor_up";
 pub const DETECT_LAG_RECORDS: &str = "wardroom_detect_lag_records";
 /// Counter: times a detector panicked on a record; each is a defect worth a report.
 pub const DETECT_PANICS_TOTAL: &str = "wardroom_detect_panics_total";
+/// Counter: requests of logs, spans or deployments that a sender repeated; they count once.
+pub const REPEATED_TOTAL: &str = "wardroom_detect_repeated_total";
 /// Counter: records that detection laid aside (`wardroom bus dlq list`).
 pub const DEAD_LETTERS_TOTAL: &str = "wardroom_dead_letters_total";
 /// Counter: checkpoints of detection that were written.

@@ -5,6 +5,9 @@
 //! replay finds the same. Once a minute the state is written down (`checkpoint.rs`), and the bus need not
 //! keep what came before.
 
+#[cfg(test)]
+mod repeats;
+
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -55,7 +58,6 @@ impl Pump {
         loop {
             self.next.store(next, Ordering::Release);
             let behind = self.bus.end().saturating_sub(next);
-            metrics::gauge!(names::DETECT_LAG_RECORDS).set(behind as f64);
             if taken.elapsed() >= Duration::from_secs(self.config.checkpoint.interval_seconds) {
                 self.checkpoint(next);
                 taken = Instant::now();
@@ -177,7 +179,7 @@ impl Pump {
                     // What was let in once stays in.
                     let (ids, _) = self.tenants.resolve(&record.envelope.tenant, keys, &read, false);
                     decoded.metrics.identify(ids);
-                    return Ok(decoded.resolve());
+                    return Ok(decoded.resolve(&record.body, record.envelope.received_at));
                 }
                 // The budget is taken by requests that come in.
                 Err(Failure::Retryable(_)) if !self.news.is_closed() => std::thread::sleep(Duration::from_millis(20)),
@@ -246,13 +248,21 @@ pub(crate) fn judge(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Ano
         new.iter().for_each(|labels| state.engine.add_series(labels));
     }
     let known = state.engine.known_series();
+    let sealed = state.sealed.clone();
+    let fetch = |address: u64, buffer: &mut [u8]| sealed.read(address, buffer);
     for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
-        state.engine.observe(id, samples);
-        samples.iter().for_each(|sample| state.recent.push(id, *sample));
+        for sample in samples {
+            if state.recent.push(id, *sample, &fetch).counts() {
+                state.engine.observe(id, std::slice::from_ref(sample));
+            }
+        }
     }
     for (id, histogram) in batch.metrics.histograms.iter().filter(|(id, _)| id.index() < known) {
-        state.engine.histogram(*id, histogram);
-        state.native.insert(*id);
+        let newest_ms = state.native.entry(*id).or_insert(i64::MIN);
+        if histogram.ts_ms > *newest_ms {
+            *newest_ms = histogram.ts_ms;
+            state.engine.histogram(*id, histogram);
+        }
     }
     for (id, exemplar) in batch.metrics.exemplars.iter().filter(|(id, _)| id.index() < known) {
         state.exemplars.push(*id, exemplar.clone());
@@ -265,9 +275,15 @@ pub(crate) fn judge(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Ano
             state.metadata.insert(metadata.family.clone(), metadata.clone());
         }
     }
-    batch.logs.iter().for_each(|log| state.engine.log(log));
-    batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));
-    batch.spans.iter().for_each(|span| state.engine.span(span));
+    if batch.sighting.is_some_and(|request| state.engine.knows(request)) {
+        metrics::counter!(names::REPEATED_TOTAL).increment(1);
+    } else {
+        batch.logs.iter().for_each(|log| state.engine.log(log));
+        batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));
+        batch.spans.iter().for_each(|span| state.engine.span(span));
+        // Not before: a detector that trips tries again.
+        batch.sighting.into_iter().for_each(|request| state.engine.note(request));
+    }
     let findings = state.engine.settle();
     let mut decisions = Vec::new();
     let opening: Vec<Breach> = findings.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();

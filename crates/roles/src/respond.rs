@@ -27,6 +27,8 @@ use crate::executor_client::ExecutorClient;
 use crate::metrics as names;
 use crate::{clock, crash};
 
+/// What is told within it is stored together.
+const MOMENT: Duration = Duration::from_millis(50);
 /// How often every incident is asked.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -68,8 +70,18 @@ pub(crate) async fn run(responder: Responder, mut news: mpsc::Receiver<News>) {
             item = news.recv() => {
                 let Some(item) = item else { return };
                 let mut items = vec![item];
-                while items.len() < 512 && let Ok(more) = news.try_recv() {
-                    items.push(more);
+                // Each time is a sync of the store: what comes within a moment shares it.
+                let moment = tokio::time::sleep(MOMENT);
+                tokio::pin!(moment);
+                while items.len() < 512 && !matches!(items.last(), Some(News::Settled(_) | News::Decision(..))) {
+                    tokio::select! {
+                        biased;
+                        more = news.recv() => match more {
+                            Some(more) => items.push(more),
+                            None => break,
+                        },
+                        () = &mut moment => break,
+                    }
                 }
                 // Nobody tells it twice: it waits here until it is stored, and detection behind it.
                 while let Err(error) = responder.take_in(&items).await {

@@ -163,7 +163,8 @@ async fn take(
             refused: outcome.refused.clone(),
         };
         // In a task of its own: a sender that hangs up must not stop what it already started.
-        let appending = tokio::spawn((intake.append)(Accepted { envelope, body, batch: decoded.resolve() }));
+        let batch = decoded.resolve(&body, head.received_at);
+        let appending = tokio::spawn((intake.append)(Accepted { envelope, body, batch }));
         appending
             .await
             .map_err(|_| Problem::unavailable("intake_failed", "the request could not be stored; send it again"))?

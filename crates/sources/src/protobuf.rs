@@ -136,6 +136,21 @@ impl<'a> Message<'a> {
         Ok(Some((key >> 3, field)))
     }
 
+    /// Passes over the fields of bytes with this key of one byte that come next, up to one that is not whole or is
+    /// written in an unusual way: [`Message::next`] reads or refuses it.
+    ///
+    /// Labels are the bulk of a request, and nobody looks at them once their series is known.
+    #[inline]
+    pub(crate) fn skip_run(&mut self, key: u8) {
+        while let Some([found, size, ..]) = self.whole.get(self.at..) {
+            let end = self.at + 2 + usize::from(*size);
+            if *found != key || *size >= 0x80 || end > self.whole.len() {
+                return;
+            }
+            self.at = end;
+        }
+    }
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Broken> {
         let rest = self.whole.get(self.at..).unwrap_or_default();
         let found = rest.first_chunk::<N>().ok_or(Broken::Short)?;
@@ -146,6 +161,14 @@ impl<'a> Message<'a> {
     /// The next bytes as a number.
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Broken> {
+        if let Some(byte) = self.whole.get(self.at).filter(|byte| **byte < 0x80) {
+            self.at += 1;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Broken> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = *self.whole.get(self.at).ok_or(Broken::Short)?;

@@ -88,6 +88,14 @@ const WRITTEN: [header::HeaderName; 3] = [
 
 /// `Sample`, the same in both versions.
 fn read_sample(bytes: &[u8]) -> Result<Sample, Broken> {
+    // As nearly everybody writes it: the value, then the time.
+    if let Some(([0x09, value @ .., 0x10], rest)) = bytes.split_first_chunk::<10>() {
+        let mut message = Message::new(rest);
+        let ts_ms = message.varint()? as i64;
+        if message.at() == rest.len() {
+            return Ok(Sample { ts_ms, value: f64::from_le_bytes(*value) });
+        }
+    }
     let mut sample = Sample { ts_ms: 0, value: 0.0 };
     let mut message = Message::new(bytes);
     while let Some((number, field)) = message.next()? {

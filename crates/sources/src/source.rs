@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Deployment, Envelope, LogEntry, MetricMetadata, Refusal, Span, Timestamp};
+use wardroom_domain::{Batch, Deployment, Envelope, LogEntry, MetricMetadata, Refusal, Sighting, Span, Timestamp};
 use wardroom_edge::{InflateBudget, InflateError, Problem};
 
 use crate::registry;
@@ -208,9 +208,16 @@ impl Decoded {
         self.positions = kept;
     }
 
-    /// The same records, their series under the ids that were found for them.
-    pub fn resolve(self) -> Batch {
+    /// The same records, their series under the ids that were found for them; with the body they were read from
+    /// and when it came.
+    pub fn resolve(self, body: &[u8], received_at: Timestamp) -> Batch {
+        // Samples have a name and a time each. A line that we stamped ourselves may well come again.
+        let repeats = !(self.logs.is_empty() && self.spans.is_empty() && self.deployments.is_empty());
+        let stamped = self.logs.iter().map(|log| log.at).chain(self.deployments.iter().map(|change| change.at));
+        let sighting = (repeats && !stamped.into_iter().any(|at| at == received_at))
+            .then(|| Sighting { fingerprint: xxhash_rust::xxh3::xxh3_64(body), received_at });
         Batch {
+            sighting,
             metrics: self.metrics.resolved(),
             metadata: self.metadata,
             logs: self.logs,

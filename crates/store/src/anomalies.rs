@@ -5,6 +5,9 @@ use wardroom_domain::{Anomaly, TenantId, Timestamp};
 
 use crate::{Error, Store};
 
+/// Rows that one statement writes: each trip to the writer's thread costs more than a row.
+const AT_ONCE: usize = 200;
+
 impl Store {
     /// Adds anomalies; ones already there stay as they are.
     ///
@@ -15,18 +18,17 @@ impl Store {
             return Ok(());
         }
         let mut transaction = self.write().await?;
-        for anomaly in anomalies {
-            let body = serde_json::to_string(anomaly).map_err(|error| Error::damaged("an anomaly", error))?;
-            let query = "INSERT INTO anomalies (id, tenant, at, service, body) VALUES (?, ?, ?, ?, ?)
-                ON CONFLICT DO NOTHING";
-            sqlx::query(query)
-                .bind(&anomaly.id)
-                .bind(tenant.as_str())
-                .bind(anomaly.at.nanos())
-                .bind(&anomaly.service)
-                .bind(body)
-                .execute(&mut *transaction)
-                .await?;
+        for some in anomalies.chunks(AT_ONCE) {
+            let bodies: Result<Vec<String>, _> = some.iter().map(serde_json::to_string).collect();
+            let bodies = bodies.map_err(|error| Error::damaged("an anomaly", error))?;
+            let mut query = sqlx::QueryBuilder::new("INSERT INTO anomalies (id, tenant, at, service, body) ");
+            query.push_values(some.iter().zip(bodies), |mut row, (anomaly, body)| {
+                row.push_bind(anomaly.id.clone()).push_bind(tenant.as_str()).push_bind(anomaly.at.nanos());
+                row.push_bind(anomaly.service.clone()).push_bind(body);
+            });
+            query.push(" ON CONFLICT DO NOTHING");
+            // Nearly every number of rows is a statement of its own.
+            query.build().persistent(false).execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
     }

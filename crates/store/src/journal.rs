@@ -1,11 +1,15 @@
-//! What of one tenant only grows: its label sets, and the sealed blocks of its series.
+//! What of one tenant only grows: its label sets, and the stream of sealed blocks of its series.
 //!
-//! A file is a list of frames: length u32, CRC-32 u32 (little-endian), bytes. A checkpoint says how long each
-//! file was; what stands behind that belongs to nobody and is cut off when the file is opened again.
+//! The label sets are a list of frames: length u32, CRC-32 u32 (little-endian), bytes. The stream lies in files one
+//! after the other, each named by a number and beginning at an address; what its entries are, and their
+//! checksums, is for whoever writes them. A checkpoint says how long each file was; what stands behind that
+//! belongs to nobody and is cut off when the file is opened again.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{Labels, TenantId};
@@ -39,12 +43,38 @@ pub struct Mark {
     pub tenant: TenantId,
     series: usize,
     series_len: u64,
-    /// Number, length and newest sample of each file of blocks.
-    blocks: Vec<(u64, u64, i64)>,
+    blocks: Vec<Extent>,
+    /// No block newer than this was dropped, in ms.
+    dropped_ms: i64,
 }
 
-/// The files of one tenant, its label sets, and frames of its blocks.
-pub type Loaded = (Journal, Vec<Labels>, Vec<Vec<u8>>);
+/// A file of the stream.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Extent {
+    number: u64,
+    /// Address of its first byte.
+    start: u64,
+    len: u64,
+    /// Its newest sample, in ms.
+    newest_ms: i64,
+}
+
+/// The kept part of a stream, for whoever reads while more of it is written. A file that is dropped meanwhile
+/// can be read on.
+#[derive(Clone, Debug, Default)]
+pub struct Stream(Arc<Vec<(u64, u64, File)>>);
+
+impl Stream {
+    /// Copies the bytes from an address on and says how many there were; `None` if they cannot be read.
+    pub fn read(&self, address: u64, buffer: &mut [u8]) -> Option<usize> {
+        let (start, len, file) = self.0.iter().rev().find(|(start, ..)| *start <= address)?;
+        let within = address - start;
+        let left = usize::try_from(len.checked_sub(within)?).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        // A file that was damaged or cut under us holds nothing anybody wants.
+        file.read_exact_at(&mut buffer[..wanted], within).ok().map(|()| wanted)
+    }
+}
 
 /// The files of one tenant.
 #[derive(Debug)]
@@ -52,33 +82,34 @@ pub struct Journal {
     folder: PathBuf,
     mark: Mark,
     series: File,
-    /// The last file of blocks.
+    /// The last file of the stream.
     open: File,
     /// How long blocks are of use, in ms.
     useful_ms: i64,
 }
 
 impl Journal {
-    /// Empty files.
+    /// Empty files; the stream begins at this address.
     ///
     /// # Errors
     /// The disk's.
-    pub fn create(dir: &Path, tenant: &TenantId, useful_ms: i64) -> Result<Self, JournalError> {
+    pub fn create(dir: &Path, tenant: &TenantId, start: u64, useful_ms: i64) -> Result<Self, JournalError> {
         // A tenant may be called "..": the letter before it makes it a name.
         let folder = dir.join(format!("t-{tenant}"));
         std::fs::create_dir_all(&folder)?;
-        let mark = Mark { tenant: tenant.clone(), series: 0, series_len: 0, blocks: vec![(0, 0, i64::MIN)] };
+        let first = Extent { number: 0, start, len: 0, newest_ms: i64::MIN };
+        let mark = Mark { tenant: tenant.clone(), series: 0, series_len: 0, blocks: vec![first], dropped_ms: i64::MIN };
         let series = open(&folder.join("series.log"), 0)?;
         let blocks = open(&folder.join("blocks-0.log"), 0)?;
         File::open(dir)?.sync_all()?;
         Ok(Self { folder, mark, series, open: blocks, useful_ms })
     }
 
-    /// The files as they were at a checkpoint, with what they hold: label sets, and frames of blocks.
+    /// The files as they were at a checkpoint, with the label sets.
     ///
     /// # Errors
     /// The disk's, or they do not hold what they should.
-    pub fn load(dir: &Path, mark: &Mark, useful_ms: i64) -> Result<Loaded, JournalError> {
+    pub fn load(dir: &Path, mark: &Mark, useful_ms: i64) -> Result<(Self, Vec<Labels>), JournalError> {
         let folder = dir.join(format!("t-{}", mark.tenant));
         let mut labels = Vec::with_capacity(mark.series);
         for frame in frames(&folder.join("series.log"), mark.series_len)? {
@@ -87,18 +118,48 @@ impl Journal {
         if labels.len() != mark.series {
             return Err(JournalError::Damaged(format!("{} of {} label sets", labels.len(), mark.series)));
         }
-        let mut blocks = Vec::new();
-        for (number, len, _) in &mark.blocks {
-            let path = folder.join(format!("blocks-{number}.log"));
-            // One that aged out since then is of no use to anybody.
-            if path.exists() {
-                blocks.extend(frames(&path, *len)?);
+        let series = open(&folder.join("series.log"), mark.series_len)?;
+        let mut mark = mark.clone();
+        let last = mark.blocks.last().copied().ok_or_else(|| JournalError::Damaged("an empty list of files".into()))?;
+        for extent in &mark.blocks {
+            let path = folder.join(format!("blocks-{}.log", extent.number));
+            match std::fs::metadata(&path) {
+                Ok(found) if found.len() >= extent.len => {}
+                // One that aged out since then is of no use to anybody.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && extent.number != last.number => {
+                    mark.dropped_ms = mark.dropped_ms.max(extent.newest_ms);
+                }
+                _ => return Err(JournalError::Damaged(path.display().to_string())),
             }
         }
-        let series = open(&folder.join("series.log"), mark.series_len)?;
-        let (number, len, _) = mark.blocks.last().copied().unwrap_or_default();
-        let last = open(&folder.join(format!("blocks-{number}.log")), len)?;
-        Ok((Self { folder, mark: mark.clone(), series, open: last, useful_ms }, labels, blocks))
+        let dropped_ms = mark.dropped_ms;
+        mark.blocks.retain(|extent| extent.newest_ms > dropped_ms || extent.number == last.number);
+        let blocks = open(&folder.join(format!("blocks-{}.log", last.number)), last.len)?;
+        Ok((Self { folder, mark, series, open: blocks, useful_ms }, labels))
+    }
+
+    /// The stream, as far as it is kept.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn stream(&self) -> Result<Stream, JournalError> {
+        let open = |extent: &Extent| {
+            let file = File::open(self.folder.join(format!("blocks-{}.log", extent.number)))?;
+            Ok((extent.start, extent.len, file))
+        };
+        let files: std::io::Result<Vec<_>> = self.mark.blocks.iter().map(open).collect();
+        Ok(Stream(Arc::new(files?)))
+    }
+
+    /// Address from which on the stream is kept, and its end.
+    pub fn kept(&self) -> (u64, u64) {
+        let (first, last) = (self.mark.blocks.first(), self.mark.blocks.last());
+        (first.map_or(0, |first| first.start), last.map_or(0, |last| last.start + last.len))
+    }
+
+    /// The newest sample that may have been dropped, in ms.
+    pub const fn dropped_ms(&self) -> i64 {
+        self.mark.dropped_ms
     }
 
     /// Whose files they are.
@@ -123,17 +184,22 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds sealed blocks, none newer than this.
+    /// Adds to the stream; no sample in it is newer than this.
     ///
     /// # Errors
     /// The disk's.
     pub fn blocks(&mut self, sealed: &[u8], newest_ms: i64) -> Result<(), JournalError> {
-        if self.mark.blocks.last().is_some_and(|(_, len, _)| *len >= FILE_BYTES) {
+        if self.mark.blocks.last().is_some_and(|open| open.len >= FILE_BYTES) {
             self.next_file(newest_ms)?;
         }
-        if let Some((_, len, newest)) = self.mark.blocks.last_mut() {
-            *len += append(&mut self.open, *len, sealed)?;
-            *newest = newest_ms.max(*newest);
+        if let Some(open) = self.mark.blocks.last_mut() {
+            // What a write that failed left behind goes first.
+            if self.open.metadata()?.len() != open.len {
+                self.open.set_len(open.len)?;
+            }
+            self.open.write_all(sealed)?;
+            open.len += sealed.len() as u64;
+            open.newest_ms = newest_ms.max(open.newest_ms);
         }
         Ok(())
     }
@@ -150,16 +216,19 @@ impl Journal {
 
     fn next_file(&mut self, newest_ms: i64) -> Result<(), JournalError> {
         self.open.sync_data()?;
-        let number = self.mark.blocks.last().map_or(0, |(number, ..)| number + 1);
+        let number = self.mark.blocks.last().map_or(0, |last| last.number + 1);
+        let (_, start) = self.kept();
         self.open = open(&self.folder.join(format!("blocks-{number}.log")), 0)?;
         File::open(&self.folder)?.sync_all()?;
-        self.mark.blocks.push((number, 0, newest_ms));
+        self.mark.blocks.push(Extent { number, start, len: 0, newest_ms });
         let oldest_ms = newest_ms.saturating_sub(self.useful_ms + MARGIN_MS);
-        let (stale, kept) = self.mark.blocks.iter().partition(|(.., newest)| *newest < oldest_ms);
-        self.mark.blocks = kept;
-        let stale: Vec<(u64, u64, i64)> = stale;
-        for (number, ..) in stale {
-            std::fs::remove_file(self.folder.join(format!("blocks-{number}.log")))?;
+        // Only from the front: the stream has no holes.
+        while let [first, _, ..] = self.mark.blocks[..]
+            && first.newest_ms < oldest_ms
+        {
+            self.mark.blocks.remove(0);
+            self.mark.dropped_ms = self.mark.dropped_ms.max(first.newest_ms);
+            std::fs::remove_file(self.folder.join(format!("blocks-{}.log", first.number)))?;
         }
         Ok(())
     }
@@ -209,15 +278,40 @@ mod tests {
     #[test]
     fn what_a_failed_write_left_behind_goes_before_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::create(dir.path(), &TenantId::main(), 1000).unwrap();
+        let mut journal = Journal::create(dir.path(), &TenantId::main(), 1, 1000).unwrap();
         journal.blocks(b"first", 1).unwrap();
         let path = dir.path().join("t-main/blocks-0.log");
         let mut torn = std::fs::read(&path).unwrap();
-        torn.extend(b"half a frame");
+        torn.extend(b"half an entry");
         std::fs::write(&path, torn).unwrap();
         journal.blocks(b"second", 2).unwrap();
         let mark = journal.mark().unwrap();
-        let (_, _, blocks) = Journal::load(dir.path(), &mark, 1000).unwrap();
-        assert_eq!(blocks, [b"first".to_vec(), b"second".to_vec()]);
+        let (journal, _) = Journal::load(dir.path(), &mark, 1000).unwrap();
+        let mut buffer = [0; 100];
+        assert_eq!(journal.stream().unwrap().read(1, &mut buffer), Some(11));
+        assert_eq!(&buffer[..11], b"firstsecond");
+        assert_eq!(journal.kept(), (1, 12));
+    }
+
+    #[test]
+    fn files_go_once_they_are_too_old_and_readers_keep_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), &TenantId::main(), 1, 1000).unwrap();
+        let (some, hour_ms) = (vec![7; FILE_BYTES as usize], 3_600_000);
+        journal.blocks(&some, hour_ms).unwrap();
+        let early = journal.stream().unwrap();
+        for hour in 2..5 {
+            journal.blocks(&some, hour * hour_ms).unwrap();
+        }
+        assert_eq!(journal.dropped_ms(), 3 * hour_ms);
+        let mark = journal.mark().unwrap();
+        let (journal, _) = Journal::load(dir.path(), &mark, 1000).unwrap();
+        assert_eq!(journal.kept(), (1 + 3 * FILE_BYTES, 1 + 4 * FILE_BYTES));
+        let mut buffer = [0; 3];
+        let late = journal.stream().unwrap();
+        assert_eq!((late.read(1, &mut buffer), early.read(1, &mut buffer)), (None, Some(3)));
+        assert_eq!(late.read(4 * FILE_BYTES, &mut buffer), Some(1), "up to the end of a file");
+        std::fs::remove_file(dir.path().join("t-main/blocks-3.log")).unwrap();
+        assert!(Journal::load(dir.path(), &mark, 1000).is_err(), "the newest is missing");
     }
 }

@@ -24,7 +24,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 pub use error::Error;
 pub use incidents::{HistoryRow, IncidentRow, Transition};
-pub use journal::{Journal, JournalError, Loaded, Mark};
+pub use journal::{Journal, JournalError, Mark, Stream};
 pub use tokens::{NewToken, TokenRow};
 
 /// The open database; cheap to clone.
@@ -47,6 +47,8 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // The confined process has no folder for temporary files.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await?;
         sqlx::migrate!("./migrations").run(&pool).await.map_err(|error| Error::Unavailable(error.to_string()))?;

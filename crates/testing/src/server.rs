@@ -88,6 +88,29 @@ impl Server {
         Ok(server)
     }
 
+    /// Another one on a copy of this one's folder, with the same tokens and environment, on a port of its own.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn on_copy(&self, dir: &Path) -> anyhow::Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let within = self.executor_config.strip_prefix(&self.dir)?;
+        let mut server = Self {
+            dir: dir.to_owned(),
+            url: format!("http://127.0.0.1:{port}"),
+            executor_config: dir.join(within),
+            environment: self.environment.clone(),
+            wrapper: self.wrapper.clone(),
+            port,
+            child: None,
+            agent: self.agent.clone(),
+            sender: self.sender.clone(),
+            responder: self.responder.clone(),
+        };
+        server.restart()?;
+        Ok(server)
+    }
+
     /// Writes the executor's file with these targets.
     ///
     /// # Errors

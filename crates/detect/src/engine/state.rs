@@ -13,13 +13,14 @@ use super::{Bucket, Counter, Engine, Role, Series, Service};
 use crate::budget::Budget;
 use crate::histogram::Increase;
 use crate::logs::Logs;
+use crate::seen::Seen;
 use crate::signal::{Signal, SignalKey};
 use crate::{Config, Watch};
 
 /// By series and what is made of them.
 type Parts<S, G, C, B, I, L> = (S, G, C, B, I, L);
 /// By service.
-type Rest<V, P, G, T, L, D> = (V, P, G, T, L, D);
+type Rest<V, P, G, T, L, D> = (V, P, G, T, L, D, Seen);
 
 type Loaded = (
     Parts<Vec<(u32, Role)>, Vec<Watch>, Vec<Counter>, Vec<Bucket>, Vec<Increase>, Vec<f64>>,
@@ -36,7 +37,7 @@ impl Engine {
         let series: Vec<(u32, Role)> = self.series.iter().map(|series| (series.service, series.role)).collect();
         let parts = (&series, &self.gauges, &self.counters, &self.buckets, &self.cpu_seconds, &self.levels);
         let budgets = (&self.dirty, &self.points, &self.shifts);
-        let rest = (&self.services, budgets, &self.signals, &self.spans, &self.logs, &self.deployments);
+        let rest = (&self.services, budgets, &self.signals, &self.spans, &self.logs, &self.deployments, &self.seen);
         postcard::to_io(&(parts, rest, self.watermark_ms), out).map(drop)
     }
 
@@ -53,7 +54,7 @@ impl Engine {
     ) -> Result<(Self, &'a [u8]), postcard::Error> {
         let (loaded, after): (Loaded, _) = postcard::take_from_bytes(bytes)?;
         let ((series, gauges, counters, buckets, cpu_seconds, levels), rest, watermark_ms) = loaded;
-        let (services, (dirty, points, shifts), signals, spans, logs, deployments) = rest;
+        let (services, (dirty, points, shifts), signals, spans, logs, deployments, seen) = rest;
         if labels.len() < series.len() {
             return Err(postcard::Error::DeserializeBadEncoding);
         }
@@ -78,6 +79,7 @@ impl Engine {
             spans,
             logs,
             deployments,
+            seen,
             watermark_ms,
         };
         Ok((engine, after))

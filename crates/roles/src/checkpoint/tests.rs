@@ -111,7 +111,8 @@ fn picture(tenants: &Tenants) -> String {
     text.push_str(&format!("{:?}\n", live.engine.shifts(1)));
     text.push_str(&format!("{:?}\n", live.engine.templates(always.0, always.1, wardroom_domain::Severity::Info)));
     for (id, labels) in (0..).zip(tenant.registry().since(0)) {
-        let samples = live.recent.samples(SeriesId(id), i64::MIN, i64::MAX);
+        let part = live.recent.part(SeriesId(id), i64::MIN, i64::MAX);
+        let samples = part.whole(&|address, buffer| live.sealed.read(address, buffer)).unwrap();
         let bits: Vec<_> = samples.iter().map(|sample| (sample.ts_ms, sample.value.to_bits())).collect();
         text.push_str(&format!("{labels} {bits:?} {}\n", live.recent.complete_from_ms(SeriesId(id))));
     }

@@ -11,6 +11,7 @@ use wardroom_edge::{InflateBudget, Problem};
 
 use crate::executor_client::ExecutorClient;
 use crate::isolation::Isolation;
+use crate::metrics as names;
 use crate::{clock, views};
 
 /// What readiness depends on.
@@ -35,13 +36,18 @@ impl Readiness {
         };
         let trouble = self.bus.trouble();
         let ready = executor != "down" && trouble.is_none();
-        let lag = self.bus.end().saturating_sub(self.next.load(Ordering::Acquire));
+        let lag = lag(self.bus.as_ref(), &self.next);
         let document = json!({ "status": if ready { "ready" } else { "degraded" },
             "durability": self.bus.durability(), "bus": trouble.unwrap_or_else(|| "ok".to_owned()),
             "isolation": self.isolation.as_str(), "executor": executor, "detect_lag_records": lag,
             "otlp_grpc": self.otlp_grpc.get() });
         (ready, document)
     }
+}
+
+/// Records that detection has not seen. Asked when somebody wants to know: detection that stands still tells nobody.
+fn lag(bus: &dyn Bus, next: &AtomicU64) -> u64 {
+    bus.end().saturating_sub(next.load(Ordering::Acquire))
 }
 
 /// The closures of the API.
@@ -55,6 +61,7 @@ pub(super) fn backend(
     let copy = || Arc::clone(&responder);
     let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
     let (bus, next) = (Arc::clone(&readiness.bus), Arc::clone(&readiness.next));
+    let behind = (Arc::clone(&bus), Arc::clone(&next));
     let letters = views::Letters {
         letters: Arc::clone(&readiness.letters),
         bus: Arc::clone(&bus),
@@ -114,7 +121,10 @@ pub(super) fn backend(
             Box::pin(async move { letters.replay(who, id).await })
         }),
         ready: Arc::new(move || readiness.document()),
-        metrics: Arc::new(move || recorder.render()),
+        metrics: Arc::new(move || {
+            metrics::gauge!(names::DETECT_LAG_RECORDS).set(lag(behind.0.as_ref(), &behind.1) as f64);
+            recorder.render()
+        }),
         authenticated,
         form_secret: wardroom_edge::mint_token().1.into(),
     }

@@ -10,7 +10,7 @@ use wardroom_bus::Bus;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Exemplar, Labels, NativeHistogram, Sample, SeriesId, TenantId};
 use wardroom_edge::{InflateBudget, Problem};
-use wardroom_head::Registry;
+use wardroom_head::{Part, Registry};
 
 use crate::detect::Tenants;
 
@@ -18,6 +18,8 @@ use crate::detect::Tenants;
 const PAGE: usize = 50_000;
 /// Marks a cursor that counts live series; the others are offsets of the bus.
 const BY_SERIES: u64 = 1 << 63;
+/// Series that are looked at in one go.
+const TURN: usize = 256;
 /// Records that detection may be behind for the live series to be asked.
 const LAG: u64 = 1024;
 
@@ -57,7 +59,7 @@ impl Samples {
         let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, 0);
         self.tenants.with(tenant, |live| {
             let within = |id: &SeriesId| {
-                if live.native.contains(id) {
+                if live.native.contains_key(id) {
                     return true;
                 }
                 live.recent.span_ms(*id).is_some_and(|(first, last)| first <= end_ms && last >= start_ms)
@@ -96,23 +98,33 @@ impl Samples {
         }
         let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, cursor & !BY_SERIES);
         let (mut found, mut held, mut next) = (Found::new(), 0, None);
-        let complete = self.tenants.with(tenant, |live| {
-            for (id, labels) in ids.iter().zip(labels) {
-                if live.recent.complete_from_ms(*id) > start_ms || live.native.contains(id) {
-                    return false;
-                }
+        // Detection waits while its series are looked at, so not for the disk; and in turns.
+        let mut asked = ids.iter().zip(labels);
+        while next.is_none() {
+            let some: Vec<_> = asked.by_ref().take(TURN).collect();
+            if some.is_empty() {
+                break;
+            }
+            let parts = self.tenants.with(tenant, |live| {
+                let whole = |id: &SeriesId| {
+                    let here = live.recent.complete_from_ms(*id) <= start_ms && !live.native.contains_key(id);
+                    here.then(|| live.recent.part(*id, start_ms, end_ms))
+                };
+                let parts: Option<Vec<Part>> = some.iter().map(|(id, _)| whole(id)).collect();
+                parts.map(|parts| (parts, live.sealed.clone()))
+            });
+            let Some((parts, sealed)) = parts else { return Ok(None) };
+            for ((id, labels), part) in some.into_iter().zip(parts) {
                 if held >= PAGE {
                     next = Some(BY_SERIES | u64::from(id.0));
-                    return true;
+                    break;
                 }
-                let samples = live.recent.samples(*id, start_ms, end_ms);
+                // What cannot be read here stands on the bus.
+                let read = part.whole(&|address, buffer| sealed.read(address, buffer));
+                let Some(samples) = read else { return Ok(None) };
                 held += samples.len();
                 found.insert(labels, Held { samples, histograms: Vec::new() });
             }
-            true
-        });
-        if !complete {
-            return Ok(None);
         }
         // What was acknowledged and has not been through detection yet.
         let read = |from: u64, limit: usize| self.bus.read(from, limit);

@@ -61,6 +61,9 @@ fn read_metadata(bytes: &[u8]) -> Result<Option<MetricMetadata>, Broken> {
     Ok(described(kind, texts[0], texts[1], texts[2]))
 }
 
+/// The key of a label in its series: field 1, bytes.
+const LABEL: u8 = 1 << 3 | 2;
+
 /// Where the labels of a series stand in its message.
 enum Span {
     /// From the first label's tag to the last label's end.
@@ -83,6 +86,16 @@ fn read_series(bytes: &[u8], found: &mut Found, buckets: &mut usize) -> Result<S
     let mut message = Message::new(bytes);
     let (mut first, mut last, mut together) = (0, 0, true);
     loop {
+        let at = message.at();
+        message.skip_run(LABEL);
+        if message.at() > at {
+            if last == 0 {
+                first = at;
+            } else {
+                together &= last == at;
+            }
+            last = message.at();
+        }
         let at = message.at();
         match message.next()? {
             Some((1, Field::Bytes(..))) => {
