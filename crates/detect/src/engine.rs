@@ -1,5 +1,6 @@
 //! Everything of one tenant that detection remembers, and the way a batch goes through it.
 
+mod renumber;
 mod spans;
 mod state;
 

@@ -50,6 +50,8 @@ pub struct Run {
 /// is two allocations.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
+    /// In which numbering its series stand.
+    pub generation: u64,
     /// Whose samples come next, in the order of the request.
     pub runs: Vec<Run>,
     /// All samples.

@@ -37,6 +37,14 @@ impl Exemplars {
         self.ring.push_back((series, exemplar));
     }
 
+    /// Follows series to their new ids; those of others are dropped.
+    pub fn renumber(&mut self, place: impl Fn(SeriesId) -> Option<SeriesId>) {
+        let ring = std::mem::take(&mut self.ring).into_iter();
+        self.ring = ring.filter_map(|(id, exemplar)| Some((place(id)?, exemplar))).collect();
+        let newest = std::mem::take(&mut self.newest).into_iter();
+        self.newest = newest.filter_map(|(id, mark)| Some((place(id)?, mark))).collect();
+    }
+
     /// Those of some series within a stretch of time, both ends included, by series, oldest first.
     pub fn select(&self, series: &BTreeSet<SeriesId>, start_ms: i64, end_ms: i64) -> Vec<(SeriesId, Vec<Exemplar>)> {
         let mut found: BTreeMap<SeriesId, Vec<Exemplar>> = BTreeMap::new();

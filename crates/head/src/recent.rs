@@ -134,7 +134,7 @@ impl Recent {
         }
         let live = &mut self.series[id.index()];
         let Some(newest_ms) = live.newest_ms().filter(|newest_ms| sample.ts_ms <= *newest_ms) else {
-            live.push(sample, id, self.base, &mut self.pending);
+            live.push(sample, self.base, &mut self.pending);
             return Arrival::Newest;
         };
         let arrival = self.arrival(id, sample, newest_ms, fetch);
@@ -172,6 +172,13 @@ impl Recent {
         self.gone = Gone { before: before.max(START), newest_ms };
     }
 
+    /// Keeps these of the series; their ids are dense again, in their order.
+    pub fn renumber(&mut self, keep: &[bool]) {
+        let mut keep = keep.iter();
+        self.series.retain(|_| keep.next().copied().unwrap_or_default());
+        self.series.shrink_to_fit();
+    }
+
     /// Writes what is not in the stream.
     ///
     /// # Errors
@@ -197,7 +204,7 @@ impl Recent {
         let nobody = Live::new();
         let live = self.series.get(id.index()).unwrap_or(&nobody);
         let within = |sample: &Sample| (start_ms..=end_ms).contains(&sample.ts_ms);
-        let mut chain = Chain { id, next: live.sealed, start_ms, blocks: Vec::new() };
+        let mut chain = Chain { next: live.sealed, start_ms, blocks: Vec::new() };
         // Asked only for the newest, nobody follows the chain.
         if live.len > 0 && live.base_ms <= start_ms {
             chain.next = None;
@@ -250,7 +257,7 @@ impl Live {
 
     /// Adds a sample newer than all.
     #[inline]
-    fn push(&mut self, sample: Sample, id: SeriesId, base: u64, pending: &mut Vec<u8>) {
+    fn push(&mut self, sample: Sample, base: u64, pending: &mut Vec<u8>) {
         let len = self.len as usize;
         let offset = sample.ts_ms.wrapping_sub(self.base_ms);
         if len > 0 && len < BLOCK && (0..=i64::from(u32::MAX)).contains(&offset) {
@@ -260,7 +267,7 @@ impl Live {
             return;
         }
         if len > 0 {
-            self.seal(id, base, pending);
+            self.seal(base, pending);
         } else {
             self.first_ms = sample.ts_ms;
         }
@@ -289,13 +296,13 @@ impl Live {
         }
     }
 
-    fn seal(&mut self, id: SeriesId, base: u64, pending: &mut Vec<u8>) {
+    fn seal(&mut self, base: u64, pending: &mut Vec<u8>) {
         let mut samples = [Sample { ts_ms: 0, value: 0.0 }; BLOCK];
         let samples = &mut samples[..self.len as usize];
         samples.iter_mut().zip(self.tail_samples()).for_each(|(slot, sample)| *slot = sample);
         let address = base + pending.len() as u64;
         let back = self.sealed.map_or(0, |before| address - before.get());
-        sealed::put(pending, id, back, samples);
+        sealed::put(pending, back, samples);
         self.sealed = NonZeroU64::new(address);
         self.len = 0;
     }

@@ -21,6 +21,7 @@ pub struct Registry {
     hasher: RandomState,
     series: Vec<Labels>,
     index: Index,
+    generation: u64,
 }
 
 /// Why a series got no id.
@@ -42,6 +43,7 @@ impl Registry {
             hasher: RandomState::new(),
             series: Vec::new(),
             index: Index::default(),
+            generation: 0,
         }
     }
 
@@ -89,9 +91,14 @@ impl Registry {
         self.series.get(id.index())
     }
 
-    /// Goes on with these series, in the order of their ids.
-    pub fn load(config: Config, series: &[Labels]) -> Self {
-        let mut registry = Self::new(config);
+    /// How often the series were numbered anew. An id means nothing in another generation.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// These series, in the order of their ids.
+    pub fn load(config: Config, series: &[Labels], generation: u64) -> Self {
+        let mut registry = Self { generation, ..Self::new(config) };
         for labels in series {
             registry.id_of(labels);
         }

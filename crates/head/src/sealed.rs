@@ -5,12 +5,12 @@
 //! its series before it, so that a series is a chain from its newest block backwards, and costs eight bytes.
 //! Whoever keeps the stream gives its bytes back by address ([`Fetch`]); here is no I/O.
 //!
-//! Entry: series u32, distance to the block before u40 (0: none), size u16, CRC-32 u32 of all that and the block
-//! (little-endian), block.
+//! Entry: distance to the block before u40 (0: none), size u16, CRC-32 u32 of both and the block (little-endian),
+//! block. Series are numbered anew when many have left, so no number stands in it.
 
 use std::num::NonZeroU64;
 
-use wardroom_domain::{Sample, SeriesId};
+use wardroom_domain::Sample;
 
 use crate::block;
 
@@ -21,30 +21,28 @@ pub type Fetch<'a> = dyn Fn(u64, &mut [u8]) -> Option<usize> + 'a;
 /// Address of the first byte: 0 says "no block".
 pub const START: u64 = 1;
 
-const HEADER: usize = 15;
+const HEADER: usize = 11;
 /// Enough for nearly every entry, so that it is read in one go.
 const GUESS: usize = 128;
 /// Farther back a chain cannot reach.
 const MAX_BACK: u64 = (1 << 40) - 1;
 
 /// Appends an entry; `back` is the distance to the one before.
-pub(crate) fn put(out: &mut Vec<u8>, id: SeriesId, back: u64, samples: &[Sample]) {
+pub(crate) fn put(out: &mut Vec<u8>, back: u64, samples: &[Sample]) {
     let start = out.len();
-    out.extend(id.0.to_le_bytes());
     let back = if back > MAX_BACK { 0 } else { back };
     out.extend(&back.to_le_bytes()[..5]);
     out.extend([0; 6]);
     block::encode(samples, out);
     let size = (out.len() - start - HEADER) as u16;
-    out[start + 9..start + 11].copy_from_slice(&size.to_le_bytes());
-    let crc = checksum(&out[start..start + 11], &out[start + HEADER..]);
-    out[start + 11..start + HEADER].copy_from_slice(&crc.to_le_bytes());
+    out[start + 5..start + 7].copy_from_slice(&size.to_le_bytes());
+    let crc = checksum(&out[start..start + 7], &out[start + HEADER..]);
+    out[start + 7..start + HEADER].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The chain of a series' blocks, followed backwards.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    pub(crate) id: SeriesId,
     pub(crate) next: Option<NonZeroU64>,
     /// Blocks that end before it are not asked for.
     pub(crate) start_ms: i64,
@@ -56,7 +54,7 @@ impl Chain {
     /// Follows it down to an address; `None` if an entry cannot be read or is not what it should be.
     pub(crate) fn follow(&mut self, down_to: u64, fetch: &Fetch<'_>) -> Option<()> {
         while let Some(at) = self.next.filter(|at| at.get() >= down_to) {
-            let (back, samples) = read(self.id, at.get(), fetch)?;
+            let (back, samples) = read(at.get(), fetch)?;
             self.next = at.get().checked_sub(back).filter(|_| back > 0).and_then(NonZeroU64::new);
             if samples.last().is_none_or(|last| last.ts_ms < self.start_ms) {
                 self.next = None;
@@ -73,11 +71,11 @@ impl Chain {
     }
 }
 
-fn read(id: SeriesId, at: u64, fetch: &Fetch<'_>) -> Option<(u64, Vec<Sample>)> {
+fn read(at: u64, fetch: &Fetch<'_>) -> Option<(u64, Vec<Sample>)> {
     let mut buffer = [0; GUESS];
     let got = fetch(at, &mut buffer)?;
     let head = buffer.get(..got)?.first_chunk::<HEADER>()?;
-    let [a, b, c, d, p, q, r, s, t, low, high, crc @ ..] = *head;
+    let [p, q, r, s, t, low, high, crc @ ..] = *head;
     let back = u64::from_le_bytes([p, q, r, s, t, 0, 0, 0]);
     let size = usize::from(u16::from_le_bytes([low, high]));
     let mut long = Vec::new();
@@ -87,7 +85,7 @@ fn read(id: SeriesId, at: u64, fetch: &Fetch<'_>) -> Option<(u64, Vec<Sample>)> 
         long.resize(size, 0);
         (fetch(at + HEADER as u64, &mut long)? == size).then_some(long.as_slice())?
     };
-    let whole = u32::from_le_bytes([a, b, c, d]) == id.0 && u32::from_le_bytes(crc) == checksum(&head[..11], block);
+    let whole = u32::from_le_bytes(crc) == checksum(&head[..7], block);
     let mut samples = Vec::with_capacity(block::BLOCK);
     (whole && block::decode(block, &mut samples)?.is_empty()).then_some((back, samples))
 }
@@ -118,21 +116,20 @@ mod tests {
         let samples =
             |from: i64| (0..16).map(|at| Sample { ts_ms: from + at, value: (at * from) as f64 }).collect::<Vec<_>>();
         let mut stream = Vec::new();
-        put(&mut stream, SeriesId(7), 0, &samples(0));
+        put(&mut stream, 0, &samples(0));
         let second = stream.len() as u64;
-        put(&mut stream, SeriesId(7), second, &samples(100));
-        let follow = |stream: &[u8], id: u32| {
+        put(&mut stream, second, &samples(100));
+        let follow = |stream: &[u8]| {
             let next = NonZeroU64::new(START + second);
-            let mut chain = Chain { id: SeriesId(id), next, start_ms: i64::MIN, blocks: Vec::new() };
+            let mut chain = Chain { next, start_ms: i64::MIN, blocks: Vec::new() };
             chain.follow(START, &from_memory(START, stream)).map(|()| chain.samples().len())
         };
-        assert_eq!(follow(&stream, 7), Some(32));
-        assert_eq!(follow(&stream, 8), None, "another series'");
+        assert_eq!(follow(&stream), Some(32));
         for at in 0..stream.len() {
             let mut bent = stream.clone();
             bent[at] ^= 1;
-            assert_eq!(follow(&bent, 7), None, "byte {at}");
+            assert_eq!(follow(&bent), None, "byte {at}");
         }
-        assert_eq!(follow(&stream[..stream.len() - 1], 7), None, "cut short");
+        assert_eq!(follow(&stream[..stream.len() - 1]), None, "cut short");
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! checkpoint/000…42.state   offset, and all that changes with every sample; the two newest are kept
-//! checkpoint/t-main/series.log   label sets in the order of their ids; only grows
+//! checkpoint/t-main/series-0.log label sets in the order of their ids; only grows, until many have left
+//! checkpoint/t-main/retired-1.log those that left, with the times of their first and last sample
 //! checkpoint/t-main/blocks-7.log sealed blocks of samples, read from there; dropped once they are older than the
 //!                                live hours
 //! ```
@@ -25,18 +26,21 @@ use wardroom_bus::Bus;
 use wardroom_correlate::Correlator;
 use wardroom_detect::Engine;
 use wardroom_domain::canonical::sha256_hex;
-use wardroom_domain::{MetricMetadata, TenantId};
+use wardroom_domain::{MetricMetadata, SeriesId, TenantId};
 use wardroom_head::{Recent, Registry};
-use wardroom_store::{Journal, JournalError, Mark};
+use wardroom_store::{Journal, JournalError, Left, Mark};
 
 use crate::config::Config;
-use crate::detect::{Live, Tenant, Tenants};
+use crate::detect::{Live, Tenant, Tenants, stay};
+use crate::metrics as names;
 use crate::poison::GROUP;
 
 const MAGIC: [u8; 4] = *b"WRDC";
 const VERSION: u8 = 2;
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
+/// So few series that left are not worth numbering the others anew.
+const FEW: usize = 1000;
 /// Sealed blocks that wait in memory for the journal, in bytes.
 const WAITING: usize = 1 << 20;
 
@@ -85,6 +89,8 @@ pub(crate) struct Checkpoints {
     journals: Vec<Journal>,
     /// Offsets of those on disk, ascending.
     taken: Vec<u64>,
+    /// Series were numbered anew, and no checkpoint knows it yet.
+    renumbered: bool,
 }
 
 /// Where detection goes on.
@@ -112,6 +118,7 @@ impl Checkpoints {
             useful_ms,
             journals: Vec::new(),
             taken: list(dir)?,
+            renumbered: false,
         };
         for offset in this.taken.clone().into_iter().rev() {
             if (bus.start()..=bus.end()).contains(&offset) {
@@ -155,6 +162,46 @@ impl Checkpoints {
         live.recent.flushed();
         live.recent.forget(journal.kept().0, journal.dropped_ms());
         live.sealed = journal.stream()?;
+        Ok(())
+    }
+
+    /// Takes series out of memory that nobody has written for the live hours, once they are many. They are found on
+    /// disk then, and their samples on the bus.
+    pub(crate) fn retire(&mut self, config: &Config, tenants: &Tenants) -> Result<(), Error> {
+        if self.renumbered {
+            return Ok(());
+        }
+        for (id, tenant) in tenants.all() {
+            let live = &mut *tenant.live();
+            let now_ms = live.engine.watermark_ms();
+            let idle_ms = now_ms.saturating_sub(self.useful_ms);
+            let span = |at: u32| {
+                let native = live.native.get(&SeriesId(at)).map(|newest| (*newest, *newest));
+                let floats = live.recent.span_ms(SeriesId(at));
+                floats.into_iter().chain(native).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+            };
+            let spans: Vec<_> = (0..live.engine.known_series() as u32).map(span).collect();
+            let keep: Vec<bool> = spans.iter().map(|span| span.is_none_or(|(_, last)| last >= idle_ms)).collect();
+            let leaving = keep.iter().filter(|keep| !**keep).count();
+            if leaving < FEW || leaving * 8 < keep.len() {
+                continue;
+            }
+            let (staying, left) = {
+                let registry = tenant.registry();
+                let all = registry.since(0).iter().zip(&spans).zip(&keep).filter(|(_, keep)| !**keep);
+                let left = all.filter_map(|((labels, span), _)| {
+                    span.map(|(first_ms, last_ms)| Left { labels: labels.clone(), first_ms, last_ms })
+                });
+                (stay(registry.since(0), &keep), left.collect())
+            };
+            let forget_ms = now_ms.saturating_sub(config.bus.retention_hours as i64 * 3_600_000);
+            let journal = self.journal(&id)?;
+            journal.renumber(&staying, left, forget_ms)?;
+            let retired = journal.retired()?;
+            tenant.renumber(live, &keep, config, retired);
+            self.renumbered = true;
+            metrics::counter!(names::SERIES_RETIRED_TOTAL).increment(leaving as u64);
+        }
         Ok(())
     }
 
@@ -205,6 +252,7 @@ impl Checkpoints {
         std::fs::rename(&fresh, self.path(offset))?;
         File::open(&self.dir)?.sync_all()?;
         self.taken.push(offset);
+        self.renumbered = false;
         while self.taken.len() > KEPT {
             let oldest = self.taken.remove(0);
             std::fs::remove_file(self.path(oldest))?;
@@ -258,8 +306,22 @@ impl Checkpoints {
                 (family.clone(), MetricMetadata { family, kind, help, unit })
             });
             let correlator = Correlator::load(config.correlate.clone(), mark.tenant.clone(), correlator);
-            let live = Live { recent, sealed, exemplars, native, metadata: said.collect(), engine, correlator };
-            loaded.push((mark.tenant.clone(), Tenant::resumed(Registry::load(config.head.clone(), &labels), live)));
+            let (generation, retired) = (journal.generation(), journal.retired()?);
+            let live = Live {
+                recent,
+                sealed,
+                generation,
+                retired,
+                exemplars,
+                native,
+                metadata: said.collect(),
+                engine,
+                correlator,
+            };
+            loaded.push((
+                mark.tenant.clone(),
+                Tenant::resumed(Registry::load(config.head.clone(), &labels, generation), live),
+            ));
             journals.push(journal);
         }
         self.journals = journals;

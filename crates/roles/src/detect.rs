@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use wardroom_correlate::{Correlator, Decision, Topology};
 use wardroom_detect::Engine;
-use wardroom_domain::{Anomaly, MetricMetadata, RefusalReason, SeriesId, TenantId};
+use wardroom_domain::{Anomaly, Batch, Labels, MetricMetadata, RefusalReason, SeriesId, TenantId};
 use wardroom_head::{Denied, Exemplars, Recent, Registry};
 use wardroom_sources::{ReadLabels, Resolved};
-use wardroom_store::Stream;
+use wardroom_store::{Retired, Stream};
 
 use crate::config::Config;
 
@@ -42,6 +42,10 @@ pub(crate) struct Live {
     pub(crate) recent: Recent,
     /// The blocks that `recent` has sealed, as far as they are on disk.
     pub(crate) sealed: Stream,
+    /// In which numbering the series stand here.
+    pub(crate) generation: u64,
+    /// Series that left.
+    pub(crate) retired: Retired,
     pub(crate) exemplars: Exemplars,
     /// Series that have native histograms, each with the time of its newest; these are read from the bus.
     pub(crate) native: BTreeMap<SeriesId, i64>,
@@ -91,12 +95,22 @@ impl Tenants {
         work(&mut lock(&self.get(tenant).live))
     }
 
+    /// Whether the ids of a batch mean what they meant.
+    pub(crate) fn current(&self, tenant: &TenantId, batch: &Batch) -> bool {
+        batch.metrics.runs.is_empty() && batch.metrics.histograms.is_empty() && batch.metrics.exemplars.is_empty()
+            || batch.metrics.generation == lock(&self.get(tenant).registry).generation()
+    }
+
     /// The ids of a request's series, and who may not come in.
     pub(crate) fn resolve(&self, tenant: &TenantId, keys: &[u128], labels: &ReadLabels<'_>, limited: bool) -> Resolved {
         if keys.is_empty() {
             return Resolved::default();
         }
-        let (ids, denied) = lock(&self.get(tenant).registry).resolve(keys, limited, labels);
+        let tenant = self.get(tenant);
+        let mut registry = lock(&tenant.registry);
+        let generation = registry.generation();
+        let (ids, denied) = registry.resolve(keys, limited, labels);
+        drop(registry);
         let denial = |denied| match denied {
             Denied::Labels(denial) => denial,
             Denied::Limit => {
@@ -104,7 +118,7 @@ impl Tenants {
                 (RefusalReason::SeriesLimit, detail.to_owned())
             }
         };
-        (ids, denied.into_iter().map(|(at, denied)| (at, denial(denied))).collect())
+        Resolved { ids, generation, denied: denied.into_iter().map(|(at, denied)| (at, denial(denied))).collect() }
     }
 }
 
@@ -115,6 +129,8 @@ impl Tenant {
             live: Mutex::new(Live {
                 recent: Recent::new(),
                 sealed: Stream::default(),
+                generation: 0,
+                retired: Retired::default(),
                 exemplars: Exemplars::new(config.head.max_exemplars),
                 native: BTreeMap::new(),
                 metadata: BTreeMap::new(),
@@ -129,6 +145,28 @@ impl Tenant {
         Self { registry: Mutex::new(registry), live: Mutex::new(live) }
     }
 
+    /// Numbers the series anew: those of the ones known to detection that stay, in order, then whoever came since.
+    /// Intake is held up only for the exchange.
+    pub(crate) fn renumber(&self, live: &mut Live, keep: &[bool], config: &Config, retired: Retired) {
+        let (stay, generation) = (stay(self.registry().since(0), keep), live.generation + 1);
+        let mut fresh = Registry::load(config.head.clone(), &stay, generation);
+        let place = {
+            let mut next = 0;
+            keep.iter().map(|stays| stays.then(|| (SeriesId(next), next += 1).0)).collect::<Vec<_>>()
+        };
+        live.engine.renumber(keep);
+        live.recent.renumber(keep);
+        live.exemplars.renumber(|id| place.get(id.index()).copied().flatten());
+        let native = std::mem::take(&mut live.native).into_iter();
+        live.native = native.filter_map(|(id, at)| Some((place.get(id.index()).copied().flatten()?, at))).collect();
+        (live.generation, live.retired) = (generation, retired);
+        let mut registry = self.registry();
+        for labels in registry.since(keep.len()) {
+            fresh.id_of(labels);
+        }
+        *registry = fresh;
+    }
+
     /// What detection and response work on.
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
         lock(&self.live)
@@ -138,6 +176,11 @@ impl Tenant {
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         lock(&self.registry)
     }
+}
+
+/// Those that stay of the series that detection knows.
+pub(crate) fn stay(series: &[Labels], keep: &[bool]) -> Vec<Labels> {
+    series.iter().zip(keep).filter(|(_, keep)| **keep).map(|(labels, _)| labels.clone()).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::detect::Tenants;
 
 /// Memory of the batches that wait for detection, in bytes, about; what is more is read from the bus again.
-const WAITING: usize = 16 << 20;
+const WAITING: usize = 8 << 20;
 
 /// Decoded batches on their way to detection, by offset.
 #[derive(Debug, Default)]

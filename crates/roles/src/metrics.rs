@@ -16,6 +16,8 @@ pub const REPEATED_TOTAL: &str = "wardroom_detect_repeated_total";
 pub const DEAD_LETTERS_TOTAL: &str = "wardroom_dead_letters_total";
 /// Counter: checkpoints of detection that were written.
 pub const CHECKPOINTS_TOTAL: &str = "wardroom_checkpoints_total";
+/// Counter: series that nobody wrote any more and that left memory.
+pub const SERIES_RETIRED_TOTAL: &str = "wardroom_head_series_retired_total";
 /// Gauge: seconds that the last checkpoint took.
 pub const CHECKPOINT_SECONDS: &str = "wardroom_checkpoint_seconds";
 /// Gauge: bytes of the last checkpoint.

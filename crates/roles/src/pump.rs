@@ -63,7 +63,10 @@ impl Pump {
                 taken = Instant::now();
             }
             let patience = if behind == 0 { Duration::from_millis(100) } else { Duration::from_millis(20) };
-            if let Some((tenant, batch)) = self.queue.take(next, patience) {
+            let waiting = self.queue.take(next, patience);
+            // One whose series were numbered anew meanwhile is read again.
+            let waiting = waiting.filter(|(tenant, batch)| self.tenants.current(tenant, batch));
+            if let Some((tenant, batch)) = waiting {
                 if self.process(next, &tenant, &batch).is_err() {
                     return;
                 }
@@ -96,6 +99,9 @@ impl Pump {
             return;
         }
         let (started, covered_ms) = (Instant::now(), self.tenants.covered_ms.load(Ordering::Acquire));
+        if let Err(error) = self.checkpoints.retire(&self.config, &self.tenants) {
+            tracing::error!(%error, "series that left stay in memory");
+        }
         match self.checkpoints.take(next, covered_ms, self.bus.as_ref(), &self.tenants) {
             Ok(size) => {
                 metrics::counter!(names::CHECKPOINTS_TOTAL).increment(1);
@@ -177,8 +183,8 @@ impl Pump {
                 Ok(mut decoded) => {
                     let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
                     // What was let in once stays in.
-                    let (ids, _) = self.tenants.resolve(&record.envelope.tenant, keys, &read, false);
-                    decoded.metrics.identify(ids);
+                    let found = self.tenants.resolve(&record.envelope.tenant, keys, &read, false);
+                    decoded.metrics.identify(found.ids, found.generation);
                     return Ok(decoded.resolve(&record.body, record.envelope.received_at));
                 }
                 // The budget is taken by requests that come in.

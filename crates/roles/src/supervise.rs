@@ -98,7 +98,10 @@ fn start(what: &'static str, arguments: &[String], only: &[&str]) -> Result<Chil
     let failed = |error| SuperviseError::Start { what, error };
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(arguments);
-    if !only.is_empty() {
+    if only.is_empty() {
+        // Batches are made on one thread and freed on another: with an arena for each, glibc keeps a tenth more memory.
+        command.env("MALLOC_ARENA_MAX", std::env::var("MALLOC_ARENA_MAX").unwrap_or_else(|_| "2".into()));
+    } else {
         command.env_clear();
         for name in only {
             if let Ok(value) = std::env::var(name) {

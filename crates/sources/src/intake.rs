@@ -34,8 +34,16 @@ pub struct Accepted {
 pub type ResolveHook = Arc<dyn Fn(&TenantId, &[u128], &ReadLabels<'_>) -> Resolved + Send + Sync>;
 /// The labels of the series at a position of the request, if they may come in.
 pub type ReadLabels<'a> = dyn Fn(usize) -> Result<Labels, Denial> + 'a;
-/// The ids in order, and who was denied one.
-pub type Resolved = (Vec<SeriesId>, Vec<(usize, Denial)>);
+/// What was found of a request's series.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// Their ids, in order.
+    pub ids: Vec<SeriesId>,
+    /// In which numbering.
+    pub generation: u64,
+    /// Who was denied one, by position.
+    pub denied: Vec<(usize, Denial)>,
+}
 /// Makes a request durable and hands its records on; the answer waits for the disk only.
 pub type AppendHook = Arc<dyn Fn(Accepted) -> Pin<Box<dyn Future<Output = Result<u64, Failure>> + Send>> + Send + Sync>;
 
@@ -200,8 +208,8 @@ fn prepare(
 fn resolve(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake) {
     let metrics = &decoded.metrics;
     let read = |at: usize| metrics.labels(at).and_then(|labels| check_series(labels, &intake.config));
-    let (ids, denied) = (intake.resolve)(tenant, metrics.keys(), &read);
-    decoded.metrics.identify(ids);
+    let Resolved { ids, generation, denied } = (intake.resolve)(tenant, metrics.keys(), &read);
+    decoded.metrics.identify(ids, generation);
     if denied.is_empty() {
         return;
     }

@@ -43,6 +43,7 @@ pub struct WireMetrics {
     names: Names,
     /// Once they were looked up.
     ids: Vec<SeriesId>,
+    generation: u64,
 }
 
 /// What a protocol found, series by series.
@@ -113,7 +114,7 @@ impl Found {
 
     /// These series, their labels read from the body by `read`.
     pub(crate) fn named(self, text: Text, read: ReadLabels) -> WireMetrics {
-        WireMetrics { found: self, names: Names::Wire { text, read }, ids: Vec::new() }
+        WireMetrics { found: self, names: Names::Wire { text, read }, ids: Vec::new(), generation: 0 }
     }
 }
 
@@ -231,8 +232,8 @@ impl WireMetrics {
     }
 
     /// Notes the ids that were found for the series, in order.
-    pub fn identify(&mut self, ids: Vec<SeriesId>) {
-        self.ids = ids;
+    pub fn identify(&mut self, ids: Vec<SeriesId>, generation: u64) {
+        (self.ids, self.generation) = (ids, generation);
     }
 
     /// The same under the ids.
@@ -242,6 +243,7 @@ impl WireMetrics {
         let id = |series: u32| ids.get(series as usize).copied();
         let runs = ids.iter().zip(&found.counts).filter(|(_, count)| **count > 0);
         Metrics {
+            generation: self.generation,
             runs: runs.map(|(series, count)| Run { series: *series, count: *count }).collect(),
             samples: found.samples,
             histograms: found.histograms.into_iter().filter_map(|(at, found)| Some((id(at)?, found))).collect(),

@@ -41,8 +41,13 @@ const MARGIN_MS: i64 = 600_000;
 pub struct Mark {
     /// Whose.
     pub tenant: TenantId,
+    /// How often the series were numbered anew.
+    generation: u64,
     series: usize,
     series_len: u64,
+    retired_len: u64,
+    /// The newest sample of a series that left, in ms.
+    retired_ms: i64,
     blocks: Vec<Extent>,
     /// No block newer than this was dropped, in ms.
     dropped_ms: i64,
@@ -76,6 +81,51 @@ impl Stream {
     }
 }
 
+/// A series that nobody writes any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// What it was called.
+    pub labels: Labels,
+    /// Time of its first sample, in ms.
+    pub first_ms: i64,
+    /// Time of its last sample, in ms.
+    pub last_ms: i64,
+}
+
+/// The series that left, for whoever looks for them.
+#[derive(Clone, Debug, Default)]
+pub struct Retired(Option<Arc<Archive>>);
+
+#[derive(Debug)]
+struct Archive {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    newest_ms: i64,
+}
+
+impl Retired {
+    /// None of them has a sample after this, in ms.
+    pub fn newest_ms(&self) -> i64 {
+        self.0.as_ref().map_or(i64::MIN, |archive| archive.newest_ms)
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn read(&self) -> Result<Vec<Left>, JournalError> {
+        let Some(archive) = &self.0 else { return Ok(Vec::new()) };
+        let mut whole = vec![0; usize::try_from(archive.len).unwrap_or(usize::MAX)];
+        archive.file.read_exact_at(&mut whole, 0)?;
+        let mut all = Vec::new();
+        for frame in split(&whole, &archive.path)? {
+            all.extend(postcard::from_bytes::<Vec<Left>>(frame)?);
+        }
+        Ok(all)
+    }
+}
+
 /// The files of one tenant.
 #[derive(Debug)]
 pub struct Journal {
@@ -98,8 +148,17 @@ impl Journal {
         let folder = dir.join(format!("t-{tenant}"));
         std::fs::create_dir_all(&folder)?;
         let first = Extent { number: 0, start, len: 0, newest_ms: i64::MIN };
-        let mark = Mark { tenant: tenant.clone(), series: 0, series_len: 0, blocks: vec![first], dropped_ms: i64::MIN };
-        let series = open(&folder.join("series.log"), 0)?;
+        let mark = Mark {
+            tenant: tenant.clone(),
+            generation: 0,
+            series: 0,
+            series_len: 0,
+            retired_len: 0,
+            retired_ms: i64::MIN,
+            blocks: vec![first],
+            dropped_ms: i64::MIN,
+        };
+        let series = open(&folder.join("series-0.log"), 0)?;
         let blocks = open(&folder.join("blocks-0.log"), 0)?;
         File::open(dir)?.sync_all()?;
         Ok(Self { folder, mark, series, open: blocks, useful_ms })
@@ -112,13 +171,14 @@ impl Journal {
     pub fn load(dir: &Path, mark: &Mark, useful_ms: i64) -> Result<(Self, Vec<Labels>), JournalError> {
         let folder = dir.join(format!("t-{}", mark.tenant));
         let mut labels = Vec::with_capacity(mark.series);
-        for frame in frames(&folder.join("series.log"), mark.series_len)? {
+        let names = folder.join(format!("series-{}.log", mark.generation));
+        for frame in frames(&names, mark.series_len)? {
             labels.extend(postcard::from_bytes::<Vec<Labels>>(&frame)?);
         }
         if labels.len() != mark.series {
             return Err(JournalError::Damaged(format!("{} of {} label sets", labels.len(), mark.series)));
         }
-        let series = open(&folder.join("series.log"), mark.series_len)?;
+        let series = open(&names, mark.series_len)?;
         let mut mark = mark.clone();
         let last = mark.blocks.last().copied().ok_or_else(|| JournalError::Damaged("an empty list of files".into()))?;
         for extent in &mark.blocks {
@@ -182,6 +242,59 @@ impl Journal {
             self.mark.series += fresh.len();
         }
         Ok(())
+    }
+
+    /// Begins anew with these label sets: others have left, and are kept with the times of their first and last sample
+    /// until they are older than `forget_ms`. The files of the generation before stay, for the checkpoint before.
+    ///
+    /// # Errors
+    /// The disk's; then nothing has changed.
+    pub fn renumber(&mut self, stay: &[Labels], left: Vec<Left>, forget_ms: i64) -> Result<(), JournalError> {
+        let generation = self.mark.generation + 1;
+        let mut all = self.retired()?.read()?;
+        all.extend(left);
+        all.retain(|left| left.last_ms >= forget_ms);
+        let name = |what: &str, generation: u64| self.folder.join(format!("{what}-{generation}.log"));
+        let mut retired = open(&name("retired", generation), 0)?;
+        let retired_ms = all.iter().map(|left| left.last_ms).max().unwrap_or(i64::MIN);
+        let retired_len = append(&mut retired, 0, &postcard::to_stdvec(&all)?)?;
+        let mut series = open(&name("series", generation), 0)?;
+        let series_len = append(&mut series, 0, &postcard::to_stdvec(stay)?)?;
+        retired.sync_data()?;
+        series.sync_data()?;
+        File::open(&self.folder)?.sync_all()?;
+        if let Some(old) = generation.checked_sub(2) {
+            for path in [name("retired", old), name("series", old)] {
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                    _ => {}
+                }
+            }
+        }
+        self.series = series;
+        let blocks = std::mem::take(&mut self.mark.blocks);
+        let (tenant, dropped_ms) = (self.mark.tenant.clone(), self.mark.dropped_ms);
+        let series = stay.len();
+        self.mark = Mark { tenant, generation, series, series_len, retired_len, retired_ms, blocks, dropped_ms };
+        Ok(())
+    }
+
+    /// In which numbering the label sets stand.
+    pub const fn generation(&self) -> u64 {
+        self.mark.generation
+    }
+
+    /// The series that left.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn retired(&self) -> Result<Retired, JournalError> {
+        if self.mark.retired_len == 0 {
+            return Ok(Retired::default());
+        }
+        let path = self.folder.join(format!("retired-{}.log", self.mark.generation));
+        let (file, len, newest_ms) = (File::open(&path)?, self.mark.retired_len, self.mark.retired_ms);
+        Ok(Retired(Some(Arc::new(Archive { file, path, len, newest_ms }))))
     }
 
     /// Adds to the stream; no sample in it is newer than this.
@@ -256,8 +369,13 @@ fn append(file: &mut File, end: u64, bytes: &[u8]) -> Result<u64, JournalError> 
 
 fn frames(path: &Path, len: u64) -> Result<Vec<Vec<u8>>, JournalError> {
     let whole = std::fs::read(path)?;
+    let kept = usize::try_from(len).ok().and_then(|len| whole.get(..len));
+    let kept = kept.ok_or_else(|| JournalError::Damaged(path.display().to_string()))?;
+    Ok(split(kept, path)?.into_iter().map(<[u8]>::to_vec).collect())
+}
+
+fn split<'a>(mut rest: &'a [u8], path: &Path) -> Result<Vec<&'a [u8]>, JournalError> {
     let damaged = || JournalError::Damaged(path.display().to_string());
-    let mut rest = usize::try_from(len).ok().and_then(|len| whole.get(..len)).ok_or_else(damaged)?;
     let mut found = Vec::new();
     while let Some((head, tail)) = rest.split_first_chunk::<8>() {
         let [a, b, c, d, w, x, y, z] = *head;
@@ -265,7 +383,7 @@ fn frames(path: &Path, len: u64) -> Result<Vec<Vec<u8>>, JournalError> {
         if crc32fast::hash(bytes) != u32::from_le_bytes([w, x, y, z]) {
             return Err(damaged());
         }
-        found.push(bytes.to_vec());
+        found.push(bytes);
         rest = tail;
     }
     if rest.is_empty() { Ok(found) } else { Err(damaged()) }

@@ -24,7 +24,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 pub use error::Error;
 pub use incidents::{HistoryRow, IncidentRow, Transition};
-pub use journal::{Journal, JournalError, Mark, Stream};
+pub use journal::{Journal, JournalError, Left, Mark, Retired, Stream};
 pub use tokens::{NewToken, TokenRow};
 
 /// The open database; cheap to clone.

@@ -41,6 +41,22 @@ struct Family {
     dirty: bool,
 }
 
+impl Spans {
+    /// Native histograms, by series: their buckets.
+    pub(super) const fn natives(&self) -> &BTreeMap<u32, Vec<u32>> {
+        &self.natives
+    }
+
+    /// Follows series and buckets to their new places.
+    pub(super) fn renumber(&mut self, series: &[Option<u32>], buckets: &[Option<u32>]) {
+        let moved = |own: &[u32]| own.iter().filter_map(|at| buckets.get(*at as usize).copied().flatten()).collect();
+        let natives = std::mem::take(&mut self.natives).into_iter();
+        let place = |id: u32| series.get(id as usize).copied().flatten();
+        self.natives = natives.filter_map(|(id, own)| Some((place(id)?, moved(&own)))).collect();
+        self.families.values_mut().for_each(|family| family.buckets = moved(&family.buckets));
+    }
+}
+
 impl Engine {
     /// Takes a native histogram of a known series.
     pub fn histogram(&mut self, id: SeriesId, histogram: &NativeHistogram) {

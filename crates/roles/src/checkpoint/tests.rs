@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use wardroom_bus::{BoxFuture, Bus, Record};
 use wardroom_domain::{Batch, Envelope, Labels, Metrics, Run, Sample, SeriesId, Span, SpanKind, Timestamp};
 
+use std::sync::Arc;
+
 use super::*;
 use crate::pump::judge;
 
@@ -192,7 +194,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     }
     let dir = tempfile::tempdir().unwrap();
     copy(source.path(), dir.path());
-    let log = dir.path().join("t-main/series.log");
+    let log = dir.path().join("t-main/series-0.log");
     let mut bytes = std::fs::read(&log).unwrap();
     bytes[20] ^= 1;
     std::fs::write(&log, bytes).unwrap();
@@ -221,4 +223,77 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Series that nobody writes any more leave memory and are found on; the others keep their state, over a restart too.
+#[test]
+fn churned_series_leave_and_stay_findable() {
+    const HOUR_MS: i64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (config, bus) = (Config::default(), Paper::default());
+    let tenants = Arc::new(Tenants::new(config.clone()));
+    let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, &bus, &tenants).unwrap();
+    let pod = |at: u32| Labels::of(&[("__name__", "depth"), ("pod", &format!("p{at}"))]);
+    let write = |tenants: &Tenants, pods: std::ops::Range<u32>, at_ms: i64| {
+        let tenant = tenants.get(&TenantId::main());
+        let mut metrics = Metrics { generation: tenant.registry().generation(), ..Metrics::default() };
+        for at in pods {
+            metrics.runs.push(Run { series: tenant.registry().id_of(&pod(at)), count: 1 });
+            metrics.samples.push(Sample { ts_ms: at_ms, value: f64::from(at) });
+        }
+        judge(&config, &tenant, &Batch { metrics, ..Batch::default() });
+    };
+    // A slow sender's request, decoded before and judged after.
+    let early = tenants.resolve(&TenantId::main(), &[7], &|_| Ok(pod(4999)), true);
+    (0..40).for_each(|step| write(&tenants, 0..5000, step * 15_000));
+    checkpoints.retire(&config, &tenants).unwrap();
+    assert_eq!(tenants.get(&TenantId::main()).registry().since(0).len(), 5000, "all are alive");
+    (0..40).for_each(|step| write(&tenants, 4000..6000, 3 * HOUR_MS + step * 15_000));
+    checkpoints.retire(&config, &tenants).unwrap();
+    checkpoints.take(9, 0, &bus, &tenants).unwrap();
+    let late = Batch {
+        metrics: Metrics {
+            generation: early.generation,
+            runs: vec![Run { series: early.ids[0], count: 1 }],
+            ..Metrics::default()
+        },
+        ..Batch::default()
+    };
+    assert!(!tenants.current(&TenantId::main(), &late), "its ids mean others now");
+    let again = Arc::new(Tenants::new(config.clone()));
+    let (mut opened, resumed) = Checkpoints::open(dir.path(), &config, &bus, &again).unwrap();
+    assert_eq!(resumed.map(|resumed| resumed.offset), Some(9));
+    for tenants in [&tenants, &again] {
+        let tenant = tenants.get(&TenantId::main());
+        assert_eq!(tenant.registry().since(0).len(), 2000);
+        assert_eq!(tenant.live().engine.known_series(), 2000);
+        let samples = crate::views::Samples {
+            bus: Arc::new(Paper::default()),
+            budget: wardroom_edge::InflateBudget::new(1 << 20, 1 << 20),
+            tenants: Arc::clone(tenants),
+            next: Arc::new(std::sync::atomic::AtomicU64::new(u64::MAX)),
+        };
+        let found = |pattern: &str, from_ms: i64, to_ms: i64| {
+            let matcher = wardroom_domain::Matcher::regex("pod", pattern).unwrap();
+            let (start, end) = (Timestamp::from_millis(from_ms), Timestamp::from_millis(to_ms));
+            let query = wardroom_domain::query::SeriesQuery { selectors: vec![vec![matcher]], start, end };
+            samples.series(&TenantId::main(), &query).unwrap().len()
+        };
+        assert_eq!(found("p[0-9]+", 0, 4 * HOUR_MS), 6000, "each once");
+        assert_eq!(found("p17", 0, HOUR_MS), 1);
+        assert_eq!(found("p17", 2 * HOUR_MS, 4 * HOUR_MS), 0, "gone by then");
+        // The survivors' samples are theirs.
+        let registry = tenant.registry();
+        let id = registry.select(&[wardroom_domain::Matcher::equal("pod", "p4321")])[0];
+        drop(registry);
+        let live = tenant.live();
+        let part = live.recent.part(id, i64::MIN, i64::MAX);
+        let samples = part.whole(&|address, buffer| live.sealed.read(address, buffer)).unwrap();
+        assert!(samples.len() == 80 && samples.iter().all(|sample| sample.value == 4321.0));
+    }
+    // Long afterwards nobody asks for them.
+    (0..40).for_each(|step| write(&again, 8000..10_000, 40 * HOUR_MS + step * 15_000));
+    opened.retire(&config, &again).unwrap();
+    let retired = again.get(&TenantId::main()).live().retired.read().unwrap();
+    assert_eq!(retired.len(), 0, "older than the bus keeps");
 }

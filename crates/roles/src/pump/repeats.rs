@@ -72,8 +72,8 @@ impl House {
         let mut decoded = wardroom_sources::replay(envelope, body, &self.budget).unwrap();
         assert!(!decoded.is_empty(), "{}", envelope.protocol);
         let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
-        let (ids, _) = self.tenants.resolve(&envelope.tenant, keys, &read, false);
-        decoded.metrics.identify(ids);
+        let found = self.tenants.resolve(&envelope.tenant, keys, &read, false);
+        decoded.metrics.identify(found.ids, found.generation);
         let batch = decoded.resolve(body, envelope.received_at);
         judge(&self.config, &self.tenants.get(&envelope.tenant), &batch);
     }

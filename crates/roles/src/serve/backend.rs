@@ -105,7 +105,7 @@ pub(super) fn backend(
         }),
         series: Arc::new(move |tenant, query| {
             let samples = live.clone();
-            reading(move || samples.series(&tenant, &query))
+            Box::pin(async move { reading(move || samples.series(&tenant, &query)).await? })
         }),
         exemplars: Arc::new(move |tenant, query| {
             let samples = marked.clone();

@@ -1,7 +1,7 @@
 //! Raw samples of everything that is retained: from the live series where they hold all that is asked for,
 //! else from the bus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,8 +11,9 @@ use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Exemplar, Labels, NativeHistogram, Sample, SeriesId, TenantId};
 use wardroom_edge::{InflateBudget, Problem};
 use wardroom_head::{Part, Registry};
+use wardroom_store::Left;
 
-use crate::detect::Tenants;
+use crate::detect::{Live, Tenants};
 
 /// Samples that one page holds, about.
 const PAGE: usize = 50_000;
@@ -42,39 +43,71 @@ impl Samples {
         cursor: u64,
     ) -> Result<(Vec<SeriesView>, Option<u64>), Problem> {
         let storage = |error: wardroom_bus::Error| Problem::unavailable("storage_unavailable", error.to_string());
+        let mut offset = cursor;
         if cursor == 0 || cursor & BY_SERIES != 0 {
             let live = self.live_page(tenant, query, cursor).map_err(storage)?;
             if let Some((found, next)) = live {
                 return Ok((view(found), next));
             }
+            // It counted series; the bus has all of them from its beginning.
+            offset = 0;
         }
         let read = |from: u64, limit: usize| self.bus.read(from.max(self.bus.start()), limit);
-        let (found, next) = page(&read, &self.budget, tenant, query, cursor & !BY_SERIES).map_err(storage)?;
+        let (found, next) = page(&read, &self.budget, tenant, query, offset).map_err(storage)?;
         Ok((view(found), next))
     }
 
-    /// The live series that are asked for and have samples in that time.
-    pub(crate) fn series(&self, tenant: &TenantId, query: &SeriesQuery) -> Vec<Labels> {
+    /// The series that are asked for and have samples in that time, those that left memory too.
+    pub(crate) fn series(&self, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<Labels>, Problem> {
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
-        let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, 0);
-        self.tenants.with(tenant, |live| {
+        let overlaps = |first_ms: i64, last_ms: i64| first_ms <= end_ms && last_ms >= start_ms;
+        let (mut found, retired) = self.selected(tenant, query, |live, ids, labels| {
             let within = |id: &SeriesId| {
                 if live.native.contains_key(id) {
                     return true;
                 }
-                live.recent.span_ms(*id).is_some_and(|(first, last)| first <= end_ms && last >= start_ms)
+                live.recent.span_ms(*id).is_some_and(|(first, last)| overlaps(first, last))
             };
-            ids.iter().zip(labels).filter(|(id, _)| within(id)).map(|(_, labels)| labels).collect()
-        })
+            let here = ids.iter().zip(labels).filter(|(id, _)| within(id)).map(|(_, labels)| labels);
+            (here.collect::<Vec<_>>(), live.retired.clone())
+        });
+        if retired.newest_ms() < start_ms {
+            return Ok(found);
+        }
+        let left = retired.read().map_err(|error| Problem::unavailable("storage_unavailable", error.to_string()))?;
+        let known: BTreeSet<Labels> = found.iter().cloned().collect();
+        let fits = |left: &Left| overlaps(left.first_ms, left.last_ms) && query.selects(&left.labels);
+        let left: BTreeSet<Labels> = left.into_iter().filter(fits).map(|left| left.labels).collect();
+        found.extend(left.difference(&known).cloned());
+        Ok(found)
+    }
+
+    /// Works with the series that a query selects, under their ids of this moment.
+    fn selected<T>(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        work: impl Fn(&mut Live, &[SeriesId], Vec<Labels>) -> T,
+    ) -> T {
+        loop {
+            let (ids, labels, generation) = select(&self.tenants.get(tenant).registry(), query, 0);
+            // Between the two locks the series may be numbered anew: seldom, and not twice in a row.
+            let same = |live: &mut Live| (live.generation == generation).then(|| work(live, &ids, labels));
+            if let Some(found) = self.tenants.with(tenant, same) {
+                return found;
+            }
+        }
     }
 
     /// The newest exemplars of the series that are asked for.
     pub(crate) fn exemplars(&self, tenant: &TenantId, query: &SeriesQuery) -> Vec<ExemplarsView> {
-        let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, 0);
-        let named: BTreeMap<SeriesId, Labels> = ids.into_iter().zip(labels).collect();
-        let asked = named.keys().copied().collect();
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
-        let found = self.tenants.with(tenant, |live| live.exemplars.select(&asked, start_ms, end_ms));
+        let (named, found) = self.selected(tenant, query, |live, ids, labels| {
+            let named: BTreeMap<SeriesId, Labels> = ids.iter().copied().zip(labels).collect();
+            let asked = named.keys().copied().collect();
+            let found = live.exemplars.select(&asked, start_ms, end_ms);
+            (named, found)
+        });
         let view = |(id, exemplars): (SeriesId, Vec<Exemplar>)| {
             let shown = |exemplar: Exemplar| (exemplar.labels, go_g(exemplar.value), exemplar.ts_ms);
             let series = named.get(&id).cloned().unwrap_or_default();
@@ -96,7 +129,12 @@ impl Samples {
         if start_ms < self.tenants.covered_ms.load(Ordering::Acquire) || lag > LAG {
             return Ok(None);
         }
-        let (ids, labels) = select(&self.tenants.get(tenant).registry(), query, cursor & !BY_SERIES);
+        let (ids, labels, generation) =
+            select(&self.tenants.get(tenant).registry(), query, cursor & u64::from(u32::MAX));
+        let numbering = (generation << 32) & !BY_SERIES;
+        if cursor != 0 && cursor & !BY_SERIES & !u64::from(u32::MAX) != numbering {
+            return Ok(None);
+        }
         let (mut found, mut held, mut next) = (Found::new(), 0, None);
         // Detection waits while its series are looked at, so not for the disk; and in turns.
         let mut asked = ids.iter().zip(labels);
@@ -110,13 +148,16 @@ impl Samples {
                     let here = live.recent.complete_from_ms(*id) <= start_ms && !live.native.contains_key(id);
                     here.then(|| live.recent.part(*id, start_ms, end_ms))
                 };
+                if live.generation != generation || live.retired.newest_ms() >= start_ms {
+                    return None;
+                }
                 let parts: Option<Vec<Part>> = some.iter().map(|(id, _)| whole(id)).collect();
                 parts.map(|parts| (parts, live.sealed.clone()))
             });
             let Some((parts, sealed)) = parts else { return Ok(None) };
             for ((id, labels), part) in some.into_iter().zip(parts) {
                 if held >= PAGE {
-                    next = Some(BY_SERIES | u64::from(id.0));
+                    next = Some(BY_SERIES | numbering | u64::from(id.0));
                     break;
                 }
                 // What cannot be read here stands on the bus.
@@ -144,8 +185,8 @@ impl Samples {
     }
 }
 
-/// The series a query selects, from this id on, with their labels.
-fn select(registry: &Registry, query: &SeriesQuery, from: u64) -> (Vec<SeriesId>, Vec<Labels>) {
+/// The series a query selects, from this id on, with their labels, and in which numbering.
+fn select(registry: &Registry, query: &SeriesQuery, from: u64) -> (Vec<SeriesId>, Vec<Labels>, u64) {
     let mut ids: Vec<SeriesId> = query.selectors.iter().flat_map(|all| registry.select(all)).collect();
     if query.selectors.is_empty() {
         ids = registry.select(&[]);
@@ -154,7 +195,7 @@ fn select(registry: &Registry, query: &SeriesQuery, from: u64) -> (Vec<SeriesId>
     ids.dedup();
     ids.retain(|id| u64::from(id.0) >= from);
     let labels = ids.iter().filter_map(|id| registry.labels(*id)).cloned().collect();
-    (ids, labels)
+    (ids, labels, registry.generation())
 }
 
 type Read<'a> = dyn Fn(u64, usize) -> Result<Vec<wardroom_bus::Record>, wardroom_bus::Error> + 'a;

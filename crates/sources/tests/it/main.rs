@@ -74,7 +74,8 @@ fn world_of(failure: Option<Failure>, quota: u64, edge: EdgeConfig) -> World {
                 Ok(_) => None,
                 Err(denial) => Some((at, denial)),
             });
-            ((0..keys.len() as u32).map(SeriesId).collect(), denied.collect())
+            let ids = (0..keys.len() as u32).map(SeriesId).collect();
+            wardroom_sources::Resolved { ids, generation: 0, denied: denied.collect() }
         }),
         append: Arc::new(move |accepted| {
             let (into, failure) = (Arc::clone(&into), failure.clone());
