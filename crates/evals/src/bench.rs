@@ -13,6 +13,7 @@
 mod bodies;
 mod otlp;
 mod process;
+mod profile;
 mod target;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,8 @@ struct Options {
     /// Fail if a goal is missed.
     check: bool,
     json: Option<std::path::PathBuf>,
+    /// Where the flame graph of the last run goes.
+    flame: Option<std::path::PathBuf>,
 }
 
 /// Runs the benchmark.
@@ -55,6 +58,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         churn: false,
         check: false,
         json: None,
+        flame: None,
     };
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -75,6 +79,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
                 "off" => {}
                 other => anyhow::bail!("--lake {other}: this build has no lake; --lake off"),
             },
+            Long("flame") => options.flame = Some(arguments.value()?.into()),
             Long("json") => options.json = Some(arguments.value()?.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -86,7 +91,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         let bodies = Bodies::build(*series, options.samples / series, paced, options.churn);
         for repeat in 0..options.repeat {
             for name in &options.targets {
-                let figures = one(name, &bodies);
+                let figures = one(name, &bodies, options.flame.as_deref());
                 let mut figures = figures.with_context(|| format!("{name}, {series} series, run {repeat}"))?;
                 figures["target"] = json!(name);
                 figures["series"] = json!(series);
@@ -143,14 +148,16 @@ fn missed(report: &Value) -> Vec<String> {
 }
 
 /// One target from an empty disk to its end.
-fn one(name: &str, bodies: &Bodies) -> anyhow::Result<Value> {
+fn one(name: &str, bodies: &Bodies, flame: Option<&std::path::Path>) -> anyhow::Result<Value> {
     let mut target = Target::start(name)?;
     let at_start = target.usage()?;
+    let profile = target.profile()?;
     let started = Instant::now();
     let errors = load(&target, &bodies.saturated, None)?.1;
     target.settle()?;
     let wall = started.elapsed().as_secs_f64();
     let loaded = target.usage()?;
+    let stages = profile.map(|profile| profile.end(flame)).transpose()?;
     let millions = bodies.samples(&bodies.saturated) as f64 / 1e6;
     let cpu = loaded.cpu_s - at_start.cpu_s;
 
@@ -178,7 +185,15 @@ fn one(name: &str, bodies: &Bodies) -> anyhow::Result<Value> {
         "sent": bodies.samples(&bodies.saturated) + bodies.samples(&bodies.paced),
         "read_back": read_back,
         "shifts_found": found,
+        "stages": by_stage(stages, cpu / millions),
     }))
+}
+
+/// CPU-seconds per million samples of each stage, by the profiler's shares.
+fn by_stage(shares: Option<Value>, cpu_s_per_m: f64) -> Value {
+    let shares = shares.unwrap_or_else(|| json!({}));
+    let each = shares.as_object().into_iter().flatten();
+    each.map(|(stage, share)| (stage.clone(), json!(share.as_f64().unwrap_or_default() * cpu_s_per_m))).collect()
 }
 
 /// Sends all bodies over a few connections; latencies in ms and the number of errors. With a pace, each

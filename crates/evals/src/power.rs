@@ -221,7 +221,7 @@ fn tool(name: &str) -> Command {
 #[expect(clippy::disallowed_methods, reason = "the nemesis runs a program it was given")]
 fn program(variable: &str) -> Command {
     let mut command = Command::new(server::program(variable));
-    command.env("LD_LIBRARY_PATH", server::program("STRACE_LIBRARIES"));
+    command.env("LD_LIBRARY_PATH", server::program("DEBIAN_LIBRARIES"));
     command
 }
 

@@ -19,7 +19,7 @@ impl Strace {
     pub(crate) fn attach(server: &Server, inject: &[&str]) -> anyhow::Result<Self> {
         let pid = server_pid(server)?;
         let mut strace = Command::new(server::program("STRACE_BIN"));
-        strace.env("LD_LIBRARY_PATH", server::program("STRACE_LIBRARIES"));
+        strace.env("LD_LIBRARY_PATH", server::program("DEBIAN_LIBRARIES"));
         strace.args(["-f", "-q", "-o", "/dev/null"]);
         // Threads wake each other by write, so that one is bent for the files of the log alone; syncs fail for all,
         // for files made later, too.
@@ -41,7 +41,7 @@ impl Strace {
             if std::fs::read_to_string(path.join("comm"))?.trim() == thread {
                 let id = path.file_name().and_then(|name| name.to_str()).context("no thread id")?;
                 let mut strace = Command::new(server::program("STRACE_BIN"));
-                strace.env("LD_LIBRARY_PATH", server::program("STRACE_LIBRARIES"));
+                strace.env("LD_LIBRARY_PATH", server::program("DEBIAN_LIBRARIES"));
                 strace.args(["-q", "-o", "/dev/null", "-e", inject]);
                 return Self::on(strace, id.parse()?);
             }

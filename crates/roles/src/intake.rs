@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::detect::Tenants;
 
 /// Memory of the batches that wait for detection, in bytes, about; what is more is read from the bus again.
-const WAITING: usize = 8 << 20;
+const WAITING: usize = 12 << 20;
 
 /// Decoded batches on their way to detection, by offset.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Queue {
 struct Waiting {
     batches: BTreeMap<u64, (TenantId, Batch)>,
     bytes: usize,
+    /// Detection sleeps: each waking is a system call.
+    asleep: bool,
 }
 
 impl Queue {
@@ -37,8 +39,11 @@ impl Queue {
             waiting.bytes += weight(&batch);
             waiting.batches.insert(offset, (tenant, batch));
         }
+        let asleep = std::mem::take(&mut waiting.asleep);
         drop(waiting);
-        self.arrived.notify_one();
+        if asleep {
+            self.arrived.notify_one();
+        }
     }
 
     /// The batch of exactly this offset, waiting for it a little.
@@ -47,7 +52,9 @@ impl Queue {
         if let Some(found) = waiting.take(offset) {
             return Some(found);
         }
+        waiting.asleep = true;
         let (mut waiting, _) = self.arrived.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner);
+        waiting.asleep = false;
         waiting.take(offset)
     }
 

@@ -170,13 +170,9 @@ async fn take(
             received_at: head.received_at,
             refused: outcome.refused.clone(),
         };
-        // In a task of its own: a sender that hangs up must not stop what it already started.
         let batch = decoded.resolve(&body, head.received_at);
-        let appending = tokio::spawn((intake.append)(Accepted { envelope, body, batch }));
-        appending
-            .await
-            .map_err(|_| Problem::unavailable("intake_failed", "the request could not be stored; send it again"))?
-            .map_err(problem_of)?;
+        // A sender that hangs up may leave a record behind that nobody was told of; detection finds it on the bus.
+        (intake.append)(Accepted { envelope, body, batch }).await.map_err(problem_of)?;
         metrics::counter!(names::ACCEPTED_TOTAL, "protocol" => source.name()).increment(outcome.kept as u64);
     }
     Ok(outcome)

@@ -159,15 +159,23 @@ impl<'a> Message<'a> {
     }
 
     /// The next bytes as a number.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, Broken> {
-        if let Some(byte) = self.whole.get(self.at).filter(|byte| **byte < 0x80) {
-            self.at += 1;
-            return Ok(u64::from(*byte));
+        // Keys take one byte, and the size of a series two.
+        match self.whole.get(self.at..) {
+            Some([low @ ..0x80, ..]) => {
+                self.at += 1;
+                Ok(u64::from(*low))
+            }
+            Some([low, high @ ..0x80, ..]) => {
+                self.at += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(),
         }
-        self.long_varint()
     }
 
+    #[cold]
     fn long_varint(&mut self) -> Result<u64, Broken> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {

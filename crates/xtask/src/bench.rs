@@ -4,7 +4,25 @@ use std::process::ExitCode;
 
 use crate::build::{command, step, target};
 use crate::clients::Clients;
-use crate::debian::debian;
+use crate::debian::{debian, libraries};
+
+/// Libraries of the profiler that the machine need not have.
+const PERF: [&str; 14] = [
+    "libopencsd1",
+    "libbabeltrace1",
+    "libperl5.36",
+    "libpython3.11",
+    "libslang2",
+    "libdw1",
+    "libelf1",
+    "libnuma1",
+    "libcap2",
+    "libglib2.0-0",
+    "libpcre2-8-0",
+    "libexpat1",
+    "libunwind8",
+    "libzstd1",
+];
 
 /// Runs the command.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
@@ -18,6 +36,10 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     let mut bench = command(folder.join("wardroom-evals"));
     bench.args(passed).env("WARDROOM_BIN", folder.join("wardroom"));
     bench.env("VICTORIA_METRICS_BIN", debian("victoria-metrics", "usr/bin/victoria-metrics")?);
+    for library in PERF {
+        debian(library, &format!("usr/share/doc/{library}"))?;
+    }
+    bench.env("PERF_BIN", debian("linux-perf", "usr/bin/perf")?).env("DEBIAN_LIBRARIES", libraries());
     bench.env("PROMETHEUS_BIN", debian("prometheus", "usr/bin/prometheus")?);
     if otlp {
         Clients::fetch()?.tell(&mut bench);

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every test, with everything it needs; and `torture`, the crash tests by themselves.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::prelude::Long;
@@ -19,18 +20,14 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         }
     }
     let programs = programs()?;
-    let prometheus = debian("prometheus", "usr/bin/prometheus")?;
-    let strace = debian("strace", "usr/bin/strace")?;
-    // strace's own library; the machine need not have it.
-    debian("libunwind8", "usr/share/doc/libunwind8")?;
+    let nemesis = Nemesis::fetch()?;
     let clients = Clients::fetch()?;
-    let promtool = prometheus.with_file_name("promtool");
     let nextest = installed("cargo-nextest")?;
     let mut tests = command(nextest);
     tests.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
     tests.env("WARDROOM_BIN", &programs.wardroom).env("SHOP_BIN", &programs.shop).env("EVALS_BIN", &programs.evals);
-    tests.env("PROMETHEUS_BIN", prometheus).env("PROMTOOL_BIN", promtool).env("INSTA_UPDATE", "no");
-    tests.env("STRACE_BIN", &strace).env("STRACE_LIBRARIES", libraries());
+    tests.env("INSTA_UPDATE", "no");
+    nemesis.tell(&mut tests);
     clients.tell(&mut tests);
     step("tests", &mut tests)?;
     for (case, seed) in [("deployment", 1), ("decoy", 2), ("none", 3)] {
@@ -39,12 +36,10 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         with_programs(&mut demo, &programs);
         step(&format!("demo, one seed of case {case}"), &mut demo)?;
     }
-    for (bar, kills) in
-        [("1b", "60"), ("1f", "1"), ("4b", "5"), ("4c", "200"), ("7e", "1"), ("7f", "1"), ("loop", "60")]
-    {
+    for (bar, kills) in SHORT {
         let mut torture = command(&programs.evals);
         torture.args(["torture", "--bar", bar, "--kills", kills, "--seed", "1"]);
-        torture.env("STRACE_BIN", &strace).env("STRACE_LIBRARIES", libraries());
+        nemesis.tell(&mut torture);
         with_programs(&mut torture, &programs);
         step(&format!("torture {bar}, short form"), &mut torture)?;
     }
@@ -74,11 +69,51 @@ pub(crate) fn torture(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode>
     programs.wardroom = mutants.unwrap_or(programs.wardroom);
     let mut torture = command(&programs.evals);
     torture.args(passed);
-    debian("libunwind8", "usr/share/doc/libunwind8")?;
-    torture.env("STRACE_BIN", debian("strace", "usr/bin/strace")?).env("STRACE_LIBRARIES", libraries());
+    Nemesis::fetch()?.tell(&mut torture);
     with_programs(&mut torture, &programs);
     step("torture", &mut torture)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The short forms of the crash tests, with how many kills each has.
+const SHORT: [(&str, &str); 10] = [
+    ("1b", "60"),
+    ("1e", "1"),
+    ("1f", "1"),
+    ("2d", "1"),
+    ("4a", "20"),
+    ("4b", "5"),
+    ("4c", "200"),
+    ("7e", "1"),
+    ("7f", "1"),
+    ("loop", "60"),
+];
+
+/// Programs that break things, and one that is a witness.
+struct Nemesis {
+    prometheus: PathBuf,
+    strace: PathBuf,
+    mkfs: PathBuf,
+}
+
+impl Nemesis {
+    fn fetch() -> anyhow::Result<Self> {
+        // Libraries of theirs that the machine need not have.
+        for library in ["libunwind8", "libinih1", "liburcu8"] {
+            debian(library, &format!("usr/share/doc/{library}"))?;
+        }
+        Ok(Self {
+            prometheus: debian("prometheus", "usr/bin/prometheus")?,
+            strace: debian("strace", "usr/bin/strace")?,
+            mkfs: debian("xfsprogs", "sbin/mkfs.xfs")?,
+        })
+    }
+
+    fn tell(&self, command: &mut std::process::Command) {
+        command.env("PROMETHEUS_BIN", &self.prometheus).env("PROMTOOL_BIN", self.prometheus.with_file_name("promtool"));
+        command.env("STRACE_BIN", &self.strace).env("MKFS_XFS_BIN", &self.mkfs);
+        command.env("DEBIAN_LIBRARIES", libraries());
+    }
 }
 
 fn with_programs(command: &mut std::process::Command, programs: &Programs) {

@@ -12,6 +12,7 @@ use wardroom_testing::{Server, server};
 
 use super::bodies::{Bodies, id};
 use super::process::{Usage, usage};
+use super::profile::Profile;
 
 /// All of them; the first is ours.
 pub(crate) const NAMES: &[&str] = &["wardroom", "victoria-metrics", "prometheus"];
@@ -109,6 +110,13 @@ impl Target {
             Running::Wardroom(server) => server.processes().first().map_or(0, |(_, pid)| *pid),
             Running::Peer(child) => child.id(),
         }
+    }
+
+    /// A profiler beside it, if it is ours.
+    pub(crate) fn profile(&self) -> anyhow::Result<Option<Profile>> {
+        let Running::Wardroom(server) = &self.running else { return Ok(None) };
+        let pids: Vec<u32> = server.processes().into_iter().map(|(_, pid)| pid).collect();
+        Profile::start(&self.dir, &pids).map(Some)
     }
 
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {

@@ -42,7 +42,7 @@ fn an_fdatasync_stands_between_every_body_and_its_answer() {
     let pid = server.processes().into_iter().find(|(role, _)| role == "server").unwrap().1;
     let file = dir.path().join("trace");
     let mut strace = Command::new(program("STRACE_BIN"))
-        .env("LD_LIBRARY_PATH", program("STRACE_LIBRARIES"))
+        .env("LD_LIBRARY_PATH", program("DEBIAN_LIBRARIES"))
         .args(["-f", "-y", "-s", "64", "-e", "trace=write,writev,pwrite64,sendto,sendmsg,fdatasync", "-o"])
         .arg(&file)
         .args(["-p", &pid.to_string()])
