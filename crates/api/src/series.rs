@@ -125,6 +125,7 @@ impl Asked {
             selectors: Vec::new(),
             start: Timestamp::from_nanos(i64::MIN),
             end: Timestamp::from_nanos(i64::MAX),
+            step_ms: None,
         };
         let mut limit = 0;
         for (name, value) in pairs(text) {

@@ -1,5 +1,8 @@
 //! How recent or stored samples are asked for (decision D4).
 
+use std::num::NonZeroU32;
+
+use crate::batch::{Sample, is_stale};
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::time::Timestamp;
@@ -13,12 +16,68 @@ pub struct SeriesQuery {
     pub start: Timestamp,
     /// Up to and including this moment.
     pub end: Timestamp,
+    /// Every so often, in ms: what the newest sample was then, instead of all of them.
+    pub step_ms: Option<NonZeroU32>,
 }
 
+/// How old the newest sample may be at a step, in ms; as Prometheus' `--query.lookback-delta`.
+pub const LOOKBACK_MS: i64 = 300_000;
+
 impl SeriesQuery {
+    /// How many steps it has; 0 without a step.
+    pub fn steps(&self) -> u64 {
+        let Some(step_ms) = self.step_ms else { return 0 };
+        let span_ms = self.end.millis().saturating_sub(self.start.millis());
+        u64::try_from(span_ms).map_or(0, |span_ms| span_ms / u64::from(step_ms.get()) + 1)
+    }
+
+    /// What the newest sample was at every step: none before the first, after a stale marker, or when it is older
+    /// than [`LOOKBACK_MS`]. The samples are ascending, from [`LOOKBACK_MS`] before the start on.
+    pub fn at_steps(&self, samples: &[Sample]) -> Vec<Sample> {
+        let (start_ms, step_ms) = (self.start.millis(), self.step_ms.map_or(1, NonZeroU32::get));
+        let (mut next, mut points) = (0, Vec::new());
+        for step in 0..self.steps() {
+            let at_ms = start_ms + step as i64 * i64::from(step_ms);
+            next += samples[next..].iter().take_while(|sample| sample.ts_ms <= at_ms).count();
+            let newest = next.checked_sub(1).map(|newest| samples[newest]);
+            let fresh = newest.filter(|newest| newest.ts_ms > at_ms - LOOKBACK_MS && !is_stale(newest.value));
+            points.extend(fresh.map(|newest| Sample { ts_ms: at_ms, value: newest.value }));
+        }
+        points
+    }
+
     /// Whether a label set is asked for.
     pub fn selects(&self, labels: &Labels) -> bool {
         let all = |selector: &Vec<Matcher>| selector.iter().all(|matcher| matcher.matches(labels));
         self.selectors.is_empty() || self.selectors.iter().any(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::STALE_NAN_BITS;
+
+    #[test]
+    fn a_step_sees_the_newest_sample_as_prometheus_does() {
+        let query = SeriesQuery {
+            selectors: Vec::new(),
+            start: Timestamp::from_millis(0),
+            end: Timestamp::from_millis(600_000),
+            step_ms: NonZeroU32::new(60_000),
+        };
+        let sample = |ts_ms: i64, value: f64| Sample { ts_ms, value };
+        let stale = f64::from_bits(STALE_NAN_BITS);
+        let samples = [
+            sample(-10_000, 1.0),
+            sample(50_000, 2.0),
+            sample(60_000, 3.0),
+            sample(500_000, 4.0),
+            sample(590_000, stale),
+        ];
+        let points: Vec<(i64, f64)> =
+            query.at_steps(&samples).iter().map(|point| (point.ts_ms / 60_000, point.value)).collect();
+        assert_eq!(points, [(0, 1.0), (1, 3.0), (2, 3.0), (3, 3.0), (4, 3.0), (5, 3.0), (9, 4.0)]);
+        assert_eq!((query.steps(), query.at_steps(&[]).len()), (11, 0));
     }
 }

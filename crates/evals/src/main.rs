@@ -1,5 +1,6 @@
 //! Proofs from outside the process under test: crash tests with an oracle, and benchmarks beside peers.
 //!
+//! `1a`: what a remote_write receiver must understand, read back.
 //! `1b`: acknowledgements under load, killed at random moments; what was acknowledged must be there.
 //! `1e`: a real Prometheus behind refusals and kills. `2b`: a record that panics its handler. `2d`: detection
 //! stands still. `4a`: the power goes.
@@ -14,8 +15,10 @@ mod cycle;
 mod disk;
 mod flips;
 mod flood;
+mod fuzz;
 mod poison;
 mod power;
+mod receiver;
 mod sender;
 mod stall;
 mod strace;
@@ -102,6 +105,7 @@ fn main() -> anyhow::Result<ExitCode> {
     for run in 0..runs {
         let options = Options { seed: options.seed + run, ..options.clone() };
         let tally = match bar.as_str() {
+            "1a" => receiver::run(&options),
             "1b" => ack::run(&options),
             "1e" => sender::run(&options),
             "1f" => disk::full(&options),
@@ -112,9 +116,12 @@ fn main() -> anyhow::Result<ExitCode> {
             "4c" => flips::run(&options),
             "7e" => flood::explode(&options),
             "7f" => flood::crowd(&options),
+            "9a" => fuzz::run(&options),
             "loop" => cycle::run(&options),
             other => {
-                anyhow::bail!("no bar is called {other:?}; there are 1b, 1e, 1f, 2b, 2d, 4a, 4b, 4c, 7e, 7f and loop")
+                anyhow::bail!(
+                    "no bar is called {other:?}; there are 1a, 1b, 1e, 1f, 2b, 2d, 4a, 4b, 4c, 7e, 7f, 9a and loop"
+                )
             }
         };
         let tally = tally.with_context(|| format!("run {run} of bar {bar}"))?;

@@ -89,6 +89,8 @@ struct Late {
 /// The samples of one series, as far as memory has them.
 #[derive(Debug)]
 pub struct Part {
+    /// What was in memory could be read.
+    sound: bool,
     chain: Chain,
     down_to: u64,
     newer: Vec<Sample>,
@@ -99,7 +101,7 @@ pub struct Part {
 impl Part {
     /// All of them, ascending, with the blocks that are kept elsewhere; `None` if these cannot be read.
     pub fn whole(mut self, fetch: &Fetch<'_>) -> Option<Vec<Sample>> {
-        self.chain.follow(self.down_to, fetch)?;
+        self.chain.follow(self.down_to, fetch).filter(|()| self.sound)?;
         let start_ms = self.chain.start_ms;
         let mut all = self.chain.samples();
         all.extend(self.newer);
@@ -210,11 +212,16 @@ impl Recent {
             chain.next = None;
         }
         let pending = sealed::from_memory(self.base, &self.pending);
-        // What stands in memory is whole.
-        let followed = chain.follow(self.base, &pending);
-        debug_assert!(followed.is_some(), "the pending end of the stream is not whole");
+        let sound = chain.follow(self.base, &pending).is_some();
         let late = live.late.iter().flat_map(|late| late.samples.iter()).copied().filter(within).collect();
-        Part { chain, down_to: self.gone.before, newer: live.tail_samples().filter(within).collect(), late, end_ms }
+        Part {
+            sound,
+            chain,
+            down_to: self.gone.before,
+            newer: live.tail_samples().filter(within).collect(),
+            late,
+            end_ms,
+        }
     }
 
     /// From which moment on every sample pushed is still here.

@@ -5,9 +5,6 @@
 //! replay finds the same. Once a minute the state is written down (`checkpoint.rs`), and the bus need not
 //! keep what came before.
 
-#[cfg(test)]
-mod repeats;
-
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -335,6 +332,8 @@ fn words(breach: &Breach) -> String {
 
 #[cfg(test)]
 mod tests {
+    mod repeats;
+
     use bytes::Bytes;
     use wardroom_bus::EmbeddedBus;
     use wardroom_domain::{Envelope, Principal};

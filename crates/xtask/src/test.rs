@@ -76,7 +76,8 @@ pub(crate) fn torture(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode>
 }
 
 /// The short forms of the crash tests, with how many kills each has.
-const SHORT: [(&str, &str); 10] = [
+const SHORT: [(&str, &str); 12] = [
+    ("1a", "1"),
     ("1b", "60"),
     ("1e", "1"),
     ("1f", "1"),
@@ -86,6 +87,7 @@ const SHORT: [(&str, &str); 10] = [
     ("4c", "200"),
     ("7e", "1"),
     ("7f", "1"),
+    ("9a", "20"),
     ("loop", "60"),
 ];
 

@@ -37,7 +37,6 @@ pub(crate) struct Profile {
 
 impl Profile {
     /// Watches these processes.
-    #[expect(clippy::disallowed_methods, reason = "the benchmark starts the profiler")]
     pub(crate) fn start(dir: &Path, pids: &[u32]) -> anyhow::Result<Self> {
         let file = dir.join("perf.data");
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
@@ -49,13 +48,12 @@ impl Profile {
     }
 
     /// Ends it: the share of each stage, and a flame graph if a file is named for it.
-    #[expect(clippy::disallowed_methods, reason = "the benchmark starts the profiler")]
     pub(crate) fn end(mut self, flame: Option<&Path>) -> anyhow::Result<Value> {
         let pid = nix::unistd::Pid::from_raw(self.recording.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
         self.recording.wait()?;
         let mut script = perf();
-        script.args(["script", "-F", "comm,pid,tid,time,event,ip,sym", "-i"]).arg(&self.file);
+        script.args(["script", "-i"]).arg(&self.file);
         let mut script = script.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stacks = BufReader::new(script.stdout.take().context("no stacks")?);
         let mut folded = Vec::new();

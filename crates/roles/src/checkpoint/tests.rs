@@ -276,7 +276,8 @@ fn churned_series_leave_and_stay_findable() {
         let found = |pattern: &str, from_ms: i64, to_ms: i64| {
             let matcher = wardroom_domain::Matcher::regex("pod", pattern).unwrap();
             let (start, end) = (Timestamp::from_millis(from_ms), Timestamp::from_millis(to_ms));
-            let query = wardroom_domain::query::SeriesQuery { selectors: vec![vec![matcher]], start, end };
+            let query =
+                wardroom_domain::query::SeriesQuery { selectors: vec![vec![matcher]], start, end, step_ms: None };
             samples.series(&TenantId::main(), &query).unwrap().len()
         };
         assert_eq!(found("p[0-9]+", 0, 4 * HOUR_MS), 6000, "each once");

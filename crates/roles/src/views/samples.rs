@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wardroom_api::{ExemplarsView, HistogramView, SeriesView};
 use wardroom_bus::Bus;
-use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Exemplar, Labels, NativeHistogram, Sample, SeriesId, TenantId};
+use wardroom_domain::query::{LOOKBACK_MS, SeriesQuery};
+use wardroom_domain::{Exemplar, Labels, NativeHistogram, Sample, SeriesId, TenantId, Timestamp};
 use wardroom_edge::{InflateBudget, Problem};
 use wardroom_head::{Part, Registry};
 use wardroom_store::Left;
@@ -17,6 +17,8 @@ use crate::detect::{Live, Tenants};
 
 /// Samples that one page holds, about.
 const PAGE: usize = 50_000;
+/// Samples that one question by steps may have behind it.
+const MOST: usize = 5_000_000;
 /// Marks a cursor that counts live series; the others are offsets of the bus.
 const BY_SERIES: u64 = 1 << 63;
 /// Series that are looked at in one go.
@@ -35,26 +37,54 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// One page, and the cursor of the next.
+    /// One page, and the cursor of the next. What is asked for by steps comes in one piece.
     pub(crate) fn page(
         &self,
         tenant: &TenantId,
         query: &SeriesQuery,
         cursor: u64,
     ) -> Result<(Vec<SeriesView>, Option<u64>), Problem> {
+        if query.step_ms.is_none() {
+            let (found, next) = self.raw(tenant, query, cursor)?;
+            return Ok((view(found), next));
+        }
+        let start = Timestamp::from_millis(query.start.millis().saturating_sub(LOOKBACK_MS));
+        let raw = SeriesQuery { start, step_ms: None, ..query.clone() };
+        let (mut all, mut held, mut from) = (Found::new(), 0, Some(0));
+        while let Some(next) = from {
+            let (found, after) = self.raw(tenant, &raw, next)?;
+            for (labels, more) in found {
+                held += more.samples.len();
+                all.entry(labels).or_default().samples.extend(more.samples);
+            }
+            if held > MOST {
+                let detail =
+                    format!("more than {MOST} samples lie behind these steps; ask for fewer series or less time");
+                return Err(Problem::bad_request("too_many_samples", detail));
+            }
+            from = after;
+        }
+        for held in all.values_mut() {
+            // From the bus they come as they were sent.
+            held.samples.sort_by_key(|sample| sample.ts_ms);
+            held.samples = query.at_steps(&held.samples);
+        }
+        Ok((view(all), None))
+    }
+
+    fn raw(&self, tenant: &TenantId, query: &SeriesQuery, cursor: u64) -> Result<(Found, Option<u64>), Problem> {
         let storage = |error: wardroom_bus::Error| Problem::unavailable("storage_unavailable", error.to_string());
         let mut offset = cursor;
         if cursor == 0 || cursor & BY_SERIES != 0 {
             let live = self.live_page(tenant, query, cursor).map_err(storage)?;
-            if let Some((found, next)) = live {
-                return Ok((view(found), next));
+            if let Some(found) = live {
+                return Ok(found);
             }
             // It counted series; the bus has all of them from its beginning.
             offset = 0;
         }
         let read = |from: u64, limit: usize| self.bus.read(from.max(self.bus.start()), limit);
-        let (found, next) = page(&read, &self.budget, tenant, query, offset).map_err(storage)?;
-        Ok((view(found), next))
+        page(&read, &self.budget, tenant, query, offset).map_err(storage)
     }
 
     /// The series that are asked for and have samples in that time, those that left memory too.

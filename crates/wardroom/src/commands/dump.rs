@@ -108,7 +108,8 @@ fn query(matchers: &[String], start: Option<&str>, end: Option<&str>) -> anyhow:
             Err(_) => Timestamp::parse(text).map_err(|error| anyhow::anyhow!("--{name}: {error}")),
         },
     };
-    Ok(SeriesQuery { selectors, start: moment("start", start, i64::MIN)?, end: moment("end", end, i64::MAX)? })
+    let (start, end) = (moment("start", start, i64::MIN)?, moment("end", end, i64::MAX)?);
+    Ok(SeriesQuery { selectors, start, end, step_ms: None })
 }
 
 fn encode(text: &str) -> String {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use wardroom_domain::{Envelope, Labels, Principal, Run, SeriesId};
 
-use super::*;
+use super::super::*;
 
 const START_MS: i64 = 1_795_255_038_178;
 const SECOND_MS: i64 = 1000;
