@@ -16,7 +16,7 @@ use crate::{Options, Tally, tell};
 
 const CASES: &str = include_str!("../fixtures/receiver/cases.json");
 /// What was acknowledged is read back this soon.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
 struct Case {

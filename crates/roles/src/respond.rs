@@ -28,7 +28,7 @@ use crate::metrics as names;
 use crate::{clock, crash};
 
 /// What is told within it is stored together.
-const MOMENT: Duration = Duration::from_millis(50);
+const MOMENT: Duration = Duration::from_millis(250);
 /// How often every incident is asked.
 const TICK: Duration = Duration::from_millis(200);
 

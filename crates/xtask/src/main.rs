@@ -31,8 +31,10 @@ cargo xtask <command>
   tidy      the house rules of CONTRIBUTING.md        [--bless]
   gen       references made from code                 [--check]
   bench     intake: CPU, memory and latency beside VictoriaMetrics and Prometheus, release build
-            [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--json FILE]
-  torture   crash tests: --bar 1b|loop [--kills N] [--mutant NAME --runs 20] [--seed S] [--json FILE]
+            [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--churn] [--check]
+            [--json FILE] [--flame FILE.svg]; or otlp, beside the rotel collector
+  torture   crash tests and their like: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|7e|7f|9a|loop [--kills N]
+            [--mutant NAME --runs 20] [--seed S] [--json FILE]
 ";
 
 fn main() -> ExitCode {
