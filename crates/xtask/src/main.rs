@@ -26,7 +26,7 @@ cargo xtask <command>
   demo      watch a real service break, and Wardroom notice, explain, ask, repair and prove it
             [--seed N] [--headless] [--fault F --service S] [--names-seed M] [--otlp] [--port P] [--keep DIR]
             [--seeds 1..30 --jobs 2 --out docs/demo.md] [--shop-args '…']
-  test      every test: unit, contract, scenario against real servers   [--yes]
+  test      every test: unit, contract, scenario against real servers   [--yes] [--strict]
   check     format, lints, tidy, dependencies, docs   [--ci]
   tidy      the house rules of CONTRIBUTING.md        [--bless]
   gen       references made from code                 [--check]

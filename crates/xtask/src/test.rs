@@ -12,10 +12,13 @@ use crate::debian::{debian, libraries};
 
 /// Runs the command.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
+    let mut strict = false;
     while let Some(argument) = arguments.next()? {
         match argument {
             // Nothing is installed on the machine; the flag is accepted for scripts that give it.
             Long("yes") => {}
+            // Nothing may be left out.
+            Long("strict") => strict = true,
             other => return Err(other.unexpected().into()),
         }
     }
@@ -36,14 +39,20 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         with_programs(&mut demo, &programs);
         step(&format!("demo, one seed of case {case}"), &mut demo)?;
     }
-    for (bar, kills) in SHORT {
+    let root = command("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    for (bar, kills) in SHORT.into_iter().filter(|(bar, _)| root || *bar != "4a") {
         let mut torture = command(&programs.evals);
         torture.args(["torture", "--bar", bar, "--kills", kills, "--seed", "1"]);
         nemesis.tell(&mut torture);
         with_programs(&mut torture, &programs);
         step(&format!("torture {bar}, short form"), &mut torture)?;
     }
-    anstream::eprintln!("all tests passed");
+    anyhow::ensure!(root || !strict, "bar 4a (power cuts) mounts file systems of its own and needs root");
+    if root {
+        anstream::eprintln!("all tests passed");
+    } else {
+        anstream::eprintln!("all tests passed but one that needs root: sudo cargo xtask torture --bar 4a");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
