@@ -108,6 +108,9 @@ fn recover(
     }
     server.kill();
     let on_disk = oracle.compare(&server.dir, acked, None)?;
+    if tally.missing + on_disk.missing > 0 {
+        tell(format!("{} missing by HTTP, {} in the log", tally.missing, on_disk.missing));
+    }
     tally.missing = tally.missing.max(on_disk.missing);
     tally.corrupted += on_disk.corrupted;
     tally.spurious += on_disk.spurious;

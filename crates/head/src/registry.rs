@@ -86,6 +86,12 @@ impl Registry {
         self.admit::<()>(labels, false).unwrap_or(Self::NOBODY)
     }
 
+    /// The id of a label set, if it is known.
+    pub fn find(&self, labels: &Labels) -> Option<SeriesId> {
+        let hash = self.hasher.hash_one(labels);
+        self.known.find(hash, |id| self.series[*id as usize] == *labels).map(|id| SeriesId(*id))
+    }
+
     /// The labels of a series.
     pub fn labels(&self, id: SeriesId) -> Option<&Labels> {
         self.series.get(id.index())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wardroom_bus::{Bus, Error as BusError, mutant};
 use wardroom_domain::error::Failure;
@@ -28,34 +28,44 @@ pub(crate) struct Queue {
 struct Waiting {
     batches: BTreeMap<u64, (TenantId, Batch)>,
     bytes: usize,
-    /// Detection sleeps: each waking is a system call.
-    asleep: bool,
+    /// What detection sleeps for: each waking is a system call.
+    awaited: Option<u64>,
+    /// Below it, what does not wait here never will.
+    missed_to: u64,
 }
 
 impl Queue {
     fn put(&self, offset: u64, tenant: TenantId, batch: Batch) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.bytes < WAITING {
+        let fits = waiting.bytes < WAITING;
+        if fits {
             waiting.bytes += weight(&batch);
             waiting.batches.insert(offset, (tenant, batch));
+        } else {
+            waiting.missed_to = waiting.missed_to.max(offset + 1);
         }
-        let asleep = std::mem::take(&mut waiting.asleep);
+        let wake = waiting.awaited.is_some_and(|awaited| awaited == offset || !fits);
         drop(waiting);
-        if asleep {
+        if wake {
             self.arrived.notify_one();
         }
     }
 
-    /// The batch of exactly this offset, waiting for it a little.
+    /// The batch of exactly this offset, waiting for it a little. Acknowledgements overtake each other on their way
+    /// here: whoever took the first arrival for a sign would read the bus for what comes a moment later.
     pub(crate) fn take(&self, offset: u64, patience: Duration) -> Option<(TenantId, Batch)> {
+        let deadline = Instant::now() + patience;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = waiting.take(offset) {
-            return Some(found);
+        loop {
+            let found = waiting.take(offset);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if found.is_some() || left.is_zero() || offset < waiting.missed_to {
+                waiting.awaited = None;
+                return found;
+            }
+            waiting.awaited = Some(offset);
+            (waiting, _) = self.arrived.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner);
         }
-        waiting.asleep = true;
-        let (mut waiting, _) = self.arrived.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner);
-        waiting.asleep = false;
-        waiting.take(offset)
     }
 
     /// The first offset that waits here: what comes before it must be read from the bus.
@@ -125,5 +135,51 @@ fn failure(error: BusError) -> Failure {
         BusError::Full { .. } => Failure::Quota(error.to_string()),
         BusError::Overloaded { .. } => Failure::Retryable(error.to_string()),
         BusError::Disk { .. } | BusError::Closed => Failure::Fatal(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wardroom_domain::LogEntry;
+
+    use super::*;
+
+    fn batch(bytes: usize) -> Batch {
+        let message = "x".repeat(bytes);
+        let (severity, labels) = (wardroom_domain::Severity::Info, wardroom_domain::Labels::default());
+        let at = wardroom_domain::Timestamp::from_millis(0);
+        Batch { logs: vec![LogEntry { at, severity, message, service: String::new(), labels }], ..Batch::default() }
+    }
+
+    #[test]
+    fn whoever_is_overtaken_is_waited_for() {
+        let queue = Arc::new(Queue::default());
+        queue.put(1, TenantId::main(), batch(1));
+        let late = Arc::clone(&queue);
+        let putting = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            late.put(2, TenantId::main(), batch(1));
+            late.put(0, TenantId::main(), batch(1));
+        });
+        let started = Instant::now();
+        for offset in 0..3 {
+            assert!(queue.take(offset, Duration::from_secs(10)).is_some(), "{offset}");
+        }
+        assert!(started.elapsed() < Duration::from_secs(5));
+        putting.join().unwrap();
+        assert!(queue.take(3, Duration::from_millis(5)).is_none());
+    }
+
+    #[test]
+    fn nobody_waits_for_what_found_no_room() {
+        let queue = Queue::default();
+        queue.put(0, TenantId::main(), batch(WAITING));
+        queue.put(1, TenantId::main(), batch(1));
+        assert!(queue.take(0, Duration::ZERO).is_some());
+        let started = Instant::now();
+        assert!(queue.take(1, Duration::from_secs(10)).is_none(), "it is read from the bus");
+        assert!(started.elapsed() < Duration::from_secs(5));
+        queue.put(2, TenantId::main(), batch(1));
+        assert!(queue.take(2, Duration::from_secs(10)).is_some());
     }
 }

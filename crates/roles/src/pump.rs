@@ -28,6 +28,9 @@ use crate::{clock, metrics as names, poison};
 /// How far back the bus is replayed at a start without a checkpoint.
 const REPLAY: Duration = Duration::from_secs(45 * 60);
 
+/// Records that may be on their way from the bus to the queue at one moment, and more.
+const FAR: u64 = 1024;
+
 /// Pumps batches for ever; runs on a thread of its own.
 pub(crate) struct Pump {
     pub(crate) config: Config,
@@ -59,7 +62,12 @@ impl Pump {
                 self.checkpoint(next);
                 taken = Instant::now();
             }
-            let patience = if behind == 0 { Duration::from_millis(100) } else { Duration::from_millis(20) };
+            let patience = match behind {
+                0 => Duration::from_millis(100),
+                1..=FAR => Duration::from_millis(20),
+                // Long since on the bus: what does not wait decoded is not on its way here.
+                _ => Duration::ZERO,
+            };
             let waiting = self.queue.take(next, patience);
             // One whose series were numbered anew meanwhile is read again.
             let waiting = waiting.filter(|(tenant, batch)| self.tenants.current(tenant, batch));

@@ -159,8 +159,12 @@ impl Samples {
         if start_ms < self.tenants.covered_ms.load(Ordering::Acquire) || lag > LAG {
             return Ok(None);
         }
-        let (ids, labels, generation) =
-            select(&self.tenants.get(tenant).registry(), query, cursor & u64::from(u32::MAX));
+        let state = self.tenants.get(tenant);
+        let (ids, labels, generation, known) = {
+            let registry = state.registry();
+            let (ids, labels, generation) = select(&registry, query, cursor & u64::from(u32::MAX));
+            (ids, labels, generation, registry.since(0).len())
+        };
         let numbering = (generation << 32) & !BY_SERIES;
         if cursor != 0 && cursor & !BY_SERIES & !u64::from(u32::MAX) != numbering {
             return Ok(None);
@@ -203,8 +207,10 @@ impl Samples {
         while let Some(at) = from {
             let (fresh, after) = page(&read, &self.budget, tenant, query, at)?;
             for (labels, held) in fresh {
-                // Series of a later page get theirs there.
-                if let Some(known) = found.get_mut(&labels) {
+                // Series of another page get theirs there; one that nobody knew comes with the last.
+                let elsewhere = state.registry().find(&labels).is_some_and(|id| id.index() < known) || next.is_some();
+                if !elsewhere || found.contains_key(&labels) {
+                    let known = found.entry(labels).or_default();
                     known.samples.extend(held.samples);
                     known.histograms.extend(held.histograms);
                 }
