@@ -161,7 +161,7 @@ impl Checkpoints {
         journal.blocks(blocks, newest_ms)?;
         live.recent.flushed();
         live.recent.forget(journal.kept().0, journal.dropped_ms());
-        live.sealed = journal.stream()?;
+        live.sealed = journal.stream();
         Ok(())
     }
 
@@ -196,8 +196,7 @@ impl Checkpoints {
             };
             let forget_ms = now_ms.saturating_sub(config.bus.retention_hours as i64 * 3_600_000);
             let journal = self.journal(&id)?;
-            journal.renumber(&staying, left, forget_ms)?;
-            let retired = journal.retired()?;
+            let retired = journal.renumber(&staying, left, forget_ms)?;
             tenant.renumber(live, &keep, config, retired);
             self.renumbered = true;
             metrics::counter!(names::SERIES_RETIRED_TOTAL).increment(leaving as u64);
@@ -297,7 +296,7 @@ impl Checkpoints {
             let (engine, after) = Engine::load(config.detect.clone(), config.entities.clone(), &labels, rest)?;
             let (mut recent, after) = Recent::load(after)?;
             recent.forget(journal.kept().0, journal.dropped_ms());
-            let sealed = journal.stream()?;
+            let sealed = journal.stream();
             let (saved, after) = postcard::take_from_bytes(after)?;
             rest = after;
             let (correlator, exemplars, native, metadata): (_, _, _, Vec<(String, String, String, String)>) = saved;

@@ -67,7 +67,7 @@ struct Extent {
 /// The kept part of a stream, for whoever reads while more of it is written. A file that is dropped meanwhile
 /// can be read on.
 #[derive(Clone, Debug, Default)]
-pub struct Stream(Arc<Vec<(u64, u64, File)>>);
+pub struct Stream(Arc<Vec<(u64, u64, Arc<File>)>>);
 
 impl Stream {
     /// Copies the bytes from an address on and says how many there were; `None` if they cannot be read.
@@ -132,8 +132,8 @@ pub struct Journal {
     folder: PathBuf,
     mark: Mark,
     series: File,
-    /// The last file of the stream.
-    open: File,
+    /// The files of the stream, in the order of `mark.blocks`; the last is written to.
+    files: Vec<Arc<File>>,
     /// How long blocks are of use, in ms.
     useful_ms: i64,
 }
@@ -161,7 +161,7 @@ impl Journal {
         let series = open(&folder.join("series-0.log"), 0)?;
         let blocks = open(&folder.join("blocks-0.log"), 0)?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { folder, mark, series, open: blocks, useful_ms })
+        Ok(Self { folder, mark, series, files: vec![Arc::new(blocks)], useful_ms })
     }
 
     /// The files as they were at a checkpoint, with the label sets.
@@ -194,21 +194,18 @@ impl Journal {
         }
         let dropped_ms = mark.dropped_ms;
         mark.blocks.retain(|extent| extent.newest_ms > dropped_ms || extent.number == last.number);
-        let blocks = open(&folder.join(format!("blocks-{}.log", last.number)), last.len)?;
-        Ok((Self { folder, mark, series, open: blocks, useful_ms }, labels))
+        let mut files = Vec::new();
+        for extent in &mark.blocks {
+            let path = folder.join(format!("blocks-{}.log", extent.number));
+            files.push(Arc::new(if extent.number == last.number { open(&path, last.len)? } else { File::open(&path)? }));
+        }
+        Ok((Self { folder, mark, series, files, useful_ms }, labels))
     }
 
     /// The stream, as far as it is kept.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn stream(&self) -> Result<Stream, JournalError> {
-        let open = |extent: &Extent| {
-            let file = File::open(self.folder.join(format!("blocks-{}.log", extent.number)))?;
-            Ok((extent.start, extent.len, file))
-        };
-        let files: std::io::Result<Vec<_>> = self.mark.blocks.iter().map(open).collect();
-        Ok(Stream(Arc::new(files?)))
+    pub fn stream(&self) -> Stream {
+        let files = self.mark.blocks.iter().zip(&self.files);
+        Stream(Arc::new(files.map(|(extent, file)| (extent.start, extent.len, Arc::clone(file))).collect()))
     }
 
     /// Address from which on the stream is kept, and its end.
@@ -245,17 +242,19 @@ impl Journal {
     }
 
     /// Begins anew with these label sets: others have left, and are kept with the times of their first and last sample
-    /// until they are older than `forget_ms`. The files of the generation before stay, for the checkpoint before.
+    /// until they are older than `forget_ms`. The files of the generation before stay, for the checkpoint before. Says
+    /// who has left.
     ///
     /// # Errors
     /// The disk's; then nothing has changed.
-    pub fn renumber(&mut self, stay: &[Labels], left: Vec<Left>, forget_ms: i64) -> Result<(), JournalError> {
+    pub fn renumber(&mut self, stay: &[Labels], left: Vec<Left>, forget_ms: i64) -> Result<Retired, JournalError> {
         let generation = self.mark.generation + 1;
         let mut all = self.retired()?.read()?;
         all.extend(left);
         all.retain(|left| left.last_ms >= forget_ms);
         let name = |what: &str, generation: u64| self.folder.join(format!("{what}-{generation}.log"));
-        let mut retired = open(&name("retired", generation), 0)?;
+        let retired_path = name("retired", generation);
+        let mut retired = open(&retired_path, 0)?;
         let retired_ms = all.iter().map(|left| left.last_ms).max().unwrap_or(i64::MIN);
         let retired_len = append(&mut retired, 0, &postcard::to_stdvec(&all)?)?;
         let mut series = open(&name("series", generation), 0)?;
@@ -271,12 +270,14 @@ impl Journal {
                 }
             }
         }
+        // All that can fail is behind us: memory and files must not stand in two numberings.
         self.series = series;
         let blocks = std::mem::take(&mut self.mark.blocks);
         let (tenant, dropped_ms) = (self.mark.tenant.clone(), self.mark.dropped_ms);
         let series = stay.len();
         self.mark = Mark { tenant, generation, series, series_len, retired_len, retired_ms, blocks, dropped_ms };
-        Ok(())
+        let archive = Archive { file: retired, path: retired_path, len: retired_len, newest_ms: retired_ms };
+        Ok(Retired(Some(Arc::new(archive))))
     }
 
     /// In which numbering the label sets stand.
@@ -305,12 +306,12 @@ impl Journal {
         if self.mark.blocks.last().is_some_and(|open| open.len >= FILE_BYTES) {
             self.next_file(newest_ms)?;
         }
-        if let Some(open) = self.mark.blocks.last_mut() {
+        if let (Some(open), Some(file)) = (self.mark.blocks.last_mut(), self.files.last()) {
             // What a write that failed left behind goes first.
-            if self.open.metadata()?.len() != open.len {
-                self.open.set_len(open.len)?;
+            if file.metadata()?.len() != open.len {
+                file.set_len(open.len)?;
             }
-            self.open.write_all(sealed)?;
+            (&**file).write_all(sealed)?;
             open.len += sealed.len() as u64;
             open.newest_ms = newest_ms.max(open.newest_ms);
         }
@@ -323,16 +324,21 @@ impl Journal {
     /// The disk's.
     pub fn mark(&mut self) -> Result<Mark, JournalError> {
         self.series.sync_data()?;
-        self.open.sync_data()?;
+        self.sync()?;
         Ok(self.mark.clone())
     }
 
+    fn sync(&self) -> std::io::Result<()> {
+        self.files.last().map_or(Ok(()), |file| file.sync_data())
+    }
+
     fn next_file(&mut self, newest_ms: i64) -> Result<(), JournalError> {
-        self.open.sync_data()?;
+        self.sync()?;
         let number = self.mark.blocks.last().map_or(0, |last| last.number + 1);
         let (_, start) = self.kept();
-        self.open = open(&self.folder.join(format!("blocks-{number}.log")), 0)?;
+        let file = open(&self.folder.join(format!("blocks-{number}.log")), 0)?;
         File::open(&self.folder)?.sync_all()?;
+        self.files.push(Arc::new(file));
         self.mark.blocks.push(Extent { number, start, len: 0, newest_ms });
         let oldest_ms = newest_ms.saturating_sub(self.useful_ms + MARGIN_MS);
         // Only from the front: the stream has no holes.
@@ -340,6 +346,7 @@ impl Journal {
             && first.newest_ms < oldest_ms
         {
             self.mark.blocks.remove(0);
+            self.files.remove(0);
             self.mark.dropped_ms = self.mark.dropped_ms.max(first.newest_ms);
             std::fs::remove_file(self.folder.join(format!("blocks-{}.log", first.number)))?;
         }
@@ -349,7 +356,7 @@ impl Journal {
 
 /// Opens a file for adding to it, cut to this length.
 fn open(path: &Path, len: u64) -> std::io::Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
     file.set_len(len)?;
     Ok(file)
 }
@@ -406,7 +413,7 @@ mod tests {
         let mark = journal.mark().unwrap();
         let (journal, _) = Journal::load(dir.path(), &mark, 1000).unwrap();
         let mut buffer = [0; 100];
-        assert_eq!(journal.stream().unwrap().read(1, &mut buffer), Some(11));
+        assert_eq!(journal.stream().read(1, &mut buffer), Some(11));
         assert_eq!(&buffer[..11], b"firstsecond");
         assert_eq!(journal.kept(), (1, 12));
     }
@@ -417,7 +424,7 @@ mod tests {
         let mut journal = Journal::create(dir.path(), &TenantId::main(), 1, 1000).unwrap();
         let (some, hour_ms) = (vec![7; FILE_BYTES as usize], 3_600_000);
         journal.blocks(&some, hour_ms).unwrap();
-        let early = journal.stream().unwrap();
+        let early = journal.stream();
         for hour in 2..5 {
             journal.blocks(&some, hour * hour_ms).unwrap();
         }
@@ -426,7 +433,7 @@ mod tests {
         let (journal, _) = Journal::load(dir.path(), &mark, 1000).unwrap();
         assert_eq!(journal.kept(), (1 + 3 * FILE_BYTES, 1 + 4 * FILE_BYTES));
         let mut buffer = [0; 3];
-        let late = journal.stream().unwrap();
+        let late = journal.stream();
         assert_eq!((late.read(1, &mut buffer), early.read(1, &mut buffer)), (None, Some(3)));
         assert_eq!(late.read(4 * FILE_BYTES, &mut buffer), Some(1), "up to the end of a file");
         std::fs::remove_file(dir.path().join("t-main/blocks-3.log")).unwrap();
