@@ -12,6 +12,7 @@
 mod anomalies;
 mod backend;
 mod dead_letters;
+mod expression;
 mod incidents;
 mod openapi;
 mod operations;
@@ -23,6 +24,7 @@ mod view;
 use wardroom_edge::Routes;
 
 pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage};
+pub use expression::selectors;
 pub use openapi::{described, document};
 pub use view::{
     AnomalyView, BucketsView, Chart, DeadLetterView, EvidenceView, ExemplarsView, HistogramView, IncidentDetail,

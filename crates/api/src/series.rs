@@ -14,6 +14,7 @@ use wardroom_edge::{Access, Routes};
 
 use crate::anomalies::moment;
 use crate::backend::Backend;
+use crate::expression::selectors;
 use crate::incidents::Who;
 use crate::samples::pairs;
 
@@ -69,7 +70,9 @@ async fn series(backend: Backend, who: Who, RawForm(form): RawForm) -> Response 
 
 async fn exemplars(backend: Backend, who: Who, RawForm(form): RawForm) -> Response {
     let asked = match Asked::read(&form) {
-        Ok(asked) if asked.query.selectors.is_empty() => return bad("no query parameter provided"),
+        Ok(asked) if !asked.expression => return bad("no query parameter provided"),
+        // Nothing that is measured stands in it.
+        Ok(asked) if asked.query.selectors.is_empty() => return asked.limit.answer(std::iter::empty()),
         Ok(asked) => asked,
         Err(error) => return bad(&error),
     };
@@ -115,6 +118,8 @@ async fn distinct(
 /// A request, understood.
 struct Asked {
     query: SeriesQuery,
+    /// An expression was given.
+    expression: bool,
     limit: Limit,
 }
 
@@ -127,15 +132,16 @@ impl Asked {
             end: Timestamp::from_nanos(i64::MAX),
             step_ms: None,
         };
-        let mut limit = 0;
+        let (mut limit, mut expression) = (0, false);
         for (name, value) in pairs(text) {
             let time =
                 |name| moment(name, &value).map_err(|_| format!("invalid parameter {name:?}: cannot parse {value:?}"));
             match name.as_str() {
-                // Of an expression, only a selector is understood so far.
-                "query" => query.selectors.push(
-                    Matcher::parse_selector(&value).map_err(|error| format!("invalid parameter \"query\": {error}"))?,
-                ),
+                "query" => {
+                    expression = true;
+                    let found = selectors(&value).map_err(|error| format!("invalid parameter \"query\": {error}"))?;
+                    query.selectors.extend(found);
+                }
                 "match[]" => query.selectors.push(
                     Matcher::parse_selector(&value)
                         .map_err(|error| format!("invalid parameter \"match[]\": {error}"))?,
@@ -149,7 +155,7 @@ impl Asked {
         if query.end < query.start {
             return Err("invalid parameter \"end\": end timestamp must not be before start time".to_owned());
         }
-        Ok(Self { query, limit: Limit(limit) })
+        Ok(Self { query, expression, limit: Limit(limit) })
     }
 }
 

@@ -4,6 +4,8 @@
 //! Real requests and the receiver's fixtures are the corpus; proptest bends them (and shrinks what it finds), once as
 //! they travel and once inside their compression. `--kills` is the seconds that each target gets.
 
+mod ports;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,6 +130,8 @@ fn targets() -> anyhow::Result<Vec<Target>> {
     all.extend(storage()?);
     all.extend(state()?);
     all.extend(text());
+    let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sources/tests/it/captures/otlp");
+    all.extend(ports::targets(&files(&captures, |name| name.contains("metrics") && name.ends_with(".pb"))?)?);
     Ok(all)
 }
 

@@ -12,6 +12,9 @@ use crate::wire::WireTable;
 /// Wire keys kept for each series: a sender may write one label set in several ways.
 const SPELLINGS: usize = 4;
 
+/// Series whose places in memory are fetched at once.
+const AHEAD: usize = 32;
+
 /// The series of one tenant.
 #[derive(Debug)]
 pub struct Registry {
@@ -60,6 +63,9 @@ impl Registry {
         let mut denied = Vec::new();
         let mut ids = Vec::with_capacity(keys.len());
         for (at, key) in keys.iter().enumerate() {
+            if at % AHEAD == 0 {
+                self.wire.warm(&keys[at..keys.len().min(at + AHEAD)]);
+            }
             let id = match self.wire.get(*key) {
                 Some(id) => SeriesId(id),
                 None => match labels(at).map_err(Denied::Labels).and_then(|labels| self.admit(&labels, limited)) {

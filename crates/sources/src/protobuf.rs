@@ -109,6 +109,12 @@ impl<'a> Message<'a> {
         self.at
     }
 
+    /// What has not been read.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.whole.get(self.at..).unwrap_or_default()
+    }
+
     /// The next field's number and value.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, Broken> {
@@ -171,6 +177,14 @@ impl<'a> Message<'a> {
                 self.at += 2;
                 Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
             }
+            // A time in milliseconds takes six.
+            Some(rest) if let Some(bytes) = rest.first_chunk::<8>() => match short_varint(*bytes) {
+                Some((value, size)) => {
+                    self.at += size;
+                    Ok(value)
+                }
+                None => self.long_varint(),
+            },
             _ => self.long_varint(),
         }
     }
@@ -190,6 +204,22 @@ impl<'a> Message<'a> {
     }
 }
 
+/// A number of at most eight bytes and its size, without a step for each byte.
+#[inline(always)]
+const fn short_varint(bytes: [u8; 8]) -> Option<(u64, usize)> {
+    let word = u64::from_le_bytes(bytes);
+    let ends = !word & 0x8080_8080_8080_8080;
+    if ends == 0 {
+        return None;
+    }
+    // Up to the first byte without a mark, then seven bits of each moved together: pairs, fours, eight.
+    let word = word & (ends ^ (ends - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+    let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+    let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
+    let word = (word & 0x0000_0000_0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4;
+    Some((word, ends.trailing_zeros() as usize / 8 + 1))
+}
+
 /// Writes a number as protobuf does.
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
@@ -204,4 +234,31 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     put_varint(out, field << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_of_any_length_come_back(number: u64, bits in 0_u32..64, after: Vec<u8>) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, number >> bits);
+            let size = bytes.len();
+            bytes.extend(after);
+            let mut message = Message::new(&bytes);
+            prop_assert_eq!(message.varint(), Ok(number >> bits));
+            prop_assert_eq!(message.at(), size);
+        }
+    }
+
+    #[test]
+    fn a_number_written_longer_than_need_be_is_read() {
+        assert_eq!(Message::new(&[0x81, 0x80, 0x80, 0x00, 9, 9, 9, 9, 9]).varint(), Ok(1));
+        assert_eq!(Message::new(&[0x81, 0x80, 0x80]).varint(), Err(Broken::Short));
+        assert_eq!(Message::new(&[0xff; 12]).varint(), Err(Broken::LongNumber));
+    }
 }

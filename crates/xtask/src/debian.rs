@@ -1,6 +1,7 @@
 //! Programs out of Debian's packages, for tests and benchmarks: nothing is installed on the machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 
@@ -15,7 +16,7 @@ pub(crate) fn libraries() -> PathBuf {
 pub(crate) fn debian(package: &str, file: &str) -> anyhow::Result<PathBuf> {
     let folder = cache().join("debian");
     let found = folder.join("root").join(file);
-    if found.exists() {
+    if there(&found) {
         return Ok(found);
     }
     let lists = folder.join("lists");
@@ -34,7 +35,12 @@ pub(crate) fn debian(package: &str, file: &str) -> anyhow::Result<PathBuf> {
             .current_dir(folder.join("download"));
         apt
     };
-    step("package lists", apt(&["update", "-qq"]).stdout(std::process::Stdio::null()))?;
+    static LISTS: Mutex<bool> = Mutex::new(false);
+    let mut fresh = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*fresh {
+        step("package lists", apt(&["update", "-qq"]).stdout(std::process::Stdio::null()))?;
+        *fresh = true;
+    }
     step(&format!("download {package}"), apt(&["download", "-qq", package]).stdout(std::process::Stdio::null()))?;
     for entry in std::fs::read_dir(folder.join("download"))? {
         let archive = entry?.path();
@@ -44,5 +50,10 @@ pub(crate) fn debian(package: &str, file: &str) -> anyhow::Result<PathBuf> {
         // The next package finds only its own archive here.
         std::fs::remove_file(&archive)?;
     }
-    found.exists().then_some(found).with_context(|| format!("{package} holds no {file} ({})", root().display()))
+    there(&found).then_some(found).with_context(|| format!("{package} holds no {file} ({})", root().display()))
+}
+
+/// Whether there is such a file: of a package's documentation, often a link into a package that is not here.
+fn there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }

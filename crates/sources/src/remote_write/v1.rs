@@ -64,6 +64,9 @@ fn read_metadata(bytes: &[u8]) -> Result<Option<MetricMetadata>, Broken> {
 /// The key of a label in its series: field 1, bytes.
 const LABEL: u8 = 1 << 3 | 2;
 
+/// The key of a sample in its series: field 2, bytes.
+const SAMPLE: u8 = 2 << 3 | 2;
+
 /// Where the labels of a series stand in its message.
 enum Span {
     /// From the first label's tag to the last label's end.
@@ -95,6 +98,14 @@ fn read_series(bytes: &[u8], found: &mut Found, buckets: &mut usize) -> Result<S
                 together &= last == at;
             }
             last = message.at();
+        }
+        // As nearly everybody writes it: one sample behind the labels, and nothing more.
+        if let [SAMPLE, size, sample @ ..] = message.rest()
+            && usize::from(*size) == sample.len()
+            && *size < 0x80
+        {
+            push(&mut found.samples, read_sample(sample)?)?;
+            break;
         }
         let at = message.at();
         match message.next()? {
