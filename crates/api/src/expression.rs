@@ -74,7 +74,8 @@ impl Found {
         // `{a="1" or b="2"}` means either; nothing is written on both sides of it.
         let either = all.or_matchers.iter().chain(Some(&all.matchers).filter(|_| all.or_matchers.is_empty()));
         for written in either {
-            let matchers: Result<Vec<_>, _> = name.clone().map(Ok).into_iter().chain(written.iter().map(ours)).collect();
+            let matchers: Result<Vec<_>, _> =
+                name.clone().map(Ok).into_iter().chain(written.iter().map(ours)).collect();
             let matchers = matchers?;
             if matchers.iter().all(|matcher| matcher.accepts("")) {
                 return Err("a selector would match every series; name at least one label that must be there".into());

@@ -43,13 +43,6 @@ impl Baseline {
         self.m2s[usize::from(self.open)] += (delta * (x - *mean)) as f32;
     }
 
-    /// Looks at what [`Baseline::add`] will touch.
-    #[inline]
-    pub(crate) fn warm(&self) -> u64 {
-        let open = usize::from(self.open) % BLOCKS;
-        self.means[open].to_bits() ^ u64::from(self.m2s[open].to_bits()) ^ self.full.mean.to_bits()
-    }
-
     /// Samples in the window.
     pub fn count(&self) -> u32 {
         self.full_n + u32::from(self.open_n)

@@ -246,20 +246,6 @@ impl Engine {
         bucket.increase.observe(sample.ts_ms, value, window_ms, since_ms < sample.ts_ms);
     }
 
-    /// Looks at what observing these series will touch, so that it does not wait for memory series by series.
-    pub fn warm(&self, ids: impl Iterator<Item = SeriesId>) {
-        let touched = |series: &Series| match series.role {
-            Role::Gauge(at) => self.gauges[at as usize].warm(),
-            Role::Counter(at) => {
-                let counter = &self.counters[at as usize];
-                counter.watch.warm() ^ counter.last.to_bits()
-            }
-            _ => 0,
-        };
-        let found = ids.filter_map(|id| self.series.get(id.index()).map(touched));
-        std::hint::black_box(found.fold(0, |seen, touched| seen ^ touched));
-    }
-
     /// Takes samples of a known series, in the order they came.
     pub fn observe(&mut self, id: SeriesId, samples: &[Sample]) {
         let Some(series) = self.series.get(id.index()) else { return };

@@ -108,12 +108,6 @@ impl Watch {
         }
     }
 
-    /// Looks at what a glance will touch.
-    #[inline]
-    pub(crate) fn warm(&self) -> u64 {
-        self.baseline.warm()
-    }
-
     /// The run it is in now.
     pub fn run(&self) -> Option<Run> {
         self.run.as_deref().copied()

@@ -14,6 +14,7 @@ mod bodies;
 mod otlp;
 mod process;
 mod profile;
+mod start;
 mod target;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,6 +65,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         match argument {
             Word(word) if word == "intake" => {}
             Word(word) if word == "otlp" => return otlp::run(arguments),
+            Word(word) if word == "start" => return start::run(arguments),
             Long("series") => {
                 let list = arguments.value()?.string()?;
                 options.series = list.split(',').map(str::parse).collect::<Result<_, _>>().context("--series")?;
@@ -120,9 +122,38 @@ const GOALS: [(&str, f64); 4] = [
     ("ack_p99_vs_victoria_metrics", 1.25),
 ];
 
+/// What a stage costs, over all of VictoriaMetrics' CPU in the same run: medians of docs/performance.md. One that grows
+/// by more than a quarter is a defect (DESIGN §8), even while the sum still meets its goal.
+const STAGES: [(u64, &str, f64); 8] = [
+    (10_000, "receive", 0.148),
+    (10_000, "append", 0.062),
+    (10_000, "head", 0.026),
+    (10_000, "detect", 0.04),
+    (100_000, "receive", 0.146),
+    (100_000, "append", 0.057),
+    (100_000, "head", 0.06),
+    (100_000, "detect", 0.04),
+];
+
+/// Stages that grew.
+fn grown(report: &Value) -> Vec<String> {
+    let runs = |target: &str, series: u64| {
+        let fits = move |run: &&Value| run["target"] == target && run["series"] == series;
+        report["runs"].as_array().into_iter().flatten().filter(fits).collect::<Vec<_>>()
+    };
+    let grew = |(series, stage, known): &(u64, &str, f64)| {
+        let peer = median(runs("victoria-metrics", *series).iter().filter_map(|run| figure(run, SATURATED)))?;
+        let ours = median(runs("wardroom", *series).iter().filter_map(|run| run["stages"][*stage].as_f64()))?;
+        let share = ours / peer;
+        (share > known * 1.25)
+            .then(|| format!("{stage} at {series} series is {share:.3} of the peer's CPU; it was {known}"))
+    };
+    STAGES.iter().filter_map(grew).collect()
+}
+
 /// What a run did not reach, in words.
 fn missed(report: &Value) -> Vec<String> {
-    let mut missed = Vec::new();
+    let mut missed = grown(report);
     for (name, goal) in GOALS {
         for (ratio, value) in report["ratios"].as_object().into_iter().flatten() {
             // Memory a series is fixed cost at ten thousand.
@@ -247,8 +278,9 @@ fn medians(runs: &[Value]) -> Value {
     Value::Object(all)
 }
 
+const SATURATED: &str = "cpu_s_per_m_saturated";
 const FIGURES: &[&str] =
-    &["cpu_s_per_m_saturated", "cpu_s_per_m_50k", "rss_kib_per_series", "ack_ms.p50", "ack_ms.p99", "samples_per_s"];
+    &[SATURATED, "cpu_s_per_m_50k", "rss_kib_per_series", "ack_ms.p50", "ack_ms.p99", "samples_per_s"];
 
 fn figure(run: &Value, name: &str) -> Option<f64> {
     match name.split_once('.') {
@@ -298,4 +330,18 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_that_grew_by_more_than_a_quarter_is_told() {
+        let run = |target: &str, cpu: f64, receive: f64| json!({ "target": target, "series": 10_000, SATURATED: cpu, "stages": { "receive": receive } });
+        let report =
+            |receive: f64| json!({ "runs": [run("wardroom", 0.3, receive), run("victoria-metrics", 2.0, 0.0)] });
+        assert_eq!(grown(&report(0.148 * 2.0 * 1.2)), Vec::<String>::new());
+        assert!(grown(&report(0.148 * 2.0 * 1.3))[0].starts_with("receive at 10000 series"));
+    }
 }

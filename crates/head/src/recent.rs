@@ -128,16 +128,6 @@ impl Recent {
         Self { series: Vec::new(), pending: Vec::new(), base: START, gone: Gone::NOTHING }
     }
 
-    /// Looks at what pushing to these series will touch, so that it does not wait for memory series by series.
-    pub fn warm(&self, ids: impl Iterator<Item = SeriesId>) {
-        let touched = |live: &Live| {
-            let next = live.len as usize % BLOCK;
-            live.base_ms ^ i64::from(live.offsets[next]) ^ live.values[next].to_bits() as i64
-        };
-        let found = ids.filter_map(|id| self.series.get(id.index()).map(touched));
-        std::hint::black_box(found.fold(0, |seen, touched| seen ^ touched));
-    }
-
     /// Adds a sample. Ids may come in any order; the ones between are empty. `fetch` reads the stream up to
     /// [`Recent::flushed`].
     pub fn push(&mut self, id: SeriesId, sample: Sample, fetch: &Fetch<'_>) -> Arrival {

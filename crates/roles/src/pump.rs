@@ -31,9 +31,6 @@ const REPLAY: Duration = Duration::from_secs(45 * 60);
 /// Records that may be on their way from the bus to the queue at one moment, and more.
 const FAR: u64 = 1024;
 
-/// Series whose state is fetched into the cache at once.
-const AHEAD: usize = 16;
-
 /// Pumps batches for ever; runs on a thread of its own.
 pub(crate) struct Pump {
     pub(crate) config: Config,
@@ -264,15 +261,7 @@ pub(crate) fn judge(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Ano
     let known = state.engine.known_series();
     let sealed = state.sealed.clone();
     let fetch = |address: u64, buffer: &mut [u8]| sealed.read(address, buffer);
-    for (at, (id, samples)) in batch.metrics.iter().enumerate() {
-        if at % AHEAD == 0 {
-            let next = batch.metrics.runs[at..].iter().take(AHEAD).map(|run| run.series);
-            state.recent.warm(next.clone());
-            state.engine.warm(next);
-        }
-        if id.index() >= known {
-            continue;
-        }
+    for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
         for sample in samples {
             if state.recent.push(id, *sample, &fetch).counts() {
                 state.engine.observe(id, std::slice::from_ref(sample));

@@ -177,14 +177,6 @@ impl<'a> Message<'a> {
                 self.at += 2;
                 Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
             }
-            // A time in milliseconds takes six.
-            Some(rest) if let Some(bytes) = rest.first_chunk::<8>() => match short_varint(*bytes) {
-                Some((value, size)) => {
-                    self.at += size;
-                    Ok(value)
-                }
-                None => self.long_varint(),
-            },
             _ => self.long_varint(),
         }
     }
@@ -204,20 +196,22 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A number of at most eight bytes and its size, without a step for each byte.
+/// The number in the last `size` bytes, if it is all that stands there and those are at most eight: without a step for
+/// each byte. A time in milliseconds takes six.
 #[inline(always)]
-const fn short_varint(bytes: [u8; 8]) -> Option<(u64, usize)> {
-    let word = u64::from_le_bytes(bytes);
-    let ends = !word & 0x8080_8080_8080_8080;
-    if ends == 0 {
+pub(crate) fn last_varint(bytes: &[u8], size: usize) -> Option<u64> {
+    let word = u64::from_le_bytes(*bytes.last_chunk::<8>()?);
+    let word = word >> (64 - 8 * u32::try_from(size).ok().filter(|size| (1..=8).contains(size))?);
+    let marks = !word & 0x8080_8080_8080_8080;
+    // The first byte without a mark must be the last of them.
+    if marks == 0 || marks.trailing_zeros() as usize != 8 * size - 1 {
         return None;
     }
-    // Up to the first byte without a mark, then seven bits of each moved together: pairs, fours, eight.
-    let word = word & (ends ^ (ends - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+    // Seven bits of each byte, moved together: pairs, fours, eight.
+    let word = word & 0x7f7f_7f7f_7f7f_7f7f;
     let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
     let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
-    let word = (word & 0x0000_0000_0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4;
-    Some((word, ends.trailing_zeros() as usize / 8 + 1))
+    Some((word & 0x0000_0000_0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4)
 }
 
 /// Writes a number as protobuf does.
@@ -244,20 +238,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_of_any_length_come_back(number: u64, bits in 0_u32..64, after: Vec<u8>) {
+        fn numbers_of_any_length_come_back(number: u64, bits in 0_u32..64, before: [u8; 8], after: Vec<u8>) {
+            let number = number >> bits;
             let mut bytes = Vec::new();
-            put_varint(&mut bytes, number >> bits);
+            put_varint(&mut bytes, number);
             let size = bytes.len();
+            let last: Vec<u8> = before.iter().chain(&bytes).copied().collect();
+            prop_assert_eq!(last_varint(&last, size), (size <= 8).then_some(number));
             bytes.extend(after);
             let mut message = Message::new(&bytes);
-            prop_assert_eq!(message.varint(), Ok(number >> bits));
+            prop_assert_eq!(message.varint(), Ok(number));
             prop_assert_eq!(message.at(), size);
+        }
+
+        #[test]
+        fn the_short_way_reads_what_the_long_way_reads(bytes: [u8; 12], size in 0_usize..13) {
+            let mut message = Message::new(&bytes[12 - size..]);
+            let long = message.varint().ok().filter(|_| message.at() == size && (1..=8).contains(&size));
+            prop_assert_eq!(last_varint(&bytes, size), long);
         }
     }
 
     #[test]
-    fn a_number_written_longer_than_need_be_is_read() {
-        assert_eq!(Message::new(&[0x81, 0x80, 0x80, 0x00, 9, 9, 9, 9, 9]).varint(), Ok(1));
+    fn a_number_may_be_longer_than_need_be_and_not_endless() {
+        assert_eq!(Message::new(&[0x81, 0x80, 0x80, 0x00, 9]).varint(), Ok(1));
         assert_eq!(Message::new(&[0x81, 0x80, 0x80]).varint(), Err(Broken::Short));
         assert_eq!(Message::new(&[0xff; 12]).varint(), Err(Broken::LongNumber));
     }

@@ -14,7 +14,7 @@ use wardroom_domain::error::Failure;
 use wardroom_domain::{MetricMetadata, RefusalReason, Sample};
 use wardroom_edge::InflateBudget;
 
-use crate::protobuf::{Broken, Field, Message};
+use crate::protobuf::{Broken, Field, Message, last_varint};
 use crate::series::Denial;
 use crate::source::{inflate_failure, malformed, too_many};
 use crate::{Decoded, Outcome, RequestHead, Source};
@@ -89,12 +89,10 @@ const WRITTEN: [header::HeaderName; 3] = [
 /// `Sample`, the same in both versions.
 fn read_sample(bytes: &[u8]) -> Result<Sample, Broken> {
     // As nearly everybody writes it: the value, then the time.
-    if let Some(([0x09, value @ .., 0x10], rest)) = bytes.split_first_chunk::<10>() {
-        let mut message = Message::new(rest);
-        let ts_ms = message.varint()? as i64;
-        if message.at() == rest.len() {
-            return Ok(Sample { ts_ms, value: f64::from_le_bytes(*value) });
-        }
+    if let Some(([0x09, value @ .., 0x10], rest)) = bytes.split_first_chunk::<10>()
+        && let Some(ts_ms) = last_varint(bytes, rest.len())
+    {
+        return Ok(Sample { ts_ms: ts_ms as i64, value: f64::from_le_bytes(*value) });
     }
     let mut sample = Sample { ts_ms: 0, value: 0.0 };
     let mut message = Message::new(bytes);

@@ -197,7 +197,11 @@ impl Journal {
         let mut files = Vec::new();
         for extent in &mark.blocks {
             let path = folder.join(format!("blocks-{}.log", extent.number));
-            files.push(Arc::new(if extent.number == last.number { open(&path, last.len)? } else { File::open(&path)? }));
+            files.push(Arc::new(if extent.number == last.number {
+                open(&path, last.len)?
+            } else {
+                File::open(&path)?
+            }));
         }
         Ok((Self { folder, mark, series, files, useful_ms }, labels))
     }

@@ -37,12 +37,12 @@ impl Bodies {
         let start_ms = now_ms() - all as i64 * STEP_MS;
         let start_ms = start_ms - start_ms % STEP_MS;
         let mut sources: Vec<Source> = (0..series).map(|at| source(at, steps, &mut random)).collect();
-        let every = (series / WITNESSES).max(1);
+        let mut witnesses = witnesses(series, &mut random);
         let mut bodies = Self {
             series,
             saturated: Vec::new(),
             paced: Vec::new(),
-            witnesses: (0..series).step_by(every).map(|at| (at, Vec::with_capacity(all))).collect(),
+            witnesses: Vec::new(),
             shifts: Vec::new(),
             end_ms: start_ms + all as i64 * STEP_MS,
         };
@@ -58,8 +58,8 @@ impl Bodies {
                 let mut request = Vec::with_capacity(PER_REQUEST);
                 for (at, source) in (chunk * PER_REQUEST..).zip(sources) {
                     let value = next(source, at, step, &mut random);
-                    if at % every == 0 {
-                        bodies.witnesses[at / every].1.push((ts_ms, value.to_bits()));
+                    if let Some(samples) = &mut witnesses[at] {
+                        samples.push((ts_ms, value.to_bits()));
                     }
                     let samples = vec![wire::Sample { value, timestamp: ts_ms }];
                     request.push(wire::TimeSeries { labels: source.labels.clone(), samples });
@@ -68,6 +68,8 @@ impl Bodies {
                 list.push(wire::body(request));
             }
         }
+        let all = witnesses.into_iter().enumerate();
+        bodies.witnesses = all.filter_map(|(at, samples)| Some((at, samples?))).collect();
         bodies
     }
 
@@ -77,13 +79,32 @@ impl Bodies {
     }
 }
 
+/// A thousand series at random that stay to the end, with room for what they send.
+fn witnesses(series: usize, random: &mut StdRng) -> Vec<Option<Vec<(i64, u64)>>> {
+    let mut witnesses = vec![None; series];
+    let mut left = WITNESSES.min(series / 2);
+    while left > 0 {
+        let at = random.random_range(0..series);
+        if !churns(at) && witnesses[at].is_none() {
+            witnesses[at] = Some(Vec::new());
+            left -= 1;
+        }
+    }
+    witnesses
+}
+
+/// Whether a churn run replaces the series.
+const fn churns(at: usize) -> bool {
+    at % 10 == 7
+}
+
 /// Ten minutes.
 const CHURN_STEPS: usize = 40;
 
 /// A tenth of the series ends, and as many begin: pods that were replaced. Neither those that shift nor those
 /// that are read back.
 fn renew(sources: &mut [Source], generation: usize) {
-    for source in sources.iter_mut().skip(7).step_by(10) {
+    for (_, source) in sources.iter_mut().enumerate().filter(|(at, _)| churns(*at)) {
         for label in source.labels.iter_mut().filter(|label| ["id", "pod"].contains(&label.name.as_str())) {
             let stem = label.value.split('~').next().unwrap_or_default().to_owned();
             label.value = format!("{stem}~{generation}");

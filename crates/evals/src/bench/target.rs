@@ -105,6 +105,14 @@ impl Target {
         bail!("{} does not answer", self.url)
     }
 
+    /// Ours, to kill and start.
+    pub(crate) fn server(&mut self) -> anyhow::Result<&mut Server> {
+        match &mut self.running {
+            Running::Wardroom(server) => Ok(server),
+            Running::Peer(_) => bail!("a peer"),
+        }
+    }
+
     fn pid(&self) -> u32 {
         match &self.running {
             Running::Wardroom(server) => server.processes().first().map_or(0, |(_, pid)| *pid),
@@ -162,7 +170,7 @@ impl Target {
     }
 
     /// Records that detection has not seen, by /metrics.
-    fn lag(&self) -> anyhow::Result<f64> {
+    pub(crate) fn lag(&self) -> anyhow::Result<f64> {
         let Running::Wardroom(server) = &self.running else { return Ok(0.0) };
         let (_, text) = server.get("/metrics", &server.responder)?;
         let line = text.lines().find_map(|line| line.strip_prefix("wardroom_detect_lag_records "));

@@ -15,7 +15,8 @@ use super::{NOW_MS, Target, budget, keep};
 /// The targets of this file; `messages` are OTLP metrics as protobuf.
 pub(super) fn targets(messages: &[Vec<u8>]) -> anyhow::Result<Vec<Target>> {
     let configuration = serde_json::to_vec(&wardroom_roles::Config::default())?;
-    let yaml = b"edge:\n  max-body-bytes: 1000000\nbus: {durability: os}\nheartbeat:\n  url: \"http://[::1]:1/\" # here\n";
+    let yaml =
+        b"edge:\n  max-body-bytes: 1000000\nbus: {durability: os}\nheartbeat:\n  url: \"http://[::1]:1/\" # here\n";
     let expressions = [
         r#"histogram_quantile(0.9, sum by (le) (rate(a_bucket{job=~"x|y"}[5m] offset 1h))) / on (a) group_left b > 0.5"#,
         r#"max_over_time(up{a!="\u00fc"}[1h:5m] @ 1795255200) or vector(1)"#,

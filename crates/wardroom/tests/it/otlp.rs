@@ -83,8 +83,9 @@ fn the_sdks_of_opentelemetry_are_understood() {
     assert_sent(&node(dir.path(), &server.url, &server.sender));
     assert_arrived(&server, &viewer, "node-json", &[ORDERS, LATENCY], false);
     assert_eq!((accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")), (15, 25));
-    let (_, text) =
-        server.get("/api/v1/query_exemplars?query=rate(orders_total%7Bjob%3D%22python-grpc%22%7D%5B5m%5D)", &viewer).unwrap();
+    let (_, text) = server
+        .get("/api/v1/query_exemplars?query=rate(orders_total%7Bjob%3D%22python-grpc%22%7D%5B5m%5D)", &viewer)
+        .unwrap();
     let answer: Value = serde_json::from_str(&text).unwrap();
     let exemplar = &answer["data"][0]["exemplars"][0];
     assert_eq!(
