@@ -3,6 +3,8 @@
 mod renumber;
 mod spans;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroI64;
@@ -170,11 +172,12 @@ impl Engine {
         let service = self.service(self.rules.service_of(labels).to_owned());
         let name = labels.name();
         let listed = |names: &[String]| names.iter().any(|known| known == name);
+        // Each value is what was counted since the one before: it is watched as it is.
+        let delta = labels.get("__temporality__") == Some("delta");
         let role = if let (Some(metric), Some(bound)) =
             (name.strip_suffix("_bucket"), labels.get("le").and_then(Bound::parse))
         {
             let peer = self.rules.peer_of(labels).map(str::to_owned);
-            let delta = labels.get("__temporality__") == Some("delta");
             Role::Bucket(self.add_bucket(service, metric, peer, bound, self.rules.failed(labels), delta))
         } else if listed(&self.config.cpu_metrics) {
             Role::CpuSeconds(add(&mut self.cpu_seconds, Increase::default()))
@@ -186,7 +189,7 @@ impl Engine {
             Role::MemoryLimit(add(&mut self.levels, 0.0))
         } else if name.ends_with("_sum") || name.ends_with("_count") {
             Role::Joined
-        } else if name.ends_with("_total") {
+        } else if name.ends_with("_total") && !delta {
             Role::Counter(add(&mut self.counters, Counter::default()))
         } else {
             Role::Gauge(add(&mut self.gauges, Watch::default()))

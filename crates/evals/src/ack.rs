@@ -14,6 +14,7 @@ use anyhow::Context;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use wardroom_testing::{Server, now_ms, server, wire};
 
+use crate::events::Events;
 use crate::{Options, Tally, tell};
 
 pub(crate) const SERIES: u64 = 100;
@@ -22,6 +23,9 @@ pub(crate) const SERIES: u64 = 100;
 const WRITERS: u64 = 16;
 /// Requests a second of each writer at most: 60 000 samples/s in all, above what bar 1b asks for.
 const PACE: Duration = Duration::from_millis(1000 * SERIES * WRITERS / 60_000);
+
+/// After a kill the server is ready again this soon.
+const READY: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let dir = std::env::temp_dir().join(format!("wardroom-1b-{}-{}", std::process::id(), options.seed));
@@ -32,14 +36,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let mut server = Server::start(&dir, "", &environment)?;
     let started = Instant::now();
     let mut load = Load::start(&server, WRITERS, PACE, options.seed);
-    let (kills, looking) = torment(&mut server, options, &dir, &load.oracle)?;
+    let mut events = Events::start(&server, options.seed);
+    let Torment { kills, looking, slowest } = torment(&mut server, options, &dir, &load.oracle)?;
     std::thread::sleep(Duration::from_millis(500));
     load.stop()?;
+    events.stop()?;
     let seconds = (started.elapsed() - looking).as_secs_f64();
     // A fresh request must pass once the trouble is over.
     let mut faults = Vec::new();
     if !load.oracle.send() {
         faults.push("the probe after the kills was not acknowledged".to_owned());
+    }
+    if slowest > READY {
+        faults.push(format!("ready again only after {slowest:?}"));
     }
     server.kill();
     let acked = load.oracle.acked();
@@ -47,6 +56,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     tell(format!("{samples_per_s:.0} samples/s acknowledged over {seconds:.0} s, restarts counted in"));
     anyhow::ensure!(samples_per_s >= 20_000.0, "the load was too small for the bar to mean anything");
     let mut tally = load.oracle.compare(&dir, &acked, None)?;
+    let beside = events.compare(&dir)?;
+    tell(format!(
+        "beside them {} requests of log lines and deployments, {} acknowledged, {} missing; ready again within {slowest:?}",
+        beside.issued, beside.acked, beside.missing
+    ));
+    tally.add(beside);
     tally.kills = kills;
     tally.samples_per_s = samples_per_s;
     tally.faults = faults;
@@ -54,12 +69,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// Kills and restarts as often as asked; how often, and how long was spent on looking in between. A fault on
+/// Kills and restarts as often as asked. A fault on
 /// purpose is looked for on the way, so that its run may end once it is caught: while the server is down,
 /// nothing more can be acknowledged.
-fn torment(server: &mut Server, options: &Options, dir: &Path, oracle: &Oracle) -> anyhow::Result<(u64, Duration)> {
+fn torment(server: &mut Server, options: &Options, dir: &Path, oracle: &Oracle) -> anyhow::Result<Torment> {
     let mut random = StdRng::seed_from_u64(options.seed);
-    let mut looking = Duration::ZERO;
+    let (mut looking, mut slowest) = (Duration::ZERO, Duration::ZERO);
     for kills in 1..=options.kills {
         std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
         server.kill();
@@ -72,13 +87,28 @@ fn torment(server: &mut Server, options: &Options, dir: &Path, oracle: &Oracle) 
                 looking += started.elapsed();
             }
         }
+        let started = Instant::now();
         server.restart()?;
+        while server.get("/readyz", &server.sender)?.0 != 200 {
+            anyhow::ensure!(started.elapsed() < READY * 6, "not ready half a minute after a kill");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        slowest = slowest.max(started.elapsed());
         if caught {
             tell("caught");
-            return Ok((kills, looking));
+            return Ok(Torment { kills, looking, slowest });
         }
     }
-    Ok((options.kills, looking))
+    Ok(Torment { kills: options.kills, looking, slowest })
+}
+
+/// What was done to a server.
+struct Torment {
+    kills: u64,
+    /// How long was spent on looking in between.
+    looking: Duration,
+    /// The longest way from a start to ready.
+    slowest: Duration,
 }
 
 /// Writers that post until they are stopped.

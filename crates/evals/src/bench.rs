@@ -165,13 +165,13 @@ fn missed(report: &Value) -> Vec<String> {
         }
     }
     for run in report["runs"].as_array().into_iter().flatten().filter(|run| run["target"] == "wardroom") {
-        let whole = run["read_back"]["read"] == run["read_back"]["sent"] && run["http_errors"] == 0;
+        let whole = run["read_back"] == run["read_back_of"] && run["http_errors"] == 0;
         let (found, injected) = (&run["shifts_found"]["found"], &run["shifts_found"]["injected"]);
         let share = found.as_f64().unwrap_or_default() / injected.as_f64().unwrap_or(f64::NAN);
         if !whole || share < 0.95 {
             missed.push(format!(
-                "read back {}, shifts {found} of {injected}, errors {}",
-                run["read_back"], run["http_errors"]
+                "read back {} of {}, shifts {found} of {injected}, errors {}",
+                run["read_back"], run["read_back_of"], run["http_errors"]
             ));
         }
     }
@@ -214,7 +214,9 @@ fn one(name: &str, bodies: &Bodies, flame: Option<&std::path::Path>) -> anyhow::
         "ack_ms": { "p50": quantile(0.5), "p99": quantile(0.99) },
         "http_errors": errors + more_errors,
         "sent": bodies.samples(&bodies.saturated) + bodies.samples(&bodies.paced),
-        "read_back": read_back,
+        "read_back": read_back.map(|found| found.read),
+        "read_back_of": read_back.map(|found| found.sent),
+        "read_back_ms_each": read_back.map(|found| found.each_ms),
         "shifts_found": found,
         "stages": by_stage(stages, cpu / millions),
     }))

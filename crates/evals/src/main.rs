@@ -13,6 +13,7 @@ mod ack;
 mod bench;
 mod cycle;
 mod disk;
+mod events;
 mod flips;
 mod flood;
 mod fuzz;

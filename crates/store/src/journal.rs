@@ -14,6 +14,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{Labels, TenantId};
 
+use crate::renew;
+
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -136,6 +138,8 @@ pub struct Journal {
     files: Vec<Arc<File>>,
     /// How long blocks are of use, in ms.
     useful_ms: i64,
+    /// A sync has failed: the disk may lack what the files seem to hold.
+    distrusted: bool,
 }
 
 impl Journal {
@@ -161,7 +165,7 @@ impl Journal {
         let series = open(&folder.join("series-0.log"), 0)?;
         let blocks = open(&folder.join("blocks-0.log"), 0)?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { folder, mark, series, files: vec![Arc::new(blocks)], useful_ms })
+        Ok(Self { folder, mark, series, files: vec![Arc::new(blocks)], useful_ms, distrusted: false })
     }
 
     /// The files as they were at a checkpoint, with the label sets.
@@ -203,7 +207,7 @@ impl Journal {
                 File::open(&path)?
             }));
         }
-        Ok((Self { folder, mark, series, files, useful_ms }, labels))
+        Ok((Self { folder, mark, series, files, useful_ms, distrusted: false }, labels))
     }
 
     /// The stream, as far as it is kept.
@@ -325,15 +329,27 @@ impl Journal {
     /// Waits for the disk, and says how long the files are.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's. After a failed sync the files are written anew before the next one.
     pub fn mark(&mut self) -> Result<Mark, JournalError> {
-        self.series.sync_data()?;
         self.sync()?;
         Ok(self.mark.clone())
     }
 
-    fn sync(&self) -> std::io::Result<()> {
-        self.files.last().map_or(Ok(()), |file| file.sync_data())
+    fn sync(&mut self) -> std::io::Result<()> {
+        if self.distrusted {
+            self.series = renew(&self.series_path(), self.mark.series_len)?;
+            if let (Some(open), Some(file)) = (self.mark.blocks.last(), self.files.last_mut()) {
+                *file = Arc::new(renew(&self.folder.join(format!("blocks-{}.log", open.number)), open.len)?);
+            }
+        }
+        let blocks = self.files.last().map_or(Ok(()), |file| file.sync_data());
+        let synced = self.series.sync_data().and(blocks);
+        self.distrusted = synced.is_err();
+        synced
+    }
+
+    fn series_path(&self) -> PathBuf {
+        self.folder.join(format!("series-{}.log", self.mark.generation))
     }
 
     fn next_file(&mut self, newest_ms: i64) -> Result<(), JournalError> {
@@ -420,6 +436,30 @@ mod tests {
         assert_eq!(journal.stream().read(1, &mut buffer), Some(11));
         assert_eq!(&buffer[..11], b"firstsecond");
         assert_eq!(journal.kept(), (1, 12));
+    }
+
+    #[test]
+    fn after_a_failed_sync_the_files_are_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), &TenantId::main(), 1, 1000).unwrap();
+        journal.series(&[Labels::of(&[("a", "1")])]).unwrap();
+        journal.blocks(b"first", 1).unwrap();
+        let (early, inode) = (journal.stream(), |name: &str| {
+            let path = dir.path().join("t-main").join(name);
+            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
+        });
+        let before = (inode("series-0.log"), inode("blocks-0.log"));
+        journal.mark().unwrap();
+        assert_eq!((inode("series-0.log"), inode("blocks-0.log")), before, "a good sync changes nothing");
+        journal.distrusted = true;
+        journal.mark().unwrap();
+        assert!(inode("series-0.log") != before.0 && inode("blocks-0.log") != before.1 && !journal.distrusted);
+        journal.blocks(b"second", 2).unwrap();
+        let mark = journal.mark().unwrap();
+        let (journal, labels) = Journal::load(dir.path(), &mark, 1000).unwrap();
+        let mut buffer = [0; 100];
+        assert_eq!((journal.stream().read(1, &mut buffer), labels.len()), (Some(11), 1));
+        assert_eq!(early.read(1, &mut buffer), Some(5), "whoever reads the old file keeps it");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod audit;
 mod error;
 mod incidents;
 mod journal;
+mod renew;
 mod tokens;
 
 use std::path::Path;
@@ -25,6 +26,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 pub use error::Error;
 pub use incidents::{HistoryRow, IncidentRow, Transition};
 pub use journal::{Journal, JournalError, Left, Mark, Retired, Stream};
+pub use renew::renew;
 pub use tokens::{NewToken, TokenRow};
 
 /// The open database; cheap to clone.

@@ -26,6 +26,17 @@ pub(crate) struct Target {
     paced_cpu_s: f64,
 }
 
+/// What was read back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadBack {
+    /// Samples of the witnesses that were sent.
+    pub(crate) sent: u64,
+    /// How many of them came back.
+    pub(crate) read: u64,
+    /// What each question took, in ms.
+    pub(crate) each_ms: f64,
+}
+
 enum Running {
     Wardroom(Box<Server>),
     Peer(Child),
@@ -40,6 +51,8 @@ impl Target {
             std::fs::remove_dir_all(&dir)?;
         }
         std::fs::create_dir_all(&dir)?;
+        // What others left for the disk to do (a build, the target before) must not be waited for by this one.
+        nix::unistd::sync();
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
         let (running, url, token) = match name {
@@ -177,9 +190,9 @@ impl Target {
         Ok(line.context("/metrics does not name the lag")?.trim().parse()?)
     }
 
-    /// Of the witnesses' samples of the last hour, how many come back bit for bit: "read of sent".
-    pub(crate) fn read_back(&self, bodies: &Bodies) -> anyhow::Result<Value> {
-        let Running::Wardroom(server) = &self.running else { return Ok(Value::Null) };
+    /// Of the witnesses' samples of the last hour, how many come back bit for bit; nothing for a peer.
+    pub(crate) fn read_back(&self, bodies: &Bodies) -> anyhow::Result<Option<ReadBack>> {
+        let Running::Wardroom(server) = &self.running else { return Ok(None) };
         let start_ms = bodies.end_ms - 3_600_000;
         let (mut sent, mut read) = (0_u64, 0_u64);
         let started = Instant::now();
@@ -209,7 +222,7 @@ impl Target {
             ensure!(got.is_subset(&expected), "{} was read with samples nobody sent", id(*at));
         }
         let each_ms = started.elapsed().as_secs_f64() * 1000.0 / bodies.witnesses.len() as f64;
-        Ok(serde_json::json!({ "sent": sent, "read": read, "ms_each": each_ms }))
+        Ok(Some(ReadBack { sent, read, each_ms }))
     }
 
     /// Of the shifts that were injected, how many stand in the list of anomalies.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::executor::PlanStatus;
@@ -57,7 +57,12 @@ pub(crate) struct Known {
 /// The ledger.
 #[derive(Debug)]
 pub(crate) struct Ledger {
+    path: PathBuf,
     file: File,
+    /// Bytes that are whole and on the disk.
+    len: u64,
+    /// A write or a sync has failed: behind `len` stands something that nobody was promised.
+    distrusted: bool,
     plans: BTreeMap<String, Known>,
 }
 
@@ -72,16 +77,16 @@ impl Ledger {
         file.set_len(whole as u64)?;
         file.sync_all()?;
         File::open(folder)?.sync_all()?;
-        let mut ledger = Self { file, plans: BTreeMap::new() };
+        let mut ledger = Self { path, file, len: whole as u64, distrusted: false, plans: BTreeMap::new() };
         for line in text.lines().take(text.matches('\n').count()) {
-            let entry =
-                Entry::read(line).map_err(|error| std::io::Error::other(format!("{}: {error}", path.display())))?;
+            let entry = Entry::read(line)
+                .map_err(|error| std::io::Error::other(format!("{}: {error}", ledger.path.display())))?;
             ledger.apply(entry);
         }
         Ok(ledger)
     }
 
-    /// Makes a step durable, then remembers it.
+    /// Makes a step durable, then remembers it. After a failure the file is written anew up to the last good step.
     pub(crate) fn write(&mut self, entry: Entry) -> std::io::Result<()> {
         let step = match &entry {
             Entry::Authorized { .. } => "ledger:authorized",
@@ -92,8 +97,13 @@ impl Ledger {
         crash::reach(step, "before");
         let mut line = serde_json::to_string(&entry)?;
         line.push('\n');
-        self.file.write_all(line.as_bytes())?;
-        self.file.sync_data()?;
+        if self.distrusted {
+            self.file = wardroom_store::renew(&self.path, self.len)?;
+        }
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        self.distrusted = written.is_err();
+        written?;
+        self.len += line.len() as u64;
         crash::reach(step, "after");
         self.apply(entry);
         Ok(())
@@ -157,5 +167,30 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "the torn line is cut off");
         std::fs::write(&path, text.replacen("\"v\":1", "\"v\":2", 1)).unwrap();
         assert!(Ledger::open(dir.path()).unwrap_err().to_string().contains("newer Wardroom"));
+    }
+
+    #[test]
+    fn a_step_that_failed_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = include_str!("../../tests/formats/ledger-v1.jsonl");
+        let path = dir.path().join("ledger.jsonl");
+        std::fs::write(&path, text).unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let plan_sha256 = ledger.plans.keys().next().unwrap().clone();
+        let entry = || Entry::Started {
+            v: V,
+            at: Timestamp::from_millis(0),
+            plan_sha256: plan_sha256.clone(),
+            key: "k".into(),
+        };
+        ledger.file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        assert!(ledger.write(entry()).is_err());
+        // As a write that was cut short leaves it.
+        std::fs::write(&path, format!("{text}{{\"step\":")).unwrap();
+        ledger.write(entry()).unwrap();
+        drop(ledger);
+        let known = Ledger::open(dir.path()).unwrap();
+        assert_eq!(known.plan(&plan_sha256).unwrap().status.idempotency_key.as_deref(), Some("k"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), text.lines().count() + 1);
     }
 }
