@@ -306,7 +306,8 @@ impl Journal {
         Ok(Retired(Some(Arc::new(Archive { file, path, len, newest_ms }))))
     }
 
-    /// Adds to the stream; no sample in it is newer than this.
+    /// Adds to the stream; no sample in it is newer than this. It goes to the disk at once: what gathers in memory is
+    /// written by the system in one go some day, and whoever waits for a sync then waits for all of it.
     ///
     /// # Errors
     /// The disk's.
@@ -322,6 +323,8 @@ impl Journal {
             (&**file).write_all(sealed)?;
             open.len += sealed.len() as u64;
             open.newest_ms = newest_ms.max(open.newest_ms);
+            // Nothing rests on it yet: the next mark writes the file anew.
+            self.distrusted |= file.sync_data().is_err();
         }
         Ok(())
     }

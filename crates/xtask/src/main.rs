@@ -1,7 +1,7 @@
 //! The only door: `cargo xtask <command>` does everything a developer or a newcomer needs.
 //!
 //! `demo` and `test` are promised to work on a fresh Debian machine with Rust and Node; the others are
-//! `check` (format, lints, tidy, dependencies, docs), `tidy`, `gen`, `bench` and `torture`.
+//! `check` (format, lints, tidy, dependencies, docs), `tidy`, `gen`, `bench`, `torture` and `mutants`.
 
 mod bench;
 mod build;
@@ -10,6 +10,7 @@ mod clients;
 mod debian;
 mod demo;
 mod generate;
+mod mutants;
 mod seeds;
 mod story;
 mod test;
@@ -32,9 +33,10 @@ cargo xtask <command>
   gen       references made from code                 [--check]
   bench     intake: CPU, memory and latency beside VictoriaMetrics and Prometheus, release build
             [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--churn] [--check]
-            [--json FILE] [--flame FILE.svg]; or otlp, beside the rotel collector
+            [--json FILE] [--flame FILE.svg]; or otlp, beside the rotel collector; or start, from a gigabyte of bus
   torture   crash tests and their like: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|7e|7f|9a|loop [--kills N]
             [--mutant NAME --runs 20] [--seed S] [--json FILE]
+  mutants   bends approval and audit, function by function: the tests must notice nine of ten
 ";
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn run() -> anyhow::Result<ExitCode> {
         "gen" => generate::run(arguments),
         "bench" => bench::run(arguments),
         "torture" => test::torture(arguments),
+        "mutants" => mutants::run(arguments),
         "help" => {
             anstream::print!("{HELP}");
             Ok(ExitCode::SUCCESS)
