@@ -184,7 +184,7 @@ fn one(name: &str, bodies: &Bodies, flame: Option<&std::path::Path>) -> anyhow::
     let at_start = target.usage()?;
     let profile = target.profile()?;
     let started = Instant::now();
-    let errors = load(&target, &bodies.saturated, None)?.1;
+    let errors = load(&target, bodies, &bodies.saturated, None)?.1;
     target.settle()?;
     let wall = started.elapsed().as_secs_f64();
     let loaded = target.usage()?;
@@ -192,7 +192,7 @@ fn one(name: &str, bodies: &Bodies, flame: Option<&std::path::Path>) -> anyhow::
     let millions = bodies.samples(&bodies.saturated) as f64 / 1e6;
     let cpu = loaded.cpu_s - at_start.cpu_s;
 
-    let (mut latencies, more_errors) = load(&target, &bodies.paced, Some(PACE_PER_S))?;
+    let (mut latencies, more_errors) = load(&target, bodies, &bodies.paced, Some(PACE_PER_S))?;
     target.settle()?;
     let read_back = target.read_back(bodies)?;
     let found = target.shifts_found(bodies)?;
@@ -230,20 +230,22 @@ fn by_stage(shares: Option<Value>, cpu_s_per_m: f64) -> Value {
 }
 
 /// Sends all bodies over a few connections; latencies in ms and the number of errors. With a pace, each
-/// request has its due time and its latency is counted from there.
-fn load(target: &Target, requests: &[Vec<u8>], pace: Option<f64>) -> anyhow::Result<(Vec<f64>, u64)> {
-    let (next, errors) = (AtomicU64::new(0), AtomicU64::new(0));
-    let latencies = Mutex::new(Vec::new());
+/// request has its due time. A series stays with its connection, as it stays with its shard in Prometheus: what comes
+/// out of order is refused by some and dear for others.
+fn load(target: &Target, bodies: &Bodies, requests: &[Vec<u8>], pace: Option<f64>) -> anyhow::Result<(Vec<f64>, u64)> {
+    let (errors, latencies) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let started = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..CONNECTIONS {
-            scope.spawn(|| {
+        for connection in 0..CONNECTIONS {
+            let (errors, latencies) = (&errors, &latencies);
+            scope.spawn(move || {
                 let client = target.client();
                 let mut own = Vec::new();
-                while let Some(body) = requests.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                let mine = |(at, _): &(usize, &Vec<u8>)| at % bodies.requests_a_step() % CONNECTIONS == connection;
+                for (at, body) in requests.iter().enumerate().filter(mine) {
                     if let Some(pace) = pace {
-                        let at = (next.load(Ordering::Relaxed) - 1) as f64 * PER_REQUEST as f64 / pace;
-                        std::thread::sleep(Duration::from_secs_f64(at).saturating_sub(started.elapsed()));
+                        let due = Duration::from_secs_f64(at as f64 * PER_REQUEST as f64 / pace);
+                        std::thread::sleep(due.saturating_sub(started.elapsed()));
                     }
                     let sent = Instant::now();
                     if !client.send(body) {

@@ -75,7 +75,12 @@ impl Bodies {
 
     /// How many samples a list of requests holds.
     pub(crate) fn samples(&self, requests: &[Vec<u8>]) -> usize {
-        requests.len() / self.series.div_ceil(PER_REQUEST) * self.series
+        requests.len() / self.requests_a_step() * self.series
+    }
+
+    /// Requests that hold one sample of every series.
+    pub(crate) const fn requests_a_step(&self) -> usize {
+        self.series.div_ceil(PER_REQUEST)
     }
 }
 

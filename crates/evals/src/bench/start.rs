@@ -38,7 +38,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let bodies = Bodies::build(series, steps, steps / 10 + 2, false);
     let (probe, since) = bodies.paced.split_last().context("no bodies")?;
     let mut target = Target::start("wardroom")?;
-    ensure!(load(&target, &bodies.saturated, None)?.1 == 0, "a request failed");
+    ensure!(load(&target, &bodies, &bodies.saturated, None)?.1 == 0, "a request failed");
     target.settle()?;
     tell("waiting for a checkpoint");
     let before = checkpoints(&mut target)?;
@@ -47,7 +47,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         ensure!(Instant::now() < deadline, "no checkpoint within three minutes");
         std::thread::sleep(Duration::from_millis(500));
     }
-    ensure!(load(&target, since, None)?.1 == 0, "a request failed");
+    ensure!(load(&target, &bodies, since, None)?.1 == 0, "a request failed");
     let dir = target.server()?.dir.join("data");
     let mut runs = Vec::new();
     for _ in 0..repeat {
