@@ -129,6 +129,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     stop: impl FnOnce() -> F,
 ) -> Result<(), ServeError> {
     let recorder = install_metrics();
+    let mut background = tokio::task::JoinSet::new();
+    background.spawn(count_observations(recorder.clone()));
     let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&options.data.join("bus"), config.bus.clone())?);
     let store = Store::open(&database(&options.data)).await?;
     let table = TokenTable::new(options.auth);
@@ -145,7 +147,6 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let responder =
         Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, runbooks };
     let intake = intake(&config, Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
-    let mut background = tokio::task::JoinSet::new();
     background.spawn(tokens::refresh(store.clone(), table.clone()));
     background.spawn(respond::run(responder.clone(), news_out));
     background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
@@ -343,8 +344,20 @@ async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, hou
     }
 }
 
+/// What a histogram observed waits in memory until it is counted: by a scrape of /metrics, and where nobody scrapes, here.
+async fn count_observations(recorder: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        recorder.run_upkeep();
+    }
+}
+
+/// Upper bounds of latencies, in seconds.
+const LATENCIES: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 fn install_metrics() -> PrometheusHandle {
-    let recorder = PrometheusBuilder::new().build_recorder();
+    let builder = PrometheusBuilder::new().set_buckets(&LATENCIES);
+    let recorder = builder.expect("there is at least one bound").build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_err() {
         tracing::warn!("metrics were installed before; /metrics stays empty");

@@ -86,6 +86,8 @@ fn good_records_of_a_bad_request_are_kept() {
         .collect();
     assert_eq!(names, ["kept", "kept_too"]);
     let (_, metrics) = server.get("/metrics", "").unwrap();
+    let latency = "wardroom_intake_latency_seconds_bucket{protocol=\"prometheus_remote_write\",le=\"+Inf\"}";
+    assert!(metrics.contains(latency), "latencies are a histogram: {metrics}");
     for reason in ["too_old", "too_new"] {
         let line = metrics.lines().find(|line| line.contains("rejected_records_total") && line.contains(reason));
         assert!(line.is_some_and(|line| line.ends_with(" 1")), "{reason}: {line:?}");
