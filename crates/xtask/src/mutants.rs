@@ -19,7 +19,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&out)?;
     installed("cargo-mutants")?;
     let mut mutants = command(installed("cargo-mutants")?);
-    mutants.args(["mutants", "--output"]).arg(&out).args(passed);
+    mutants.args(["mutants", "--workspace", "--output"]).arg(&out).args(passed);
     mutants.env("WARDROOM_BIN", &programs.wardroom).env("SHOP_BIN", &programs.shop);
     // It fails as soon as one is missed: what counts is the share.
     let status = mutants.status().context("cargo-mutants cannot be run")?;
