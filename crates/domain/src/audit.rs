@@ -122,6 +122,20 @@ mod tests {
         insta::assert_snapshot!(format!("{text}\n{}", link(GENESIS, 1, &text)));
     }
 
+    /// Whoever can write the book can compute hashes, too: a gap and a text in another form are found all the same.
+    #[test]
+    fn a_rewritten_chain_must_still_count_and_be_canonical() {
+        let relinked = |sequence: i64, text: String| {
+            let hash = link(GENESIS, sequence, &text);
+            verify([(sequence, text, hash)])
+        };
+        let text = chain(1)[0].1.clone();
+        assert!(relinked(1, text.clone()).ok);
+        assert_eq!(relinked(2, text.clone()).first_broken, Some(1), "a gap");
+        assert_eq!(relinked(1, format!("{text} ")).first_broken, Some(1), "another form");
+        assert_eq!(relinked(1, "{}".to_owned()).first_broken, Some(1), "no entry");
+    }
+
     #[test]
     fn an_untouched_chain_holds() {
         assert_eq!(verify(chain(9)), Verdict { entries: 9, ok: true, first_broken: None });

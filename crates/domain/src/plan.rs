@@ -181,6 +181,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_key_of_a_plan_is_the_beginning_of_its_hash() {
+        let (key, hash) = (plan().idempotency_key().unwrap(), plan().sha256().unwrap());
+        assert!(key.len() == 32 && hash.starts_with(&key), "{key}");
+    }
+
+    #[test]
+    fn an_outcome_is_written_as_it_is_called() {
+        for outcome in [Outcome::Applied, Outcome::NotApplied, Outcome::Unknown] {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
+        }
+    }
+
     /// Hashes are persisted and approved: a build that computed another one would void every open plan.
     #[test]
     fn the_hash_of_version_1_stays() {
