@@ -34,11 +34,13 @@ fn levels(expression: &str) -> usize {
     let (mut levels, mut quote, mut braces, mut escaped) = (0, None, false, false);
     for c in expression.chars() {
         match (quote, c) {
+            // A quote in a comment opens nothing: what comes behind it counts.
+            (Some('#'), '\n') => quote = None,
             (Some(_), _) if escaped => escaped = false,
             (Some('"' | '\''), '\\') => escaped = true,
-            (Some(open), c) if open == c => quote = None,
+            (Some(open), c) if open == c && open != '#' => quote = None,
             (Some(_), _) => {}
-            (None, '"' | '\'' | '`') => quote = Some(c),
+            (None, '"' | '\'' | '`' | '#') => quote = Some(c),
             (None, '{') => braces = true,
             (None, '}') => braces = false,
             (None, '(' | '[' | '+' | '-' | '*' | '/' | '%' | '^' | '=' | '!' | '<' | '>') if !braces => levels += 1,
@@ -139,6 +141,10 @@ mod tests {
             drop(selectors(&nested(MAX_LEVELS / 2)));
             let error = selectors(&nested(1000)).unwrap_err();
             assert!(error.contains("more than 256"), "{open}: {error}");
+        }
+        for hidden in ["# \"\n", "# {\n", "# '#\n"] {
+            let error = selectors(&format!("{hidden}{}1", "(".repeat(1000))).unwrap_err();
+            assert!(error.contains("more than 256"), "{hidden}: {error}");
         }
         let quoted = format!(r#"up{{a="{}\"((",b='-',c=~`[(]-`}}"#, "(".repeat(1000));
         assert_eq!(selectors(&quoted).unwrap().len(), 1);

@@ -69,8 +69,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// Kills and restarts as often as asked. A fault on
-/// purpose is looked for on the way, so that its run may end once it is caught: while the server is down,
+/// Kills and restarts as often as asked. A fault on purpose is looked for on the way, so that its run may end once it is caught: while the server is down,
 /// nothing more can be acknowledged.
 fn torment(server: &mut Server, options: &Options, dir: &Path, oracle: &Oracle) -> anyhow::Result<Torment> {
     let mut random = StdRng::seed_from_u64(options.seed);
