@@ -18,6 +18,7 @@
 
 mod block;
 mod config;
+mod cut;
 mod exemplars;
 mod index;
 mod recent;
@@ -26,6 +27,7 @@ mod sealed;
 mod wire;
 
 pub use config::Config;
+pub use cut::{Cut, NumberedCut};
 pub use exemplars::Exemplars;
 pub use recent::{Arrival, Part, Recent};
 pub use registry::{Denied, Registry};

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use wardroom_domain::{Sample, SeriesId};
 
 use crate::block::BLOCK;
+use crate::cut::Cut;
 use crate::sealed::{self, Chain, Fetch, START};
 
 /// Late samples kept beside the blocks of a series; more push the oldest out.
@@ -28,6 +29,10 @@ pub struct Recent {
     base: u64,
     /// What of the stream there is no more.
     gone: Gone,
+    /// Where the stream ended at the last cut.
+    cut: u64,
+    /// Samples since then that no block of the stream will hold, as they came; nobody asks for them without a lake.
+    loose: Option<Vec<(SeriesId, Sample)>>,
 }
 
 /// The part of the stream that was dropped.
@@ -63,7 +68,7 @@ impl Arrival {
 
 #[derive(Debug)]
 struct Live {
-    /// Time of the first sample of the tail.
+    /// Time of the first sample of the tail; of the newest sample while the tail is empty.
     base_ms: i64,
     /// How many samples the tail holds.
     len: u32,
@@ -125,7 +130,52 @@ impl Default for Recent {
 impl Recent {
     /// Nothing yet.
     pub const fn new() -> Self {
-        Self { series: Vec::new(), pending: Vec::new(), base: START, gone: Gone::NOTHING }
+        Self { series: Vec::new(), pending: Vec::new(), base: START, gone: Gone::NOTHING, cut: START, loose: None }
+    }
+
+    /// Whether [`Recent::cut`] will be asked for what comes from now on.
+    pub fn gather(&mut self, wanted: bool) {
+        if wanted != self.loose.is_some() {
+            self.loose = wanted.then(Vec::new);
+            // What came before is not asked for.
+            self.close();
+            self.cut = self.base + self.pending.len() as u64;
+        }
+    }
+
+    /// Seals every tail, be it ever so short.
+    pub fn close(&mut self) {
+        self.series.iter_mut().for_each(|live| live.close(self.base, &mut self.pending));
+    }
+
+    /// What came since the last cut. Its blocks are in the stream, partly among what is pending.
+    pub fn cut(&mut self) -> Cut {
+        self.close();
+        let mut heads = Vec::new();
+        for (live, id) in self.series.iter().zip(0..) {
+            heads.extend(live.sealed.filter(|at| at.get() >= self.cut).map(|at| (SeriesId(id), at)));
+        }
+        let from = std::mem::replace(&mut self.cut, self.base + self.pending.len() as u64);
+        Cut::new(heads, from..self.cut, self.loose.as_mut().map(std::mem::take).unwrap_or_default())
+    }
+
+    /// Where the stream ended at the last cut: what lies before is not asked for again.
+    pub const fn cut_at(&self) -> u64 {
+        self.cut
+    }
+
+    /// By id, of which series a cut would have something.
+    pub fn uncut(&self) -> Vec<bool> {
+        let Some(loose) = &self.loose else { return Vec::new() };
+        let new = |live: &Live| live.len > 0 || live.sealed.is_some_and(|at| at.get() >= self.cut);
+        let mut uncut: Vec<bool> = self.series.iter().map(new).collect();
+        loose.iter().for_each(|(late, _)| uncut[late.index()] = true);
+        uncut
+    }
+
+    /// Late samples that wait for the next cut.
+    pub fn loose(&self) -> usize {
+        self.loose.as_ref().map_or(0, Vec::len)
     }
 
     /// Adds a sample. Ids may come in any order; the ones between are empty. `fetch` reads the stream up to
@@ -140,8 +190,11 @@ impl Recent {
             return Arrival::Newest;
         };
         let arrival = self.arrival(id, sample, newest_ms, fetch);
-        if arrival != Arrival::Repeated {
-            self.series[id.index()].put_back(sample);
+        if arrival != Arrival::Repeated
+            && !self.series[id.index()].put_back(sample)
+            && let Some(loose) = &mut self.loose
+        {
+            loose.push((id, sample));
         }
         arrival
     }
@@ -174,8 +227,17 @@ impl Recent {
         self.gone = Gone { before: before.max(START), newest_ms };
     }
 
-    /// Keeps these of the series; their ids are dense again, in their order.
+    /// Keeps these of the series; their ids are dense again, in their order. Late samples of those that leave must be
+    /// cut before.
     pub fn renumber(&mut self, keep: &[bool]) {
+        let mut next = 0;
+        let place: Vec<_> = keep.iter().map(|stays| stays.then(|| (SeriesId(next), next += 1).0)).collect();
+        for loose in self.loose.iter_mut() {
+            loose.retain_mut(|(id, _)| match place.get(id.index()).copied().flatten() {
+                Some(new) => (*id = new, true).1,
+                None => false,
+            });
+        }
         let mut keep = keep.iter();
         self.series.retain(|_| keep.next().copied().unwrap_or_default());
         self.series.shrink_to_fit();
@@ -187,7 +249,7 @@ impl Recent {
     /// The writer's.
     pub fn save(&self, out: impl Write) -> Result<(), postcard::Error> {
         let tails: Vec<Tail<'_>> = self.series.iter().map(Live::tail).collect();
-        postcard::to_io(&(self.base, &self.pending, tails), out).map(drop)
+        postcard::to_io(&(self.base, &self.pending, tails, self.cut, &self.loose), out).map(drop)
     }
 
     /// Goes on from what [`Recent::save`] wrote, and says what follows. What of the stream is gone is told anew.
@@ -195,10 +257,11 @@ impl Recent {
     /// # Errors
     /// It is not whole.
     pub fn load(bytes: &[u8]) -> Result<(Self, &[u8]), postcard::Error> {
-        let ((base, pending, tails), after): ((u64, Vec<u8>, Vec<Tail<'_>>), _) = postcard::take_from_bytes(bytes)?;
+        let (saved, after): (Saved<'_>, _) = postcard::take_from_bytes(bytes)?;
+        let (base, pending, tails, cut, loose) = saved;
         let series = tails.into_iter().map(Live::of).collect::<Option<_>>();
         let series = series.ok_or(postcard::Error::DeserializeBadEncoding)?;
-        Ok((Self { series, pending, base, gone: Gone::NOTHING }, after))
+        Ok((Self { series, pending, base, gone: Gone::NOTHING, cut, loose }, after))
     }
 
     /// The samples of a series within a stretch of time, both ends included: [`Part::whole`] has all of them.
@@ -238,6 +301,9 @@ impl Recent {
     }
 }
 
+/// What [`Recent::save`] writes.
+type Saved<'a> = (u64, Vec<u8>, Vec<Tail<'a>>, u64, Option<Vec<(SeriesId, Sample)>>);
+
 /// What of a series is not in a block.
 #[derive(Serialize, Deserialize)]
 struct Tail<'a> {
@@ -275,7 +341,7 @@ impl Live {
         }
         if len > 0 {
             self.seal(base, pending);
-        } else {
+        } else if self.first_ms == i64::MIN {
             self.first_ms = sample.ts_ms;
         }
         self.base_ms = sample.ts_ms;
@@ -284,8 +350,17 @@ impl Live {
         self.len = 1;
     }
 
-    /// A sample that does not come last: into the tail if it falls there, else beside the blocks.
-    fn put_back(&mut self, sample: Sample) {
+    /// Seals what the tail holds, be it ever so short.
+    fn close(&mut self, base: u64, pending: &mut Vec<u8>) {
+        if let Some(newest_ms) = self.newest_ms().filter(|_| self.len > 0) {
+            self.seal(base, pending);
+            self.base_ms = newest_ms;
+        }
+    }
+
+    /// A sample that does not come last: into the tail if it falls there (then the answer is true), else beside the
+    /// blocks.
+    fn put_back(&mut self, sample: Sample) -> bool {
         let len = self.len as usize;
         let offset = sample.ts_ms.wrapping_sub(self.base_ms);
         let at = self.offsets[..len].partition_point(|known| i64::from(*known) < offset);
@@ -300,7 +375,9 @@ impl Live {
         } else {
             let late = self.late.get_or_insert_with(|| Box::new(Late { samples: Vec::new(), complete_ms: i64::MIN }));
             late.put(sample);
+            return false;
         }
+        true
     }
 
     fn seal(&mut self, base: u64, pending: &mut Vec<u8>) {
@@ -337,8 +414,10 @@ impl Live {
     }
 
     fn newest_ms(&self) -> Option<i64> {
-        let last = (self.len as usize).checked_sub(1)?;
-        Some(self.base_ms + i64::from(self.offsets[last]))
+        match (self.len as usize).checked_sub(1) {
+            Some(last) => Some(self.base_ms + i64::from(self.offsets[last])),
+            None => Some(self.base_ms).filter(|_| self.first_ms > i64::MIN),
+        }
     }
 
     fn tail_samples(&self) -> impl Iterator<Item = Sample> {

@@ -306,14 +306,14 @@ impl Journal {
         Ok(Retired(Some(Arc::new(Archive { file, path, len, newest_ms }))))
     }
 
-    /// Adds to the stream; no sample in it is newer than this. It goes to the disk at once: what gathers in memory is
+    /// Adds to the stream; no sample in it is newer than this. What begins at `needed` or later stays, however old it gets. It goes to the disk at once: what gathers in memory is
     /// written by the system in one go some day, and whoever waits for a sync then waits for all of it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn blocks(&mut self, sealed: &[u8], newest_ms: i64) -> Result<(), JournalError> {
+    pub fn blocks(&mut self, sealed: &[u8], newest_ms: i64, needed: u64) -> Result<(), JournalError> {
         if self.mark.blocks.last().is_some_and(|open| open.len >= FILE_BYTES) {
-            self.next_file(newest_ms)?;
+            self.next_file(newest_ms, needed)?;
         }
         if let (Some(open), Some(file)) = (self.mark.blocks.last_mut(), self.files.last()) {
             // What a write that failed left behind goes first.
@@ -355,7 +355,7 @@ impl Journal {
         self.folder.join(format!("series-{}.log", self.mark.generation))
     }
 
-    fn next_file(&mut self, newest_ms: i64) -> Result<(), JournalError> {
+    fn next_file(&mut self, newest_ms: i64, needed: u64) -> Result<(), JournalError> {
         self.sync()?;
         let number = self.mark.blocks.last().map_or(0, |last| last.number + 1);
         let (_, start) = self.kept();
@@ -365,8 +365,9 @@ impl Journal {
         self.mark.blocks.push(Extent { number, start, len: 0, newest_ms });
         let oldest_ms = newest_ms.saturating_sub(self.useful_ms + MARGIN_MS);
         // Only from the front: the stream has no holes.
-        while let [first, _, ..] = self.mark.blocks[..]
+        while let [first, second, ..] = self.mark.blocks[..]
             && first.newest_ms < oldest_ms
+            && second.start <= needed
         {
             self.mark.blocks.remove(0);
             self.files.remove(0);
@@ -427,12 +428,12 @@ mod tests {
     fn what_a_failed_write_left_behind_goes_before_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::create(dir.path(), &TenantId::main(), 1, 1000).unwrap();
-        journal.blocks(b"first", 1).unwrap();
+        journal.blocks(b"first", 1, u64::MAX).unwrap();
         let path = dir.path().join("t-main/blocks-0.log");
         let mut torn = std::fs::read(&path).unwrap();
         torn.extend(b"half an entry");
         std::fs::write(&path, torn).unwrap();
-        journal.blocks(b"second", 2).unwrap();
+        journal.blocks(b"second", 2, u64::MAX).unwrap();
         let mark = journal.mark().unwrap();
         let (journal, _) = Journal::load(dir.path(), &mark, 1000).unwrap();
         let mut buffer = [0; 100];
@@ -446,7 +447,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::create(dir.path(), &TenantId::main(), 1, 1000).unwrap();
         journal.series(&[Labels::of(&[("a", "1")])]).unwrap();
-        journal.blocks(b"first", 1).unwrap();
+        journal.blocks(b"first", 1, u64::MAX).unwrap();
         let (early, inode) = (journal.stream(), |name: &str| {
             let path = dir.path().join("t-main").join(name);
             std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
@@ -457,7 +458,7 @@ mod tests {
         journal.distrusted = true;
         journal.mark().unwrap();
         assert!(inode("series-0.log") != before.0 && inode("blocks-0.log") != before.1 && !journal.distrusted);
-        journal.blocks(b"second", 2).unwrap();
+        journal.blocks(b"second", 2, u64::MAX).unwrap();
         let mark = journal.mark().unwrap();
         let (journal, labels) = Journal::load(dir.path(), &mark, 1000).unwrap();
         let mut buffer = [0; 100];
@@ -470,10 +471,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::create(dir.path(), &TenantId::main(), 1, 1000).unwrap();
         let (some, hour_ms) = (vec![7; FILE_BYTES as usize], 3_600_000);
-        journal.blocks(&some, hour_ms).unwrap();
+        journal.blocks(&some, hour_ms, u64::MAX).unwrap();
         let early = journal.stream();
         for hour in 2..5 {
-            journal.blocks(&some, hour * hour_ms).unwrap();
+            journal.blocks(&some, hour * hour_ms, u64::MAX).unwrap();
         }
         assert_eq!(journal.dropped_ms(), 3 * hour_ms);
         let mark = journal.mark().unwrap();

@@ -21,6 +21,12 @@ use crate::build::{command, root};
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["wardroom-api", "wardroom-edge", "wardroom-sources"]),
     ("sqlx", &["wardroom-store"]),
+    ("deltalake-core", &["wardroom-lake"]),
+    ("datafusion", &["wardroom-lake"]),
+    ("arrow", &["wardroom-lake"]),
+    ("arrow-json", &["wardroom-lake"]),
+    ("object_store", &["wardroom-lake"]),
+    ("parquet", &["wardroom-lake"]),
     ("tantivy", &["wardroom-knowledge"]),
     ("snap", &["wardroom-sources"]),
     ("landlock", &["wardroom-roles"]),

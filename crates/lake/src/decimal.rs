@@ -1,0 +1,136 @@
+//! Doubles as decimals: what exporters and people write is `mantissa / 10^exponent`, and packs far better so.
+//!
+//! Problem: 0.1 has 52 busy bits as a double and two digits as a decimal. Model (decision D5): a value is kept as
+//! an integer mantissa of at most 2^53 and an exponent of at most 22, both exact as doubles, so that one division, which
+//! IEEE 754 rounds correctly, gives the value back bit for bit. Multiplying by a negative power would not: 10^-1 is no
+//! double. Guarantee: [`Decimal::of`] answers only where the division was tried and agreed; everything else (minus zero, NaN
+//! with its payload, infinities, integers past 2^53, doubles with all their bits busy) is kept as it is.
+//!
+//! Neighbours pack best with one exponent, so a run of samples asks for the smallest that holds all of them.
+
+/// Powers of ten that a double holds exactly.
+pub(crate) const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+/// Integers up to here are doubles without loss.
+const MAX_MANTISSA: f64 = 9_007_199_254_740_992.0;
+
+/// `mantissa / 10^exponent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decimal {
+    pub(crate) mantissa: i64,
+    pub(crate) exponent: u8,
+}
+
+impl Decimal {
+    /// The value with this exponent, if that gives it back bit for bit.
+    #[inline]
+    pub(crate) fn with(value: f64, exponent: u8) -> Option<Self> {
+        let power = *POWERS.get(usize::from(exponent))?;
+        let scaled = (value * power).round_ties_even();
+        // NaN becomes nothing, and minus zero loses its sign: their bits tell.
+        let mantissa = scaled as i64;
+        (scaled.abs() <= MAX_MANTISSA && (mantissa as f64 / power).to_bits() == value.to_bits())
+            .then_some(Self { mantissa, exponent })
+    }
+
+    /// The value with the smallest exponent there is for it.
+    pub(crate) fn of(value: f64) -> Option<Self> {
+        // If a small exponent holds it, so does a large one, and one try tells of them all. At the largest that its size
+        // allows neighbouring mantissas may be the same double, so the one below is asked first.
+        let finest = finest(value)?;
+        let below = finest.checked_sub(1).and_then(|exponent| Self::with(value, exponent));
+        let mut found = below.or_else(|| Self::with(value, finest))?;
+        while found.exponent > 0 && found.mantissa % 10 == 0 {
+            found = Self { mantissa: found.mantissa / 10, exponent: found.exponent - 1 };
+        }
+        Some(found)
+    }
+
+    /// The value.
+    #[cfg(test)]
+    pub(crate) fn value(self) -> f64 {
+        self.mantissa as f64 / POWERS[usize::from(self.exponent)]
+    }
+}
+
+/// The largest exponent with which a value of this size keeps its mantissa within bounds.
+fn finest(value: f64) -> Option<u8> {
+    let size = value.abs();
+    if size > MAX_MANTISSA || value.is_nan() {
+        return None;
+    }
+    Some(POWERS.partition_point(|power| size * power <= MAX_MANTISSA).saturating_sub(1) as u8)
+}
+
+/// The exponent for a run of values: the smallest that holds every decimal among them as far as possible.
+pub(crate) fn exponent(values: impl Iterator<Item = f64>) -> u8 {
+    let mut exponent = 0;
+    for value in values {
+        if Decimal::with(value, exponent).is_none()
+            && let Some(finer) = Decimal::of(value)
+        {
+            exponent = exponent.max(finer.exponent);
+        }
+    }
+    exponent
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(value: f64) -> Option<Decimal> {
+        let found = Decimal::of(value);
+        if let Some(found) = found {
+            assert_eq!(found.value().to_bits(), value.to_bits(), "{value:e}");
+            assert!(found.mantissa.unsigned_abs() <= 1 << 53 && found.exponent <= 22, "{found:?}");
+        }
+        found
+    }
+
+    #[test]
+    fn what_people_write_is_a_decimal_and_what_is_odd_is_none() {
+        for (value, mantissa, exponent) in [
+            (0.0, 0, 0),
+            (0.1, 1, 1),
+            (0.3, 3, 1),
+            (-12.75, -1275, 2),
+            (1e15, 1_000_000_000_000_000, 0),
+            (9_007_199_254_740_992.0, 1 << 53, 0),
+            (1e-22, 1, 22),
+            (0.001_234_567_890_123, 1_234_567_890_123, 15),
+        ] {
+            assert_eq!(check(value), Some(Decimal { mantissa, exponent }), "{value}");
+        }
+        let payload = f64::from_bits(0x7ff0_0000_0000_0002);
+        for odd in [-0.0, f64::NAN, payload, f64::INFINITY, f64::NEG_INFINITY, 1e308, 5e-324, 9_007_199_254_740_994.0] {
+            assert_eq!(check(odd), None, "{odd:e}");
+        }
+    }
+
+    #[test]
+    fn a_run_has_one_exponent() {
+        assert_eq!(exponent([1.0, 0.5, 20.25, f64::NAN, 3.0].into_iter()), 2);
+        assert_eq!(exponent([1.0, 2.0].into_iter()), 0);
+        assert_eq!(exponent([std::f64::consts::PI].into_iter()), 15, "sixteen digits that say all of it");
+        assert_eq!(exponent([0.1 + 0.2].into_iter()), 0, "seventeen digits are too many");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bits_come_back_or_are_left_alone(bits: u64) {
+            check(f64::from_bits(bits));
+        }
+
+        #[test]
+        fn written_decimals_are_found(mantissa in -(1_i64 << 46)..1_i64 << 46, exponent in 0_usize..=15) {
+            let value: f64 = format!("{mantissa}e-{exponent}").parse().unwrap();
+            let found = check(value).unwrap();
+            prop_assert!(usize::from(found.exponent) <= exponent);
+        }
+    }
+}

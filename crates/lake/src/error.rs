@@ -1,0 +1,54 @@
+//! How the lake fails.
+
+use deltalake_core::arrow::error::ArrowError;
+use deltalake_core::parquet::errors::ParquetError;
+use deltalake_core::{DeltaTableError, ObjectStoreError};
+
+/// A failure of the lake.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read or written now.
+    #[error("lake unavailable: {0}")]
+    Unavailable(String),
+    /// It holds what this build cannot read.
+    #[error("lake damaged: {0}")]
+    Damaged(String),
+    /// It is set up in a way that would lose or double data.
+    #[error("{field}: {detail}")]
+    Setting {
+        /// Which setting.
+        field: &'static str,
+        /// What is wrong, and the remedy.
+        detail: String,
+    },
+}
+
+impl From<DeltaTableError> for Error {
+    fn from(error: DeltaTableError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<ObjectStoreError> for Error {
+    fn from(error: ObjectStoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<ParquetError> for Error {
+    fn from(error: ParquetError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(error: ArrowError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}

@@ -1,0 +1,237 @@
+//! All tables together, as the rest of the house sees them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
+
+use crate::disk::Disk;
+use crate::merge::{self, Merged};
+use crate::rows::{self, Lineage};
+use crate::samples::{self, DataFile, Row, SampleFile, day_of};
+use crate::spec::{SAMPLES, SERIES};
+use crate::table::{Landed, LiveFile, Table};
+use crate::{Config, Error, TOPIC};
+
+/// Rows at which a file is closed and the next begun.
+const FILE_ROWS: usize = 8 << 20;
+
+/// The tables.
+#[derive(Debug)]
+pub struct Lake {
+    samples: Mutex<Table>,
+    series: Mutex<Table>,
+    app: String,
+}
+
+/// A series that the lake has not seen yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewSeries {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its number.
+    pub id: i64,
+    /// Its labels.
+    pub labels: Labels,
+    /// Time of its first sample, in ms.
+    pub first_ms: i64,
+}
+
+/// The samples that came up to an offset of the bus, on their way into files.
+pub struct Flush {
+    offset: u64,
+    open: BTreeMap<(TenantId, i64), SampleFile>,
+    full: Vec<DataFile>,
+    run: Vec<(Sample, i64)>,
+}
+
+impl Flush {
+    /// Nothing yet; the batch ends before this offset.
+    pub const fn new(offset: u64) -> Self {
+        Self { offset, open: BTreeMap::new(), full: Vec::new(), run: Vec::new() }
+    }
+
+    /// Where the batch ends.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Samples of one series, ascending by time. The series of a tenant come in the order of their numbers.
+    ///
+    /// # Errors
+    /// They cannot be written down.
+    pub fn push(&mut self, tenant: &TenantId, series_id: i64, samples: &[Sample]) -> Result<(), Error> {
+        let offset = i64::try_from(self.offset).unwrap_or(i64::MAX);
+        for day in samples.chunk_by(|a, b| day_of(a.ts_ms) == day_of(b.ts_ms)) {
+            let Some(first) = day.first() else { continue };
+            self.run.clear();
+            self.run.extend(day.iter().map(|sample| (*sample, offset)));
+            let key = (tenant.clone(), day_of(first.ts_ms));
+            let file = match self.open.get_mut(&key) {
+                Some(file) => file,
+                None => self.open.entry(key.clone()).or_insert(SampleFile::new(key.0.clone(), key.1)?),
+            };
+            file.push(series_id, &self.run)?;
+            if file.rows() >= FILE_ROWS
+                && let Some(full) = self.open.remove(&key)
+            {
+                self.full.push(full.finish()?);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<DataFile>, Error> {
+        for (_, file) in std::mem::take(&mut self.open) {
+            self.full.push(file.finish()?);
+        }
+        Ok(self.full)
+    }
+}
+
+impl Lake {
+    /// Opens the tables, or creates them. `data` is the data folder.
+    ///
+    /// # Errors
+    /// They cannot be read, or the settings name no place.
+    pub async fn open(config: &Config, data: &Path) -> Result<Self, Error> {
+        let root = config.root(data)?;
+        let options: HashMap<String, String> = config.options.clone().into_iter().collect();
+        let disk = match root.to_file_path() {
+            Ok(folder) => Some(Arc::new(Disk::open(&folder)?)),
+            Err(()) => None,
+        };
+        let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await.map(Mutex::new);
+        Ok(Self { samples: open(&SAMPLES).await?, series: open(&SERIES).await?, app: format!("{TOPIC}-0") })
+    }
+
+    /// Up to which offset of the bus the samples are in the table; nothing was ever written without.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn reached(&self) -> Result<Option<u64>, Error> {
+        self.samples.lock().await.reached(&self.app).await
+    }
+
+    /// Puts series and samples into the tables, once. When this returns a power cut loses nothing of them.
+    ///
+    /// # Errors
+    /// They cannot be written now; trying again does no harm.
+    pub async fn flush(&self, flush: Flush, new: &[NewSeries], received_at: Timestamp) -> Result<Landed, Error> {
+        let offset = flush.offset;
+        if !new.is_empty() {
+            let files = series_files(new, offset, received_at)?;
+            // Labels first: a number without samples misleads nobody.
+            self.series.lock().await.append(&self.app, offset, files).await?;
+        }
+        let encoding = tokio::task::spawn_blocking(move || flush.finish());
+        let files = encoding.await.map_err(|error| Error::Unavailable(error.to_string()))??;
+        self.samples.lock().await.append(&self.app, offset, files).await
+    }
+
+    /// The series that were written by batches that end after this offset; all of them without one.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn series(&self, after: Option<u64>) -> Result<Vec<(TenantId, i64, Labels)>, Error> {
+        let mut table = self.series.lock().await;
+        let mut found = Vec::new();
+        for file in table.files().await? {
+            if after.is_none_or(|after| file.offset > after) {
+                let labels = rows::labels(table.read(&file).await?)?;
+                found.extend(labels.into_iter().map(|(id, labels)| (file.tenant.clone(), id, labels)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The highest number of a series of each tenant.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn highest(&self) -> Result<BTreeMap<TenantId, i64>, Error> {
+        let mut highest = BTreeMap::new();
+        for file in self.series.lock().await.files().await? {
+            let known = highest.entry(file.tenant).or_insert(file.series.1);
+            *known = file.series.1.max(*known);
+        }
+        Ok(highest)
+    }
+
+    /// The files of `silver.samples`.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn files(&self) -> Result<Vec<LiveFile>, Error> {
+        self.samples.lock().await.files().await
+    }
+
+    /// Merges what is due, and says what was done. Whoever writes meanwhile does not wait.
+    ///
+    /// # Errors
+    /// The table cannot be read or written now; nothing has changed for what was not merged.
+    pub async fn merge(&self) -> Result<Merged, Error> {
+        let files = self.files().await?;
+        let newest_ms = files.iter().map(|file| file.span_ms.1).max().unwrap_or_default();
+        let mut total = Merged::default();
+        for group in merge::due(&files, newest_ms) {
+            let Some(LiveFile { tenant, day, .. }) = group.first().cloned() else { continue };
+            let mut runs = Vec::new();
+            for file in &group {
+                runs.push(self.samples.lock().await.open_file(file).await?);
+            }
+            // One file at a time is in memory.
+            let (finished, mut ready) = tokio::sync::mpsc::channel(1);
+            let merging = tokio::task::spawn_blocking(move || {
+                let gone = |_| Error::Unavailable("nobody takes the merged files".into());
+                merge::merge(&tenant, day, runs, |file| finished.blocking_send(file).map_err(gone))
+            });
+            let offset = group.iter().map(|file| file.offset).max().unwrap_or_default();
+            let mut written = Vec::new();
+            while let Some(file) = ready.recv().await {
+                written.push(self.samples.lock().await.put(&file, offset).await?);
+            }
+            let done = merging.await.map_err(|error| Error::Unavailable(error.to_string()))??;
+            self.samples.lock().await.replace(&group, written).await?;
+            total.add(done, group.iter().map(|file| file.bytes).sum());
+        }
+        Ok(total)
+    }
+
+    /// All rows of a file of `silver.samples`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn rows(&self, file: &LiveFile) -> Result<Vec<Row>, Error> {
+        samples::read(self.samples.lock().await.read(file).await?)
+    }
+}
+
+fn series_files(new: &[NewSeries], offset: u64, received_at: Timestamp) -> Result<Vec<DataFile>, Error> {
+    let mut groups: BTreeMap<(&TenantId, i64), Vec<&NewSeries>> = BTreeMap::new();
+    for series in new {
+        groups.entry((&series.tenant, day_of(series.first_ms))).or_default().push(series);
+    }
+    let lineage = Lineage::of(offset, received_at.nanos() / 1000);
+    let file = |((tenant, day), all): ((&TenantId, i64), Vec<&NewSeries>)| {
+        let row = |series: &&NewSeries| rows::SeriesRow {
+            series_id: series.id,
+            name: series.labels.name().to_owned(),
+            labels: series.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            first_seen: series.first_ms.saturating_mul(1000),
+            lineage: lineage.clone(),
+        };
+        let written: Vec<_> = all.iter().map(row).collect();
+        let mut file = rows::file(&SERIES, tenant.clone(), day, &written)?;
+        let ids = || all.iter().map(|series| series.id);
+        file.stats["minValues"] = serde_json::json!({ "series_id": ids().min() });
+        file.stats["maxValues"] = serde_json::json!({ "series_id": ids().max() });
+        Ok(file)
+    };
+    groups.into_iter().map(file).collect()
+}
+
+#[cfg(test)]
+mod tests;

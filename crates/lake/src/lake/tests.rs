@@ -1,0 +1,80 @@
+use super::*;
+
+fn run(from_ms: i64, count: i64) -> Vec<Sample> {
+    (0..count).map(|at| Sample { ts_ms: from_ms + at * 15_000, value: at as f64 / 10.0 }).collect()
+}
+
+fn flush(offset: u64, from_ms: i64) -> Flush {
+    let mut flush = Flush::new(offset);
+    for series in 1..=3 {
+        flush.push(&TenantId::main(), series, &run(from_ms, 10)).unwrap();
+    }
+    flush
+}
+
+fn new(id: i64) -> NewSeries {
+    let labels = Labels::of(&[("__name__", "up"), ("n", &id.to_string())]);
+    NewSeries { tenant: TenantId::main(), id, labels, first_ms: 0 }
+}
+
+async fn rows(lake: &Lake) -> usize {
+    lake.files().await.unwrap().iter().map(|file| file.rows as usize).sum()
+}
+
+/// Bar 5a, in one process: tried again, tried by another writer, tried with an older offset.
+#[tokio::test]
+async fn a_batch_lands_once_and_the_recorded_offset_never_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::default();
+    let lake = Lake::open(&config, dir.path()).await.unwrap();
+    let other = Lake::open(&config, dir.path()).await.unwrap();
+    assert_eq!(lake.reached().await.unwrap(), None);
+    let series: Vec<_> = (1..=3).map(new).collect();
+    let now = Timestamp::from_millis(1000);
+    for (writer, offset, landed) in [
+        (&lake, 7, Landed::Now),
+        (&lake, 7, Landed::Before),
+        (&other, 7, Landed::Before),
+        (&other, 3, Landed::Before),
+        (&other, 9, Landed::Now),
+        (&lake, 9, Landed::Before),
+    ] {
+        assert_eq!(writer.flush(flush(offset, offset as i64 * 1_000_000), &series, now).await.unwrap(), landed);
+    }
+    for lake in [&lake, &other] {
+        assert_eq!((rows(lake).await, lake.reached().await.unwrap()), (60, Some(9)));
+    }
+    let (first, second) = tokio::join!(
+        lake.flush(flush(11, 0), &[], now),
+        other.flush(flush(11, 0), &[], now),
+    );
+    let landed = [first.unwrap(), second.unwrap()];
+    assert!(landed.contains(&Landed::Now) && landed.contains(&Landed::Before), "{landed:?}");
+    assert_eq!(rows(&lake).await, 90);
+    let known = lake.series(Some(7)).await.unwrap();
+    assert_eq!(known.len(), 3, "those of the batch that ends at 9");
+    assert_eq!(lake.highest().await.unwrap(), BTreeMap::from([(TenantId::main(), 3)]));
+}
+
+#[tokio::test]
+async fn samples_stand_under_their_day_and_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let midnight = 20_000 * 86_400_000;
+    let mut flush = Flush::new(1);
+    flush.push(&TenantId::main(), 1, &run(midnight - 45_000, 6)).unwrap();
+    lake.flush(flush, &[new(1)], Timestamp::from_millis(midnight)).await.unwrap();
+    let files = lake.files().await.unwrap();
+    let mut found: Vec<_> = files.iter().map(|file| (file.day, file.rows, file.span_ms)).collect();
+    found.sort_unstable();
+    assert_eq!(found, [(19_999, 3, (midnight - 45_000, midnight - 15_000)), (20_000, 3, (midnight, midnight + 30_000))]);
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let mut all = Vec::new();
+    for file in lake.files().await.unwrap() {
+        all.extend(lake.rows(&file).await.unwrap().into_iter().map(|row| row.sample));
+    }
+    all.sort_by_key(|sample: &Sample| sample.ts_ms);
+    let plain = |all: &[Sample]| all.iter().map(|sample| (sample.ts_ms, sample.value)).collect::<Vec<_>>();
+    assert_eq!(plain(&all), plain(&run(midnight - 45_000, 6)));
+    assert_eq!(lake.series(None).await.unwrap(), [(TenantId::main(), 1, new(1).labels)]);
+}

@@ -1,0 +1,43 @@
+//! What arrived, kept in open tables that anything can read.
+//!
+//! ```text
+//! head's chunks ──► flush ──► silver.samples  ◄── merge (many short files become few long ones)
+//! label sets ─────────────► silver.series
+//!                              │  _delta_log: txn(topic-partition, bus offset)
+//!                              ▼
+//!              DuckDB, Polars, Spark, Trino, and Wardroom's own queries
+//! ```
+//!
+//! Problem: recent samples live in memory, received bodies for a day on the bus, and questions reach further back than
+//! either. Model: Delta tables below one root, each partitioned by tenant and day, written in batches that end at an offset of
+//! the bus. Guarantees: a batch lands once however often it is tried ([`Landed`]); when an append returns, a power cut
+//! loses nothing of it; every bit of a value comes back.
+//!
+//! This crate alone names Delta, Arrow, Parquet and DataFusion: domain types and plain rows go in and come out.
+
+mod config;
+mod decimal;
+mod disk;
+mod error;
+mod samples;
+mod merge;
+mod repair;
+mod rows;
+mod source;
+mod spec;
+mod table;
+
+mod lake;
+
+pub use config::Config;
+pub use error::Error;
+pub use lake::{Flush, Lake, NewSeries};
+pub use merge::Merged;
+pub use samples::Row;
+pub use spec::{Column, Kind, Spec, TABLES};
+pub use table::{Landed, LiveFile};
+
+/// The bus topic whose records the tables hold.
+pub(crate) const TOPIC: &str = "telemetry";
+/// Version of the tables' columns.
+pub(crate) const SCHEMA_VERSION: i32 = 1;

@@ -1,0 +1,312 @@
+//! The files of `silver.samples`: runs of samples as Parquet, and back.
+//!
+//! ```text
+//! series_id  i64        dense and sorted: next to nothing
+//! ts         µs UTC     sorted within a series: the step, now and then
+//! mantissa   i64        value = mantissa / 10^exponent, where that is exact
+//! exponent   i8         one for a whole run, so run-length coded
+//! value      f64        where it is not: minus zero, NaN, infinities, all bits busy
+//! offset     i64        where on the bus the flush ended that brought it; of two samples with one time the higher wins
+//! ```
+//!
+//! Tenant and day are the table's partitions and stand in no file. Files are sorted by series and time, and their pages
+//! are small, so that one series out of a hundred thousand costs a page or two.
+
+use std::sync::Arc;
+
+use deltalake_core::arrow::array::{
+    Array, ArrayRef, Float64Array, Int8Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
+};
+use deltalake_core::arrow::buffer::{BooleanBuffer, NullBuffer};
+use deltalake_core::arrow::datatypes::SchemaRef;
+use deltalake_core::parquet::arrow::ArrowWriter;
+use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use deltalake_core::parquet::basic::{Compression, Encoding, ZstdLevel};
+use deltalake_core::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use deltalake_core::parquet::schema::types::ColumnPath;
+use wardroom_domain::{Sample, TenantId, Timestamp};
+
+use crate::Error;
+use crate::decimal::{self, Decimal, POWERS};
+use crate::spec::SAMPLES;
+
+/// Rows that go to the Parquet writer at once.
+const BATCH: usize = 1 << 16;
+/// Rows of a page: what reading one series costs at least.
+const PAGE: usize = 20_000;
+/// Rows of a row group.
+const GROUP: usize = 1 << 20;
+/// Length of a day, in ms.
+const DAY_MS: i64 = 86_400_000;
+
+/// A sample with where it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The series' number in the lake.
+    pub series_id: i64,
+    /// The sample.
+    pub sample: Sample,
+    /// End of the flush that brought it, on the bus.
+    pub offset: i64,
+}
+
+/// Day of a moment, in days since the epoch.
+pub(crate) const fn day_of(ts_ms: i64) -> i64 {
+    ts_ms.div_euclid(DAY_MS)
+}
+
+/// A finished file and what the table's log says of it.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    pub(crate) tenant: TenantId,
+    /// Days since the epoch.
+    pub(crate) day: i64,
+    pub(crate) bytes: Vec<u8>,
+    /// Statistics as the Delta protocol has them.
+    pub(crate) stats: serde_json::Value,
+}
+
+/// Writes one file; series and times ascend.
+pub(crate) struct SampleFile {
+    tenant: TenantId,
+    day: i64,
+    writer: ArrowWriter<Vec<u8>>,
+    schema: SchemaRef,
+    columns: Columns,
+    rows: usize,
+    series: Option<(i64, i64)>,
+    span_ms: Option<(i64, i64)>,
+}
+
+#[derive(Default)]
+struct Columns {
+    series: Vec<i64>,
+    ts_us: Vec<i64>,
+    mantissas: Vec<i64>,
+    exponents: Vec<i8>,
+    values: Vec<f64>,
+    /// Which rows are decimals.
+    decimal: Vec<bool>,
+    offsets: Vec<i64>,
+}
+
+impl SampleFile {
+    /// An empty file for a tenant and a day, in days since the epoch.
+    pub(crate) fn new(tenant: TenantId, day: i64) -> Result<Self, Error> {
+        let schema = SAMPLES.arrow();
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties()?))?;
+        Ok(Self { tenant, day, writer, schema, columns: Columns::default(), rows: 0, series: None, span_ms: None })
+    }
+
+    /// Adds a run of one series: its number not below the last, its times ascending.
+    pub(crate) fn push(&mut self, series_id: i64, run: &[(Sample, i64)]) -> Result<(), Error> {
+        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else { return Ok(()) };
+        debug_assert!(self.series.is_none_or(|(_, last)| last <= series_id), "series ascend");
+        self.series = Some((self.series.map_or(series_id, |(low, _)| low), series_id));
+        let (low, high) = self.span_ms.unwrap_or((first.ts_ms, last.ts_ms));
+        self.span_ms = Some((low.min(first.ts_ms), high.max(last.ts_ms)));
+        self.rows += run.len();
+        let exponent = decimal::exponent(run.iter().map(|(sample, _)| sample.value));
+        for (sample, offset) in run {
+            self.columns.push(series_id, *sample, *offset, exponent);
+            if self.columns.series.len() >= BATCH {
+                self.write()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub(crate) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Closes the file.
+    pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
+        self.write()?;
+        let bytes = self.writer.into_inner()?;
+        let (low, high) = self.series.unwrap_or_default();
+        let (start_ms, end_ms) = self.span_ms.unwrap_or_default();
+        let moment = |ms: i64| Timestamp::from_millis(ms).to_string();
+        let stats = serde_json::json!({
+            "numRecords": self.rows,
+            "minValues": { "series_id": low, "ts": moment(start_ms) },
+            "maxValues": { "series_id": high, "ts": moment(end_ms) },
+            "nullCount": { "series_id": 0, "ts": 0, "offset": 0 },
+        });
+        Ok(DataFile { tenant: self.tenant, day: self.day, bytes, stats })
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let columns = std::mem::take(&mut self.columns);
+        if columns.series.is_empty() {
+            return Ok(());
+        }
+        self.writer.write(&columns.batch(&self.schema)?)?;
+        Ok(())
+    }
+}
+
+impl Columns {
+    #[inline]
+    fn push(&mut self, series_id: i64, sample: Sample, offset: i64, exponent: u8) {
+        self.series.push(series_id);
+        self.ts_us.push(sample.ts_ms.saturating_mul(1000));
+        self.offsets.push(offset);
+        let found = Decimal::with(sample.value, exponent).or_else(|| Decimal::of(sample.value));
+        let decimal = found.unwrap_or(Decimal { mantissa: 0, exponent: 0 });
+        self.mantissas.push(decimal.mantissa);
+        self.exponents.push(decimal.exponent as i8);
+        self.values.push(sample.value);
+        self.decimal.push(found.is_some());
+    }
+
+    fn batch(self, schema: &SchemaRef) -> Result<RecordBatch, Error> {
+        let decimal = BooleanBuffer::from(self.decimal);
+        let other = NullBuffer::new(!&decimal);
+        let decimal = NullBuffer::new(decimal);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(self.series)),
+            Arc::new(TimestampMicrosecondArray::from(self.ts_us).with_timezone("UTC")),
+            Arc::new(Int64Array::new(self.mantissas.into(), Some(decimal.clone()))),
+            Arc::new(Int8Array::new(self.exponents.into(), Some(decimal))),
+            Arc::new(Float64Array::new(self.values.into(), Some(other))),
+            Arc::new(Int64Array::from(self.offsets)),
+        ];
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+}
+
+/// Every row of a file.
+pub(crate) fn read(bytes: Vec<u8>) -> Result<Vec<Row>, Error> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?.build()?;
+    let mut rows = Vec::new();
+    for batch in reader {
+        rows_of(&batch?, &mut rows)?;
+    }
+    Ok(rows)
+}
+
+/// The rows of a batch with the columns of `silver.samples`, by name.
+pub(crate) fn rows_of(batch: &RecordBatch, rows: &mut Vec<Row>) -> Result<(), Error> {
+    fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, Error> {
+        let column = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref());
+        column.ok_or_else(|| Error::Damaged(format!("silver.samples: column {name} is missing or of another type")))
+    }
+    let series: &Int64Array = column(batch, "series_id")?;
+    let ts: &TimestampMicrosecondArray = column(batch, "ts")?;
+    let mantissas: &Int64Array = column(batch, "mantissa")?;
+    let exponents: &Int8Array = column(batch, "exponent")?;
+    let values: &Float64Array = column(batch, "value")?;
+    let offsets: &Int64Array = column(batch, "offset")?;
+    rows.reserve(batch.num_rows());
+    for at in 0..batch.num_rows() {
+        let value = if mantissas.is_valid(at) {
+            let power = usize::try_from(exponents.value(at)).ok().and_then(|exponent| POWERS.get(exponent));
+            let power = power.ok_or_else(|| Error::Damaged("silver.samples: exponent outside 0 to 22".into()))?;
+            mantissas.value(at) as f64 / power
+        } else {
+            values.value(at)
+        };
+        let sample = Sample { ts_ms: ts.value(at).div_euclid(1000), value };
+        rows.push(Row { series_id: series.value(at), sample, offset: offsets.value(at) });
+    }
+    Ok(())
+}
+
+fn properties() -> Result<WriterProperties, Error> {
+    let path = |name: &str| ColumnPath::from(name);
+    let plain = |builder: deltalake_core::parquet::file::properties::WriterPropertiesBuilder, name: &str, encoding| {
+        builder.set_column_dictionary_enabled(path(name), false).set_column_encoding(path(name), encoding)
+    };
+    let builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_created_by(concat!("wardroom ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_data_page_row_count_limit(PAGE)
+        .set_write_batch_size(4096)
+        .set_max_row_group_row_count(Some(GROUP))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_column_statistics_enabled(path("series_id"), EnabledStatistics::Page)
+        .set_column_statistics_enabled(path("ts"), EnabledStatistics::Page);
+    let builder = plain(builder, "series_id", Encoding::DELTA_BINARY_PACKED);
+    let builder = plain(builder, "ts", Encoding::DELTA_BINARY_PACKED);
+    let builder = plain(builder, "mantissa", Encoding::DELTA_BINARY_PACKED);
+    let builder = plain(builder, "value", Encoding::BYTE_STREAM_SPLIT);
+    Ok(builder.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(runs: &[(i64, Vec<(Sample, i64)>)]) -> DataFile {
+        let mut file = SampleFile::new(TenantId::main(), 0).unwrap();
+        runs.iter().for_each(|(series, run)| file.push(*series, run).unwrap());
+        file.finish().unwrap()
+    }
+
+    fn bits(rows: &[Row]) -> Vec<(i64, i64, u64, i64)> {
+        rows.iter().map(|row| (row.series_id, row.sample.ts_ms, row.sample.value.to_bits(), row.offset)).collect()
+    }
+
+    fn odd() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            4 => (-1_000_000_i64..1_000_000, 0_i32..7).prop_map(|(m, e)| m as f64 / 10_f64.powi(e)),
+            2 => any::<u64>().prop_map(f64::from_bits),
+            1 => (1_u64..1 << 51).prop_map(|payload| f64::from_bits(0x7ff0_0000_0000_0000 | payload)),
+            1 => prop::sample::select(vec![
+                -0.0, 0.0, f64::INFINITY, f64::NEG_INFINITY, 1e308, 5e-324, f64::MIN_POSITIVE / 2.0,
+                9_007_199_254_740_993.0, 9_007_199_254_740_994.0, 18_446_744_073_709_551_615.0,
+            ]),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn every_bit_comes_back(runs in prop::collection::vec(
+            prop::collection::vec((1_i64..100_000, odd()), 1..50), 1..20)) {
+            let mut all = Vec::new();
+            for (series, run) in (0..).zip(&runs) {
+                let mut ts_ms = 1_795_255_038_178;
+                let run: Vec<_> = run.iter().map(|(step, value)| {
+                    ts_ms += step;
+                    (Sample { ts_ms, value: *value }, series * 7)
+                }).collect();
+                all.push((series, run));
+            }
+            let expected: Vec<Row> = all.iter().flat_map(|(series_id, run)| {
+                run.iter().map(|(sample, offset)| Row { series_id: *series_id, sample: *sample, offset: *offset })
+            }).collect();
+            let file = file(&all);
+            prop_assert_eq!(&file.stats["numRecords"], expected.len());
+            prop_assert_eq!(bits(&read(file.bytes).unwrap()), bits(&expected));
+        }
+    }
+
+    #[test]
+    fn what_exporters_write_is_small() {
+        // 40 counters, 40 gauges of one decimal and 20 of three in a hundred series, a step every 15 s.
+        let runs: Vec<_> = (0..500_i64)
+            .map(|series| {
+                let run = (0..400_i64).map(|at| {
+                    let noise = (series * 7919 + at * 104_729) % 1009;
+                    let value = match series % 5 {
+                        0 | 1 => (at * 50 + noise % 20) as f64,
+                        2 | 3 => (noise % 300) as f64 / 10.0,
+                        _ => noise as f64 / 1000.0,
+                    };
+                    (Sample { ts_ms: 1_795_255_038_000 + at * 15_000, value }, 7 + at / 40)
+                });
+                (series, run.collect())
+            })
+            .collect();
+        let file = file(&runs);
+        let each = file.bytes.len() as f64 / 200_000.0;
+        assert!(each < 2.2, "{each} bytes a sample");
+        assert_eq!(file.stats["minValues"]["series_id"], 0);
+        assert_eq!(file.stats["maxValues"]["ts"], Timestamp::from_millis(1_795_255_038_000 + 399 * 15_000).to_string());
+    }
+}

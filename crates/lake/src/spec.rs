@@ -1,0 +1,166 @@
+//! The tables there are, by name, with their columns.
+//!
+//! One list: the Delta schema, the Parquet files and the documentation are made from it. Tenant and day are every
+//! table's partitions and stand in no list. Adding a column that may be missing is the only change a table
+//! ever sees without being written anew.
+
+use std::sync::Arc;
+
+use deltalake_core::arrow::datatypes::{DataType as Arrow, Field, Schema, SchemaRef, TimeUnit};
+use deltalake_core::kernel::{DataType, MapType, PrimitiveType, StructField};
+
+/// What a table is called and holds.
+#[derive(Debug)]
+pub struct Spec {
+    /// Layer and name.
+    pub name: &'static str,
+    /// What a row is.
+    pub about: &'static str,
+    /// Its own columns, then those that say where a row came from.
+    pub columns: &'static [Column],
+}
+
+/// A column of a table.
+#[derive(Debug)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Whether a row may lack it.
+    pub nullable: bool,
+    /// What stands in it, with its unit.
+    pub about: &'static str,
+}
+
+/// The type of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 64 bits, signed.
+    Long,
+    /// 32 bits, signed.
+    Int,
+    /// 8 bits, signed.
+    Byte,
+    /// IEEE 754, 64 bits.
+    Double,
+    /// UTF-8.
+    Text,
+    /// Microseconds since the epoch, UTC.
+    Moment,
+    /// Text by text.
+    Labels,
+}
+
+impl Kind {
+    /// As SQL names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Long => "BIGINT",
+            Self::Int => "INT",
+            Self::Byte => "TINYINT",
+            Self::Double => "DOUBLE",
+            Self::Text => "STRING",
+            Self::Moment => "TIMESTAMP",
+            Self::Labels => "MAP<STRING, STRING>",
+        }
+    }
+
+    fn delta(self) -> DataType {
+        DataType::Primitive(match self {
+            Self::Long => PrimitiveType::Long,
+            Self::Int => PrimitiveType::Integer,
+            Self::Byte => PrimitiveType::Byte,
+            Self::Double => PrimitiveType::Double,
+            Self::Text => PrimitiveType::String,
+            Self::Moment => PrimitiveType::Timestamp,
+            Self::Labels => {
+                let text = || DataType::Primitive(PrimitiveType::String);
+                return DataType::Map(Box::new(MapType::new(text(), text(), false)));
+            }
+        })
+    }
+
+    fn arrow(self) -> Arrow {
+        match self {
+            Self::Long => Arrow::Int64,
+            Self::Int => Arrow::Int32,
+            Self::Byte => Arrow::Int8,
+            Self::Double => Arrow::Float64,
+            Self::Text => Arrow::Utf8,
+            Self::Moment => Arrow::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Labels => {
+                let pair = vec![Field::new("key", Arrow::Utf8, false), Field::new("value", Arrow::Utf8, false)];
+                Arrow::Map(Arc::new(Field::new("key_value", Arrow::Struct(pair.into()), false)), false)
+            }
+        }
+    }
+}
+
+impl Spec {
+    /// The columns of a file.
+    pub(crate) fn arrow(&self) -> SchemaRef {
+        let fields = self.columns.iter().map(|column| Field::new(column.name, column.kind.arrow(), column.nullable));
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+
+    /// The columns of the table.
+    pub(crate) fn delta(&self) -> Vec<StructField> {
+        let own = self.columns.iter().map(|column| StructField::new(column.name, column.kind.delta(), column.nullable));
+        let partitions = [
+            StructField::new("tenant", DataType::Primitive(PrimitiveType::String), false),
+            StructField::new("day", DataType::Primitive(PrimitiveType::Date), false),
+        ];
+        own.chain(partitions).collect()
+    }
+}
+
+const fn must(name: &'static str, kind: Kind, about: &'static str) -> Column {
+    Column { name, kind, nullable: false, about }
+}
+
+const fn may(name: &'static str, kind: Kind, about: &'static str) -> Column {
+    Column { name, kind, nullable: true, about }
+}
+
+const TOPIC: Column = must("topic", Kind::Text, "the bus topic it came through");
+const PARTITION: Column = must("partition", Kind::Int, "partition of the topic");
+const OFFSET: Column = must("offset", Kind::Long, "offset of the request on the bus");
+const SCHEMA_VERSION: Column = must("schema_version", Kind::Int, "version of these columns");
+const SRC_URI: Column = must("src_uri", Kind::Text, "where the request lies as received");
+const RECEIVED_AT: Column = must("received_at", Kind::Moment, "when the request was received");
+
+/// Every table.
+pub const TABLES: &[&Spec] = &[&SAMPLES, &SERIES];
+
+/// Samples, narrow.
+pub(crate) const SAMPLES: Spec = Spec {
+    name: "silver.samples",
+    about: "A sample of a series. The view `silver.metrics` shows it with its name and labels.",
+    columns: &[
+        must("series_id", Kind::Long, "number of the series; `silver.series` has its labels"),
+        must("ts", Kind::Moment, "the sample's time"),
+        may("mantissa", Kind::Long, "the value is mantissa / 10^exponent, where that gives it back bit for bit"),
+        may("exponent", Kind::Byte, "0 to 22"),
+        may("value", Kind::Double, "the value, where it is no such decimal"),
+        must("offset", Kind::Long, "bus offset at which the flush that brought it ended; of two samples of a series with one time the higher is in force"),
+    ],
+};
+
+/// Label sets.
+pub(crate) const SERIES: Spec = Spec {
+    name: "silver.series",
+    about: "A series: the label set that a number stands for. A set that left and came back may have several.",
+    columns: &[
+        must("series_id", Kind::Long, "its number"),
+        must("name", Kind::Text, "the metric's name"),
+        must("labels", Kind::Labels, "all labels, the name included"),
+        must("first_seen", Kind::Moment, "time of its first sample"),
+        TOPIC,
+        PARTITION,
+        OFFSET,
+        SCHEMA_VERSION,
+        SRC_URI,
+        RECEIVED_AT,
+    ],
+};

@@ -1,0 +1,291 @@
+//! One Delta table: created, read afresh, and written exactly once.
+//!
+//! Problem: delta-rs records application transactions and does not enforce them, and writes local files without a
+//! sync. Model: every commit carries `txn(appId = topic-partition, version = bus offset)`; before each, the version on record
+//! is read from a fresh snapshot, and what is there already is skipped. Guarantee: however often a batch is tried,
+//! it lands once, and the recorded version never goes back. A writer that a takeover has left behind loses: two commits with
+//! one appId at the same time are a conflict, and whoever lost asks again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake_core::kernel::{Action, Add, LogicalFileView, Transaction};
+use deltalake_core::logstore::LogStoreRef;
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError, ObjectStore, Path};
+use object_store::ObjectStoreExt as _;
+use url::Url;
+use wardroom_domain::{TenantId, Timestamp};
+
+use crate::Error;
+use crate::disk::Disk;
+use crate::samples::DataFile;
+use crate::source::Source;
+use crate::spec::Spec;
+
+/// Columns that every table is partitioned by.
+const PARTITIONS: [&str; 2] = ["tenant", "day"];
+/// Commits that somebody else may win against us before we say so.
+const RACES: usize = 15;
+
+/// Whether a commit was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landed {
+    /// By this call.
+    Now,
+    /// By an earlier one: nothing was written.
+    Before,
+}
+
+/// A data file of a table's newest version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveFile {
+    /// Below the table's root.
+    pub path: String,
+    /// Whose rows.
+    pub tenant: TenantId,
+    /// Days since the epoch.
+    pub day: i64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+    /// Lowest and highest series, where the table has any.
+    pub series: (i64, i64),
+    /// First and last moment, in ms.
+    pub span_ms: (i64, i64),
+    /// End of the batch that brought it, on the bus; the last of them if it was merged.
+    pub offset: u64,
+}
+
+/// An open table.
+#[derive(Debug)]
+pub(crate) struct Table {
+    spec: &'static Spec,
+    table: DeltaTable,
+    disk: Option<Arc<Disk>>,
+}
+
+impl Table {
+    /// Opens the table below the root, and creates it if there is none.
+    pub(crate) async fn open(
+        root: &Url,
+        spec: &'static Spec,
+        options: &HashMap<String, String>,
+        disk: Option<Arc<Disk>>,
+    ) -> Result<Self, Error> {
+        let place = spec.name.replace('.', "/") + "/";
+        let url = root.join(&place).map_err(|error| Error::Unavailable(error.to_string()))?;
+        if let Some(disk) = &disk {
+            disk.prepare(&url)?;
+        }
+        let mut table = DeltaTableBuilder::from_url(url)?.with_storage_options(options.clone()).build()?;
+        if !table.verify_deltatable_existence().await? {
+            let created = create(&table, spec).await;
+            match created {
+                Err(DeltaTableError::Transaction { source: TransactionError::VersionAlreadyExists(_) }) => {}
+                other => drop(other?),
+            }
+        }
+        table.load().await?;
+        let this = Self { spec, table, disk };
+        this.sync()?;
+        Ok(this)
+    }
+
+    /// The bus offset up to which the table is written, asked afresh.
+    pub(crate) async fn reached(&mut self, app: &str) -> Result<Option<u64>, Error> {
+        self.table.update_state().await?;
+        let version = self.table.snapshot()?.transaction_version(self.table.log_store().as_ref(), app).await?;
+        Ok(version.and_then(|version| u64::try_from(version).ok()))
+    }
+
+    /// Adds files as the batch that ends before this bus offset. It is on the disk when this returns.
+    pub(crate) async fn append(&mut self, app: &str, offset: u64, files: Vec<DataFile>) -> Result<Landed, Error> {
+        let mut written: Option<Vec<Add>> = None;
+        loop {
+            if self.reached(app).await?.is_some_and(|reached| reached >= offset) {
+                self.discard(written.unwrap_or_default()).await;
+                // It may have been committed and not been synced.
+                self.sync()?;
+                return Ok(Landed::Before);
+            }
+            let adds = match &written {
+                Some(adds) => adds.clone(),
+                None => {
+                    let mut adds = Vec::new();
+                    for file in &files {
+                        adds.push(self.put(file, offset).await?);
+                    }
+                    written.insert(adds).clone()
+                }
+            };
+            let operation = DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: Some(PARTITIONS.map(str::to_owned).to_vec()),
+                predicate: None,
+            };
+            let version = i64::try_from(offset).unwrap_or(i64::MAX);
+            let transaction = Transaction::new(app, version);
+            let properties = CommitProperties::default().with_application_transaction(transaction);
+            match self.commit(properties, adds.into_iter().map(Action::Add).collect(), operation).await {
+                Err(DeltaTableError::Transaction { source: TransactionError::CommitConflict(conflict) }) => {
+                    tracing::info!(table = self.spec.name, %conflict, "another writer was first; asking again");
+                }
+                other => {
+                    other?;
+                    self.sync()?;
+                    return Ok(Landed::Now);
+                }
+            }
+        }
+    }
+
+    /// Puts written files in the place of others that hold the same rows.
+    pub(crate) async fn replace(&mut self, old: &[LiveFile], written: Vec<Add>) -> Result<(), Error> {
+        let added = written.len();
+        let mut actions: Vec<_> =
+            written.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })).collect();
+        for view in self.table.snapshot()?.log_data().iter() {
+            if old.iter().any(|file| file.path == view.path()) {
+                actions.push(Action::Remove(view.remove_action(false)));
+            }
+        }
+        if actions.len() != added + old.len() {
+            return Err(Error::Unavailable(format!("{}: files to merge are gone", self.spec.name)));
+        }
+        let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
+        self.commit(CommitProperties::default(), actions, operation).await?;
+        self.sync()
+    }
+
+    /// The files of the newest version.
+    pub(crate) async fn files(&mut self) -> Result<Vec<LiveFile>, Error> {
+        self.table.update_state().await?;
+        self.table.snapshot()?.log_data().iter().map(|view| live(self.spec, &view)).collect()
+    }
+
+    /// A file to read from, piece by piece where it is on a local disk.
+    pub(crate) async fn open_file(&self, file: &LiveFile) -> Result<Source, Error> {
+        match self.table.table_url().to_file_path() {
+            Ok(folder) => Ok(Source::File(std::fs::File::open(folder.join(&file.path))?)),
+            Err(()) => Ok(Source::Bytes(self.read(file).await?.into())),
+        }
+    }
+
+    /// The bytes of a file.
+    pub(crate) async fn read(&self, file: &LiveFile) -> Result<Vec<u8>, Error> {
+        let path = Path::from_url_path(&file.path).map_err(|error| Error::Damaged(error.to_string()))?;
+        Ok(self.store().get(&path).await?.bytes().await?.to_vec())
+    }
+
+    async fn commit(
+        &mut self,
+        properties: CommitProperties,
+        actions: Vec<Action>,
+        operation: DeltaOperation,
+    ) -> Result<(), DeltaTableError> {
+        let store = self.table.log_store();
+        let builder = CommitBuilder::from(properties.with_max_retries(RACES)).with_actions(actions);
+        let state = self.table.snapshot()?;
+        let done = builder.build(Some(state), store, operation).await?;
+        self.table.state = Some(done.snapshot());
+        Ok(())
+    }
+
+    /// The bus may only forget what outlives a power cut.
+    fn sync(&self) -> Result<(), Error> {
+        let version = self.table.version().map(|version| u64::try_from(version).unwrap_or_default());
+        match (&self.disk, version) {
+            (Some(disk), Some(version)) => disk.sync(self.table.table_url(), version),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a file that nobody knows yet.
+    pub(crate) async fn put(&self, file: &DataFile, offset: u64) -> Result<Add, Error> {
+        let day = date(file.day);
+        let path = Path::from_iter([
+            format!("tenant={}", file.tenant),
+            format!("day={day}"),
+            format!("part-{offset:020}-{}.parquet", uuid::Uuid::new_v4()),
+        ]);
+        self.store().put(&path, file.bytes.clone().into()).await?;
+        Ok(Add {
+            path: path.to_string(),
+            partition_values: HashMap::from([
+                ("tenant".to_owned(), Some(file.tenant.to_string())),
+                ("day".to_owned(), Some(day)),
+            ]),
+            size: i64::try_from(file.bytes.len()).unwrap_or(i64::MAX),
+            modification_time: self.written_ms(&path).await?,
+            data_change: true,
+            stats: Some(file.stats.to_string()),
+            ..Add::default()
+        })
+    }
+
+    /// The store's own clock says when a file was written.
+    async fn written_ms(&self, path: &Path) -> Result<i64, Error> {
+        Ok(self.store().head(path).await?.last_modified.timestamp_millis())
+    }
+
+    /// Files that nobody will name. One that stays is swept up later.
+    async fn discard(&self, adds: Vec<Add>) {
+        for add in adds {
+            if let Err(error) = self.store().delete(&Path::from(add.path)).await {
+                tracing::warn!(table = self.spec.name, %error, "a file that is not needed stays");
+            }
+        }
+    }
+
+    fn store(&self) -> Arc<dyn ObjectStore> {
+        let store: LogStoreRef = self.table.log_store();
+        store.object_store(None)
+    }
+}
+
+async fn create(table: &DeltaTable, spec: &Spec) -> Result<DeltaTable, DeltaTableError> {
+    CreateBuilder::new()
+        .with_log_store(table.log_store())
+        .with_save_mode(SaveMode::ErrorIfExists)
+        .with_table_name(spec.name)
+        .with_columns(spec.delta())
+        .with_partition_columns(PARTITIONS)
+        .await
+}
+
+fn live(spec: &Spec, file: &LogicalFileView) -> Result<LiveFile, Error> {
+    let path = file.path().into_owned();
+    let odd = |what: &str| Error::Damaged(format!("{}: {what} of {path} cannot be read", spec.name));
+    let partitions = file.partition_values_map();
+    let value = |name: &str| partitions.get(name).cloned().flatten().ok_or_else(|| odd(name));
+    let stats: serde_json::Value =
+        serde_json::from_str(file.stats().as_deref().unwrap_or("{}")).map_err(|_| odd("stats"))?;
+    let number = |bound: &str| stats[bound]["series_id"].as_i64().unwrap_or_default();
+    let moment = |bound: &str| {
+        let text = stats[bound]["ts"].as_str().and_then(|text| Timestamp::parse(text).ok());
+        text.map_or(0, Timestamp::millis)
+    };
+    let day = Timestamp::parse(&format!("{}T00:00:00Z", value("day")?)).map_err(|_| odd("day"))?;
+    let name = path.rsplit('/').next().and_then(|name| name.strip_prefix("part-"));
+    let offset = name.and_then(|name| name.split('-').next()).and_then(|digits| digits.parse().ok());
+    Ok(LiveFile {
+        tenant: TenantId::new(value("tenant")?).map_err(|_| odd("tenant"))?,
+        day: crate::samples::day_of(day.millis()),
+        bytes: u64::try_from(file.size()).map_err(|_| odd("size"))?,
+        rows: stats["numRecords"].as_u64().ok_or_else(|| odd("numRecords"))?,
+        series: (number("minValues"), number("maxValues")),
+        span_ms: (moment("minValues"), moment("maxValues")),
+        offset: offset.ok_or_else(|| odd("name"))?,
+        path,
+    })
+}
+
+/// A day as Delta's partitions name it.
+pub(crate) fn date(day: i64) -> String {
+    let start = Timestamp::from_millis(day.saturating_mul(86_400_000)).to_string();
+    start.split('T').next().unwrap_or_default().to_owned()
+}

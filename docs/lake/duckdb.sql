@@ -1,0 +1,29 @@
+-- silver.metrics for DuckDB: every sample with its value, name and labels, and the columns of the validators' Silver.
+-- Replace LAKE by the lake's folder or URL. A sample that was sent again with another value stands once, with the later one.
+CREATE OR REPLACE VIEW metrics AS
+WITH samples AS (
+    SELECT
+        *,
+        -- Division by an exact power of ten gives the value back bit for bit; a product would not.
+        coalesce(
+            mantissa / [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+                        1e17, 1e18, 1e19, 1e20, 1e21, 1e22]::DOUBLE[][exponent + 1],
+            value
+        ) AS sample
+    FROM delta_scan('LAKE/silver/samples')
+)
+SELECT
+    samples.tenant,
+    samples.day,
+    samples.ts AS "timestamp",
+    series.labels['validator_id'] AS validator_id,
+    series.name AS metric_name,
+    samples.sample AS value,
+    series.labels,
+    'bus://telemetry/0/' || samples."offset" AS src_uri,
+    series.schema_version,
+    samples.series_id,
+    samples."offset"
+FROM samples
+JOIN delta_scan('LAKE/silver/series') AS series USING (tenant, series_id)
+QUALIFY row_number() OVER (PARTITION BY samples.tenant, samples.series_id, samples.ts ORDER BY samples."offset" DESC) = 1;
