@@ -31,12 +31,12 @@ use wardroom_head::{Recent, Registry};
 use wardroom_store::{Journal, JournalError, Left, Mark};
 
 use crate::config::Config;
-use crate::detect::{Live, Tenant, Tenants, stay};
+use crate::detect::{Live, Tenant, Tenants, kept, stay};
 use crate::metrics as names;
 use crate::poison::GROUP;
 
 const MAGIC: [u8; 4] = *b"WRDC";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 /// So few series that left are not worth numbering the others anew.
@@ -59,6 +59,14 @@ pub(crate) enum Error {
     /// A newer version wrote it.
     #[error("format version {0} is unknown to this build; the bus is read again instead")]
     Version(u8),
+    /// The lake lacks what the state relies on.
+    #[error("the lake ends at {found:?}, and the checkpoint relies on {wanted}")]
+    Lake {
+        /// Where the lake ends.
+        found: Option<u64>,
+        /// Where it should.
+        wanted: u64,
+    },
     /// Its state means something else now.
     #[error("it was taken under other settings of detection, entities or live series")]
     OtherRules,
@@ -76,6 +84,8 @@ struct Head {
     offset: u64,
     rules: String,
     covered_ms: i64,
+    /// Everything before it was in the lake.
+    lake: Option<u64>,
     tenants: Vec<Mark>,
 }
 
@@ -98,15 +108,18 @@ pub(crate) struct Checkpoints {
 pub(crate) struct Resumed {
     pub(crate) offset: u64,
     pub(crate) covered_ms: i64,
+    /// Everything before it was in the lake when the checkpoint was taken.
+    pub(crate) lake: Option<u64>,
 }
 
 impl Checkpoints {
-    /// Opens the folder and puts the newest usable state in force.
+    /// Opens the folder and puts the newest usable state in force. The lake ends at `lake`.
     pub(crate) fn open(
         dir: &Path,
         config: &Config,
         bus: &dyn Bus,
         tenants: &Tenants,
+        lake: Option<u64>,
     ) -> Result<(Self, Option<Resumed>), Error> {
         std::fs::create_dir_all(dir)?;
         let settings = (&config.detect, &config.entities, &config.correlate, config.head.recent_minutes);
@@ -122,8 +135,8 @@ impl Checkpoints {
         };
         for offset in this.taken.clone().into_iter().rev() {
             if (bus.start()..=bus.end()).contains(&offset) {
-                match this.load(offset, config, tenants) {
-                    Ok(covered_ms) => return Ok((this, Some(Resumed { offset, covered_ms }))),
+                match this.load(offset, config, tenants, lake) {
+                    Ok(resumed) => return Ok((this, Some(resumed))),
                     Err(error) => tracing::warn!(offset, %error, "checkpoint passed over"),
                 }
             }
@@ -149,7 +162,7 @@ impl Checkpoints {
     }
 
     /// Writes the sealed blocks of a tenant out; those that cannot be written wait for the next time.
-    fn keep(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
+    pub(crate) fn keep(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
         let newest_ms = live.engine.watermark_ms();
         let ((address, blocks), journal) = (live.recent.pending(), self.journal(tenant)?);
         if blocks.is_empty() {
@@ -158,7 +171,7 @@ impl Checkpoints {
         if journal.kept().1 != address {
             return Err(Error::Damaged(format!("the stream ends at {}, and {address} comes next", journal.kept().1)));
         }
-        journal.blocks(blocks, newest_ms)?;
+        journal.blocks(blocks, newest_ms, live.needed)?;
         live.recent.flushed();
         live.recent.forget(journal.kept().0, journal.dropped_ms());
         live.sealed = journal.stream();
@@ -181,7 +194,11 @@ impl Checkpoints {
                 floats.into_iter().chain(native).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
             };
             let spans: Vec<_> = (0..live.engine.known_series() as u32).map(span).collect();
-            let keep: Vec<bool> = spans.iter().map(|span| span.is_none_or(|(_, last)| last >= idle_ms)).collect();
+            let uncut = live.recent.uncut();
+            let stays = |(at, span): (usize, &Option<(i64, i64)>)| {
+                span.is_none_or(|(_, last)| last >= idle_ms) || uncut.get(at).copied().unwrap_or_default()
+            };
+            let keep: Vec<bool> = spans.iter().enumerate().map(stays).collect();
             let leaving = keep.iter().filter(|keep| !**keep).count();
             if leaving < FEW || leaving * 8 < keep.len() {
                 continue;
@@ -209,6 +226,7 @@ impl Checkpoints {
         &mut self,
         offset: u64,
         covered_ms: i64,
+        lake: Option<u64>,
         bus: &dyn Bus,
         tenants: &Tenants,
     ) -> Result<u64, Error> {
@@ -238,14 +256,16 @@ impl Checkpoints {
         };
         out.write_all(&MAGIC)?;
         out.write_all(&[VERSION])?;
-        postcard::to_io(&Head { offset, rules: self.rules.clone(), covered_ms, tenants: marks }, &mut out)?;
+        let head = Head { offset, rules: self.rules.clone(), covered_ms, lake, tenants: marks };
+        postcard::to_io(&head, &mut out)?;
         for (_, tenant) in &all {
             let live = tenant.live();
             live.engine.save(&mut out)?;
             live.recent.save(&mut out)?;
             let metadata: Vec<_> =
                 live.metadata.values().map(|said| (&said.family, said.kind, &said.help, &said.unit)).collect();
-            postcard::to_io(&(live.correlator.save(), &live.exemplars, &live.native, metadata), &mut out)?;
+            let rest = (live.correlator.save(), &live.exemplars, &live.native, metadata, &live.numbers);
+            postcard::to_io(&rest, &mut out)?;
         }
         let size = out.finish()?;
         std::fs::rename(&fresh, self.path(offset))?;
@@ -274,7 +294,13 @@ impl Checkpoints {
         Ok(&mut self.journals[at])
     }
 
-    fn load(&mut self, offset: u64, config: &Config, tenants: &Tenants) -> Result<i64, Error> {
+    fn load(
+        &mut self,
+        offset: u64,
+        config: &Config,
+        tenants: &Tenants,
+        lake: Option<u64>,
+    ) -> Result<Resumed, Error> {
         let bytes = std::fs::read(self.path(offset))?;
         let damaged = |what: &str| Error::Damaged(what.to_owned());
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| damaged("cut short"))?;
@@ -290,6 +316,9 @@ impl Checkpoints {
         if head.rules != self.rules || head.offset != offset {
             return Err(Error::OtherRules);
         }
+        if let Some(wanted) = head.lake.filter(|wanted| config.lake.enabled && lake.is_none_or(|found| found < *wanted)) {
+            return Err(Error::Lake { found: lake, wanted });
+        }
         let (mut journals, mut loaded) = (Vec::new(), Vec::new());
         for mark in &head.tenants {
             let (journal, labels) = Journal::load(&self.dir, mark, self.useful_ms)?;
@@ -299,16 +328,21 @@ impl Checkpoints {
             let sealed = journal.stream();
             let (saved, after) = postcard::take_from_bytes(after)?;
             rest = after;
-            let (correlator, exemplars, native, metadata): (_, _, _, Vec<(String, String, String, String)>) = saved;
-            let said = metadata.into_iter().map(|(family, kind, help, unit)| {
+            let (correlator, exemplars, native, metadata, numbers): (_, _, _, Vec<[String; 4]>, _) = saved;
+            let said = metadata.into_iter().map(|[family, kind, help, unit]| {
                 let kind = MetricMetadata::KINDS.iter().find(|known| **known == kind).copied().unwrap_or("unknown");
                 (family.clone(), MetricMetadata { family, kind, help, unit })
             });
             let correlator = Correlator::load(config.correlate.clone(), mark.tenant.clone(), correlator);
             let (generation, retired) = (journal.generation(), journal.retired()?);
+            let kept = kept(config, &mark.tenant);
+            recent.gather(kept);
+            let needed = if kept { recent.cut_at() } else { u64::MAX };
             let live = Live {
                 recent,
                 sealed,
+                needed,
+                numbers,
                 generation,
                 retired,
                 exemplars,
@@ -325,7 +359,7 @@ impl Checkpoints {
         }
         self.journals = journals;
         loaded.into_iter().for_each(|(id, tenant)| tenants.put(id, tenant));
-        Ok(head.covered_ms)
+        Ok(Resumed { offset, covered_ms: head.covered_ms, lake: head.lake })
     }
 
     fn path(&self, offset: u64) -> PathBuf {

@@ -14,6 +14,8 @@ pub struct Config {
     pub sources: wardroom_sources::Config,
     /// The durable log.
     pub bus: wardroom_bus::Config,
+    /// What is kept for good.
+    pub lake: wardroom_lake::Config,
     /// The live series.
     pub head: wardroom_head::Config,
     /// Which label names which thing.

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use wardroom_correlate::{Correlator, Decision, Topology};
 use wardroom_detect::Engine;
 use wardroom_domain::{Anomaly, Batch, Labels, MetricMetadata, RefusalReason, SeriesId, TenantId};
-use wardroom_head::{Denied, Exemplars, Recent, Registry};
+use wardroom_head::{Denied, Exemplars, Recent, Registry, START};
 use wardroom_sources::{ReadLabels, Resolved};
 use wardroom_store::{Retired, Stream};
 
 use crate::config::Config;
+use crate::keep::Numbers;
 
 /// Metric families of one tenant whose metadata is kept; further ones go undescribed.
 pub(crate) const FAMILIES: usize = 20_000;
@@ -42,6 +43,10 @@ pub(crate) struct Live {
     pub(crate) recent: Recent,
     /// The blocks that `recent` has sealed, as far as they are on disk.
     pub(crate) sealed: Stream,
+    /// The lake has what stands before this address of the stream.
+    pub(crate) needed: u64,
+    /// What the lake calls the series.
+    pub(crate) numbers: Numbers,
     /// In which numbering the series stand here.
     pub(crate) generation: u64,
     /// Series that left.
@@ -124,11 +129,15 @@ impl Tenants {
 
 impl Tenant {
     fn new(config: &Config, tenant: &TenantId) -> Self {
+        let mut recent = Recent::new();
+        recent.gather(kept(config, tenant));
         Self {
             registry: Mutex::new(Registry::new(config.head.clone())),
             live: Mutex::new(Live {
-                recent: Recent::new(),
+                recent,
                 sealed: Stream::default(),
+                needed: if kept(config, tenant) { START } else { u64::MAX },
+                numbers: Numbers::default(),
                 generation: 0,
                 retired: Retired::default(),
                 exemplars: Exemplars::new(config.head.max_exemplars),
@@ -156,6 +165,7 @@ impl Tenant {
         };
         live.engine.renumber(keep);
         live.recent.renumber(keep);
+        live.numbers.renumber(keep);
         live.exemplars.renumber(|id| place.get(id.index()).copied().flatten());
         let native = std::mem::take(&mut live.native).into_iter();
         live.native = native.filter_map(|(id, at)| Some((place.get(id.index()).copied().flatten()?, at))).collect();
@@ -176,6 +186,11 @@ impl Tenant {
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         lock(&self.registry)
     }
+}
+
+/// Whether what a tenant sends goes into the lake.
+pub(crate) fn kept(config: &Config, tenant: &TenantId) -> bool {
+    config.lake.enabled && tenant.as_str() != SELF
 }
 
 /// Those that stay of the series that detection knows.

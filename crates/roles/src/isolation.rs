@@ -49,10 +49,11 @@ const READABLE: [&str; 12] = [
     "/sys/fs/cgroup",
 ];
 
-/// Confines the calling thread and all it will start to what the server of a data folder needs. Call
-/// before any other thread exists.
-pub fn confine_server(data: &Path, readable: &[PathBuf]) -> Isolation {
-    confine(&FOLDERS.map(|folder| data.join(folder)), readable)
+/// Confines the calling thread and all it will start to what the server of a data folder needs, and of a lake if that is
+/// on a local disk. Call before any other thread exists.
+pub fn confine_server(data: &Path, lake: Option<PathBuf>, readable: &[PathBuf]) -> Isolation {
+    let writable: Vec<_> = FOLDERS.map(|folder| data.join(folder)).into_iter().chain(lake).collect();
+    confine(&writable, readable)
 }
 
 fn confine(writable: &[PathBuf], readable: &[PathBuf]) -> Isolation {

@@ -20,6 +20,7 @@ pub mod executor_client;
 mod heartbeat;
 mod intake;
 pub mod isolation;
+mod keep;
 pub mod metrics;
 mod poison;
 mod pump;

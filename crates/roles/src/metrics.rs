@@ -24,3 +24,13 @@ pub const CHECKPOINT_SECONDS: &str = "wardroom_checkpoint_seconds";
 pub const CHECKPOINT_BYTES: &str = "wardroom_checkpoint_bytes";
 /// Gauge: 1 if the last probe sample reached the detector, else 0; without it no heartbeat goes out.
 pub const HEARTBEAT_PROBE_ARRIVED: &str = "wardroom_heartbeat_probe_arrived";
+/// Gauge: records on the bus that are not in the lake's tables yet.
+pub const LAKE_LAG_RECORDS: &str = "wardroom_lake_lag_records";
+/// Counter: samples written to the lake.
+pub const LAKE_SAMPLES_TOTAL: &str = "wardroom_lake_samples_total";
+/// Counter: times that writing to the lake failed; it is tried again.
+pub const LAKE_FAILURES_TOTAL: &str = "wardroom_lake_failures_total";
+/// Gauge: seconds that the last flush took.
+pub const LAKE_FLUSH_SECONDS: &str = "wardroom_lake_flush_seconds";
+/// Counter: samples that were merged into longer files.
+pub const LAKE_MERGED_ROWS_TOTAL: &str = "wardroom_lake_merged_rows_total";

@@ -23,6 +23,7 @@ use crate::checkpoint::{Checkpoints, Resumed};
 use crate::config::Config;
 use crate::detect::{FAMILIES, News, SELF, Tenant, Tenants, topology};
 use crate::intake::Queue;
+use crate::keep::{Keeper, Tables};
 use crate::{clock, metrics as names, poison};
 
 /// How far back the bus is replayed at a start without a checkpoint.
@@ -48,18 +49,25 @@ pub(crate) struct Pump {
     pub(crate) checkpoints: Checkpoints,
     /// Where the last checkpoint ended.
     pub(crate) resumed: Option<Resumed>,
+    /// The tables, unless nothing is kept.
+    pub(crate) lake: Option<Tables>,
 }
 
 impl Pump {
     /// Runs until nobody listens any more.
     pub(crate) fn run(mut self) {
         let mut next = self.first();
+        let mut keeper = self.keeper(next);
         let mut taken = Instant::now();
         loop {
             self.next.store(next, Ordering::Release);
             let behind = self.bus.end().saturating_sub(next);
-            if taken.elapsed() >= Duration::from_secs(self.config.checkpoint.interval_seconds) {
-                self.checkpoint(next);
+            if let Some(keeper) = &mut keeper {
+                keeper.turn(next, &self.tenants, &mut self.checkpoints);
+            }
+            let busy = keeper.as_ref().is_some_and(Keeper::busy);
+            if !busy && taken.elapsed() >= Duration::from_secs(self.config.checkpoint.interval_seconds) {
+                self.checkpoint(next, keeper.as_ref().map(Keeper::reached));
                 taken = Instant::now();
             }
             let patience = match behind {
@@ -75,11 +83,14 @@ impl Pump {
                 if self.process(next, &tenant, &batch).is_err() {
                     return;
                 }
+                keeper.iter_mut().for_each(|keeper| keeper.count(batch.metrics.samples.len()));
                 next += 1;
                 self.drain(&tenant);
             } else if self.bus.end() > next {
-                match self.catch_up(next) {
+                let (mut samples, known) = (0, keeper.as_ref().and_then(Keeper::known_to));
+                match self.catch_up(next, known, &mut samples) {
                     Ok(Some(reached)) => {
+                        keeper.iter_mut().for_each(|keeper| keeper.count(samples));
                         next = reached;
                         self.tenants.all().iter().for_each(|(tenant, _)| self.drain(tenant));
                     }
@@ -98,7 +109,7 @@ impl Pump {
 
     /// Writes the state down; without it the next start reads more of the bus. What detection said up to here is
     /// stored before, since after a restart from here it is not said again.
-    fn checkpoint(&mut self, next: u64) {
+    fn checkpoint(&mut self, next: u64, lake: Option<u64>) {
         let (done, settled) = oneshot::channel();
         if self.news.blocking_send(News::Settled(done)).is_err() || settled.blocking_recv().is_err() {
             return;
@@ -107,7 +118,7 @@ impl Pump {
         if let Err(error) = self.checkpoints.retire(&self.config, &self.tenants) {
             tracing::error!(%error, "series that left stay in memory");
         }
-        match self.checkpoints.take(next, covered_ms, self.bus.as_ref(), &self.tenants) {
+        match self.checkpoints.take(next, covered_ms, lake, self.bus.as_ref(), &self.tenants) {
             Ok(size) => {
                 metrics::counter!(names::CHECKPOINTS_TOTAL).increment(1);
                 metrics::gauge!(names::CHECKPOINT_SECONDS).set(started.elapsed().as_secs_f64());
@@ -126,14 +137,18 @@ impl Pump {
 
     /// Where the last checkpoint ended; without one, the first record young enough to be replayed.
     fn first(&self) -> u64 {
-        if let Some(Resumed { offset, covered_ms }) = self.resumed {
+        if let Some(Resumed { offset, covered_ms, .. }) = self.resumed {
             // Older blocks of series that fell silent are not in the journals any more: the bus has them.
             let live = Duration::from_secs(u64::from(self.config.head.recent_minutes) * 60);
             let covered_ms = covered_ms.max(clock::now().minus(live).millis());
             self.tenants.covered_ms.store(covered_ms, Ordering::Release);
             return offset;
         }
-        let first = self.find_first();
+        let mut first = self.find_first();
+        if let Some(reached) = self.lake.as_ref().and_then(|tables| tables.reached) {
+            // What the tables lack is on the bus.
+            first = first.min(reached.max(self.bus.start()));
+        }
         // A record before the first may hold samples from the sender's future.
         let ahead = Duration::from_secs(self.config.sources.max_ahead_minutes * 60);
         let covered = clock::now().minus(REPLAY).plus(ahead).millis();
@@ -155,10 +170,22 @@ impl Pump {
         low
     }
 
-    /// Reads from the bus what does not wait decoded. `None` if nobody listens any more.
-    fn catch_up(&self, next: u64) -> Result<Option<u64>, wardroom_bus::Error> {
-        // No further than to what waits decoded already.
-        let gap = self.queue.first().filter(|first| *first > next).map_or(256, |first| (first - next).min(256));
+    /// The way into the tables, from this offset on.
+    fn keeper(&self, next: u64) -> Option<Keeper> {
+        let (tables, config) = (self.lake.clone()?, self.config.lake.clone());
+        Some(Keeper::new(tables, config, Arc::clone(&self.bus), self.runtime.clone(), next))
+    }
+
+    /// Reads from the bus what does not wait decoded, and counts the samples. `None` if nobody listens any more.
+    fn catch_up(
+        &self,
+        next: u64,
+        known: Option<u64>,
+        samples: &mut usize,
+    ) -> Result<Option<u64>, wardroom_bus::Error> {
+        // No further than to what waits decoded already, or to where the tables end.
+        let stop = self.queue.first().into_iter().chain(known).filter(|stop| *stop > next).min();
+        let gap = stop.map_or(256, |stop| (stop - next).min(256));
         let records = self.bus.read(next, gap as usize)?;
         // Everything up to the end is damaged: nothing to wait for.
         let mut reached = if records.is_empty() { self.bus.end() } else { next };
@@ -172,6 +199,7 @@ impl Pump {
                     if self.process(record.offset, &record.envelope.tenant, &batch).is_err() {
                         return Ok(None);
                     }
+                    *samples += batch.metrics.samples.len();
                 }
                 Err(detail) => {
                     let reason = poison::unreadable(record.offset, detail, clock::now());
@@ -385,7 +413,7 @@ mod tests {
         let (news, mut heard) = mpsc::channel(16);
         let next = Arc::new(AtomicU64::new(0));
         let (checkpoints, resumed) =
-            Checkpoints::open(&dir.path().join("checkpoint"), &config, bus.as_ref(), &tenants).unwrap();
+            Checkpoints::open(&dir.path().join("checkpoint"), &config, bus.as_ref(), &tenants, None).unwrap();
         let pump = Pump {
             budget: InflateBudget::new(1 << 20, 1 << 20),
             config,
@@ -399,6 +427,7 @@ mod tests {
             runtime: runtime.handle().clone(),
             checkpoints,
             resumed,
+            lake: None,
         };
         let pumping = std::thread::spawn(move || pump.run());
         let wait = |offset: u64| {

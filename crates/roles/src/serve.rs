@@ -18,6 +18,7 @@ use wardroom_domain::IncidentState;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable};
 use wardroom_knowledge::Library;
+use wardroom_lake::Lake;
 use wardroom_respond::Workflow;
 use wardroom_store::Store;
 
@@ -28,11 +29,12 @@ use crate::detect::{News, Tenants};
 use crate::executor_client::{ExecutorClient, socket_path};
 use crate::intake::{Queue, intake};
 use crate::isolation::{FOLDERS, Isolation, confine_server};
+use crate::keep::Tables;
 use crate::metrics as names;
 use crate::pump::Pump;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
-use crate::{clock, heartbeat, poison, respond};
+use crate::{clock, heartbeat, keep, poison, respond};
 
 /// The port that OpenTelemetry's senders try first.
 const OTLP_GRPC: u16 = 4317;
@@ -64,6 +66,9 @@ pub enum ServeError {
     /// The store.
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),
+    /// The tables.
+    #[error(transparent)]
+    Lake(#[from] wardroom_lake::Error),
     /// The runbooks.
     #[error(transparent)]
     Knowledge(#[from] wardroom_knowledge::Error),
@@ -103,13 +108,14 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
             return Err(ServeError::Exposed(address));
         }
     }
-    for dir in FOLDERS.map(|folder| options.data.join(folder)) {
+    let lake = if config.lake.enabled { config.lake.folder(&options.data)? } else { None };
+    for dir in FOLDERS.map(|folder| options.data.join(folder)).into_iter().chain(lake.clone()) {
         std::fs::create_dir_all(&dir).map_err(|error| io(format!("create {}", dir.display()), error))?;
     }
     // The file with the first token is opened before the walls go up, so that its folder need not be open after.
     let admin_file = options.admin_token_file.as_deref().map(open_secret).transpose()?;
     let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().cloned().collect();
-    let isolation = confine_server(&options.data, &readable);
+    let isolation = confine_server(&options.data, lake, &readable);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -141,21 +147,26 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
     let (news_in, news_out) = mpsc::channel(1024);
     let detection = detect(&options, &config, &bus, &store, &budget, news_in).await?;
-    let Detection { tenants, queue, next, letters, thread: detecting } = detection;
+    let Detection { tenants, queue, next, letters, lake, thread: detecting } = detection;
+    let progress = lake.as_ref().map(|tables| Arc::clone(&tables.progress));
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
         Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, runbooks };
+    let kept = config.lake.enabled;
     let intake = intake(&config, Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), table.clone()));
     background.spawn(respond::run(responder.clone(), news_out));
     background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
-    background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), config.bus.retention_hours));
+    if let Some(tables) = lake {
+        background.spawn(keep::maintain(tables));
+    }
+    background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), kept, config.bus.retention_hours));
 
     let (otlp, executor_up) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
     background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
     let (executor, otlp_grpc) = (responder.executor.clone(), Arc::clone(&otlp));
-    let readiness = Readiness { bus, next, executor, executor_up, isolation, letters, otlp_grpc };
+    let readiness = Readiness { bus, next, executor, executor_up, isolation, letters, progress, otlp_grpc };
     let backend = backend(options.auth == AuthMode::On, Arc::new(responder), budget, recorder, readiness);
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
     debug_assert_eq!(mounted(&routes), wardroom_api::described(), "every route is described, and nothing else");
@@ -211,6 +222,7 @@ struct Detection {
     queue: Arc<Queue>,
     next: Arc<AtomicU64>,
     letters: Arc<DeadLetters>,
+    lake: Option<Tables>,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -227,7 +239,13 @@ async fn detect(
     let letters = Arc::new(DeadLetters::open(&options.data.join("dead-letters"))?);
     let unusable = |error: checkpoint::Error| io("open checkpoints".into(), std::io::Error::other(error));
     let folder = options.data.join("checkpoint");
-    let (checkpoints, resumed) = Checkpoints::open(&folder, config, bus.as_ref(), &tenants).map_err(unusable)?;
+    let lake = open_lake(options, config).await?;
+    let reached = lake.as_ref().and_then(|tables| tables.reached);
+    let opened = Checkpoints::open(&folder, config, bus.as_ref(), &tenants, reached);
+    let (checkpoints, resumed) = opened.map_err(unusable)?;
+    if let Some(Tables { lake, .. }) = &lake {
+        keep::learn(lake, &tenants, resumed.and_then(|resumed| resumed.lake)).await?;
+    }
     restore(store, &tenants).await?;
     let (queue, next) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
     let pump = Pump {
@@ -243,10 +261,21 @@ async fn detect(
         runtime: tokio::runtime::Handle::current(),
         checkpoints,
         resumed,
+        lake: lake.clone(),
     };
     let thread = std::thread::Builder::new().name("detect".into()).spawn(move || pump.run());
     let thread = thread.map_err(|error| io("start detection".into(), error))?;
-    Ok(Detection { tenants, queue, next, letters, thread })
+    Ok(Detection { tenants, queue, next, letters, lake, thread })
+}
+
+/// The tables, unless nothing is kept.
+async fn open_lake(options: &ServeOptions, config: &Config) -> Result<Option<Tables>, ServeError> {
+    if !config.lake.enabled {
+        return Ok(None);
+    }
+    let lake = Lake::open(&config.lake, &options.data).await?;
+    let reached = lake.reached().await?;
+    Ok(Some(Tables { lake: Arc::new(lake), reached, progress: Arc::default() }))
 }
 
 /// Opens the port that OTLP senders expect; says where, or why not. An address that was asked for must be
@@ -326,16 +355,17 @@ async fn audit_refusals(store: Store, mut refused: mpsc::Receiver<Refused>) {
     }
 }
 
-async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, hours: u64) {
+async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool, hours: u64) {
     loop {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let before = clock::now().minus(Duration::from_secs(hours * 3600));
         if let Err(error) = store.forget_anomalies(before).await {
             tracing::error!(%error, "old anomalies could not be removed");
         }
-        // No further than the checkpoint from which a restart would go on.
+        // No further than the checkpoint from which a restart would go on, nor than what the tables have (decision D7).
         let trimmed = bus.committed(poison::GROUP).and_then(|needed| {
-            let needed = needed.unwrap_or_default().min(next.load(Ordering::Acquire));
+            let tables = if kept { bus.committed(keep::GROUP)?.unwrap_or_default() } else { u64::MAX };
+            let needed = needed.unwrap_or_default().min(tables).min(next.load(Ordering::Acquire));
             bus.trim(needed, before)
         });
         if let Err(error) = trimmed {

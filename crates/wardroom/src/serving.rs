@@ -62,7 +62,7 @@ fn hear_signals() -> nix::Result<()> {
 
 /// What the confined server could open: the same walls, put up here.
 pub(crate) fn probe(data: &Path, paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
-    let isolation = wardroom_roles::isolation::confine_server(data, &[]);
+    let isolation = wardroom_roles::isolation::confine_server(data, None, &[]);
     anyhow::ensure!(isolation == wardroom_roles::isolation::Isolation::Landlock, "this kernel has no Landlock");
     for path in paths {
         let opened = std::fs::File::open(path).is_ok();

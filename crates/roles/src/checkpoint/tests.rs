@@ -133,7 +133,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let (config, bus) = (Config::default(), Paper::default());
         let (never, mut stopped) = (Tenants::new(config.clone()), Tenants::new(config.clone()));
-        let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, &bus, &stopped).unwrap();
+        let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, &bus, &stopped, None).unwrap();
         for (second, numbers) in seconds.iter().enumerate() {
             let said = |tenants: &Tenants| {
                 let tenant = tenants.get(&TenantId::main());
@@ -143,7 +143,7 @@ proptest! {
             prop_assert_eq!(format!("{:?}", said(&never)), format!("{:?}", said(&stopped)));
             if restarts.contains(&second) {
                 let offset = second as u64 + 1;
-                checkpoints.take(offset, 7, &bus, &stopped).unwrap();
+                checkpoints.take(offset, 7, None, &bus, &stopped).unwrap();
                 if torn {
                     // Written after the checkpoint, and belonging to nobody.
                     let log = dir.path().join("t-main/blocks-0.log");
@@ -152,8 +152,8 @@ proptest! {
                     std::fs::write(&log, bytes).unwrap();
                 }
                 stopped = Tenants::new(config.clone());
-                let (opened, resumed) = Checkpoints::open(dir.path(), &config, &bus, &stopped).unwrap();
-                prop_assert_eq!(resumed, Some(Resumed { offset, covered_ms: 7 }));
+                let (opened, resumed) = Checkpoints::open(dir.path(), &config, &bus, &stopped, None).unwrap();
+                prop_assert_eq!(resumed, Some(Resumed { offset, covered_ms: 7, lake: None }));
                 checkpoints = opened;
             }
         }
@@ -164,13 +164,13 @@ proptest! {
 /// A folder with two checkpoints, at 5 and at 9.
 fn two(dir: &Path, config: &Config, bus: &Paper) {
     let tenants = Tenants::new(config.clone());
-    let (mut checkpoints, resumed) = Checkpoints::open(dir, config, bus, &tenants).unwrap();
+    let (mut checkpoints, resumed) = Checkpoints::open(dir, config, bus, &tenants, None).unwrap();
     assert_eq!(resumed, None);
     for second in 0..9 {
         let tenant = tenants.get(&TenantId::main());
         judge(config, &tenant, &batch(&tenant, 1_000_000 + second, &[50, 3, 4, 5, 6, 7, 8]));
         if [5, 8].contains(&second) {
-            checkpoints.take(second as u64 + 1, 0, bus, &tenants).unwrap();
+            checkpoints.take(second as u64 + 1, 0, None, bus, &tenants).unwrap();
         }
     }
 }
@@ -189,7 +189,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
         bent[at] ^= 4;
         std::fs::write(dir.path().join("00000000000000000009.state"), &bent).unwrap();
         let tenants = Tenants::new(config.clone());
-        let (_, resumed) = Checkpoints::open(dir.path(), &config, &bus, &tenants).unwrap();
+        let (_, resumed) = Checkpoints::open(dir.path(), &config, &bus, &tenants, None).unwrap();
         assert_eq!(resumed.map(|resumed| resumed.offset), Some(6), "byte {at}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -198,7 +198,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     let mut bytes = std::fs::read(&log).unwrap();
     bytes[20] ^= 1;
     std::fs::write(&log, bytes).unwrap();
-    let (_, resumed) = Checkpoints::open(dir.path(), &config, &bus, &Tenants::new(config.clone())).unwrap();
+    let (_, resumed) = Checkpoints::open(dir.path(), &config, &bus, &Tenants::new(config.clone()), None).unwrap();
     assert_eq!(resumed, None, "without its label sets no state means anything");
 }
 
@@ -209,7 +209,7 @@ fn other_rules_and_another_bus_make_it_void() {
     two(dir.path(), &config, &bus);
     let mut other = config.clone();
     other.entities.service = vec!["team".into()];
-    let (_, resumed) = Checkpoints::open(dir.path(), &other, &bus, &Tenants::new(other.clone())).unwrap();
+    let (_, resumed) = Checkpoints::open(dir.path(), &other, &bus, &Tenants::new(other.clone()), None).unwrap();
     assert_eq!(resumed, None);
 }
 
@@ -232,7 +232,7 @@ fn churned_series_leave_and_stay_findable() {
     let dir = tempfile::tempdir().unwrap();
     let (config, bus) = (Config::default(), Paper::default());
     let tenants = Arc::new(Tenants::new(config.clone()));
-    let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, &bus, &tenants).unwrap();
+    let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, &bus, &tenants, None).unwrap();
     let pod = |at: u32| Labels::of(&[("__name__", "depth"), ("pod", &format!("p{at}"))]);
     let write = |tenants: &Tenants, pods: std::ops::Range<u32>, at_ms: i64| {
         let tenant = tenants.get(&TenantId::main());
@@ -250,7 +250,7 @@ fn churned_series_leave_and_stay_findable() {
     assert_eq!(tenants.get(&TenantId::main()).registry().since(0).len(), 5000, "all are alive");
     (0..40).for_each(|step| write(&tenants, 4000..6000, 3 * HOUR_MS + step * 15_000));
     checkpoints.retire(&config, &tenants).unwrap();
-    checkpoints.take(9, 0, &bus, &tenants).unwrap();
+    checkpoints.take(9, 0, None, &bus, &tenants).unwrap();
     let late = Batch {
         metrics: Metrics {
             generation: early.generation,
@@ -261,7 +261,7 @@ fn churned_series_leave_and_stay_findable() {
     };
     assert!(!tenants.current(&TenantId::main(), &late), "its ids mean others now");
     let again = Arc::new(Tenants::new(config.clone()));
-    let (mut opened, resumed) = Checkpoints::open(dir.path(), &config, &bus, &again).unwrap();
+    let (mut opened, resumed) = Checkpoints::open(dir.path(), &config, &bus, &again, None).unwrap();
     assert_eq!(resumed.map(|resumed| resumed.offset), Some(9));
     for tenants in [&tenants, &again] {
         let tenant = tenants.get(&TenantId::main());

@@ -11,6 +11,7 @@ use wardroom_edge::{InflateBudget, Problem};
 
 use crate::executor_client::ExecutorClient;
 use crate::isolation::Isolation;
+use crate::keep::Progress;
 use crate::metrics as names;
 use crate::{clock, views};
 
@@ -22,6 +23,8 @@ pub(super) struct Readiness {
     pub(super) executor_up: Arc<AtomicBool>,
     pub(super) isolation: Isolation,
     pub(super) letters: Arc<DeadLetters>,
+    /// How the tables stand, unless nothing is kept.
+    pub(super) progress: Option<Arc<Progress>>,
     /// Where OTLP over gRPC is taken, once it is known.
     pub(super) otlp_grpc: Arc<OnceLock<String>>,
 }
@@ -37,11 +40,18 @@ impl Readiness {
         let trouble = self.bus.trouble();
         let ready = executor != "down" && trouble.is_none();
         let lag = lag(self.bus.as_ref(), &self.next);
+        let lake = self.progress.as_ref().map(|lake| lake.trouble().unwrap_or_else(|| "ok".to_owned()));
         let document = json!({ "status": if ready { "ready" } else { "degraded" },
             "durability": self.bus.durability(), "bus": trouble.unwrap_or_else(|| "ok".to_owned()),
             "isolation": self.isolation.as_str(), "executor": executor, "detect_lag_records": lag,
+            "lake": lake.unwrap_or_else(|| "off".to_owned()), "lake_lag_records": self.lake_lag(),
             "otlp_grpc": self.otlp_grpc.get() });
         (ready, document)
+    }
+
+    /// Records that are not in the tables.
+    fn lake_lag(&self) -> Option<u64> {
+        self.progress.as_ref().map(|lake| self.bus.end().saturating_sub(lake.reached()))
     }
 }
 
@@ -58,6 +68,8 @@ pub(super) fn backend(
     recorder: PrometheusHandle,
     readiness: Readiness,
 ) -> Backend {
+    let readiness = Arc::new(readiness);
+    let asked = Arc::clone(&readiness);
     let copy = || Arc::clone(&responder);
     let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
     let (bus, next) = (Arc::clone(&readiness.bus), Arc::clone(&readiness.next));
@@ -123,6 +135,9 @@ pub(super) fn backend(
         ready: Arc::new(move || readiness.document()),
         metrics: Arc::new(move || {
             metrics::gauge!(names::DETECT_LAG_RECORDS).set(lag(behind.0.as_ref(), &behind.1) as f64);
+            if let Some(lag) = asked.lake_lag() {
+                metrics::gauge!(names::LAKE_LAG_RECORDS).set(lag as f64);
+            }
             recorder.render()
         }),
         authenticated,

@@ -9,6 +9,7 @@ mod executor;
 mod heartbeat;
 mod incidents;
 mod json;
+mod lake;
 mod otlp;
 mod prometheus;
 mod series;
