@@ -6,8 +6,8 @@ WITH samples AS (
         *,
         -- Division by an exact power of ten gives the value back bit for bit; a product would not.
         coalesce(
-            mantissa / [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
-                        1e17, 1e18, 1e19, 1e20, 1e21, 1e22]::DOUBLE[][exponent + 1],
+            mantissa / list_extract([1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                     1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22], exponent + 1),
             value
         ) AS sample
     FROM delta_scan('LAKE/silver/samples')
@@ -26,4 +26,5 @@ SELECT
     samples."offset"
 FROM samples
 JOIN delta_scan('LAKE/silver/series') AS series USING (tenant, series_id)
-QUALIFY row_number() OVER (PARTITION BY samples.tenant, samples.series_id, samples.ts ORDER BY samples."offset" DESC) = 1;
+-- Not row_number() = 1: DuckDB makes an aggregate of that, in which minus zero loses its sign.
+QUALIFY samples."offset" = max(samples."offset") OVER (PARTITION BY samples.tenant, samples.series_id, samples.ts);

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use wardroom_domain::Timestamp;
 use wardroom_testing::server::program;
 use wardroom_testing::{Server, now_ms, wire};
 
@@ -35,8 +36,16 @@ type Sent = BTreeMap<(Vec<(String, String)>, i64), u64>;
 fn send(server: &Server, sent: &mut Sent, series: usize, ts_ms: i64, value: f64) {
     let labels = [("__name__", "odd_values"), ("n", &series.to_string()), ("validator_id", "val-1")];
     let pairs = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let body = wire::body(vec![wire::series(&labels, value, ts_ms)]);
-    assert_eq!(server.write(&body).unwrap(), 204);
+    if value.to_bits() == (-0.0_f64).to_bits() {
+        // The encoder takes minus zero for nothing and leaves it out.
+        let body = json!({ "metric_name": labels[0].1, "labels": { "n": labels[1].1, "validator_id": labels[2].1 },
+            "value": value, "timestamp": Timestamp::from_millis(ts_ms) });
+        let (status, answer) = server.json("/ingest/metrics", &server.sender, &body).unwrap();
+        assert_eq!(status, 200, "{answer}");
+    } else {
+        let body = wire::body(vec![wire::series(&labels, value, ts_ms)]);
+        assert_eq!(server.write(&body).unwrap(), 204);
+    }
     sent.insert((pairs, ts_ms * 1000), value.to_bits());
 }
 
@@ -95,7 +104,9 @@ fn outside_readers_find_every_sample_once_through_kills() {
     }
     settle(&server);
     let view = outside(&dir.path().join("data/lake"));
-    assert_eq!(shown(&view), sent);
+    let shown = shown(&view);
+    let differ: Vec<_> = sent.iter().filter(|(key, bits)| shown.get(key) != Some(bits)).collect();
+    assert!(differ.is_empty() && shown.len() == sent.len(), "{} of {}: {differ:?}", shown.len(), sent.len());
     for reader in ["duckdb", "polars", "deltalake"] {
         assert_eq!(view[reader], rows, "{reader} counts no row twice");
     }

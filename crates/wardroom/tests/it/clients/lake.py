@@ -23,12 +23,13 @@ folder = os.path.dirname(duckdb_extension_delta.__file__)
 db.execute(f"LOAD '{glob.glob(folder + '/extensions/*/delta.duckdb_extension')[0]}'")
 db.execute(open(view).read().replace("LAKE", lake))
 rows = db.execute(
-    """SELECT tenant, map_entries(labels), epoch_us("timestamp"), value FROM metrics"""
+    """SELECT tenant, map_entries(labels), epoch_us("timestamp"), value::VARCHAR FROM metrics"""
 ).fetchall()
 
 
-def bits(value):
-    return struct.pack(">d", value).hex()
+def bits(text):
+    # As text: on their way into Python, numbers lose the sign of minus zero.
+    return struct.pack(">d", float(text)).hex()
 
 
 shown = [
