@@ -200,6 +200,14 @@ impl Lake {
         Ok(total)
     }
 
+    /// Deletes files that merges have replaced more than a week ago, and says how many.
+    ///
+    /// # Errors
+    /// The table cannot be read or written now.
+    pub async fn sweep(&self) -> Result<usize, Error> {
+        self.samples.lock().await.sweep(None).await
+    }
+
     /// All rows of a file of `silver.samples`.
     ///
     /// # Errors

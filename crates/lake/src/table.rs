@@ -13,6 +13,7 @@ use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, Trans
 use deltalake_core::kernel::{Action, Add, LogicalFileView, Transaction};
 use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::operations::vacuum::Clock;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError, ObjectStore, Path};
 use object_store::ObjectStoreExt as _;
@@ -159,6 +160,24 @@ impl Table {
         let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
         self.commit(CommitProperties::default(), actions, operation).await?;
         self.sync()
+    }
+
+    /// Deletes files that no version younger than a week names, and says how many.
+    pub(crate) async fn sweep(&mut self, clock: Option<Arc<dyn Clock>>) -> Result<usize, Error> {
+        self.table.update_state().await?;
+        let vacuum = || {
+            let vacuum = self.table.clone().vacuum();
+            clock.iter().fold(vacuum, |vacuum, clock| vacuum.with_clock(Arc::clone(clock)))
+        };
+        // It writes two commits even when there is nothing to do.
+        let (_, found) = vacuum().with_dry_run(true).await?;
+        if found.files_deleted.is_empty() {
+            return Ok(0);
+        }
+        let (table, done) = vacuum().await?;
+        self.table = table;
+        self.sync()?;
+        Ok(done.files_deleted.len())
     }
 
     /// The files of the newest version.

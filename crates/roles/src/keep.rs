@@ -32,6 +32,8 @@ pub(crate) const GROUP: &str = "lake";
 const LOOSE: usize = 200_000;
 /// How often the lake is looked after.
 const MAINTAIN: Duration = Duration::from_secs(30);
+/// Every so many times old files are deleted.
+const SWEEP: u64 = 120;
 /// Longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -323,10 +325,17 @@ async fn write(lake: &Lake, offset: u64, parts: &Arc<Vec<Part>>, new: &[NewSerie
     lake.flush(flush, new, clock::now()).await
 }
 
-/// Merges short files into long ones, for ever.
+/// Merges short files into long ones and deletes what nobody needs, for ever.
 pub(crate) async fn maintain(tables: Tables) {
-    loop {
+    for turn in 1_u64.. {
         tokio::time::sleep(MAINTAIN).await;
+        if turn % SWEEP == 0 {
+            match tables.lake.sweep().await {
+                Ok(0) => {}
+                Ok(files) => tracing::info!(files, "files that were merged a week ago are deleted"),
+                Err(error) => tracing::error!(%error, "old files of the lake could not be deleted"),
+            }
+        }
         let started = Instant::now();
         match tables.lake.merge().await {
             Ok(done) if done.files_in > 0 => {

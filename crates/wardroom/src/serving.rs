@@ -85,8 +85,9 @@ async fn told_to_stop() {
 }
 
 fn log_to_stderr(args: &ServeArgs) -> anyhow::Result<()> {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&args.log_level)?).with_writer(std::io::stderr);
+    // The lake's library tells every snapshot it reads at INFO.
+    let levels = format!("buoyant_kernel=warn,deltalake_core=warn,datafusion=warn,{}", args.log_level);
+    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(levels)?).with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Json => builder.json().init(),
         LogFormat::Pretty => builder.init(),

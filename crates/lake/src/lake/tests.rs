@@ -1,3 +1,5 @@
+use deltalake_core::operations::vacuum::Clock;
+
 use super::*;
 
 fn run(from_ms: i64, count: i64) -> Vec<Sample> {
@@ -77,4 +79,37 @@ async fn samples_stand_under_their_day_and_come_back() {
     let plain = |all: &[Sample]| all.iter().map(|sample| (sample.ts_ms, sample.value)).collect::<Vec<_>>();
     assert_eq!(plain(&all), plain(&run(midnight - 45_000, 6)));
     assert_eq!(lake.series(None).await.unwrap(), [(TenantId::main(), 1, new(1).labels)]);
+}
+
+#[derive(Debug)]
+struct Later(i64);
+
+impl Clock for Later {
+    fn current_timestamp_millis(&self) -> i64 {
+        #[expect(clippy::disallowed_methods, reason = "files have the system's times")]
+        let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        age.as_millis() as i64 + self.0
+    }
+}
+
+#[tokio::test]
+async fn merged_files_are_swept_after_a_week_and_no_row_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let (hour, day) = (3_600_000, 86_400_000);
+    for offset in 1..=8 {
+        lake.flush(flush(offset, offset as i64 * hour), &[], Timestamp::from_millis(0)).await.unwrap();
+    }
+    let before: Vec<_> = lake.files().await.unwrap().into_iter().map(|file| file.path).collect();
+    let merged = lake.merge().await.unwrap();
+    assert_eq!((merged.files_in, merged.files_out, merged.rows), (8, 1, 240));
+    assert_eq!(lake.merge().await.unwrap(), Merged::default(), "once is enough");
+    assert_eq!((rows(&lake).await, lake.reached().await.unwrap()), (240, Some(8)));
+    let there = |path: &&String| dir.path().join("lake/silver/samples").join(path).exists();
+    let sweep = async |days: i64| lake.samples.lock().await.sweep(Some(Arc::new(Later(days * day)))).await.unwrap();
+    assert_eq!((sweep(6).await, before.iter().filter(there).count()), (0, 8));
+    assert_eq!((sweep(8).await, before.iter().filter(there).count()), (8, 0));
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let file = lake.files().await.unwrap().remove(0);
+    assert_eq!((lake.rows(&file).await.unwrap().len(), lake.reached().await.unwrap()), (240, Some(8)));
 }
