@@ -54,12 +54,12 @@ impl Cut {
 
     /// The series it has samples of, ascending.
     pub fn series(&self) -> Vec<SeriesId> {
-        let mut all: Vec<_> = self.heads.iter().map(|(id, _)| *id).chain(self.loose.iter().map(|(id, _)| *id)).collect();
+        let mut all: Vec<_> =
+            self.heads.iter().map(|(id, _)| *id).chain(self.loose.iter().map(|(id, _)| *id)).collect();
         all.sort_unstable();
         all.dedup();
         all
     }
-
 }
 
 /// A cut whose series are called by numbers that outlive their ids.
@@ -84,7 +84,9 @@ impl NumberedCut {
         let blocks = self.load(fetch)?;
         let stretch = sealed::from_memory(self.stretch.start, &blocks);
         let (mut heads, mut loose) = (self.heads.iter().peekable(), self.loose.as_slice());
-        while let Some(id) = [heads.peek().map(|(id, _)| *id), loose.first().map(|(id, _)| *id)].into_iter().flatten().min() {
+        while let Some(id) =
+            [heads.peek().map(|(id, _)| *id), loose.first().map(|(id, _)| *id)].into_iter().flatten().min()
+        {
             let mut chain = Chain { next: None, start_ms: i64::MIN, blocks: Vec::new() };
             if let Some((_, head)) = heads.next_if(|(head, _)| *head == id) {
                 chain.next = Some(*head);

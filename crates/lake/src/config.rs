@@ -52,12 +52,6 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            uri: String::new(),
-            options: BTreeMap::new(),
-            flush_steps: 40,
-            flush_seconds: 600,
-        }
+        Self { enabled: true, uri: String::new(), options: BTreeMap::new(), flush_steps: 40, flush_seconds: 600 }
     }
 }

@@ -46,7 +46,9 @@ pub(crate) fn repair(table: &Path) -> Result<Vec<PathBuf>, Error> {
         let version = name.get(..20).and_then(|digits| digits.parse::<u64>().ok());
         match version.map(|version| (version, name.get(20..).unwrap_or_default())) {
             Some((version, ".json")) => drop(commits.insert(version, path)),
-            Some((version, rest)) if rest.starts_with(".checkpoint") => checkpoints.entry(version).or_default().push(path),
+            Some((version, rest)) if rest.starts_with(".checkpoint") => {
+                checkpoints.entry(version).or_default().push(path)
+            }
             _ => {}
         }
     }
@@ -74,7 +76,8 @@ pub(crate) fn repair(table: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut broken = None;
     let newest = commits.last_key_value().map(|(version, _)| *version);
     while newest.is_some_and(|newest| wanted <= newest) {
-        let sound = commits.get(&wanted).is_some_and(|path| whole_commit(table, path, synced.is_none_or(|at| wanted > at)));
+        let sound =
+            commits.get(&wanted).is_some_and(|path| whole_commit(table, path, synced.is_none_or(|at| wanted > at)));
         if !sound {
             broken = Some(wanted);
             break;

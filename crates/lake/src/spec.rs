@@ -143,7 +143,11 @@ pub(crate) const SAMPLES: Spec = Spec {
         may("mantissa", Kind::Long, "the value is mantissa / 10^exponent, where that gives it back bit for bit"),
         may("exponent", Kind::Byte, "0 to 22"),
         may("value", Kind::Double, "the value, where it is no such decimal"),
-        must("offset", Kind::Long, "bus offset at which the flush that brought it ended; of two samples of a series with one time the higher is in force"),
+        must(
+            "offset",
+            Kind::Long,
+            "bus offset at which the flush that brought it ended; of two samples of a series with one time the higher is in force",
+        ),
     ],
 };
 

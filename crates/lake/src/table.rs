@@ -216,7 +216,7 @@ impl Table {
 
     /// The bus may only forget what outlives a power cut.
     fn sync(&self) -> Result<(), Error> {
-        let version = self.table.version().map(|version| u64::try_from(version).unwrap_or_default());
+        let version = self.table.version();
         match (&self.disk, version) {
             (Some(disk), Some(version)) => disk.sync(self.table.table_url(), version),
             _ => Ok(()),

@@ -294,13 +294,7 @@ impl Checkpoints {
         Ok(&mut self.journals[at])
     }
 
-    fn load(
-        &mut self,
-        offset: u64,
-        config: &Config,
-        tenants: &Tenants,
-        lake: Option<u64>,
-    ) -> Result<Resumed, Error> {
+    fn load(&mut self, offset: u64, config: &Config, tenants: &Tenants, lake: Option<u64>) -> Result<Resumed, Error> {
         let bytes = std::fs::read(self.path(offset))?;
         let damaged = |what: &str| Error::Damaged(what.to_owned());
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| damaged("cut short"))?;
@@ -316,7 +310,8 @@ impl Checkpoints {
         if head.rules != self.rules || head.offset != offset {
             return Err(Error::OtherRules);
         }
-        if let Some(wanted) = head.lake.filter(|wanted| config.lake.enabled && lake.is_none_or(|found| found < *wanted)) {
+        if let Some(wanted) = head.lake.filter(|wanted| config.lake.enabled && lake.is_none_or(|found| found < *wanted))
+        {
             return Err(Error::Lake { found: lake, wanted });
         }
         let (mut journals, mut loaded) = (Vec::new(), Vec::new());

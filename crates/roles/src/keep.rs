@@ -341,7 +341,13 @@ pub(crate) async fn maintain(tables: Tables) {
             Ok(done) if done.files_in > 0 => {
                 metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(done.rows);
                 let seconds = started.elapsed().as_secs_f64();
-                tracing::info!(files_in = done.files_in, files_out = done.files_out, rows = done.rows, seconds, "merged");
+                tracing::info!(
+                    files_in = done.files_in,
+                    files_out = done.files_out,
+                    rows = done.rows,
+                    seconds,
+                    "merged"
+                );
             }
             Ok(_) => {}
             Err(error) => {

@@ -177,12 +177,7 @@ impl Pump {
     }
 
     /// Reads from the bus what does not wait decoded, and counts the samples. `None` if nobody listens any more.
-    fn catch_up(
-        &self,
-        next: u64,
-        known: Option<u64>,
-        samples: &mut usize,
-    ) -> Result<Option<u64>, wardroom_bus::Error> {
+    fn catch_up(&self, next: u64, known: Option<u64>, samples: &mut usize) -> Result<Option<u64>, wardroom_bus::Error> {
         // No further than to what waits decoded already, or to where the tables end.
         let stop = self.queue.first().into_iter().chain(known).filter(|stop| *stop > next).min();
         let gap = stop.map_or(256, |stop| (stop - next).min(256));

@@ -153,15 +153,17 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
         Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, runbooks };
-    let kept = config.lake.enabled;
     let intake = intake(&config, Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), table.clone()));
     background.spawn(respond::run(responder.clone(), news_out));
     background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
-    if let Some(tables) = lake {
-        background.spawn(keep::maintain(tables));
-    }
-    background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), kept, config.bus.retention_hours));
+    background.spawn(housekeeping(
+        store.clone(),
+        Arc::clone(&bus),
+        Arc::clone(&next),
+        lake,
+        config.bus.retention_hours,
+    ));
 
     let (otlp, executor_up) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
     background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
@@ -355,7 +357,17 @@ async fn audit_refusals(store: Store, mut refused: mpsc::Receiver<Refused>) {
     }
 }
 
-async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool, hours: u64) {
+async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, lake: Option<Tables>, hours: u64) {
+    let kept = lake.is_some();
+    let tables = async {
+        if let Some(lake) = lake {
+            keep::maintain(lake).await;
+        }
+    };
+    tokio::join!(tables, trim(store, bus, next, kept, hours));
+}
+
+async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool, hours: u64) {
     loop {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let before = clock::now().minus(Duration::from_secs(hours * 3600));

@@ -46,10 +46,7 @@ async fn a_batch_lands_once_and_the_recorded_offset_never_goes_back() {
     for lake in [&lake, &other] {
         assert_eq!((rows(lake).await, lake.reached().await.unwrap()), (60, Some(9)));
     }
-    let (first, second) = tokio::join!(
-        lake.flush(flush(11, 0), &[], now),
-        other.flush(flush(11, 0), &[], now),
-    );
+    let (first, second) = tokio::join!(lake.flush(flush(11, 0), &[], now), other.flush(flush(11, 0), &[], now),);
     let landed = [first.unwrap(), second.unwrap()];
     assert!(landed.contains(&Landed::Now) && landed.contains(&Landed::Before), "{landed:?}");
     assert_eq!(rows(&lake).await, 90);
@@ -69,7 +66,10 @@ async fn samples_stand_under_their_day_and_come_back() {
     let files = lake.files().await.unwrap();
     let mut found: Vec<_> = files.iter().map(|file| (file.day, file.rows, file.span_ms)).collect();
     found.sort_unstable();
-    assert_eq!(found, [(19_999, 3, (midnight - 45_000, midnight - 15_000)), (20_000, 3, (midnight, midnight + 30_000))]);
+    assert_eq!(
+        found,
+        [(19_999, 3, (midnight - 45_000, midnight - 15_000)), (20_000, 3, (midnight, midnight + 30_000))]
+    );
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let mut all = Vec::new();
     for file in lake.files().await.unwrap() {

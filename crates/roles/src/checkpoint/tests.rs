@@ -250,6 +250,10 @@ fn churned_series_leave_and_stay_findable() {
     assert_eq!(tenants.get(&TenantId::main()).registry().since(0).len(), 5000, "all are alive");
     (0..40).for_each(|step| write(&tenants, 4000..6000, 3 * HOUR_MS + step * 15_000));
     checkpoints.retire(&config, &tenants).unwrap();
+    let all = tenants.get(&TenantId::main()).registry().since(0).len();
+    assert_eq!(all, 6000, "those that the lake has yet to take stay");
+    drop(tenants.get(&TenantId::main()).live().recent.cut());
+    checkpoints.retire(&config, &tenants).unwrap();
     checkpoints.take(9, 0, None, &bus, &tenants).unwrap();
     let late = Batch {
         metrics: Metrics {
