@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use wardroom_domain::{Buckets, Labels, NativeHistogram, Timestamp};
+use wardroom_domain::{Buckets, Exemplar, Labels, NativeHistogram, Sample, Timestamp};
 
 /// An incident in a list.
 #[derive(Clone, Debug, Serialize)]
@@ -198,6 +198,18 @@ pub struct SeriesView {
     pub histograms: Vec<HistogramView>,
 }
 
+impl SeriesView {
+    /// What was found of a series.
+    pub fn new(labels: Labels, samples: Vec<Sample>, histograms: &[NativeHistogram]) -> Self {
+        let shown = |sample: Sample| (sample.ts_ms, go_g(sample.value), format!("{:016x}", sample.value.to_bits()));
+        Self {
+            labels,
+            samples: samples.into_iter().map(shown).collect(),
+            histograms: histograms.iter().map(HistogramView::from).collect(),
+        }
+    }
+}
+
 /// One reading of a native histogram, as it was sent; counts are absolute.
 #[derive(Clone, Debug, Serialize)]
 pub struct HistogramView {
@@ -257,4 +269,52 @@ pub struct ExemplarsView {
     pub series: Labels,
     /// (labels, value as text, ms), oldest first.
     pub exemplars: Vec<(Labels, String, i64)>,
+}
+
+impl ExemplarsView {
+    /// What was found of a series.
+    pub fn new(series: Labels, exemplars: Vec<Exemplar>) -> Self {
+        let shown = |exemplar: Exemplar| (exemplar.labels, go_g(exemplar.value), exemplar.ts_ms);
+        Self { series, exemplars: exemplars.into_iter().map(shown).collect() }
+    }
+}
+
+/// A number as Go's `%g` writes it: shortest digits that round-trip, an exponent below 1e-4 and from
+/// 1e6 on.
+fn go_g(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".into();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.into();
+    }
+    let scientific = format!("{value:e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if value == 0.0 || (-4..6).contains(&exponent) {
+        return format!("{value}");
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.abs())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_written_as_go_writes_them() {
+        let cases = [
+            (0.1, "0.1"),
+            (-0.0, "-0"),
+            (1e-5, "1e-05"),
+            (0.0001, "0.0001"),
+            (123_456.5, "123456.5"),
+            (1_234_567.0, "1.234567e+06"),
+            (1.5e300, "1.5e+300"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NAN, "NaN"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(super::go_g(value), text);
+        }
+    }
 }

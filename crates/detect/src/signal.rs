@@ -81,6 +81,21 @@ pub struct Breach {
     pub bad_above: f64,
 }
 
+impl Breach {
+    /// It in a few words.
+    pub fn words(&self) -> String {
+        match self.key.kind {
+            SignalKind::ErrorRatio => format!("{:.0} % of requests fail", self.value * 100.0),
+            SignalKind::LatencyP99 => {
+                format!("p99 went from {:.0} to {:.0} ms", self.expected * 1000.0, self.value * 1000.0)
+            }
+            SignalKind::Cpu => format!("CPU at {:.0} % of its limit", self.value * 100.0),
+            SignalKind::Memory => format!("memory at {:.0} % of its limit", self.value * 100.0),
+            SignalKind::RequestRate => format!("{:.1} requests/s", self.value),
+        }
+    }
+}
+
 /// One signal: its watch, its history, and its breach.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Signal {

@@ -16,6 +16,7 @@ mod auth;
 mod body;
 mod config;
 mod inflate;
+mod listen;
 pub mod metrics;
 mod port;
 mod problem;
@@ -28,5 +29,6 @@ pub use auth::{AuthMode, KnownToken, Refused, RefusedHook, TokenTable, mint_toke
 pub use body::read_body;
 pub use config::Config;
 pub use inflate::{InflateBudget, InflateError, Inflated, Share};
+pub use listen::listen_otlp_grpc;
 pub use port::{CorrelationId, Port};
 pub use problem::Problem;

@@ -42,6 +42,8 @@ struct Options {
     targets: Vec<String>,
     /// A tenth of the series is new every ten minutes of the data's time.
     churn: bool,
+    /// Whether ours keeps what it takes in tables; the clock stops when all of it stands there.
+    lake: bool,
     /// Fail if a goal is missed.
     check: bool,
     json: Option<std::path::PathBuf>,
@@ -57,6 +59,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         samples: 16_000_000,
         targets: target::NAMES.iter().map(|name| (*name).to_owned()).collect(),
         churn: false,
+        lake: false,
         check: false,
         json: None,
         flame: None,
@@ -78,8 +81,9 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             Long("churn") => options.churn = true,
             Long("check") => options.check = true,
             Long("lake") => match arguments.value()?.string()?.as_str() {
-                "off" => {}
-                other => anyhow::bail!("--lake {other}: this build has no lake; --lake off"),
+                "off" => options.lake = false,
+                "on" => options.lake = true,
+                other => anyhow::bail!("--lake {other}: on or off"),
             },
             Long("flame") => options.flame = Some(arguments.value()?.into()),
             Long("json") => options.json = Some(arguments.value()?.into()),
@@ -93,7 +97,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         let bodies = Bodies::build(*series, options.samples / series, paced, options.churn);
         for repeat in 0..options.repeat {
             for name in &options.targets {
-                let figures = one(name, &bodies, options.flame.as_deref());
+                let figures = one(name, &bodies, &options);
                 let mut figures = figures.with_context(|| format!("{name}, {series} series, run {repeat}"))?;
                 figures["target"] = json!(name);
                 figures["series"] = json!(series);
@@ -103,7 +107,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             }
         }
     }
-    let report = json!({ "commit": process::commit(), "machine": process::machine(), "churn": options.churn, "medians": medians(&runs), "ratios": ratios(&runs), "runs": runs });
+    let report = json!({ "commit": process::commit(), "machine": process::machine(), "churn": options.churn, "lake": options.lake, "medians": medians(&runs), "ratios": ratios(&runs), "runs": runs });
     tell(serde_json::to_string_pretty(&json!({ "medians": report["medians"], "ratios": report["ratios"] }))?);
     if let Some(file) = options.json {
         std::fs::write(file, report.to_string())?;
@@ -179,8 +183,8 @@ fn missed(report: &Value) -> Vec<String> {
 }
 
 /// One target from an empty disk to its end.
-fn one(name: &str, bodies: &Bodies, flame: Option<&std::path::Path>) -> anyhow::Result<Value> {
-    let mut target = Target::start(name)?;
+fn one(name: &str, bodies: &Bodies, options: &Options) -> anyhow::Result<Value> {
+    let mut target = Target::start(name, options.lake)?;
     let at_start = target.usage()?;
     let profile = target.profile()?;
     let started = Instant::now();
@@ -188,7 +192,7 @@ fn one(name: &str, bodies: &Bodies, flame: Option<&std::path::Path>) -> anyhow::
     target.settle()?;
     let wall = started.elapsed().as_secs_f64();
     let loaded = target.usage()?;
-    let stages = profile.map(|profile| profile.end(flame)).transpose()?;
+    let stages = profile.map(|profile| profile.end(options.flame.as_deref())).transpose()?;
     let millions = bodies.samples(&bodies.saturated) as f64 / 1e6;
     let cpu = loaded.cpu_s - at_start.cpu_s;
 
@@ -202,6 +206,7 @@ fn one(name: &str, bodies: &Bodies, flame: Option<&std::path::Path>) -> anyhow::
     let paced_millions = bodies.samples(&bodies.paced) as f64 / 1e6;
     // Reading back is not intake: for the paced part CPU is read before it, memory after it.
     let paced_cpu = target.paced_cpu_s() - loaded.cpu_s;
+    let silver_bytes = target.silver_bytes()?.map(|bytes| bytes as f64 / ((millions + paced_millions) * 1e6));
     target.end()?;
     Ok(json!({
         "cpu_s_per_m_saturated": cpu / millions,
@@ -218,6 +223,7 @@ fn one(name: &str, bodies: &Bodies, flame: Option<&std::path::Path>) -> anyhow::
         "read_back_of": read_back.map(|found| found.sent),
         "read_back_ms_each": read_back.map(|found| found.each_ms),
         "shifts_found": found,
+        "silver_bytes_per_sample": silver_bytes,
         "stages": by_stage(stages, cpu / millions),
     }))
 }

@@ -18,7 +18,7 @@
 mod tests;
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ use wardroom_detect::Engine;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{MetricMetadata, SeriesId, TenantId};
 use wardroom_head::{Recent, Registry};
-use wardroom_store::{Journal, JournalError, Left, Mark};
+use wardroom_store::{Checked, Journal, JournalError, Left, Mark};
 
 use crate::config::Config;
 use crate::detect::{Live, Tenant, Tenants, kept, stay};
@@ -249,11 +249,7 @@ impl Checkpoints {
             marks.push(journal.mark()?);
         }
         let fresh = self.dir.join("new");
-        let mut out = Checked {
-            out: BufWriter::with_capacity(1 << 20, File::create(&fresh)?),
-            crc: crc32fast::Hasher::new(),
-            size: 0,
-        };
+        let mut out = Checked::create(&fresh)?;
         out.write_all(&MAGIC)?;
         out.write_all(&[VERSION])?;
         let head = Head { offset, rules: self.rules.clone(), covered_ms, lake, tenants: marks };
@@ -373,35 +369,4 @@ fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
     }
     found.sort_unstable();
     Ok(found)
-}
-
-/// A file whose checksum stands at its end.
-struct Checked {
-    out: BufWriter<File>,
-    crc: crc32fast::Hasher,
-    size: u64,
-}
-
-impl Checked {
-    /// Writes the checksum and waits for the disk.
-    fn finish(mut self) -> std::io::Result<u64> {
-        let crc = self.crc.clone().finalize().to_le_bytes();
-        self.out.write_all(&crc)?;
-        self.out.flush()?;
-        self.out.get_ref().sync_all()?;
-        Ok(self.size + 4)
-    }
-}
-
-impl Write for Checked {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.crc.update(bytes);
-        self.size += bytes.len() as u64;
-        self.out.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.out.flush()
-    }
 }

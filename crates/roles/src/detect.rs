@@ -8,11 +8,11 @@ use wardroom_correlate::{Correlator, Decision, Topology};
 use wardroom_detect::Engine;
 use wardroom_domain::{Anomaly, Batch, Labels, MetricMetadata, RefusalReason, SeriesId, TenantId};
 use wardroom_head::{Denied, Exemplars, Recent, Registry, START};
+use wardroom_lake::Numbers;
 use wardroom_sources::{ReadLabels, Resolved};
 use wardroom_store::{Retired, Stream};
 
 use crate::config::Config;
-use crate::keep::Numbers;
 
 /// Metric families of one tenant whose metadata is kept; further ones go undescribed.
 pub(crate) const FAMILIES: usize = 20_000;

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use wardroom_bus::Bus;
-use wardroom_domain::{Labels, Sample, SeriesId, TenantId};
+use wardroom_domain::{Labels, Sample, TenantId};
 use wardroom_head::NumberedCut;
 use wardroom_lake::{Error, Flush, Lake, Landed, NewSeries};
 use wardroom_store::Stream;
@@ -36,50 +35,6 @@ const MAINTAIN: Duration = Duration::from_secs(30);
 const SWEEP: u64 = 120;
 /// Longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(30);
-
-/// What the lake calls the series of a tenant.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Numbers {
-    /// By id; 0 for a series that the lake has not seen.
-    ids: Vec<i64>,
-    /// The highest in use.
-    highest: i64,
-    /// Series that the lake knows and no checkpoint does.
-    #[serde(skip)]
-    written: HashMap<Labels, i64>,
-}
-
-impl Numbers {
-    /// Keeps these of the series, in their order.
-    pub(crate) fn renumber(&mut self, keep: &[bool]) {
-        let mut keep = keep.iter();
-        self.ids.retain(|_| keep.next().copied().unwrap_or_default());
-    }
-
-    /// Takes what the lake knows.
-    pub(crate) fn learn(&mut self, written: HashMap<Labels, i64>, highest: i64) {
-        self.highest = self.highest.max(highest);
-        self.written = written;
-    }
-
-    /// The number of a series, and whether the lake has yet to hear of it.
-    fn of(&mut self, id: SeriesId, labels: &Labels) -> (i64, bool) {
-        if self.ids.len() <= id.index() {
-            self.ids.resize(id.index() + 1, 0);
-        }
-        let slot = &mut self.ids[id.index()];
-        if *slot != 0 {
-            return (*slot, false);
-        }
-        if let Some(known) = self.written.remove(labels) {
-            *slot = known;
-            return (known, false);
-        }
-        self.highest += 1;
-        *slot = self.highest;
-        (self.highest, true)
-    }
-}
 
 /// How the tables stand, for whoever asks.
 #[derive(Debug, Default)]

@@ -339,25 +339,12 @@ fn trouble(config: &Config, breach: &Breach, engine: &Engine) -> Trouble {
     Trouble {
         service: breach.key.service.clone(),
         signal: breach.key.labels().to_string(),
-        words: words(breach),
+        words: breach.words(),
         since_ms: breach.since_ms,
         at_ms: breach.at_ms,
         severity: if breach.key.kind == SignalKind::ErrorRatio { Severity::Critical } else { Severity::High },
         errors: breach.key.kind == SignalKind::ErrorRatio,
         deployed: deployments.iter().any(|deployment| deployment.service == breach.key.service),
-    }
-}
-
-/// A breach in a few words.
-fn words(breach: &Breach) -> String {
-    match breach.key.kind {
-        SignalKind::ErrorRatio => format!("{:.0} % of requests fail", breach.value * 100.0),
-        SignalKind::LatencyP99 => {
-            format!("p99 went from {:.0} to {:.0} ms", breach.expected * 1000.0, breach.value * 1000.0)
-        }
-        SignalKind::Cpu => format!("CPU at {:.0} % of its limit", breach.value * 100.0),
-        SignalKind::Memory => format!("memory at {:.0} % of its limit", breach.value * 100.0),
-        SignalKind::RequestRate => format!("{:.1} requests/s", breach.value),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use wardroom_bus::{Bus, DeadLetters, EmbeddedBus};
 use wardroom_domain::IncidentState;
 use wardroom_domain::audit::AuditEntry;
-use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable};
+use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable, listen_otlp_grpc};
 use wardroom_knowledge::Library;
 use wardroom_lake::Lake;
 use wardroom_respond::Workflow;
@@ -35,9 +35,6 @@ use crate::pump::Pump;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
 use crate::{clock, heartbeat, keep, poison, respond};
-
-/// The port that OpenTelemetry's senders try first.
-const OTLP_GRPC: u16 = 4317;
 
 /// What `wardroom serve` was told.
 #[derive(Clone, Debug)]
@@ -72,14 +69,6 @@ pub enum ServeError {
     /// The runbooks.
     #[error(transparent)]
     Knowledge(#[from] wardroom_knowledge::Error),
-    /// A setting that makes no sense.
-    #[error("{field}: {detail}")]
-    Setting {
-        /// Its name.
-        field: &'static str,
-        /// What is wrong with it.
-        detail: String,
-    },
     /// A file or the listener.
     #[error("{what}: {error}")]
     Io {
@@ -186,7 +175,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         TcpListener::bind(options.listen).await.map_err(|error| io(format!("listen on {}", options.listen), error))?;
     let address = listener.local_addr().map_err(|error| io("listen".into(), error))?;
     let mut listeners = vec![listener];
-    let otlp_grpc = listen_grpc(&config.edge.otlp_grpc, options.listen, &mut listeners).await?;
+    let otlp_grpc = listen_otlp_grpc(&config.edge.otlp_grpc, options.listen, &mut listeners).await;
+    let otlp_grpc = otlp_grpc.map_err(|error| io("listen (edge.otlp-grpc)".into(), error))?;
     otlp.get_or_init(|| otlp_grpc);
     announce(format!("listening http://{address}"));
     tell_first_token(minted, admin_file, address, &mut announce)?;
@@ -278,32 +268,6 @@ async fn open_lake(options: &ServeOptions, config: &Config) -> Result<Option<Tab
     let lake = Lake::open(&config.lake, &options.data).await?;
     let reached = lake.reached().await?;
     Ok(Some(Tables { lake: Arc::new(lake), reached, progress: Arc::default() }))
-}
-
-/// Opens the port that OTLP senders expect; says where, or why not. An address that was asked for must be
-/// free; the usual one may be somebody else's.
-async fn listen_grpc(wanted: &str, main: SocketAddr, listeners: &mut Vec<TcpListener>) -> Result<String, ServeError> {
-    let address = match wanted {
-        "off" => return Ok("off".to_owned()),
-        "auto" if main.port() == 0 => return Ok("off: --listen has port 0".to_owned()),
-        "auto" => SocketAddr::new(main.ip(), OTLP_GRPC),
-        other => other.parse().map_err(|_| ServeError::Setting {
-            field: "edge.otlp-grpc",
-            detail: format!("{other:?} is neither auto, off nor ADDRESS:PORT"),
-        })?,
-    };
-    match TcpListener::bind(address).await {
-        Ok(listener) => {
-            let bound = listener.local_addr().map_err(|error| io("listen".into(), error))?;
-            listeners.push(listener);
-            Ok(bound.to_string())
-        }
-        Err(error) if wanted == "auto" => {
-            tracing::warn!(%address, %error, "no port of its own for OTLP over gRPC; the main port takes it");
-            Ok(format!("{address}: {error}"))
-        }
-        Err(error) => Err(io(format!("listen on {address} (edge.otlp-grpc)"), error)),
-    }
 }
 
 /// Method, path and access of every route, sorted.

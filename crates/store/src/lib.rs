@@ -12,6 +12,7 @@
 
 mod anomalies;
 mod audit;
+mod checked;
 mod error;
 mod incidents;
 mod journal;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
+pub use checked::Checked;
 pub use error::Error;
 pub use incidents::{HistoryRow, IncidentRow, Transition};
 pub use journal::{Journal, JournalError, Left, Mark, Retired, Stream};

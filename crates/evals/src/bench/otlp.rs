@@ -74,7 +74,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
 }
 
 fn one(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> {
-    let mut target = Target::start(name)?;
+    let mut target = Target::start(name, false)?;
     let before = target.usage()?;
     let (next, errors) = (AtomicU64::new(0), AtomicU64::new(0));
     let latencies = Mutex::new(Vec::new());

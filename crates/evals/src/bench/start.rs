@@ -37,7 +37,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     // The paced part comes after the checkpoint, and has to be read again.
     let bodies = Bodies::build(series, steps, steps / 10 + 2, false);
     let (probe, since) = bodies.paced.split_last().context("no bodies")?;
-    let mut target = Target::start("wardroom")?;
+    let mut target = Target::start("wardroom", false)?;
     ensure!(load(&target, &bodies, &bodies.saturated, None)?.1 == 0, "a request failed");
     target.settle()?;
     tell("waiting for a checkpoint");

@@ -43,7 +43,8 @@ enum Running {
 }
 
 impl Target {
-    pub(crate) fn start(name: &str) -> anyhow::Result<Self> {
+    /// A target on an empty disk. Ours keeps what it takes in tables if `lake` says so.
+    pub(crate) fn start(name: &str, lake: bool) -> anyhow::Result<Self> {
         // Beside the build, on a real disk: /tmp may be memory.
         let program = server::program("WARDROOM_BIN");
         let dir = program.parent().context("WARDROOM_BIN has no folder")?.join(format!("bench-{name}"));
@@ -57,7 +58,9 @@ impl Target {
         let address = format!("127.0.0.1:{port}");
         let (running, url, token) = match name {
             "wardroom" => {
-                let server = Server::start(&dir, "", &[("RUST_LOG", "warn")])?;
+                let lake = if lake { "true" } else { "false" };
+                let more = [("WARDROOM_LAKE__ENABLED", lake), ("WARDROOM_LAKE__FLUSH_SECONDS", "20")];
+                let server = Server::start(&dir, "", &[[("RUST_LOG", "warn")].as_slice(), &more].concat())?;
                 let (url, token) = (server.url.clone(), server.sender.clone());
                 (Running::Wardroom(Box::new(server)), url, token)
             }
@@ -182,12 +185,28 @@ impl Target {
         }
     }
 
-    /// Records that detection has not seen, by /metrics.
+    /// Records that detection has not seen, and those that are not in the tables, by /metrics.
     pub(crate) fn lag(&self) -> anyhow::Result<f64> {
         let Running::Wardroom(server) = &self.running else { return Ok(0.0) };
         let (_, text) = server.get("/metrics", &server.responder)?;
-        let line = text.lines().find_map(|line| line.strip_prefix("wardroom_detect_lag_records "));
-        Ok(line.context("/metrics does not name the lag")?.trim().parse()?)
+        let lag = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(|lag| lag.trim().parse());
+        let detect: f64 = lag("wardroom_detect_lag_records ").context("/metrics does not name the lag")??;
+        // Without a lake there is none.
+        Ok(detect + lag("wardroom_lake_lag_records ").transpose()?.unwrap_or_default())
+    }
+
+    /// Bytes of the files below the tables of samples; nothing without a lake.
+    pub(crate) fn silver_bytes(&self) -> anyhow::Result<Option<u64>> {
+        fn size(folder: &Path) -> std::io::Result<u64> {
+            let mut bytes = 0;
+            for entry in std::fs::read_dir(folder)? {
+                let (path, found) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+                bytes += if found.is_dir() { size(&path)? } else { found.len() };
+            }
+            Ok(bytes)
+        }
+        let folder = self.dir.join("data/lake/silver/samples");
+        Ok(folder.exists().then(|| size(&folder)).transpose()?)
     }
 
     /// Of the witnesses' samples of the last hour, how many come back bit for bit; nothing for a peer.

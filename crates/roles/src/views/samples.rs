@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use wardroom_api::{ExemplarsView, HistogramView, SeriesView};
+use wardroom_api::{ExemplarsView, SeriesView};
 use wardroom_bus::Bus;
 use wardroom_domain::query::{LOOKBACK_MS, SeriesQuery};
 use wardroom_domain::{Exemplar, Labels, NativeHistogram, Sample, SeriesId, TenantId, Timestamp};
@@ -139,9 +139,7 @@ impl Samples {
             (named, found)
         });
         let view = |(id, exemplars): (SeriesId, Vec<Exemplar>)| {
-            let shown = |exemplar: Exemplar| (exemplar.labels, go_g(exemplar.value), exemplar.ts_ms);
-            let series = named.get(&id).cloned().unwrap_or_default();
-            ExemplarsView { series, exemplars: exemplars.into_iter().map(shown).collect() }
+            ExemplarsView::new(named.get(&id).cloned().unwrap_or_default(), exemplars)
         };
         found.into_iter().map(view).collect()
     }
@@ -316,54 +314,6 @@ pub fn dump(
 }
 
 fn view(found: Found) -> Vec<SeriesView> {
-    let shown = |sample: Sample| (sample.ts_ms, go_g(sample.value), format!("{:016x}", sample.value.to_bits()));
-    found
-        .into_iter()
-        .filter(|(_, held)| !held.samples.is_empty() || !held.histograms.is_empty())
-        .map(|(labels, held)| SeriesView {
-            labels,
-            samples: held.samples.into_iter().map(shown).collect(),
-            histograms: held.histograms.iter().map(HistogramView::from).collect(),
-        })
-        .collect()
-}
-
-/// A number as Go's `%g` writes it: shortest digits that round-trip, an exponent below 1e-4 and from
-/// 1e6 on.
-fn go_g(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".into();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.into();
-    }
-    let scientific = format!("{value:e}");
-    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if value == 0.0 || (-4..6).contains(&exponent) {
-        return format!("{value}");
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.abs())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn numbers_are_written_as_go_writes_them() {
-        let cases = [
-            (0.1, "0.1"),
-            (-0.0, "-0"),
-            (1e-5, "1e-05"),
-            (0.0001, "0.0001"),
-            (123_456.5, "123456.5"),
-            (1_234_567.0, "1.234567e+06"),
-            (1.5e300, "1.5e+300"),
-            (f64::INFINITY, "+Inf"),
-            (f64::NAN, "NaN"),
-        ];
-        for (value, text) in cases {
-            assert_eq!(super::go_g(value), text);
-        }
-    }
+    let some = found.into_iter().filter(|(_, held)| !held.samples.is_empty() || !held.histograms.is_empty());
+    some.map(|(labels, held)| SeriesView::new(labels, held.samples, &held.histograms)).collect()
 }

@@ -82,7 +82,10 @@ fn a_server_starts_fast_and_stays_small() {
     let own: u64 = pids.iter().map(|pid| resident_kib(*pid, "RssAnon") + resident_kib(*pid, "RssShmem")).sum();
     let program = pids.iter().map(|pid| resident_kib(*pid, "RssFile")).max().unwrap();
     // With the lake: 120 MB.
-    assert!(own < 40 * 1024 && (own + program) * 1024 < 120_000_000, "all processes together hold {own} KiB and {program} KiB");
+    assert!(
+        own < 40 * 1024 && (own + program) * 1024 < 120_000_000,
+        "all processes together hold {own} KiB and {program} KiB"
+    );
 }
 
 fn resident_kib(pid: u32, kind: &str) -> u64 {
