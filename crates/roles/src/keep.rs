@@ -21,7 +21,7 @@ use wardroom_head::NumberedCut;
 use wardroom_lake::{Error, Flush, Lake, Landed, NewSeries};
 use wardroom_store::Stream;
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Resumed};
 use crate::detect::{Live, SELF, Tenant, Tenants};
 use crate::{clock, metrics as names};
 
@@ -75,45 +75,54 @@ pub(crate) struct Keeper {
     runtime: tokio::runtime::Handle,
     /// Everything before this offset is in the tables.
     reached: u64,
-    /// What is read again below this offset is there already.
+    /// Where the tables say that they end; nothing before their first batch.
+    stored: Option<u64>,
+    /// What head holds once detection has come to this offset is there already.
     known_to: Option<u64>,
     /// The batch on its way.
     sent: Option<(u64, oneshot::Receiver<()>)>,
     /// When the last batch was made up.
     since: Instant,
+    /// Seconds after it when time and late samples were last looked at.
+    looked: u64,
     samples: u64,
     series: u64,
 }
 
 impl Keeper {
-    /// Goes on where the tables end; detection starts at `next`.
+    /// Goes on where the tables end. Detection starts at `next`, from the checkpoint that is `resumed`.
     pub(crate) fn new(
         tables: Tables,
         config: wardroom_lake::Config,
         bus: Arc<dyn Bus>,
         runtime: tokio::runtime::Handle,
+        resumed: Option<Resumed>,
         next: u64,
     ) -> Self {
-        let reached = tables.reached;
-        let this = Self {
+        let stored = tables.reached;
+        let reached = stored.unwrap_or_else(|| bus.start().min(next));
+        tables.progress.reached.store(reached, Ordering::Release);
+        let known_to = known_to(stored, resumed.map(|resumed| resumed.lake), next);
+        let since = Instant::now();
+        Self {
             tables,
             config,
             bus,
             runtime,
-            reached: reached.unwrap_or(next),
-            known_to: reached.filter(|reached| *reached > next),
+            reached,
+            stored,
+            known_to,
             sent: None,
-            since: Instant::now(),
+            since,
+            looked: 0,
             samples: 0,
             series: 1,
-        };
-        this.tables.progress.reached.store(this.reached, Ordering::Release);
-        this
+        }
     }
 
-    /// Everything before this offset is in the tables.
-    pub(crate) const fn reached(&self) -> u64 {
-        self.reached
+    /// Where the tables end, for a checkpoint.
+    pub(crate) const fn stored(&self) -> Option<u64> {
+        self.stored
     }
 
     /// The offset at which the records that are in the tables already end.
@@ -139,13 +148,13 @@ impl Keeper {
             }
             tenants.all().iter().for_each(|(_, tenant)| drop(tenant.live().recent.cut()));
             self.known_to = None;
+            self.note(tenants);
             self.begin();
         }
         if let Some((offset, done)) = &mut self.sent {
             match done.try_recv() {
                 Ok(()) => {
-                    self.reached = *offset;
-                    self.sent = None;
+                    (self.reached, self.stored, self.sent) = (*offset, Some(*offset), None);
                     self.note(tenants);
                 }
                 Err(oneshot::error::TryRecvError::Empty) => return,
@@ -160,16 +169,24 @@ impl Keeper {
 
     fn due(&mut self, next: u64, tenants: &Tenants) -> bool {
         if next <= self.reached {
-            self.since = Instant::now();
+            self.begin();
             return false;
         }
-        self.samples >= self.series * u64::from(self.config.flush_steps)
-            || self.since.elapsed() >= Duration::from_secs(self.config.flush_seconds)
+        if self.samples >= self.series * u64::from(self.config.flush_steps) {
+            return true;
+        }
+        // Asked for every record, so the rest is looked at once a second.
+        let elapsed = self.since.elapsed();
+        if elapsed.as_secs() == self.looked {
+            return false;
+        }
+        self.looked = elapsed.as_secs();
+        elapsed >= Duration::from_secs(self.config.flush_seconds)
             || tenants.all().iter().any(|(_, tenant)| tenant.live().recent.loose() > LOOSE)
     }
 
     fn begin(&mut self) {
-        (self.samples, self.since) = (0, Instant::now());
+        (self.samples, self.since, self.looked) = (0, Instant::now(), 0);
     }
 
     /// The bus and the journals may forget.
@@ -186,31 +203,38 @@ impl Keeper {
 
     /// Makes up the batch that ends before `next`, and lets it go its way.
     fn send(&mut self, next: u64, tenants: &Tenants, checkpoints: &mut Checkpoints) {
-        let (mut parts, mut new) = (Vec::new(), Vec::new());
-        for (id, tenant) in tenants.all() {
-            if id.as_str() == SELF {
-                continue;
-            }
-            match part(&id, &tenant, checkpoints, &mut new) {
-                Ok(part) => parts.push(part),
-                Err(error) => {
-                    // The blocks wait in memory, and the next batch has them.
-                    tracing::error!(%error, "samples for the lake cannot be gathered");
-                    return;
-                }
+        let samples = std::mem::take(&mut self.samples);
+        self.begin();
+        let tenants: Vec<_> = tenants.all().into_iter().filter(|(id, _)| id.as_str() != SELF).collect();
+        // The streams must be on disk up to their ends for the batch to be read from there. All of them, before the first is
+        // cut: what is cut and not sent would be in no batch.
+        for (id, tenant) in &tenants {
+            let live = &mut *tenant.live();
+            live.recent.close();
+            if let Err(error) = checkpoints.keep(id, live) {
+                tracing::error!(%error, samples, "samples for the lake wait in memory for the next batch");
+                return;
             }
         }
+        let (mut parts, mut new) = (Vec::new(), Vec::new());
+        for (id, tenant) in &tenants {
+            parts.push(part(id, tenant, &mut new));
+        }
         self.series = parts.iter().map(|part| part.series as u64).sum::<u64>().max(1);
-        let samples = self.samples;
-        self.begin();
         let (done, sent) = oneshot::channel();
         self.sent = Some((next, sent));
         let (lake, progress) = (Arc::clone(&self.tables.lake), Arc::clone(&self.tables.progress));
         self.runtime.spawn(async move {
-            let (batch, started) = (Arc::new(parts), Instant::now());
+            let (batch, started) = (Arc::new((parts, new)), Instant::now());
             let mut wait = Duration::from_millis(200);
             // What cannot be stored now is tried until it can: the bus keeps it, and says 503 when it is full.
-            while let Err(error) = write(&lake, next, &batch, &new).await {
+            loop {
+                // In a task of its own: a panic in there is a try that failed, too.
+                let tried = tokio::spawn(write(Arc::clone(&lake), next, Arc::clone(&batch))).await;
+                let error = match tried.unwrap_or_else(|panic| Err(Error::Unavailable(panic.to_string()))) {
+                    Ok(written) => break metrics::counter!(names::LAKE_SAMPLES_TOTAL).increment(written),
+                    Err(error) => error,
+                };
                 metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
                 tracing::error!(offset = next, %error, "a batch cannot be written to the lake; it is tried again");
                 progress.tell(Some(error.to_string()));
@@ -218,12 +242,19 @@ impl Keeper {
                 wait = (wait * 2).min(LONGEST);
             }
             progress.tell(None);
-            metrics::counter!(names::LAKE_SAMPLES_TOTAL).increment(samples);
             metrics::gauge!(names::LAKE_FLUSH_SECONDS).set(started.elapsed().as_secs_f64());
             // Nobody waits for it any more if the process is ending.
             let _ending = done.send(());
         });
     }
+}
+
+/// The offset up to which the tables hold what head does not know to be there. A checkpoint says where the tables ended when it
+/// was taken (`Some`, without one `None`); they may have gone on from the very record at which it was taken.
+fn known_to(stored: Option<u64>, checkpoint: Option<Option<u64>>, next: u64) -> Option<u64> {
+    let stored = stored?;
+    let beyond = checkpoint.map_or(stored > next, |ended| ended.is_none_or(|ended| stored > ended));
+    beyond.then_some(stored.max(next))
 }
 
 /// What one tenant adds to a batch.
@@ -234,16 +265,8 @@ struct Part {
     series: usize,
 }
 
-fn part(
-    id: &TenantId,
-    tenant: &Tenant,
-    checkpoints: &mut Checkpoints,
-    new: &mut Vec<NewSeries>,
-) -> Result<Part, crate::checkpoint::Error> {
+fn part(id: &TenantId, tenant: &Tenant, new: &mut Vec<NewSeries>) -> Part {
     let live = &mut *tenant.live();
-    // The stream must be on disk up to its end for the batch to be read from there.
-    live.recent.close();
-    checkpoints.keep(id, live)?;
     let cut = live.recent.cut();
     let series = cut.series();
     let mut numbers = BTreeMap::new();
@@ -261,23 +284,27 @@ fn part(
     }
     let count = series.len();
     let cut = cut.numbered(|series| numbers.get(&series).copied().unwrap_or_default());
-    Ok(Part { tenant: id.clone(), cut, sealed: live.sealed.clone(), series: count })
+    Part { tenant: id.clone(), cut, sealed: live.sealed.clone(), series: count }
 }
 
-async fn write(lake: &Lake, offset: u64, parts: &Arc<Vec<Part>>, new: &[NewSeries]) -> Result<Landed, Error> {
-    let parts = Arc::clone(parts);
+async fn write(lake: Arc<Lake>, offset: u64, batch: Arc<(Vec<Part>, Vec<NewSeries>)>) -> Result<u64, Error> {
+    let parts = Arc::clone(&batch);
     let encoding = tokio::task::spawn_blocking(move || {
-        let mut flush = Flush::new(offset);
-        for part in parts.iter() {
+        let (mut flush, mut written) = (Flush::new(offset), 0);
+        for part in &parts.0 {
             let fetch = |address: u64, buffer: &mut [u8]| part.sealed.read(address, buffer);
-            let each = |number: i64, samples: &[Sample]| flush.push(&part.tenant, number, samples);
+            let each = |number: i64, samples: &[Sample]| {
+                written += samples.len() as u64;
+                flush.push(&part.tenant, number, samples)
+            };
             let unreadable = || Error::Unavailable(format!("sealed samples of {} cannot be read", part.tenant));
             part.cut.each(&fetch, each).ok_or_else(unreadable)??;
         }
-        Ok::<_, Error>(flush)
+        Ok::<_, Error>((flush, written))
     });
-    let flush = encoding.await.map_err(|error| Error::Unavailable(error.to_string()))??;
-    lake.flush(flush, new, clock::now()).await
+    let (flush, written) = encoding.await.map_err(|error| Error::Unavailable(error.to_string()))??;
+    let landed = lake.flush(flush, &batch.1, clock::now()).await?;
+    Ok(if landed == Landed::Now { written } else { 0 })
 }
 
 /// Merges short files into long ones and deletes what nobody needs, for ever.
@@ -324,4 +351,25 @@ pub(crate) async fn learn(lake: &Lake, tenants: &Tenants, after: Option<u64>) ->
         tenants.with(&tenant, |live: &mut Live| live.numbers.learn(written, highest));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_tables_hold_beyond_the_checkpoint_is_known() {
+        for (stored, checkpoint, next, expected, why) in [
+            (None, None, 5, None, "nothing was ever written"),
+            (None, Some(None), 5, None, "nor when the checkpoint was taken"),
+            (Some(7), None, 3, Some(7), "read again from before the end of the tables"),
+            (Some(7), None, 7, None, "read from their end"),
+            (Some(7), Some(Some(7)), 9, None, "head holds what came since"),
+            (Some(9), Some(Some(7)), 9, Some(9), "a batch went out at the record of the checkpoint"),
+            (Some(12), Some(Some(7)), 9, Some(12), "and one later"),
+            (Some(9), Some(None), 9, Some(9), "the first batch of all"),
+        ] {
+            assert_eq!(known_to(stored, checkpoint, next), expected, "{why}");
+        }
+    }
 }

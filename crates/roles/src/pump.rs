@@ -67,7 +67,7 @@ impl Pump {
             }
             let busy = keeper.as_ref().is_some_and(Keeper::busy);
             if !busy && taken.elapsed() >= Duration::from_secs(self.config.checkpoint.interval_seconds) {
-                self.checkpoint(next, keeper.as_ref().map(Keeper::reached));
+                self.checkpoint(next, keeper.as_ref().and_then(Keeper::stored));
                 taken = Instant::now();
             }
             let patience = match behind {
@@ -173,7 +173,7 @@ impl Pump {
     /// The way into the tables, from this offset on.
     fn keeper(&self, next: u64) -> Option<Keeper> {
         let (tables, config) = (self.lake.clone()?, self.config.lake.clone());
-        Some(Keeper::new(tables, config, Arc::clone(&self.bus), self.runtime.clone(), next))
+        Some(Keeper::new(tables, config, Arc::clone(&self.bus), self.runtime.clone(), self.resumed, next))
     }
 
     /// Reads from the bus what does not wait decoded, and counts the samples. `None` if nobody listens any more.

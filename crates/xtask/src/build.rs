@@ -35,6 +35,14 @@ pub(crate) fn var(name: &str) -> Option<String> {
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).env("CARGO_TARGET_DIR", target());
+    // What cargo tells this program of itself is not for the cargo it starts: build scripts that look at it (ring's) would be
+    // run again, and half of the lake built again with them, in every other clone.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text.starts_with("CARGO_BIN_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
