@@ -200,6 +200,22 @@ impl Lake {
         Ok(total)
     }
 
+    /// Merges what is due and, if asked, deletes files that nobody needs; says what was merged.
+    ///
+    /// # Errors
+    /// A table cannot be read or written now.
+    pub async fn maintain(&self, sweep: bool) -> Result<Merged, Error> {
+        if sweep {
+            let files = self.sweep().await?;
+            tracing::debug!(files, "files that were merged a week ago are deleted");
+        }
+        let done = self.merge().await?;
+        if done.files_in > 0 {
+            tracing::info!(files_in = done.files_in, files_out = done.files_out, rows = done.rows, "merged");
+        }
+        Ok(done)
+    }
+
     /// Deletes files that merges have replaced more than a week ago, and says how many.
     ///
     /// # Errors

@@ -308,33 +308,15 @@ async fn write(lake: Arc<Lake>, offset: u64, batch: Arc<(Vec<Part>, Vec<NewSerie
 }
 
 /// Merges short files into long ones and deletes what nobody needs, for ever.
-pub(crate) async fn maintain(tables: Tables) {
+pub(crate) async fn maintain(tables: Option<Tables>) {
+    let Some(Tables { lake, .. }) = tables else { return };
     for turn in 1_u64.. {
         tokio::time::sleep(MAINTAIN).await;
-        if turn % SWEEP == 0 {
-            match tables.lake.sweep().await {
-                Ok(0) => {}
-                Ok(files) => tracing::info!(files, "files that were merged a week ago are deleted"),
-                Err(error) => tracing::error!(%error, "old files of the lake could not be deleted"),
-            }
-        }
-        let started = Instant::now();
-        match tables.lake.merge().await {
-            Ok(done) if done.files_in > 0 => {
-                metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(done.rows);
-                let seconds = started.elapsed().as_secs_f64();
-                tracing::info!(
-                    files_in = done.files_in,
-                    files_out = done.files_out,
-                    rows = done.rows,
-                    seconds,
-                    "merged"
-                );
-            }
-            Ok(_) => {}
+        match lake.maintain(turn % SWEEP == 0).await {
+            Ok(merged) => metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(merged.rows),
             Err(error) => {
                 metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
-                tracing::error!(%error, "files of the lake could not be merged; they are tried again");
+                tracing::error!(%error, "the lake could not be looked after; it is tried again");
             }
         }
     }

@@ -323,12 +323,7 @@ async fn audit_refusals(store: Store, mut refused: mpsc::Receiver<Refused>) {
 
 async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, lake: Option<Tables>, hours: u64) {
     let kept = lake.is_some();
-    let tables = async {
-        if let Some(lake) = lake {
-            keep::maintain(lake).await;
-        }
-    };
-    tokio::join!(tables, trim(store, bus, next, kept, hours));
+    tokio::join!(keep::maintain(lake), trim(store, bus, next, kept, hours));
 }
 
 async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool, hours: u64) {
