@@ -47,11 +47,6 @@ impl Cut {
         cut
     }
 
-    /// Whether nothing came.
-    pub const fn is_empty(&self) -> bool {
-        self.heads.is_empty() && self.loose.is_empty()
-    }
-
     /// The series it has samples of, ascending.
     pub fn series(&self) -> Vec<SeriesId> {
         let mut all: Vec<_> =

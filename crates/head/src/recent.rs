@@ -227,19 +227,14 @@ impl Recent {
         self.gone = Gone { before: before.max(START), newest_ms };
     }
 
-    /// Keeps these of the series; their ids are dense again, in their order. Late samples of those that leave must be
-    /// cut before.
-    pub fn renumber(&mut self, keep: &[bool]) {
-        let mut next = 0;
-        let place: Vec<_> = keep.iter().map(|stays| stays.then(|| (SeriesId(next), next += 1).0)).collect();
-        for loose in self.loose.iter_mut() {
-            loose.retain_mut(|(id, _)| match place.get(id.index()).copied().flatten() {
-                Some(new) => (*id = new, true).1,
-                None => false,
-            });
+    /// Keeps the series that have a new place; the places are dense, in the order of the ids. Late samples of those that leave
+    /// must be cut before.
+    pub fn renumber(&mut self, place: impl Fn(SeriesId) -> Option<SeriesId>) {
+        if let Some(loose) = &mut self.loose {
+            *loose = std::mem::take(loose).into_iter().filter_map(|(id, sample)| Some((place(id)?, sample))).collect();
         }
-        let mut keep = keep.iter();
-        self.series.retain(|_| keep.next().copied().unwrap_or_default());
+        let mut ids = (0..).map(SeriesId);
+        self.series.retain(|_| ids.next().and_then(&place).is_some());
         self.series.shrink_to_fit();
     }
 

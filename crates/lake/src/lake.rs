@@ -10,13 +10,12 @@ use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
 use crate::disk::Disk;
 use crate::merge::{self, Merged};
 use crate::rows::{self, Lineage};
-use crate::samples::{self, DataFile, Row, SampleFile, day_of};
+#[cfg(test)]
+use crate::samples::{self, Row};
+use crate::samples::{DataFile, FILE_ROWS, SampleFile, day_of};
 use crate::spec::{SAMPLES, SERIES};
 use crate::table::{Landed, LiveFile, Table};
 use crate::{Config, Error, TOPIC};
-
-/// Rows at which a file is closed and the next begun.
-const FILE_ROWS: usize = 8 << 20;
 
 /// The tables.
 #[derive(Debug)]
@@ -51,11 +50,6 @@ impl Flush {
     /// Nothing yet; the batch ends before this offset.
     pub const fn new(offset: u64) -> Self {
         Self { offset, open: BTreeMap::new(), full: Vec::new(), run: Vec::new() }
-    }
-
-    /// Where the batch ends.
-    pub const fn offset(&self) -> u64 {
-        self.offset
     }
 
     /// Samples of one series, ascending by time. The series of a tenant come in the order of their numbers.
@@ -104,7 +98,11 @@ impl Lake {
             Err(()) => None,
         };
         let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await.map(Mutex::new);
-        Ok(Self { samples: open(&SAMPLES).await?, series: open(&SERIES).await?, app: format!("{TOPIC}-0") })
+        let this = Self { samples: open(&SAMPLES).await?, series: open(&SERIES).await?, app: format!("{TOPIC}-0") };
+        // What the process before committed may not be on the disk.
+        this.series.lock().await.sync()?;
+        this.samples.lock().await.sync()?;
+        Ok(this)
     }
 
     /// Up to which offset of the bus the samples are in the table; nothing was ever written without.
@@ -131,44 +129,34 @@ impl Lake {
         self.samples.lock().await.append(&self.app, offset, files).await
     }
 
-    /// The series that were written by batches that end after this offset; all of them without one.
+    /// Of each tenant the highest number of a series, and the series that were written by batches that end after this offset;
+    /// all of them without one.
     ///
     /// # Errors
     /// The table cannot be read.
-    pub async fn series(&self, after: Option<u64>) -> Result<Vec<(TenantId, i64, Labels)>, Error> {
+    pub async fn series(&self, after: Option<u64>) -> Result<BTreeMap<TenantId, (i64, HashMap<Labels, i64>)>, Error> {
         let mut table = self.series.lock().await;
-        let mut found = Vec::new();
+        let mut found: BTreeMap<TenantId, (i64, HashMap<Labels, i64>)> = BTreeMap::new();
         for file in table.files().await? {
+            let (highest, named) = found.entry(file.tenant.clone()).or_default();
+            *highest = file.series.1.max(*highest);
             if after.is_none_or(|after| file.offset > after) {
                 let labels = rows::labels(table.read(&file).await?)?;
-                found.extend(labels.into_iter().map(|(id, labels)| (file.tenant.clone(), id, labels)));
+                named.extend(labels.into_iter().map(|(id, labels)| (labels, id)));
             }
         }
         Ok(found)
-    }
-
-    /// The highest number of a series of each tenant.
-    ///
-    /// # Errors
-    /// The table cannot be read.
-    pub async fn highest(&self) -> Result<BTreeMap<TenantId, i64>, Error> {
-        let mut highest = BTreeMap::new();
-        for file in self.series.lock().await.files().await? {
-            let known = highest.entry(file.tenant).or_insert(file.series.1);
-            *known = file.series.1.max(*known);
-        }
-        Ok(highest)
     }
 
     /// The files of `silver.samples`.
     ///
     /// # Errors
     /// The table cannot be read.
-    pub async fn files(&self) -> Result<Vec<LiveFile>, Error> {
+    pub(crate) async fn files(&self) -> Result<Vec<LiveFile>, Error> {
         self.samples.lock().await.files().await
     }
 
-    /// Merges what is due, and says what was done. Whoever writes meanwhile does not wait.
+    /// Merges what is due, and says what was done. Whoever writes meanwhile waits for one file at most.
     ///
     /// # Errors
     /// The table cannot be read or written now; nothing has changed for what was not merged.
@@ -224,11 +212,8 @@ impl Lake {
         self.samples.lock().await.sweep(None).await
     }
 
-    /// All rows of a file of `silver.samples`.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub async fn rows(&self, file: &LiveFile) -> Result<Vec<Row>, Error> {
+    #[cfg(test)]
+    pub(crate) async fn rows(&self, file: &LiveFile) -> Result<Vec<Row>, Error> {
         samples::read(self.samples.lock().await.read(file).await?)
     }
 }

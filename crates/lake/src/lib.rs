@@ -35,9 +35,7 @@ pub use error::Error;
 pub use lake::{Flush, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;
-pub use samples::Row;
-pub use spec::{Column, Kind, Spec, TABLES};
-pub use table::{Landed, LiveFile};
+pub use table::Landed;
 
 /// The bus topic whose records the tables hold.
 pub(crate) const TOPIC: &str = "telemetry";

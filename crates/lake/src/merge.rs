@@ -14,17 +14,13 @@ use deltalake_core::parquet::file::reader::ChunkReader;
 use wardroom_domain::{Sample, TenantId};
 
 use crate::Error;
-use crate::samples::{DataFile, Row, SampleFile, rows_of};
+use crate::samples::{DAY_MS, DataFile, FILE_ROWS, Row, SampleFile, rows_of};
 use crate::table::LiveFile;
 
 /// How much of a series a finished file spans at least, in ms.
 pub(crate) const LONG_MS: i64 = 6 * 3_600_000;
 /// How long after its end a day is taken for complete, in ms.
 const GRACE_MS: i64 = 15 * 60_000;
-/// Length of a day, in ms.
-const DAY_MS: i64 = 86_400_000;
-/// Rows at which a file is closed and the next begun, at the next series.
-const FILE_ROWS: usize = 8 << 20;
 /// Rows read from a run at once.
 const READ: usize = 8192;
 
@@ -216,7 +212,7 @@ mod tests {
                     }).collect();
                     file.push(series, &own).unwrap();
                 }
-                files.push(bytes::Bytes::from(file.finish().unwrap().bytes));
+                files.push(file.finish().unwrap().bytes);
             }
             let total: usize = runs.iter().map(BTreeMap::len).sum();
             let mut out = Vec::new();

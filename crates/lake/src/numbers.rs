@@ -50,6 +50,11 @@ impl Numbers {
         *slot = self.highest;
         (self.highest, true)
     }
+
+    /// The number of a series that was asked for before.
+    pub fn get(&self, id: SeriesId) -> i64 {
+        self.ids.get(id.index()).copied().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use deltalake_core::kernel::Action;
@@ -24,7 +25,10 @@ const NOTE: &str = "_synced";
 pub(crate) fn note(table: &Path, version: u64) -> std::io::Result<()> {
     let log = table.join("_delta_log");
     let fresh = log.join("_synced.new");
-    std::fs::write(&fresh, version.to_string())?;
+    // An empty note after a power cut would let damage pass for what was never synced.
+    let mut file = File::create(&fresh)?;
+    file.write_all(version.to_string().as_bytes())?;
+    file.sync_all()?;
     std::fs::rename(fresh, log.join(NOTE))
 }
 
@@ -54,8 +58,8 @@ pub(crate) fn repair(table: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     let lost = |version: u64, what: &str| {
         Error::Damaged(format!(
-            "{}: {what} {version} was whole once and is not now; put the table back with `wardroom restore`, or move the \
-             folder away to begin a new one from what the bus still holds",
+            "{}: {what} {version} was whole once and is not now; put the table back from a backup, or move the folder \
+             away to begin a new one from what the bus still holds",
             table.display()
         ))
     };

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use deltalake_core::arrow::array::{Array, Int64Array, MapArray, StringArray};
 use deltalake_core::arrow::datatypes::SchemaRef;
 use deltalake_core::parquet::arrow::ArrowWriter;
 use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use deltalake_core::parquet::basic::{Compression, ZstdLevel};
-use deltalake_core::parquet::file::properties::WriterProperties;
 use serde::Serialize;
 use wardroom_domain::{Labels, TenantId};
 
-use crate::samples::DataFile;
+use crate::samples::{DataFile, common};
 use crate::spec::Spec;
 use crate::{Error, SCHEMA_VERSION, TOPIC};
 
@@ -43,10 +42,7 @@ impl Lineage {
 /// One file of rows of a tenant and a day.
 pub(crate) fn file<T: Serialize>(spec: &Spec, tenant: TenantId, day: i64, rows: &[T]) -> Result<DataFile, Error> {
     let schema: SchemaRef = spec.arrow();
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_created_by(concat!("wardroom ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build();
+    let properties = common()?.build();
     let mut decoder = arrow_json::ReaderBuilder::new(schema.clone()).with_batch_size(8192).build_decoder()?;
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
     for some in rows.chunks(8192) {
@@ -56,14 +52,14 @@ pub(crate) fn file<T: Serialize>(spec: &Spec, tenant: TenantId, day: i64, rows: 
         }
     }
     let stats = serde_json::json!({ "numRecords": rows.len() });
-    Ok(DataFile { tenant, day, bytes: writer.into_inner()?, stats })
+    Ok(DataFile { tenant, day, bytes: writer.into_inner()?.into(), stats })
 }
 
 /// The label sets of a file of `silver.series`, by their numbers.
-pub(crate) fn labels(bytes: Vec<u8>) -> Result<Vec<(i64, Labels)>, Error> {
+pub(crate) fn labels(bytes: Bytes) -> Result<Vec<(i64, Labels)>, Error> {
     let odd = || Error::Damaged("silver.series: a column is missing or of another type".into());
     let mut found = Vec::new();
-    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?.build()? {
+    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
         let batch = batch?;
         let ids = batch.column_by_name("series_id").and_then(|column| column.as_any().downcast_ref::<Int64Array>());
         let maps = batch.column_by_name("labels").and_then(|column| column.as_any().downcast_ref::<MapArray>());

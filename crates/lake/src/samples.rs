@@ -14,15 +14,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use deltalake_core::arrow::array::{
     Array, ArrayRef, Float64Array, Int8Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
 };
 use deltalake_core::arrow::buffer::{BooleanBuffer, NullBuffer};
 use deltalake_core::arrow::datatypes::SchemaRef;
 use deltalake_core::parquet::arrow::ArrowWriter;
+#[cfg(test)]
 use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use deltalake_core::parquet::basic::{Compression, Encoding, ZstdLevel};
-use deltalake_core::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use deltalake_core::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use deltalake_core::parquet::schema::types::ColumnPath;
 use wardroom_domain::{Sample, TenantId, Timestamp};
 
@@ -36,18 +38,20 @@ const BATCH: usize = 1 << 16;
 const PAGE: usize = 20_000;
 /// Rows of a row group.
 const GROUP: usize = 1 << 20;
+/// Rows at which a file is closed and the next begun.
+pub(crate) const FILE_ROWS: usize = 8 << 20;
 /// Length of a day, in ms.
-const DAY_MS: i64 = 86_400_000;
+pub(crate) const DAY_MS: i64 = 86_400_000;
 
 /// A sample with where it came from.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// The series' number in the lake.
-    pub series_id: i64,
+    pub(crate) series_id: i64,
     /// The sample.
-    pub sample: Sample,
+    pub(crate) sample: Sample,
     /// End of the flush that brought it, on the bus.
-    pub offset: i64,
+    pub(crate) offset: i64,
 }
 
 /// Day of a moment, in days since the epoch.
@@ -61,7 +65,7 @@ pub(crate) struct DataFile {
     pub(crate) tenant: TenantId,
     /// Days since the epoch.
     pub(crate) day: i64,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Bytes,
     /// Statistics as the Delta protocol has them.
     pub(crate) stats: serde_json::Value,
 }
@@ -124,7 +128,7 @@ impl SampleFile {
     /// Closes the file.
     pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
         self.write()?;
-        let bytes = self.writer.into_inner()?;
+        let bytes = self.writer.into_inner()?.into();
         let (low, high) = self.series.unwrap_or_default();
         let (start_ms, end_ms) = self.span_ms.unwrap_or_default();
         let moment = |ms: i64| Timestamp::from_millis(ms).to_string();
@@ -178,8 +182,9 @@ impl Columns {
 }
 
 /// Every row of a file.
-pub(crate) fn read(bytes: Vec<u8>) -> Result<Vec<Row>, Error> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?.build()?;
+#[cfg(test)]
+pub(crate) fn read(bytes: Bytes) -> Result<Vec<Row>, Error> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
     let mut rows = Vec::new();
     for batch in reader {
         rows_of(&batch?, &mut rows)?;
@@ -214,14 +219,19 @@ pub(crate) fn rows_of(batch: &RecordBatch, rows: &mut Vec<Row>) -> Result<(), Er
     Ok(())
 }
 
+/// What all files have in common.
+pub(crate) fn common() -> Result<WriterPropertiesBuilder, Error> {
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_created_by(concat!("wardroom ", env!("CARGO_PKG_VERSION")).to_owned()))
+}
+
 fn properties() -> Result<WriterProperties, Error> {
     let path = |name: &str| ColumnPath::from(name);
-    let plain = |builder: deltalake_core::parquet::file::properties::WriterPropertiesBuilder, name: &str, encoding| {
+    let plain = |builder: WriterPropertiesBuilder, name: &str, encoding| {
         builder.set_column_dictionary_enabled(path(name), false).set_column_encoding(path(name), encoding)
     };
-    let builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_created_by(concat!("wardroom ", env!("CARGO_PKG_VERSION")).to_owned())
+    let builder = common()?
         .set_data_page_row_count_limit(PAGE)
         .set_write_batch_size(4096)
         .set_max_row_group_row_count(Some(GROUP))

@@ -1,41 +1,41 @@
 //! The tables there are, by name, with their columns.
 //!
-//! One list: the Delta schema, the Parquet files and the documentation are made from it. Tenant and day are every
+//! One list: the Delta schema with its comments and the Parquet files are made from it. Tenant and day are every
 //! table's partitions and stand in no list. Adding a column that may be missing is the only change a table
 //! ever sees without being written anew.
 
 use std::sync::Arc;
 
 use deltalake_core::arrow::datatypes::{DataType as Arrow, Field, Schema, SchemaRef, TimeUnit};
-use deltalake_core::kernel::{DataType, MapType, PrimitiveType, StructField};
+use deltalake_core::kernel::{DataType, MapType, MetadataValue, PrimitiveType, StructField};
 
 /// What a table is called and holds.
 #[derive(Debug)]
-pub struct Spec {
+pub(crate) struct Spec {
     /// Layer and name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What a row is.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
     /// Its own columns, then those that say where a row came from.
-    pub columns: &'static [Column],
+    pub(crate) columns: &'static [Column],
 }
 
 /// A column of a table.
 #[derive(Debug)]
-pub struct Column {
+pub(crate) struct Column {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its type.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Whether a row may lack it.
-    pub nullable: bool,
+    pub(crate) nullable: bool,
     /// What stands in it, with its unit.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
 }
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// 64 bits, signed.
     Long,
     /// 32 bits, signed.
@@ -53,19 +53,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As SQL names it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Long => "BIGINT",
-            Self::Int => "INT",
-            Self::Byte => "TINYINT",
-            Self::Double => "DOUBLE",
-            Self::Text => "STRING",
-            Self::Moment => "TIMESTAMP",
-            Self::Labels => "MAP<STRING, STRING>",
-        }
-    }
-
     fn delta(self) -> DataType {
         DataType::Primitive(match self {
             Self::Long => PrimitiveType::Long,
@@ -106,7 +93,10 @@ impl Spec {
 
     /// The columns of the table.
     pub(crate) fn delta(&self) -> Vec<StructField> {
-        let own = self.columns.iter().map(|column| StructField::new(column.name, column.kind.delta(), column.nullable));
+        let own = self.columns.iter().map(|column| {
+            let field = StructField::new(column.name, column.kind.delta(), column.nullable);
+            field.with_metadata([("comment", MetadataValue::String(column.about.to_owned()))])
+        });
         let partitions = [
             StructField::new("tenant", DataType::Primitive(PrimitiveType::String), false),
             StructField::new("day", DataType::Primitive(PrimitiveType::Date), false),
@@ -129,9 +119,6 @@ const OFFSET: Column = must("offset", Kind::Long, "offset of the request on the 
 const SCHEMA_VERSION: Column = must("schema_version", Kind::Int, "version of these columns");
 const SRC_URI: Column = must("src_uri", Kind::Text, "where the request lies as received");
 const RECEIVED_AT: Column = must("received_at", Kind::Moment, "when the request was received");
-
-/// Every table.
-pub const TABLES: &[&Spec] = &[&SAMPLES, &SERIES];
 
 /// Samples, narrow.
 pub(crate) const SAMPLES: Spec = Spec {

@@ -6,9 +6,10 @@
 //! it lands once, and the recorded version never goes back. A writer that a takeover has left behind loses: two commits with
 //! one appId at the same time are a conflict, and whoever lost asks again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake_core::kernel::{Action, Add, LogicalFileView, Transaction};
 use deltalake_core::logstore::LogStoreRef;
@@ -18,11 +19,12 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError, ObjectStore, Path};
 use object_store::ObjectStoreExt as _;
 use url::Url;
+use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{TenantId, Timestamp};
 
 use crate::Error;
 use crate::disk::Disk;
-use crate::samples::DataFile;
+use crate::samples::{DAY_MS, DataFile, day_of};
 use crate::source::Source;
 use crate::spec::Spec;
 
@@ -42,23 +44,23 @@ pub enum Landed {
 
 /// A data file of a table's newest version.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LiveFile {
+pub(crate) struct LiveFile {
     /// Below the table's root.
-    pub path: String,
+    pub(crate) path: String,
     /// Whose rows.
-    pub tenant: TenantId,
+    pub(crate) tenant: TenantId,
     /// Days since the epoch.
-    pub day: i64,
+    pub(crate) day: i64,
     /// Size in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Its rows.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Lowest and highest series, where the table has any.
-    pub series: (i64, i64),
+    pub(crate) series: (i64, i64),
     /// First and last moment, in ms.
-    pub span_ms: (i64, i64),
+    pub(crate) span_ms: (i64, i64),
     /// End of the batch that brought it, on the bus; the last of them if it was merged.
-    pub offset: u64,
+    pub(crate) offset: u64,
 }
 
 /// An open table.
@@ -91,9 +93,7 @@ impl Table {
             }
         }
         table.load().await?;
-        let this = Self { spec, table, disk };
-        this.sync()?;
-        Ok(this)
+        Ok(Self { spec, table, disk })
     }
 
     /// The bus offset up to which the table is written, asked afresh.
@@ -108,7 +108,7 @@ impl Table {
         let mut written: Option<Vec<Add>> = None;
         loop {
             if self.reached(app).await?.is_some_and(|reached| reached >= offset) {
-                self.discard(written.unwrap_or_default()).await;
+                self.discard(written.unwrap_or_default()).await?;
                 // It may have been committed and not been synced.
                 self.sync()?;
                 return Ok(Landed::Before);
@@ -190,14 +190,14 @@ impl Table {
     pub(crate) async fn open_file(&self, file: &LiveFile) -> Result<Source, Error> {
         match self.table.table_url().to_file_path() {
             Ok(folder) => Ok(Source::File(std::fs::File::open(folder.join(&file.path))?)),
-            Err(()) => Ok(Source::Bytes(self.read(file).await?.into())),
+            Err(()) => Ok(Source::Bytes(self.read(file).await?)),
         }
     }
 
     /// The bytes of a file.
-    pub(crate) async fn read(&self, file: &LiveFile) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn read(&self, file: &LiveFile) -> Result<Bytes, Error> {
         let path = Path::from_url_path(&file.path).map_err(|error| Error::Damaged(error.to_string()))?;
-        Ok(self.store().get(&path).await?.bytes().await?.to_vec())
+        Ok(self.store().get(&path).await?.bytes().await?)
     }
 
     async fn commit(
@@ -215,7 +215,7 @@ impl Table {
     }
 
     /// The bus may only forget what outlives a power cut.
-    fn sync(&self) -> Result<(), Error> {
+    pub(crate) fn sync(&self) -> Result<(), Error> {
         let version = self.table.version();
         match (&self.disk, version) {
             (Some(disk), Some(version)) => disk.sync(self.table.table_url(), version),
@@ -229,7 +229,8 @@ impl Table {
         let path = Path::from_iter([
             format!("tenant={}", file.tenant),
             format!("day={day}"),
-            format!("part-{offset:020}-{}.parquet", uuid::Uuid::new_v4()),
+            // By its content: a try that failed leaves the file that the next one writes, not one more.
+            format!("part-{offset:020}-{}.parquet", sha256_hex(&file.bytes)),
         ]);
         self.store().put(&path, file.bytes.clone().into()).await?;
         Ok(Add {
@@ -251,13 +252,16 @@ impl Table {
         Ok(self.store().head(path).await?.last_modified.timestamp_millis())
     }
 
-    /// Files that nobody will name. One that stays is swept up later.
-    async fn discard(&self, adds: Vec<Add>) {
-        for add in adds {
+    /// Deletes files that no commit names. A commit that seemed to lose may be the very one that won (a store may answer a
+    /// repeated request for itself), so the newest version is asked.
+    async fn discard(&self, adds: Vec<Add>) -> Result<(), Error> {
+        let named: BTreeSet<String> = self.table.snapshot()?.log_data().iter().map(|file| file.path().into()).collect();
+        for add in adds.into_iter().filter(|add| !named.contains(&add.path)) {
             if let Err(error) = self.store().delete(&Path::from(add.path)).await {
                 tracing::warn!(table = self.spec.name, %error, "a file that is not needed stays");
             }
         }
+        Ok(())
     }
 
     fn store(&self) -> Arc<dyn ObjectStore> {
@@ -271,6 +275,7 @@ async fn create(table: &DeltaTable, spec: &Spec) -> Result<DeltaTable, DeltaTabl
         .with_log_store(table.log_store())
         .with_save_mode(SaveMode::ErrorIfExists)
         .with_table_name(spec.name)
+        .with_comment(spec.about)
         .with_columns(spec.delta())
         .with_partition_columns(PARTITIONS)
         .await
@@ -293,7 +298,7 @@ fn live(spec: &Spec, file: &LogicalFileView) -> Result<LiveFile, Error> {
     let offset = name.and_then(|name| name.split('-').next()).and_then(|digits| digits.parse().ok());
     Ok(LiveFile {
         tenant: TenantId::new(value("tenant")?).map_err(|_| odd("tenant"))?,
-        day: crate::samples::day_of(day.millis()),
+        day: day_of(day.millis()),
         bytes: u64::try_from(file.size()).map_err(|_| odd("size"))?,
         rows: stats["numRecords"].as_u64().ok_or_else(|| odd("numRecords"))?,
         series: (number("minValues"), number("maxValues")),
@@ -305,6 +310,6 @@ fn live(spec: &Spec, file: &LogicalFileView) -> Result<LiveFile, Error> {
 
 /// A day as Delta's partitions name it.
 pub(crate) fn date(day: i64) -> String {
-    let start = Timestamp::from_millis(day.saturating_mul(86_400_000)).to_string();
+    let start = Timestamp::from_millis(day.saturating_mul(DAY_MS)).to_string();
     start.split('T').next().unwrap_or_default().to_owned()
 }

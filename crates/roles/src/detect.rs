@@ -164,11 +164,12 @@ impl Tenant {
             keep.iter().map(|stays| stays.then(|| (SeriesId(next), next += 1).0)).collect::<Vec<_>>()
         };
         live.engine.renumber(keep);
-        live.recent.renumber(keep);
+        let place = |id: SeriesId| place.get(id.index()).copied().flatten();
+        live.recent.renumber(place);
         live.numbers.renumber(keep);
-        live.exemplars.renumber(|id| place.get(id.index()).copied().flatten());
+        live.exemplars.renumber(place);
         let native = std::mem::take(&mut live.native).into_iter();
-        live.native = native.filter_map(|(id, at)| Some((place.get(id.index()).copied().flatten()?, at))).collect();
+        live.native = native.filter_map(|(id, at)| Some((place(id)?, at))).collect();
         (live.generation, live.retired) = (generation, retired);
         let mut registry = self.registry();
         for labels in registry.since(keep.len()) {

@@ -9,14 +9,13 @@
 //! say how far they are. Is that beyond the checkpoint, then what is read again up to there is let go
 //! at that offset; either way each sample lands once.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use wardroom_bus::Bus;
-use wardroom_domain::{Labels, Sample, TenantId};
+use wardroom_domain::{Sample, TenantId};
 use wardroom_head::NumberedCut;
 use wardroom_lake::{Error, Flush, Lake, Landed, NewSeries};
 use wardroom_store::Stream;
@@ -59,10 +58,11 @@ impl Progress {
     }
 }
 
-/// The tables, and where they ended at the start.
+/// The tables.
 #[derive(Clone)]
 pub(crate) struct Tables {
     pub(crate) lake: Arc<Lake>,
+    /// Where they say that they end; nothing before their first batch.
     pub(crate) reached: Option<u64>,
     pub(crate) progress: Arc<Progress>,
 }
@@ -73,10 +73,6 @@ pub(crate) struct Keeper {
     config: wardroom_lake::Config,
     bus: Arc<dyn Bus>,
     runtime: tokio::runtime::Handle,
-    /// Everything before this offset is in the tables.
-    reached: u64,
-    /// Where the tables say that they end; nothing before their first batch.
-    stored: Option<u64>,
     /// What head holds once detection has come to this offset is there already.
     known_to: Option<u64>,
     /// The batch on its way.
@@ -99,30 +95,16 @@ impl Keeper {
         resumed: Option<Resumed>,
         next: u64,
     ) -> Self {
-        let stored = tables.reached;
-        let reached = stored.unwrap_or_else(|| bus.start().min(next));
+        let reached = tables.reached.unwrap_or_else(|| bus.start().min(next));
         tables.progress.reached.store(reached, Ordering::Release);
-        let known_to = known_to(stored, resumed.map(|resumed| resumed.lake), next);
+        let known_to = known_to(tables.reached, resumed.map(|resumed| resumed.lake), next);
         let since = Instant::now();
-        Self {
-            tables,
-            config,
-            bus,
-            runtime,
-            reached,
-            stored,
-            known_to,
-            sent: None,
-            since,
-            looked: 0,
-            samples: 0,
-            series: 1,
-        }
+        Self { tables, config, bus, runtime, known_to, sent: None, since, looked: 0, samples: 0, series: 1 }
     }
 
     /// Where the tables end, for a checkpoint.
     pub(crate) const fn stored(&self) -> Option<u64> {
-        self.stored
+        self.tables.reached
     }
 
     /// The offset at which the records that are in the tables already end.
@@ -154,12 +136,13 @@ impl Keeper {
         if let Some((offset, done)) = &mut self.sent {
             match done.try_recv() {
                 Ok(()) => {
-                    (self.reached, self.stored, self.sent) = (*offset, Some(*offset), None);
+                    self.tables.reached = Some(*offset);
+                    self.tables.progress.reached.store(*offset, Ordering::Release);
+                    self.sent = None;
                     self.note(tenants);
                 }
-                Err(oneshot::error::TryRecvError::Empty) => return,
-                // The process is ending.
-                Err(oneshot::error::TryRecvError::Closed) => return,
+                // It is on its way yet, or the process is ending.
+                Err(_) => return,
             }
         }
         if self.due(next, tenants) {
@@ -168,7 +151,7 @@ impl Keeper {
     }
 
     fn due(&mut self, next: u64, tenants: &Tenants) -> bool {
-        if next <= self.reached {
+        if next <= self.tables.progress.reached() {
             self.begin();
             return false;
         }
@@ -195,8 +178,7 @@ impl Keeper {
             let live = &mut *tenant.live();
             live.needed = live.recent.cut_at();
         }
-        self.tables.progress.reached.store(self.reached, Ordering::Release);
-        if let Err(error) = self.bus.commit(GROUP, self.reached) {
+        if let Err(error) = self.bus.commit(GROUP, self.tables.progress.reached()) {
             tracing::warn!(%error, "the bus keeps more than the lake needs");
         }
     }
@@ -265,26 +247,21 @@ struct Part {
     series: usize,
 }
 
-fn part(id: &TenantId, tenant: &Tenant, new: &mut Vec<NewSeries>) -> Part {
+fn part(whose: &TenantId, tenant: &Tenant, new: &mut Vec<NewSeries>) -> Part {
     let live = &mut *tenant.live();
     let cut = live.recent.cut();
     let series = cut.series();
-    let mut numbers = BTreeMap::new();
-    {
-        let registry = tenant.registry();
-        for series in &series {
-            let labels = registry.labels(*series).cloned().unwrap_or_default();
-            let (number, unknown) = live.numbers.of(*series, &labels);
-            numbers.insert(*series, number);
-            if unknown {
-                let first_ms = live.recent.span_ms(*series).map_or(0, |(first, _)| first);
-                new.push(NewSeries { tenant: id.clone(), id: number, labels, first_ms });
-            }
+    let registry = tenant.registry();
+    for id in &series {
+        let Some(labels) = registry.labels(*id) else { continue };
+        let (number, unknown) = live.numbers.of(*id, labels);
+        if unknown {
+            let first_ms = live.recent.span_ms(*id).map_or(0, |(first, _)| first);
+            new.push(NewSeries { tenant: whose.clone(), id: number, labels: labels.clone(), first_ms });
         }
     }
-    let count = series.len();
-    let cut = cut.numbered(|series| numbers.get(&series).copied().unwrap_or_default());
-    Part { tenant: id.clone(), cut, sealed: live.sealed.clone(), series: count }
+    let cut = cut.numbered(|id| live.numbers.get(id));
+    Part { tenant: whose.clone(), cut, sealed: live.sealed.clone(), series: series.len() }
 }
 
 async fn write(lake: Arc<Lake>, offset: u64, batch: Arc<(Vec<Part>, Vec<NewSeries>)>) -> Result<u64, Error> {
@@ -324,12 +301,7 @@ pub(crate) async fn maintain(tables: Option<Tables>) {
 
 /// Tells detection what the lake knows of its series beyond what the checkpoint says.
 pub(crate) async fn learn(lake: &Lake, tenants: &Tenants, after: Option<u64>) -> Result<(), Error> {
-    let mut written: BTreeMap<TenantId, HashMap<Labels, i64>> = BTreeMap::new();
-    for (tenant, number, labels) in lake.series(after).await? {
-        written.entry(tenant).or_default().insert(labels, number);
-    }
-    for (tenant, highest) in lake.highest().await? {
-        let written = written.remove(&tenant).unwrap_or_default();
+    for (tenant, (highest, written)) in lake.series(after).await? {
         tenants.with(&tenant, |live: &mut Live| live.numbers.learn(written, highest));
     }
     Ok(())

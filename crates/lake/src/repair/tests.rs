@@ -98,7 +98,7 @@ async fn what_was_synced_once_is_never_hidden() {
             drop(build(dir.path(), 1..=6).await);
             harm(&commit(dir.path(), version), how);
             let refused = reopened(dir.path()).await.unwrap_err().to_string();
-            assert!(refused.contains("wardroom restore"), "{how:?} of commit {version}: {refused}");
+            assert!(refused.contains("from a backup"), "{how:?} of commit {version}: {refused}");
         }
     }
 }
