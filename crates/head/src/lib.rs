@@ -24,6 +24,7 @@ mod index;
 mod recent;
 mod registry;
 mod sealed;
+mod tail;
 mod wire;
 
 pub use config::Config;
