@@ -5,6 +5,8 @@
 
 mod facts;
 mod investigate;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use facts::nearby;
 
@@ -59,6 +61,8 @@ pub(crate) enum RespondError {
     Knowledge(#[from] wardroom_knowledge::Error),
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Panic(String),
 }
 
 /// Takes news in and moves incidents, for ever.
@@ -151,16 +155,21 @@ impl Responder {
     }
 
     async fn join(&self, tenant: &TenantId, key: &str, service: &str) -> Result<(), RespondError> {
-        let rows = self.store.live_incidents(clock::now()).await?;
-        let Some(row) = rows.into_iter().find(|row| row.key == key && row.tenant == *tenant) else { return Ok(()) };
-        let mut workflow = Workflow::read(&row.workflow)?;
-        if !workflow.incident.services.iter().any(|known| known == service) {
+        loop {
+            let rows = self.store.live_incidents(clock::now()).await?;
+            let Some(row) = rows.into_iter().find(|row| row.key == key && row.tenant == *tenant) else { return Ok(()) };
+            let mut workflow = Workflow::read(&row.workflow)?;
+            if workflow.incident.services.iter().any(|known| known == service) {
+                return Ok(());
+            }
             workflow.incident.services.push(service.to_owned());
-            let decision = json!({ "service": service });
+            let (text, decision) = (serde_json::to_string(&workflow)?, json!({ "service": service }));
             let entry = entry(tenant, "sentinel", Some(&row.id()), "service_joined", decision, clock::now());
-            self.store.save_workflow(tenant, key, &serde_json::to_string(&workflow)?, Some(&entry)).await?;
+            // A person may decide at this very moment: then what was decided is read first.
+            if self.store.save_workflow(tenant, key, &row.workflow, &text, &entry).await? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn round(&self) -> Result<(), RespondError> {
@@ -169,7 +178,10 @@ impl Responder {
                 continue;
             }
             let id = row.id();
-            if let Err(error) = self.step(row).await {
+            // In a task of its own: an incident that makes it panic must not hold up all the others.
+            let responder = self.clone();
+            let tried = tokio::spawn(async move { responder.step(row).await }).await;
+            if let Err(error) = tried.unwrap_or_else(|panic| Err(RespondError::Panic(panic.to_string()))) {
                 metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
                 tracing::error!(incident = %id, %error, "incident could not be moved; trying again");
             }
@@ -203,7 +215,7 @@ impl Responder {
         Ok(())
     }
 
-    /// Applies an event and persists the move; `false` if somebody else moved the incident first.
+    /// Applies an event and persists the move; `false` if somebody else changed the incident since `row` was read.
     pub(crate) async fn apply(
         &self,
         row: &IncidentRow,
@@ -218,6 +230,7 @@ impl Responder {
             key: &row.key,
             from: step.from,
             to: step.to,
+            before: &row.workflow,
             workflow: &text,
             note: &step.note,
             at: now,

@@ -116,44 +116,55 @@ impl Responder {
     }
 
     async fn carry_out(&self, who: &Identity, number: i64, decision: Decision) -> Result<Value, Problem> {
-        let (row, mut workflow) = self.find(&who.tenant, number).await?;
-        let watermark_ms = self.tenants.with(&who.tenant, |state| state.engine.watermark_ms());
-        let event = match decision {
-            Decision::Approve { plan_sha256, reason, proof, channel } => {
-                may_approve(&workflow, &plan_sha256)?;
-                let principal = self.authorize(&workflow, &plan_sha256, proof.0).await?;
-                Event::Approved(Approval { principal, at: clock::now(), channel, plan_sha256, reason })
-            }
-            Decision::Reject { reason } => Event::Rejected(reason),
-            Decision::Close => Event::Closed,
-            Decision::Verdict { verdict, cause } => {
-                workflow.verdict = Some((verdict.clone(), cause.clone()));
-                if verdict == "noise" && workflow.state.may_become(IncidentState::Suppressed) {
-                    Event::Noise(watermark_ms)
-                } else {
-                    let decision = json!({ "verdict": verdict, "cause": cause });
-                    let mut audit = entry(&who.tenant, "resolver", Some(&row.id()), "verdict", decision, clock::now());
-                    audit.principal = who.principal.clone();
-                    let text = serde_json::to_string(&workflow).map_err(unreadable)?;
-                    self.store.save_workflow(&who.tenant, &row.key, &text, Some(&audit)).await.map_err(stored)?;
-                    return Ok(json!({ "incident_id": row.id(), "state": row.state, "verdict": verdict }));
+        // Authority is asked for once, however often the workflow changes meanwhile.
+        let mut given: Option<Approval> = None;
+        loop {
+            let (row, mut workflow) = self.find(&who.tenant, number).await?;
+            let event = match (&decision, &given) {
+                (Decision::Approve { .. }, Some(given)) => {
+                    let known = workflow.approval.as_ref().map(|approval| &approval.plan_sha256);
+                    if known == Some(&given.plan_sha256) {
+                        // The responder found the approval in the executor's ledger first.
+                        return Ok(decided(&row, &workflow));
+                    }
+                    may_approve(&workflow, &given.plan_sha256)?;
+                    Event::Approved(given.clone())
                 }
-            }
-        };
-        let moved = self.apply(&row, &mut workflow, event, &who.principal).await.map_err(|error| match error {
-            RespondError::Workflow(error) => conflict("wrong_state", error.to_string()),
-            error => Problem::unavailable("not_moved", error.to_string()),
-        })?;
-        if !moved {
-            // The pump may have found the approval in the executor's ledger first: it counts all the same.
-            let (row, now) = self.find(&who.tenant, number).await?;
-            if now.approval.as_ref().is_none_or(|approval| Some(&approval.plan_sha256) != workflow.plan_sha256.as_ref())
-            {
-                return Err(conflict("wrong_state", format!("the incident is {} by now", row.state)));
+                (Decision::Approve { plan_sha256, reason, proof, channel }, None) => {
+                    may_approve(&workflow, plan_sha256)?;
+                    let principal = self.authorize(&workflow, plan_sha256, proof.0.clone()).await?;
+                    let (channel, plan_sha256, reason) = (channel.clone(), plan_sha256.clone(), reason.clone());
+                    let approval = Approval { principal, at: clock::now(), channel, plan_sha256, reason };
+                    Event::Approved(given.insert(approval).clone())
+                }
+                (Decision::Reject { reason }, _) => Event::Rejected(reason.clone()),
+                (Decision::Close, _) => Event::Closed,
+                (Decision::Verdict { verdict, cause }, _) => {
+                    workflow.verdict = Some((verdict.clone(), cause.clone()));
+                    if verdict == "noise" && workflow.state.may_become(IncidentState::Suppressed) {
+                        Event::Noise(self.tenants.with(&who.tenant, |state| state.engine.watermark_ms()))
+                    } else {
+                        let decision = json!({ "verdict": verdict, "cause": cause });
+                        let now = clock::now();
+                        let mut audit = entry(&who.tenant, "resolver", Some(&row.id()), "verdict", decision, now);
+                        audit.principal = who.principal.clone();
+                        let text = serde_json::to_string(&workflow).map_err(unreadable)?;
+                        let saved = self.store.save_workflow(&who.tenant, &row.key, &row.workflow, &text, &audit);
+                        if saved.await.map_err(stored)? {
+                            return Ok(json!({ "incident_id": row.id(), "state": row.state, "verdict": verdict }));
+                        }
+                        continue;
+                    }
+                }
+            };
+            let moved = self.apply(&row, &mut workflow, event, &who.principal).await.map_err(|error| match error {
+                RespondError::Workflow(error) => conflict("wrong_state", error.to_string()),
+                error => Problem::unavailable("not_moved", error.to_string()),
+            })?;
+            if moved {
+                return Ok(decided(&row, &workflow));
             }
         }
-        Ok(json!({ "incident_id": row.id(), "state": workflow.state,
-            "execution_id": workflow.plan.as_ref().and_then(|plan| plan.idempotency_key().ok()) }))
     }
 
     /// Has the executor check the proof; what it accepts stands in its ledger.
@@ -224,6 +235,12 @@ impl Responder {
             charts.into_iter().map(|(_, chart)| chart).take(12).collect()
         })
     }
+}
+
+/// What whoever decided is told.
+fn decided(row: &IncidentRow, workflow: &Workflow) -> Value {
+    json!({ "incident_id": row.id(), "state": workflow.state,
+        "execution_id": workflow.plan.as_ref().and_then(|plan| plan.idempotency_key().ok()) })
 }
 
 fn may_approve(workflow: &Workflow, plan_sha256: &str) -> Result<(), Problem> {

@@ -25,8 +25,16 @@ async fn main() {
     let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
     let number = store.open_incident(&tenant, "key", now, "{}", now, entry).await.unwrap();
     let (from, to) = (IncidentState::Open, IncidentState::Investigating);
-    let step =
-        Transition { tenant: &tenant, key: "key", from, to, workflow: "{}", note: "gathering evidence", at: now };
+    let step = Transition {
+        tenant: &tenant,
+        key: "key",
+        from,
+        to,
+        before: "{}",
+        workflow: "{}",
+        note: "gathering evidence",
+        at: now,
+    };
     let moved = store.transition(&step, &entry("INC-1")).await.unwrap();
     println!("opened {number:?}, moved {moved}, audit {:?}", store.verify_audit().await.unwrap());
 }

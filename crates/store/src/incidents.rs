@@ -57,6 +57,8 @@ pub struct Transition<'a> {
     pub from: IncidentState,
     /// The state it goes to.
     pub to: IncidentState,
+    /// The workflow as it was read.
+    pub before: &'a str,
     /// The workflow after the move.
     pub workflow: &'a str,
     /// One line for a person.
@@ -110,7 +112,8 @@ impl Store {
         Ok(Some(number))
     }
 
-    /// Moves an incident. `false` if it is no longer in the state `from`: somebody else moved it.
+    /// Moves an incident. `false` if it is no longer in the state `from`, or its workflow is another: somebody else was
+    /// there meanwhile.
     ///
     /// # Errors
     /// The store's; a move outside the transition table is a defect of the caller and refused.
@@ -120,7 +123,7 @@ impl Store {
         }
         let mut transaction = self.write().await?;
         let query = "UPDATE incidents SET state = ?, updated_at = ?, workflow = ?
-            WHERE tenant = ? AND key = ? AND state = ?";
+            WHERE tenant = ? AND key = ? AND state = ? AND workflow = ?";
         let moved = sqlx::query(query)
             .bind(step.to.as_str())
             .bind(step.at.nanos())
@@ -128,6 +131,7 @@ impl Store {
             .bind(step.tenant.as_str())
             .bind(step.key)
             .bind(step.from.as_str())
+            .bind(step.before)
             .execute(&mut *transaction)
             .await?;
         if moved.rows_affected() == 0 {
@@ -139,7 +143,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Saves a workflow that changed without a move.
+    /// Saves a workflow that changed without a move. `false` if it is no longer the one `before`: whoever read that one
+    /// must look again, or what was written meanwhile would be undone.
     ///
     /// # Errors
     /// The store's.
@@ -147,20 +152,24 @@ impl Store {
         &self,
         tenant: &TenantId,
         key: &str,
+        before: &str,
         workflow: &str,
-        entry: Option<&AuditEntry>,
-    ) -> Result<(), Error> {
+        entry: &AuditEntry,
+    ) -> Result<bool, Error> {
         let mut transaction = self.write().await?;
-        sqlx::query("UPDATE incidents SET workflow = ? WHERE tenant = ? AND key = ?")
+        let saved = sqlx::query("UPDATE incidents SET workflow = ? WHERE tenant = ? AND key = ? AND workflow = ?")
             .bind(workflow)
             .bind(tenant.as_str())
             .bind(key)
+            .bind(before)
             .execute(&mut *transaction)
             .await?;
-        if let Some(entry) = entry {
-            audit::append(&mut transaction, entry).await?;
+        if saved.rows_affected() == 0 {
+            return Ok(false);
         }
-        Ok(transaction.commit().await?)
+        audit::append(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Incidents of a tenant, newest first, with numbers below `before`.

@@ -24,7 +24,7 @@ async fn open(dir: &tempfile::TempDir) -> Store {
 }
 
 fn step<'a>(tenant: &'a TenantId, from: IncidentState, to: IncidentState) -> Transition<'a> {
-    Transition { tenant, key: "k", from, to, workflow: "{}", note: "n", at: Timestamp::from_millis(2) }
+    Transition { tenant, key: "k", from, to, before: "{}", workflow: "{}", note: "n", at: Timestamp::from_millis(2) }
 }
 
 #[tokio::test]
@@ -50,6 +50,25 @@ async fn an_incident_opens_once_and_moves_only_along_the_table() {
     assert_eq!(store.incident(&tenant, 1).await.unwrap().unwrap().state, IncidentState::Investigating);
     let other = TenantId::new("other").unwrap();
     assert!(store.incident(&other, 1).await.unwrap().is_none());
+}
+
+/// The approval of a plan was lost when a service joined the incident at the same moment.
+#[tokio::test]
+async fn nobody_writes_over_a_workflow_that_he_has_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
+    store.open_incident(&tenant, "k", now, "{}", now, entry).await.unwrap();
+    let moved = Transition { workflow: "moved", ..step(&tenant, IncidentState::Open, IncidentState::Investigating) };
+    assert!(store.transition(&moved, &entry("INC-1")).await.unwrap());
+    assert!(!store.save_workflow(&tenant, "k", "{}", "joined", &entry("INC-1")).await.unwrap());
+    assert!(store.save_workflow(&tenant, "k", "moved", "moved, joined", &entry("INC-1")).await.unwrap());
+    let (from, to) = (IncidentState::Investigating, IncidentState::AwaitingApproval);
+    let late = Transition { before: "moved", workflow: "late", ..step(&tenant, from, to) };
+    assert!(!store.transition(&late, &entry("INC-1")).await.unwrap());
+    let row = store.incident(&tenant, 1).await.unwrap().unwrap();
+    assert_eq!((row.state, row.workflow.as_str()), (from, "moved, joined"));
+    assert_eq!(store.audit_entries("INC-1").await.unwrap().len(), 3, "what was not written is not in the book");
 }
 
 #[tokio::test]

@@ -1,0 +1,59 @@
+use std::sync::Arc;
+
+use wardroom_correlate::Decision;
+use wardroom_domain::{Incident, IncidentState, Severity};
+use wardroom_knowledge::Library;
+
+use super::*;
+use crate::detect::Tenants;
+
+async fn responder(folder: &tempfile::TempDir) -> Responder {
+    let config = Config::default();
+    Responder {
+        store: Store::open(&folder.path().join("wardroom.db")).await.unwrap(),
+        tenants: Arc::new(Tenants::new(config.clone())),
+        executor: ExecutorClient::new(None),
+        runbooks: Arc::new(Library::load(&config.knowledge).unwrap()),
+        config,
+    }
+}
+
+fn incident() -> Incident {
+    Incident {
+        key: "k".into(),
+        tenant: TenantId::main(),
+        title: "web: slow responses".into(),
+        severity: Severity::High,
+        services: vec!["web".into()],
+        trigger: "sustained_breach".into(),
+        began_at: Timestamp::from_millis(1),
+        opened_at: Timestamp::from_millis(1),
+    }
+}
+
+/// A plan approved while services joined its incident was never carried out: the one that joined wrote the workflow
+/// back as it had read it, without the approval.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_write_at_once_is_all_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let responder = responder(&folder).await;
+    let tenant = TenantId::main();
+    responder.take_in(&[News::Decision(tenant.clone(), Decision::Opened(incident()))]).await.unwrap();
+    let mut joining = tokio::task::JoinSet::new();
+    for each in 0..12 {
+        let (responder, tenant) = (responder.clone(), tenant.clone());
+        joining.spawn(async move { responder.join(&tenant, "k", &format!("service-{each}")).await.unwrap() });
+    }
+    loop {
+        let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();
+        let mut workflow = Workflow::read(&row.workflow).unwrap();
+        if responder.apply(&row, &mut workflow, Event::TakenUp, &Principal::wardroom()).await.unwrap() {
+            break;
+        }
+    }
+    joining.join_all().await;
+    let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();
+    let workflow = Workflow::read(&row.workflow).unwrap();
+    assert_eq!((row.state, workflow.state), (IncidentState::Investigating, IncidentState::Investigating));
+    assert_eq!(workflow.incident.services.len(), 13, "{:?}", workflow.incident.services);
+}
