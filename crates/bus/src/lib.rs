@@ -6,7 +6,7 @@
 //! read(from, limit)      ◄── segment files, up to the last synced record
 //! ```
 //!
-//! Guarantees of every implementation, held by the suite `contract` (feature `testing`):
+//! Guarantees of every implementation, held by the suite `contract`:
 //! an offset is returned only for a record that survives `kill -9`, and a power cut unless
 //! `durability: os` was chosen; offsets are dense
 //! and ascending; a record reads back byte for byte; a torn tail is cut off, never delivered; a
@@ -15,7 +15,6 @@
 //! The log holds requests as they came (decision D1). Nothing here knows what a body means.
 
 mod config;
-#[cfg(feature = "testing")]
 pub mod contract;
 mod dead;
 mod embedded;

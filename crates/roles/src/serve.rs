@@ -69,6 +69,9 @@ pub enum ServeError {
     /// The runbooks.
     #[error(transparent)]
     Knowledge(#[from] wardroom_knowledge::Error),
+    /// Something that has to go on for ever stopped. What it needs to go on is on the disk: start it again.
+    #[error("a role ended: {0}")]
+    Ended(String),
     /// A file or the listener.
     #[error("{what}: {error}")]
     Io {
@@ -155,7 +158,9 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     ));
 
     let (otlp, executor_up) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
-    background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
+    if responder.executor.configured() {
+        background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
+    }
     let (executor, otlp_grpc) = (responder.executor.clone(), Arc::clone(&otlp));
     let readiness = Readiness { bus, next, executor, executor_up, isolation, letters, progress, otlp_grpc };
     let backend = backend(options.auth == AuthMode::On, Arc::new(responder), budget, recorder, readiness);
@@ -193,19 +198,23 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         let _closed = stopped.await;
         tokio::time::sleep(Duration::from_secs(10)).await;
     };
-    tokio::select! {
-        served = serving => served.map_err(|error| io("serve".into(), error))?,
-        () = drained => tracing::warn!("connections still open after 10 s; closing them"),
-    }
+    let ended = tokio::select! {
+        served = serving => served.map_err(|error| io("serve".into(), error)),
+        () = drained => Ok(tracing::warn!("connections still open after 10 s; closing them")),
+        Some(ended) = background.join_next() => {
+            let why = ended.err().map_or_else(|| "its input is gone".to_owned(), |panic| panic.to_string());
+            Err(ServeError::Ended(why))
+        }
+    };
     background.shutdown().await;
     // With the response gone nobody listens to detection, and it ends; then the bus writes out what it holds.
-    let ended = tokio::task::spawn_blocking(move || detecting.join()).await;
-    if !matches!(ended, Ok(Ok(()))) {
+    let detected = tokio::task::spawn_blocking(move || detecting.join()).await;
+    if !matches!(detected, Ok(Ok(()))) {
         tracing::error!("detection did not end cleanly");
     }
     store.close().await;
     tracing::info!("stopped");
-    Ok(())
+    ended
 }
 
 /// Detection at work.
@@ -298,7 +307,7 @@ async fn restore(store: &Store, tenants: &Tenants) -> Result<(), ServeError> {
 }
 
 async fn watch_executor(executor: ExecutorClient, up: Arc<AtomicBool>) {
-    while executor.configured() {
+    loop {
         let answered = executor.ask(&wardroom_domain::executor::Request::Ping).await.is_ok();
         up.store(answered, Ordering::Release);
         metrics::gauge!(names::EXECUTOR_UP).set(if answered { 1.0 } else { 0.0 });

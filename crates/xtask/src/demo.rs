@@ -14,6 +14,8 @@ use crate::world::{Plan, World};
 
 /// A headless seed ends within this time.
 const LIMIT: Duration = Duration::from_secs(300);
+/// Lines of Wardroom's log that are shown when something went wrong.
+const LAST_WORDS: usize = 60;
 
 /// What was asked for.
 #[derive(Clone, Debug, Default)]
@@ -166,8 +168,9 @@ fn report(world: World, watched: &Watched, options: &Options) -> anyhow::Result<
         })
         .into_iter()
         .collect();
+    let log = std::fs::read_to_string(world.dir.join("wardroom.log"))?;
     let audit = world.finish()?;
-    Ok(json!({
+    let report = json!({
         "version": 1, "seed": options.plan.seed, "case": truth["case"],
         "fault": { "kind": truth["fault"]["kind"], "service": truth["fault"]["service"], "at": truth["fault"]["at"] },
         "cause": { "service": cause["service"], "kind": cause["kind"], "confidence": cause["confidence"], "evidence": cause["evidence"] },
@@ -182,7 +185,13 @@ fn report(world: World, watched: &Watched, options: &Options) -> anyhow::Result<
         "audit": audit,
         "settings": { "rps": 40, "interval": "1s", "hold_s": 90, "good_samples": 20, "z": [2.5, 3, 4], "names_seed": options.plan.names_seed,
             "otlp": options.plan.otlp },
-    }))
+    });
+    if verdict(&report) != 0 {
+        // Whoever looks for the reason has nothing else: the folder is removed.
+        let lines: Vec<&str> = log.lines().collect();
+        anstream::eprintln!("the end of wardroom.log:\n{}", lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n"));
+    }
+    Ok(report)
 }
 
 /// 0 right, 2 wrong cause, 3 not resolved.

@@ -27,7 +27,8 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     let clients = Clients::fetch()?;
     let nextest = installed("cargo-nextest")?;
     let mut tests = command(nextest);
-    tests.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+    // In the programs' profile: what the lake brings is built once.
+    tests.args(["nextest", "run", "--cargo-profile", "demo", "--workspace", "--locked", "--no-fail-fast"]);
     tests.env("WARDROOM_BIN", &programs.wardroom).env("SHOP_BIN", &programs.shop).env("EVALS_BIN", &programs.evals);
     tests.env("INSTA_UPDATE", "no");
     nemesis.tell(&mut tests);

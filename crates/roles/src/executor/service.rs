@@ -5,7 +5,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wardroom_domain::executor::{RefusalCode, Request, Response};
 use wardroom_domain::{DryRun, Outcome, Plan, ToolCall};
@@ -15,6 +15,9 @@ use super::config::ExecutorConfig;
 use super::ledger::{Entry, Known, Ledger, V};
 use crate::{clock, crash};
 use wardroom_bus::mutant;
+
+/// How long a target is asked whether something was done.
+const PROBED: Duration = Duration::from_secs(30);
 
 /// The executor's service.
 #[derive(Debug)]
@@ -211,9 +214,10 @@ impl Service {
         }
     }
 
-    /// Asks the target for half a minute; silence is `unknown`.
+    /// Asks the target for half a minute, however long each answer takes; silence is `unknown`.
     fn probe(&self, tool: &dyn Tool, call: &ToolCall, state: &str, key: &str) -> Outcome {
-        for _ in 0..30 {
+        let until = Instant::now() + PROBED;
+        while Instant::now() < until {
             match around("adapter:probe", || tool.probe(call, state, key)) {
                 Ok(outcome) => return outcome,
                 Err(error) => tracing::warn!(%error, "probe failed"),
