@@ -29,6 +29,7 @@ mod watch;
 pub use baseline::Baseline;
 pub use config::Config;
 pub use engine::{Engine, Findings};
-pub use logs::{SettingChange, TemplateCount};
+pub use logs::{SettingChange, TemplateCount, template};
+pub use seen::Seen;
 pub use signal::{Breach, Signal, SignalKey, SignalKind};
 pub use watch::{Run, Shift, Watch};

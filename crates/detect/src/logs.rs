@@ -78,7 +78,7 @@ impl Logs {
             }
         }
         let mut text = std::mem::take(&mut self.scratch);
-        mask(&log.message, &mut text);
+        mask(&log.message, &mut text, |_| ());
         // What comes after the limits is still counted, but no longer told apart.
         let known = self.templates.len() < SERVICES || self.templates.contains_key(service);
         let service = if known { service } else { OTHERS };
@@ -135,8 +135,14 @@ impl Logs {
     }
 }
 
-/// Replaces what varies (words with digits, long words) with `<*>`.
-fn mask(message: &str, out: &mut String) {
+/// The template that a line follows, and what stands in it where the template has `<*>`, in order.
+pub fn template<'a>(message: &'a str, text: &mut String, parameters: &mut Vec<&'a str>) {
+    parameters.clear();
+    mask(message, text, |varying| parameters.push(varying));
+}
+
+/// Replaces what varies (words with digits, long words) with `<*>`, and tells what it was.
+fn mask<'a>(message: &'a str, out: &mut String, mut varying: impl FnMut(&'a str)) {
     out.clear();
     for word in message.split_whitespace().take(40) {
         if out.len() > TEMPLATE_BYTES {
@@ -151,7 +157,10 @@ fn mask(message: &str, out: &mut String) {
             out.push('=');
         }
         let varies = value.len() > 40 || value.bytes().any(|byte| byte.is_ascii_digit());
-        out.push_str(if varies { "<*>" } else { value });
+        if varies {
+            varying(value);
+        }
+        out.push_str(if varies { OTHERS } else { value });
     }
 }
 
@@ -206,6 +215,13 @@ mod tests {
         assert_eq!((top[0].count, top[0].template.as_str()), (2, "call failed peer=b: deadline of <*> ms"));
         assert_eq!(top.len(), 2);
         assert!(logs.top(0, 60_000, Severity::Critical).is_empty());
+    }
+
+    #[test]
+    fn what_varies_is_told_in_order() {
+        let (mut text, mut parameters) = (String::new(), Vec::new());
+        template("took 17 ms peer=b2 id=x", &mut text, &mut parameters);
+        assert_eq!((text.as_str(), parameters.as_slice()), ("took <*> ms peer=<*> id=x", ["17", "b2"].as_slice()));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) const ROOM: usize = 500_000;
 
 /// The requests of one tenant's last day.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Seen {
+pub struct Seen {
     young: BTreeSet<u64>,
     old: BTreeSet<u64>,
     /// When the young generation began, in ms.
@@ -27,13 +27,13 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Whether a request was here before.
-    pub(crate) fn knows(&self, fingerprint: u64, received_ms: i64) -> bool {
+    pub fn knows(&self, fingerprint: u64, received_ms: i64) -> bool {
         let outdated = received_ms - self.since_ms >= 2 * WINDOW_MS;
         !outdated && (self.young.contains(&fingerprint) || self.old.contains(&fingerprint))
     }
 
     /// Remembers a request.
-    pub(crate) fn note(&mut self, fingerprint: u64, received_ms: i64) {
+    pub fn note(&mut self, fingerprint: u64, received_ms: i64) {
         if received_ms - self.since_ms >= WINDOW_MS || self.young.len() >= ROOM {
             let gone = received_ms - self.since_ms >= 2 * WINDOW_MS;
             self.old = if gone { BTreeSet::new() } else { std::mem::take(&mut self.young) };

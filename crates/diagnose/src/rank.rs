@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wardroom_domain::canonical::sha256_hex;
+use wardroom_domain::canonical::short_hash;
 use wardroom_domain::{Cause, CauseKind, Deployment, Diagnosis, Evidence, Severity};
 
 use crate::Config;
@@ -188,10 +188,4 @@ fn impact(failing: &[&str], slow: &[&str]) -> String {
         (true, false) => format!("Requests are slow at {}.", slow.join(", ")),
         (true, true) => "No customer feels it yet; a resource is near its limit.".to_owned(),
     }
-}
-
-fn short_hash(text: &str) -> String {
-    let mut hash = sha256_hex(text.as_bytes());
-    hash.truncate(10);
-    hash
 }

@@ -16,6 +16,13 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The first ten hex digits of a text's SHA-256: a name for it that is short enough to be read out.
+pub fn short_hash(text: &str) -> String {
+    let mut hash = sha256_hex(text.as_bytes());
+    hash.truncate(10);
+    hash
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
 
+use crate::compact;
 use crate::disk::Disk;
+use crate::events::{Reached, Written};
 use crate::merge::{self, Merged};
-use crate::rows::{self, Lineage};
+use crate::rows::{self, Cell, Lineage, Request, Rows};
 #[cfg(test)]
 use crate::samples::{self, Row};
 use crate::samples::{DataFile, FILE_ROWS, SampleFile, day_of};
-use crate::spec::{SAMPLES, SERIES};
+use crate::spec::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, SAMPLES, SERIES, SPANS};
 use crate::table::{Landed, LiveFile, Table};
 use crate::{Config, Error, TOPIC};
 
@@ -22,6 +24,10 @@ use crate::{Config, Error, TOPIC};
 pub struct Lake {
     samples: Mutex<Table>,
     series: Mutex<Table>,
+    logs: Mutex<Table>,
+    templates: Mutex<Table>,
+    spans: Mutex<Table>,
+    deployments: Mutex<Table>,
     app: String,
 }
 
@@ -98,11 +104,84 @@ impl Lake {
             Err(()) => None,
         };
         let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await.map(Mutex::new);
-        let this = Self { samples: open(&SAMPLES).await?, series: open(&SERIES).await?, app: format!("{TOPIC}-0") };
+        let this = Self {
+            samples: open(&SAMPLES).await?,
+            series: open(&SERIES).await?,
+            logs: open(&LOGS).await?,
+            templates: open(&LOG_TEMPLATES).await?,
+            spans: open(&SPANS).await?,
+            deployments: open(&DEPLOYMENTS).await?,
+            app: format!("{TOPIC}-0"),
+        };
         // What the process before committed may not be on the disk.
-        this.series.lock().await.sync()?;
         this.samples.lock().await.sync()?;
+        for table in this.small() {
+            table.lock().await.sync()?;
+        }
         Ok(this)
+    }
+
+    /// Every table but that of samples.
+    fn small(&self) -> [&Mutex<Table>; 5] {
+        [&self.series, &self.logs, &self.templates, &self.spans, &self.deployments]
+    }
+
+    /// The tables that [`Events`](crate::Events) are written to, in the order in which they are.
+    fn of_events(&self) -> [&Mutex<Table>; 4] {
+        [&self.logs, &self.spans, &self.deployments, &self.templates]
+    }
+
+    /// Up to which offset of the bus each table of log lines, spans and deployments is written. A table may lag behind only
+    /// because nothing came for it.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub async fn events_reached(&self) -> Result<Reached, Error> {
+        let of = async |table: &Mutex<Table>| Ok::<_, Error>(table.lock().await.reached(&self.app).await?.unwrap_or(0));
+        Ok(Reached {
+            logs: of(&self.logs).await?,
+            templates: of(&self.templates).await?,
+            spans: of(&self.spans).await?,
+            deployments: of(&self.deployments).await?,
+        })
+    }
+
+    /// Puts log lines, spans and deployments into their tables, once. When this returns a power cut loses nothing of them.
+    ///
+    /// # Errors
+    /// They cannot be written now; trying again does no harm.
+    pub async fn land(&self, written: &Written) -> Result<(), Error> {
+        for table in self.of_events() {
+            let mut table = table.lock().await;
+            if let Some(files) = written.files.get(table.name()) {
+                table.append(&self.app, written.offset, files.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The requests that came before this offset and since this moment (µs), of each tenant, in the order of the bus: those
+    /// that are recognised when they come again.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub async fn requests(&self, before: u64, since_us: i64) -> Result<BTreeMap<TenantId, Vec<Request>>, Error> {
+        // What is let in is not much older than its arrival.
+        let first_day = day_of(since_us.div_euclid(1000)) - 2;
+        let mut found: BTreeMap<TenantId, Vec<Request>> = BTreeMap::new();
+        for table in [&self.logs, &self.spans, &self.deployments] {
+            let mut table = table.lock().await;
+            for file in table.files().await?.iter().filter(|file| file.day >= first_day) {
+                let requests = rows::requests(table.read(file).await?)?.into_iter();
+                let requests = requests.filter(|request| request.offset < before && request.received_us >= since_us);
+                found.entry(file.tenant.clone()).or_default().extend(requests);
+            }
+        }
+        for requests in found.values_mut() {
+            requests.sort_unstable();
+            requests.dedup();
+        }
+        Ok(found)
     }
 
     /// Up to which offset of the bus the samples are in the table; nothing was ever written without.
@@ -197,7 +276,8 @@ impl Lake {
             let files = self.sweep().await?;
             tracing::debug!(files, "files that were merged a week ago are deleted");
         }
-        let done = self.merge().await?;
+        let mut done = self.merge().await?;
+        done.add_all(self.compact().await?);
         if done.files_in > 0 {
             tracing::info!(files_in = done.files_in, files_out = done.files_out, rows = done.rows, "merged");
         }
@@ -209,7 +289,24 @@ impl Lake {
     /// # Errors
     /// The table cannot be read or written now.
     pub async fn sweep(&self) -> Result<usize, Error> {
-        self.samples.lock().await.sweep(None).await
+        let mut swept = self.samples.lock().await.sweep(None).await?;
+        for table in self.small() {
+            swept += table.lock().await.sweep(None).await?;
+        }
+        Ok(swept)
+    }
+
+    /// Joins the short files of the smaller tables, and says what was done.
+    async fn compact(&self) -> Result<Merged, Error> {
+        let mut total = Merged::default();
+        for table in self.small() {
+            let mut table = table.lock().await;
+            let files = table.files().await?;
+            for group in compact::due(&files) {
+                total.add_all(compact::join(&mut table, &group).await?);
+            }
+        }
+        Ok(total)
     }
 
     #[cfg(test)]
@@ -223,17 +320,19 @@ fn series_files(new: &[NewSeries], offset: u64, received_at: Timestamp) -> Resul
     for series in new {
         groups.entry((&series.tenant, day_of(series.first_ms))).or_default().push(series);
     }
-    let lineage = Lineage::of(offset, received_at.nanos() / 1000);
+    let lineage = Lineage::of(offset, received_at);
     let file = |((tenant, day), all): ((&TenantId, i64), Vec<&NewSeries>)| {
-        let row = |series: &&NewSeries| rows::SeriesRow {
-            series_id: series.id,
-            name: series.labels.name().to_owned(),
-            labels: series.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            first_seen: series.first_ms.saturating_mul(1000),
-            lineage: lineage.clone(),
-        };
-        let written: Vec<_> = all.iter().map(row).collect();
-        let mut file = rows::file(&SERIES, tenant.clone(), day, &written)?;
+        let mut rows = Rows::new(&SERIES, tenant.clone(), day);
+        for series in &all {
+            let own = [
+                Cell::Long(series.id),
+                Cell::Text(series.labels.name()),
+                Cell::Labels(&series.labels),
+                Cell::Moment(series.first_ms.saturating_mul(1000)),
+            ];
+            rows.push(&own, &lineage)?;
+        }
+        let mut file = rows.finish()?;
         let ids = || all.iter().map(|series| series.id);
         file.stats["minValues"] = serde_json::json!({ "series_id": ids().min() });
         file.stats["maxValues"] = serde_json::json!({ "series_id": ids().max() });

@@ -3,6 +3,7 @@
 //! ```text
 //! head's chunks ──► flush ──► silver.samples  ◄── merge (many short files become few long ones)
 //! label sets ─────────────► silver.series
+//! the bus ──► events ──► silver.logs, .log_templates, .spans, .deployments
 //!                              │  _delta_log: txn(topic-partition, bus offset)
 //!                              ▼
 //!              DuckDB, Polars, Spark, Trino, and Wardroom's own queries
@@ -15,10 +16,12 @@
 //!
 //! This crate alone names Delta, Arrow, Parquet and DataFusion: domain types and plain rows go in and come out.
 
+mod compact;
 mod config;
 mod decimal;
 mod disk;
 mod error;
+mod events;
 mod merge;
 mod numbers;
 mod repair;
@@ -32,9 +35,11 @@ mod lake;
 
 pub use config::Config;
 pub use error::Error;
+pub use events::{Events, Line, Origin, Reached, Written};
 pub use lake::{Flush, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;
+pub use rows::Request;
 pub use table::Landed;
 
 /// The bus topic whose records the tables hold.

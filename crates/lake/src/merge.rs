@@ -42,6 +42,11 @@ pub struct Merged {
 }
 
 impl Merged {
+    /// Counts another one.
+    pub(crate) fn add_all(&mut self, other: Self) {
+        self.add(other, other.bytes_in);
+    }
+
     /// Counts another one, which read so many bytes.
     pub(crate) fn add(&mut self, other: Self, bytes_in: u64) {
         self.files_in += other.files_in;

@@ -1,73 +1,222 @@
-//! Rows of the smaller tables as Parquet, and back.
+//! Rows of the smaller tables: gathered column by column, written as Parquet, and back.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use deltalake_core::arrow::array::{Array, Int64Array, MapArray, StringArray};
-use deltalake_core::arrow::datatypes::SchemaRef;
+use deltalake_core::arrow::array::{
+    Array, ArrayRef, BooleanBuilder, Int32Builder, Int64Array, Int64Builder, ListBuilder, MapArray, MapBuilder,
+    MapFieldNames, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+};
+use deltalake_core::arrow::datatypes::{DataType, Field};
 use deltalake_core::parquet::arrow::ArrowWriter;
+use deltalake_core::parquet::arrow::ProjectionMask;
 use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde::Serialize;
-use wardroom_domain::{Labels, TenantId};
+use wardroom_domain::{Labels, TenantId, Timestamp};
 
 use crate::samples::{DataFile, common};
-use crate::spec::Spec;
+use crate::spec::{Kind, Spec};
 use crate::{Error, SCHEMA_VERSION, TOPIC};
 
-/// Where a row came from.
-#[derive(Clone, Debug, Serialize)]
+/// Rows that go to the Parquet writer at once.
+const BATCH: usize = 1 << 13;
+
+/// What stands in one column of a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cell<'a> {
+    Long(i64),
+    Int(i32),
+    Text(&'a str),
+    /// Microseconds since the epoch.
+    Moment(i64),
+    Labels(&'a Labels),
+    Texts(&'a [&'a str]),
+    Flag(bool),
+    Nothing,
+}
+
+/// Where a row came from: the last columns of every table but that of samples.
+#[derive(Clone, Debug)]
 pub(crate) struct Lineage {
-    topic: &'static str,
-    partition: i32,
     offset: i64,
-    schema_version: i32,
     src_uri: String,
-    received_at: i64,
+    received_us: i64,
 }
 
 impl Lineage {
-    /// A request on the bus, received at this moment (µs).
-    pub(crate) fn of(offset: u64, received_us: i64) -> Self {
+    /// A request on the bus.
+    pub(crate) fn of(offset: u64, received_at: Timestamp) -> Self {
         Self {
-            topic: TOPIC,
-            partition: 0,
             offset: i64::try_from(offset).unwrap_or(i64::MAX),
-            schema_version: SCHEMA_VERSION,
             src_uri: format!("bus://{TOPIC}/0/{offset}"),
-            received_at: received_us,
+            received_us: micros(received_at),
         }
+    }
+
+    fn cells(&self) -> [Cell<'_>; 6] {
+        [
+            Cell::Text(TOPIC),
+            Cell::Int(0),
+            Cell::Long(self.offset),
+            Cell::Int(SCHEMA_VERSION),
+            Cell::Text(&self.src_uri),
+            Cell::Moment(self.received_us),
+        ]
     }
 }
 
-/// One file of rows of a tenant and a day.
-pub(crate) fn file<T: Serialize>(spec: &Spec, tenant: TenantId, day: i64, rows: &[T]) -> Result<DataFile, Error> {
-    let schema: SchemaRef = spec.arrow();
-    let properties = common()?.build();
-    let mut decoder = arrow_json::ReaderBuilder::new(schema.clone()).with_batch_size(8192).build_decoder()?;
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
-    for some in rows.chunks(8192) {
-        decoder.serialize(some)?;
-        if let Some(batch) = decoder.flush()? {
-            writer.write(&batch)?;
-        }
+/// Microseconds since the epoch.
+pub(crate) const fn micros(at: Timestamp) -> i64 {
+    at.nanos().div_euclid(1000)
+}
+
+enum Column {
+    Long(Int64Builder),
+    Int(Int32Builder),
+    Text(StringBuilder),
+    Moment(TimestampMicrosecondBuilder),
+    Labels(MapBuilder<StringBuilder, StringBuilder>),
+    Texts(ListBuilder<StringBuilder>),
+    Flag(BooleanBuilder),
+}
+
+/// Rows of one tenant and one day, on their way into a file.
+pub(crate) struct Rows {
+    spec: &'static Spec,
+    tenant: TenantId,
+    day: i64,
+    columns: Vec<Column>,
+    rows: usize,
+    /// First and last of the column `ts`, in µs, where the table has one.
+    span_us: Option<(i64, i64)>,
+    full: Vec<RecordBatch>,
+}
+
+impl Rows {
+    pub(crate) fn new(spec: &'static Spec, tenant: TenantId, day: i64) -> Self {
+        let columns = spec.columns.iter().map(|column| builder(column.kind)).collect();
+        Self { spec, tenant, day, columns, rows: 0, span_us: None, full: Vec::new() }
     }
-    let stats = serde_json::json!({ "numRecords": rows.len() });
-    Ok(DataFile { tenant, day, bytes: writer.into_inner()?.into(), stats })
+
+    /// Adds a row: its own cells in the order of the table's columns, then where it came from.
+    pub(crate) fn push(&mut self, own: &[Cell<'_>], lineage: &Lineage) -> Result<(), Error> {
+        let cells = own.iter().copied().chain(lineage.cells());
+        let named = self.spec.columns.iter().zip(&mut self.columns);
+        debug_assert_eq!(self.spec.columns.len(), own.len() + 6, "{}: a cell for every column", self.spec.name);
+        for ((column, into), cell) in named.zip(cells) {
+            match (into, cell) {
+                (Column::Long(into), Cell::Long(value)) => into.append_value(value),
+                (Column::Int(into), Cell::Int(value)) => into.append_value(value),
+                (Column::Text(into), Cell::Text(value)) => into.append_value(value),
+                (Column::Flag(into), Cell::Flag(value)) => into.append_value(value),
+                (Column::Long(into), Cell::Nothing) if column.nullable => into.append_null(),
+                (Column::Text(into), Cell::Nothing) if column.nullable => into.append_null(),
+                (Column::Moment(into), Cell::Moment(value)) => {
+                    if column.name == "ts" {
+                        let (first, last) = self.span_us.unwrap_or((value, value));
+                        self.span_us = Some((first.min(value), last.max(value)));
+                    }
+                    into.append_value(value);
+                }
+                (Column::Texts(into), Cell::Texts(values)) => {
+                    values.iter().for_each(|value| into.values().append_value(value));
+                    into.append(true);
+                }
+                (Column::Labels(into), Cell::Labels(labels)) => {
+                    for (name, value) in labels.iter() {
+                        into.keys().append_value(name);
+                        into.values().append_value(value);
+                    }
+                    into.append(true)?;
+                }
+                (_, cell) => {
+                    let what = format!("{}.{}: {cell:?} is of another type", self.spec.name, column.name);
+                    return Err(Error::Damaged(what));
+                }
+            }
+        }
+        self.rows += 1;
+        if self.rows.is_multiple_of(BATCH) {
+            self.close()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Rows since the last call become a batch.
+    fn close(&mut self) -> Result<(), Error> {
+        let columns = self.columns.iter_mut().map(|column| -> ArrayRef {
+            match column {
+                Column::Long(column) => Arc::new(column.finish()),
+                Column::Int(column) => Arc::new(column.finish()),
+                Column::Text(column) => Arc::new(column.finish()),
+                Column::Moment(column) => Arc::new(column.finish()),
+                Column::Labels(column) => Arc::new(column.finish()),
+                Column::Texts(column) => Arc::new(column.finish()),
+                Column::Flag(column) => Arc::new(column.finish()),
+            }
+        });
+        let batch = RecordBatch::try_new(self.spec.arrow(), columns.collect())?;
+        if batch.num_rows() > 0 {
+            self.full.push(batch);
+        }
+        Ok(())
+    }
+
+    /// The file.
+    pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
+        self.close()?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), self.spec.arrow(), Some(common()?.build()))?;
+        for batch in &self.full {
+            writer.write(batch)?;
+        }
+        let mut stats = serde_json::json!({ "numRecords": self.rows });
+        if let Some((first, last)) = self.span_us {
+            let text = |us: i64| Timestamp::from_nanos(us.saturating_mul(1000)).to_string();
+            stats["minValues"] = serde_json::json!({ "ts": text(first) });
+            stats["maxValues"] = serde_json::json!({ "ts": text(last) });
+        }
+        Ok(DataFile { tenant: self.tenant, day: self.day, bytes: writer.into_inner()?.into(), stats })
+    }
+}
+
+fn builder(kind: Kind) -> Column {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    match kind {
+        Kind::Long => Column::Long(Int64Builder::new()),
+        Kind::Int => Column::Int(Int32Builder::new()),
+        Kind::Moment => Column::Moment(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+        Kind::Flag => Column::Flag(BooleanBuilder::new()),
+        Kind::Texts => Column::Texts(ListBuilder::new(StringBuilder::new()).with_field(text("element"))),
+        Kind::Labels => {
+            let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
+            let map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+            Column::Labels(map.with_values_field(text("value")))
+        }
+        // Only samples have them, and these have a writer of their own.
+        Kind::Byte | Kind::Double | Kind::Text => Column::Text(StringBuilder::new()),
+    }
+}
+
+fn odd(what: &str) -> impl Fn() -> Error {
+    move || Error::Damaged(format!("{what}: a column is missing or of another type"))
 }
 
 /// The label sets of a file of `silver.series`, by their numbers.
 pub(crate) fn labels(bytes: Bytes) -> Result<Vec<(i64, Labels)>, Error> {
-    let odd = || Error::Damaged("silver.series: a column is missing or of another type".into());
+    let odd = odd("silver.series");
     let mut found = Vec::new();
     for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
         let batch = batch?;
         let ids = batch.column_by_name("series_id").and_then(|column| column.as_any().downcast_ref::<Int64Array>());
         let maps = batch.column_by_name("labels").and_then(|column| column.as_any().downcast_ref::<MapArray>());
-        let (ids, maps) = (ids.ok_or_else(odd)?, maps.ok_or_else(odd)?);
+        let (ids, maps) = (ids.ok_or_else(&odd)?, maps.ok_or_else(&odd)?);
         for at in 0..batch.num_rows() {
             let pairs = maps.value(at);
             let texts = |column: usize| pairs.column(column).as_any().downcast_ref::<StringArray>().cloned();
-            let (names, values) = (texts(0).ok_or_else(odd)?, texts(1).ok_or_else(odd)?);
+            let (names, values) = (texts(0).ok_or_else(&odd)?, texts(1).ok_or_else(&odd)?);
             let pairs = (0..names.len()).map(|at| (names.value(at), values.value(at))).collect();
             found.push((ids.value(at), Labels::new(pairs)));
         }
@@ -75,13 +224,41 @@ pub(crate) fn labels(bytes: Bytes) -> Result<Vec<(i64, Labels)>, Error> {
     Ok(found)
 }
 
-/// A row of `silver.series`.
-#[derive(Debug, Serialize)]
-pub(crate) struct SeriesRow {
-    pub(crate) series_id: i64,
-    pub(crate) name: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) first_seen: i64,
-    #[serde(flatten)]
-    pub(crate) lineage: Lineage,
+/// The requests whose rows a file holds: when each was received (µs) and the hash of its body, with its offset.
+pub(crate) fn requests(bytes: Bytes) -> Result<Vec<Request>, Error> {
+    let odd = odd("requests");
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["request", "offset", "received_at"]);
+    let mut found: Vec<Request> = Vec::new();
+    for batch in builder.with_projection(mask).build()? {
+        let batch = batch?;
+        let long =
+            |name: &str| batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<Int64Array>());
+        let (hashes, offsets) = (long("request").ok_or_else(&odd)?, long("offset").ok_or_else(&odd)?);
+        let times = batch.column_by_name("received_at");
+        let times = times.and_then(|column| column.as_any().downcast_ref::<TimestampMicrosecondArray>());
+        let times = times.ok_or_else(&odd)?;
+        for at in (0..batch.num_rows()).filter(|at| hashes.is_valid(*at)) {
+            let request = Request {
+                offset: u64::try_from(offsets.value(at)).unwrap_or_default(),
+                fingerprint: hashes.value(at).cast_unsigned(),
+                received_us: times.value(at),
+            };
+            if found.last() != Some(&request) {
+                found.push(request);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A request as it is recognised when it comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Request {
+    /// Where it stands on the bus.
+    pub offset: u64,
+    /// Hash of its body.
+    pub fingerprint: u64,
+    /// When it was received, in µs.
+    pub received_us: i64,
 }

@@ -60,7 +60,7 @@ pub(crate) const fn day_of(ts_ms: i64) -> i64 {
 }
 
 /// A finished file and what the table's log says of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct DataFile {
     pub(crate) tenant: TenantId,
     /// Days since the epoch.

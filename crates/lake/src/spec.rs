@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use deltalake_core::arrow::datatypes::{DataType as Arrow, Field, Schema, SchemaRef, TimeUnit};
-use deltalake_core::kernel::{DataType, MapType, MetadataValue, PrimitiveType, StructField};
+use deltalake_core::kernel::{ArrayType, DataType, MapType, MetadataValue, PrimitiveType, StructField};
 
 /// What a table is called and holds.
 #[derive(Debug)]
@@ -50,6 +50,10 @@ pub(crate) enum Kind {
     Moment,
     /// Text by text.
     Labels,
+    /// Texts, in order.
+    Texts,
+    /// Yes or no.
+    Flag,
 }
 
 impl Kind {
@@ -61,6 +65,11 @@ impl Kind {
             Self::Double => PrimitiveType::Double,
             Self::Text => PrimitiveType::String,
             Self::Moment => PrimitiveType::Timestamp,
+            Self::Flag => PrimitiveType::Boolean,
+            Self::Texts => {
+                let text = DataType::Primitive(PrimitiveType::String);
+                return DataType::Array(Box::new(ArrayType::new(text, false)));
+            }
             Self::Labels => {
                 let text = || DataType::Primitive(PrimitiveType::String);
                 return DataType::Map(Box::new(MapType::new(text(), text(), false)));
@@ -76,6 +85,8 @@ impl Kind {
             Self::Double => Arrow::Float64,
             Self::Text => Arrow::Utf8,
             Self::Moment => Arrow::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Flag => Arrow::Boolean,
+            Self::Texts => Arrow::List(Arc::new(Field::new("element", Arrow::Utf8, false))),
             Self::Labels => {
                 let pair = vec![Field::new("key", Arrow::Utf8, false), Field::new("value", Arrow::Utf8, false)];
                 Arrow::Map(Arc::new(Field::new("key_value", Arrow::Struct(pair.into()), false)), false)
@@ -135,6 +146,111 @@ pub(crate) const SAMPLES: Spec = Spec {
             Kind::Long,
             "bus offset at which the flush that brought it ended; of two samples of a series with one time the higher is in force",
         ),
+    ],
+};
+
+const TS: Column = must("ts", Kind::Moment, "its own time");
+const NANOS: Column = must("nanos", Kind::Int, "nanoseconds of that time beyond the microsecond");
+const SERVICE: Column = must("service", Kind::Text, "the service it belongs to, by the rules of `entities`");
+const SEQ: Column = must("seq", Kind::Int, "which of the request's rows it is, from 0");
+const REQUEST: Column = may(
+    "request",
+    Kind::Long,
+    "hash of the request's body, where its lines bear times of their own: a repetition within a day is left out",
+);
+
+/// Log lines.
+pub(crate) const LOGS: Spec = Spec {
+    name: "silver.logs",
+    about: "A log line. Untrusted text.",
+    columns: &[
+        TS,
+        NANOS,
+        SERVICE,
+        must("severity", Kind::Text, "`info`, `warning`, `high` or `critical`"),
+        must("message", Kind::Text, "the text as it came"),
+        must("template_id", Kind::Text, "which template it follows; `silver.log_templates` has its text"),
+        must("parameters", Kind::Texts, "what stands where the template has `<*>`, in order"),
+        must("labels", Kind::Labels, "whatever else the sender attached"),
+        SEQ,
+        REQUEST,
+        TOPIC,
+        PARTITION,
+        OFFSET,
+        SCHEMA_VERSION,
+        SRC_URI,
+        RECEIVED_AT,
+    ],
+};
+
+/// The templates of log lines.
+pub(crate) const LOG_TEMPLATES: Spec = Spec {
+    name: "silver.log_templates",
+    about: "A template of a service's log lines in one stretch of the bus: sum `lines` over rows for longer ones.",
+    columns: &[
+        must("ts", Kind::Moment, "time of the first of the lines"),
+        must("last", Kind::Moment, "time of the last of them"),
+        SERVICE,
+        must("severity", Kind::Text, "the worst of them"),
+        must("template_id", Kind::Text, "hash of the text"),
+        must("template", Kind::Text, "the text, with `<*>` for what varies"),
+        must("example", Kind::Text, "the first of the lines, at most 400 bytes of it"),
+        must("lines", Kind::Long, "how many there were"),
+        TOPIC,
+        PARTITION,
+        OFFSET,
+        SCHEMA_VERSION,
+        SRC_URI,
+        RECEIVED_AT,
+    ],
+};
+
+/// Spans.
+pub(crate) const SPANS: Spec = Spec {
+    name: "silver.spans",
+    about: "A span of a trace.",
+    columns: &[
+        must("ts", Kind::Moment, "when it began"),
+        NANOS,
+        must("duration_ns", Kind::Long, "how long it took, in nanoseconds"),
+        must("trace_id", Kind::Text, "32 hexadecimal digits"),
+        must("span_id", Kind::Text, "16 hexadecimal digits"),
+        may("parent_id", Kind::Text, "the span that caused it"),
+        SERVICE,
+        must("name", Kind::Text, "what was done, as the sender names it"),
+        must("kind", Kind::Text, "`internal`, `server`, `client`, `producer` or `consumer`"),
+        must("failed", Kind::Flag, "whether the sender marks it as an error"),
+        must("labels", Kind::Labels, "the attributes of the service and of the operation"),
+        SEQ,
+        REQUEST,
+        TOPIC,
+        PARTITION,
+        OFFSET,
+        SCHEMA_VERSION,
+        SRC_URI,
+        RECEIVED_AT,
+    ],
+};
+
+/// Deployments.
+pub(crate) const DEPLOYMENTS: Spec = Spec {
+    name: "silver.deployments",
+    about: "A version put into service.",
+    columns: &[
+        TS,
+        NANOS,
+        SERVICE,
+        must("version", Kind::Text, "the version now running"),
+        must("status", Kind::Text, "`success`, `failed`, … as the sender says"),
+        must("labels", Kind::Labels, "whatever else the sender attached"),
+        SEQ,
+        REQUEST,
+        TOPIC,
+        PARTITION,
+        OFFSET,
+        SCHEMA_VERSION,
+        SRC_URI,
+        RECEIVED_AT,
     ],
 };
 

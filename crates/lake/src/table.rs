@@ -96,6 +96,16 @@ impl Table {
         Ok(Self { spec, table, disk })
     }
 
+    /// What it is called.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.spec.name
+    }
+
+    /// What it holds.
+    pub(crate) const fn spec(&self) -> &'static Spec {
+        self.spec
+    }
+
     /// The bus offset up to which the table is written, asked afresh.
     pub(crate) async fn reached(&mut self, app: &str) -> Result<Option<u64>, Error> {
         self.table.update_state().await?;

@@ -33,7 +33,7 @@ const MAINTAIN: Duration = Duration::from_secs(30);
 /// Every so many times old files are deleted.
 const SWEEP: u64 = 120;
 /// Longest wait between two tries.
-const LONGEST: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST: Duration = Duration::from_secs(30);
 
 /// How the tables stand, for whoever asks.
 #[derive(Debug, Default)]
@@ -43,6 +43,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Everything before this offset is in the tables, for good.
+    pub(crate) fn set(&self, reached: u64) {
+        self.reached.store(reached, Ordering::Release);
+    }
+
     /// Everything before this offset is in the tables.
     pub(crate) fn reached(&self) -> u64 {
         self.reached.load(Ordering::Acquire)
@@ -53,7 +58,7 @@ impl Progress {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn tell(&self, trouble: Option<String>) {
+    pub(crate) fn tell(&self, trouble: Option<String>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 }
@@ -65,6 +70,8 @@ pub(crate) struct Tables {
     /// Where they say that they end; nothing before their first batch.
     pub(crate) reached: Option<u64>,
     pub(crate) progress: Arc<Progress>,
+    /// How those of log lines, spans and deployments stand.
+    pub(crate) events: Arc<Progress>,
 }
 
 /// The lake as the pump sees it.
@@ -96,7 +103,7 @@ impl Keeper {
         next: u64,
     ) -> Self {
         let reached = tables.reached.unwrap_or_else(|| bus.start().min(next));
-        tables.progress.reached.store(reached, Ordering::Release);
+        tables.progress.set(reached);
         let known_to = known_to(tables.reached, resumed.map(|resumed| resumed.lake), next);
         let since = Instant::now();
         Self { tables, config, bus, runtime, known_to, sent: None, since, looked: 0, samples: 0, series: 1 }
@@ -137,7 +144,7 @@ impl Keeper {
             match done.try_recv() {
                 Ok(()) => {
                     self.tables.reached = Some(*offset);
-                    self.tables.progress.reached.store(*offset, Ordering::Release);
+                    self.tables.progress.set(*offset);
                     self.sent = None;
                     self.note(tenants);
                 }

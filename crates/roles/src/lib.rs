@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod crash;
 mod detect;
+mod events;
 pub mod executor;
 pub mod executor_client;
 mod heartbeat;

@@ -26,6 +26,7 @@ use self::backend::{Readiness, backend};
 use crate::checkpoint::{self, Checkpoints};
 use crate::config::Config;
 use crate::detect::{News, Tenants};
+use crate::events::Recorder;
 use crate::executor_client::{ExecutorClient, socket_path};
 use crate::intake::{Queue, intake};
 use crate::isolation::{FOLDERS, Isolation, confine_server};
@@ -34,7 +35,7 @@ use crate::metrics as names;
 use crate::pump::Pump;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
-use crate::{clock, heartbeat, keep, poison, respond};
+use crate::{clock, events, heartbeat, keep, poison, respond};
 
 /// What `wardroom serve` was told.
 #[derive(Clone, Debug)]
@@ -140,7 +141,21 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let (news_in, news_out) = mpsc::channel(1024);
     let detection = detect(&options, &config, &bus, &store, &budget, news_in).await?;
     let Detection { tenants, queue, next, letters, lake, thread: detecting } = detection;
-    let progress = lake.as_ref().map(|tables| Arc::clone(&tables.progress));
+    let stop_recording = Arc::new(AtomicBool::new(false));
+    if let Some(tables) = &lake {
+        let recorder = Recorder {
+            lake: Arc::clone(&tables.lake),
+            bus: Arc::clone(&bus),
+            budget: budget.clone(),
+            rules: config.entities.clone(),
+            flush: Duration::from_secs(config.lake.flush_seconds),
+            progress: Arc::clone(&tables.events),
+            runtime: tokio::runtime::Handle::current(),
+            stop: Arc::clone(&stop_recording),
+        };
+        background.spawn_blocking(move || recorder.run());
+    }
+    let progress = lake.iter().flat_map(|tables| [Arc::clone(&tables.progress), Arc::clone(&tables.events)]).collect();
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
@@ -206,6 +221,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
             Err(ServeError::Ended(why))
         }
     };
+    stop_recording.store(true, Ordering::Release);
     background.shutdown().await;
     // With the response gone nobody listens to detection, and it ends; then the bus writes out what it holds.
     let detected = tokio::task::spawn_blocking(move || detecting.join()).await;
@@ -276,7 +292,7 @@ async fn open_lake(options: &ServeOptions, config: &Config) -> Result<Option<Tab
     }
     let lake = Lake::open(&config.lake, &options.data).await?;
     let reached = lake.reached().await?;
-    Ok(Some(Tables { lake: Arc::new(lake), reached, progress: Arc::default() }))
+    Ok(Some(Tables { lake: Arc::new(lake), reached, progress: Arc::default(), events: Arc::default() }))
 }
 
 /// Method, path and access of every route, sorted.
@@ -344,8 +360,9 @@ async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool,
         }
         // No further than the checkpoint from which a restart would go on, nor than what the tables have (decision D7).
         let trimmed = bus.committed(poison::GROUP).and_then(|needed| {
-            let tables = if kept { bus.committed(keep::GROUP)?.unwrap_or_default() } else { u64::MAX };
-            let needed = needed.unwrap_or_default().min(tables).min(next.load(Ordering::Acquire));
+            let tables = |group| if kept { Ok(bus.committed(group)?.unwrap_or_default()) } else { Ok(u64::MAX) };
+            let needed = needed.unwrap_or_default().min(tables(keep::GROUP)?).min(tables(events::GROUP)?);
+            let needed = needed.min(next.load(Ordering::Acquire));
             bus.trim(needed, before)
         });
         if let Err(error) = trimmed {

@@ -27,6 +27,6 @@ mod source;
 pub use config::Config;
 pub use intake::{Accepted, AppendHook, Intake, ReadLabels, ResolveHook, Resolved, routes};
 pub use quota::ByteQuota;
-pub use registry::SOURCES;
+pub use registry::{SOURCES, has_events};
 pub use series::{Denial, WireMetrics};
 pub use source::{Decoded, Outcome, RequestHead, Source, replay};

@@ -1,6 +1,9 @@
 use deltalake_core::operations::vacuum::Clock;
 
+use wardroom_domain::{Deployment, LogEntry, Severity};
+
 use super::*;
+use crate::events::{Events, Line, Origin};
 
 fn run(from_ms: i64, count: i64) -> Vec<Sample> {
     (0..count).map(|at| Sample { ts_ms: from_ms + at * 15_000, value: at as f64 / 10.0 }).collect()
@@ -79,6 +82,86 @@ async fn samples_stand_under_their_day_and_come_back() {
     assert_eq!(plain(&all), plain(&run(midnight - 45_000, 6)));
     let named = HashMap::from([(new(1).labels, 1)]);
     assert_eq!(lake.series(None).await.unwrap(), BTreeMap::from([(TenantId::main(), (1, named))]));
+}
+
+fn line(offset: u64, message: &str) -> (Origin, LogEntry) {
+    let at = Timestamp::from_millis(1_795_255_038_000 + offset as i64);
+    let log = LogEntry {
+        at,
+        severity: Severity::Warning,
+        message: message.into(),
+        service: "web".into(),
+        labels: Labels::of(&[("region", "eu")]),
+    };
+    (Origin::new(TenantId::main(), offset, at, Some(u64::MAX - offset)), log)
+}
+
+fn events(reached: Reached, offsets: std::ops::Range<u64>) -> Events {
+    let mut events = Events::new(reached);
+    for offset in offsets {
+        let (from, log) = line(offset, &format!("took {offset} ms"));
+        let number = offset.to_string();
+        let line = Line { log: &log, service: "web", template: "took <*> ms", parameters: &[&number] };
+        events.log(&from, 0, &line).unwrap();
+        let deployment = Deployment {
+            at: log.at,
+            service: "web".into(),
+            version: number.clone(),
+            status: "success".into(),
+            metadata: Labels::default(),
+        };
+        events.deployment(&from, 0, &deployment).unwrap();
+    }
+    events
+}
+
+async fn count(table: &Mutex<Table>) -> (usize, u64) {
+    let files = table.lock().await.files().await.unwrap();
+    (files.len(), files.iter().map(|file| file.rows).sum())
+}
+
+/// A crash came between the commits of two tables: the batch that is made up anew ends elsewhere.
+#[tokio::test]
+async fn a_table_that_is_ahead_lets_go_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let now = Timestamp::from_millis(1_795_255_040_000);
+    let mut torn = events(lake.events_reached().await.unwrap(), 0..10).finish(10, now).unwrap();
+    torn.files.remove("silver.deployments");
+    torn.files.remove("silver.log_templates");
+    lake.land(&torn).await.unwrap();
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let whole = events(lake.events_reached().await.unwrap(), 0..15).finish(15, now).unwrap();
+    lake.land(&whole).await.unwrap();
+    lake.land(&whole).await.unwrap();
+    assert_eq!(
+        [count(&lake.logs).await.1, count(&lake.deployments).await.1, count(&lake.templates).await.1],
+        [15, 15, 1]
+    );
+    let requests = lake.requests(12, 0).await.unwrap().remove(&TenantId::main()).unwrap();
+    let expected: Vec<_> = (0..12).map(|offset| (offset, u64::MAX - offset)).collect();
+    assert_eq!(requests.iter().map(|request| (request.offset, request.fingerprint)).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn short_files_of_a_day_are_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let now = Timestamp::from_millis(1_795_255_040_000);
+    for batch in 0..20_u64 {
+        let fresh = events(lake.events_reached().await.unwrap(), batch * 3..batch * 3 + 3);
+        lake.land(&fresh.finish(batch * 3 + 3, now).unwrap()).await.unwrap();
+        lake.flush(flush(batch + 1, 0), &[new(batch as i64)], now).await.unwrap();
+    }
+    let done = lake.compact().await.unwrap();
+    assert_eq!((done.files_in, done.files_out), (4 * compact::MANY, 4));
+    for table in [&lake.logs, &lake.deployments] {
+        assert_eq!(count(table).await, (5, 60));
+    }
+    let (highest, known) = lake.series(None).await.unwrap().remove(&TenantId::main()).unwrap();
+    assert_eq!((highest, known.len()), (19, 20));
+    assert_eq!(lake.requests(1000, 0).await.unwrap()[&TenantId::main()].len(), 60);
+    assert_eq!(lake.compact().await.unwrap(), Merged::default(), "once is enough");
 }
 
 #[derive(Debug)]

@@ -23,8 +23,8 @@ pub(super) struct Readiness {
     pub(super) executor_up: Arc<AtomicBool>,
     pub(super) isolation: Isolation,
     pub(super) letters: Arc<DeadLetters>,
-    /// How the tables stand, unless nothing is kept.
-    pub(super) progress: Option<Arc<Progress>>,
+    /// How the tables stand; none if nothing is kept.
+    pub(super) progress: Vec<Arc<Progress>>,
     /// Where OTLP over gRPC is taken, once it is known.
     pub(super) otlp_grpc: Arc<OnceLock<String>>,
 }
@@ -40,18 +40,19 @@ impl Readiness {
         let trouble = self.bus.trouble();
         let ready = executor != "down" && trouble.is_none();
         let lag = lag(self.bus.as_ref(), &self.next);
-        let lake = self.progress.as_ref().map(|lake| lake.trouble().unwrap_or_else(|| "ok".to_owned()));
+        let lake = if self.progress.is_empty() { "off" } else { "ok" };
+        let lake = self.progress.iter().find_map(|lake| lake.trouble()).unwrap_or_else(|| lake.to_owned());
         let document = json!({ "status": if ready { "ready" } else { "degraded" },
             "durability": self.bus.durability(), "bus": trouble.unwrap_or_else(|| "ok".to_owned()),
             "isolation": self.isolation.as_str(), "executor": executor, "detect_lag_records": lag,
-            "lake": lake.unwrap_or_else(|| "off".to_owned()), "lake_lag_records": self.lake_lag(),
+            "lake": lake, "lake_lag_records": self.lake_lag(),
             "otlp_grpc": self.otlp_grpc.get() });
         (ready, document)
     }
 
     /// Records that are not in the tables.
     fn lake_lag(&self) -> Option<u64> {
-        self.progress.as_ref().map(|lake| self.bus.end().saturating_sub(lake.reached()))
+        self.progress.iter().map(|lake| self.bus.end().saturating_sub(lake.reached())).max()
     }
 }
 

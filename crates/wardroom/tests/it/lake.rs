@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wardroom_domain::Timestamp;
+use wardroom_domain::canonical::short_hash;
 use wardroom_testing::server::program;
 use wardroom_testing::{Server, now_ms, wire};
 
@@ -81,6 +82,95 @@ fn shown(view: &Value) -> Sent {
         assert_eq!(all.insert((pairs, row[2].as_i64().unwrap()), bits), None, "one row for each sample: {row}");
     }
     all
+}
+
+/// A trace of two spans, as a JavaScript sender would tell it.
+fn trace(id: &str, start_ns: i64) -> Value {
+    let span = |span: &str, parent: &str, kind: u8, code: u8| {
+        json!({ "traceId": id, "spanId": span, "parentSpanId": parent, "name": "GET /", "kind": kind,
+            "startTimeUnixNano": start_ns.to_string(), "endTimeUnixNano": (start_ns + 2_000_000_001).to_string(),
+            "attributes": [], "status": { "code": code } })
+    };
+    let name = json!([{ "key": "service.name", "value": { "stringValue": "web" } }]);
+    let spans = [span("00000000000000a1", "", 2, 0), span("00000000000000a2", "00000000000000a1", 3, 2)];
+    json!({ "resourceSpans": [{ "resource": { "attributes": name }, "scopeSpans": [{ "spans": spans }] }] })
+}
+
+#[test]
+fn log_lines_spans_and_deployments_stand_in_their_tables_once_through_kills() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), "", &AT_ONCE).unwrap();
+    let start = now_ms() - 600_000;
+    let at = |ms: i64| Timestamp::from_nanos((start + ms) * 1_000_000 + 123_456);
+    let mut sent = BTreeMap::<&str, Vec<Value>>::new();
+    let mut lines = 0_i64;
+    for round in 0..5_i64 {
+        for each in 0..4 {
+            let (ms, message) = (round * 1000 + each, format!("took {each}7 ms in round={round}a \u{1f}\u{e9}"));
+            let log = json!({ "timestamp": at(ms), "level": "WARN", "message": message, "service": "web",
+                "labels": { "region": "eu" } });
+            let deployment = json!({ "timestamp": at(ms), "service": "web", "version": format!("1.{round}.{each}"),
+                "status": "success", "metadata": { "team": "a" } });
+            let id = format!("{:032x}", round * 10 + each + 1);
+            let bodies =
+                [("/ingest/logs", log), ("/ingest/deployment", deployment), ("/v1/traces", trace(&id, at(ms).nanos()))];
+            for (path, body) in &bodies {
+                // As a sender repeats it that got no answer.
+                for _ in 0..1 + each % 2 {
+                    assert_eq!(server.json(path, &server.sender, body).unwrap().0, 200, "{path}");
+                }
+            }
+            let us = at(ms).nanos() / 1000;
+            sent.entry("logs").or_default().push(json!([
+                us,
+                456,
+                "web",
+                "warning",
+                message,
+                short_hash("took <*> ms in round=<*> \u{1f}\u{e9}"),
+                [format!("{each}7"), format!("{round}a")],
+                "eu",
+                "main",
+                true,
+                true,
+                true
+            ]));
+            sent.entry("deployments").or_default().push(json!([
+                us,
+                "web",
+                format!("1.{round}.{each}"),
+                "success",
+                "a"
+            ]));
+            for (span, parent, kind, failed) in [
+                ("00000000000000a1", Value::Null, "server", false),
+                ("00000000000000a2", json!("00000000000000a1"), "client", true),
+            ] {
+                let row = json!([us, 456, 2_000_000_001_i64, id, span, parent, "web", "GET /", kind, failed]);
+                sent.entry("spans").or_default().push(row);
+            }
+            lines += 1;
+        }
+        // At rest, on its way, and not begun.
+        match round % 3 {
+            0 => settle(&server),
+            1 => std::thread::sleep(Duration::from_millis(1100)),
+            _ => {}
+        }
+        server.kill();
+        server.restart().unwrap();
+    }
+    settle(&server);
+    let view = outside(&dir.path().join("data/lake"));
+    for (table, rows) in &mut sent {
+        let mut found = view[table].as_array().unwrap().clone();
+        rows.sort_by_key(Value::to_string);
+        found.sort_by_key(Value::to_string);
+        assert_eq!(&found, rows, "{table}");
+    }
+    let templates = view["log_templates"].as_array().unwrap();
+    assert_eq!(templates.iter().filter_map(|row| row[3].as_i64()).sum::<i64>(), lines, "{templates:?}");
+    assert!(templates.iter().all(|row| row[2] == "took <*> ms in round=<*> \u{1f}\u{e9}"), "{templates:?}");
 }
 
 #[test]

@@ -36,6 +36,19 @@ shown = [
     [tenant, sorted([pair["key"], pair["value"]] for pair in labels), micros, bits(value)]
     for tenant, labels, micros, value in rows
 ]
+
+
+def events(name, columns):
+    place = f"{lake}/silver/{name}"
+    counted = [
+        sum(deltalake.DeltaTable(place).get_add_actions(flatten=True)["num_records"].to_pylist()),
+        polars.read_delta(place).height,
+    ]
+    found = db.execute(f"SELECT {columns} FROM delta_scan('{place}') ORDER BY ALL").fetchall()
+    assert counted == [len(found)] * 2, f"{name}: {counted}, DuckDB {len(found)}"
+    return found
+
+
 table = deltalake.DeltaTable(samples)
 versions = {}
 for version in range(table.version() + 1):
@@ -53,6 +66,17 @@ print(
             "series": db.execute(f"SELECT count(*) FROM delta_scan('{series}')").fetchone()[0],
             "shown": shown,
             "versions": versions,
+            "logs": events(
+                "logs",
+                """epoch_us(ts), nanos, service, severity, message, template_id, parameters, labels['region'],
+                tenant, topic || '/' || partition || '/' || "offset" = replace(src_uri, 'bus://', ''), day = ts::DATE,
+                received_at >= ts""",
+            ),
+            "log_templates": events("log_templates", "service, template_id, template, lines"),
+            "spans": events(
+                "spans", "epoch_us(ts), nanos, duration_ns, trace_id, span_id, parent_id, service, name, kind, failed"
+            ),
+            "deployments": events("deployments", "epoch_us(ts), service, version, status, labels['team']"),
         }
     )
 )

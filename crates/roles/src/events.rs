@@ -1,0 +1,201 @@
+//! The events role: log lines, spans and deployments go from the bus into the tables.
+//!
+//! ```text
+//! bus ──► decode ──► what came before? ──► rows ──► commit txn(X) to each table ──► sync ──► the bus may forget what is before X
+//! ```
+//!
+//! A reader of the bus of its own: detection neither waits for it nor tells it anything. Each row bears the offset of
+//! its request, so a table that is further than others after a crash lets go what it has. A request that a sender
+//! repeats within a day is left out, as detection leaves it out; what came before is read from the tables.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use wardroom_bus::{Bus, Record};
+use wardroom_detect::{Seen, template};
+use wardroom_domain::{EntityRules, TenantId};
+use wardroom_edge::InflateBudget;
+use wardroom_lake::{Error, Events, Lake, Line, Origin};
+
+use crate::keep::{LONGEST, Progress};
+use crate::{clock, metrics as names};
+
+/// The group on the bus that says what these tables have.
+pub(crate) const GROUP: &str = "lake-events";
+/// Memory that rows may take before they are written.
+const MUCH: usize = 32 << 20;
+/// How long a repetition is recognised.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How often the bus is asked for more.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Where it is on the bus, what came before, and what waits to be written.
+type Place = (u64, BTreeMap<TenantId, Seen>, Events);
+
+/// The role.
+pub(crate) struct Recorder {
+    pub(crate) lake: Arc<Lake>,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) budget: InflateBudget,
+    pub(crate) rules: EntityRules,
+    pub(crate) flush: Duration,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Recorder {
+    /// Runs until it is told to stop; what is not in the tables by then is on the bus.
+    pub(crate) fn run(self) {
+        while let Some(place) = self.until_done("events cannot be read", || self.begin()) {
+            if let Err(error) = self.go_on(place) {
+                self.trouble("events cannot be encoded; they are read from the bus again", &error);
+                self.pause(LONGEST);
+            }
+        }
+    }
+
+    /// Reads on until it is told to stop.
+    fn go_on(&self, (mut next, mut seen, mut events): Place) -> Result<(), Error> {
+        let mut since = Instant::now();
+        while !self.stopped() {
+            if events.is_empty() {
+                self.progress.set(next);
+            }
+            if events.bytes() >= MUCH || since.elapsed() >= self.flush {
+                let Some(fresh) = self.flush(events, next)? else { break };
+                (events, since) = (fresh, Instant::now());
+            }
+            let records = match self.bus.read(next, 256) {
+                Ok(records) => records,
+                Err(error) => {
+                    tracing::error!(%error, "bus cannot be read; events wait");
+                    Vec::new()
+                }
+            };
+            if records.is_empty() {
+                std::thread::sleep(PATIENCE);
+            }
+            for record in records {
+                self.take(&record, &mut seen, &mut events)?;
+                next = record.offset + 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Where the tables end, and which requests they hold.
+    fn begin(&self) -> Result<Place, Error> {
+        let committed = self.bus.committed(GROUP).map_err(|error| Error::Unavailable(error.to_string()))?;
+        let next = committed.unwrap_or_default().max(self.bus.start());
+        let since = clock::now().minus(DAY).nanos() / 1000;
+        let (reached, requests) = self.runtime.block_on(async {
+            Ok::<_, Error>((self.lake.events_reached().await?, self.lake.requests(next, since).await?))
+        })?;
+        let mut seen: BTreeMap<TenantId, Seen> = BTreeMap::new();
+        for (tenant, requests) in requests {
+            let seen = seen.entry(tenant).or_default();
+            requests.iter().for_each(|request| seen.note(request.fingerprint, request.received_us / 1000));
+        }
+        Ok((next, seen, Events::new(reached)))
+    }
+
+    fn take(&self, record: &Record, seen: &mut BTreeMap<TenantId, Seen>, events: &mut Events) -> Result<(), Error> {
+        let envelope = &record.envelope;
+        if !wardroom_sources::has_events(&envelope.protocol) {
+            return Ok(());
+        }
+        let decoded = loop {
+            match wardroom_sources::replay(envelope, &record.body, &self.budget) {
+                Err(wardroom_domain::error::Failure::Retryable(_)) if !self.stopped() => std::thread::sleep(PATIENCE),
+                other => break other,
+            }
+        };
+        let batch = match decoded {
+            Ok(decoded) => decoded.resolve(&record.body, envelope.received_at),
+            // Detection lays it aside as a dead letter.
+            Err(error) => {
+                tracing::warn!(offset = record.offset, %error, "a record cannot be read into the tables");
+                return Ok(());
+            }
+        };
+        let request = batch.sighting.map(|sighting| sighting.fingerprint);
+        let received_ms = envelope.received_at.millis();
+        if let Some(fingerprint) = request {
+            let seen = seen.entry(envelope.tenant.clone()).or_default();
+            if seen.knows(fingerprint, received_ms) {
+                return Ok(());
+            }
+            seen.note(fingerprint, received_ms);
+        }
+        let from = Origin::new(envelope.tenant.clone(), record.offset, envelope.received_at, request);
+        let (mut text, mut parameters) = (String::new(), Vec::new());
+        for (seq, log) in (0..).zip(&batch.logs) {
+            template(&log.message, &mut text, &mut parameters);
+            let service = if log.service.is_empty() { self.rules.service_of(&log.labels) } else { &log.service };
+            let line = Line { log, service, template: &text, parameters: &parameters };
+            events.log(&from, seq, &line)?;
+        }
+        for (seq, span) in (0..).zip(&batch.spans) {
+            events.span(&from, seq, span, self.rules.service_of(&span.labels))?;
+        }
+        for (seq, deployment) in (0..).zip(&batch.deployments) {
+            events.deployment(&from, seq, deployment)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what came before `next`, and says what to go on with; `None` if it was told to stop.
+    fn flush(&self, events: Events, next: u64) -> Result<Option<Events>, Error> {
+        if !events.is_empty() {
+            let written = events.finish(next, clock::now())?;
+            let land = || self.runtime.block_on(self.lake.land(&written));
+            if self.until_done("events cannot be written to the lake", land).is_none() {
+                return Ok(None);
+            }
+            metrics::counter!(names::LAKE_EVENTS_TOTAL).increment(written.rows());
+        }
+        self.progress.set(next);
+        if let Err(error) = self.bus.commit(GROUP, next) {
+            tracing::warn!(%error, "the bus keeps more than the tables of events need");
+        }
+        let reached = self.until_done("events cannot be read", || self.runtime.block_on(self.lake.events_reached()));
+        Ok(reached.map(Events::new))
+    }
+
+    fn trouble(&self, what: &str, error: &Error) {
+        metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
+        tracing::error!(%error, "{what}");
+        self.progress.tell(Some(error.to_string()));
+    }
+
+    fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !self.stopped() {
+            std::thread::sleep(PATIENCE);
+        }
+    }
+
+    /// Tries until it succeeds; `None` if it is told to stop before.
+    fn until_done<T>(&self, what: &str, mut work: impl FnMut() -> Result<T, Error>) -> Option<T> {
+        let mut wait = 2 * PATIENCE;
+        while !self.stopped() {
+            match work() {
+                Ok(done) => {
+                    self.progress.tell(None);
+                    return Some(done);
+                }
+                Err(error) => self.trouble(what, &error),
+            }
+            self.pause(wait);
+            wait = (wait * 2).min(LONGEST);
+        }
+        None
+    }
+}
