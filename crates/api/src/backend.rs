@@ -10,6 +10,7 @@ use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Deployment, Identity, Labels, MetricMetadata, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
+use crate::sql::TableForm;
 use crate::view::{AnomalyView, DeadLetterView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView};
 
 /// An answer on its way.
@@ -78,6 +79,8 @@ pub struct Backend {
     pub exemplars: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<ExemplarsView>> + Send + Sync>,
     /// What senders said of a tenant's metrics, by family.
     pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,
+    /// The answer to a query in SQL over one tenant's rows, in this form.
+    pub sql: Arc<dyn Fn(TenantId, String, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
     /// What detection could not take, oldest first.
     pub dead_letters: Arc<dyn Fn(TenantId) -> Answer<Vec<DeadLetterView>> + Send + Sync>,
     /// Puts one back on the bus, once: its offset there, or nothing if there is no such letter.

@@ -19,6 +19,7 @@ mod operations;
 mod page;
 mod samples;
 mod series;
+mod sql;
 mod view;
 
 use wardroom_edge::Routes;
@@ -26,6 +27,7 @@ use wardroom_edge::Routes;
 pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage};
 pub use expression::selectors;
 pub use openapi::{described, document};
+pub use sql::TableForm;
 pub use view::{
     AnomalyView, BucketsView, Chart, DeadLetterView, EvidenceView, ExemplarsView, HistogramView, IncidentDetail,
     IncidentSummary, PlanView, SeriesView, TimelineView,
@@ -38,6 +40,7 @@ pub fn routes(backend: &Backend) -> Routes {
         .merge(anomalies::routes(backend))
         .merge(samples::routes(backend))
         .merge(series::routes(backend))
+        .merge(sql::routes(backend))
         .merge(dead_letters::routes(backend))
         .merge(page::routes(backend))
 }

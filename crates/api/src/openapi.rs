@@ -83,6 +83,12 @@ const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("GET", "/api/v1/query_exemplars", "The newest exemplars, as Prometheus answers", "read"),
     ("POST", "/api/v1/query_exemplars", "The newest exemplars, as Prometheus answers; parameters as a form", "read"),
     ("GET", "/api/v1/metadata", "What senders say of their metrics, as Prometheus answers", "read"),
+    (
+        "POST",
+        "/api/v1/sql",
+        "A query over the tables: SQL as it is or as JSON; answers JSON, CSV, Arrow or text",
+        "read",
+    ),
     ("GET", "/", "Incidents as a page", "read"),
     ("GET", "/incidents/{id}", "One incident as a page", "read"),
     ("POST", "/incidents/{id}/approve", "The page's Approve button", "respond"),

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::Error;
+use crate::{Error, QueryConfig};
 
 /// Settings of the lake.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub flush_steps: u32,
     /// They are written after this long in any case, in seconds. Default 600. Since 0.1.
     pub flush_seconds: u64,
+    /// Limits of queries.
+    pub query: QueryConfig,
 }
 
 impl Config {
@@ -52,6 +54,13 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { enabled: true, uri: String::new(), options: BTreeMap::new(), flush_steps: 40, flush_seconds: 600 }
+        Self {
+            enabled: true,
+            uri: String::new(),
+            options: BTreeMap::new(),
+            flush_steps: 40,
+            flush_seconds: 600,
+            query: QueryConfig::default(),
+        }
     }
 }

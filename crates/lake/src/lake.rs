@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use deltalake_core::datafusion::catalog::TableProvider;
 use tokio::sync::Mutex;
 use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
 
@@ -158,6 +159,16 @@ impl Lake {
             }
         }
         Ok(())
+    }
+
+    /// Every table as it is now, by its name, for queries.
+    pub(crate) async fn providers(&self) -> Result<Vec<(&'static str, Arc<dyn TableProvider>)>, Error> {
+        let mut providers = Vec::new();
+        for table in std::iter::once(&self.samples).chain(self.small()) {
+            let mut table = table.lock().await;
+            providers.push((table.name(), table.provider().await?));
+        }
+        Ok(providers)
     }
 
     /// The requests that came before this offset and since this moment (µs), of each tenant, in the order of the bus: those

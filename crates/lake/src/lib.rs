@@ -29,6 +29,7 @@ mod rows;
 mod samples;
 mod source;
 mod spec;
+mod sql;
 mod table;
 
 mod lake;
@@ -40,6 +41,7 @@ pub use lake::{Flush, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;
 pub use rows::Request;
+pub use sql::{Form, Queries, QueryConfig, QueryError};
 pub use table::Landed;
 
 /// The bus topic whose records the tables hold.

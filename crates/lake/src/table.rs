@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use deltalake_core::datafusion::catalog::TableProvider;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake_core::kernel::{Action, Add, LogicalFileView, Transaction};
 use deltalake_core::logstore::LogStoreRef;
@@ -188,6 +189,12 @@ impl Table {
         self.table = table;
         self.sync()?;
         Ok(done.files_deleted.len())
+    }
+
+    /// The newest version, for queries.
+    pub(crate) async fn provider(&mut self) -> Result<Arc<dyn TableProvider>, Error> {
+        self.table.update_state().await?;
+        self.table.table_provider().await.map_err(|error| Error::Unavailable(error.to_string()))
     }
 
     /// The files of the newest version.

@@ -30,6 +30,8 @@ pub const LAKE_LAG_RECORDS: &str = "wardroom_lake_lag_records";
 pub const LAKE_SAMPLES_TOTAL: &str = "wardroom_lake_samples_total";
 /// Counter: log lines, spans, deployments and templates written to the lake.
 pub const LAKE_EVENTS_TOTAL: &str = "wardroom_lake_events_total";
+/// Gauge: queries over the tables that are running.
+pub const QUERIES_RUNNING: &str = "wardroom_queries_running";
 /// Counter: times that writing to the lake failed; it is tried again.
 pub const LAKE_FAILURES_TOTAL: &str = "wardroom_lake_failures_total";
 /// Gauge: seconds that the last flush took.

@@ -18,7 +18,7 @@ use wardroom_domain::IncidentState;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable, listen_otlp_grpc};
 use wardroom_knowledge::Library;
-use wardroom_lake::Lake;
+use wardroom_lake::{Lake, Queries};
 use wardroom_respond::Workflow;
 use wardroom_store::Store;
 
@@ -155,6 +155,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         };
         background.spawn_blocking(move || recorder.run());
     }
+    let queries = lake.as_ref().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
+    let queries = queries.transpose()?.map(Arc::new);
     let progress = lake.iter().flat_map(|tables| [Arc::clone(&tables.progress), Arc::clone(&tables.events)]).collect();
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
@@ -177,7 +179,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
     }
     let (executor, otlp_grpc) = (responder.executor.clone(), Arc::clone(&otlp));
-    let readiness = Readiness { bus, next, executor, executor_up, isolation, letters, progress, otlp_grpc };
+    let readiness = Readiness { bus, next, executor, executor_up, isolation, letters, progress, queries, otlp_grpc };
     let backend = backend(options.auth == AuthMode::On, Arc::new(responder), budget, recorder, readiness);
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
     debug_assert_eq!(mounted(&routes), wardroom_api::described(), "every route is described, and nothing else");

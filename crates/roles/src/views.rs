@@ -2,6 +2,7 @@
 
 mod letters;
 mod samples;
+mod tables;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub(crate) use letters::Letters;
 pub use letters::dead_letters;
 pub(crate) use samples::Samples;
 pub use samples::dump;
+pub(crate) use tables::sql;
 
 impl Responder {
     pub(crate) async fn list(

@@ -36,15 +36,29 @@ impl Client {
         let text = answer(request.send_json(body).with_context(|| format!("no answer from {}", self.url))?)?;
         Ok(serde_json::from_str(&text)?)
     }
+
+    /// Sends text, and takes whatever comes.
+    pub(crate) fn post_text(&self, path: &str, body: &str) -> anyhow::Result<Vec<u8>> {
+        let mut request = self.agent.post(format!("{}{path}", self.url)).header("Content-Type", "text/plain");
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        bytes(request.send(body).with_context(|| format!("no answer from {}", self.url))?)
+    }
 }
 
 /// The body, or the problem's own words.
-fn answer(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<String> {
+fn answer(response: ureq::http::Response<ureq::Body>) -> anyhow::Result<String> {
+    Ok(String::from_utf8(bytes(response)?)?)
+}
+
+fn bytes(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Vec<u8>> {
     let status = response.status();
-    let text = response.body_mut().with_config().limit(1 << 30).read_to_string()?;
+    let body = response.body_mut().with_config().limit(1 << 30).read_to_vec()?;
     if status.is_success() {
-        return Ok(text);
+        return Ok(body);
     }
+    let text = String::from_utf8_lossy(&body).into_owned();
     let problem: Value = serde_json::from_str(&text).unwrap_or_default();
     let (code, detail) = (problem["code"].as_str().unwrap_or("error"), problem["detail"].as_str().unwrap_or(&text));
     bail!("{} {code}: {detail}", status.as_u16())

@@ -2,6 +2,7 @@
 
 mod dump;
 mod letters;
+mod tables;
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::options::{AuditCommand, ConfigCommand, IncidentsCommand, Remote, Toke
 
 pub(crate) use dump::samples;
 pub(crate) use letters::letters;
+pub(crate) use tables::sql;
 
 type Done = anyhow::Result<ExitCode>;
 

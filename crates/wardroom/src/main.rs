@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Executor { data, executor_config } => serving::execute(&data, &executor_config),
         Command::Token { command } => commands::token(command),
         Command::Samples { command } => commands::samples(&command),
+        Command::Sql { query, format, remote } => commands::sql(&query, format, &remote),
         Command::Incidents { command } => commands::incidents(command),
         Command::Bus { command: BusCommand::Dlq { command } } => commands::letters(command),
         Command::Audit { command } => commands::audit(&command),

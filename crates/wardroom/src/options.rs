@@ -38,6 +38,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SamplesCommand,
     },
+    /// Ask the tables in SQL.
+    Sql {
+        /// The query; - reads it from standard input.
+        query: String,
+        #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
+        format: TableFormat,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Incidents: list, show, approve, reject, judge.
     Incidents {
         #[command(subcommand)]
@@ -163,6 +172,30 @@ pub(crate) struct Remote {
 pub(crate) enum DumpFormat {
     Promtool,
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    /// A table for people.
+    Pretty,
+    /// An array of objects.
+    Json,
+    /// Comma-separated, with a header.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+impl TableFormat {
+    /// As the API names it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pretty => "pretty",
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Arrow => "arrow",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Subcommand)]

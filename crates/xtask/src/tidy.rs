@@ -24,7 +24,6 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("deltalake-core", &["wardroom-lake"]),
     ("datafusion", &["wardroom-lake"]),
     ("arrow", &["wardroom-lake"]),
-    ("arrow-json", &["wardroom-lake"]),
     ("object_store", &["wardroom-lake"]),
     ("parquet", &["wardroom-lake"]),
     ("tantivy", &["wardroom-knowledge"]),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use wardroom_api::{Answer, Backend};
 use wardroom_bus::{Bus, DeadLetters};
 use wardroom_edge::{InflateBudget, Problem};
+use wardroom_lake::Queries;
 
 use crate::executor_client::ExecutorClient;
 use crate::isolation::Isolation;
@@ -25,6 +26,8 @@ pub(super) struct Readiness {
     pub(super) letters: Arc<DeadLetters>,
     /// How the tables stand; none if nothing is kept.
     pub(super) progress: Vec<Arc<Progress>>,
+    /// Whoever answers questions about the tables.
+    pub(super) queries: Option<Arc<Queries>>,
     /// Where OTLP over gRPC is taken, once it is known.
     pub(super) otlp_grpc: Arc<OnceLock<String>>,
 }
@@ -83,6 +86,7 @@ pub(super) fn backend(
     let listed = letters.clone();
     let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
     let (live, marked) = (samples.clone(), samples.clone());
+    let (queries, running) = (readiness.queries.clone(), readiness.queries.clone());
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
             let responder = Arc::clone(&r1);
@@ -125,6 +129,10 @@ pub(super) fn backend(
             reading(move || samples.exemplars(&tenant, &query))
         }),
         metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
+        sql: Arc::new(move |tenant, query, form| {
+            let queries = queries.clone();
+            Box::pin(async move { views::sql(queries.as_deref(), &tenant, &query, form).await })
+        }),
         dead_letters: Arc::new(move |tenant| {
             let letters = listed.clone();
             Box::pin(async move { letters.list(tenant).await })
@@ -138,6 +146,9 @@ pub(super) fn backend(
             metrics::gauge!(names::DETECT_LAG_RECORDS).set(lag(behind.0.as_ref(), &behind.1) as f64);
             if let Some(lag) = asked.lake_lag() {
                 metrics::gauge!(names::LAKE_LAG_RECORDS).set(lag as f64);
+            }
+            if let Some(queries) = &running {
+                metrics::gauge!(names::QUERIES_RUNNING).set(queries.running() as f64);
             }
             recorder.render()
         }),

@@ -13,7 +13,8 @@ use wardroom_testing::server::program;
 use wardroom_testing::{Server, now_ms, wire};
 
 /// Batches go to the tables at once.
-const AT_ONCE: [(&str, &str); 2] = [("WARDROOM_LAKE__FLUSH_SECONDS", "1"), ("WARDROOM_LAKE__FLUSH_STEPS", "1000000")];
+pub(crate) const AT_ONCE: [(&str, &str); 2] =
+    [("WARDROOM_LAKE__FLUSH_SECONDS", "1"), ("WARDROOM_LAKE__FLUSH_STEPS", "1000000")];
 
 /// Values whose every bit matters.
 const ODD: [f64; 12] = [
@@ -51,7 +52,7 @@ fn send(server: &Server, sent: &mut Sent, series: usize, ts_ms: i64, value: f64)
 }
 
 /// Waits until the tables hold everything that was acknowledged.
-fn settle(server: &Server) {
+pub(crate) fn settle(server: &Server) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let (_, text) = server.get("/metrics", &server.responder).unwrap();

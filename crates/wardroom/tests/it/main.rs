@@ -13,6 +13,7 @@ mod lake;
 mod otlp;
 mod prometheus;
 mod series;
+mod sql;
 
 use wardroom_testing::Server;
 

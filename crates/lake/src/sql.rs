@@ -1,0 +1,281 @@
+//! Questions in SQL.
+//!
+//! ```text
+//! text ─► plan over views of one tenant ─► only reads? ─► run within memory and time ─► table, JSON, CSV or Arrow
+//! ```
+//!
+//! Problem: people ask what nobody foresaw, and one question must show no other tenant's rows, write nothing, and
+//! take neither the memory nor the processor that telemetry needs. Model: each question gets a session of its own, in which
+//! every table is a view whose plan keeps one tenant's rows; nothing is put into the text. A plan that is more than
+//! a query is refused before it runs. Questions share one thread and one pool of memory, never spill to disk, and end
+//! with whoever asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltalake_core::arrow::array::RecordBatch;
+use deltalake_core::arrow::datatypes::SchemaRef;
+use deltalake_core::arrow::util::pretty::pretty_format_batches;
+use deltalake_core::arrow::{csv, ipc, json};
+use deltalake_core::datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
+};
+use deltalake_core::datafusion::error::DataFusionError;
+use deltalake_core::datafusion::execution::TaskContext;
+use deltalake_core::datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
+use deltalake_core::datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use deltalake_core::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use deltalake_core::datafusion::physical_plan::execute_stream;
+use deltalake_core::datafusion::prelude::{DataFrame, col, lit};
+use futures_util::StreamExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use wardroom_domain::TenantId;
+
+use crate::{Error, Lake};
+
+/// The view with values, names and labels, and the columns of seed 000's Silver.
+const METRICS: &str = include_str!("metrics.sql");
+
+/// Limits of questions.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct QueryConfig {
+    /// Memory that all running queries share, in bytes. Default 256 MiB. Since 0.1.
+    pub memory_bytes: usize,
+    /// A query that takes longer is stopped, in seconds. Default 30. Since 0.1.
+    pub seconds: u64,
+    /// Rows that one answer may have. Default 100000. Since 0.1.
+    pub max_rows: usize,
+    /// Queries that run at one time; further ones wait. Default 4. Since 0.1.
+    pub concurrent: usize,
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20, seconds: 30, max_rows: 100_000, concurrent: 4 }
+    }
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A table of text.
+    Pretty,
+    /// An array of objects.
+    Json,
+    /// Comma-separated, with a header.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The text is no query, or names what does not exist.
+    #[error("{0}")]
+    Invalid(String),
+    /// It asks for more than a query may.
+    #[error("{0}")]
+    Refused(String),
+    /// It can be planned and not be carried out.
+    #[error("{0}")]
+    Failed(String),
+    /// It took longer than it may.
+    #[error("stopped after {0} s (lake.query.seconds); narrow it by `day`, `ts` or `series_id`")]
+    TooLong(u64),
+    /// It takes more than it may.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The tables cannot be read now.
+    #[error(transparent)]
+    Lake(#[from] Error),
+}
+
+/// Answers questions.
+#[derive(Debug)]
+pub struct Queries {
+    lake: Arc<Lake>,
+    config: QueryConfig,
+    environment: Arc<RuntimeEnv>,
+    turn: Arc<tokio::sync::Semaphore>,
+    /// A thread of their own, so that nobody else waits behind a long one; there until the end.
+    threads: Option<tokio::runtime::Runtime>,
+}
+
+impl Queries {
+    /// Makes a thread and a pool of memory for them.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn new(lake: Arc<Lake>, config: QueryConfig) -> Result<Self, Error> {
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(4)
+            .thread_name("query")
+            .enable_all()
+            .build()?;
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let environment = RuntimeEnvBuilder::new().with_memory_limit(config.memory_bytes, 1.0);
+        let environment = environment.with_disk_manager_builder(disk).build_arc();
+        let environment = environment.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let turn = Arc::new(tokio::sync::Semaphore::new(config.concurrent.max(1)));
+        Ok(Self { lake, config, environment, turn, threads: Some(threads) })
+    }
+
+    /// Answers a question about one tenant's rows. Whoever stops waiting stops the work.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn ask(&self, tenant: &TenantId, text: &str, form: Form) -> Result<Vec<u8>, QueryError> {
+        let gone = || Error::Unavailable("the server is stopping".into());
+        let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| gone())?;
+        let limit = self.config.seconds;
+        let session = self.session(tenant).await?;
+        let (text, rows) = (text.to_owned(), self.config.max_rows);
+        let work = async move {
+            let frame = plan(&session, &text).await?;
+            let (schema, batches) = run(frame, session.task_ctx(), rows).await?;
+            let answer = write(form, &schema, &batches);
+            drop(turn);
+            answer
+        };
+        let threads = self.threads.as_ref().ok_or_else(gone)?;
+        let mut task = Stopped(threads.spawn(work));
+        // Not in the work itself, which may not look up for a while.
+        let done = tokio::time::timeout(Duration::from_secs(limit), &mut task.0).await;
+        done.map_err(|_| QueryError::TooLong(limit))?.map_err(|error| QueryError::Failed(error.to_string()))?
+    }
+
+    /// Queries that are at work.
+    pub fn running(&self) -> usize {
+        self.config.concurrent.max(1).saturating_sub(self.turn.available_permits())
+    }
+
+    /// A session that sees one tenant's rows.
+    async fn session(&self, tenant: &TenantId) -> Result<SessionContext, QueryError> {
+        let config = SessionConfig::new()
+            .with_default_catalog_and_schema("wardroom", "silver")
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true)
+            .with_target_partitions(2);
+        let session = SessionContext::new_with_config_rt(config, Arc::clone(&self.environment));
+        let (catalog, silver) = (Arc::new(MemoryCatalogProvider::new()), Arc::new(MemorySchemaProvider::new()));
+        let unseen = |error: DataFusionError| QueryError::Failed(error.to_string());
+        catalog.register_schema("silver", Arc::<MemorySchemaProvider>::clone(&silver)).map_err(unseen)?;
+        session.register_catalog("wardroom", catalog);
+        for (name, provider) in self.lake.providers().await? {
+            let all = session.read_table(provider).map_err(unseen)?;
+            let own = all.filter(col("tenant").eq(lit(tenant.as_str()))).map_err(unseen)?;
+            silver.register_table(name.trim_start_matches("silver.").to_owned(), own.into_view()).map_err(unseen)?;
+        }
+        let metrics = session.sql(METRICS).await.map_err(unseen)?;
+        silver.register_table("metrics".to_owned(), metrics.into_view()).map_err(unseen)?;
+        Ok(session)
+    }
+}
+
+impl Drop for Queries {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+/// Work that ends with whoever waits for it.
+struct Stopped<T>(JoinHandle<T>);
+
+impl<T> Drop for Stopped<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn plan(session: &SessionContext, text: &str) -> Result<DataFrame, QueryError> {
+    let invalid = |error: DataFusionError| QueryError::Invalid(error.strip_backtrace());
+    let plan = session.state().create_logical_plan(text).await.map_err(invalid)?;
+    let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let refused = |error: DataFusionError| {
+        QueryError::Refused(format!(
+            "only queries are answered (SELECT, WITH, EXPLAIN, SHOW): {}",
+            error.strip_backtrace()
+        ))
+    };
+    reads.verify_plan(&plan).map_err(refused)?;
+    session.execute_logical_plan(plan).await.map_err(invalid)
+}
+
+/// Runs a plan, and stops where the answer grows too long.
+async fn run(
+    frame: DataFrame,
+    context: Arc<TaskContext>,
+    rows: usize,
+) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+    let plan = frame.create_physical_plan().await.map_err(failed)?;
+    let mut stream = execute_stream(plan, context).map_err(failed)?;
+    let (schema, mut batches, mut count) = (stream.schema(), Vec::new(), 0);
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(failed)?;
+        count += batch.num_rows();
+        if count > rows {
+            let detail =
+                format!("the answer has more than {rows} rows (lake.query.max-rows); add a LIMIT or aggregate");
+            return Err(QueryError::TooLarge(detail));
+        }
+        batches.push(batch);
+    }
+    Ok((schema, batches))
+}
+
+fn failed(error: DataFusionError) -> QueryError {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(detail) => {
+            let remedy = "narrow it by `day` or `ts`, or raise lake.query.memory-bytes";
+            QueryError::TooLarge(format!("it needs more memory than queries may take; {remedy}: {detail}"))
+        }
+        _ => QueryError::Failed(error.strip_backtrace()),
+    }
+}
+
+fn write(form: Form, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, QueryError> {
+    let unwritten = |error: deltalake_core::arrow::error::ArrowError| QueryError::Failed(error.to_string());
+    let mut out = Vec::new();
+    match form {
+        Form::Pretty => {
+            let empty = [RecordBatch::new_empty(Arc::clone(schema))];
+            let batches = if batches.is_empty() { &empty } else { batches };
+            out = pretty_format_batches(batches).map_err(unwritten)?.to_string().into_bytes();
+            out.push(b'\n');
+        }
+        Form::Json => {
+            let builder = json::WriterBuilder::new().with_explicit_nulls(true);
+            let mut writer = builder.build::<_, json::writer::JsonArray>(&mut out);
+            writer.write_batches(&batches.iter().collect::<Vec<_>>()).map_err(unwritten)?;
+            writer.finish().map_err(unwritten)?;
+            if out.is_empty() {
+                out.extend(b"[]");
+            }
+        }
+        Form::Csv => {
+            let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut out);
+            writer.write(&RecordBatch::new_empty(Arc::clone(schema))).map_err(unwritten)?;
+            for batch in batches {
+                writer.write(batch).map_err(unwritten)?;
+            }
+        }
+        Form::Arrow => {
+            let mut writer = ipc::writer::StreamWriter::try_new(&mut out, schema).map_err(unwritten)?;
+            for batch in batches {
+                writer.write(batch).map_err(unwritten)?;
+            }
+            writer.finish().map_err(unwritten)?;
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests;
