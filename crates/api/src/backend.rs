@@ -10,6 +10,7 @@ use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Deployment, Identity, Labels, MetricMetadata, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
+use crate::ask::Question;
 use crate::sql::TableForm;
 use crate::view::{AnomalyView, DeadLetterView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView};
 
@@ -81,6 +82,12 @@ pub struct Backend {
     pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,
     /// The answer to a query in SQL over one tenant's rows, in this form.
     pub sql: Arc<dyn Fn(TenantId, String, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
+    /// The questions that have a name, with their SQL.
+    pub questions: Arc<[(&'static str, &'static str)]>,
+    /// The answer to one of them.
+    pub ask: Arc<dyn Fn(TenantId, String, Question, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
+    /// The log lines that a question's filter wants, newest first.
+    pub logs: Arc<dyn Fn(TenantId, Question, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
     /// What detection could not take, oldest first.
     pub dead_letters: Arc<dyn Fn(TenantId) -> Answer<Vec<DeadLetterView>> + Send + Sync>,
     /// Puts one back on the bus, once: its offset there, or nothing if there is no such letter.

@@ -10,6 +10,7 @@
 //! Text from telemetry is escaped by the page's template and never becomes markup.
 
 mod anomalies;
+mod ask;
 mod backend;
 mod dead_letters;
 mod expression;
@@ -24,6 +25,7 @@ mod view;
 
 use wardroom_edge::Routes;
 
+pub use ask::Question;
 pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage};
 pub use expression::selectors;
 pub use openapi::{described, document};
@@ -41,6 +43,7 @@ pub fn routes(backend: &Backend) -> Routes {
         .merge(samples::routes(backend))
         .merge(series::routes(backend))
         .merge(sql::routes(backend))
+        .merge(ask::routes(backend))
         .merge(dead_letters::routes(backend))
         .merge(page::routes(backend))
 }

@@ -46,8 +46,14 @@ impl TableForm {
         }
     }
 
+    /// The form of that name.
+    pub(crate) fn named(name: &str) -> Result<Self, Problem> {
+        let detail = || format!("parameter format: {name:?} is none of pretty, json, csv, arrow");
+        serde_json::from_value(name.into()).map_err(|_| Problem::bad_request("bad_format", detail()))
+    }
+
     /// The first of an `Accept` header's types that there is; JSON for whoever does not care.
-    fn accepted(headers: &HeaderMap) -> Self {
+    pub(crate) fn accepted(headers: &HeaderMap) -> Self {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let name = |text: &str| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let wanted = accept.split(',').map(name);
@@ -75,10 +81,8 @@ async fn ask(
     headers: HeaderMap,
     body: String,
 ) -> Result<Response, Problem> {
-    let bad = |detail: String| Problem::bad_request("bad_format", detail);
     let form = match asked.format {
-        Some(name) => serde_json::from_value(name.clone().into())
-            .map_err(|_| bad(format!("parameter format: {name:?} is none of pretty, json, csv, arrow")))?,
+        Some(name) => TableForm::named(&name)?,
         None => TableForm::accepted(&headers),
     };
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -89,8 +93,12 @@ async fn ask(
     } else {
         body
     };
-    let table = (backend.sql)(who.tenant.clone(), query, form).await?;
-    Ok(([(header::CONTENT_TYPE, form.media_type())], table).into_response())
+    Ok(table(form, (backend.sql)(who.tenant.clone(), query, form).await?))
+}
+
+/// An answer that is a table.
+pub(crate) fn table(form: TableForm, table: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, form.media_type())], table).into_response()
 }
 
 #[cfg(test)]

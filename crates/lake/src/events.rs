@@ -1,6 +1,10 @@
 //! Log lines, spans and deployments of a stretch of the bus, on their way into files.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use deltalake_core::arrow::array::{Date32Array, RecordBatch, StringArray};
+use deltalake_core::arrow::datatypes::{DataType, Field, Schema};
 
 use wardroom_domain::canonical::short_hash;
 use wardroom_domain::{Deployment, LogEntry, Severity, Span, TenantId, Timestamp};
@@ -197,6 +201,18 @@ impl Events {
         rows.or_insert_with(|| Rows::new(spec, from.tenant.clone(), day)).push(own, &from.lineage)
     }
 
+    /// What waits to be written, for whoever asks before it is. Templates are counted at the end.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn pending(&mut self) -> Result<Pending, Error> {
+        let mut pending = Pending::default();
+        for ((table, tenant, day), rows) in &mut self.open {
+            pending.0.insert((table, tenant.clone(), *day), rows.batches()?);
+        }
+        Ok(pending)
+    }
+
     /// The files, as the batch that ends before this offset of the bus.
     ///
     /// # Errors
@@ -224,6 +240,42 @@ impl Events {
         }
         Ok(written)
     }
+}
+
+/// Rows that are on their way into the tables.
+#[derive(Clone, Debug, Default)]
+pub struct Pending(BTreeMap<(&'static str, TenantId, i64), Vec<RecordBatch>>);
+
+impl Pending {
+    /// A table has them now.
+    pub(crate) fn landed(&mut self, table: &str) {
+        self.0.retain(|(of, ..), _| *of != table);
+    }
+
+    /// Those of one table and tenant, with the columns that a file has no need of.
+    pub(crate) fn of(&self, table: &str, tenant: &TenantId) -> Result<Vec<RecordBatch>, Error> {
+        let mut found = Vec::new();
+        for ((of, whose, day), batches) in &self.0 {
+            if *of == table && whose == tenant {
+                for batch in batches {
+                    found.push(partitioned(batch, tenant, *day)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn partitioned(batch: &RecordBatch, tenant: &TenantId, day: i64) -> Result<RecordBatch, Error> {
+    let rows = batch.num_rows();
+    let tenants = StringArray::from_iter_values(std::iter::repeat_n(tenant.as_str(), rows));
+    let days = Date32Array::from_value(i32::try_from(day).unwrap_or_default(), rows);
+    let more = [Field::new("tenant", DataType::Utf8, false), Field::new("day", DataType::Date32, false)];
+    let fields: Vec<_> = batch.schema().fields().iter().cloned().chain(more.map(Arc::new)).collect();
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(tenants));
+    columns.push(Arc::new(days));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// Files that wait to be put into their tables.

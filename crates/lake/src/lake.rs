@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deltalake_core::datafusion::catalog::TableProvider;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
 
 use crate::compact;
 use crate::disk::Disk;
-use crate::events::{Reached, Written};
+use crate::events::{Pending, Reached, Written};
 use crate::merge::{self, Merged};
 use crate::rows::{self, Cell, Lineage, Request, Rows};
 #[cfg(test)]
@@ -30,6 +30,9 @@ pub struct Lake {
     spans: Mutex<Table>,
     deployments: Mutex<Table>,
     app: String,
+    /// What [`Events`](crate::Events) holds that is in no table yet. Locked while tables change hands with it, so that whoever
+    /// asks finds each row once.
+    pending: RwLock<Pending>,
 }
 
 /// A series that the lake has not seen yet.
@@ -113,6 +116,7 @@ impl Lake {
             spans: open(&SPANS).await?,
             deployments: open(&DEPLOYMENTS).await?,
             app: format!("{TOPIC}-0"),
+            pending: RwLock::default(),
         };
         // What the process before committed may not be on the disk.
         this.samples.lock().await.sync()?;
@@ -152,23 +156,31 @@ impl Lake {
     /// # Errors
     /// They cannot be written now; trying again does no harm.
     pub async fn land(&self, written: &Written) -> Result<(), Error> {
+        let mut pending = self.pending.write().await;
         for table in self.of_events() {
             let mut table = table.lock().await;
             if let Some(files) = written.files.get(table.name()) {
                 table.append(&self.app, written.offset, files.clone()).await?;
+                pending.landed(table.name());
             }
         }
         Ok(())
     }
 
-    /// Every table as it is now, by its name, for queries.
-    pub(crate) async fn providers(&self) -> Result<Vec<(&'static str, Arc<dyn TableProvider>)>, Error> {
+    /// Shows rows that are in no table yet to whoever asks, in the place of those shown before.
+    pub async fn show(&self, pending: Pending) {
+        *self.pending.write().await = pending;
+    }
+
+    /// Every table as it is now, by its name, and what is in none yet, for queries.
+    pub(crate) async fn providers(&self) -> Result<(Vec<(&'static str, Arc<dyn TableProvider>)>, Pending), Error> {
+        let pending = self.pending.read().await;
         let mut providers = Vec::new();
         for table in std::iter::once(&self.samples).chain(self.small()) {
             let mut table = table.lock().await;
             providers.push((table.name(), table.provider().await?));
         }
-        Ok(providers)
+        Ok((providers, pending.clone()))
     }
 
     /// The requests that came before this offset and since this moment (µs), of each tenant, in the order of the bus: those

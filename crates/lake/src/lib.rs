@@ -16,6 +16,7 @@
 //!
 //! This crate alone names Delta, Arrow, Parquet and DataFusion: domain types and plain rows go in and come out.
 
+mod ask;
 mod compact;
 mod config;
 mod decimal;
@@ -34,9 +35,10 @@ mod table;
 
 mod lake;
 
+pub use ask::{About, LogFilter, NAMED, Named};
 pub use config::Config;
 pub use error::Error;
-pub use events::{Events, Line, Origin, Reached, Written};
+pub use events::{Events, Line, Origin, Pending, Reached, Written};
 pub use lake::{Flush, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;

@@ -165,6 +165,12 @@ impl Rows {
         Ok(())
     }
 
+    /// What has come so far.
+    pub(crate) fn batches(&mut self) -> Result<Vec<RecordBatch>, Error> {
+        self.close()?;
+        Ok(self.full.clone())
+    }
+
     /// The file.
     pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
         self.close()?;

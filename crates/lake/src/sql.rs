@@ -130,14 +130,31 @@ impl Queries {
     /// # Errors
     /// See [`QueryError`].
     pub async fn ask(&self, tenant: &TenantId, text: &str, form: Form) -> Result<Vec<u8>, QueryError> {
+        let text = text.to_owned();
+        self.run(tenant, async move |session| plan(&session, &text).await, form).await
+    }
+
+    /// Answers a question of our own.
+    pub(crate) async fn answer<P, F>(&self, tenant: &TenantId, plan: P, form: Form) -> Result<Vec<u8>, QueryError>
+    where
+        P: FnOnce(SessionContext) -> F + Send + 'static,
+        F: Future<Output = Result<DataFrame, DataFusionError>> + Send + 'static,
+    {
+        self.run(tenant, async move |session| plan(session).await.map_err(failed), form).await
+    }
+
+    async fn run<P, F>(&self, tenant: &TenantId, plan: P, form: Form) -> Result<Vec<u8>, QueryError>
+    where
+        P: FnOnce(SessionContext) -> F + Send + 'static,
+        F: Future<Output = Result<DataFrame, QueryError>> + Send + 'static,
+    {
         let gone = || Error::Unavailable("the server is stopping".into());
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| gone())?;
-        let limit = self.config.seconds;
+        let (limit, rows) = (self.config.seconds, self.config.max_rows);
         let session = self.session(tenant).await?;
-        let (text, rows) = (text.to_owned(), self.config.max_rows);
+        let context = session.task_ctx();
         let work = async move {
-            let frame = plan(&session, &text).await?;
-            let (schema, batches) = run(frame, session.task_ctx(), rows).await?;
+            let (schema, batches) = collect(plan(session).await?, context, rows).await?;
             let answer = write(form, &schema, &batches);
             drop(turn);
             answer
@@ -166,9 +183,15 @@ impl Queries {
         let unseen = |error: DataFusionError| QueryError::Failed(error.to_string());
         catalog.register_schema("silver", Arc::<MemorySchemaProvider>::clone(&silver)).map_err(unseen)?;
         session.register_catalog("wardroom", catalog);
-        for (name, provider) in self.lake.providers().await? {
+        let (providers, pending) = self.lake.providers().await?;
+        for (name, provider) in providers {
             let all = session.read_table(provider).map_err(unseen)?;
-            let own = all.filter(col("tenant").eq(lit(tenant.as_str()))).map_err(unseen)?;
+            let mut own = all.filter(col("tenant").eq(lit(tenant.as_str()))).map_err(unseen)?;
+            let waiting = pending.of(name, tenant)?;
+            if !waiting.is_empty() {
+                let waiting = session.read_batches(waiting).map_err(unseen)?;
+                own = own.union_by_name(waiting).map_err(unseen)?;
+            }
             silver.register_table(name.trim_start_matches("silver.").to_owned(), own.into_view()).map_err(unseen)?;
         }
         let metrics = session.sql(METRICS).await.map_err(unseen)?;
@@ -209,7 +232,7 @@ async fn plan(session: &SessionContext, text: &str) -> Result<DataFrame, QueryEr
 }
 
 /// Runs a plan, and stops where the answer grows too long.
-async fn run(
+async fn collect(
     frame: DataFrame,
     context: Arc<TaskContext>,
     rows: usize,

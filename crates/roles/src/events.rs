@@ -28,6 +28,8 @@ pub(crate) const GROUP: &str = "lake-events";
 const MUCH: usize = 32 << 20;
 /// How long a repetition is recognised.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How soon whoever asks sees what came.
+const SHOWN: Duration = Duration::from_secs(1);
 /// How often the bus is asked for more.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -59,14 +61,18 @@ impl Recorder {
 
     /// Reads on until it is told to stop.
     fn go_on(&self, (mut next, mut seen, mut events): Place) -> Result<(), Error> {
-        let mut since = Instant::now();
+        let (mut since, mut shown, mut fresh) = (Instant::now(), Instant::now(), true);
         while !self.stopped() {
             if events.is_empty() {
                 self.progress.set(next);
             }
             if events.bytes() >= MUCH || since.elapsed() >= self.flush {
-                let Some(fresh) = self.flush(events, next)? else { break };
-                (events, since) = (fresh, Instant::now());
+                let Some(empty) = self.flush(events, next)? else { break };
+                (events, since) = (empty, Instant::now());
+            }
+            if fresh && shown.elapsed() >= SHOWN {
+                self.runtime.block_on(self.lake.show(events.pending()?));
+                (shown, fresh) = (Instant::now(), false);
             }
             let records = match self.bus.read(next, 256) {
                 Ok(records) => records,
@@ -79,7 +85,7 @@ impl Recorder {
                 std::thread::sleep(PATIENCE);
             }
             for record in records {
-                self.take(&record, &mut seen, &mut events)?;
+                fresh |= self.take(&record, &mut seen, &mut events)?;
                 next = record.offset + 1;
             }
         }
@@ -106,10 +112,11 @@ impl Recorder {
         Ok((next, seen, Events::new(reached)))
     }
 
-    fn take(&self, record: &Record, seen: &mut BTreeMap<TenantId, Seen>, events: &mut Events) -> Result<(), Error> {
+    /// Takes the rows of a record; whether there are any.
+    fn take(&self, record: &Record, seen: &mut BTreeMap<TenantId, Seen>, events: &mut Events) -> Result<bool, Error> {
         let envelope = &record.envelope;
         if !wardroom_sources::has_events(&envelope.protocol) {
-            return Ok(());
+            return Ok(false);
         }
         let decoded = loop {
             match wardroom_sources::replay(envelope, &record.body, &self.budget) {
@@ -122,7 +129,7 @@ impl Recorder {
             // Detection lays it aside as a dead letter.
             Err(error) => {
                 tracing::warn!(offset = record.offset, %error, "a record cannot be read into the tables");
-                return Ok(());
+                return Ok(false);
             }
         };
         let request = batch.sighting.map(|sighting| sighting.fingerprint);
@@ -130,7 +137,7 @@ impl Recorder {
         if let Some(fingerprint) = request {
             let seen = seen.entry(envelope.tenant.clone()).or_default();
             if seen.knows(fingerprint, received_ms) {
-                return Ok(());
+                return Ok(false);
             }
             seen.note(fingerprint, received_ms);
         }
@@ -148,7 +155,7 @@ impl Recorder {
         for (seq, deployment) in (0..).zip(&batch.deployments) {
             events.deployment(&from, seq, deployment)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes what came before `next`, and says what to go on with; `None` if it was told to stop.

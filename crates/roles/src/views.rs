@@ -26,7 +26,7 @@ pub(crate) use letters::Letters;
 pub use letters::dead_letters;
 pub(crate) use samples::Samples;
 pub use samples::dump;
-pub(crate) use tables::sql;
+pub(crate) use tables::Tables;
 
 impl Responder {
     pub(crate) async fn list(

@@ -21,11 +21,19 @@ impl Client {
     }
 
     pub(crate) fn get_text(&self, path: &str) -> anyhow::Result<String> {
+        Ok(String::from_utf8(self.get_bytes(path, &[])?)?)
+    }
+
+    /// What stands there, with these parameters.
+    pub(crate) fn get_bytes(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Vec<u8>> {
         let mut request = self.agent.get(format!("{}{path}", self.url));
+        for (name, value) in parameters {
+            request = request.query(name, value);
+        }
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        answer(request.call().with_context(|| format!("no answer from {}", self.url))?)
+        bytes(request.call().with_context(|| format!("no answer from {}", self.url))?)
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {

@@ -21,7 +21,7 @@ use crate::options::{AuditCommand, ConfigCommand, IncidentsCommand, Remote, Toke
 
 pub(crate) use dump::samples;
 pub(crate) use letters::letters;
-pub(crate) use tables::sql;
+pub(crate) use tables::{ask, logs, sql, trace};
 
 type Done = anyhow::Result<ExitCode>;
 
@@ -53,7 +53,7 @@ pub(crate) fn token(command: TokenCommand) -> Done {
                 principal: Principal::new(principal).map_err(field("principal"))?,
                 role: AccessRole::parse(&role).map_err(field("role"))?,
             };
-            let lives = expires.as_deref().map(lifetime).transpose()?;
+            let lives = expires.as_deref().map(|text| lifetime("--expires", text)).transpose()?;
             let minted = block(async {
                 let store = open(&data).await?;
                 let minted = tokens::create(&store, identity, lives).await?;
@@ -106,8 +106,8 @@ pub(crate) fn token(command: TokenCommand) -> Done {
 }
 
 /// `90d`, `12h`, `30m`, `10s`.
-fn lifetime(text: &str) -> anyhow::Result<Duration> {
-    let bad = || anyhow::anyhow!("--expires: {text:?} is not a duration; write 90d, 12h, 30m or 10s");
+fn lifetime(flag: &str, text: &str) -> anyhow::Result<Duration> {
+    let bad = || anyhow::anyhow!("{flag}: {text:?} is not a duration; write 90d, 12h, 30m or 10s");
     let unit = text.chars().last().ok_or_else(bad)?;
     let seconds = match unit {
         'd' => 86_400,

@@ -24,6 +24,16 @@ fn main() -> ExitCode {
         Command::Token { command } => commands::token(command),
         Command::Samples { command } => commands::samples(&command),
         Command::Sql { query, format, remote } => commands::sql(&query, format, &remote),
+        Command::Logs { filter, time, format, remote } => commands::logs(&filter, &time, format, &remote),
+        Command::Trace { id, format, remote } => commands::trace(&id, format, &remote),
+        Command::Ask { name, service, error_rate, p99_ms, time, format, remote } => {
+            let more = [
+                ("service", service),
+                ("error_rate", error_rate.map(|rate| rate.to_string())),
+                ("p99_ms", p99_ms.map(|ms| ms.to_string())),
+            ];
+            commands::ask(name.as_deref(), more, &time, format, &remote)
+        }
         Command::Incidents { command } => commands::incidents(command),
         Command::Bus { command: BusCommand::Dlq { command } } => commands::letters(command),
         Command::Audit { command } => commands::audit(&command),

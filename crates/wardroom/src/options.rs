@@ -47,6 +47,46 @@ pub(crate) enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Search log lines: service=payments level>=error "pool".
+    Logs {
+        /// Conditions that all hold: field=value, field!=value, level>=error, words of the message.
+        filter: Vec<String>,
+        #[command(flatten)]
+        time: Time,
+        #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
+        format: TableFormat,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show the spans of a trace.
+    Trace {
+        /// 32 hexadecimal digits.
+        id: String,
+        #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
+        format: TableFormat,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Ask a question that has a name: detect_anomalies, correlate_error_logs, check_recent_deployments.
+    Ask {
+        /// Its name; without one all are listed.
+        name: Option<String>,
+        /// One service only.
+        #[arg(long)]
+        service: Option<String>,
+        /// Share of failed requests above which detect_anomalies shows a service.
+        #[arg(long)]
+        error_rate: Option<f64>,
+        /// Milliseconds above which detect_anomalies shows a service's 99th percentile.
+        #[arg(long)]
+        p99_ms: Option<f64>,
+        #[command(flatten)]
+        time: Time,
+        #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
+        format: TableFormat,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Incidents: list, show, approve, reject, judge.
     Incidents {
         #[command(subcommand)]
@@ -155,6 +195,20 @@ pub(crate) enum TokenCommand {
         data: PathBuf,
         id: String,
     },
+}
+
+/// A stretch of time.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Time {
+    /// How far back, such as 1h, 30m, 7d.
+    #[arg(long, default_value = "1h")]
+    pub(crate) since: String,
+    /// Up to when: RFC 3339; now without it.
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    /// Rows at most.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u32,
 }
 
 /// Where a running server is.

@@ -132,20 +132,22 @@ async fn what_is_more_than_a_query_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_are_limited() {
     let folder = tempfile::tempdir().unwrap();
-    let config = QueryConfig { memory_bytes: 16 << 20, seconds: 1, max_rows: 1000, concurrent: 1 };
-    let queries = Arc::new(Queries::new(lake(&folder).await, config).unwrap());
+    let lake = lake(&folder).await;
+    let config = QueryConfig { memory_bytes: 16 << 20, seconds: 60, max_rows: 1000, concurrent: 1 };
+    let queries = Queries::new(Arc::clone(&lake), config.clone()).unwrap();
     let error = ask(&queries, "SELECT * FROM generate_series(1, 1001)").await.unwrap_err();
     assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
     let large = "SELECT count(*) FROM (SELECT DISTINCT a.value, b.value FROM generate_series(1, 5000) a, generate_series(1, 5000) b)";
     let error = ask(&queries, large).await.unwrap_err();
     assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
     let long = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 1";
-    let error = ask(&queries, long).await.unwrap_err();
+    let hasty = Queries::new(lake, QueryConfig { seconds: 1, ..config }).unwrap();
+    let error = ask(&hasty, long).await.unwrap_err();
     assert!(matches!(error, QueryError::TooLong(1)), "{error:?}");
     // Whoever goes away makes room: one at a time may run.
-    let waiting = tokio::time::timeout(Duration::from_millis(100), ask(&queries, long)).await;
+    let waiting = tokio::time::timeout(Duration::from_millis(500), ask(&queries, long)).await;
     assert!(waiting.is_err());
     let started = std::time::Instant::now();
     assert_eq!(ask(&queries, "SELECT 1 AS one").await.unwrap(), serde_json::json!([{ "one": 1 }]));
-    assert!(started.elapsed() < Duration::from_millis(800), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }

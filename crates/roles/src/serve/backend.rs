@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wardroom_api::{Answer, Backend};
 use wardroom_bus::{Bus, DeadLetters};
 use wardroom_edge::{InflateBudget, Problem};
-use wardroom_lake::Queries;
+use wardroom_lake::{NAMED, Queries};
 
 use crate::executor_client::ExecutorClient;
 use crate::isolation::Isolation;
@@ -86,7 +86,8 @@ pub(super) fn backend(
     let listed = letters.clone();
     let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
     let (live, marked) = (samples.clone(), samples.clone());
-    let (queries, running) = (readiness.queries.clone(), readiness.queries.clone());
+    let (tables, running) = (views::Tables(readiness.queries.clone()), readiness.queries.clone());
+    let (named, searched) = (tables.clone(), tables.clone());
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
             let responder = Arc::clone(&r1);
@@ -130,8 +131,17 @@ pub(super) fn backend(
         }),
         metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
         sql: Arc::new(move |tenant, query, form| {
-            let queries = queries.clone();
-            Box::pin(async move { views::sql(queries.as_deref(), &tenant, &query, form).await })
+            let tables = tables.clone();
+            Box::pin(async move { tables.sql(&tenant, &query, form).await })
+        }),
+        questions: NAMED.map(|named| (named.name, named.text)).into(),
+        ask: Arc::new(move |tenant, name, question, form| {
+            let tables = named.clone();
+            Box::pin(async move { tables.ask(&tenant, &name, question, form).await })
+        }),
+        logs: Arc::new(move |tenant, question, form| {
+            let tables = searched.clone();
+            Box::pin(async move { tables.logs(&tenant, question, form).await })
         }),
         dead_letters: Arc::new(move |tenant| {
             let letters = listed.clone();

@@ -1,37 +1,74 @@
 //! Questions about the tables.
 
-use wardroom_api::TableForm;
+use std::sync::Arc;
+
+use wardroom_api::{Question, TableForm};
 use wardroom_domain::TenantId;
 use wardroom_edge::Problem;
-use wardroom_lake::{Form, Queries, QueryError};
+use wardroom_lake::{About, Form, LogFilter, Queries, QueryError};
 
 use super::{not_found, status};
 
-/// The answer to a query over one tenant's rows.
-pub(crate) async fn sql(
-    queries: Option<&Queries>,
-    tenant: &TenantId,
-    query: &str,
-    form: TableForm,
-) -> Result<Vec<u8>, Problem> {
-    let off = || Problem::new(not_found(), "lake_off", "nothing is kept in tables: lake.enabled is false");
-    let form = match form {
+/// Whoever answers them, unless nothing is kept.
+#[derive(Clone)]
+pub(crate) struct Tables(pub(crate) Option<Arc<Queries>>);
+
+impl Tables {
+    fn queries(&self) -> Result<&Queries, Problem> {
+        let off = || Problem::new(not_found(), "lake_off", "nothing is kept in tables: lake.enabled is false");
+        self.0.as_deref().ok_or_else(off)
+    }
+
+    /// The answer to a query over one tenant's rows.
+    pub(crate) async fn sql(&self, tenant: &TenantId, query: &str, form: TableForm) -> Result<Vec<u8>, Problem> {
+        self.queries()?.ask(tenant, query, written(form)).await.map_err(problem)
+    }
+
+    /// The answer to a question that has a name.
+    pub(crate) async fn ask(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        question: Question,
+        form: TableForm,
+    ) -> Result<Vec<u8>, Problem> {
+        let Question { start, end, service, trace, error_rate, p99_ms, limit, .. } = question;
+        let about = About { start, end, service, trace, error_rate, p99_ms, limit };
+        self.queries()?.named(tenant, name, about, written(form)).await.map_err(problem)
+    }
+
+    /// The log lines that are wanted, newest first.
+    pub(crate) async fn logs(
+        &self,
+        tenant: &TenantId,
+        question: Question,
+        form: TableForm,
+    ) -> Result<Vec<u8>, Problem> {
+        let filter = LogFilter::parse(&question.filter)
+            .map_err(|error| Problem::bad_request("bad_filter", format!("parameter query: {error}")))?;
+        let time = (question.start, question.end);
+        self.queries()?.logs(tenant, filter, time, question.limit, written(form)).await.map_err(problem)
+    }
+}
+
+const fn written(form: TableForm) -> Form {
+    match form {
         TableForm::Pretty => Form::Pretty,
         TableForm::Json => Form::Json,
         TableForm::Csv => Form::Csv,
         TableForm::Arrow => Form::Arrow,
-    };
-    let answered = queries.ok_or_else(off)?.ask(tenant, query, form).await;
-    answered.map_err(|error| {
-        let detail = error.to_string();
-        match error {
-            QueryError::Invalid(_) => Problem::bad_request("bad_query", detail),
-            QueryError::Refused(_) => Problem::bad_request("not_a_query", detail),
-            // As Prometheus tells what can be understood and not be carried out.
-            QueryError::Failed(_) => Problem::new(status(422), "query_failed", detail),
-            QueryError::TooLarge(_) => Problem::new(status(422), "query_too_large", detail),
-            QueryError::TooLong(_) => Problem::unavailable("query_timeout", detail),
-            QueryError::Lake(_) => Problem::unavailable("lake_unavailable", detail),
-        }
-    })
+    }
+}
+
+fn problem(error: QueryError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        QueryError::Invalid(_) => Problem::bad_request("bad_query", detail),
+        QueryError::Refused(_) => Problem::bad_request("not_a_query", detail),
+        // As Prometheus tells what can be understood and not be carried out.
+        QueryError::Failed(_) => Problem::new(status(422), "query_failed", detail),
+        QueryError::TooLarge(_) => Problem::new(status(422), "query_too_large", detail),
+        QueryError::TooLong(_) => Problem::unavailable("query_timeout", detail),
+        QueryError::Lake(_) => Problem::unavailable("lake_unavailable", detail),
+    }
 }

@@ -1,9 +1,12 @@
 //! Asking the tables.
 
 use std::io::{Read, Write};
+use std::process::ExitCode;
 
-use super::{Done, client};
-use crate::options::{Remote, TableFormat};
+use wardroom_roles::clock;
+
+use super::{Done, client, lifetime, say};
+use crate::options::{Remote, TableFormat, Time};
 
 /// One query, its answer as it came.
 pub(crate) fn sql(query: &str, format: TableFormat, remote: &Remote) -> Done {
@@ -12,11 +15,58 @@ pub(crate) fn sql(query: &str, format: TableFormat, remote: &Remote) -> Done {
         text.clear();
         std::io::stdin().read_to_string(&mut text)?;
     }
-    let answer = client(remote).post_text(&format!("/api/v1/sql?format={}", format.as_str()), &text)?;
+    show(&client(remote).post_text(&format!("/api/v1/sql?format={}", format.as_str()), &text)?, format)
+}
+
+/// Log lines, newest first.
+pub(crate) fn logs(filter: &[String], time: &Time, format: TableFormat, remote: &Remote) -> Done {
+    let mut parameters = stretch(time)?;
+    parameters.push(("query", filter.join(" ")));
+    table("/api/v1/logs", parameters, format, remote)
+}
+
+/// The spans of a trace.
+pub(crate) fn trace(id: &str, format: TableFormat, remote: &Remote) -> Done {
+    table(&format!("/api/v1/traces/{id}"), Vec::new(), format, remote)
+}
+
+/// A question that has a name; without one, which there are.
+pub(crate) fn ask(
+    name: Option<&str>,
+    more: [(&'static str, Option<String>); 3],
+    time: &Time,
+    format: TableFormat,
+    remote: &Remote,
+) -> Done {
+    let Some(name) = name else {
+        for question in client(remote).get("/api/v1/ask")?["questions"].as_array().into_iter().flatten() {
+            let text = |key: &str| question[key].as_str().unwrap_or_default();
+            say(format!("{}\n{}", text("name"), text("sql")))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut parameters = stretch(time)?;
+    parameters.extend(more.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    table(&format!("/api/v1/ask/{name}"), parameters, format, remote)
+}
+
+fn stretch(time: &Time) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let start = clock::now().minus(lifetime("--since", &time.since)?);
+    let mut parameters = vec![("start", start.to_string()), ("limit", time.limit.to_string())];
+    parameters.extend(time.until.clone().map(|until| ("end", until)));
+    Ok(parameters)
+}
+
+fn table(path: &str, mut parameters: Vec<(&str, String)>, format: TableFormat, remote: &Remote) -> Done {
+    parameters.push(("format", format.as_str().to_owned()));
+    show(&client(remote).get_bytes(path, &parameters)?, format)
+}
+
+fn show(answer: &[u8], format: TableFormat) -> Done {
     let mut out = std::io::stdout().lock();
-    out.write_all(&answer)?;
+    out.write_all(answer)?;
     if matches!(format, TableFormat::Json) {
         out.write_all(b"\n")?;
     }
-    Ok(std::process::ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
 }

@@ -86,7 +86,7 @@ fn shown(view: &Value) -> Sent {
 }
 
 /// A trace of two spans, as a JavaScript sender would tell it.
-fn trace(id: &str, start_ns: i64) -> Value {
+pub(crate) fn trace(id: &str, start_ns: i64) -> Value {
     let span = |span: &str, parent: &str, kind: u8, code: u8| {
         json!({ "traceId": id, "spanId": span, "parentSpanId": parent, "name": "GET /", "kind": kind,
             "startTimeUnixNano": start_ns.to_string(), "endTimeUnixNano": (start_ns + 2_000_000_001).to_string(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wardroom_testing::server::{create_tenant_token, program};
 use wardroom_testing::{Server, now_ms, wire};
 
-use crate::lake::{AT_ONCE, settle};
+use crate::lake::{AT_ONCE, settle, trace};
 
 fn ask(server: &Server, token: &str, query: &str) -> (u16, Value) {
     server.json("/api/v1/sql", token, &json!({ "query": query })).unwrap()
@@ -60,6 +60,81 @@ fn the_tables_answer_over_http_and_on_the_command_line() {
     let said = cli.output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     assert_eq!(serde_json::from_slice::<Value>(&said.stdout).unwrap(), line);
+}
+
+fn get(server: &Server, token: &str, path: &str) -> (u16, Value) {
+    let (status, text) = server.get(path, token).unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// What came a second ago is there, long before it is in the tables; and once, when it is.
+#[test]
+fn logs_traces_and_named_questions_are_answered_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "", &[("WARDROOM_LAKE__FLUSH_SECONDS", "5")]).unwrap();
+    let data = dir.path().join("data");
+    let other = create_tenant_token(&data, "them", "viewer", "other").unwrap();
+    let started = Instant::now();
+    for (level, message, region) in
+        [("INFO", "ready", "eu"), ("ERROR", "pool of 17 exhausted", "eu"), ("ERROR", "pool of 20 exhausted", "us")]
+    {
+        let log = json!({ "level": level, "message": message, "service": "payments", "labels": { "region": region } });
+        assert_eq!(server.json("/ingest/logs", &server.sender, &log).unwrap().0, 200);
+    }
+    let deployment = json!({ "service": "payments", "version": "2.4.1", "status": "success" });
+    assert_eq!(server.json("/ingest/deployment", &server.sender, &deployment).unwrap().0, 200);
+    let id = "0123456789abcdef0123456789abcdef";
+    let spans = trace(id, now_ms() * 1_000_000);
+    assert_eq!(server.json("/v1/traces", &server.sender, &spans).unwrap().0, 200);
+    let check = || {
+        let messages = |token: &str, filter: &str| {
+            let (status, found) = get(&server, token, &format!("/api/v1/logs?query={filter}"));
+            assert_eq!(status, 200, "{found}");
+            let lines = found.as_array().unwrap().clone();
+            lines.iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let all = ["pool of 20 exhausted", "pool of 17 exhausted", "ready"];
+        assert_eq!(messages(&server.responder, ""), all);
+        assert_eq!(messages(&server.responder, "service=payments%20level%3E%3Derror%20%22of%2017%22"), all[1..2]);
+        assert_eq!(messages(&server.responder, "region!=eu"), all[..1]);
+        assert_eq!(messages(&server.responder, "region=eu%20pool"), all[1..2]);
+        assert!(messages(&other, "").is_empty(), "another tenant's");
+        let (_, spans) = get(&server, &server.responder, &format!("/api/v1/traces/{id}"));
+        let names: Vec<_> = spans.as_array().unwrap().iter().map(|span| span["kind"].clone()).collect();
+        assert_eq!(names, ["server", "client"]);
+        let (_, found) = get(&server, &server.responder, "/api/v1/ask/correlate_error_logs?service=payments");
+        assert_eq!((&found[0]["lines"], &found[0]["severity"], &found[1]), (&json!(2), &json!("high"), &Value::Null));
+        let (_, found) = get(&server, &server.responder, "/api/v1/ask/check_recent_deployments?service=payments");
+        assert_eq!((&found[0]["version"], &found[1]), (&json!("2.4.1"), &Value::Null));
+        let (_, found) = get(&server, &server.responder, "/api/v1/ask/detect_anomalies");
+        assert_eq!((&found[0]["service"], &found[0]["requests"]), (&json!("web"), &json!(1)), "{found}");
+    };
+    std::thread::sleep(Duration::from_millis(2500));
+    check();
+    assert!(started.elapsed() < Duration::from_secs(5), "too late to show anything");
+    settle(&server);
+    check();
+    for (path, status, code) in [
+        ("/api/v1/logs?query=%22open", 400, "bad_filter"),
+        ("/api/v1/logs?start=yesterday", 400, "bad_time"),
+        ("/api/v1/logs?limit=many", 400, "bad_parameter"),
+        ("/api/v1/traces/xyz", 400, "bad_trace_id"),
+        ("/api/v1/ask/nothing", 404, "no_such_question"),
+    ] {
+        let (found, problem) = get(&server, &server.responder, path);
+        assert_eq!((found, &problem["code"]), (status, &json!(code)), "{path}: {problem}");
+    }
+    for (words, expected) in [
+        (vec!["logs", "service=payments level>=error", "\"of 20\""], "pool of 20 exhausted"),
+        (vec!["trace", id], "GET /"),
+        (vec!["ask", "check_recent_deployments", "--service", "payments", "--since", "1h"], "2.4.1"),
+        (vec!["ask"], "detect_anomalies"),
+    ] {
+        let mut cli = Command::new(program("WARDROOM_BIN"));
+        let said = cli.args(&words).args(["--url", &server.url, "--token", &server.responder]).output().unwrap();
+        let text = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.success() && text.contains(expected), "{words:?}: {text}");
+    }
 }
 
 #[test]
