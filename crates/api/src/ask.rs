@@ -1,4 +1,5 @@
-//! Questions with a name, log search and traces: `/api/v1/ask…`, `/api/v1/logs`, `/api/v1/traces/{id}`.
+//! What the tables hold, questions with a name, log search and traces: `/api/v1/lake`, `/api/v1/ask…`, `/api/v1/logs`,
+//! `/api/v1/traces/{id}`.
 
 use axum::Json;
 use axum::extract::{Path, RawQuery};
@@ -17,6 +18,8 @@ use crate::sql::{TableForm, table};
 /// What a named question is about.
 #[derive(Clone, Debug)]
 pub struct Question {
+    /// Its name; empty where the route says what is asked.
+    pub name: String,
     /// From this moment on.
     pub start: Timestamp,
     /// Before this moment.
@@ -36,7 +39,8 @@ pub struct Question {
 }
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let (b1, b2, b3, b4) = (backend.clone(), backend.clone(), backend.clone(), backend.clone());
+    let b = || backend.clone();
+    let (b1, b2, b3, b4, b5) = (b(), b(), b(), b(), b());
     Routes::new()
         .get("/api/v1/ask", Access::Read, move || list(b1.clone()))
         .get(
@@ -46,6 +50,7 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
                 ask(b2.clone(), who, name, query, headers)
             },
         )
+        .get("/api/v1/lake", Access::Read, move |who: Who| lake(b5.clone(), who))
         .get("/api/v1/logs", Access::Read, move |who: Who, query: RawQuery, headers: HeaderMap| {
             logs(b3.clone(), who, query, headers)
         })
@@ -54,8 +59,12 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         })
 }
 
+async fn lake(backend: Backend, who: Who) -> Result<Json<Value>, Problem> {
+    Ok(Json(json!({ "tables": (backend.tables.holdings)(who.tenant.clone()).await? })))
+}
+
 async fn list(backend: Backend) -> Json<Value> {
-    let named = backend.questions.iter().map(|(name, text)| json!({ "name": name, "sql": text }));
+    let named = backend.tables.questions.iter().map(|(name, text)| json!({ "name": name, "sql": text }));
     Json(json!({ "questions": named.collect::<Vec<_>>() }))
 }
 
@@ -66,17 +75,18 @@ async fn ask(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (question, form) = read(query.as_deref().unwrap_or_default(), &headers)?;
-    if !backend.questions.iter().any(|(known, _)| *known == name) {
+    let (mut question, form) = read(query.as_deref().unwrap_or_default(), &headers)?;
+    if !backend.tables.questions.iter().any(|(known, _)| *known == name) {
         let detail = format!("there is no question {name:?}; GET /api/v1/ask lists them");
         return Err(Problem::new(StatusCode::NOT_FOUND, "no_such_question", detail));
     }
-    Ok(table(form, (backend.ask)(who.tenant.clone(), name, question, form).await?))
+    question.name = name;
+    Ok(table(form, (backend.tables.ask)(who.tenant.clone(), question, form).await?))
 }
 
 async fn logs(backend: Backend, who: Who, RawQuery(query): RawQuery, headers: HeaderMap) -> Result<Response, Problem> {
     let (question, form) = read(query.as_deref().unwrap_or_default(), &headers)?;
-    Ok(table(form, (backend.logs)(who.tenant.clone(), question, form).await?))
+    Ok(table(form, (backend.tables.logs)(who.tenant.clone(), question, form).await?))
 }
 
 async fn trace(backend: Backend, who: Who, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -85,12 +95,13 @@ async fn trace(backend: Backend, who: Who, Path(id): Path<String>, headers: Head
         return Err(Problem::bad_request("bad_trace_id", detail));
     }
     let (mut question, form) = read("limit=10000", &headers)?;
-    question.trace = Some(id.to_ascii_lowercase());
-    Ok(table(form, (backend.ask)(who.tenant.clone(), "trace".to_owned(), question, form).await?))
+    (question.name, question.trace) = ("trace".to_owned(), Some(id.to_ascii_lowercase()));
+    Ok(table(form, (backend.tables.ask)(who.tenant.clone(), question, form).await?))
 }
 
 fn read(query: &str, headers: &HeaderMap) -> Result<(Question, TableForm), Problem> {
     let mut question = Question {
+        name: String::new(),
         start: Timestamp::from_nanos(i64::MIN),
         end: Timestamp::from_nanos(i64::MAX),
         service: None,

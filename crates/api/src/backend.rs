@@ -12,7 +12,9 @@ use wardroom_edge::Problem;
 
 use crate::ask::Question;
 use crate::sql::TableForm;
-use crate::view::{AnomalyView, DeadLetterView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView};
+use crate::view::{
+    AnomalyView, DeadLetterView, ExemplarsView, HoldingView, IncidentDetail, IncidentSummary, SeriesView,
+};
 
 /// An answer on its way.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
@@ -80,14 +82,8 @@ pub struct Backend {
     pub exemplars: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<ExemplarsView>> + Send + Sync>,
     /// What senders said of a tenant's metrics, by family.
     pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,
-    /// The answer to a query in SQL over one tenant's rows, in this form.
-    pub sql: Arc<dyn Fn(TenantId, String, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
-    /// The questions that have a name, with their SQL.
-    pub questions: Arc<[(&'static str, &'static str)]>,
-    /// The answer to one of them.
-    pub ask: Arc<dyn Fn(TenantId, String, Question, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
-    /// The log lines that a question's filter wants, newest first.
-    pub logs: Arc<dyn Fn(TenantId, Question, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
+    /// Questions about the tables.
+    pub tables: TablesBackend,
     /// What detection could not take, oldest first.
     pub dead_letters: Arc<dyn Fn(TenantId) -> Answer<Vec<DeadLetterView>> + Send + Sync>,
     /// Puts one back on the bus, once: its offset there, or nothing if there is no such letter.
@@ -100,6 +96,21 @@ pub struct Backend {
     pub authenticated: bool,
     /// The origin check needs the page's own secret; random at each start.
     pub form_secret: Arc<str>,
+}
+
+/// The closures that answer questions about the tables.
+#[derive(Clone)]
+pub struct TablesBackend {
+    /// The answer to a query in SQL over one tenant's rows, in this form.
+    pub sql: Arc<dyn Fn(TenantId, String, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
+    /// How much of a tenant's each table holds.
+    pub holdings: Arc<dyn Fn(TenantId) -> Answer<Vec<HoldingView>> + Send + Sync>,
+    /// The questions that have a name, with their SQL.
+    pub questions: Arc<[(&'static str, &'static str)]>,
+    /// The answer to one of them.
+    pub ask: Arc<dyn Fn(TenantId, Question, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
+    /// The log lines that a question's filter wants, newest first.
+    pub logs: Arc<dyn Fn(TenantId, Question, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
 }
 
 /// Series of one page, and the offset of the next.

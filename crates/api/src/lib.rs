@@ -26,13 +26,13 @@ mod view;
 use wardroom_edge::Routes;
 
 pub use ask::Question;
-pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage};
+pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage, TablesBackend};
 pub use expression::selectors;
 pub use openapi::{described, document};
 pub use sql::TableForm;
 pub use view::{
-    AnomalyView, BucketsView, Chart, DeadLetterView, EvidenceView, ExemplarsView, HistogramView, IncidentDetail,
-    IncidentSummary, PlanView, SeriesView, TimelineView,
+    AnomalyView, BucketsView, Chart, DeadLetterView, EvidenceView, ExemplarsView, HistogramView, HoldingView,
+    IncidentDetail, IncidentSummary, PlanView, SeriesView, TimelineView,
 };
 
 /// Every route of this crate.

@@ -89,6 +89,7 @@ const OPERATIONS: &[(&str, &str, &str, &str)] = &[
         "A query over the tables: SQL as it is or as JSON; answers JSON, CSV, Arrow or text",
         "read",
     ),
+    ("GET", "/api/v1/lake", "What the tables hold, and what retention lets go next", "read"),
     ("GET", "/api/v1/ask", "The questions that have a name, with their SQL", "read"),
     ("GET", "/api/v1/ask/{name}", "The answer to one of them", "read"),
     ("GET", "/api/v1/logs", "Log lines that meet a filter, newest first", "read"),

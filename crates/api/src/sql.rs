@@ -93,7 +93,7 @@ async fn ask(
     } else {
         body
     };
-    Ok(table(form, (backend.sql)(who.tenant.clone(), query, form).await?))
+    Ok(table(form, (backend.tables.sql)(who.tenant.clone(), query, form).await?))
 }
 
 /// An answer that is a table.

@@ -186,6 +186,21 @@ pub struct DeadLetterView {
     pub replayed_as: Option<u64>,
 }
 
+/// How much of a tenant's a table of the lake holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct HoldingView {
+    /// The table.
+    pub table: &'static str,
+    /// Its files.
+    pub files: usize,
+    /// Their rows.
+    pub rows: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Rows that retention lets go at its next turn.
+    pub outdated: u64,
+}
+
 /// One series' raw samples.
 #[derive(Clone, Debug, Serialize)]
 pub struct SeriesView {

@@ -49,7 +49,7 @@ pub struct About {
     pub limit: u32,
 }
 
-/// Which log lines are wanted: `service=payments level>=error region!=eu "pool exhausted" timeout`.
+/// Which log lines are wanted: `service=billing level>=error region!=eu "pool exhausted" timeout`.
 ///
 /// Every condition has to hold. A word, or words in double quotes, stand somewhere in the message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -233,7 +233,7 @@ mod tests {
         let is = |name: &str, value: &str, not| Condition::Is { name: name.into(), value: value.into(), not };
         for (text, expected) in [
             ("", vec![]),
-            ("service=payments", vec![is("service", "payments", false)]),
+            ("service=billing", vec![is("service", "billing", false)]),
             ("level>=error", vec![Condition::AtLeast(Severity::High)]),
             ("level=WARN", vec![is("severity", "warning", false)]),
             ("region!=\"eu west\"", vec![is("region", "eu west", true)]),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
+use wardroom_domain::TenantId;
 
 use crate::{Error, QueryConfig};
 
@@ -23,8 +24,31 @@ pub struct Config {
     pub flush_steps: u32,
     /// They are written after this long in any case, in seconds. Default 600. Since 0.1.
     pub flush_seconds: u64,
+    /// How long rows are kept; the first rule that fits a table and a tenant counts, and without one they are kept for
+    /// good. Default none. Since 0.1.
+    pub retention: Vec<Retention>,
     /// Limits of queries.
     pub query: QueryConfig,
+}
+
+/// How long the rows of some tables are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Retention {
+    /// A table such as `silver.logs`, or `silver.*` for all. Since 0.1.
+    pub table: String,
+    /// One tenant only. Since 0.1.
+    #[serde(default)]
+    pub tenant: Option<TenantId>,
+    /// Whole days after the day of a row; then its file goes, and a week later its bytes. Since 0.1.
+    pub days: u32,
+}
+
+impl Retention {
+    fn fits(&self, table: &str, tenant: &TenantId) -> bool {
+        let table_fits = self.table.strip_suffix('*').map_or(self.table == table, |start| table.starts_with(start));
+        table_fits && self.tenant.as_ref().is_none_or(|only| only == tenant)
+    }
 }
 
 impl Config {
@@ -41,6 +65,11 @@ impl Config {
         };
         let folder = std::path::absolute(folder)?;
         Url::from_directory_path(&folder).map_err(|()| wrong(format!("{} is no folder's name", folder.display())))
+    }
+
+    /// For how many days after its own a row of this table and tenant is kept; for good without an answer.
+    pub(crate) fn kept_days(&self, table: &str, tenant: &TenantId) -> Option<u32> {
+        self.retention.iter().find(|rule| rule.fits(table, tenant)).map(|rule| rule.days)
     }
 
     /// The folder of a lake on a local disk.
@@ -60,6 +89,7 @@ impl Default for Config {
             options: BTreeMap::new(),
             flush_steps: 40,
             flush_seconds: 600,
+            retention: Vec::new(),
             query: QueryConfig::default(),
         }
     }

@@ -33,6 +33,22 @@ pub struct Lake {
     /// What [`Events`](crate::Events) holds that is in no table yet. Locked while tables change hands with it, so that whoever
     /// asks finds each row once.
     pending: RwLock<Pending>,
+    config: Config,
+}
+
+/// How much of a tenant's a table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The table.
+    pub table: &'static str,
+    /// Its files.
+    pub files: usize,
+    /// Their rows.
+    pub rows: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Rows that the rules of retention let go at the next turn.
+    pub outdated: u64,
 }
 
 /// A series that the lake has not seen yet.
@@ -117,6 +133,7 @@ impl Lake {
             deployments: open(&DEPLOYMENTS).await?,
             app: format!("{TOPIC}-0"),
             pending: RwLock::default(),
+            config: config.clone(),
         };
         // What the process before committed may not be on the disk.
         this.samples.lock().await.sync()?;
@@ -290,12 +307,14 @@ impl Lake {
         Ok(total)
     }
 
-    /// Merges what is due and, if asked, deletes files that nobody needs; says what was merged.
+    /// Merges what is due and, if told what time it is, lets go what the rules of retention let go and deletes files that
+    /// nobody needs; says what was merged.
     ///
     /// # Errors
     /// A table cannot be read or written now.
-    pub async fn maintain(&self, sweep: bool) -> Result<Merged, Error> {
-        if sweep {
+    pub async fn maintain(&self, sweep: Option<Timestamp>) -> Result<Merged, Error> {
+        if let Some(now) = sweep {
+            self.expire(now).await?;
             let files = self.sweep().await?;
             tracing::debug!(files, "files that were merged a week ago are deleted");
         }
@@ -317,6 +336,52 @@ impl Lake {
             swept += table.lock().await.sweep(None).await?;
         }
         Ok(swept)
+    }
+
+    /// Whether the rules of retention let a file go.
+    fn outdated(&self, table: &str, file: &LiveFile, now: Timestamp) -> bool {
+        // Labels are needed as long as there are samples under them.
+        let days = self.config.kept_days(table, &file.tenant).filter(|_| table != SERIES.name);
+        days.is_some_and(|days| file.day + i64::from(days) < day_of(now.millis()))
+    }
+
+    /// How much of a tenant's each table holds, and what of it the next turn of retention lets go.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub async fn holdings(&self, tenant: &TenantId, now: Timestamp) -> Result<Vec<Holding>, Error> {
+        let mut found = Vec::new();
+        for table in std::iter::once(&self.samples).chain(self.small()) {
+            let mut table = table.lock().await;
+            let mut holding = Holding { table: table.name(), files: 0, rows: 0, bytes: 0, outdated: 0 };
+            for file in table.files().await?.iter().filter(|file| file.tenant == *tenant) {
+                holding.files += 1;
+                holding.rows += file.rows;
+                holding.bytes += file.bytes;
+                holding.outdated += if self.outdated(holding.table, file, now) { file.rows } else { 0 };
+            }
+            found.push(holding);
+        }
+        Ok(found)
+    }
+
+    /// Takes out of the tables what the rules of retention let go, and says how many rows that were.
+    ///
+    /// # Errors
+    /// A table cannot be read or written now.
+    pub async fn expire(&self, now: Timestamp) -> Result<u64, Error> {
+        let mut rows = 0;
+        for table in std::iter::once(&self.samples).chain(self.small()) {
+            let mut table = table.lock().await;
+            let mut files = table.files().await?;
+            files.retain(|file| self.outdated(table.name(), file, now));
+            if !files.is_empty() {
+                table.remove(&files).await?;
+                rows += files.iter().map(|file| file.rows).sum::<u64>();
+                tracing::info!(table = table.name(), files = files.len(), "retention is over");
+            }
+        }
+        Ok(rows)
     }
 
     /// Joins the short files of the smaller tables, and says what was done.

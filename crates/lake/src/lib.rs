@@ -36,10 +36,10 @@ mod table;
 mod lake;
 
 pub use ask::{About, LogFilter, NAMED, Named};
-pub use config::Config;
+pub use config::{Config, Retention};
 pub use error::Error;
 pub use events::{Events, Line, Origin, Pending, Reached, Written};
-pub use lake::{Flush, Lake, NewSeries};
+pub use lake::{Flush, Holding, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;
 pub use rows::Request;

@@ -31,9 +31,9 @@ use futures_util::StreamExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
-use wardroom_domain::TenantId;
+use wardroom_domain::{TenantId, Timestamp};
 
-use crate::{Error, Lake};
+use crate::{Error, Holding, Lake};
 
 /// The view with values, names and labels, and the columns of seed 000's Silver.
 const METRICS: &str = include_str!("metrics.sql");
@@ -164,6 +164,14 @@ impl Queries {
         // Not in the work itself, which may not look up for a while.
         let done = tokio::time::timeout(Duration::from_secs(limit), &mut task.0).await;
         done.map_err(|_| QueryError::TooLong(limit))?.map_err(|error| QueryError::Failed(error.to_string()))?
+    }
+
+    /// See [`Lake::holdings`].
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub async fn holdings(&self, tenant: &TenantId, now: Timestamp) -> Result<Vec<Holding>, Error> {
+        self.lake.holdings(tenant, now).await
     }
 
     /// Queries that are at work.

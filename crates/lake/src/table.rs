@@ -173,6 +173,18 @@ impl Table {
         self.sync()
     }
 
+    /// Takes files out of the newest version.
+    pub(crate) async fn remove(&mut self, old: &[LiveFile]) -> Result<(), Error> {
+        let mut actions = Vec::new();
+        for view in self.table.snapshot()?.log_data().iter() {
+            if old.iter().any(|file| file.path == view.path()) {
+                actions.push(Action::Remove(view.remove_action(true)));
+            }
+        }
+        self.commit(CommitProperties::default(), actions, DeltaOperation::Delete { predicate: None }).await?;
+        self.sync()
+    }
+
     /// Deletes files that no version younger than a week names, and says how many.
     pub(crate) async fn sweep(&mut self, clock: Option<Arc<dyn Clock>>) -> Result<usize, Error> {
         self.table.update_state().await?;

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
 use wardroom_bus::{Bus, Record};
 use wardroom_detect::{Seen, template};
 use wardroom_domain::{EntityRules, TenantId};
 use wardroom_edge::InflateBudget;
 use wardroom_lake::{Error, Events, Lake, Line, Origin};
 
-use crate::keep::{LONGEST, Progress};
+use crate::config::Config;
+use crate::keep::{LONGEST, Progress, Tables};
 use crate::{clock, metrics as names};
 
 /// The group on the bus that says what these tables have.
@@ -37,15 +39,47 @@ const PATIENCE: Duration = Duration::from_millis(100);
 type Place = (u64, BTreeMap<TenantId, Seen>, Events);
 
 /// The role.
-pub(crate) struct Recorder {
-    pub(crate) lake: Arc<Lake>,
-    pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) budget: InflateBudget,
-    pub(crate) rules: EntityRules,
-    pub(crate) flush: Duration,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) runtime: tokio::runtime::Handle,
-    pub(crate) stop: Arc<AtomicBool>,
+struct Recorder {
+    lake: Arc<Lake>,
+    bus: Arc<dyn Bus>,
+    budget: InflateBudget,
+    rules: EntityRules,
+    flush: Duration,
+    progress: Arc<Progress>,
+    runtime: tokio::runtime::Handle,
+    stop: Arc<AtomicBool>,
+}
+
+/// As long as it is there, the role goes on.
+pub(crate) struct Recording(Arc<AtomicBool>);
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Starts the role on a thread of its own.
+pub(crate) fn start(
+    tables: &Tables,
+    config: &Config,
+    bus: &Arc<dyn Bus>,
+    budget: &InflateBudget,
+    background: &mut JoinSet<()>,
+) -> Recording {
+    let stop = Arc::new(AtomicBool::new(false));
+    let recorder = Recorder {
+        lake: Arc::clone(&tables.lake),
+        bus: Arc::clone(bus),
+        budget: budget.clone(),
+        rules: config.entities.clone(),
+        flush: Duration::from_secs(config.lake.flush_seconds),
+        progress: Arc::clone(&tables.events),
+        runtime: tokio::runtime::Handle::current(),
+        stop: Arc::clone(&stop),
+    };
+    background.spawn_blocking(move || recorder.run());
+    Recording(stop)
 }
 
 impl Recorder {

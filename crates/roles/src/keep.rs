@@ -296,7 +296,7 @@ pub(crate) async fn maintain(tables: Option<Tables>) {
     let Some(Tables { lake, .. }) = tables else { return };
     for turn in 1_u64.. {
         tokio::time::sleep(MAINTAIN).await;
-        match lake.maintain(turn % SWEEP == 0).await {
+        match lake.maintain((turn % SWEEP == 0).then(clock::now)).await {
             Ok(merged) => metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(merged.rows),
             Err(error) => {
                 metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);

@@ -12,7 +12,8 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use wardroom_bus::{Bus, DeadLetters, EmbeddedBus};
 use wardroom_domain::IncidentState;
 use wardroom_domain::audit::AuditEntry;
@@ -26,7 +27,6 @@ use self::backend::{Readiness, backend};
 use crate::checkpoint::{self, Checkpoints};
 use crate::config::Config;
 use crate::detect::{News, Tenants};
-use crate::events::Recorder;
 use crate::executor_client::{ExecutorClient, socket_path};
 use crate::intake::{Queue, intake};
 use crate::isolation::{FOLDERS, Isolation, confine_server};
@@ -128,7 +128,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     stop: impl FnOnce() -> F,
 ) -> Result<(), ServeError> {
     let recorder = install_metrics();
-    let mut background = tokio::task::JoinSet::new();
+    let mut background = JoinSet::new();
     background.spawn(count_observations(recorder.clone()));
     let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&options.data.join("bus"), config.bus.clone())?);
     let store = Store::open(&database(&options.data)).await?;
@@ -141,20 +141,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let (news_in, news_out) = mpsc::channel(1024);
     let detection = detect(&options, &config, &bus, &store, &budget, news_in).await?;
     let Detection { tenants, queue, next, letters, lake, thread: detecting } = detection;
-    let stop_recording = Arc::new(AtomicBool::new(false));
-    if let Some(tables) = &lake {
-        let recorder = Recorder {
-            lake: Arc::clone(&tables.lake),
-            bus: Arc::clone(&bus),
-            budget: budget.clone(),
-            rules: config.entities.clone(),
-            flush: Duration::from_secs(config.lake.flush_seconds),
-            progress: Arc::clone(&tables.events),
-            runtime: tokio::runtime::Handle::current(),
-            stop: Arc::clone(&stop_recording),
-        };
-        background.spawn_blocking(move || recorder.run());
-    }
+    let recording = lake.as_ref().map(|tables| events::start(tables, &config, &bus, &budget, &mut background));
     let queries = lake.as_ref().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
     let queries = queries.transpose()?.map(Arc::new);
     let progress = lake.iter().flat_map(|tables| [Arc::clone(&tables.progress), Arc::clone(&tables.events)]).collect();
@@ -204,26 +191,15 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     tell_first_token(minted, admin_file, address, &mut announce)?;
     tracing::info!(%address, isolation = isolation.as_str(), "serving");
     // A stopping server does not wait for ever on a connection that somebody keeps open.
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stopping, stopped) = oneshot::channel::<()>();
     let stop = stop();
     let serving = port.serve(listeners, routes, async move {
         stop.await;
         // Nobody waits for it any more if serving failed meanwhile.
         let _gone = stopping.send(());
     });
-    let drained = async {
-        let _closed = stopped.await;
-        tokio::time::sleep(Duration::from_secs(10)).await;
-    };
-    let ended = tokio::select! {
-        served = serving => served.map_err(|error| io("serve".into(), error)),
-        () = drained => Ok(tracing::warn!("connections still open after 10 s; closing them")),
-        Some(ended) = background.join_next() => {
-            let why = ended.err().map_or_else(|| "its input is gone".to_owned(), |panic| panic.to_string());
-            Err(ServeError::Ended(why))
-        }
-    };
-    stop_recording.store(true, Ordering::Release);
+    let ended = until_ended(serving, stopped, &mut background).await;
+    drop(recording);
     background.shutdown().await;
     // With the response gone nobody listens to detection, and it ends; then the bus writes out what it holds.
     let detected = tokio::task::spawn_blocking(move || detecting.join()).await;
@@ -233,6 +209,29 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     store.close().await;
     tracing::info!("stopped");
     ended
+}
+
+/// Waits until serving ends, or something without which it cannot go on.
+async fn until_ended(
+    serving: impl Future<Output = std::io::Result<()>>,
+    stopped: oneshot::Receiver<()>,
+    background: &mut JoinSet<()>,
+) -> Result<(), ServeError> {
+    let drained = async {
+        let _closed = stopped.await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(|error| io("serve".into(), error)),
+        () = drained => {
+            tracing::warn!("connections still open after 10 s; closing them");
+            Ok(())
+        }
+        Some(ended) = background.join_next() => {
+            let why = ended.err().map_or_else(|| "its input is gone".to_owned(), |panic| panic.to_string());
+            Err(ServeError::Ended(why))
+        }
+    }
 }
 
 /// Detection at work.

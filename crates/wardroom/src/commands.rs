@@ -21,7 +21,7 @@ use crate::options::{AuditCommand, ConfigCommand, IncidentsCommand, Remote, Toke
 
 pub(crate) use dump::samples;
 pub(crate) use letters::letters;
-pub(crate) use tables::{ask, logs, sql, trace};
+pub(crate) use tables::{ask, lake, logs, sql, trace};
 
 type Done = anyhow::Result<ExitCode>;
 

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Token { command } => commands::token(command),
         Command::Samples { command } => commands::samples(&command),
         Command::Sql { query, format, remote } => commands::sql(&query, format, &remote),
+        Command::Lake { remote, json } => commands::lake(&remote, json),
         Command::Logs { filter, time, format, remote } => commands::logs(&filter, &time, format, &remote),
         Command::Trace { id, format, remote } => commands::trace(&id, format, &remote),
         Command::Ask { name, service, error_rate, p99_ms, time, format, remote } => {

@@ -47,7 +47,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Search log lines: service=payments level>=error "pool".
+    /// Search log lines: service=billing level>=error "pool".
     Logs {
         /// Conditions that all hold: field=value, field!=value, level>=error, words of the message.
         filter: Vec<String>,
@@ -86,6 +86,13 @@ pub(crate) enum Command {
         format: TableFormat,
         #[command(flatten)]
         remote: Remote,
+    },
+    /// What the tables hold: files, rows, bytes, and what retention lets go next.
+    Lake {
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
     },
     /// Incidents: list, show, approve, reject, judge.
     Incidents {

@@ -84,14 +84,26 @@ fn configuration(schema: &str) -> anyhow::Result<String> {
          then the environment: `WARDROOM_DETECT__Z_WARNING=3` sets `detect.z-warning`.\n",
     );
     for (section, body) in schema["properties"].as_object().into_iter().flatten() {
-        let name = body["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
         text.push_str(&format!("\n## {section}\n\n| field | meaning |\n|---|---|\n"));
-        for (field, schema) in schema["$defs"][name]["properties"].as_object().into_iter().flatten() {
-            let meaning = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
-            text.push_str(&format!("| `{section}.{field}` | {meaning} |\n"));
-        }
+        fields(&schema, section, body, &mut text);
     }
     Ok(text)
+}
+
+/// One row for each field below a section, also of sections within it.
+fn fields(schema: &Value, section: &str, body: &Value, text: &mut String) {
+    let defined = |body: &Value| {
+        let name = body["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        schema["$defs"][name]["properties"].as_object().cloned().unwrap_or_default()
+    };
+    for (field, body) in defined(body) {
+        let meaning = body["description"].as_str().unwrap_or_default().replace('\n', " ");
+        if defined(&body).is_empty() {
+            text.push_str(&format!("| `{section}.{field}` | {meaning} |\n"));
+        } else {
+            fields(schema, &format!("{section}.{field}"), &body, text);
+        }
+    }
 }
 
 /// Every metric: from the documented constants of each crate's `metrics.rs`.

@@ -3,6 +3,7 @@ use deltalake_core::operations::vacuum::Clock;
 use wardroom_domain::{Deployment, LogEntry, Severity};
 
 use super::*;
+use crate::Retention;
 use crate::events::{Events, Line, Origin};
 
 fn run(from_ms: i64, count: i64) -> Vec<Sample> {
@@ -162,6 +163,43 @@ async fn short_files_of_a_day_are_joined() {
     assert_eq!((highest, known.len()), (19, 20));
     assert_eq!(lake.requests(1000, 0).await.unwrap()[&TenantId::main()].len(), 60);
     assert_eq!(lake.compact().await.unwrap(), Merged::default(), "once is enough");
+}
+
+#[tokio::test]
+async fn rows_are_kept_as_long_as_the_first_rule_that_fits_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = |table: &str, tenant: Option<&str>, days| Retention {
+        table: table.into(),
+        tenant: tenant.map(|tenant| TenantId::new(tenant).unwrap()),
+        days,
+    };
+    let retention =
+        vec![rule("silver.logs", Some("main"), 2), rule("silver.log*", None, 0), rule("silver.samples", None, 5)];
+    let lake = Lake::open(&Config { retention, ..Config::default() }, dir.path()).await.unwrap();
+    // Line and templates stand on the day of the first offset; a batch a day.
+    let (day_ms, start_ms) = (86_400_000, 1_795_255_038_000);
+    let at = |day: i64| Timestamp::from_millis(start_ms + day * day_ms);
+    for day in 0..8 {
+        let offset = (day as u64 + 1) * day_ms as u64;
+        let fresh = events(lake.events_reached().await.unwrap(), offset - day_ms as u64..offset - day_ms as u64 + 1);
+        lake.land(&fresh.finish(offset, at(day)).unwrap()).await.unwrap();
+        lake.flush(flush(offset, start_ms + day * day_ms), &[], at(day)).await.unwrap();
+    }
+    let holdings = lake.holdings(&TenantId::main(), at(7)).await.unwrap();
+    let outdated = holdings.iter().filter(|holding| holding.outdated > 0);
+    let outdated: Vec<_> = outdated.map(|holding| (holding.table, holding.rows, holding.outdated)).collect();
+    assert_eq!(outdated, [("silver.samples", 240, 60), ("silver.logs", 8, 5), ("silver.log_templates", 8, 7)]);
+    assert_eq!(count(&lake.logs).await.1, 8, "asking removes nothing");
+    assert_eq!(lake.expire(at(7)).await.unwrap(), 60 + 5 + 7);
+    let left = [&lake.samples, &lake.logs, &lake.templates, &lake.deployments];
+    let mut counts = Vec::new();
+    for table in left {
+        counts.push(count(table).await.1);
+    }
+    assert_eq!(counts, [180, 3, 1, 8]);
+    assert_eq!(lake.expire(at(7)).await.unwrap(), 0, "once is enough");
+    let reached = lake.reached().await.unwrap();
+    assert_eq!(reached, Some(8 * day_ms as u64), "what was written stays known as written");
 }
 
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wardroom_api::{Answer, Backend};
 use wardroom_bus::{Bus, DeadLetters};
 use wardroom_edge::{InflateBudget, Problem};
-use wardroom_lake::{NAMED, Queries};
+use wardroom_lake::Queries;
 
 use crate::executor_client::ExecutorClient;
 use crate::isolation::Isolation;
@@ -86,8 +86,7 @@ pub(super) fn backend(
     let listed = letters.clone();
     let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
     let (live, marked) = (samples.clone(), samples.clone());
-    let (tables, running) = (views::Tables(readiness.queries.clone()), readiness.queries.clone());
-    let (named, searched) = (tables.clone(), tables.clone());
+    let running = readiness.queries.clone();
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
             let responder = Arc::clone(&r1);
@@ -130,19 +129,7 @@ pub(super) fn backend(
             reading(move || samples.exemplars(&tenant, &query))
         }),
         metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
-        sql: Arc::new(move |tenant, query, form| {
-            let tables = tables.clone();
-            Box::pin(async move { tables.sql(&tenant, &query, form).await })
-        }),
-        questions: NAMED.map(|named| (named.name, named.text)).into(),
-        ask: Arc::new(move |tenant, name, question, form| {
-            let tables = named.clone();
-            Box::pin(async move { tables.ask(&tenant, &name, question, form).await })
-        }),
-        logs: Arc::new(move |tenant, question, form| {
-            let tables = searched.clone();
-            Box::pin(async move { tables.logs(&tenant, question, form).await })
-        }),
+        tables: views::Tables(readiness.queries.clone()).backend(),
         dead_letters: Arc::new(move |tenant| {
             let letters = listed.clone();
             Box::pin(async move { letters.list(tenant).await })

@@ -18,6 +18,23 @@ pub(crate) fn sql(query: &str, format: TableFormat, remote: &Remote) -> Done {
     show(&client(remote).post_text(&format!("/api/v1/sql?format={}", format.as_str()), &text)?, format)
 }
 
+/// What the tables hold.
+pub(crate) fn lake(remote: &Remote, json: bool) -> Done {
+    let answer = client(remote).get("/api/v1/lake")?;
+    if json {
+        say(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format!("{:20} {:>6} {:>14} {:>16} {:>14}", "table", "files", "rows", "bytes", "goes next"))?;
+    for table in answer["tables"].as_array().into_iter().flatten() {
+        let number = |key: &str| table[key].as_u64().unwrap_or_default();
+        let (name, files) = (table["table"].as_str().unwrap_or_default(), number("files"));
+        let (rows, bytes, next) = (number("rows"), number("bytes"), number("outdated"));
+        say(format!("{name:20} {files:>6} {rows:>14} {bytes:>16} {next:>14}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Log lines, newest first.
 pub(crate) fn logs(filter: &[String], time: &Time, format: TableFormat, remote: &Remote) -> Done {
     let mut parameters = stretch(time)?;

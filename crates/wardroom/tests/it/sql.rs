@@ -129,6 +129,7 @@ fn logs_traces_and_named_questions_are_answered_at_once() {
         (vec!["trace", id], "GET /"),
         (vec!["ask", "check_recent_deployments", "--service", "payments", "--since", "1h"], "2.4.1"),
         (vec!["ask"], "detect_anomalies"),
+        (vec!["lake"], "silver.logs               1              3"),
     ] {
         let mut cli = Command::new(program("WARDROOM_BIN"));
         let said = cli.args(&words).args(["--url", &server.url, "--token", &server.responder]).output().unwrap();
