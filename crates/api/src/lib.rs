@@ -18,6 +18,7 @@ mod incidents;
 mod openapi;
 mod operations;
 mod page;
+pub mod recorder;
 mod samples;
 mod series;
 mod sql;

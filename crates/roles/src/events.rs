@@ -108,13 +108,10 @@ impl Recorder {
                 self.runtime.block_on(self.lake.show(events.pending()?));
                 (shown, fresh) = (Instant::now(), false);
             }
-            let records = match self.bus.read(next, 256) {
-                Ok(records) => records,
-                Err(error) => {
-                    tracing::error!(%error, "bus cannot be read; events wait");
-                    Vec::new()
-                }
-            };
+            let records = self.bus.read(next, 256).unwrap_or_else(|error| {
+                tracing::error!(%error, "bus cannot be read; events wait");
+                Vec::new()
+            });
             if records.is_empty() {
                 std::thread::sleep(PATIENCE);
             }
@@ -166,8 +163,7 @@ impl Recorder {
                 return Ok(false);
             }
         };
-        let request = batch.sighting.map(|sighting| sighting.fingerprint);
-        let received_ms = envelope.received_at.millis();
+        let (request, received_ms) = (batch.sighting.map(|known| known.fingerprint), envelope.received_at.millis());
         if let Some(fingerprint) = request {
             let seen = seen.entry(envelope.tenant.clone()).or_default();
             if seen.knows(fingerprint, received_ms) {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use wardroom_api::recorder;
 use wardroom_bus::{Bus, DeadLetters, EmbeddedBus};
 use wardroom_domain::IncidentState;
 use wardroom_domain::audit::AuditEntry;
@@ -127,9 +127,9 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     mut announce: impl FnMut(String),
     stop: impl FnOnce() -> F,
 ) -> Result<(), ServeError> {
-    let recorder = install_metrics();
+    let recorder = recorder::install();
     let mut background = JoinSet::new();
-    background.spawn(count_observations(recorder.clone()));
+    background.spawn(recorder::upkeep(recorder.clone()));
     let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&options.data.join("bus"), config.bus.clone())?);
     let store = Store::open(&database(&options.data)).await?;
     let table = TokenTable::new(options.auth);
@@ -370,27 +370,6 @@ async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool,
             tracing::error!(%error, "old bus segments could not be removed");
         }
     }
-}
-
-/// What a histogram observed waits in memory until it is counted: by a scrape of /metrics, and where nobody scrapes, here.
-async fn count_observations(recorder: PrometheusHandle) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        recorder.run_upkeep();
-    }
-}
-
-/// Upper bounds of latencies, in seconds.
-const LATENCIES: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-fn install_metrics() -> PrometheusHandle {
-    let builder = PrometheusBuilder::new().set_buckets(&LATENCIES);
-    let recorder = builder.expect("there is at least one bound").build_recorder();
-    let handle = recorder.handle();
-    if metrics::set_global_recorder(recorder).is_err() {
-        tracing::warn!("metrics were installed before; /metrics stays empty");
-    }
-    handle
 }
 
 fn tell_first_token(

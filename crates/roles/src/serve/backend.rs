@@ -77,7 +77,6 @@ pub(super) fn backend(
     let copy = || Arc::clone(&responder);
     let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
     let (bus, next) = (Arc::clone(&readiness.bus), Arc::clone(&readiness.next));
-    let behind = (Arc::clone(&bus), Arc::clone(&next));
     let letters = views::Letters {
         letters: Arc::clone(&readiness.letters),
         bus: Arc::clone(&bus),
@@ -86,7 +85,6 @@ pub(super) fn backend(
     let listed = letters.clone();
     let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
     let (live, marked) = (samples.clone(), samples.clone());
-    let running = readiness.queries.clone();
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
             let responder = Arc::clone(&r1);
@@ -140,11 +138,11 @@ pub(super) fn backend(
         }),
         ready: Arc::new(move || readiness.document()),
         metrics: Arc::new(move || {
-            metrics::gauge!(names::DETECT_LAG_RECORDS).set(lag(behind.0.as_ref(), &behind.1) as f64);
+            metrics::gauge!(names::DETECT_LAG_RECORDS).set(lag(asked.bus.as_ref(), &asked.next) as f64);
             if let Some(lag) = asked.lake_lag() {
                 metrics::gauge!(names::LAKE_LAG_RECORDS).set(lag as f64);
             }
-            if let Some(queries) = &running {
+            if let Some(queries) = &asked.queries {
                 metrics::gauge!(names::QUERIES_RUNNING).set(queries.running() as f64);
             }
             recorder.render()
