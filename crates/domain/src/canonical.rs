@@ -32,6 +32,7 @@ mod tests {
         let a: serde_json::Value = serde_json::from_str(r#"{"b": 1.0, "a": [1e2, "é"]}"#).unwrap();
         let b: serde_json::Value = serde_json::from_str(r#"{"a":[100,"é"],"b":1}"#).unwrap();
         assert_eq!(canonical_json(&a).unwrap(), canonical_json(&b).unwrap());
+        assert_eq!(short_hash(""), "e3b0c44298");
         assert_eq!(sha256_hex(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }

@@ -212,7 +212,7 @@ impl Lake {
         for table in [&self.logs, &self.spans, &self.deployments] {
             let mut table = table.lock().await;
             for file in table.files().await?.iter().filter(|file| file.day >= first_day) {
-                let requests = rows::requests(table.read(file).await?)?.into_iter();
+                let requests = rows::requests(table.open_file(file).await?)?.into_iter();
                 let requests = requests.filter(|request| request.offset < before && request.received_us >= since_us);
                 found.entry(file.tenant.clone()).or_default().extend(requests);
             }

@@ -14,6 +14,7 @@ use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilde
 use wardroom_domain::{Labels, TenantId, Timestamp};
 
 use crate::samples::{DataFile, common};
+use crate::source::Source;
 use crate::spec::{Kind, Spec};
 use crate::{Error, SCHEMA_VERSION, TOPIC};
 
@@ -231,9 +232,9 @@ pub(crate) fn labels(bytes: Bytes) -> Result<Vec<(i64, Labels)>, Error> {
 }
 
 /// The requests whose rows a file holds: when each was received (µs) and the hash of its body, with its offset.
-pub(crate) fn requests(bytes: Bytes) -> Result<Vec<Request>, Error> {
+pub(crate) fn requests(file: Source) -> Result<Vec<Request>, Error> {
     let odd = odd("requests");
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), ["request", "offset", "received_at"]);
     let mut found: Vec<Request> = Vec::new();
     for batch in builder.with_projection(mask).build()? {

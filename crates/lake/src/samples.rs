@@ -240,9 +240,8 @@ fn properties() -> Result<WriterProperties, Error> {
         .set_column_statistics_enabled(path("ts"), EnabledStatistics::Page);
     let builder = plain(builder, "series_id", Encoding::DELTA_BINARY_PACKED);
     let builder = plain(builder, "ts", Encoding::DELTA_BINARY_PACKED);
-    let builder = plain(builder, "mantissa", Encoding::DELTA_BINARY_PACKED);
-    let builder = plain(builder, "value", Encoding::BYTE_STREAM_SPLIT);
-    Ok(builder.build())
+    // No BYTE_STREAM_SPLIT for `value`: Spark 3 does not know it.
+    Ok(plain(builder, "mantissa", Encoding::DELTA_BINARY_PACKED).build())
 }
 
 #[cfg(test)]
@@ -293,6 +292,25 @@ mod tests {
             let file = file(&all);
             prop_assert_eq!(&file.stats["numRecords"], expected.len());
             prop_assert_eq!(bits(&read(file.bytes).unwrap()), bits(&expected));
+        }
+    }
+
+    /// Spark 3.5 refused a file for the encoding of one column.
+    #[test]
+    fn every_reader_knows_the_encodings() {
+        use deltalake_core::parquet::basic::Encoding::{DELTA_BINARY_PACKED, PLAIN, RLE, RLE_DICTIONARY};
+
+        let run = (0..50_000).map(|at| {
+            let value = if at % 3 == 0 { f64::from_bits((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) } else { at as f64 / 10.0 };
+            (Sample { ts_ms: at * 1000, value }, at / 1000)
+        });
+        let file = file(&[(1, run.collect())]);
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file.bytes).unwrap();
+        for column in reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+            for encoding in column.encodings() {
+                let known = [PLAIN, RLE, RLE_DICTIONARY, DELTA_BINARY_PACKED].contains(&encoding);
+                assert!(known, "{}: {encoding:?}", column.column_path());
+            }
         }
     }
 

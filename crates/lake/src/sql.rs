@@ -150,11 +150,11 @@ impl Queries {
     {
         let gone = || Error::Unavailable("the server is stopping".into());
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| gone())?;
-        let (limit, rows) = (self.config.seconds, self.config.max_rows);
+        let (limit, rows, bytes) = (self.config.seconds, self.config.max_rows, self.config.memory_bytes);
         let session = self.session(tenant).await?;
         let context = session.task_ctx();
         let work = async move {
-            let (schema, batches) = collect(plan(session).await?, context, rows).await?;
+            let (schema, batches) = collect(plan(session).await?, context, (rows, bytes)).await?;
             let answer = write(form, &schema, &batches);
             drop(turn);
             answer
@@ -243,17 +243,23 @@ async fn plan(session: &SessionContext, text: &str) -> Result<DataFrame, QueryEr
 async fn collect(
     frame: DataFrame,
     context: Arc<TaskContext>,
-    rows: usize,
+    (rows, bytes): (usize, usize),
 ) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
     let plan = frame.create_physical_plan().await.map_err(failed)?;
     let mut stream = execute_stream(plan, context).map_err(failed)?;
-    let (schema, mut batches, mut count) = (stream.schema(), Vec::new(), 0);
+    let (schema, mut batches, mut count, mut size) = (stream.schema(), Vec::new(), 0, 0);
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(failed)?;
         count += batch.num_rows();
         if count > rows {
             let detail =
                 format!("the answer has more than {rows} rows (lake.query.max-rows); add a LIMIT or aggregate");
+            return Err(QueryError::TooLarge(detail));
+        }
+        size += batch.get_array_memory_size();
+        if size > bytes {
+            let detail =
+                format!("the answer is larger than {bytes} bytes (lake.query.memory-bytes); ask for fewer columns");
             return Err(QueryError::TooLarge(detail));
         }
         batches.push(batch);

@@ -137,6 +137,9 @@ async fn questions_are_limited() {
     let queries = Queries::new(Arc::clone(&lake), config.clone()).unwrap();
     let error = ask(&queries, "SELECT * FROM generate_series(1, 1001)").await.unwrap_err();
     assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
+    let wide = "SELECT repeat('x', 1000000) FROM generate_series(1, 100)";
+    let error = ask(&queries, wide).await.unwrap_err();
+    assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
     let large = "SELECT count(*) FROM (SELECT DISTINCT a.value, b.value FROM generate_series(1, 5000) a, generate_series(1, 5000) b)";
     let error = ask(&queries, large).await.unwrap_err();
     assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");

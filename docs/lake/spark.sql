@@ -1,0 +1,31 @@
+-- silver.metrics for Spark and Databricks: every sample with its value, name and labels, and the columns of the validators'
+-- Silver. Replace LAKE by the lake's URL. A sample that was sent again with another value stands once, with the later one.
+CREATE OR REPLACE TEMPORARY VIEW metrics AS
+SELECT
+    samples.tenant,
+    samples.day,
+    samples.ts AS `timestamp`,
+    series.labels['validator_id'] AS validator_id,
+    series.name AS metric_name,
+    samples.sample AS value,
+    series.labels,
+    concat('bus://telemetry/0/', samples.`offset`) AS src_uri,
+    series.schema_version,
+    samples.series_id,
+    samples.`offset`
+FROM (
+    SELECT
+        *,
+        -- Division by an exact power of ten gives the value back bit for bit; a product would not.
+        coalesce(
+            CAST(mantissa AS DOUBLE) / element_at(
+                array(1e0D, 1e1D, 1e2D, 1e3D, 1e4D, 1e5D, 1e6D, 1e7D, 1e8D, 1e9D, 1e10D, 1e11D, 1e12D, 1e13D, 1e14D, 1e15D,
+                      1e16D, 1e17D, 1e18D, 1e19D, 1e20D, 1e21D, 1e22D),
+                exponent + 1),
+            value
+        ) AS sample,
+        max(`offset`) OVER (PARTITION BY tenant, series_id, ts) AS newest
+    FROM delta.`LAKE/silver/samples`
+) AS samples
+JOIN delta.`LAKE/silver/series` AS series ON series.tenant = samples.tenant AND series.series_id = samples.series_id
+WHERE samples.`offset` = samples.newest;
