@@ -5,7 +5,7 @@
 use deltalake_core::datafusion::common::ScalarValue;
 use deltalake_core::datafusion::error::DataFusionError;
 use deltalake_core::datafusion::execution::context::SessionContext;
-use deltalake_core::datafusion::functions_nested::expr_fn::map_extract;
+use deltalake_core::datafusion::functions_nested::expr_fn::{array_element, map_extract};
 use deltalake_core::datafusion::logical_expr::Expr;
 use deltalake_core::datafusion::prelude::{DataFrame, col, lit, strpos};
 use wardroom_domain::{Severity, TenantId, Timestamp};
@@ -105,13 +105,10 @@ impl LogFilter {
             Condition::Is { name, value, not } => {
                 let field = match name.as_str() {
                     "service" | "severity" | "template_id" => col(name.as_str()),
-                    _ => deltalake_core::datafusion::functions_nested::expr_fn::array_element(
-                        map_extract(col("labels"), lit(name.as_str())),
-                        lit(1_i64),
-                    ),
+                    _ => array_element(map_extract(col("labels"), lit(name.as_str())), lit(1_i64)),
                 };
                 let same = field.clone().eq(lit(value.as_str()));
-                if *not { field.is_null().or(deltalake_core::datafusion::logical_expr::not(same)) } else { same }
+                if *not { field.is_null().or(!same) } else { same }
             }
         };
         self.0.iter().map(each).collect()

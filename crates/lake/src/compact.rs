@@ -13,13 +13,16 @@ use wardroom_domain::{TenantId, Timestamp};
 use crate::Error;
 use crate::merge::Merged;
 use crate::samples::{DataFile, common};
+use crate::source::Source;
 use crate::spec::Spec;
 use crate::table::{LiveFile, Table};
 
 /// So many short files of a day are joined.
 pub(crate) const MANY: usize = 16;
-/// A file of this size stays as it is.
+/// A file of this size stays as it is, in bytes.
 const LONG: u64 = 32 << 20;
+/// About as much is joined at once, in bytes: the joined file is in memory.
+const ENOUGH: u64 = 2 * LONG;
 
 /// The files that are to be joined now, group by group.
 pub(crate) fn due(files: &[LiveFile]) -> Vec<Vec<LiveFile>> {
@@ -29,7 +32,12 @@ pub(crate) fn due(files: &[LiveFile]) -> Vec<Vec<LiveFile>> {
     }
     let group = |mut short: Vec<&LiveFile>| {
         short.sort_unstable_by_key(|file| file.offset);
-        short.into_iter().take(MANY).cloned().collect()
+        let mut bytes = 0;
+        let fits = |file: &&LiveFile| {
+            bytes += file.bytes;
+            bytes <= ENOUGH
+        };
+        short.into_iter().take(MANY).take_while(fits).cloned().collect()
     };
     days.into_values().filter(|short| short.len() >= MANY).map(group).collect()
 }
@@ -39,7 +47,7 @@ pub(crate) async fn join(table: &mut Table, group: &[LiveFile]) -> Result<Merged
     let Some(first) = group.first() else { return Ok(Merged::default()) };
     let mut files = Vec::new();
     for file in group {
-        files.push(table.read(file).await?);
+        files.push(table.open_file(file).await?);
     }
     let spec = table.spec();
     let encoding = tokio::task::spawn_blocking(move || encode(spec, files));
@@ -59,7 +67,7 @@ pub(crate) async fn join(table: &mut Table, group: &[LiveFile]) -> Result<Merged
     Ok(done)
 }
 
-fn encode(spec: &Spec, files: Vec<Bytes>) -> Result<Bytes, Error> {
+fn encode(spec: &Spec, files: Vec<Source>) -> Result<Bytes, Error> {
     let mut writer = ArrowWriter::try_new(Vec::new(), spec.arrow(), Some(common()?.build()))?;
     for file in files {
         for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
@@ -71,7 +79,7 @@ fn encode(spec: &Spec, files: Vec<Bytes>) -> Result<Bytes, Error> {
 
 /// What the table's log says of the joined file.
 fn stats(spec: &Spec, group: &[LiveFile]) -> serde_json::Value {
-    let has = |name: &str| spec.columns.iter().any(|column| column.name == name);
+    let has = |name: &str| spec.columns().any(|column| column.name == name);
     let (mut least, mut most) = (serde_json::Map::new(), serde_json::Map::new());
     if has("ts") {
         // Times are known to the millisecond here.

@@ -45,6 +45,11 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// For how many days after its own a row of this table and tenant is kept; for good without an answer.
+    pub(crate) fn days(rules: &[Self], table: &str, tenant: &TenantId) -> Option<u32> {
+        rules.iter().find(|rule| rule.fits(table, tenant)).map(|rule| rule.days)
+    }
+
     fn fits(&self, table: &str, tenant: &TenantId) -> bool {
         let table_fits = self.table.strip_suffix('*').map_or(self.table == table, |start| table.starts_with(start));
         table_fits && self.tenant.as_ref().is_none_or(|only| only == tenant)
@@ -65,11 +70,6 @@ impl Config {
         };
         let folder = std::path::absolute(folder)?;
         Url::from_directory_path(&folder).map_err(|()| wrong(format!("{} is no folder's name", folder.display())))
-    }
-
-    /// For how many days after its own a row of this table and tenant is kept; for good without an answer.
-    pub(crate) fn kept_days(&self, table: &str, tenant: &TenantId) -> Option<u32> {
-        self.retention.iter().find(|rule| rule.fits(table, tenant)).map(|rule| rule.days)
     }
 
     /// The folder of a lake on a local disk.

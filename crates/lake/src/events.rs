@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use deltalake_core::arrow::array::{Date32Array, RecordBatch, StringArray};
 use deltalake_core::arrow::datatypes::{DataType, Field, Schema};
-
 use wardroom_domain::canonical::short_hash;
 use wardroom_domain::{Deployment, LogEntry, Severity, Span, TenantId, Timestamp};
 
@@ -123,10 +122,10 @@ impl Events {
                 from.request(),
             ];
             self.bytes += 2 * log.message.len() + log.labels.as_bytes().len();
-            self.push(&LOGS, from, at, &own)?;
+            self.push(&LOGS, from, day_of(log.at.millis()), &own)?;
         }
         if from.offset >= self.reached.templates {
-            let key = (from.tenant.clone(), day_of(at.div_euclid(1000)), service.to_owned(), id);
+            let key = (from.tenant.clone(), day_of(log.at.millis()), service.to_owned(), id);
             let known = self.templates.entry(key).or_insert_with(|| Template {
                 span_us: (at, at),
                 severity: log.severity,
@@ -154,7 +153,7 @@ impl Events {
         let own = [
             Cell::Moment(at),
             Cell::Int(beyond(span.start)),
-            Cell::Long(span.end.nanos().saturating_sub(span.start.nanos())),
+            Cell::Long(span.end.nanos().saturating_sub(span.start.nanos()).max(0)),
             Cell::Text(&trace),
             Cell::Text(&id),
             if span.parent_id == [0; 8] { Cell::Nothing } else { Cell::Text(&parent) },
@@ -167,7 +166,8 @@ impl Events {
             from.request(),
         ];
         self.bytes += span.name.len() + span.labels.as_bytes().len();
-        self.push(&SPANS, from, at, &own)
+        // By its end, which is near its arrival: a start may be anywhere, and each day is a file.
+        self.push(&SPANS, from, day_of(span.end.millis()), &own)
     }
 
     /// Takes a deployment.
@@ -190,13 +190,12 @@ impl Events {
             from.request(),
         ];
         self.bytes += deployment.metadata.as_bytes().len();
-        self.push(&DEPLOYMENTS, from, at, &own)
+        self.push(&DEPLOYMENTS, from, day_of(deployment.at.millis()), &own)
     }
 
-    fn push(&mut self, spec: &'static Spec, from: &Origin, at: i64, own: &[Cell<'_>]) -> Result<(), Error> {
+    fn push(&mut self, spec: &'static Spec, from: &Origin, day: i64, own: &[Cell<'_>]) -> Result<(), Error> {
         // Times, ids and where it came from.
         self.bytes += 160;
-        let day = day_of(at.div_euclid(1000));
         let rows = self.open.entry((spec.name, from.tenant.clone(), day));
         rows.or_insert_with(|| Rows::new(spec, from.tenant.clone(), day)).push(own, &from.lineage)
     }
@@ -213,11 +212,11 @@ impl Events {
         Ok(pending)
     }
 
-    /// The files, as the batch that ends before this offset of the bus.
+    /// The files, as the batch that ends before this offset of the bus. What comes after is the next batch.
     ///
     /// # Errors
     /// They cannot be encoded.
-    pub fn finish(mut self, offset: u64, now: Timestamp) -> Result<Written, Error> {
+    pub fn finish(&mut self, offset: u64, now: Timestamp) -> Result<Written, Error> {
         let lineage = Lineage::of(offset, now);
         for ((tenant, day, service, id), template) in std::mem::take(&mut self.templates) {
             let own = [
@@ -233,8 +232,9 @@ impl Events {
             let rows = self.open.entry((LOG_TEMPLATES.name, tenant.clone(), day));
             rows.or_insert_with(|| Rows::new(&LOG_TEMPLATES, tenant, day)).push(&own, &lineage)?;
         }
+        let Self { open, .. } = std::mem::replace(self, Self::new(self.reached));
         let mut written = Written { offset, rows: 0, files: BTreeMap::new() };
-        for ((table, ..), rows) in self.open {
+        for ((table, ..), rows) in open {
             written.rows += rows.len() as u64;
             written.files.entry(table).or_default().push(rows.finish()?);
         }

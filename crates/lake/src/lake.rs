@@ -18,7 +18,7 @@ use crate::samples::{self, Row};
 use crate::samples::{DataFile, FILE_ROWS, SampleFile, day_of};
 use crate::spec::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, SAMPLES, SERIES, SPANS};
 use crate::table::{Landed, LiveFile, Table};
-use crate::{Config, Error, TOPIC};
+use crate::{Config, Error, Retention, TOPIC};
 
 /// The tables.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Lake {
     /// What [`Events`](crate::Events) holds that is in no table yet. Locked while tables change hands with it, so that whoever
     /// asks finds each row once.
     pending: RwLock<Pending>,
-    config: Config,
+    retention: Vec<Retention>,
 }
 
 /// How much of a tenant's a table holds.
@@ -133,14 +133,17 @@ impl Lake {
             deployments: open(&DEPLOYMENTS).await?,
             app: format!("{TOPIC}-0"),
             pending: RwLock::default(),
-            config: config.clone(),
+            retention: config.retention.clone(),
         };
         // What the process before committed may not be on the disk.
-        this.samples.lock().await.sync()?;
-        for table in this.small() {
+        for table in this.all() {
             table.lock().await.sync()?;
         }
         Ok(this)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Mutex<Table>> {
+        std::iter::once(&self.samples).chain(self.small())
     }
 
     /// Every table but that of samples.
@@ -193,7 +196,7 @@ impl Lake {
     pub(crate) async fn providers(&self) -> Result<(Vec<(&'static str, Arc<dyn TableProvider>)>, Pending), Error> {
         let pending = self.pending.read().await;
         let mut providers = Vec::new();
-        for table in std::iter::once(&self.samples).chain(self.small()) {
+        for table in self.all() {
             let mut table = table.lock().await;
             providers.push((table.name(), table.provider().await?));
         }
@@ -206,12 +209,10 @@ impl Lake {
     /// # Errors
     /// A table cannot be read.
     pub async fn requests(&self, before: u64, since_us: i64) -> Result<BTreeMap<TenantId, Vec<Request>>, Error> {
-        // What is let in is not much older than its arrival.
-        let first_day = day_of(since_us.div_euclid(1000)) - 2;
         let mut found: BTreeMap<TenantId, Vec<Request>> = BTreeMap::new();
         for table in [&self.logs, &self.spans, &self.deployments] {
             let mut table = table.lock().await;
-            for file in table.files().await?.iter().filter(|file| file.day >= first_day) {
+            for file in table.files().await?.iter().filter(|file| file.written_ms >= since_us / 1000) {
                 let requests = rows::requests(table.open_file(file).await?)?.into_iter();
                 let requests = requests.filter(|request| request.offset < before && request.received_us >= since_us);
                 found.entry(file.tenant.clone()).or_default().extend(requests);
@@ -302,7 +303,7 @@ impl Lake {
             }
             let done = merging.await.map_err(|error| Error::Unavailable(error.to_string()))??;
             self.samples.lock().await.replace(&group, written).await?;
-            total.add(done, group.iter().map(|file| file.bytes).sum());
+            total.add(Merged { bytes_in: group.iter().map(|file| file.bytes).sum(), ..done });
         }
         Ok(total)
     }
@@ -319,7 +320,7 @@ impl Lake {
             tracing::debug!(files, "files that were merged a week ago are deleted");
         }
         let mut done = self.merge().await?;
-        done.add_all(self.compact().await?);
+        done.add(self.compact().await?);
         if done.files_in > 0 {
             tracing::info!(files_in = done.files_in, files_out = done.files_out, rows = done.rows, "merged");
         }
@@ -331,8 +332,8 @@ impl Lake {
     /// # Errors
     /// The table cannot be read or written now.
     pub async fn sweep(&self) -> Result<usize, Error> {
-        let mut swept = self.samples.lock().await.sweep(None).await?;
-        for table in self.small() {
+        let mut swept = 0;
+        for table in self.all() {
             swept += table.lock().await.sweep(None).await?;
         }
         Ok(swept)
@@ -341,7 +342,7 @@ impl Lake {
     /// Whether the rules of retention let a file go.
     fn outdated(&self, table: &str, file: &LiveFile, now: Timestamp) -> bool {
         // Labels are needed as long as there are samples under them.
-        let days = self.config.kept_days(table, &file.tenant).filter(|_| table != SERIES.name);
+        let days = Retention::days(&self.retention, table, &file.tenant).filter(|_| table != SERIES.name);
         days.is_some_and(|days| file.day + i64::from(days) < day_of(now.millis()))
     }
 
@@ -351,7 +352,7 @@ impl Lake {
     /// A table cannot be read.
     pub async fn holdings(&self, tenant: &TenantId, now: Timestamp) -> Result<Vec<Holding>, Error> {
         let mut found = Vec::new();
-        for table in std::iter::once(&self.samples).chain(self.small()) {
+        for table in self.all() {
             let mut table = table.lock().await;
             let mut holding = Holding { table: table.name(), files: 0, rows: 0, bytes: 0, outdated: 0 };
             for file in table.files().await?.iter().filter(|file| file.tenant == *tenant) {
@@ -371,7 +372,7 @@ impl Lake {
     /// A table cannot be read or written now.
     pub async fn expire(&self, now: Timestamp) -> Result<u64, Error> {
         let mut rows = 0;
-        for table in std::iter::once(&self.samples).chain(self.small()) {
+        for table in self.all() {
             let mut table = table.lock().await;
             let mut files = table.files().await?;
             files.retain(|file| self.outdated(table.name(), file, now));
@@ -391,7 +392,7 @@ impl Lake {
             let mut table = table.lock().await;
             let files = table.files().await?;
             for group in compact::due(&files) {
-                total.add_all(compact::join(&mut table, &group).await?);
+                total.add(compact::join(&mut table, &group).await?);
             }
         }
         Ok(total)

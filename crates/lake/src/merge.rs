@@ -43,17 +43,12 @@ pub struct Merged {
 
 impl Merged {
     /// Counts another one.
-    pub(crate) fn add_all(&mut self, other: Self) {
-        self.add(other, other.bytes_in);
-    }
-
-    /// Counts another one, which read so many bytes.
-    pub(crate) fn add(&mut self, other: Self, bytes_in: u64) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.files_in += other.files_in;
         self.files_out += other.files_out;
         self.rows += other.rows;
         self.replaced += other.replaced;
-        self.bytes_in += bytes_in;
+        self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
     }
 }
@@ -184,6 +179,7 @@ mod tests {
             rows: 1,
             series: (1, 2),
             span_ms: (start_ms, end_ms),
+            written_ms: 0,
             offset: 1,
         }
     }

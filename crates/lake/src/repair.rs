@@ -32,6 +32,11 @@ pub(crate) fn note(table: &Path, version: u64) -> std::io::Result<()> {
     std::fs::rename(fresh, log.join(NOTE))
 }
 
+/// Up to which version everything is on the disk, as far as is known.
+pub(crate) fn noted(table: &Path) -> Option<u64> {
+    std::fs::read_to_string(table.join("_delta_log").join(NOTE)).ok()?.trim().parse().ok()
+}
+
 /// Makes a table's folder good again and says what was put aside.
 ///
 /// # Errors
@@ -42,7 +47,7 @@ pub(crate) fn repair(table: &Path) -> Result<Vec<PathBuf>, Error> {
         return Ok(Vec::new());
     }
     let mut aside = Aside { folder: table.join("_damaged"), moved: Vec::new() };
-    let synced = std::fs::read_to_string(log.join(NOTE)).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let synced = noted(table);
     let (mut commits, mut checkpoints) = (BTreeMap::new(), BTreeMap::<u64, Vec<PathBuf>>::new());
     for entry in std::fs::read_dir(&log)? {
         let path = entry?.path();

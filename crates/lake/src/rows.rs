@@ -94,15 +94,15 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn new(spec: &'static Spec, tenant: TenantId, day: i64) -> Self {
-        let columns = spec.columns.iter().map(|column| builder(column.kind)).collect();
+        let columns = spec.columns().map(|column| builder(column.kind)).collect();
         Self { spec, tenant, day, columns, rows: 0, span_us: None, full: Vec::new() }
     }
 
     /// Adds a row: its own cells in the order of the table's columns, then where it came from.
     pub(crate) fn push(&mut self, own: &[Cell<'_>], lineage: &Lineage) -> Result<(), Error> {
         let cells = own.iter().copied().chain(lineage.cells());
-        let named = self.spec.columns.iter().zip(&mut self.columns);
-        debug_assert_eq!(self.spec.columns.len(), own.len() + 6, "{}: a cell for every column", self.spec.name);
+        let named = self.spec.columns().zip(&mut self.columns);
+        debug_assert_eq!(self.spec.own.len(), own.len(), "{}: a cell for every column", self.spec.name);
         for ((column, into), cell) in named.zip(cells) {
             match (into, cell) {
                 (Column::Long(into), Cell::Long(value)) => into.append_value(value),

@@ -301,7 +301,11 @@ mod tests {
         use deltalake_core::parquet::basic::Encoding::{DELTA_BINARY_PACKED, PLAIN, RLE, RLE_DICTIONARY};
 
         let run = (0..50_000).map(|at| {
-            let value = if at % 3 == 0 { f64::from_bits((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) } else { at as f64 / 10.0 };
+            let value = if at % 3 == 0 {
+                f64::from_bits((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            } else {
+                at as f64 / 10.0
+            };
             (Sample { ts_ms: at * 1000, value }, at / 1000)
         });
         let file = file(&[(1, run.collect())]);

@@ -16,8 +16,10 @@ pub(crate) struct Spec {
     pub(crate) name: &'static str,
     /// What a row is.
     pub(crate) about: &'static str,
-    /// Its own columns, then those that say where a row came from.
-    pub(crate) columns: &'static [Column],
+    /// Its own columns.
+    pub(crate) own: &'static [Column],
+    /// Whether a row says where it came from.
+    pub(crate) lineage: bool,
 }
 
 /// A column of a table.
@@ -96,15 +98,21 @@ impl Kind {
 }
 
 impl Spec {
+    /// Its own columns, then those that say where a row came from.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &'static Column> {
+        let lineage: &[Column] = if self.lineage { &LINEAGE } else { &[] };
+        self.own.iter().chain(lineage)
+    }
+
     /// The columns of a file.
     pub(crate) fn arrow(&self) -> SchemaRef {
-        let fields = self.columns.iter().map(|column| Field::new(column.name, column.kind.arrow(), column.nullable));
+        let fields = self.columns().map(|column| Field::new(column.name, column.kind.arrow(), column.nullable));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
     /// The columns of the table.
     pub(crate) fn delta(&self) -> Vec<StructField> {
-        let own = self.columns.iter().map(|column| {
+        let own = self.columns().map(|column| {
             let field = StructField::new(column.name, column.kind.delta(), column.nullable);
             field.with_metadata([("comment", MetadataValue::String(column.about.to_owned()))])
         });
@@ -124,18 +132,21 @@ const fn may(name: &'static str, kind: Kind, about: &'static str) -> Column {
     Column { name, kind, nullable: true, about }
 }
 
-const TOPIC: Column = must("topic", Kind::Text, "the bus topic it came through");
-const PARTITION: Column = must("partition", Kind::Int, "partition of the topic");
-const OFFSET: Column = must("offset", Kind::Long, "offset of the request on the bus");
-const SCHEMA_VERSION: Column = must("schema_version", Kind::Int, "version of these columns");
-const SRC_URI: Column = must("src_uri", Kind::Text, "where the request lies as received");
-const RECEIVED_AT: Column = must("received_at", Kind::Moment, "when the request was received");
+/// Where a row came from.
+const LINEAGE: [Column; 6] = [
+    must("topic", Kind::Text, "the bus topic it came through"),
+    must("partition", Kind::Int, "partition of the topic"),
+    must("offset", Kind::Long, "offset of the request on the bus"),
+    must("schema_version", Kind::Int, "version of these columns"),
+    must("src_uri", Kind::Text, "where the request lies as received"),
+    must("received_at", Kind::Moment, "when the request was received"),
+];
 
 /// Samples, narrow.
 pub(crate) const SAMPLES: Spec = Spec {
     name: "silver.samples",
     about: "A sample of a series. The view `silver.metrics` shows it with its name and labels.",
-    columns: &[
+    own: &[
         must("series_id", Kind::Long, "number of the series; `silver.series` has its labels"),
         must("ts", Kind::Moment, "the sample's time"),
         may("mantissa", Kind::Long, "the value is mantissa / 10^exponent, where that gives it back bit for bit"),
@@ -147,6 +158,7 @@ pub(crate) const SAMPLES: Spec = Spec {
             "bus offset at which the flush that brought it ended; of two samples of a series with one time the higher is in force",
         ),
     ],
+    lineage: false,
 };
 
 const TS: Column = must("ts", Kind::Moment, "its own time");
@@ -163,7 +175,7 @@ const REQUEST: Column = may(
 pub(crate) const LOGS: Spec = Spec {
     name: "silver.logs",
     about: "A log line. Untrusted text.",
-    columns: &[
+    own: &[
         TS,
         NANOS,
         SERVICE,
@@ -174,20 +186,15 @@ pub(crate) const LOGS: Spec = Spec {
         must("labels", Kind::Labels, "whatever else the sender attached"),
         SEQ,
         REQUEST,
-        TOPIC,
-        PARTITION,
-        OFFSET,
-        SCHEMA_VERSION,
-        SRC_URI,
-        RECEIVED_AT,
     ],
+    lineage: true,
 };
 
 /// The templates of log lines.
 pub(crate) const LOG_TEMPLATES: Spec = Spec {
     name: "silver.log_templates",
     about: "A template of a service's log lines in one stretch of the bus: sum `lines` over rows for longer ones.",
-    columns: &[
+    own: &[
         must("ts", Kind::Moment, "time of the first of the lines"),
         must("last", Kind::Moment, "time of the last of them"),
         SERVICE,
@@ -196,20 +203,15 @@ pub(crate) const LOG_TEMPLATES: Spec = Spec {
         must("template", Kind::Text, "the text, with `<*>` for what varies"),
         must("example", Kind::Text, "the first of the lines, at most 400 bytes of it"),
         must("lines", Kind::Long, "how many there were"),
-        TOPIC,
-        PARTITION,
-        OFFSET,
-        SCHEMA_VERSION,
-        SRC_URI,
-        RECEIVED_AT,
     ],
+    lineage: true,
 };
 
 /// Spans.
 pub(crate) const SPANS: Spec = Spec {
     name: "silver.spans",
-    about: "A span of a trace.",
-    columns: &[
+    about: "A span of a trace, under the day of its end.",
+    own: &[
         must("ts", Kind::Moment, "when it began"),
         NANOS,
         must("duration_ns", Kind::Long, "how long it took, in nanoseconds"),
@@ -223,20 +225,15 @@ pub(crate) const SPANS: Spec = Spec {
         must("labels", Kind::Labels, "the attributes of the service and of the operation"),
         SEQ,
         REQUEST,
-        TOPIC,
-        PARTITION,
-        OFFSET,
-        SCHEMA_VERSION,
-        SRC_URI,
-        RECEIVED_AT,
     ],
+    lineage: true,
 };
 
 /// Deployments.
 pub(crate) const DEPLOYMENTS: Spec = Spec {
     name: "silver.deployments",
     about: "A version put into service.",
-    columns: &[
+    own: &[
         TS,
         NANOS,
         SERVICE,
@@ -245,29 +242,19 @@ pub(crate) const DEPLOYMENTS: Spec = Spec {
         must("labels", Kind::Labels, "whatever else the sender attached"),
         SEQ,
         REQUEST,
-        TOPIC,
-        PARTITION,
-        OFFSET,
-        SCHEMA_VERSION,
-        SRC_URI,
-        RECEIVED_AT,
     ],
+    lineage: true,
 };
 
 /// Label sets.
 pub(crate) const SERIES: Spec = Spec {
     name: "silver.series",
     about: "A series: the label set that a number stands for. A set that left and came back may have several.",
-    columns: &[
+    own: &[
         must("series_id", Kind::Long, "its number"),
         must("name", Kind::Text, "the metric's name"),
         must("labels", Kind::Labels, "all labels, the name included"),
         must("first_seen", Kind::Moment, "time of its first sample"),
-        TOPIC,
-        PARTITION,
-        OFFSET,
-        SCHEMA_VERSION,
-        SRC_URI,
-        RECEIVED_AT,
     ],
+    lineage: true,
 };

@@ -13,8 +13,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deltalake_core::arrow::array::RecordBatch;
+use deltalake_core::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use deltalake_core::arrow::datatypes::SchemaRef;
+use deltalake_core::arrow::error::ArrowError;
+use deltalake_core::arrow::util::display::{ArrayFormatter, FormatOptions};
 use deltalake_core::arrow::util::pretty::pretty_format_batches;
 use deltalake_core::arrow::{csv, ipc, json};
 use deltalake_core::datafusion::catalog::{
@@ -149,19 +151,19 @@ impl Queries {
         F: Future<Output = Result<DataFrame, QueryError>> + Send + 'static,
     {
         let gone = || Error::Unavailable("the server is stopping".into());
-        let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| gone())?;
-        let (limit, rows, bytes) = (self.config.seconds, self.config.max_rows, self.config.memory_bytes);
-        let session = self.session(tenant).await?;
-        let context = session.task_ctx();
+        let (lake, environment, turn) = (Arc::clone(&self.lake), Arc::clone(&self.environment), Arc::clone(&self.turn));
+        let (tenant, limits) = (tenant.clone(), (self.config.max_rows, self.config.memory_bytes));
         let work = async move {
-            let (schema, batches) = collect(plan(session).await?, context, (rows, bytes)).await?;
-            let answer = write(form, &schema, &batches);
-            drop(turn);
-            answer
+            let _turn = turn.acquire().await.map_err(|_| gone())?;
+            let session = session(&lake, environment, &tenant).await?;
+            let context = session.task_ctx();
+            let (schema, batches) = collect(plan(session).await?, context, limits).await?;
+            write(form, &schema, &batches)
         };
         let threads = self.threads.as_ref().ok_or_else(gone)?;
         let mut task = Stopped(threads.spawn(work));
         // Not in the work itself, which may not look up for a while.
+        let limit = self.config.seconds;
         let done = tokio::time::timeout(Duration::from_secs(limit), &mut task.0).await;
         done.map_err(|_| QueryError::TooLong(limit))?.map_err(|error| QueryError::Failed(error.to_string()))?
     }
@@ -178,34 +180,35 @@ impl Queries {
     pub fn running(&self) -> usize {
         self.config.concurrent.max(1).saturating_sub(self.turn.available_permits())
     }
+}
 
-    /// A session that sees one tenant's rows.
-    async fn session(&self, tenant: &TenantId) -> Result<SessionContext, QueryError> {
-        let config = SessionConfig::new()
-            .with_default_catalog_and_schema("wardroom", "silver")
-            .with_create_default_catalog_and_schema(false)
-            .with_information_schema(true)
-            .with_target_partitions(2);
-        let session = SessionContext::new_with_config_rt(config, Arc::clone(&self.environment));
-        let (catalog, silver) = (Arc::new(MemoryCatalogProvider::new()), Arc::new(MemorySchemaProvider::new()));
-        let unseen = |error: DataFusionError| QueryError::Failed(error.to_string());
-        catalog.register_schema("silver", Arc::<MemorySchemaProvider>::clone(&silver)).map_err(unseen)?;
-        session.register_catalog("wardroom", catalog);
-        let (providers, pending) = self.lake.providers().await?;
-        for (name, provider) in providers {
-            let all = session.read_table(provider).map_err(unseen)?;
-            let mut own = all.filter(col("tenant").eq(lit(tenant.as_str()))).map_err(unseen)?;
-            let waiting = pending.of(name, tenant)?;
-            if !waiting.is_empty() {
-                let waiting = session.read_batches(waiting).map_err(unseen)?;
-                own = own.union_by_name(waiting).map_err(unseen)?;
-            }
-            silver.register_table(name.trim_start_matches("silver.").to_owned(), own.into_view()).map_err(unseen)?;
+/// A session that sees one tenant's rows.
+async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -> Result<SessionContext, Error> {
+    let config = SessionConfig::new()
+        .with_default_catalog_and_schema("wardroom", "silver")
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(2);
+    let session = SessionContext::new_with_config_rt(config, environment);
+    let (catalog, silver) = (Arc::new(MemoryCatalogProvider::new()), Arc::new(MemorySchemaProvider::new()));
+    let unseen = |error: DataFusionError| Error::Unavailable(error.to_string());
+    catalog.register_schema("silver", Arc::<MemorySchemaProvider>::clone(&silver)).map_err(unseen)?;
+    session.register_catalog("wardroom", catalog);
+    let (providers, pending) = lake.providers().await?;
+    for (name, provider) in providers {
+        let all = session.read_table(provider).map_err(unseen)?;
+        let mut own = all.filter(col("tenant").eq(lit(tenant.as_str()))).map_err(unseen)?;
+        let waiting = pending.of(name, tenant)?;
+        if !waiting.is_empty() {
+            let waiting = session.read_batches(waiting).map_err(unseen)?;
+            own = own.union_by_name(waiting).map_err(unseen)?;
         }
-        let metrics = session.sql(METRICS).await.map_err(unseen)?;
-        silver.register_table("metrics".to_owned(), metrics.into_view()).map_err(unseen)?;
-        Ok(session)
+        let name = name.strip_prefix("silver.").unwrap_or(name);
+        silver.register_table(name.to_owned(), own.into_view()).map_err(unseen)?;
     }
+    let metrics = session.sql(METRICS).await.map_err(unseen)?;
+    silver.register_table("metrics".to_owned(), metrics.into_view()).map_err(unseen)?;
+    Ok(session)
 }
 
 impl Drop for Queries {
@@ -278,7 +281,7 @@ fn failed(error: DataFusionError) -> QueryError {
 }
 
 fn write(form: Form, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, QueryError> {
-    let unwritten = |error: deltalake_core::arrow::error::ArrowError| QueryError::Failed(error.to_string());
+    let unwritten = |error: ArrowError| QueryError::Failed(error.to_string());
     let mut out = Vec::new();
     match form {
         Form::Pretty => {
@@ -298,9 +301,9 @@ fn write(form: Form, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<
         }
         Form::Csv => {
             let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut out);
-            writer.write(&RecordBatch::new_empty(Arc::clone(schema))).map_err(unwritten)?;
+            writer.write(&flat(&RecordBatch::new_empty(Arc::clone(schema))).map_err(unwritten)?).map_err(unwritten)?;
             for batch in batches {
-                writer.write(batch).map_err(unwritten)?;
+                writer.write(&flat(batch).map_err(unwritten)?).map_err(unwritten)?;
             }
         }
         Form::Arrow => {
@@ -312,6 +315,24 @@ fn write(form: Form, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<
         }
     }
     Ok(out)
+}
+
+/// The same rows with lists and maps as text: CSV has no place for them.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    let options = FormatOptions::default();
+    let mut columns = Vec::new();
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        let column: ArrayRef = if column.data_type().is_nested() {
+            let shown = ArrayFormatter::try_new(column, &options)?;
+            let text = |at: usize| column.is_valid(at).then(|| shown.value(at).to_string());
+            Arc::new((0..column.len()).map(text).collect::<StringArray>())
+        } else {
+            Arc::clone(column)
+        };
+        columns.push((field.name(), column));
+    }
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ pub(crate) struct LiveFile {
     pub(crate) series: (i64, i64),
     /// First and last moment, in ms.
     pub(crate) span_ms: (i64, i64),
+    /// When it was written, by the store's clock.
+    pub(crate) written_ms: i64,
     /// End of the batch that brought it, on the bus; the last of them if it was merged.
     pub(crate) offset: u64,
 }
@@ -158,13 +160,8 @@ impl Table {
     /// Puts written files in the place of others that hold the same rows.
     pub(crate) async fn replace(&mut self, old: &[LiveFile], written: Vec<Add>) -> Result<(), Error> {
         let added = written.len();
-        let mut actions: Vec<_> =
-            written.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })).collect();
-        for view in self.table.snapshot()?.log_data().iter() {
-            if old.iter().any(|file| file.path == view.path()) {
-                actions.push(Action::Remove(view.remove_action(false)));
-            }
-        }
+        let mut actions = self.removals(old, false)?;
+        actions.extend(written.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
         if actions.len() != added + old.len() {
             return Err(Error::Unavailable(format!("{}: files to merge are gone", self.spec.name)));
         }
@@ -173,14 +170,16 @@ impl Table {
         self.sync()
     }
 
+    fn removals(&self, old: &[LiveFile], data_change: bool) -> Result<Vec<Action>, Error> {
+        let named: BTreeSet<&str> = old.iter().map(|file| file.path.as_str()).collect();
+        let files = self.table.snapshot()?.log_data();
+        let gone = files.iter().filter(|view| named.contains(view.path().as_ref()));
+        Ok(gone.map(|view| Action::Remove(view.remove_action(data_change))).collect())
+    }
+
     /// Takes files out of the newest version.
     pub(crate) async fn remove(&mut self, old: &[LiveFile]) -> Result<(), Error> {
-        let mut actions = Vec::new();
-        for view in self.table.snapshot()?.log_data().iter() {
-            if old.iter().any(|file| file.path == view.path()) {
-                actions.push(Action::Remove(view.remove_action(true)));
-            }
-        }
+        let actions = self.removals(old, true)?;
         self.commit(CommitProperties::default(), actions, DeltaOperation::Delete { predicate: None }).await?;
         self.sync()
     }
@@ -332,6 +331,7 @@ fn live(spec: &Spec, file: &LogicalFileView) -> Result<LiveFile, Error> {
         rows: stats["numRecords"].as_u64().ok_or_else(|| odd("numRecords"))?,
         series: (number("minValues"), number("maxValues")),
         span_ms: (moment("minValues"), moment("maxValues")),
+        written_ms: file.modification_time(),
         offset: offset.ok_or_else(|| odd("name"))?,
         path,
     })

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use wardroom_bus::{Bus, Record};
 use wardroom_detect::{Seen, template};
+use wardroom_domain::error::Failure;
 use wardroom_domain::{EntityRules, TenantId};
 use wardroom_edge::InflateBudget;
 use wardroom_lake::{Error, Events, Lake, Line, Origin};
@@ -84,7 +85,7 @@ pub(crate) fn start(
 
 impl Recorder {
     /// Runs until it is told to stop; what is not in the tables by then is on the bus.
-    pub(crate) fn run(self) {
+    fn run(self) {
         while let Some(place) = self.until_done("events cannot be read", || self.begin()) {
             if let Err(error) = self.go_on(place) {
                 self.trouble("events cannot be encoded; they are read from the bus again", &error);
@@ -95,27 +96,30 @@ impl Recorder {
 
     /// Reads on until it is told to stop.
     fn go_on(&self, (mut next, mut seen, mut events): Place) -> Result<(), Error> {
-        let (mut since, mut shown, mut fresh) = (Instant::now(), Instant::now(), true);
+        let (mut since, mut shown, mut fresh, mut noted) = (Instant::now(), Instant::now(), true, next);
         while !self.stopped() {
             if events.is_empty() {
                 self.progress.set(next);
             }
             if events.bytes() >= MUCH || since.elapsed() >= self.flush {
-                let Some(empty) = self.flush(events, next)? else { break };
-                (events, since) = (empty, Instant::now());
+                if next > noted && !self.flush(&mut events, next)? {
+                    break;
+                }
+                (since, noted) = (Instant::now(), next);
             }
             if fresh && shown.elapsed() >= SHOWN {
                 self.runtime.block_on(self.lake.show(events.pending()?));
                 (shown, fresh) = (Instant::now(), false);
             }
-            let records = self.bus.read(next, 256).unwrap_or_else(|error| {
-                tracing::error!(%error, "bus cannot be read; events wait");
-                Vec::new()
-            });
-            if records.is_empty() {
+            let end = self.bus.end();
+            let read = self.bus.read(next, 256);
+            let read = read.inspect_err(|error| tracing::error!(%error, "bus cannot be read; events wait"));
+            if read.as_ref().map_or(true, Vec::is_empty) {
+                // What lies before the end that was there can never be read.
+                next = if read.is_ok() { next.max(end) } else { next };
                 std::thread::sleep(PATIENCE);
             }
-            for record in records {
+            for record in read.into_iter().flatten() {
                 fresh |= self.take(&record, &mut seen, &mut events)?;
                 next = record.offset + 1;
             }
@@ -132,9 +136,8 @@ impl Recorder {
         let committed = self.bus.committed(GROUP).map_err(|error| Error::Unavailable(error.to_string()))?;
         let next = committed.unwrap_or_default().max(self.bus.start());
         let since = clock::now().minus(DAY).nanos() / 1000;
-        let (reached, requests) = self.runtime.block_on(async {
-            Ok::<_, Error>((self.lake.events_reached().await?, self.lake.requests(next, since).await?))
-        })?;
+        let reached = self.runtime.block_on(self.lake.events_reached())?;
+        let requests = self.runtime.block_on(self.lake.requests(next, since))?;
         let mut seen: BTreeMap<TenantId, Seen> = BTreeMap::new();
         for (tenant, requests) in requests {
             let seen = seen.entry(tenant).or_default();
@@ -149,18 +152,15 @@ impl Recorder {
         if !wardroom_sources::has_events(&envelope.protocol) {
             return Ok(false);
         }
-        let decoded = loop {
+        let batch = loop {
             match wardroom_sources::replay(envelope, &record.body, &self.budget) {
-                Err(wardroom_domain::error::Failure::Retryable(_)) if !self.stopped() => std::thread::sleep(PATIENCE),
-                other => break other,
-            }
-        };
-        let batch = match decoded {
-            Ok(decoded) => decoded.resolve(&record.body, envelope.received_at),
-            // Detection lays it aside as a dead letter.
-            Err(error) => {
-                tracing::warn!(offset = record.offset, %error, "a record cannot be read into the tables");
-                return Ok(false);
+                Ok(decoded) => break decoded.resolve(&record.body, envelope.received_at),
+                Err(Failure::Retryable(_)) if !self.stopped() => std::thread::sleep(PATIENCE),
+                // Detection lays it aside as a dead letter.
+                Err(error) => {
+                    tracing::warn!(offset = record.offset, %error, "a record cannot be read into the tables");
+                    return Ok(false);
+                }
             }
         };
         let (request, received_ms) = (batch.sighting.map(|known| known.fingerprint), envelope.received_at.millis());
@@ -188,13 +188,13 @@ impl Recorder {
         Ok(true)
     }
 
-    /// Writes what came before `next`, and says what to go on with; `None` if it was told to stop.
-    fn flush(&self, events: Events, next: u64) -> Result<Option<Events>, Error> {
+    /// Writes what came before `next`; `false` if it was told to stop.
+    fn flush(&self, events: &mut Events, next: u64) -> Result<bool, Error> {
         if !events.is_empty() {
             let written = events.finish(next, clock::now())?;
             let land = || self.runtime.block_on(self.lake.land(&written));
             if self.until_done("events cannot be written to the lake", land).is_none() {
-                return Ok(None);
+                return Ok(false);
             }
             metrics::counter!(names::LAKE_EVENTS_TOTAL).increment(written.rows());
         }
@@ -202,8 +202,7 @@ impl Recorder {
         if let Err(error) = self.bus.commit(GROUP, next) {
             tracing::warn!(%error, "the bus keeps more than the tables of events need");
         }
-        let reached = self.until_done("events cannot be read", || self.runtime.block_on(self.lake.events_reached()));
-        Ok(reached.map(Events::new))
+        Ok(true)
     }
 
     fn trouble(&self, what: &str, error: &Error) {

@@ -181,9 +181,10 @@ impl Pump {
         // No further than to what waits decoded already, or to where the tables end.
         let stop = self.queue.first().into_iter().chain(known).filter(|stop| *stop > next).min();
         let gap = stop.map_or(256, |stop| (stop - next).min(256));
+        let end = self.bus.end();
         let records = self.bus.read(next, gap as usize)?;
-        // Everything up to the end is damaged: nothing to wait for.
-        let mut reached = if records.is_empty() { self.bus.end() } else { next };
+        // Everything up to where the end was is damaged: nothing to wait for.
+        let mut reached = if records.is_empty() { end } else { next };
         for record in records {
             reached = record.offset + 1;
             if self.buried.contains(&record.offset) {

@@ -23,17 +23,17 @@ fn main() -> ExitCode {
         Command::Executor { data, executor_config } => serving::execute(&data, &executor_config),
         Command::Token { command } => commands::token(command),
         Command::Samples { command } => commands::samples(&command),
-        Command::Sql { query, format, remote } => commands::sql(&query, format, &remote),
+        Command::Sql { query, answer } => commands::sql(&query, &answer),
         Command::Lake { remote, json } => commands::lake(&remote, json),
-        Command::Logs { filter, time, format, remote } => commands::logs(&filter, &time, format, &remote),
-        Command::Trace { id, format, remote } => commands::trace(&id, format, &remote),
-        Command::Ask { name, service, error_rate, p99_ms, time, format, remote } => {
+        Command::Logs { filter, time, answer } => commands::logs(&filter, &time, &answer),
+        Command::Trace { id, answer } => commands::trace(&id, &answer),
+        Command::Ask { name, service, error_rate, p99_ms, time, answer } => {
             let more = [
                 ("service", service),
                 ("error_rate", error_rate.map(|rate| rate.to_string())),
                 ("p99_ms", p99_ms.map(|ms| ms.to_string())),
             ];
-            commands::ask(name.as_deref(), more, &time, format, &remote)
+            commands::ask(name.as_deref(), more, &time, &answer)
         }
         Command::Incidents { command } => commands::incidents(command),
         Command::Bus { command: BusCommand::Dlq { command } } => commands::letters(command),

@@ -42,10 +42,8 @@ pub(crate) enum Command {
     Sql {
         /// The query; - reads it from standard input.
         query: String,
-        #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
-        format: TableFormat,
         #[command(flatten)]
-        remote: Remote,
+        answer: TableAnswer,
     },
     /// Search log lines: service=billing level>=error "pool".
     Logs {
@@ -53,19 +51,15 @@ pub(crate) enum Command {
         filter: Vec<String>,
         #[command(flatten)]
         time: Time,
-        #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
-        format: TableFormat,
         #[command(flatten)]
-        remote: Remote,
+        answer: TableAnswer,
     },
     /// Show the spans of a trace.
     Trace {
         /// 32 hexadecimal digits.
         id: String,
-        #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
-        format: TableFormat,
         #[command(flatten)]
-        remote: Remote,
+        answer: TableAnswer,
     },
     /// Ask a question that has a name: detect_anomalies, correlate_error_logs, check_recent_deployments.
     Ask {
@@ -82,10 +76,8 @@ pub(crate) enum Command {
         p99_ms: Option<f64>,
         #[command(flatten)]
         time: Time,
-        #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
-        format: TableFormat,
         #[command(flatten)]
-        remote: Remote,
+        answer: TableAnswer,
     },
     /// What the tables hold: files, rows, bytes, and what retention lets go next.
     Lake {
@@ -216,6 +208,15 @@ pub(crate) struct Time {
     /// Rows at most.
     #[arg(long, default_value_t = 100)]
     pub(crate) limit: u32,
+}
+
+/// Where an answer comes from, and its form.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TableAnswer {
+    #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
+    pub(crate) format: TableFormat,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 }
 
 /// Where a running server is.

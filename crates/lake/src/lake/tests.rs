@@ -1,10 +1,10 @@
 use deltalake_core::operations::vacuum::Clock;
 
-use wardroom_domain::{Deployment, LogEntry, Severity};
+use wardroom_domain::{Deployment, LogEntry, Severity, Span, SpanKind};
 
 use super::*;
-use crate::Retention;
 use crate::events::{Events, Line, Origin};
+use crate::sql::{Form, Queries, QueryConfig};
 
 fn run(from_ms: i64, count: i64) -> Vec<Sample> {
     (0..count).map(|at| Sample { ts_ms: from_ms + at * 15_000, value: at as f64 / 10.0 }).collect()
@@ -99,6 +99,11 @@ fn line(offset: u64, message: &str) -> (Origin, LogEntry) {
 
 fn events(reached: Reached, offsets: std::ops::Range<u64>) -> Events {
     let mut events = Events::new(reached);
+    fill(&mut events, offsets);
+    events
+}
+
+fn fill(events: &mut Events, offsets: std::ops::Range<u64>) {
     for offset in offsets {
         let (from, log) = line(offset, &format!("took {offset} ms"));
         let number = offset.to_string();
@@ -113,7 +118,6 @@ fn events(reached: Reached, offsets: std::ops::Range<u64>) -> Events {
         };
         events.deployment(&from, 0, &deployment).unwrap();
     }
-    events
 }
 
 async fn count(table: &Mutex<Table>) -> (usize, u64) {
@@ -132,16 +136,66 @@ async fn a_table_that_is_ahead_lets_go_what_it_has() {
     torn.files.remove("silver.log_templates");
     lake.land(&torn).await.unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
-    let whole = events(lake.events_reached().await.unwrap(), 0..15).finish(15, now).unwrap();
-    lake.land(&whole).await.unwrap();
-    lake.land(&whole).await.unwrap();
+    let mut events = Events::new(lake.events_reached().await.unwrap());
+    // The first of the new batches ends before the table that is ahead does.
+    for stretch in [0..6, 6..15] {
+        let end = stretch.end;
+        fill(&mut events, stretch);
+        let whole = events.finish(end, now).unwrap();
+        lake.land(&whole).await.unwrap();
+        lake.land(&whole).await.unwrap();
+    }
     assert_eq!(
         [count(&lake.logs).await.1, count(&lake.deployments).await.1, count(&lake.templates).await.1],
-        [15, 15, 1]
+        [15, 15, 2]
     );
     let requests = lake.requests(12, 0).await.unwrap().remove(&TenantId::main()).unwrap();
     let expected: Vec<_> = (0..12).map(|offset| (offset, u64::MAX - offset)).collect();
     assert_eq!(requests.iter().map(|request| (request.offset, request.fingerprint)).collect::<Vec<_>>(), expected);
+}
+
+/// A sender may claim that an operation began long ago: that makes no file for each day it could name.
+#[tokio::test]
+async fn spans_stand_under_the_day_of_their_end_and_last_no_less_than_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let (end, now) = (Timestamp::from_millis(1_795_255_038_000), Timestamp::from_millis(1_795_255_040_000));
+    let mut events = Events::new(Reached::default());
+    for days in -20..20_i64 {
+        let span = Span {
+            trace_id: [1; 16],
+            span_id: [2; 8],
+            parent_id: [0; 8],
+            kind: SpanKind::Server,
+            name: "GET /".into(),
+            start: Timestamp::from_millis(end.millis() + days * 86_400_000),
+            end,
+            failed: false,
+            labels: Labels::default(),
+        };
+        events.span(&Origin::new(TenantId::main(), 1, now, None), 0, &span, "web").unwrap();
+    }
+    lake.land(&events.finish(2, now).unwrap()).await.unwrap();
+    assert_eq!(count(&lake.spans).await, (1, 40));
+    let queries = Queries::new(Arc::new(lake), QueryConfig::default()).unwrap();
+    let text = "SELECT min(duration_ns) AS least, count(DISTINCT day) AS days FROM spans";
+    let found = queries.ask(&TenantId::main(), text, Form::Csv).await.unwrap();
+    assert_eq!(String::from_utf8(found).unwrap(), "least,days\n0,1\n");
+}
+
+/// Rows may be let in days after their own time, and the request they came in may be repeated all the same.
+#[tokio::test]
+async fn late_rows_are_recognised_when_they_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let (from, mut log) = line(1, "late");
+    log.at = Timestamp::from_millis(log.at.millis() - 30 * 86_400_000);
+    let mut events = Events::new(Reached::default());
+    events.log(&from, 0, &Line { log: &log, service: "web", template: "late", parameters: &[] }).unwrap();
+    lake.land(&events.finish(2, log.at).unwrap()).await.unwrap();
+    let since = Timestamp::from_millis(1_795_255_038_000 - 86_400_000);
+    let found = lake.requests(2, since.nanos() / 1000).await.unwrap();
+    assert_eq!(found[&TenantId::main()].len(), 1);
 }
 
 #[tokio::test]
@@ -150,7 +204,7 @@ async fn short_files_of_a_day_are_joined() {
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let now = Timestamp::from_millis(1_795_255_040_000);
     for batch in 0..20_u64 {
-        let fresh = events(lake.events_reached().await.unwrap(), batch * 3..batch * 3 + 3);
+        let mut fresh = events(lake.events_reached().await.unwrap(), batch * 3..batch * 3 + 3);
         lake.land(&fresh.finish(batch * 3 + 3, now).unwrap()).await.unwrap();
         lake.flush(flush(batch + 1, 0), &[new(batch as i64)], now).await.unwrap();
     }
@@ -181,7 +235,8 @@ async fn rows_are_kept_as_long_as_the_first_rule_that_fits_says() {
     let at = |day: i64| Timestamp::from_millis(start_ms + day * day_ms);
     for day in 0..8 {
         let offset = (day as u64 + 1) * day_ms as u64;
-        let fresh = events(lake.events_reached().await.unwrap(), offset - day_ms as u64..offset - day_ms as u64 + 1);
+        let mut fresh =
+            events(lake.events_reached().await.unwrap(), offset - day_ms as u64..offset - day_ms as u64 + 1);
         lake.land(&fresh.finish(offset, at(day)).unwrap()).await.unwrap();
         lake.flush(flush(offset, start_ms + day * day_ms), &[], at(day)).await.unwrap();
     }

@@ -65,6 +65,8 @@ async fn questions_are_answered() {
     let main = TenantId::main();
     let csv = queries.ask(&main, text, Form::Csv).await.unwrap();
     assert_eq!(String::from_utf8(csv).unwrap(), "service,version\nweb,1\n");
+    let nested = queries.ask(&main, "SELECT labels, parameters FROM logs", Form::Csv).await.unwrap();
+    assert_eq!(String::from_utf8(nested).unwrap(), "labels,parameters\n{},[]\n");
     let pretty = String::from_utf8(queries.ask(&main, text, Form::Pretty).await.unwrap()).unwrap();
     assert!(pretty.contains("| web     | 1       |"), "{pretty}");
     let arrow = queries.ask(&main, text, Form::Arrow).await.unwrap();

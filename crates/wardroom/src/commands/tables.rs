@@ -6,16 +6,17 @@ use std::process::ExitCode;
 use wardroom_roles::clock;
 
 use super::{Done, client, lifetime, say};
-use crate::options::{Remote, TableFormat, Time};
+use crate::options::{Remote, TableAnswer, TableFormat, Time};
 
 /// One query, its answer as it came.
-pub(crate) fn sql(query: &str, format: TableFormat, remote: &Remote) -> Done {
+pub(crate) fn sql(query: &str, answer: &TableAnswer) -> Done {
     let mut text = query.to_owned();
     if query == "-" {
         text.clear();
         std::io::stdin().read_to_string(&mut text)?;
     }
-    show(&client(remote).post_text(&format!("/api/v1/sql?format={}", format.as_str()), &text)?, format)
+    let path = format!("/api/v1/sql?format={}", answer.format.as_str());
+    show(&client(&answer.remote).post_text(&path, &text)?, answer)
 }
 
 /// What the tables hold.
@@ -36,15 +37,15 @@ pub(crate) fn lake(remote: &Remote, json: bool) -> Done {
 }
 
 /// Log lines, newest first.
-pub(crate) fn logs(filter: &[String], time: &Time, format: TableFormat, remote: &Remote) -> Done {
+pub(crate) fn logs(filter: &[String], time: &Time, answer: &TableAnswer) -> Done {
     let mut parameters = stretch(time)?;
     parameters.push(("query", filter.join(" ")));
-    table("/api/v1/logs", parameters, format, remote)
+    table("/api/v1/logs", parameters, answer)
 }
 
 /// The spans of a trace.
-pub(crate) fn trace(id: &str, format: TableFormat, remote: &Remote) -> Done {
-    table(&format!("/api/v1/traces/{id}"), Vec::new(), format, remote)
+pub(crate) fn trace(id: &str, answer: &TableAnswer) -> Done {
+    table(&format!("/api/v1/traces/{id}"), Vec::new(), answer)
 }
 
 /// A question that has a name; without one, which there are.
@@ -52,11 +53,10 @@ pub(crate) fn ask(
     name: Option<&str>,
     more: [(&'static str, Option<String>); 3],
     time: &Time,
-    format: TableFormat,
-    remote: &Remote,
+    answer: &TableAnswer,
 ) -> Done {
     let Some(name) = name else {
-        for question in client(remote).get("/api/v1/ask")?["questions"].as_array().into_iter().flatten() {
+        for question in client(&answer.remote).get("/api/v1/ask")?["questions"].as_array().into_iter().flatten() {
             let text = |key: &str| question[key].as_str().unwrap_or_default();
             say(format!("{}\n{}", text("name"), text("sql")))?;
         }
@@ -64,7 +64,7 @@ pub(crate) fn ask(
     };
     let mut parameters = stretch(time)?;
     parameters.extend(more.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    table(&format!("/api/v1/ask/{name}"), parameters, format, remote)
+    table(&format!("/api/v1/ask/{name}"), parameters, answer)
 }
 
 fn stretch(time: &Time) -> anyhow::Result<Vec<(&'static str, String)>> {
@@ -74,15 +74,15 @@ fn stretch(time: &Time) -> anyhow::Result<Vec<(&'static str, String)>> {
     Ok(parameters)
 }
 
-fn table(path: &str, mut parameters: Vec<(&str, String)>, format: TableFormat, remote: &Remote) -> Done {
-    parameters.push(("format", format.as_str().to_owned()));
-    show(&client(remote).get_bytes(path, &parameters)?, format)
+fn table(path: &str, mut parameters: Vec<(&str, String)>, answer: &TableAnswer) -> Done {
+    parameters.push(("format", answer.format.as_str().to_owned()));
+    show(&client(&answer.remote).get_bytes(path, &parameters)?, answer)
 }
 
-fn show(answer: &[u8], format: TableFormat) -> Done {
+fn show(table: &[u8], answer: &TableAnswer) -> Done {
     let mut out = std::io::stdout().lock();
-    out.write_all(answer)?;
-    if matches!(format, TableFormat::Json) {
+    out.write_all(table)?;
+    if matches!(answer.format, TableFormat::Json) {
         out.write_all(b"\n")?;
     }
     Ok(ExitCode::SUCCESS)
