@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use wardroom_domain::{Envelope, Timestamp};
+use wardroom_domain::{Envelope, Timestamp, mutant};
 
 use crate::config::Durability;
 use crate::groups;
+use crate::record::{Place, digest};
 use crate::segment::{self, Found};
-use crate::{BoxFuture, Bus, Config, Error, Record, decode_payload, encode_payload, metrics as names, mutant};
+use crate::{BoxFuture, Bus, Config, Error, Record, decode_payload, encode_payload, metrics as names};
 
 /// Requests that may wait for the writer; more wait in their own tasks.
 const QUEUE: usize = 1024;
@@ -138,6 +139,14 @@ impl ReadOnlyBus {
         }))
     }
 
+    /// The least of what its groups have done with: everything from there on is needed.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn needed(&self) -> Result<Option<u64>, Error> {
+        groups::least(&self.0.dir).map_err(|error| Error::disk("read", &error))
+    }
+
     /// As [`Bus::read`].
     ///
     /// # Errors
@@ -251,10 +260,15 @@ impl Shared {
                 match segment::read_at(&mut file, position)? {
                     Found::Frame { offset, .. } if offset >= end => return Ok(records),
                     Found::Frame { offset, payload, next } => {
+                        let frame = (position, next - position);
                         position = next;
                         if offset >= from {
                             match decode_payload(&payload) {
-                                Ok((envelope, body)) => records.push(Record { offset, envelope, body }),
+                                Ok((envelope, body)) => {
+                                    let sha256 = digest(&payload, &body);
+                                    let place = Place { segment: *base, position: frame.0, bytes: frame.1, sha256 };
+                                    records.push(Record { offset, envelope, body, place });
+                                }
                                 Err(error) => damaged(*base, position, &error.to_string()),
                             }
                         }

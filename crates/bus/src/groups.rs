@@ -23,6 +23,21 @@ pub(crate) fn commit(dir: &Path, group: &str, offset: u64) -> std::io::Result<()
     File::open(&folder)?.sync_all()
 }
 
+/// The least of what all groups have done with.
+pub(crate) fn least(dir: &Path) -> std::io::Result<Option<u64>> {
+    let folder = dir.join("groups");
+    let mut least = None;
+    if folder.is_dir() {
+        for entry in std::fs::read_dir(folder)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(".new") {
+                least = committed(dir, &name)?.into_iter().chain(least).min();
+            }
+        }
+    }
+    Ok(least)
+}
+
 /// How far a group has come; `None` for one that never committed, or whose file is damaged.
 pub(crate) fn committed(dir: &Path, group: &str) -> std::io::Result<Option<u64>> {
     let bytes = match std::fs::read(dir.join("groups").join(group)) {

@@ -21,7 +21,6 @@ mod embedded;
 mod error;
 mod groups;
 pub mod metrics;
-pub mod mutant;
 mod record;
 mod segment;
 
@@ -35,7 +34,7 @@ pub use config::{Config, Durability};
 pub use dead::{DeadLetter, DeadLetters, Reason, dead_letters};
 pub use embedded::{EmbeddedBus, ReadOnlyBus};
 pub use error::Error;
-pub use record::{Record, RecordHeaderError, decode_payload, encode_payload};
+pub use record::{Place, Record, RecordHeaderError, decode_payload, encode_payload};
 
 /// A future that can cross threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

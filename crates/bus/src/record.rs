@@ -6,9 +6,7 @@
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use wardroom_domain::{Envelope, Principal, Refusal, RefusalReason, TenantId, Timestamp};
-
-use crate::mutant;
+use wardroom_domain::{Envelope, Principal, Refusal, RefusalReason, TenantId, Timestamp, mutant};
 
 const VERSION: u8 = 1;
 
@@ -21,6 +19,27 @@ pub struct Record {
     pub envelope: Envelope,
     /// The request's body, as received.
     pub body: Bytes,
+    /// Where its bytes are.
+    pub place: Place,
+}
+
+/// Where the bytes of a record are: a frame in a segment's file (ADR 023), whose payload this module describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Offset of the segment's first record: its file's name.
+    pub segment: u64,
+    /// First byte of the frame in the file.
+    pub position: u64,
+    /// Length of the frame in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the body.
+    pub sha256: [u8; 32],
+}
+
+/// The SHA-256 that a payload says its body has; the body is the payload's end.
+pub(crate) fn digest(payload: &[u8], body: &[u8]) -> [u8; 32] {
+    let header = payload.len().saturating_sub(body.len() + 4);
+    payload.get(..header).and_then(|header| header.last_chunk()).copied().unwrap_or_default()
 }
 
 /// Why a payload could not be read.
@@ -138,6 +157,7 @@ mod tests {
     fn version_1_stays_readable() {
         let sample = include_bytes!("../tests/formats/record-v1.bin");
         let (read, body) = decode_payload(sample).unwrap();
+        assert_eq!(digest(sample, &body).as_slice(), Sha256::digest(&body).as_slice());
         assert_eq!((read, &body[..]), (envelope(), &b"body"[..]));
         assert_eq!(encode_payload(&envelope(), b"body"), sample);
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::mutant;
+use wardroom_domain::mutant;
 
 const MAGIC: [u8; 4] = *b"WRB1";
 const HEADER: usize = 20;

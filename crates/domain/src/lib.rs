@@ -26,6 +26,7 @@ pub mod identity;
 pub mod incident;
 pub mod labels;
 pub mod matcher;
+pub mod mutant;
 pub mod plan;
 pub mod query;
 pub mod severity;

@@ -15,6 +15,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use wardroom_testing::{Server, now_ms, server, wire};
 
 use crate::events::Events;
+use crate::silver::{self, Silver};
 use crate::{Options, Tally, tell};
 
 pub(crate) const SERIES: u64 = 100;
@@ -31,11 +32,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let dir = std::env::temp_dir().join(format!("wardroom-1b-{}-{}", std::process::id(), options.seed));
     std::fs::create_dir_all(&dir)?;
     let mutant = options.mutant.clone().unwrap_or_default();
-    let environment: Vec<(&str, &str)> =
-        if mutant.is_empty() { vec![] } else { vec![("WARDROOM_MUTANT", mutant.as_str())] };
+    // Batches go to the tables all the time, so that kills find them on their way.
+    let environment = [("WARDROOM_MUTANT", mutant.as_str()), ("WARDROOM_LAKE__FLUSH_SECONDS", "2")];
     let mut server = Server::start(&dir, "", &environment)?;
     let started = Instant::now();
-    let mut load = Load::start(&server, WRITERS, PACE, options.seed);
+    let mut load = Load::start(&server, WRITERS, PACE, options.seed, Spread::RECENT);
     let mut events = Events::start(&server, options.seed);
     let Torment { kills, looking, slowest } = torment(&mut server, options, &dir, &load.oracle)?;
     std::thread::sleep(Duration::from_millis(500));
@@ -50,6 +51,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     if slowest > READY {
         faults.push(format!("ready again only after {slowest:?}"));
     }
+    silver::settle(&server)?;
     server.kill();
     let acked = load.oracle.acked();
     let samples_per_s = (acked.len() as u64 * SERIES) as f64 / seconds;
@@ -62,6 +64,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
         beside.issued, beside.acked, beside.missing
     ));
     tally.add(beside);
+    let silver = Silver::read(&dir, false)?;
+    let tables = [load.oracle.judge_silver(&silver, &acked), events.judge_silver(&silver)];
+    for (what, found) in ["samples", "events"].into_iter().zip(tables) {
+        let Tally { missing, spurious, corrupted, duplicate, .. } = found;
+        tell(format!(
+            "{what} in the tables: {missing} missing, {spurious} spurious, {corrupted} corrupted, {duplicate} twice"
+        ));
+        // They are the same requests, counted already.
+        tally.add(Tally { issued: 0, acked: 0, ..found });
+    }
     tally.kills = kills;
     tally.samples_per_s = samples_per_s;
     tally.faults = faults;
@@ -110,6 +122,20 @@ struct Torment {
     slowest: Duration,
 }
 
+/// Where in time the samples of a load lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spread {
+    /// How far back the first of them is.
+    pub(crate) back_ms: i64,
+    /// From one request to the next.
+    pub(crate) step_ms: i64,
+}
+
+impl Spread {
+    /// In the last hour.
+    pub(crate) const RECENT: Self = Self { back_ms: 3_600_000, step_ms: 1 };
+}
+
 /// Writers that post until they are stopped.
 pub(crate) struct Load {
     pub(crate) oracle: Arc<Oracle>,
@@ -119,12 +145,13 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts so many writers, each with at most one request in `pace`.
-    pub(crate) fn start(server: &Server, writers: u64, pace: Duration, seed: u64) -> Self {
+    pub(crate) fn start(server: &Server, writers: u64, pace: Duration, seed: u64, spread: Spread) -> Self {
         let oracle = Arc::new(Oracle {
             url: server.url.clone(),
             token: server.sender.clone(),
             seed,
-            base_ms: now_ms() - 3_600_000,
+            base_ms: now_ms() - spread.back_ms,
+            step_ms: spread.step_ms,
             next: AtomicU64::new(0),
             acked: Mutex::default(),
         });
@@ -158,6 +185,7 @@ pub(crate) struct Oracle {
     token: String,
     seed: u64,
     base_ms: i64,
+    step_ms: i64,
     next: AtomicU64,
     acked: Mutex<BTreeSet<u64>>,
 }
@@ -196,7 +224,7 @@ impl Oracle {
         let series = (0..SERIES).map(|index| {
             let name = index.to_string();
             let labels = [("__name__", "oracle"), ("i", name.as_str())];
-            wire::series(&labels, self.value(id, index), self.base_ms + id as i64)
+            wire::series(&labels, self.value(id, index), self.base_ms + id as i64 * self.step_ms)
         });
         wire::body(series.collect())
     }
@@ -224,6 +252,35 @@ impl Oracle {
         self.judge(lines, acked, if only.is_some() { 1 } else { SERIES })
     }
 
+    /// The request whose samples have this time.
+    fn id(&self, at_ms: i64) -> Option<u64> {
+        let since = at_ms - self.base_ms;
+        u64::try_from(since / self.step_ms).ok().filter(|_| since % self.step_ms == 0)
+    }
+
+    /// Compares what the tables hold with what was acknowledged: every request whole, and once.
+    pub(crate) fn judge_silver(&self, silver: &Silver, acked: &BTreeSet<u64>) -> Tally {
+        let issued = self.next.load(Ordering::Acquire);
+        let mut tally = Tally { issued, acked: acked.len() as u64, ..Tally::default() };
+        let mut found = BTreeSet::new();
+        for (at_ms, rows) in &silver.requests {
+            let Some(id) = self.id(*at_ms).filter(|id| *id < issued) else {
+                tally.spurious += 1;
+                continue;
+            };
+            let sum = (0..SERIES).map(|index| silver::part(self.value(id, index), index)).sum::<u128>();
+            match rows.count {
+                SERIES if rows.sum == sum => drop(found.insert(id)),
+                SERIES => tally.corrupted += 1,
+                count if count > SERIES => tally.duplicate += 1,
+                // Part of a request: it is not there.
+                _ => {}
+            }
+        }
+        tally.missing = acked.difference(&found).count() as u64;
+        tally
+    }
+
     /// Compares samples (series, time in ms, value) with what was acknowledged.
     pub(crate) fn judge(
         &self,
@@ -236,10 +293,11 @@ impl Oracle {
         let mut found: BTreeMap<u64, u64> = BTreeMap::new();
         for sample in samples {
             let (index, at, value) = sample?;
-            let id = (at - self.base_ms) as u64;
-            if id >= issued {
+            let Some(id) = self.id(at).filter(|id| *id < issued) else {
                 tally.spurious += 1;
-            } else if value.to_bits() != self.value(id, index).to_bits() {
+                continue;
+            };
+            if value.to_bits() != self.value(id, index).to_bits() {
                 tally.corrupted += 1;
             } else {
                 *found.entry(id).or_default() += 1;

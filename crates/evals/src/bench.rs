@@ -14,6 +14,7 @@ mod bodies;
 mod otlp;
 mod process;
 mod profile;
+mod read;
 mod start;
 mod target;
 
@@ -69,6 +70,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             Word(word) if word == "intake" => {}
             Word(word) if word == "otlp" => return otlp::run(arguments),
             Word(word) if word == "start" => return start::run(arguments),
+            Word(word) if word == "read" => return read::run(arguments),
             Long("series") => {
                 let list = arguments.value()?.string()?;
                 options.series = list.split(',').map(str::parse).collect::<Result<_, _>>().context("--series")?;

@@ -1,7 +1,7 @@
 //! Bar 1b beside the samples: log lines over OTLP and deployments, read back from the bodies on the bus, which another
 //! decoder than the receiver's opens.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,7 @@ use wardroom_domain::Timestamp;
 use wardroom_testing::{Server, now_ms};
 
 use crate::Tally;
+use crate::silver::Silver;
 
 /// Requests a second of each kind: 500 log lines and 50 deployments.
 const PACE: Duration = Duration::from_millis(20);
@@ -63,6 +64,29 @@ impl Events {
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Release);
         self.writers.drain(..).try_for_each(|writer| writer.join().map_err(|_| anyhow::anyhow!("a writer panicked")))
+    }
+
+    /// Compares what the tables hold: every line and deployment that was acknowledged, once.
+    pub(crate) fn judge_silver(&self, silver: &Silver) -> Tally {
+        let mut tally = Tally::default();
+        for issued in &self.issued {
+            let found = if issued.kind == Kind::Logs { &silver.logs } else { &silver.deployments };
+            let next = issued.next.load(Ordering::Acquire);
+            let acked = issued.acked.lock().unwrap_or_else(PoisonError::into_inner);
+            let written: BTreeMap<String, u64> = (0..next)
+                .flat_map(|id| issued.kind.written(id, self.seed).into_iter().map(move |text| (text, id)))
+                .collect();
+            for (text, count) in found {
+                match written.get(text) {
+                    None => tally.spurious += 1,
+                    Some(_) if *count > 1 => tally.duplicate += 1,
+                    Some(_) => {}
+                }
+            }
+            let there = |id: &u64| issued.kind.written(*id, self.seed).iter().all(|text| found.contains_key(text));
+            tally.missing += acked.iter().filter(|id| !there(id)).count() as u64;
+        }
+        tally
     }
 
     /// Reads the bus back and compares.

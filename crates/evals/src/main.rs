@@ -4,6 +4,7 @@
 //! `1b`: acknowledgements under load, killed at random moments; what was acknowledged must be there.
 //! `1e`: a real Prometheus behind refusals and kills. `2b`: a record that panics its handler. `2d`: detection
 //! stands still. `4a`: the power goes.
+//! `5a`: two writers of one lake.
 //! `1f`, `4b`: a disk that is full, fails or stalls. `4c`: a log with turned bits and cut ends.
 //! `7e`, `7f`: bombs, and a tenant far over its limits.
 //! `loop`: the whole response driven by a tape, killed at every persisted transition and every call of an
@@ -21,8 +22,10 @@ mod poison;
 mod power;
 mod receiver;
 mod sender;
+mod silver;
 mod stall;
 mod strace;
+mod writers;
 
 use std::process::ExitCode;
 
@@ -93,6 +96,10 @@ fn main() -> anyhow::Result<ExitCode> {
                 bench::run(arguments)?;
                 return Ok(ExitCode::SUCCESS);
             }
+            Value(word) if word == "lake-writer" => {
+                writers::write(arguments)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             Long("bar") => bar = arguments.value()?.string()?,
             Long("kills") => options.kills = arguments.value()?.parse()?,
             Long("seed") => options.seed = arguments.value()?.parse()?,
@@ -115,13 +122,14 @@ fn main() -> anyhow::Result<ExitCode> {
             "4a" => power::run(&options),
             "4b" => disk::faults(&options),
             "4c" => flips::run(&options),
+            "5a" => writers::run(&options),
             "7e" => flood::explode(&options),
             "7f" => flood::crowd(&options),
             "9a" => fuzz::run(&options),
             "loop" => cycle::run(&options),
             other => {
                 anyhow::bail!(
-                    "no bar is called {other:?}; there are 1a, 1b, 1e, 1f, 2b, 2d, 4a, 4b, 4c, 7e, 7f, 9a and loop"
+                    "no bar is called {other:?}; there are 1a, 1b, 1e, 1f, 2b, 2d, 4a, 4b, 4c, 5a, 7e, 7f, 9a and loop"
                 )
             }
         };

@@ -18,7 +18,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use wardroom_testing::{Server, server};
 
-use crate::ack::{Load, Oracle};
+use crate::ack::{Load, Oracle, Spread};
+use crate::silver::{self, Silver};
 use crate::{Options, Tally, tell};
 
 /// A cut must come up this soon.
@@ -28,6 +29,8 @@ const CUTS: u64 = 10;
 /// Many are on their way at any moment, and a comparison stays short.
 const WRITERS: u64 = 8;
 const PACE: Duration = Duration::from_millis(80);
+/// A minute of it spans more than half a day, so that files are merged.
+const SPREAD: Spread = Spread { back_ms: 47 * 3_600_000, step_ms: 10_000 };
 
 /// Runs the bar.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
@@ -42,10 +45,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
             ("WARDROOM_MUTANT", mutant),
             ("WARDROOM_CHECKPOINT__INTERVAL_SECONDS", "1"),
             ("WARDROOM_BUS__SEGMENT_BYTES", "1048576"),
-            ("WARDROOM_SOURCES__MAX_AGE_HOURS", "48"),
+            // Batches, merges and sweeps are on their way at any moment.
+            ("WARDROOM_LAKE__FLUSH_SECONDS", "1"),
+            ("WARDROOM_LAKE__MAINTAIN_SECONDS", "1"),
         ];
         let mut server = Server::start(&rig.disk, "", &environment)?;
-        let mut load = Load::start(&server, WRITERS, PACE, options.seed);
+        let mut load = Load::start(&server, WRITERS, PACE, options.seed, SPREAD);
         let mut tokens = Vec::new();
         for _ in 0..CUTS.min(options.kills - tally.kills) {
             // The state store has its own acknowledgements: a token that was shown is in force.
@@ -106,7 +111,19 @@ fn recover(
     if code != Some(0) {
         tally.faults.push(format!("audit: {text}"));
     }
+    // What the tables held, and what the bus brought them since.
+    silver::settle(&server)?;
     server.kill();
+    match Silver::read(&server.dir, true) {
+        Ok(silver) => {
+            let found = oracle.judge_silver(&silver, acked);
+            if !found.clean() {
+                tell(format!("in the tables {} missing, {} twice", found.missing, found.duplicate));
+            }
+            tally.add(Tally { issued: 0, acked: 0, ..found });
+        }
+        Err(error) => tally.faults.push(format!("the tables cannot be read from outside: {error:#}")),
+    }
     let on_disk = oracle.compare(&server.dir, acked, None)?;
     if tally.missing + on_disk.missing > 0 {
         tell(format!("{} missing by HTTP, {} in the log", tally.missing, on_disk.missing));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use wardroom_testing::Server;
 
-use crate::ack::{Load, SERIES};
+use crate::ack::{Load, SERIES, Spread};
 use crate::strace::{Strace, rss_kib};
 use crate::{Options, Tally, tell};
 
@@ -24,7 +24,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     std::fs::create_dir_all(&dir)?;
     let mutant = options.mutant.as_deref().unwrap_or_default();
     let mut server = Server::start(&dir, "", &[("WARDROOM_MUTANT", mutant)])?;
-    let mut load = Load::start(&server, WRITERS, PACE, options.seed);
+    let mut load = Load::start(&server, WRITERS, PACE, options.seed, Spread::RECENT);
     std::thread::sleep(Duration::from_secs(5));
     let mut tally = Tally::default();
     let held = HELD * u32::try_from(options.kills)?;

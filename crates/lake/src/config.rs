@@ -8,7 +8,11 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use wardroom_domain::TenantId;
 
+use crate::spec::TELEMETRY;
 use crate::{Error, QueryConfig};
+
+/// Days after its own that a row of `bronze.telemetry` is kept without a rule.
+const BRONZE_DAYS: u32 = 7;
 
 /// Settings of the lake.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -24,8 +28,10 @@ pub struct Config {
     pub flush_steps: u32,
     /// They are written after this long in any case, in seconds. Default 600. Since 0.1.
     pub flush_seconds: u64,
+    /// How often short files are merged, and what else wants looking after is done, in seconds. Default 30. Since 0.1.
+    pub maintain_seconds: u64,
     /// How long rows are kept; the first rule that fits a table and a tenant counts, and without one they are kept for
-    /// good. Default none. Since 0.1.
+    /// good, those of `bronze.telemetry` a week. Default none. Since 0.1.
     pub retention: Vec<Retention>,
     /// Limits of queries.
     pub query: QueryConfig,
@@ -47,7 +53,9 @@ pub struct Retention {
 impl Retention {
     /// For how many days after its own a row of this table and tenant is kept; for good without an answer.
     pub(crate) fn days(rules: &[Self], table: &str, tenant: &TenantId) -> Option<u32> {
-        rules.iter().find(|rule| rule.fits(table, tenant)).map(|rule| rule.days)
+        let rule = rules.iter().find(|rule| rule.fits(table, tenant)).map(|rule| rule.days);
+        // The bodies it tells of are gone by then.
+        rule.or_else(|| (table == TELEMETRY.name).then_some(BRONZE_DAYS))
     }
 
     fn fits(&self, table: &str, tenant: &TenantId) -> bool {
@@ -89,6 +97,7 @@ impl Default for Config {
             options: BTreeMap::new(),
             flush_steps: 40,
             flush_seconds: 600,
+            maintain_seconds: 30,
             retention: Vec::new(),
             query: QueryConfig::default(),
         }

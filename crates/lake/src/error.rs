@@ -13,6 +13,19 @@ pub enum Error {
     /// It holds what this build cannot read.
     #[error("lake damaged: {0}")]
     Damaged(String),
+    /// Somebody else writes what this writer thinks is his to write.
+    #[error(
+        "{table}: this writer left off at {left:?}, and another one has come to {reached:?}; only one may write: stop the other, and \
+         start this one again"
+    )]
+    Overtaken {
+        /// Which table.
+        table: &'static str,
+        /// Where this writer left off.
+        left: Option<u64>,
+        /// Where the table ends.
+        reached: Option<u64>,
+    },
     /// It is set up in a way that would lose or double data.
     #[error("{field}: {detail}")]
     Setting {

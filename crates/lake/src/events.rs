@@ -1,4 +1,4 @@
-//! Log lines, spans and deployments of a stretch of the bus, on their way into files.
+//! Requests of a stretch of the bus, with the log lines, spans and deployments in them, on their way into files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,13 +6,15 @@ use std::sync::Arc;
 use deltalake_core::arrow::array::{Date32Array, RecordBatch, StringArray};
 use deltalake_core::arrow::datatypes::{DataType, Field, Schema};
 use wardroom_domain::canonical::short_hash;
-use wardroom_domain::{Deployment, LogEntry, Severity, Span, TenantId, Timestamp};
+use wardroom_domain::{Deployment, Envelope, LogEntry, Severity, Span, TenantId, Timestamp};
 
 use crate::Error;
 use crate::rows::{Cell, Lineage, Rows, micros};
 use crate::samples::{DataFile, day_of};
-use crate::spec::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, SPANS, Spec};
+use crate::spec::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, QUARANTINE, SPANS, Spec, TELEMETRY};
 
+/// Bodies up to this size stand in the table, in bytes.
+const INLINE: usize = 256 << 10;
 /// How much of a line stands beside its template, in bytes.
 const EXAMPLE: usize = 400;
 
@@ -29,6 +31,11 @@ impl Origin {
     /// The request at this offset of the bus; `request` is the hash of its body, if a repetition of it is recognised.
     pub fn new(tenant: TenantId, offset: u64, received_at: Timestamp, request: Option<u64>) -> Self {
         Self { tenant, offset, request, lineage: Lineage::of(offset, received_at) }
+    }
+
+    /// Its rows are recognised by this hash when they come again.
+    pub const fn of_request(&mut self, request: Option<u64>) {
+        self.request = request;
     }
 
     fn request(&self) -> Cell<'_> {
@@ -50,16 +57,41 @@ pub struct Line<'a> {
 }
 
 /// Up to which offset of the bus each table is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reached {
-    /// `silver.logs`.
-    pub(crate) logs: u64,
-    /// `silver.log_templates`.
-    pub(crate) templates: u64,
-    /// `silver.spans`.
-    pub(crate) spans: u64,
-    /// `silver.deployments`.
-    pub(crate) deployments: u64,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached(pub(crate) BTreeMap<&'static str, u64>);
+
+impl Reached {
+    /// Whether a table has yet to get what came with this offset.
+    fn wants(&self, table: &Spec, offset: u64) -> bool {
+        self.0.get(table.name).is_none_or(|reached| offset >= *reached)
+    }
+}
+
+/// A request as it stands on the bus.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// Its header.
+    pub envelope: &'a Envelope,
+    /// Its body as received.
+    pub body: &'a [u8],
+    /// SHA-256 of that.
+    pub sha256: &'a [u8],
+    /// Offset of the first record of the segment that holds it.
+    pub segment: u64,
+    /// First byte of its frame in the segment's file.
+    pub position: u64,
+    /// Length of its frame.
+    pub bytes: u64,
+}
+
+impl Received<'_> {
+    /// The body, where it is small and can be read as it is.
+    fn payload(&self) -> Cell<'_> {
+        let Envelope { content_type, content_encoding, .. } = self.envelope;
+        let plain = content_type.starts_with("application/json") && content_encoding.is_empty();
+        let small = self.body.len() <= INLINE && plain;
+        std::str::from_utf8(self.body).ok().filter(|_| small).map_or(Cell::Nothing, Cell::Text)
+    }
 }
 
 struct Template {
@@ -97,6 +129,72 @@ impl Events {
         self.bytes
     }
 
+    /// Takes a request, with what of it was not taken; its records come beside.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn request(&mut self, from: &Origin, received: &Received<'_>) -> Result<(), Error> {
+        let Envelope { principal, protocol, content_type, content_encoding, refused, .. } = received.envelope;
+        for refusal in refused {
+            let records = (u64::from(refusal.first), u64::from(refusal.last));
+            self.quarantine(from, received, (refusal.reason.as_str(), None), records)?;
+        }
+        if !self.reached.wants(&TELEMETRY, from.offset) {
+            return Ok(());
+        }
+        let (digest, segment) = (hex(received.sha256), format!("{:020}.seg", received.segment));
+        // Only what is an event by itself: log lines stand in their table.
+        let payload = if protocol == "json_deployment" { received.payload() } else { Cell::Nothing };
+        let own = [
+            Cell::Moment(from.lineage.received_us()),
+            Cell::Text(principal.as_str()),
+            Cell::Text(protocol),
+            Cell::Text(content_type),
+            Cell::Text(content_encoding),
+            Cell::Text(&digest),
+            Cell::Long(long(received.body.len() as u64)),
+            Cell::Text(&segment),
+            Cell::Long(long(received.position)),
+            Cell::Long(long(received.bytes)),
+            payload,
+        ];
+        self.bytes += 100 + if matches!(payload, Cell::Text(_)) { received.body.len() } else { 0 };
+        self.push(&TELEMETRY, from, day_of(from.lineage.received_us().div_euclid(1000)), &own)
+    }
+
+    /// Takes a request that cannot be decoded.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn unreadable(&mut self, from: &Origin, received: &Received<'_>, detail: &str) -> Result<(), Error> {
+        self.quarantine(from, received, ("unreadable", Some(detail)), (0, 0))
+    }
+
+    fn quarantine(
+        &mut self,
+        from: &Origin,
+        received: &Received<'_>,
+        (reason, detail): (&str, Option<&str>),
+        (first, last): (u64, u64),
+    ) -> Result<(), Error> {
+        if !self.reached.wants(&QUARANTINE, from.offset) {
+            return Ok(());
+        }
+        let payload = received.payload();
+        let own = [
+            Cell::Moment(from.lineage.received_us()),
+            Cell::Text(received.envelope.principal.as_str()),
+            Cell::Text(&received.envelope.protocol),
+            Cell::Text(reason),
+            detail.map_or(Cell::Nothing, Cell::Text),
+            Cell::Long(long(first)),
+            Cell::Long(long(last)),
+            payload,
+        ];
+        self.bytes += if matches!(payload, Cell::Text(_)) { received.body.len() } else { 0 };
+        self.push(&QUARANTINE, from, day_of(from.lineage.received_us().div_euclid(1000)), &own)
+    }
+
     /// Takes a log line; `seq` counts the rows of its request.
     ///
     /// # Errors
@@ -108,7 +206,7 @@ impl Events {
             Some(id) => id.clone(),
             None => self.ids.entry(template.to_owned()).or_insert(short_hash(template)).clone(),
         };
-        if from.offset >= self.reached.logs {
+        if self.reached.wants(&LOGS, from.offset) {
             let own = [
                 Cell::Moment(at),
                 Cell::Int(beyond(log.at)),
@@ -124,7 +222,7 @@ impl Events {
             self.bytes += 2 * log.message.len() + log.labels.as_bytes().len();
             self.push(&LOGS, from, day_of(log.at.millis()), &own)?;
         }
-        if from.offset >= self.reached.templates {
+        if self.reached.wants(&LOG_TEMPLATES, from.offset) {
             let key = (from.tenant.clone(), day_of(log.at.millis()), service.to_owned(), id);
             let known = self.templates.entry(key).or_insert_with(|| Template {
                 span_us: (at, at),
@@ -145,7 +243,7 @@ impl Events {
     /// # Errors
     /// It cannot be written down.
     pub fn span(&mut self, from: &Origin, seq: i32, span: &Span, service: &str) -> Result<(), Error> {
-        if from.offset < self.reached.spans {
+        if !self.reached.wants(&SPANS, from.offset) {
             return Ok(());
         }
         let (trace, id, parent) = (hex(&span.trace_id), hex(&span.span_id), hex(&span.parent_id));
@@ -175,7 +273,7 @@ impl Events {
     /// # Errors
     /// It cannot be written down.
     pub fn deployment(&mut self, from: &Origin, seq: i32, deployment: &Deployment) -> Result<(), Error> {
-        if from.offset < self.reached.deployments {
+        if !self.reached.wants(&DEPLOYMENTS, from.offset) {
             return Ok(());
         }
         let at = micros(deployment.at);
@@ -232,7 +330,7 @@ impl Events {
             let rows = self.open.entry((LOG_TEMPLATES.name, tenant.clone(), day));
             rows.or_insert_with(|| Rows::new(&LOG_TEMPLATES, tenant, day)).push(&own, &lineage)?;
         }
-        let Self { open, .. } = std::mem::replace(self, Self::new(self.reached));
+        let Self { open, .. } = std::mem::replace(self, Self::new(self.reached.clone()));
         let mut written = Written { offset, rows: 0, files: BTreeMap::new() };
         for ((table, ..), rows) in open {
             written.rows += rows.len() as u64;
@@ -296,6 +394,10 @@ impl Written {
 /// Nanoseconds of a moment beyond its microsecond.
 const fn beyond(at: Timestamp) -> i32 {
     at.nanos().rem_euclid(1000) as i32
+}
+
+fn long(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn hex(bytes: &[u8]) -> String {

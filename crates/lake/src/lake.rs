@@ -16,7 +16,8 @@ use crate::rows::{self, Cell, Lineage, Request, Rows};
 #[cfg(test)]
 use crate::samples::{self, Row};
 use crate::samples::{DataFile, FILE_ROWS, SampleFile, day_of};
-use crate::spec::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, SAMPLES, SERIES, SPANS};
+use crate::source::Source;
+use crate::spec::{EVENTS, SAMPLES, SERIES, Spec};
 use crate::table::{Landed, LiveFile, Table};
 use crate::{Config, Error, Retention, TOPIC};
 
@@ -25,10 +26,8 @@ use crate::{Config, Error, Retention, TOPIC};
 pub struct Lake {
     samples: Mutex<Table>,
     series: Mutex<Table>,
-    logs: Mutex<Table>,
-    templates: Mutex<Table>,
-    spans: Mutex<Table>,
-    deployments: Mutex<Table>,
+    /// Those of [`EVENTS`], in their order.
+    events: Vec<Mutex<Table>>,
     app: String,
     /// What [`Events`](crate::Events) holds that is in no table yet. Locked while tables change hands with it, so that whoever
     /// asks finds each row once.
@@ -123,52 +122,73 @@ impl Lake {
             Ok(folder) => Some(Arc::new(Disk::open(&folder)?)),
             Err(()) => None,
         };
-        let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await.map(Mutex::new);
-        let this = Self {
-            samples: open(&SAMPLES).await?,
-            series: open(&SERIES).await?,
-            logs: open(&LOGS).await?,
-            templates: open(&LOG_TEMPLATES).await?,
-            spans: open(&SPANS).await?,
-            deployments: open(&DEPLOYMENTS).await?,
-            app: format!("{TOPIC}-0"),
-            pending: RwLock::default(),
-            retention: config.retention.clone(),
-        };
-        // What the process before committed may not be on the disk.
+        let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await;
+        let this = Self::of(config, open).await?;
         for table in this.all() {
-            table.lock().await.sync()?;
+            let mut table = table.lock().await;
+            // What the process before committed may not be on the disk.
+            table.sync()?;
+            table.reached(&this.app).await?;
         }
         Ok(this)
     }
 
-    fn all(&self) -> impl Iterator<Item = &Mutex<Table>> {
+    /// Opens tables that are there, to read from them only: beside a running server, or in a copy. Nothing if a table is
+    /// missing.
+    ///
+    /// # Errors
+    /// They cannot be read, or the settings name no place.
+    pub async fn look(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
+        let root = config.root(data)?;
+        let options: HashMap<String, String> = config.options.clone().into_iter().collect();
+        let open = async |spec| match Table::existing(&root, spec, &options).await {
+            Ok(table) => table.ok_or(None),
+            Err(error) => Err(Some(error)),
+        };
+        match Self::of(config, open).await {
+            Ok(lake) => Ok(Some(lake)),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
+        }
+    }
+
+    async fn of<E>(config: &Config, open: impl AsyncFn(&'static Spec) -> Result<Table, E>) -> Result<Self, E> {
+        let mut events = Vec::new();
+        for spec in EVENTS {
+            events.push(open(spec).await?.into());
+        }
+        Ok(Self {
+            samples: open(&SAMPLES).await?.into(),
+            series: open(&SERIES).await?.into(),
+            events,
+            app: format!("{TOPIC}-0"),
+            pending: RwLock::default(),
+            retention: config.retention.clone(),
+        })
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Mutex<Table>> {
         std::iter::once(&self.samples).chain(self.small())
     }
 
     /// Every table but that of samples.
-    fn small(&self) -> [&Mutex<Table>; 5] {
-        [&self.series, &self.logs, &self.templates, &self.spans, &self.deployments]
+    fn small(&self) -> impl Iterator<Item = &Mutex<Table>> {
+        std::iter::once(&self.series).chain(&self.events)
     }
 
-    /// The tables that [`Events`](crate::Events) are written to, in the order in which they are.
-    fn of_events(&self) -> [&Mutex<Table>; 4] {
-        [&self.logs, &self.spans, &self.deployments, &self.templates]
-    }
-
-    /// Up to which offset of the bus each table of log lines, spans and deployments is written. A table may lag behind only
+    /// Up to which offset of the bus each table of [`Events`](crate::Events) is written. A table may lag behind only
     /// because nothing came for it.
     ///
     /// # Errors
     /// A table cannot be read.
     pub async fn events_reached(&self) -> Result<Reached, Error> {
-        let of = async |table: &Mutex<Table>| Ok::<_, Error>(table.lock().await.reached(&self.app).await?.unwrap_or(0));
-        Ok(Reached {
-            logs: of(&self.logs).await?,
-            templates: of(&self.templates).await?,
-            spans: of(&self.spans).await?,
-            deployments: of(&self.deployments).await?,
-        })
+        let mut reached = Reached::default();
+        for table in &self.events {
+            let mut table = table.lock().await;
+            let offset = table.reached(&self.app).await?.unwrap_or(0);
+            reached.0.insert(table.name(), offset);
+        }
+        Ok(reached)
     }
 
     /// Puts log lines, spans and deployments into their tables, once. When this returns a power cut loses nothing of them.
@@ -177,7 +197,7 @@ impl Lake {
     /// They cannot be written now; trying again does no harm.
     pub async fn land(&self, written: &Written) -> Result<(), Error> {
         let mut pending = self.pending.write().await;
-        for table in self.of_events() {
+        for table in &self.events {
             let mut table = table.lock().await;
             if let Some(files) = written.files.get(table.name()) {
                 table.append(&self.app, written.offset, files.clone()).await?;
@@ -210,8 +230,11 @@ impl Lake {
     /// A table cannot be read.
     pub async fn requests(&self, before: u64, since_us: i64) -> Result<BTreeMap<TenantId, Vec<Request>>, Error> {
         let mut found: BTreeMap<TenantId, Vec<Request>> = BTreeMap::new();
-        for table in [&self.logs, &self.spans, &self.deployments] {
+        for table in &self.events {
             let mut table = table.lock().await;
+            if !table.spec().own.iter().any(|column| column.name == "request") {
+                continue;
+            }
             for file in table.files().await?.iter().filter(|file| file.written_ms >= since_us / 1000) {
                 let requests = rows::requests(table.open_file(file).await?)?.into_iter();
                 let requests = requests.filter(|request| request.offset < before && request.received_us >= since_us);
@@ -256,12 +279,13 @@ impl Lake {
     /// The table cannot be read.
     pub async fn series(&self, after: Option<u64>) -> Result<BTreeMap<TenantId, (i64, HashMap<Labels, i64>)>, Error> {
         let mut table = self.series.lock().await;
+        table.reached(&self.app).await?;
         let mut found: BTreeMap<TenantId, (i64, HashMap<Labels, i64>)> = BTreeMap::new();
         for file in table.files().await? {
             let (highest, named) = found.entry(file.tenant.clone()).or_default();
             *highest = file.series.1.max(*highest);
             if after.is_none_or(|after| file.offset > after) {
-                let labels = rows::labels(table.read(&file).await?)?;
+                let labels = rows::labels(table.open_file(&file).await?, None)?;
                 named.extend(labels.into_iter().map(|(id, labels)| (labels, id)));
             }
         }
@@ -274,6 +298,21 @@ impl Lake {
     /// The table cannot be read.
     pub(crate) async fn files(&self) -> Result<Vec<LiveFile>, Error> {
         self.samples.lock().await.files().await
+    }
+
+    /// A file of `silver.samples`, to read from.
+    pub(crate) async fn open_samples(&self, file: &LiveFile) -> Result<Source, Error> {
+        self.samples.lock().await.open_file(file).await
+    }
+
+    /// The files of `silver.series` that may name a tenant's series from this number on.
+    pub(crate) async fn open_series(&self, tenant: &TenantId, from: i64) -> Result<Vec<Source>, Error> {
+        let mut table = self.series.lock().await;
+        let mut files = Vec::new();
+        for file in table.files().await?.iter().filter(|file| file.tenant == *tenant && file.series.1 >= from) {
+            files.push(table.open_file(file).await?);
+        }
+        Ok(files)
     }
 
     /// Merges what is due, and says what was done. Whoever writes meanwhile waits for one file at most.

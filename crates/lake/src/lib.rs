@@ -3,7 +3,7 @@
 //! ```text
 //! head's chunks ──► flush ──► silver.samples  ◄── merge (many short files become few long ones)
 //! label sets ─────────────► silver.series
-//! the bus ──► events ──► silver.logs, .log_templates, .spans, .deployments
+//! the bus ──► events ──► bronze.telemetry, silver.logs, .log_templates, .spans, .deployments, .quarantine
 //!                              │  _delta_log: txn(topic-partition, bus offset)
 //!                              ▼
 //!              DuckDB, Polars, Spark, Trino, and Wardroom's own queries
@@ -19,14 +19,17 @@
 mod ask;
 mod compact;
 mod config;
+mod copy;
 mod decimal;
 mod disk;
 mod error;
 mod events;
 mod merge;
 mod numbers;
+mod read;
 mod repair;
 mod rows;
+mod run;
 mod samples;
 mod source;
 mod spec;
@@ -37,11 +40,13 @@ mod lake;
 
 pub use ask::{About, LogFilter, NAMED, Named};
 pub use config::{Config, Retention};
+pub use copy::{Holds, Piece};
 pub use error::Error;
-pub use events::{Events, Line, Origin, Pending, Reached, Written};
+pub use events::{Events, Line, Origin, Pending, Reached, Received, Written};
 pub use lake::{Flush, Holding, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;
+pub use read::Stored;
 pub use rows::Request;
 pub use sql::{Form, Queries, QueryConfig, QueryError};
 pub use table::Landed;

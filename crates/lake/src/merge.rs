@@ -9,20 +9,18 @@
 
 use std::collections::BTreeMap;
 
-use deltalake_core::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use deltalake_core::parquet::file::reader::ChunkReader;
 use wardroom_domain::{Sample, TenantId};
 
 use crate::Error;
-use crate::samples::{DAY_MS, DataFile, FILE_ROWS, Row, SampleFile, rows_of};
+use crate::run::Run;
+use crate::samples::{DAY_MS, DataFile, FILE_ROWS, SampleFile};
 use crate::table::LiveFile;
 
 /// How much of a series a finished file spans at least, in ms.
 pub(crate) const LONG_MS: i64 = 6 * 3_600_000;
 /// How long after its end a day is taken for complete, in ms.
 const GRACE_MS: i64 = 15 * 60_000;
-/// Rows read from a run at once.
-const READ: usize = 8192;
 
 /// What a merge did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +74,7 @@ pub(crate) fn merge<R: ChunkReader + 'static>(
     mut finished: impl FnMut(DataFile) -> Result<(), Error>,
 ) -> Result<Merged, Error> {
     let mut done = Merged { files_in: runs.len(), ..Merged::default() };
-    let mut runs = runs.into_iter().map(Run::open).collect::<Result<Vec<_>, _>>()?;
+    let mut runs = runs.into_iter().map(|run| Run::open(run, None)).collect::<Result<Vec<_>, _>>()?;
     let mut finish = |file: SampleFile, done: &mut Merged| {
         let file = file.finish()?;
         done.files_out += 1;
@@ -111,7 +109,7 @@ pub(crate) fn merge<R: ChunkReader + 'static>(
 }
 
 /// By time, and of several with one time the one that came last.
-fn settle(all: &mut Vec<(Sample, i64)>) {
+pub(crate) fn settle(all: &mut Vec<(Sample, i64)>) {
     if all.is_sorted_by(|a, b| a.0.ts_ms < b.0.ts_ms) {
         return;
     }
@@ -123,44 +121,6 @@ fn settle(all: &mut Vec<(Sample, i64)>) {
         }
         same
     });
-}
-
-/// A file on its way in.
-struct Run {
-    reader: ParquetRecordBatchReader,
-    rows: Vec<Row>,
-    at: usize,
-}
-
-impl Run {
-    fn open<R: ChunkReader + 'static>(file: R) -> Result<Self, Error> {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(READ).build()?;
-        Ok(Self { reader, rows: Vec::new(), at: 0 })
-    }
-
-    /// The series of its next row.
-    fn series(&mut self) -> Result<Option<i64>, Error> {
-        while self.at == self.rows.len() {
-            self.rows.clear();
-            self.at = 0;
-            match self.reader.next() {
-                Some(batch) => rows_of(&batch?, &mut self.rows)?,
-                None => return Ok(None),
-            }
-        }
-        Ok(self.rows.get(self.at).map(|row| row.series_id))
-    }
-
-    /// All of its next rows that are of this series.
-    fn take(&mut self, series: i64, all: &mut Vec<(Sample, i64)>) -> Result<(), Error> {
-        while self.series()? == Some(series) {
-            let rest = &self.rows[self.at..];
-            let count = rest.iter().take_while(|row| row.series_id == series).count();
-            all.extend(rest[..count].iter().map(|row| (row.sample, row.offset)));
-            self.at += count;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
 //! Rows of the smaller tables: gathered column by column, written as Parquet, and back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use deltalake_core::arrow::array::{
-    Array, ArrayRef, BooleanBuilder, Int32Builder, Int64Array, Int64Builder, ListBuilder, MapArray, MapBuilder,
-    MapFieldNames, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    Array, ArrayRef, AsArray, BooleanBuilder, Int32Builder, Int64Array, Int64Builder, ListBuilder, MapArray,
+    MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder,
 };
 use deltalake_core::arrow::datatypes::{DataType, Field};
 use deltalake_core::parquet::arrow::ArrowWriter;
 use deltalake_core::parquet::arrow::ProjectionMask;
-use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use deltalake_core::parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 use wardroom_domain::{Labels, TenantId, Timestamp};
 
 use crate::samples::{DataFile, common};
@@ -51,6 +52,11 @@ impl Lineage {
             src_uri: format!("bus://{TOPIC}/0/{offset}"),
             received_us: micros(received_at),
         }
+    }
+
+    /// When the request was received, in µs.
+    pub(crate) const fn received_us(&self) -> i64 {
+        self.received_us
     }
 
     fn cells(&self) -> [Cell<'_>; 6] {
@@ -211,11 +217,22 @@ fn odd(what: &str) -> impl Fn() -> Error {
     move || Error::Damaged(format!("{what}: a column is missing or of another type"))
 }
 
-/// The label sets of a file of `silver.series`, by their numbers.
-pub(crate) fn labels(bytes: Bytes) -> Result<Vec<(i64, Labels)>, Error> {
+/// The label sets of a file of `silver.series`, by their numbers; those under some names only, if they are given.
+pub(crate) fn labels(file: Source, names: Option<&BTreeSet<&str>>) -> Result<Vec<(i64, Labels)>, Error> {
     let odd = odd("silver.series");
+    let mut builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    if let Some(names) = names {
+        let names: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mask = ProjectionMask::columns(builder.parquet_schema(), ["name"]);
+        let named = ArrowPredicateFn::new(mask, move |batch: RecordBatch| {
+            let column = batch.column(0).as_string::<i32>();
+            Ok(column.iter().map(|name| name.map(|name| names.contains(name))).collect())
+        });
+        builder = builder.with_row_filter(RowFilter::new(vec![Box::new(named)]));
+    }
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["series_id", "labels"]);
     let mut found = Vec::new();
-    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
+    for batch in builder.with_projection(mask).build()? {
         let batch = batch?;
         let ids = batch.column_by_name("series_id").and_then(|column| column.as_any().downcast_ref::<Int64Array>());
         let maps = batch.column_by_name("labels").and_then(|column| column.as_any().downcast_ref::<MapArray>());

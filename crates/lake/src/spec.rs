@@ -229,6 +229,50 @@ pub(crate) const SPANS: Spec = Spec {
     lineage: true,
 };
 
+/// Requests as they were accepted.
+pub(crate) const TELEMETRY: Spec = Spec {
+    name: "bronze.telemetry",
+    about: "A request as it was accepted, and where its bytes are: a frame in a segment of the bus, as long as that is kept.",
+    own: &[
+        must("ts", Kind::Moment, "when it was received"),
+        must("principal", Kind::Text, "who sent it"),
+        must("protocol", Kind::Text, "the source that decodes it"),
+        must("content_type", Kind::Text, "as the sender said"),
+        must("content_encoding", Kind::Text, "as the sender said; empty for none"),
+        must("sha256", Kind::Text, "of the body as received, in hexadecimal digits"),
+        must("size_bytes", Kind::Long, "size of the body as received"),
+        must("segment", Kind::Text, "the bus' file that holds it"),
+        must("segment_position", Kind::Long, "first byte of its frame there"),
+        must("segment_bytes", Kind::Long, "length of its frame there"),
+        may("payload", Kind::Text, "the body of a small event: JSON of at most 256 KiB, not compressed"),
+    ],
+    lineage: true,
+};
+
+/// What was not taken.
+pub(crate) const QUARANTINE: Spec = Spec {
+    name: "silver.quarantine",
+    about: "Records of a request that no table has, and why. Untrusted text.",
+    own: &[
+        must("ts", Kind::Moment, "when the request was received"),
+        must("principal", Kind::Text, "who sent it"),
+        must("protocol", Kind::Text, "the source that decodes it"),
+        must(
+            "reason",
+            Kind::Text,
+            "such as `too_old` or `series_limit`; `unreadable` for a whole request that cannot be decoded",
+        ),
+        may("detail", Kind::Text, "the decoder's words, if it has any"),
+        must("first", Kind::Long, "the first of the records, counted within the request from 0"),
+        must("last", Kind::Long, "the last of them"),
+        may("payload", Kind::Text, "the request's body where it is JSON of at most 256 KiB, not compressed"),
+    ],
+    lineage: true,
+};
+
+/// The tables that a reader of the bus fills, in the order in which they are written.
+pub(crate) const EVENTS: [&Spec; 6] = [&TELEMETRY, &QUARANTINE, &LOGS, &SPANS, &DEPLOYMENTS, &LOG_TEMPLATES];
+
 /// Deployments.
 pub(crate) const DEPLOYMENTS: Spec = Spec {
     name: "silver.deployments",

@@ -191,8 +191,10 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
         .with_target_partitions(2);
     let session = SessionContext::new_with_config_rt(config, environment);
     let (catalog, silver) = (Arc::new(MemoryCatalogProvider::new()), Arc::new(MemorySchemaProvider::new()));
+    let bronze = Arc::new(MemorySchemaProvider::new());
     let unseen = |error: DataFusionError| Error::Unavailable(error.to_string());
     catalog.register_schema("silver", Arc::<MemorySchemaProvider>::clone(&silver)).map_err(unseen)?;
+    catalog.register_schema("bronze", Arc::<MemorySchemaProvider>::clone(&bronze)).map_err(unseen)?;
     session.register_catalog("wardroom", catalog);
     let (providers, pending) = lake.providers().await?;
     for (name, provider) in providers {
@@ -203,8 +205,9 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
             let waiting = session.read_batches(waiting).map_err(unseen)?;
             own = own.union_by_name(waiting).map_err(unseen)?;
         }
-        let name = name.strip_prefix("silver.").unwrap_or(name);
-        silver.register_table(name.to_owned(), own.into_view()).map_err(unseen)?;
+        let (layer, name) = name.split_once('.').unwrap_or(("silver", name));
+        let schema = if layer == "bronze" { &bronze } else { &silver };
+        schema.register_table(name.to_owned(), own.into_view()).map_err(unseen)?;
     }
     let metrics = session.sql(METRICS).await.map_err(unseen)?;
     silver.register_table("metrics".to_owned(), metrics.into_view()).map_err(unseen)?;

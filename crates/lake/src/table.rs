@@ -4,7 +4,9 @@
 //! sync. Model: every commit carries `txn(appId = topic-partition, version = bus offset)`; before each, the version on record
 //! is read from a fresh snapshot, and what is there already is skipped. Guarantee: however often a batch is tried,
 //! it lands once, and the recorded version never goes back. A writer that a takeover has left behind loses: two commits with
-//! one appId at the same time are a conflict, and whoever lost asks again.
+//! one appId at the same time are a conflict, and whoever lost asks again. Batches of two writers need not end at the same offsets,
+//! so a writer also goes on only where he left off: one who finds the table further on is told ([`Error::Overtaken`]) and
+//! has to learn where it ends first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,9 +23,10 @@ use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError, ObjectStore
 use object_store::ObjectStoreExt as _;
 use url::Url;
 use wardroom_domain::canonical::sha256_hex;
-use wardroom_domain::{TenantId, Timestamp};
+use wardroom_domain::{TenantId, Timestamp, mutant};
 
 use crate::Error;
+use crate::copy::Piece;
 use crate::disk::Disk;
 use crate::samples::{DAY_MS, DataFile, day_of};
 use crate::source::Source;
@@ -72,6 +75,8 @@ pub(crate) struct Table {
     spec: &'static Spec,
     table: DeltaTable,
     disk: Option<Arc<Disk>>,
+    /// Where this writer left off.
+    left: Option<u64>,
 }
 
 impl Table {
@@ -82,8 +87,7 @@ impl Table {
         options: &HashMap<String, String>,
         disk: Option<Arc<Disk>>,
     ) -> Result<Self, Error> {
-        let place = spec.name.replace('.', "/") + "/";
-        let url = root.join(&place).map_err(|error| Error::Unavailable(error.to_string()))?;
+        let url = place(root, spec)?;
         if let Some(disk) = &disk {
             disk.prepare(&url)?;
         }
@@ -96,7 +100,25 @@ impl Table {
             }
         }
         table.load().await?;
-        Ok(Self { spec, table, disk })
+        Ok(Self { spec, table, disk, left: None })
+    }
+
+    /// Opens the table below the root to read from it, if there is one.
+    pub(crate) async fn existing(
+        root: &Url,
+        spec: &'static Spec,
+        options: &HashMap<String, String>,
+    ) -> Result<Option<Self>, Error> {
+        let url = place(root, spec)?;
+        if url.to_file_path().is_ok_and(|folder| !folder.join("_delta_log").is_dir()) {
+            return Ok(None);
+        }
+        let mut table = DeltaTableBuilder::from_url(url)?.with_storage_options(options.clone()).build()?;
+        if !table.verify_deltatable_existence().await? {
+            return Ok(None);
+        }
+        table.load().await?;
+        Ok(Some(Self { spec, table, disk: None, left: None }))
     }
 
     /// What it is called.
@@ -109,9 +131,17 @@ impl Table {
         self.spec
     }
 
-    /// The bus offset up to which the table is written, asked afresh.
+    /// The bus offset up to which the table is written, asked afresh: the writer goes on there.
     pub(crate) async fn reached(&mut self, app: &str) -> Result<Option<u64>, Error> {
+        self.left = self.recorded(app).await?;
+        Ok(self.left)
+    }
+
+    async fn recorded(&mut self, app: &str) -> Result<Option<u64>, Error> {
         self.table.update_state().await?;
+        if mutant::on("skip-txn-check") {
+            return Ok(None);
+        }
         let version = self.table.snapshot()?.transaction_version(self.table.log_store().as_ref(), app).await?;
         Ok(version.and_then(|version| u64::try_from(version).ok()))
     }
@@ -120,11 +150,19 @@ impl Table {
     pub(crate) async fn append(&mut self, app: &str, offset: u64, files: Vec<DataFile>) -> Result<Landed, Error> {
         let mut written: Option<Vec<Add>> = None;
         loop {
-            if self.reached(app).await?.is_some_and(|reached| reached >= offset) {
+            let recorded = self.recorded(app).await?;
+            if recorded.is_some_and(|recorded| recorded >= offset) {
                 self.discard(written.unwrap_or_default()).await?;
+                if recorded == Some(offset) {
+                    self.left = recorded;
+                }
                 // It may have been committed and not been synced.
                 self.sync()?;
                 return Ok(Landed::Before);
+            }
+            if recorded != self.left && !mutant::on("skip-txn-check") {
+                self.discard(written.unwrap_or_default()).await?;
+                return Err(Error::Overtaken { table: self.spec.name, left: self.left, reached: recorded });
             }
             let adds = match &written {
                 Some(adds) => adds.clone(),
@@ -150,6 +188,7 @@ impl Table {
                 }
                 other => {
                     other?;
+                    self.left = Some(offset);
                     self.sync()?;
                     return Ok(Landed::Now);
                 }
@@ -212,6 +251,37 @@ impl Table {
     pub(crate) async fn files(&mut self) -> Result<Vec<LiveFile>, Error> {
         self.table.update_state().await?;
         self.table.snapshot()?.log_data().iter().map(|view| live(self.spec, &view)).collect()
+    }
+
+    /// The newest version that was read.
+    pub(crate) fn version(&self) -> u64 {
+        self.table.version().unwrap_or_default()
+    }
+
+    /// The size of a file as the store says, in bytes.
+    pub(crate) async fn size(&self, file: &LiveFile) -> Result<u64, Error> {
+        let path = Path::from_url_path(&file.path).map_err(|error| Error::Damaged(error.to_string()))?;
+        Ok(self.store().head(&path).await?.size)
+    }
+
+    /// The files of the newest version with those of its log; see [`Piece`].
+    pub(crate) async fn pieces(&mut self) -> Result<Vec<Piece>, Error> {
+        let files = self.files().await?;
+        let place = self.spec.name.replace('.', "/");
+        let Ok(folder) = self.table.table_url().to_file_path() else {
+            return Err(Error::Unavailable(format!("{place} lies on an object store")));
+        };
+        let mut below: Vec<_> = files.into_iter().map(|file| file.path).collect();
+        for entry in std::fs::read_dir(folder.join("_delta_log"))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let version = name.get(..20).and_then(|digits| digits.parse::<u64>().ok());
+            let whole = name.ends_with(".json") || name.ends_with(".parquet");
+            if whole && version.is_some_and(|version| version <= self.version()) {
+                below.push(format!("_delta_log/{name}"));
+            }
+        }
+        let piece = |below: String| Piece { path: folder.join(&below), name: format!("{place}/{below}") };
+        Ok(below.into_iter().map(piece).collect())
     }
 
     /// A file to read from, piece by piece where it is on a local disk.
@@ -296,6 +366,12 @@ impl Table {
         let store: LogStoreRef = self.table.log_store();
         store.object_store(None)
     }
+}
+
+/// Where a table lies.
+fn place(root: &Url, spec: &Spec) -> Result<Url, Error> {
+    let below = spec.name.replace('.', "/") + "/";
+    root.join(&below).map_err(|error| Error::Unavailable(error.to_string()))
 }
 
 async fn create(table: &DeltaTable, spec: &Spec) -> Result<DeltaTable, DeltaTableError> {

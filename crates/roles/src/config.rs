@@ -32,8 +32,28 @@ pub struct Config {
     pub respond: wardroom_respond::Config,
     /// Checkpoints of detection.
     pub checkpoint: CheckpointConfig,
+    /// Copies of the data folder.
+    pub backup: BackupConfig,
     /// The dead man's switch.
     pub heartbeat: HeartbeatConfig,
+}
+
+/// Copies of the data folder, as `wardroom backup` makes them.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct BackupConfig {
+    /// Folder they go to, each below a name of its own; none are made without it. Best another disk. Default: none. Since 0.1.
+    pub to: Option<std::path::PathBuf>,
+    /// How often, in hours. Default 24. Since 0.1.
+    pub every_hours: u32,
+    /// How many are kept; the oldest goes first. Default 7. Since 0.1.
+    pub keep: u32,
+}
+
+impl Default for BackupConfig {
+    fn default() -> Self {
+        Self { to: None, every_hours: 24, keep: 7 }
+    }
 }
 
 /// Checkpoints of detection.

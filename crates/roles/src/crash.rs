@@ -36,10 +36,10 @@ const VARIABLES: [&str; 2] = ["WARDROOM_CRASH_AT", "WARDROOM_CRASH_MARK"];
 
 /// What the executor gets of the environment; everything else is left out.
 #[cfg(not(feature = "mutants"))]
-pub(crate) const HANDED_ON: &[&str] = &VARIABLES;
+pub const HANDED_ON: &[&str] = &VARIABLES;
 /// The same, with the choice of a fault on purpose.
 #[cfg(feature = "mutants")]
-pub(crate) const HANDED_ON: &[&str] = &[VARIABLES[0], VARIABLES[1], "WARDROOM_MUTANT"];
+pub const HANDED_ON: &[&str] = &[VARIABLES[0], VARIABLES[1], "WARDROOM_MUTANT"];
 
 /// Dies here, if this is where the test wants it and it has not happened yet.
 #[expect(clippy::disallowed_methods, reason = "a test aims by environment; no configuration of the product")]

@@ -1,4 +1,4 @@
-//! The events role: log lines, spans and deployments go from the bus into the tables.
+//! The events role: requests, and the log lines, spans and deployments in them, go from the bus into the tables.
 //!
 //! ```text
 //! bus ──► decode ──► what came before? ──► rows ──► commit txn(X) to each table ──► sync ──► the bus may forget what is before X
@@ -14,14 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
-use wardroom_bus::{Bus, Record};
+use wardroom_bus::{Bus, Place, Record};
 use wardroom_detect::{Seen, template};
 use wardroom_domain::error::Failure;
 use wardroom_domain::{EntityRules, TenantId};
 use wardroom_edge::InflateBudget;
-use wardroom_lake::{Error, Events, Lake, Line, Origin};
+use wardroom_lake::{Error, Events, Lake, Line, Origin, Received};
 
 use crate::config::Config;
+use crate::detect::SELF;
 use crate::keep::{LONGEST, Progress, Tables};
 use crate::{clock, metrics as names};
 
@@ -37,7 +38,7 @@ const SHOWN: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Where it is on the bus, what came before, and what waits to be written.
-type Place = (u64, BTreeMap<TenantId, Seen>, Events);
+type Begin = (u64, BTreeMap<TenantId, Seen>, Events);
 
 /// The role.
 struct Recorder {
@@ -95,7 +96,7 @@ impl Recorder {
     }
 
     /// Reads on until it is told to stop.
-    fn go_on(&self, (mut next, mut seen, mut events): Place) -> Result<(), Error> {
+    fn go_on(&self, (mut next, mut seen, mut events): Begin) -> Result<(), Error> {
         let (mut since, mut shown, mut fresh, mut noted) = (Instant::now(), Instant::now(), true, next);
         while !self.stopped() {
             if events.is_empty() {
@@ -120,7 +121,10 @@ impl Recorder {
                 std::thread::sleep(PATIENCE);
             }
             for record in read.into_iter().flatten() {
-                fresh |= self.take(&record, &mut seen, &mut events)?;
+                if record.envelope.tenant.as_str() != SELF {
+                    self.take(&record, &mut seen, &mut events)?;
+                    fresh = true;
+                }
                 next = record.offset + 1;
             }
         }
@@ -132,7 +136,7 @@ impl Recorder {
     }
 
     /// Where the tables end, and which requests they hold.
-    fn begin(&self) -> Result<Place, Error> {
+    fn begin(&self) -> Result<Begin, Error> {
         let committed = self.bus.committed(GROUP).map_err(|error| Error::Unavailable(error.to_string()))?;
         let next = committed.unwrap_or_default().max(self.bus.start());
         let since = clock::now().minus(DAY).nanos() / 1000;
@@ -146,11 +150,15 @@ impl Recorder {
         Ok((next, seen, Events::new(reached)))
     }
 
-    /// Takes the rows of a record; whether there are any.
-    fn take(&self, record: &Record, seen: &mut BTreeMap<TenantId, Seen>, events: &mut Events) -> Result<bool, Error> {
+    /// Takes a record with its rows.
+    fn take(&self, record: &Record, seen: &mut BTreeMap<TenantId, Seen>, events: &mut Events) -> Result<(), Error> {
         let envelope = &record.envelope;
+        let Place { segment, position, bytes, sha256 } = record.place;
+        let received = Received { envelope, body: &record.body, sha256: &sha256, segment, position, bytes };
+        let mut from = Origin::new(envelope.tenant.clone(), record.offset, envelope.received_at, None);
+        events.request(&from, &received)?;
         if !wardroom_sources::has_events(&envelope.protocol) {
-            return Ok(false);
+            return Ok(());
         }
         let batch = loop {
             match wardroom_sources::replay(envelope, &record.body, &self.budget) {
@@ -159,7 +167,8 @@ impl Recorder {
                 // Detection lays it aside as a dead letter.
                 Err(error) => {
                     tracing::warn!(offset = record.offset, %error, "a record cannot be read into the tables");
-                    return Ok(false);
+                    events.unreadable(&from, &received, &error.to_string())?;
+                    return Ok(());
                 }
             }
         };
@@ -167,11 +176,11 @@ impl Recorder {
         if let Some(fingerprint) = request {
             let seen = seen.entry(envelope.tenant.clone()).or_default();
             if seen.knows(fingerprint, received_ms) {
-                return Ok(false);
+                return Ok(());
             }
             seen.note(fingerprint, received_ms);
         }
-        let from = Origin::new(envelope.tenant.clone(), record.offset, envelope.received_at, request);
+        from.of_request(request);
         let (mut text, mut parameters) = (String::new(), Vec::new());
         for (seq, log) in (0..).zip(&batch.logs) {
             template(&log.message, &mut text, &mut parameters);
@@ -185,7 +194,7 @@ impl Recorder {
         for (seq, deployment) in (0..).zip(&batch.deployments) {
             events.deployment(&from, seq, deployment)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Writes what came before `next`; `false` if it was told to stop.

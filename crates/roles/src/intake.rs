@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use wardroom_bus::{Bus, Error as BusError, mutant};
+use wardroom_bus::{Bus, Error as BusError};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Buckets, TenantId};
+use wardroom_domain::{Batch, Buckets, TenantId, mutant};
 use wardroom_edge::InflateBudget;
 use wardroom_sources::{Accepted, ByteQuota, Intake};
 

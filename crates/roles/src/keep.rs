@@ -28,8 +28,6 @@ use crate::{clock, metrics as names};
 pub(crate) const GROUP: &str = "lake";
 /// Late samples of a tenant that may wait for the next batch.
 const LOOSE: usize = 200_000;
-/// How often the lake is looked after.
-const MAINTAIN: Duration = Duration::from_secs(30);
 /// Every so many times old files are deleted.
 const SWEEP: u64 = 120;
 /// Longest wait between two tries.
@@ -292,10 +290,10 @@ async fn write(lake: Arc<Lake>, offset: u64, batch: Arc<(Vec<Part>, Vec<NewSerie
 }
 
 /// Merges short files into long ones and deletes what nobody needs, for ever.
-pub(crate) async fn maintain(tables: Option<Tables>) {
+pub(crate) async fn maintain(tables: Option<Tables>, every: Duration) {
     let Some(Tables { lake, .. }) = tables else { return };
     for turn in 1_u64.. {
-        tokio::time::sleep(MAINTAIN).await;
+        tokio::time::sleep(every).await;
         match lake.maintain((turn % SWEEP == 0).then(clock::now)).await {
             Ok(merged) => metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(merged.rows),
             Err(error) => {

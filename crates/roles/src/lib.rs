@@ -1,8 +1,8 @@
 //! The composition root: the only crate that knows all the others. One file per role.
 //!
 //! ```text
-//! supervise ──┬─► serve (confined): intake ─► bus ─► detect ─► respond ─► api
-//!             └─► executor (its own secrets, its own ledger)
+//! supervisor ──┬─► serve (confined): intake ─► bus ─► detect ─► respond ─► api
+//!              └─► executor (its own secrets, its own ledger)
 //! ```
 //!
 //! A role pumps: it reads from the bus or the store, asks a pure core what that means, performs the
@@ -10,6 +10,7 @@
 //! from credentials: the supervisor parses nothing, the server that parses everything is confined by
 //! Landlock, and the executor alone holds credentials and checks every plan for itself.
 
+pub mod backups;
 mod checkpoint;
 pub mod clock;
 pub mod config;
@@ -27,16 +28,16 @@ mod poison;
 mod pump;
 mod respond;
 mod serve;
-mod supervise;
 pub mod tokens;
 mod views;
 
 pub use config::Config;
-pub use supervise::{SuperviseError, supervise};
 
 pub use views::{dead_letters, dump};
 pub use wardroom_api::document as openapi;
+pub use wardroom_bus::ReadOnlyBus;
 pub use wardroom_edge::AuthMode;
+pub use wardroom_lake::{Holds, Lake};
 pub use wardroom_store::Store;
 
 pub use serve::{ServeError, ServeOptions, serve};

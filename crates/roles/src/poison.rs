@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use wardroom_bus::{DeadLetters, Error, Reason, Record, mutant};
-use wardroom_domain::Timestamp;
+use wardroom_bus::{DeadLetters, Error, Reason, Record};
+use wardroom_domain::{Timestamp, mutant};
 
 use crate::{clock, metrics as names};
 

@@ -144,7 +144,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let recording = lake.as_ref().map(|tables| events::start(tables, &config, &bus, &budget, &mut background));
     let queries = lake.as_ref().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
     let queries = queries.transpose()?.map(Arc::new);
-    let progress = lake.iter().flat_map(|tables| [Arc::clone(&tables.progress), Arc::clone(&tables.events)]).collect();
+    let kept = lake.clone();
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
@@ -153,20 +153,15 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     background.spawn(tokens::refresh(store.clone(), table.clone()));
     background.spawn(respond::run(responder.clone(), news_out));
     background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
-    background.spawn(housekeeping(
-        store.clone(),
-        Arc::clone(&bus),
-        Arc::clone(&next),
-        lake,
-        config.bus.retention_hours,
-    ));
+    background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), lake, config.clone()));
 
     let (otlp, executor_up) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
     if responder.executor.configured() {
         background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
     }
     let (executor, otlp_grpc) = (responder.executor.clone(), Arc::clone(&otlp));
-    let readiness = Readiness { bus, next, executor, executor_up, isolation, letters, progress, queries, otlp_grpc };
+    let data = options.data.clone();
+    let readiness = Readiness { data, bus, next, executor, executor_up, isolation, letters, kept, queries, otlp_grpc };
     let backend = backend(options.auth == AuthMode::On, Arc::new(responder), budget, recorder, readiness);
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
     debug_assert_eq!(mounted(&routes), wardroom_api::described(), "every route is described, and nothing else");
@@ -347,9 +342,9 @@ async fn audit_refusals(store: Store, mut refused: mpsc::Receiver<Refused>) {
     }
 }
 
-async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, lake: Option<Tables>, hours: u64) {
-    let kept = lake.is_some();
-    tokio::join!(keep::maintain(lake), trim(store, bus, next, kept, hours));
+async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, lake: Option<Tables>, config: Config) {
+    let (kept, every) = (lake.is_some(), Duration::from_secs(config.lake.maintain_seconds.max(1)));
+    tokio::join!(keep::maintain(lake, every), trim(store, bus, next, kept, config.bus.retention_hours));
 }
 
 async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool, hours: u64) {

@@ -59,6 +59,25 @@ impl Store {
         Ok(Self { pool })
     }
 
+    /// Writes a copy of all of it, as of one moment, to a file that does not exist yet.
+    ///
+    /// # Errors
+    /// The store's, or the file cannot be written.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), Error> {
+        let path = path.to_str().ok_or_else(|| Error::Unavailable(format!("{} is not UTF-8", path.display())))?;
+        sqlx::query("VACUUM INTO ?").bind(path).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Whether every page of the file is sound; what is wrong if not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn check(&self) -> Result<Option<String>, Error> {
+        let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&self.pool).await?;
+        Ok((verdict != "ok").then_some(verdict))
+    }
+
     /// Finishes what is running and closes the file.
     pub async fn close(&self) {
         self.pool.close().await;

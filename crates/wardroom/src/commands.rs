@@ -23,10 +23,10 @@ pub(crate) use dump::samples;
 pub(crate) use letters::letters;
 pub(crate) use tables::{ask, lake, logs, sql, trace};
 
-type Done = anyhow::Result<ExitCode>;
+pub(crate) type Done = anyhow::Result<ExitCode>;
 
 /// One line on stdout.
-fn say(line: impl std::fmt::Display) -> std::io::Result<()> {
+pub(crate) fn say(line: impl std::fmt::Display) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn complain(error: &anyhow::Error) {
     let _closed = writeln!(std::io::stderr(), "error: {error:#}");
 }
 
-fn block<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(crate) fn block<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 

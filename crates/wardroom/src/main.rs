@@ -3,11 +3,13 @@
 //! `wardroom serve` takes telemetry in, notices, explains, proposes, has a person approve, acts, verifies
 //! and proves it. The other commands talk to a running server, or to its data folder.
 
+mod backup;
 mod client;
 mod commands;
 mod configuration;
 mod options;
 mod serving;
+mod supervisor;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
             ];
             commands::ask(name.as_deref(), more, &time, &answer)
         }
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Incidents { command } => commands::incidents(command),
         Command::Bus { command: BusCommand::Dlq { command } } => commands::letters(command),
         Command::Audit { command } => commands::audit(&command),

@@ -86,6 +86,10 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy a data folder, beside a running server or without one.
+    Backup(BackupArgs),
+    /// Make a data folder of a backup.
+    Restore(RestoreArgs),
     /// Incidents: list, show, approve, reject, judge.
     Incidents {
         #[command(subcommand)]
@@ -159,6 +163,48 @@ pub(crate) struct ServeArgs {
     /// What is logged: a level, or tracing directives.
     #[arg(long, default_value = "info")]
     pub(crate) log_level: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The data folder.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Folder that gets one more backup; `backup.to` without it.
+    #[arg(long)]
+    pub(crate) to: Option<PathBuf>,
+    /// How many are kept there; all without it.
+    #[arg(long)]
+    pub(crate) keep: Option<u32>,
+    /// Say what would be copied, and copy nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Configuration file (YAML) of the server.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// End with the supervisor that started it.
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// A backup, or the folder with backups: then the newest.
+    #[arg(long)]
+    pub(crate) from: PathBuf,
+    /// The data folder to be: new or empty.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Open everything afterwards and look through it.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Configuration file (YAML) of the server to be.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Subcommand)]

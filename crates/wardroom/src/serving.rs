@@ -8,18 +8,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wardroom_roles::ServeOptions;
 
-use crate::configuration;
 use crate::options::{LogFormat, ServeArgs, Switch};
+use crate::supervisor;
+use crate::{backup, configuration};
 
 /// The process the user started: it starts the others and passes signals on.
 pub(crate) fn supervise(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     log_to_stderr(args)?;
     // Mistakes are told before anything is started.
-    configuration::load(args.config.as_deref())?;
+    let config = configuration::load(args.config.as_deref())?;
     private_folder(&args.data)?;
     let mut server = vec!["server".to_owned()];
     server.extend(std::env::args().skip(2));
-    let code = wardroom_roles::supervise(&server, &args.data, args.executor_config.as_deref())?;
+    let backups = backup::Daily::new(config.backup, &args.data, args.config.as_deref());
+    let code = supervisor::supervise(&server, &args.data, args.executor_config.as_deref(), backups)?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
@@ -56,7 +58,7 @@ pub(crate) fn execute(data: &Path, config: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// The supervisor blocks the signals it waits for, and children inherit that.
-fn hear_signals() -> nix::Result<()> {
+pub(crate) fn hear_signals() -> nix::Result<()> {
     nix::sys::signal::SigSet::all().thread_unblock()
 }
 

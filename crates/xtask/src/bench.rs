@@ -28,7 +28,8 @@ const PERF: [&str; 14] = [
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     let mut passed: Vec<std::ffi::OsString> = vec!["bench".into()];
     passed.extend(arguments.raw_args()?);
-    let otlp = passed.iter().any(|word| word == "otlp");
+    let asked = |name: &str| passed.iter().any(|word| word == name);
+    let (clients, read) = (asked("otlp") || asked("read"), asked("read"));
     let mut build = command("cargo");
     build.args(["build", "--release", "--locked", "-p", "wardroom", "-p", "wardroom-evals", "--bins"]);
     step("release build", &mut build)?;
@@ -41,8 +42,11 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     }
     bench.env("PERF_BIN", debian("linux-perf", "usr/bin/perf")?).env("DEBIAN_LIBRARIES", libraries());
     bench.env("PROMETHEUS_BIN", debian("prometheus", "usr/bin/prometheus")?);
-    if otlp {
+    if clients {
         Clients::fetch()?.tell(&mut bench);
+    }
+    if read {
+        bench.env("ZSTD_BIN", debian("zstd", "usr/bin/zstd")?).env("RG_BIN", debian("ripgrep", "usr/bin/rg")?);
     }
     step("bench", &mut bench)?;
     Ok(ExitCode::SUCCESS)

@@ -81,15 +81,18 @@ pub(crate) fn programs() -> anyhow::Result<Programs> {
     Ok(Programs { wardroom: program("wardroom"), shop: program("shop"), evals: program("wardroom-evals") })
 }
 
-/// Builds the variant with faults on purpose, beside the shipped one.
-pub(crate) fn mutants() -> anyhow::Result<PathBuf> {
+/// Builds the variant with faults on purpose, beside the shipped one: the server, and what bends itself.
+pub(crate) fn mutants() -> anyhow::Result<[PathBuf; 2]> {
     let mut build = command("cargo");
     build.args(["build", "--profile", "demo", "--workspace", "--bins", "--locked", "--features", "wardroom/mutants"]);
     step("build mutants", &mut build)?;
     let folder = target().join("demo");
-    let kept = folder.join("wardroom-mutants");
-    std::fs::copy(folder.join("wardroom"), &kept)?;
-    Ok(kept)
+    let keep = |name: &str| -> std::io::Result<PathBuf> {
+        let kept = folder.join(format!("{name}-mutants"));
+        std::fs::copy(folder.join(name), &kept)?;
+        Ok(kept)
+    };
+    Ok([keep("wardroom")?, keep("wardroom-evals")?])
 }
 
 fn need_compiler() -> anyhow::Result<()> {

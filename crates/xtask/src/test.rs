@@ -45,6 +45,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         let mut torture = command(&programs.evals);
         torture.args(["torture", "--bar", bar, "--kills", kills, "--seed", "1"]);
         nemesis.tell(&mut torture);
+        clients.tell(&mut torture);
         with_programs(&mut torture, &programs);
         step(&format!("torture {bar}, short form"), &mut torture)?;
     }
@@ -76,17 +77,20 @@ pub(crate) fn torture(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode>
     }
     let mutants = if mutant { Some(crate::build::mutants()?) } else { None };
     let mut programs = programs()?;
-    programs.wardroom = mutants.unwrap_or(programs.wardroom);
+    if let Some([wardroom, evals]) = mutants {
+        (programs.wardroom, programs.evals) = (wardroom, evals);
+    }
     let mut torture = command(&programs.evals);
     torture.args(passed);
     Nemesis::fetch()?.tell(&mut torture);
+    Clients::fetch()?.tell(&mut torture);
     with_programs(&mut torture, &programs);
     step("torture", &mut torture)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The short forms of the crash tests, with how many kills each has.
-const SHORT: [(&str, &str); 12] = [
+const SHORT: [(&str, &str); 13] = [
     ("1a", "1"),
     ("1b", "60"),
     ("1e", "1"),
@@ -95,6 +99,7 @@ const SHORT: [(&str, &str); 12] = [
     ("4a", "20"),
     ("4b", "5"),
     ("4c", "200"),
+    ("5a", "60"),
     ("7e", "1"),
     ("7f", "1"),
     ("9a", "20"),

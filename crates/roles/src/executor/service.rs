@@ -14,7 +14,7 @@ use wardroom_respond::{Applied, Tool, ToolError};
 use super::config::ExecutorConfig;
 use super::ledger::{Entry, Known, Ledger, V};
 use crate::{clock, crash};
-use wardroom_bus::mutant;
+use wardroom_domain::mutant;
 
 /// How long a target is asked whether something was done.
 const PROBED: Duration = Duration::from_secs(30);

@@ -1,5 +1,6 @@
 //! What the API asks for, wired to the roles that know.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -12,20 +13,21 @@ use wardroom_lake::Queries;
 
 use crate::executor_client::ExecutorClient;
 use crate::isolation::Isolation;
-use crate::keep::Progress;
+use crate::keep::{Progress, Tables};
 use crate::metrics as names;
-use crate::{clock, views};
+use crate::{backups, clock, views};
 
 /// What readiness depends on.
 pub(super) struct Readiness {
+    pub(super) data: PathBuf,
     pub(super) bus: Arc<dyn Bus>,
     pub(super) next: Arc<AtomicU64>,
     pub(super) executor: ExecutorClient,
     pub(super) executor_up: Arc<AtomicBool>,
     pub(super) isolation: Isolation,
     pub(super) letters: Arc<DeadLetters>,
-    /// How the tables stand; none if nothing is kept.
-    pub(super) progress: Vec<Arc<Progress>>,
+    /// The tables, if anything is kept.
+    pub(super) kept: Option<Tables>,
     /// Whoever answers questions about the tables.
     pub(super) queries: Option<Arc<Queries>>,
     /// Where OTLP over gRPC is taken, once it is known.
@@ -43,8 +45,8 @@ impl Readiness {
         let trouble = self.bus.trouble();
         let ready = executor != "down" && trouble.is_none();
         let lag = lag(self.bus.as_ref(), &self.next);
-        let lake = if self.progress.is_empty() { "off" } else { "ok" };
-        let lake = self.progress.iter().find_map(|lake| lake.trouble()).unwrap_or_else(|| lake.to_owned());
+        let lake = if self.kept.is_none() { "off" } else { "ok" };
+        let lake = self.progress().find_map(|lake| lake.trouble()).unwrap_or_else(|| lake.to_owned());
         let document = json!({ "status": if ready { "ready" } else { "degraded" },
             "durability": self.bus.durability(), "bus": trouble.unwrap_or_else(|| "ok".to_owned()),
             "isolation": self.isolation.as_str(), "executor": executor, "detect_lag_records": lag,
@@ -55,7 +57,12 @@ impl Readiness {
 
     /// Records that are not in the tables.
     fn lake_lag(&self) -> Option<u64> {
-        self.progress.iter().map(|lake| self.bus.end().saturating_sub(lake.reached())).max()
+        self.progress().map(|lake| self.bus.end().saturating_sub(lake.reached())).max()
+    }
+
+    /// How the tables stand.
+    fn progress(&self) -> impl Iterator<Item = &Progress> {
+        self.kept.iter().flat_map(|tables| [tables.progress.as_ref(), tables.events.as_ref()])
     }
 }
 
@@ -83,7 +90,8 @@ pub(super) fn backend(
         store: responder.store.clone(),
     };
     let listed = letters.clone();
-    let samples = views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next };
+    let samples =
+        views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next, tables: readiness.kept.clone() };
     let (live, marked) = (samples.clone(), samples.clone());
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
@@ -145,6 +153,7 @@ pub(super) fn backend(
             if let Some(queries) = &asked.queries {
                 metrics::gauge!(names::QUERIES_RUNNING).set(queries.running() as f64);
             }
+            backups::show(&asked.data);
             recorder.render()
         }),
         authenticated,

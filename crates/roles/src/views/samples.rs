@@ -1,5 +1,5 @@
-//! Raw samples of everything that is retained: from the live series where they hold all that is asked for,
-//! else from the bus.
+//! Raw samples of everything that is retained: from the live series where they hold all that is asked for, else from the
+//! tables and, from where these end, the bus.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,16 +11,25 @@ use wardroom_domain::query::{LOOKBACK_MS, SeriesQuery};
 use wardroom_domain::{Exemplar, Labels, NativeHistogram, Sample, SeriesId, TenantId, Timestamp};
 use wardroom_edge::{InflateBudget, Problem};
 use wardroom_head::{Part, Registry};
+use wardroom_lake::Lake;
 use wardroom_store::Left;
 
+use crate::config::Config;
 use crate::detect::{Live, Tenants};
+use crate::keep::Tables;
+use crate::serve::ServeError;
 
 /// Samples that one page holds, about.
 const PAGE: usize = 50_000;
 /// Samples that one question by steps may have behind it.
 const MOST: usize = 5_000_000;
-/// Marks a cursor that counts live series; the others are offsets of the bus.
+/// Marks a cursor that counts live series.
 const BY_SERIES: u64 = 1 << 63;
+/// Marks a cursor that counts series of the tables, with the end of the offset at which the tables ended when the first page
+/// was asked for; cursors without a mark are offsets of the bus.
+const IN_TABLES: u64 = 1 << 62;
+/// Bits of that end.
+const END_BITS: u32 = 30;
 /// Series that are looked at in one go.
 const TURN: usize = 256;
 /// Records that detection may be behind for the live series to be asked.
@@ -34,6 +43,7 @@ pub(crate) struct Samples {
     pub(crate) tenants: Arc<Tenants>,
     /// The offset up to which the live series are complete.
     pub(crate) next: Arc<AtomicU64>,
+    pub(crate) tables: Option<Tables>,
 }
 
 impl Samples {
@@ -80,11 +90,48 @@ impl Samples {
             if let Some(found) = live {
                 return Ok(found);
             }
-            // It counted series; the bus has all of them from its beginning.
+            // It counted series; the tables and the bus have all of them from their beginning.
             offset = 0;
+        }
+        if let Some(found) = self.stored(tenant, query, offset)? {
+            return Ok(found);
         }
         let read = |from: u64, limit: usize| self.bus.read(from.max(self.bus.start()), limit);
         page(&read, &self.budget, tenant, query, offset).map_err(storage)
+    }
+
+    /// From the tables, and then on from where they end on the bus; `None` if all of it, or the rest, stands there.
+    fn stored(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        cursor: u64,
+    ) -> Result<Option<(Found, Option<u64>)>, Problem> {
+        let Some(tables) = &self.tables else { return Ok(None) };
+        let reached = tables.progress.reached();
+        let low = (1 << END_BITS) - 1;
+        let (from, before) = match cursor {
+            0 => (0, reached),
+            // The tables went on since, by less than would fill these bits.
+            cursor if cursor & IN_TABLES != 0 => {
+                let end = (reached & !low) | (cursor & low);
+                (cursor.wrapping_sub(IN_TABLES) >> END_BITS, if end > reached { end - low - 1 } else { end })
+            }
+            _ => return Ok(None),
+        };
+        // Native histograms stand on the bus only.
+        let native = self.selected(tenant, query, |live, ids, _| ids.iter().any(|id| live.native.contains_key(id)));
+        if before == 0 || native {
+            return Ok(None);
+        }
+        let from = i64::try_from(from).unwrap_or(i64::MAX);
+        let asked = tables.lake.samples(tenant, query, (from, before), PAGE);
+        let page = tokio::runtime::Handle::current().block_on(asked);
+        let page = page.map_err(|error| Problem::unavailable("storage_unavailable", error.to_string()))?;
+        let next = page.next.and_then(|next| u64::try_from(next).ok());
+        let next = next.map_or(before, |next| IN_TABLES | next << END_BITS | before & low);
+        let held = |(labels, samples)| (labels, Held { samples, histograms: Vec::new() });
+        Ok(Some((page.series.into_iter().map(held).collect(), Some(next))))
     }
 
     /// The series that are asked for and have samples in that time, those that left memory too.
@@ -291,20 +338,30 @@ fn page(
     Ok((found, Some(next)))
 }
 
-/// Every retained sample of a data folder that no server holds open, or that one holds: the bus is only
-/// read.
+/// Every retained sample of a data folder that no server holds open, or that one holds: tables and bus are
+/// only read.
 ///
 /// # Errors
-/// The disk's.
-pub fn dump(
+/// They cannot be read.
+pub async fn dump(
+    config: &Config,
     data: &std::path::Path,
     tenant: &TenantId,
     query: &SeriesQuery,
-) -> Result<Vec<SeriesView>, wardroom_bus::Error> {
-    let config = crate::Config::default();
+) -> Result<Vec<SeriesView>, ServeError> {
     let bus = wardroom_bus::ReadOnlyBus::open(&data.join("bus"))?;
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
-    let (mut all, mut from) = (Vec::new(), Some(0));
+    let mut all = Vec::new();
+    // Native histograms stand on the bus only, so it is read from its beginning; what stands in both counts once.
+    if let Some(lake) = Lake::look(&config.lake, data).await? {
+        let (mut from, before) = (Some(0), lake.reached().await?.unwrap_or_default());
+        while let Some(next) = from {
+            let page = lake.samples(tenant, query, (next, before), PAGE).await?;
+            all.extend(page.series.into_iter().map(|(labels, samples)| SeriesView::new(labels, samples, &[])));
+            from = page.next;
+        }
+    }
+    let mut from = Some(0);
     while let Some(next) = from {
         let (page, after) = page(&|from, limit| bus.read(from, limit), &budget, tenant, query, next)?;
         all.extend(view(page));

@@ -8,8 +8,9 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use wardroom_domain::{Labels, Matcher, TenantId, Timestamp, query::SeriesQuery};
 
-use super::Done;
+use super::{Done, block};
 use crate::client::Client;
+use crate::configuration;
 use crate::options::{DumpFormat, SamplesCommand};
 
 /// Series → time → (value as text, bits): a request that was sent twice counts once.
@@ -30,7 +31,9 @@ pub(crate) fn samples(command: &SamplesCommand) -> Done {
     if let Some(data) = data {
         let tenant = TenantId::new(tenant.as_str()).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?;
         let query = query(matchers, start.as_deref(), end.as_deref())?;
-        for series in wardroom_roles::dump(data, &tenant, &query)? {
+        let config = configuration::load(None)?;
+        let found = block(async { Ok(wardroom_roles::dump(&config, data, &tenant, &query).await?) })?;
+        for series in found {
             let points = samples.entry(series.labels).or_default();
             points.samples.extend(series.samples.into_iter().map(|(at, text, bits)| (at, (text, bits))));
             for histogram in series.histograms {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wardroom_domain::Timestamp;
-use wardroom_domain::canonical::short_hash;
+use wardroom_domain::canonical::{sha256_hex, short_hash};
 use wardroom_testing::server::program;
 use wardroom_testing::{Server, now_ms, wire};
 
@@ -161,8 +161,31 @@ fn log_lines_spans_and_deployments_stand_in_their_tables_once_through_kills() {
         server.kill();
         server.restart().unwrap();
     }
+    // One sample of two is too old, and is not taken.
+    let old = [("__name__", "x"), ("n", "old")];
+    let body = wire::body(vec![
+        wire::series(&[("__name__", "x"), ("n", "new")], 1.0, start),
+        wire::series(&old, 1.0, start - 72 * 3_600_000),
+    ]);
+    assert_eq!(server.write(&body).unwrap(), 400);
     settle(&server);
     let view = outside(&dir.path().join("data/lake"));
+    assert_eq!(view["quarantine"], json!([["prometheus_remote_write", "too_old", 1, 1, null]]));
+    // Every request, once, and its bytes where the row says.
+    let bronze = view["bronze"].as_array().unwrap();
+    let offsets: Vec<_> = bronze.iter().filter_map(|row| row[0].as_u64()).collect();
+    assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]), "{offsets:?}");
+    let requests = 5 * 3 * (1 + 2 + 1 + 2);
+    assert_eq!(bronze.len(), requests + 1, "every request that was answered");
+    for row in bronze {
+        let segment = std::fs::read(dir.path().join("data/bus").join(row[4].as_str().unwrap())).unwrap();
+        let [size, position, bytes] = [3, 5, 6].map(|at| row[at].as_u64().unwrap() as usize);
+        let body = &segment[position + bytes - size..position + bytes];
+        assert_eq!(row[2], sha256_hex(body));
+        if row[1] == "json_deployment" {
+            assert_eq!(row[7].as_str().map(str::as_bytes), Some(body));
+        }
+    }
     for (table, rows) in &mut sent {
         let mut found = view[table].as_array().unwrap().clone();
         rows.sort_by_key(Value::to_string);
@@ -206,4 +229,64 @@ fn outside_readers_find_every_sample_once_through_kills() {
         let counts: Vec<u64> = serde_json::from_value(counts.clone()).unwrap();
         assert!(counts.iter().all(|count| *count == counts[0]), "version {version}: {counts:?}");
     }
+}
+
+/// The bus forgets what the tables have: what was sent is found whole all the same, over every boundary.
+#[test]
+fn samples_are_found_after_the_bus_has_forgotten_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = [AT_ONCE[0], AT_ONCE[1], ("WARDROOM_BUS__SEGMENT_BYTES", "4096")];
+    let mut server = Server::start(dir.path(), "", &small).unwrap();
+    let (mut sent, start) = (Sent::new(), now_ms() - 6 * 3_600_000);
+    let mut fill = |server: &Server, minutes: std::ops::Range<i64>| {
+        for minute in minutes {
+            for (at, value) in ODD.iter().enumerate() {
+                send(server, &mut sent, at, start + minute * 60_000, *value);
+            }
+        }
+        sent.len()
+    };
+    fill(&server, 0..10);
+    settle(&server);
+    server.kill();
+    // As the bus does once its retention is over; nothing but the tables knows the first samples then.
+    let bus = dir.path().join("data/bus");
+    let mut segments: Vec<_> = std::fs::read_dir(&bus).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    segments.sort();
+    assert!(segments.len() > 2, "{segments:?}");
+    segments.pop();
+    segments.iter().for_each(|segment| std::fs::remove_file(segment).unwrap());
+    std::fs::remove_dir_all(dir.path().join("data/checkpoint")).unwrap();
+    server.restart().unwrap();
+    // Some of this is in the tables, some on the bus only.
+    fill(&server, 10..12);
+    let count = fill(&server, 12..14);
+    let dump = |more: &[&str]| {
+        let mut command = Command::new(program("WARDROOM_BIN"));
+        command.args(["samples", "dump", "--format", "json"]).args(more);
+        let output = command.env("WARDROOM_TOKEN", &server.responder).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut found = Sent::new();
+        for line in String::from_utf8(output.stdout).unwrap().lines() {
+            let row: Value = serde_json::from_str(line).unwrap();
+            let labels = row["labels"].as_object().unwrap().iter();
+            let pairs: Vec<_> = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap().into())).collect();
+            let bits = u64::from_str_radix(row["bits"].as_str().unwrap(), 16).unwrap();
+            assert_eq!(found.insert((pairs, row["ts_ms"].as_i64().unwrap() * 1000), bits), None);
+        }
+        found
+    };
+    let data = dir.path().join("data");
+    for found in [dump(&["--url", &server.url]), dump(&["--data", &data.display().to_string()])] {
+        assert_eq!(found.len(), count);
+        assert!(found == sent, "every bit comes back");
+    }
+    let one = dump(&["--url", &server.url, "--match", "odd_values{n=\"3\"}"]);
+    assert_eq!(one.len(), 14);
+    let steps = format!("start={}&end={}&step=60", start / 1000, start / 1000 + 840);
+    let path = format!("/api/v1/samples?match[]=odd_values%7Bn%3D%220%22%7D&{steps}");
+    let (status, text) = server.get(&path, &server.responder).unwrap();
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, found["series"][0]["samples"].as_array().map(Vec::len)), (200, Some(15)), "{text}");
 }

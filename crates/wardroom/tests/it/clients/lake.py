@@ -76,6 +76,11 @@ print(
             "spans": events(
                 "spans", "epoch_us(ts), nanos, duration_ns, trace_id, span_id, parent_id, service, name, kind, failed"
             ),
+            "bronze": db.execute(
+                f"""SELECT "offset", protocol, sha256, size_bytes, segment, segment_position, segment_bytes, payload
+                FROM delta_scan('{lake}/bronze/telemetry') ORDER BY 1"""
+            ).fetchall(),
+            "quarantine": events("quarantine", "protocol, reason, first, last, payload"),
             "deployments": events("deployments", "epoch_us(ts), service, version, status, labels['team']"),
         }
     )

@@ -1,62 +1,59 @@
-//! The supervisor: starts server and executor, passes signals on, starts the executor again if it dies.
+//! The supervisor: starts server and executor, passes signals on, starts the executor again if it dies, and has backups made
+//! when they are due.
 //!
 //! It parses no byte from outside and holds no secret. If the server ends, everything ends: whoever
 //! started the supervisor decides what then. Children die with it (`PR_SET_PDEATHSIG`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, ensure};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
+use wardroom_roles::crash;
 
-use crate::crash;
+use crate::backup::Daily;
 
 /// Time the server gets to drain.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Why the supervisor could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum SuperviseError {
-    /// A process could not be started.
-    #[error("cannot start {what}: {error}")]
-    Start {
-        /// Which.
-        what: &'static str,
-        /// The system's words.
-        error: std::io::Error,
-    },
-    /// Signals cannot be waited for.
-    #[error("signals: {0}")]
-    Signals(#[from] nix::Error),
-    /// The executor's file lies where the server may write.
-    #[error("--executor-config {0} lies inside the data folder, which the server may read; put it elsewhere")]
-    Exposed(PathBuf),
-}
 
 /// Runs both children until a signal comes or the server ends; the exit code to end with.
 /// `server` are the arguments that make this binary the server.
 ///
 /// # Errors
-/// See [`SuperviseError`].
-pub fn supervise(server: &[String], data: &Path, executor_config: Option<&Path>) -> Result<i32, SuperviseError> {
+/// A process cannot be started, or the executor's file lies where the server may read it.
+pub(crate) fn supervise(
+    server: &[String],
+    data: &Path,
+    executor_config: Option<&Path>,
+    backups: Option<Daily>,
+) -> anyhow::Result<i32> {
     let inside = |config: &Path| {
         let (config, data) = (config.canonicalize().ok(), data.canonicalize().ok());
         config.zip(data).is_some_and(|(config, data)| config.starts_with(data))
     };
-    if let Some(config) = executor_config.filter(|config| inside(config)) {
-        return Err(SuperviseError::Exposed(config.to_owned()));
+    if let Some(config) = executor_config {
+        ensure!(
+            !inside(config),
+            "--executor-config {} lies inside the data folder, which the server may read; put it elsewhere",
+            config.display()
+        );
     }
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
         signals.add(signal);
     }
-    signals.thread_block()?;
+    signals.thread_block().context("signals")?;
     let executor = |config: &Path| start_executor(data, config);
     let mut executing = executor_config.map(executor).transpose()?;
     let mut serving = start("server", server, &[])?;
+    if let Some(backups) = backups {
+        // It ends with the process; a backup that is being made then is none.
+        std::thread::Builder::new().name("backup".into()).spawn(move || keep_backups(&backups))?;
+    }
     loop {
-        match signals.wait()? {
+        match signals.wait().context("signals")? {
             Signal::SIGTERM | Signal::SIGINT => {
                 let code = stop(&mut serving);
                 if let Some(mut child) = executing {
@@ -82,8 +79,23 @@ pub fn supervise(server: &[String], data: &Path, executor_config: Option<&Path>)
     }
 }
 
+/// Makes a backup whenever one is due, for ever.
+fn keep_backups(backups: &Daily) {
+    loop {
+        if backups.due() {
+            let done = start("backup", &backups.arguments(), &[]).and_then(|mut child| Ok(child.wait()?));
+            match done {
+                Ok(status) if status.success() => tracing::info!("backup made"),
+                Ok(status) => tracing::error!(%status, "no backup was made; it is tried again"),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "no backup was made; it is tried again"),
+            }
+        }
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
 /// The executor's environment is its own: empty, but for the aim of a crash test.
-fn start_executor(data: &Path, config: &Path) -> Result<Child, SuperviseError> {
+fn start_executor(data: &Path, config: &Path) -> anyhow::Result<Child> {
     let arguments = ["executor".to_owned(), "--data".to_owned(), data.display().to_string()];
     let more = ["--executor-config".to_owned(), config.display().to_string()];
     let arguments: Vec<String> = arguments.into_iter().chain(more).collect();
@@ -94,9 +106,9 @@ fn start_executor(data: &Path, config: &Path) -> Result<Child, SuperviseError> {
     clippy::disallowed_methods,
     reason = "the supervisor's job is to start processes; it hands on variables by name"
 )]
-fn start(what: &'static str, arguments: &[String], only: &[&str]) -> Result<Child, SuperviseError> {
-    let failed = |error| SuperviseError::Start { what, error };
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+fn start(what: &'static str, arguments: &[String], only: &[&str]) -> anyhow::Result<Child> {
+    let failed = || format!("cannot start {what}");
+    let mut command = Command::new(std::env::current_exe().with_context(failed)?);
     command.args(arguments);
     if only.is_empty() {
         // Batches are made on one thread and freed on another: with an arena for each, glibc keeps a tenth more memory.
@@ -109,7 +121,7 @@ fn start(what: &'static str, arguments: &[String], only: &[&str]) -> Result<Chil
             }
         }
     }
-    command.spawn().map_err(failed)
+    command.spawn().with_context(failed)
 }
 
 /// Asks the server to drain, and waits for it.

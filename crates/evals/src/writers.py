@@ -1,0 +1,43 @@
+"""Looks from outside at what two writers left: DuckDB with its own reader of the log, and the log's files as they are."""
+
+import glob
+import json
+import os
+import sys
+
+import duckdb
+import duckdb_extension_delta
+
+lake = sys.argv[1]
+db = duckdb.connect(config={"allow_unsigned_extensions": "true"})
+folder = os.path.dirname(duckdb_extension_delta.__file__)
+db.execute(f"LOAD '{glob.glob(folder + '/extensions/*/delta.duckdb_extension')[0]}'")
+rows, distinct, least, most, wrong = db.execute(
+    f"""
+    SELECT count(*), count(DISTINCT row), min(row), max(row),
+        count(*) FILTER (series_id <> row % 5 + 1 OR epoch_ms(ts) <> 1767225600000 + row * 60000)
+    FROM (
+        SELECT *, coalesce(mantissa / pow(10.0, exponent), value)::BIGINT AS row FROM delta_scan('{lake}/silver/samples')
+    )
+    """
+).fetchone()
+series = db.execute(f"SELECT count(*) FROM delta_scan('{lake}/silver/series')").fetchone()[0]
+transactions = []
+for commit in sorted(glob.glob(f"{lake}/silver/samples/_delta_log/*.json")):
+    for line in open(commit):
+        action = json.loads(line)
+        if "txn" in action:
+            transactions.append(action["txn"]["version"])
+print(
+    json.dumps(
+        {
+            "rows": rows,
+            "distinct": distinct,
+            "least": least,
+            "most": most,
+            "wrong": wrong,
+            "series": series,
+            "transactions": transactions,
+        }
+    )
+)
