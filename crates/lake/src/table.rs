@@ -153,11 +153,11 @@ impl Table {
             let recorded = self.recorded(app).await?;
             if recorded.is_some_and(|recorded| recorded >= offset) {
                 self.discard(written.unwrap_or_default()).await?;
+                // It may have been committed and not been synced.
+                self.sync()?;
                 if recorded == Some(offset) {
                     self.left = recorded;
                 }
-                // It may have been committed and not been synced.
-                self.sync()?;
                 return Ok(Landed::Before);
             }
             if recorded != self.left && !mutant::on("skip-txn-check") {
@@ -188,8 +188,9 @@ impl Table {
                 }
                 other => {
                     other?;
-                    self.left = Some(offset);
                     self.sync()?;
+                    // Not before: after a failed sync only the same batch may be tried again.
+                    self.left = Some(offset);
                     return Ok(Landed::Now);
                 }
             }

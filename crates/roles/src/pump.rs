@@ -149,10 +149,11 @@ impl Pump {
             // What the tables lack is on the bus.
             first = first.min(reached.max(self.bus.start()));
         }
-        // A record before the first may hold samples from the sender's future.
+        // A record before the first may hold samples from the sender's future, also one that the bus has forgotten.
         let ahead = Duration::from_secs(self.config.sources.max_ahead_minutes * 60);
-        let covered = clock::now().minus(REPLAY).plus(ahead).millis();
-        let covered = if first == self.bus.start() { i64::MIN } else { covered };
+        let begun = self.bus.read(first, 1).ok().and_then(|records| Some(records.first()?.envelope.received_at));
+        let covered = begun.unwrap_or_else(clock::now).plus(ahead).millis();
+        let covered = if first == 0 { i64::MIN } else { covered };
         self.tenants.covered_ms.store(covered, Ordering::Release);
         first
     }

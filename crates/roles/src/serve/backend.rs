@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
@@ -90,8 +91,9 @@ pub(super) fn backend(
         store: responder.store.clone(),
     };
     let listed = letters.clone();
-    let samples =
-        views::Samples { bus, budget, tenants: Arc::clone(&responder.tenants), next, tables: readiness.kept.clone() };
+    let remembered = Duration::from_secs(responder.config.bus.retention_hours * 3600);
+    let (tenants, tables) = (Arc::clone(&responder.tenants), readiness.kept.clone());
+    let samples = views::Samples { bus, budget, tenants, next, tables, remembered };
     let (live, marked) = (samples.clone(), samples.clone());
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {

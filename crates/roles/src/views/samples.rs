@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use wardroom_api::{ExemplarsView, SeriesView};
 use wardroom_bus::Bus;
@@ -14,6 +15,7 @@ use wardroom_head::{Part, Registry};
 use wardroom_lake::Lake;
 use wardroom_store::Left;
 
+use crate::clock;
 use crate::config::Config;
 use crate::detect::{Live, Tenants};
 use crate::keep::Tables;
@@ -44,6 +46,8 @@ pub(crate) struct Samples {
     /// The offset up to which the live series are complete.
     pub(crate) next: Arc<AtomicU64>,
     pub(crate) tables: Option<Tables>,
+    /// How long series that left are remembered.
+    pub(crate) remembered: Duration,
 }
 
 impl Samples {
@@ -93,20 +97,21 @@ impl Samples {
             // It counted series; the tables and the bus have all of them from their beginning.
             offset = 0;
         }
-        if let Some(found) = self.stored(tenant, query, offset)? {
-            return Ok(found);
-        }
+        let (mut found, offset) = match self.stored(tenant, query, offset)? {
+            Some((found, next)) if next & IN_TABLES != 0 => return Ok((found, Some(next))),
+            // What came since stands on the same page, for whoever reads only one.
+            Some(stored) => stored,
+            None => (Found::new(), offset),
+        };
         let read = |from: u64, limit: usize| self.bus.read(from.max(self.bus.start()), limit);
-        page(&read, &self.budget, tenant, query, offset).map_err(storage)
+        let (more, next) = page(&read, &self.budget, tenant, query, offset).map_err(storage)?;
+        more.into_iter().for_each(|(labels, more)| found.entry(labels).or_default().extend(more));
+        Ok((found, next))
     }
 
-    /// From the tables, and then on from where they end on the bus; `None` if all of it, or the rest, stands there.
-    fn stored(
-        &self,
-        tenant: &TenantId,
-        query: &SeriesQuery,
-        cursor: u64,
-    ) -> Result<Option<(Found, Option<u64>)>, Problem> {
+    /// From the tables, with the cursor of what comes next: there, or where they end on the bus. `None` if all of it, or the
+    /// rest, stands on the bus.
+    fn stored(&self, tenant: &TenantId, query: &SeriesQuery, cursor: u64) -> Result<Option<(Found, u64)>, Problem> {
         let Some(tables) = &self.tables else { return Ok(None) };
         let reached = tables.progress.reached();
         let low = (1 << END_BITS) - 1;
@@ -131,7 +136,7 @@ impl Samples {
         let next = page.next.and_then(|next| u64::try_from(next).ok());
         let next = next.map_or(before, |next| IN_TABLES | next << END_BITS | before & low);
         let held = |(labels, samples)| (labels, Held { samples, histograms: Vec::new() });
-        Ok(Some((page.series.into_iter().map(held).collect(), Some(next))))
+        Ok(Some((page.series.into_iter().map(held).collect(), next)))
     }
 
     /// The series that are asked for and have samples in that time, those that left memory too.
@@ -201,7 +206,9 @@ impl Samples {
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
         let reached = self.next.load(Ordering::Acquire);
         let lag = self.bus.end().saturating_sub(reached);
-        if start_ms < self.tenants.covered_ms.load(Ordering::Acquire) || lag > LAG {
+        // Series that left longer ago than that are not even known to have been.
+        let known_ms = clock::now().minus(self.remembered).millis();
+        if start_ms < self.tenants.covered_ms.load(Ordering::Acquire).max(known_ms) || lag > LAG {
             return Ok(None);
         }
         let state = self.tenants.get(tenant);
@@ -255,9 +262,7 @@ impl Samples {
                 // Series of another page get theirs there; one that nobody knew comes with the last.
                 let elsewhere = state.registry().find(&labels).is_some_and(|id| id.index() < known) || next.is_some();
                 if !elsewhere || found.contains_key(&labels) {
-                    let known = found.entry(labels).or_default();
-                    known.samples.extend(held.samples);
-                    known.histograms.extend(held.histograms);
+                    found.entry(labels).or_default().extend(held);
                 }
             }
             from = after;
@@ -287,6 +292,13 @@ type Found = BTreeMap<Labels, Held>;
 struct Held {
     samples: Vec<Sample>,
     histograms: Vec<NativeHistogram>,
+}
+
+impl Held {
+    fn extend(&mut self, more: Self) {
+        self.samples.extend(more.samples);
+        self.histograms.extend(more.histograms);
+    }
 }
 
 fn page(

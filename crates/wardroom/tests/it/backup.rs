@@ -58,7 +58,7 @@ fn answers(server: &Server) -> Vec<String> {
     for query in [
         "SELECT service, message FROM logs ORDER BY message",
         "SELECT version, ts FROM deployments ORDER BY ts",
-        "SELECT metric_name, value, ts FROM metrics WHERE metric_name = 'kept' ORDER BY ts, value",
+        "SELECT value, \"timestamp\" FROM metrics WHERE metric_name = 'kept' ORDER BY \"timestamp\", value",
     ] {
         let (status, answer) =
             server.json("/api/v1/sql?format=json", &server.responder, &json!({ "query": query })).unwrap();

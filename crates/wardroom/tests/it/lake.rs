@@ -237,7 +237,7 @@ fn samples_are_found_after_the_bus_has_forgotten_them() {
     let dir = tempfile::tempdir().unwrap();
     let small = [AT_ONCE[0], AT_ONCE[1], ("WARDROOM_BUS__SEGMENT_BYTES", "4096")];
     let mut server = Server::start(dir.path(), "", &small).unwrap();
-    let (mut sent, start) = (Sent::new(), now_ms() - 6 * 3_600_000);
+    let (mut sent, start) = (Sent::new(), now_ms() / 1000 * 1000 - 6 * 3_600_000);
     let mut fill = |server: &Server, minutes: std::ops::Range<i64>| {
         for minute in minutes {
             for (at, value) in ODD.iter().enumerate() {
