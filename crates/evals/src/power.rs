@@ -28,7 +28,7 @@ const UP: Duration = Duration::from_secs(5);
 const CUTS: u64 = 10;
 /// Many are on their way at any moment, and a comparison stays short.
 const WRITERS: u64 = 8;
-const PACE: Duration = Duration::from_millis(80);
+const PACE: Duration = Duration::from_millis(200);
 /// A minute of it spans more than half a day, so that files are merged.
 const SPREAD: Spread = Spread { back_ms: 47 * 3_600_000, step_ms: 10_000 };
 
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
             std::thread::sleep(Duration::from_millis(random.random_range(50..900)));
             let acked = load.oracle.acked();
             rig.cut()?;
-            let found = recover(&rig, &server, &load.oracle, &acked, &tokens);
+            let found = recover(&rig, &server, &load.oracle, &acked, &tokens, tally.kills % 5 == 4);
             rig.clear()?;
             tally.add(found?);
             tally.kills += 1;
@@ -84,6 +84,7 @@ fn recover(
     oracle: &Oracle,
     acked: &std::collections::BTreeSet<u64>,
     tokens: &[String],
+    versions: bool,
 ) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let started = Instant::now();
@@ -114,7 +115,8 @@ fn recover(
     // What the tables held, and what the bus brought them since.
     silver::settle(&server)?;
     server.kill();
-    match Silver::read(&server.dir, true) {
+    // Every older version takes its time, so not at every cut.
+    match Silver::read(&server.dir, versions) {
         Ok(silver) => {
             let found = oracle.judge_silver(&silver, acked);
             if !found.clean() {

@@ -24,7 +24,8 @@ const NOTE: &str = "_synced";
 /// Notes that everything up to this version is on the disk.
 pub(crate) fn note(table: &Path, version: u64) -> std::io::Result<()> {
     let log = table.join("_delta_log");
-    let fresh = log.join("_synced.new");
+    // Of its own: another writer, whose turn is over and who does not know it yet, may note one, too.
+    let fresh = log.join(format!("{NOTE}.{}.new", std::process::id()));
     // An empty note after a power cut would let damage pass for what was never synced.
     let mut file = File::create(&fresh)?;
     file.write_all(version.to_string().as_bytes())?;

@@ -32,7 +32,6 @@ pub mod tokens;
 mod views;
 
 pub use config::Config;
-
 pub use views::{dead_letters, dump};
 pub use wardroom_api::document as openapi;
 pub use wardroom_bus::ReadOnlyBus;

@@ -5,7 +5,7 @@
 //! started the supervisor decides what then. Children die with it (`PR_SET_PDEATHSIG`).
 
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -15,6 +15,10 @@ use wardroom_roles::crash;
 
 use crate::backup::Daily;
 
+/// How long after the start, or after one that failed, a backup is made.
+const SOON: Duration = Duration::from_secs(10);
+/// How often it is looked whether one is due.
+const LATER: Duration = Duration::from_secs(60);
 /// Time the server gets to drain.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -81,16 +85,20 @@ pub(crate) fn supervise(
 
 /// Makes a backup whenever one is due, for ever.
 fn keep_backups(backups: &Daily) {
+    let mut wait = SOON;
     loop {
+        // Not at once: a server that starts makes the folder ready first.
+        std::thread::sleep(wait);
+        wait = LATER;
         if backups.due() {
             let done = start("backup", &backups.arguments(), &[]).and_then(|mut child| Ok(child.wait()?));
+            wait = if done.as_ref().is_ok_and(ExitStatus::success) { LATER } else { SOON };
             match done {
                 Ok(status) if status.success() => tracing::info!("backup made"),
                 Ok(status) => tracing::error!(%status, "no backup was made; it is tried again"),
                 Err(error) => tracing::error!(error = format!("{error:#}"), "no backup was made; it is tried again"),
             }
         }
-        std::thread::sleep(Duration::from_secs(60));
     }
 }
 

@@ -90,8 +90,7 @@ impl Samples {
         let storage = |error: wardroom_bus::Error| Problem::unavailable("storage_unavailable", error.to_string());
         let mut offset = cursor;
         if cursor == 0 || cursor & BY_SERIES != 0 {
-            let live = self.live_page(tenant, query, cursor).map_err(storage)?;
-            if let Some(found) = live {
+            if let Some(found) = self.live_page(tenant, query, cursor).map_err(storage)? {
                 return Ok(found);
             }
             // It counted series; the tables and the bus have all of them from their beginning.
@@ -145,10 +144,8 @@ impl Samples {
         let overlaps = |first_ms: i64, last_ms: i64| first_ms <= end_ms && last_ms >= start_ms;
         let (mut found, retired) = self.selected(tenant, query, |live, ids, labels| {
             let within = |id: &SeriesId| {
-                if live.native.contains_key(id) {
-                    return true;
-                }
-                live.recent.span_ms(*id).is_some_and(|(first, last)| overlaps(first, last))
+                let floats = live.recent.span_ms(*id).is_some_and(|(first, last)| overlaps(first, last));
+                floats || live.native.contains_key(id)
             };
             let here = ids.iter().zip(labels).filter(|(id, _)| within(id)).map(|(_, labels)| labels);
             (here.collect::<Vec<_>>(), live.retired.clone())

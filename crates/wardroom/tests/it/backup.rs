@@ -163,9 +163,10 @@ fn backups_are_made_when_they_are_due() {
         let folders = std::fs::read_dir(&to).into_iter().flatten().map(|entry| entry.unwrap().path());
         folders.filter(|folder| folder.join("manifest.json").exists()).count()
     };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while whole() == 0 {
-        assert!(std::time::Instant::now() < deadline, "no backup was made");
+        let log = || std::fs::read_to_string(dir.path().join("wardroom.log")).unwrap_or_default();
+        assert!(std::time::Instant::now() < deadline, "no backup was made: {}", log());
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     drop(server);
