@@ -2,16 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use wardroom_domain::Timestamp;
 
 use crate::metrics as names;
-
-#[derive(Serialize, Deserialize)]
-struct Last {
-    taken_at: Timestamp,
-    bytes: u64,
-}
 
 fn path(data: &Path) -> PathBuf {
     data.join("state/backup.json")
@@ -23,15 +17,14 @@ fn path(data: &Path) -> PathBuf {
 /// The disk's.
 pub fn note(data: &Path, taken_at: Timestamp, bytes: u64) -> std::io::Result<()> {
     let fresh = path(data).with_extension("new");
-    std::fs::write(&fresh, serde_json::to_vec(&Last { taken_at, bytes })?)?;
+    std::fs::write(&fresh, json!({ "taken_at_ms": taken_at.millis(), "bytes": bytes }).to_string())?;
     std::fs::rename(fresh, path(data))
 }
 
 /// Puts it into the metrics.
 pub(crate) fn show(data: &Path) {
-    let last = std::fs::read(path(data)).ok().and_then(|text| serde_json::from_slice::<Last>(&text).ok());
-    if let Some(last) = last {
-        metrics::gauge!(names::BACKUP_SECONDS).set(last.taken_at.millis() as f64 / 1000.0);
-        metrics::gauge!(names::BACKUP_BYTES).set(last.bytes as f64);
-    }
+    let last = std::fs::read(path(data)).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let Some(last) = last else { return };
+    metrics::gauge!(names::BACKUP_SECONDS).set(last["taken_at_ms"].as_f64().unwrap_or_default() / 1000.0);
+    metrics::gauge!(names::BACKUP_BYTES).set(last["bytes"].as_f64().unwrap_or_default());
 }

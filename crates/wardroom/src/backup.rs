@@ -264,9 +264,8 @@ impl Copying {
             }
             self.manifest.files.retain(|name, _| !name.starts_with("checkpoint/"));
             let copied = self.copy(&state, format!("checkpoint/{offset:020}.state"));
-            let journals = files(from)?.into_iter().filter(|(_, below)| below.contains('/'));
-            let journals: anyhow::Result<()> =
-                journals.map(|(path, below)| self.copy(&path, format!("checkpoint/{below}"))).collect();
+            let mut journals = files(from)?.into_iter().filter(|(_, below)| below.contains('/'));
+            let journals = journals.try_for_each(|(path, below)| self.copy(&path, format!("checkpoint/{below}")));
             match copied.and(journals) {
                 // Its files are there as long as it is.
                 Ok(()) if state.exists() => return Ok(Some(offset)),

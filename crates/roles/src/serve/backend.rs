@@ -56,6 +56,18 @@ impl Readiness {
         (ready, document)
     }
 
+    /// Sets the gauges that are asked for rather than told.
+    fn measure(&self) {
+        metrics::gauge!(names::DETECT_LAG_RECORDS).set(lag(self.bus.as_ref(), &self.next) as f64);
+        if let Some(lag) = self.lake_lag() {
+            metrics::gauge!(names::LAKE_LAG_RECORDS).set(lag as f64);
+        }
+        if let Some(queries) = &self.queries {
+            metrics::gauge!(names::QUERIES_RUNNING).set(queries.running() as f64);
+        }
+        backups::show(&self.data);
+    }
+
     /// Records that are not in the tables.
     fn lake_lag(&self) -> Option<u64> {
         self.progress().map(|lake| self.bus.end().saturating_sub(lake.reached())).max()
@@ -148,14 +160,7 @@ pub(super) fn backend(
         }),
         ready: Arc::new(move || readiness.document()),
         metrics: Arc::new(move || {
-            metrics::gauge!(names::DETECT_LAG_RECORDS).set(lag(asked.bus.as_ref(), &asked.next) as f64);
-            if let Some(lag) = asked.lake_lag() {
-                metrics::gauge!(names::LAKE_LAG_RECORDS).set(lag as f64);
-            }
-            if let Some(queries) = &asked.queries {
-                metrics::gauge!(names::QUERIES_RUNNING).set(queries.running() as f64);
-            }
-            backups::show(&asked.data);
+            asked.measure();
             recorder.render()
         }),
         authenticated,

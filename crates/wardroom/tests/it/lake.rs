@@ -97,6 +97,23 @@ pub(crate) fn trace(id: &str, start_ns: i64) -> Value {
     json!({ "resourceSpans": [{ "resource": { "attributes": name }, "scopeSpans": [{ "spans": spans }] }] })
 }
 
+/// Every request, once, and its bytes where the row says; how many there are.
+fn named_requests(dir: &Path, view: &Value) -> usize {
+    let bronze = view["bronze"].as_array().unwrap();
+    let offsets: Vec<_> = bronze.iter().filter_map(|row| row[0].as_u64()).collect();
+    assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]), "{offsets:?}");
+    for row in bronze {
+        let segment = std::fs::read(dir.join("data/bus").join(row[4].as_str().unwrap())).unwrap();
+        let [size, position, bytes] = [3, 5, 6].map(|at| row[at].as_u64().unwrap() as usize);
+        let body = &segment[position + bytes - size..position + bytes];
+        assert_eq!(row[2], sha256_hex(body));
+        if row[1] == "json_deployment" {
+            assert_eq!(row[7].as_str().map(str::as_bytes), Some(body));
+        }
+    }
+    bronze.len()
+}
+
 #[test]
 fn log_lines_spans_and_deployments_stand_in_their_tables_once_through_kills() {
     let dir = tempfile::tempdir().unwrap();
@@ -171,21 +188,8 @@ fn log_lines_spans_and_deployments_stand_in_their_tables_once_through_kills() {
     settle(&server);
     let view = outside(&dir.path().join("data/lake"));
     assert_eq!(view["quarantine"], json!([["prometheus_remote_write", "too_old", 1, 1, null]]));
-    // Every request, once, and its bytes where the row says.
-    let bronze = view["bronze"].as_array().unwrap();
-    let offsets: Vec<_> = bronze.iter().filter_map(|row| row[0].as_u64()).collect();
-    assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]), "{offsets:?}");
     let requests = 5 * 3 * (1 + 2 + 1 + 2);
-    assert_eq!(bronze.len(), requests + 1, "every request that was answered");
-    for row in bronze {
-        let segment = std::fs::read(dir.path().join("data/bus").join(row[4].as_str().unwrap())).unwrap();
-        let [size, position, bytes] = [3, 5, 6].map(|at| row[at].as_u64().unwrap() as usize);
-        let body = &segment[position + bytes - size..position + bytes];
-        assert_eq!(row[2], sha256_hex(body));
-        if row[1] == "json_deployment" {
-            assert_eq!(row[7].as_str().map(str::as_bytes), Some(body));
-        }
-    }
+    assert_eq!(named_requests(dir.path(), &view), requests + 1, "every request that was answered");
     for (table, rows) in &mut sent {
         let mut found = view[table].as_array().unwrap().clone();
         rows.sort_by_key(Value::to_string);
