@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use wardroom_roles::config::BackupConfig;
 use wardroom_roles::{Config, Lake, ReadOnlyBus, Store, backups, clock, tokens::database};
@@ -40,6 +41,8 @@ pub(crate) use restore::restore;
 
 /// How often a copy is begun again because the bus forgot what it needs.
 const TRIES: usize = 3;
+/// Held while one is made, below the folder of backups.
+const LOCK: &str = ".lock";
 
 /// Backups that the supervisor has made when they are due.
 pub(crate) struct Daily {
@@ -90,6 +93,7 @@ pub(crate) fn backup(args: &BackupArgs) -> Done {
     if inside(&to).is_some_and(|(to, data)| to.starts_with(data)) {
         bail!("--to {} lies inside the data folder; put it on another disk", to.display());
     }
+    let _turn = if args.dry_run { None } else { Some(turn(&to)?) };
     for _ in 1..TRIES {
         match block(take(data, &config, &to, args.dry_run))? {
             Some(taken) => return tell(&taken, &to, args),
@@ -99,6 +103,23 @@ pub(crate) fn backup(args: &BackupArgs) -> Done {
     let taken = block(take(data, &config, &to, args.dry_run))?;
     let taken = taken.context("the bus forgets faster than it can be copied; raise bus.retention-hours")?;
     tell(&taken, &to, args)
+}
+
+/// One at a time; what an earlier one left that was cut short goes.
+fn turn(to: &Path) -> anyhow::Result<Flock<File>> {
+    manifest::private_parent(&to.join(LOCK)).with_context(|| format!("make {}", to.display()))?;
+    let file = File::create(to.join(LOCK))?;
+    let Ok(turn) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+        bail!("another backup is being made in {}", to.display());
+    };
+    for entry in std::fs::read_dir(to)? {
+        let entry = entry?;
+        let partial = entry.file_name().to_string_lossy().starts_with('.') && entry.file_type()?.is_dir();
+        if partial {
+            std::fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(turn)
 }
 
 /// A backup that was made.
@@ -167,7 +188,9 @@ async fn take(data: &Path, config: &Config, to: &Path, dry_run: bool) -> anyhow:
     copying.bar.finish_and_clear();
     let Copying { manifest, linked, .. } = copying;
     if needed.zip(oldest).is_some_and(|(needed, oldest)| oldest > needed) {
-        std::fs::remove_dir_all(&partial)?;
+        if !dry_run {
+            std::fs::remove_dir_all(&partial)?;
+        }
         return Ok(None);
     }
     let path = to.join(name);
@@ -195,10 +218,6 @@ struct Copying {
 impl Copying {
     fn new(to: &Path, before: Option<PathBuf>, manifest: Manifest, dry_run: bool) -> anyhow::Result<Self> {
         if !dry_run {
-            // What an earlier try left is worth nothing.
-            if to.exists() {
-                std::fs::remove_dir_all(to)?;
-            }
             manifest::private_parent(&to.join("x")).with_context(|| format!("make {}", to.display()))?;
         }
         let before = before.and_then(|before| Some((before.clone(), Manifest::read(&before).ok()?.files)));
