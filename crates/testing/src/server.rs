@@ -269,8 +269,22 @@ impl Server {
     }
 }
 
+impl Server {
+    /// What a test that fails wants to know: whether it had ended, and its last words.
+    #[expect(clippy::print_stderr, reason = "a failing test shows what it saw")]
+    fn tell(&mut self) {
+        let state = if self.ended() { "had ended" } else { "was running" };
+        let log = std::fs::read_to_string(self.dir.join("wardroom.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("the server {state}; the end of its log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
         self.kill();
     }
 }
