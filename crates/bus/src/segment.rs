@@ -8,7 +8,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-
 use wardroom_domain::mutant;
 
 const MAGIC: [u8; 4] = *b"WRB1";

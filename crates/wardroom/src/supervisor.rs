@@ -15,8 +15,10 @@ use wardroom_roles::crash;
 
 use crate::backup::Daily;
 
-/// How long after the start, or after one that failed, a backup is made.
+/// How long after the start a backup is made; after one that failed, too, and twice as long after each further one.
 const SOON: Duration = Duration::from_secs(10);
+/// The longest wait after backups that failed: each may copy much before it does.
+const LONGEST: Duration = Duration::from_secs(3600);
 /// How often it is looked whether one is due.
 const LATER: Duration = Duration::from_secs(60);
 /// Time the server gets to drain.
@@ -85,14 +87,19 @@ pub(crate) fn supervise(
 
 /// Makes a backup whenever one is due, for ever.
 fn keep_backups(backups: &Daily) {
-    let mut wait = SOON;
+    // Not at once: a server that starts makes the folder ready first.
+    let (mut wait, mut failed) = (SOON, SOON);
     loop {
-        // Not at once: a server that starts makes the folder ready first.
         std::thread::sleep(wait);
         wait = LATER;
         if backups.due() {
             let done = start("backup", &backups.arguments(), &[]).and_then(|mut child| Ok(child.wait()?));
-            wait = if done.as_ref().is_ok_and(ExitStatus::success) { LATER } else { SOON };
+            if done.as_ref().is_ok_and(ExitStatus::success) {
+                failed = SOON;
+            } else {
+                wait = failed;
+                failed = (failed * 2).min(LONGEST);
+            }
             match done {
                 Ok(status) if status.success() => tracing::info!("backup made"),
                 Ok(status) => tracing::error!(%status, "no backup was made; it is tried again"),

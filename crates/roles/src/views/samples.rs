@@ -124,8 +124,8 @@ impl Samples {
             _ => return Ok(None),
         };
         // Native histograms stand on the bus only.
-        let native = self.selected(tenant, query, |live, ids, _| ids.iter().any(|id| live.native.contains_key(id)));
-        if before == 0 || native {
+        let native = |live: &mut Live, ids: &[SeriesId], _| ids.iter().any(|id| live.native.contains_key(id));
+        if before == 0 || self.selected(tenant, query, native) {
             return Ok(None);
         }
         let from = i64::try_from(from).unwrap_or(i64::MAX);
