@@ -12,16 +12,11 @@
 
 pub mod backups;
 mod checkpoint;
-pub mod clock;
 pub mod config;
-pub mod crash;
 mod detect;
 mod events;
-pub mod executor;
-pub mod executor_client;
 mod heartbeat;
 mod intake;
-pub mod isolation;
 mod keep;
 pub mod metrics;
 mod poison;
@@ -36,7 +31,9 @@ pub use views::{dead_letters, dump};
 pub use wardroom_api::document as openapi;
 pub use wardroom_bus::ReadOnlyBus;
 pub use wardroom_edge::AuthMode;
+pub use wardroom_executor as executor;
 pub use wardroom_lake::{Holds, Lake};
+pub use wardroom_process::{clock, crash, isolation};
 pub use wardroom_store::Store;
 
 pub use serve::{ServeError, ServeOptions, serve};

@@ -25,9 +25,9 @@ use wardroom_store::{IncidentRow, Store, Transition};
 
 use crate::config::Config;
 use crate::detect::{News, Tenants};
-use crate::executor_client::ExecutorClient;
 use crate::metrics as names;
 use crate::{clock, crash};
+use wardroom_executor::ExecutorClient;
 
 /// What is told within it is stored together.
 const MOMENT: Duration = Duration::from_millis(250);
@@ -50,7 +50,7 @@ pub(crate) enum RespondError {
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),
     #[error(transparent)]
-    Executor(#[from] crate::executor_client::Unreachable),
+    Executor(#[from] wardroom_executor::Unreachable),
     #[error(transparent)]
     Workflow(#[from] wardroom_respond::WorkflowError),
     #[error(transparent)]
@@ -331,7 +331,7 @@ impl Responder {
         match self.executor.ask(&request).await? {
             Response::Status { status } => Ok(status),
             Response::Refused { code: RefusalCode::Unavailable, detail } => {
-                Err(crate::executor_client::Unreachable(detail).into())
+                Err(wardroom_executor::Unreachable(detail).into())
             }
             Response::Refused { detail, .. } => Err(RespondError::Refused(detail)),
             other => Err(RespondError::Refused(format!("unexpected answer {other:?}"))),

@@ -27,15 +27,15 @@ use self::backend::{Readiness, backend};
 use crate::checkpoint::{self, Checkpoints};
 use crate::config::Config;
 use crate::detect::{News, Tenants};
-use crate::executor_client::{ExecutorClient, socket_path};
 use crate::intake::{Queue, intake};
-use crate::isolation::{FOLDERS, Isolation, confine_server};
 use crate::keep::Tables;
 use crate::metrics as names;
 use crate::pump::Pump;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
 use crate::{clock, events, heartbeat, keep, poison, respond};
+use wardroom_executor::{ExecutorClient, socket_path};
+use wardroom_process::isolation::{FOLDERS, Isolation, confine_server};
 
 /// What `wardroom serve` was told.
 #[derive(Clone, Debug)]

@@ -42,7 +42,7 @@ impl Responder {
         let dry_run = match self.executor.ask(&Request::DryRun { call: call.clone() }).await? {
             Response::DryRun { dry_run } => dry_run,
             Response::Refused { code: RefusalCode::Unavailable, detail } => {
-                return Err(crate::executor_client::Unreachable(detail).into());
+                return Err(wardroom_executor::Unreachable(detail).into());
             }
             Response::Refused { detail, .. } => {
                 return no_plan(diagnosis, format!("{} cannot be done: {detail}", words(&call)));

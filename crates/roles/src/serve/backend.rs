@@ -12,11 +12,11 @@ use wardroom_bus::{Bus, DeadLetters};
 use wardroom_edge::{InflateBudget, Problem};
 use wardroom_lake::Queries;
 
-use crate::executor_client::ExecutorClient;
-use crate::isolation::Isolation;
 use crate::keep::{Progress, Tables};
 use crate::metrics as names;
 use crate::{backups, clock, views};
+use wardroom_executor::ExecutorClient;
+use wardroom_process::isolation::Isolation;
 
 /// What readiness depends on.
 pub(super) struct Readiness {

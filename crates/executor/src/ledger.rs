@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use wardroom_domain::executor::PlanStatus;
 use wardroom_domain::{Outcome, Plan, Principal, Timestamp};
 
-use crate::crash;
+use wardroom_process::crash;
 
 /// Format version of the lines this build writes.
 pub(super) const V: u8 = 1;
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn version_1_stays_readable() {
         let dir = tempfile::tempdir().unwrap();
-        let text = include_str!("../../tests/formats/ledger-v1.jsonl");
+        let text = include_str!("../tests/formats/ledger-v1.jsonl");
         let path = dir.path().join("ledger.jsonl");
         // The last line is torn: it was never acted on.
         std::fs::write(&path, format!("{text}{{\"step\":\"fini")).unwrap();
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_step_that_failed_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let text = include_str!("../../tests/formats/ledger-v1.jsonl");
+        let text = include_str!("../tests/formats/ledger-v1.jsonl");
         let path = dir.path().join("ledger.jsonl");
         std::fs::write(&path, text).unwrap();
         let mut ledger = Ledger::open(dir.path()).unwrap();

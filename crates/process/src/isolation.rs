@@ -31,7 +31,7 @@ impl Isolation {
 }
 
 /// What of the data folder the server writes to.
-pub(crate) const FOLDERS: [&str; 4] = ["bus", "state", "checkpoint", "dead-letters"];
+pub const FOLDERS: [&str; 4] = ["bus", "state", "checkpoint", "dead-letters"];
 
 /// Files of the system that a server may read: libraries, certificates, name resolution, randomness.
 const READABLE: [&str; 12] = [

@@ -9,6 +9,7 @@
 //!
 //! It is undumpable, dies with its parent, and holds a lock so that there is never a second one.
 
+mod client;
 mod config;
 mod ledger;
 mod service;
@@ -23,10 +24,10 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use wardroom_domain::executor::{RefusalCode, Request, Response};
 
-pub use config::ExecutorConfig;
 use service::Service;
 
-use crate::executor_client::socket_path;
+pub use client::{ExecutorClient, Unreachable, socket_path};
+pub use config::ExecutorConfig;
 
 /// Why the executor could not start.
 #[derive(Debug, thiserror::Error)]

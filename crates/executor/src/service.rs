@@ -11,10 +11,11 @@ use wardroom_domain::executor::{RefusalCode, Request, Response};
 use wardroom_domain::{DryRun, Outcome, Plan, ToolCall};
 use wardroom_respond::{Applied, Tool, ToolError};
 
-use super::config::ExecutorConfig;
-use super::ledger::{Entry, Known, Ledger, V};
-use crate::{clock, crash};
 use wardroom_domain::mutant;
+use wardroom_process::{clock, crash};
+
+use crate::config::ExecutorConfig;
+use crate::ledger::{Entry, Known, Ledger, V};
 
 /// How long a target is asked whether something was done.
 const PROBED: Duration = Duration::from_secs(30);
