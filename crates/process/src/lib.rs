@@ -1,6 +1,13 @@
 //! What a process of ours is to its system: its clock, its walls, and where it may die on purpose.
 //!
-//! Server and executor share it, and know nothing else of each other but the words of `domain::executor`.
+//! ```text
+//! server   ─┬─► clock      the one place that reads the time
+//! executor ─┼─► isolation  Landlock: which files there are for it
+//!           └─► crash      where a test may have it die
+//! ```
+//!
+//! Problem: server and executor are two processes that must not know each other, and need the same few things of the system. Model:
+//! they stand here, below both. Guarantee: nothing here parses what came from outside, and nothing here decides.
 
 pub mod clock;
 pub mod crash;
