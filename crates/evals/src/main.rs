@@ -4,7 +4,7 @@
 //! `1b`: acknowledgements under load, killed at random moments; what was acknowledged must be there.
 //! `1e`: a real Prometheus behind refusals and kills. `2b`: a record that panics its handler. `2d`: detection
 //! stands still. `4a`: the power goes.
-//! `5a`: two writers of one lake.
+//! `5a`: two writers of one lake. `5e`: the lake on object stores.
 //! `1f`, `4b`: a disk that is full, fails or stalls. `4c`: a log with turned bits and cut ends.
 //! `7e`, `7f`: bombs, and a tenant far over its limits.
 //! `loop`: the whole response driven by a tape, killed at every persisted transition and every call of an
@@ -12,6 +12,7 @@
 
 mod ack;
 mod bench;
+mod bucket;
 mod cycle;
 mod disk;
 mod events;
@@ -24,6 +25,7 @@ mod receiver;
 mod sender;
 mod silver;
 mod stall;
+mod stores;
 mod strace;
 mod writers;
 
@@ -123,13 +125,14 @@ fn main() -> anyhow::Result<ExitCode> {
             "4b" => disk::faults(&options),
             "4c" => flips::run(&options),
             "5a" => writers::run(&options),
+            "5e" => stores::run(&options),
             "7e" => flood::explode(&options),
             "7f" => flood::crowd(&options),
             "9a" => fuzz::run(&options),
             "loop" => cycle::run(&options),
             other => {
                 anyhow::bail!(
-                    "no bar is called {other:?}; there are 1a, 1b, 1e, 1f, 2b, 2d, 4a, 4b, 4c, 5a, 7e, 7f, 9a and loop"
+                    "no bar is called {other:?}; there are 1a, 1b, 1e, 1f, 2b, 2d, 4a, 4b, 4c, 5a, 5e, 7e, 7f, 9a and loop"
                 )
             }
         };

@@ -20,9 +20,11 @@ const BRONZE_DAYS: u32 = 7;
 pub struct Config {
     /// Whether what arrives is kept in tables. Default true. Since 0.1.
     pub enabled: bool,
-    /// Where the tables lie: a folder or a `file://` URL; empty for `lake` below the data folder. Default empty. Since 0.1.
+    /// Where the tables lie: a folder or a `file://` URL, or `s3://`, `az://`, `abfss://` or `gs://` on an object store; empty
+    /// for `lake` below the data folder. Default empty. Since 0.1.
     pub uri: String,
-    /// What the object store needs to know, by the names that delta-rs and object_store give it. Default none. Since 0.1.
+    /// What the object store needs to know, by the names that object_store gives it, such as `aws_endpoint`; the usual
+    /// variables of the environment count, too. Default none. Since 0.1.
     pub options: BTreeMap<String, String>,
     /// Samples are written to the tables once their series have so many new ones on average. Default 40. Since 0.1.
     pub flush_steps: u32,

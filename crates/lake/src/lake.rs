@@ -19,7 +19,7 @@ use crate::samples::{DataFile, FILE_ROWS, SampleFile, day_of};
 use crate::source::Source;
 use crate::spec::{EVENTS, SAMPLES, SERIES, Spec};
 use crate::table::{Landed, LiveFile, Table};
-use crate::{Config, Error, Retention, TOPIC};
+use crate::{Config, Error, Retention, TOPIC, remote};
 
 /// The tables.
 #[derive(Debug)]
@@ -118,10 +118,12 @@ impl Lake {
     pub async fn open(config: &Config, data: &Path) -> Result<Self, Error> {
         let root = config.root(data)?;
         let options: HashMap<String, String> = config.options.clone().into_iter().collect();
+        remote::register(&root, &options)?;
         let disk = match root.to_file_path() {
             Ok(folder) => Some(Arc::new(Disk::open(&folder)?)),
             Err(()) => None,
         };
+        remote::probe(&root, &options).await?;
         let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await;
         let this = Self::of(config, open).await?;
         for table in this.all() {
@@ -141,6 +143,7 @@ impl Lake {
     pub async fn look(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
         let root = config.root(data)?;
         let options: HashMap<String, String> = config.options.clone().into_iter().collect();
+        remote::register(&root, &options)?;
         let open = async |spec| match Table::existing(&root, spec, &options).await {
             Ok(table) => table.ok_or(None),
             Err(error) => Err(Some(error)),

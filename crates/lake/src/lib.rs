@@ -27,6 +27,7 @@ mod events;
 mod merge;
 mod numbers;
 mod read;
+mod remote;
 mod repair;
 mod rows;
 mod run;

@@ -1,5 +1,5 @@
-//! Real senders for the tests, in the cache: OpenTelemetry's SDKs for Python and JavaScript, and the rotel
-//! collector. The versions stand beside the scripts that use them (`crates/wardroom/tests/it/clients/`).
+//! Real programs for the tests, in the cache: OpenTelemetry's SDKs for Python and JavaScript, the rotel collector, readers of Delta
+//! tables, and object stores. The versions stand beside the scripts that use them (`crates/wardroom/tests/it/clients/`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,7 +47,7 @@ impl Clients {
             pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]);
             pip.args(["--root-user-action", "ignore", "--only-binary", ":all:", "--upgrade", "--target"]);
             pip.arg(&clients.site).arg("--requirement").arg(scripts.join("requirements.txt"));
-            step("OpenTelemetry for Python, rotel", &mut pip)?;
+            step("OpenTelemetry for Python, rotel, readers of tables, moto", &mut pip)?;
             std::fs::write(clients.site.join("done"), "")?;
         }
         if !clients.node.join("done").exists() {
@@ -56,7 +56,7 @@ impl Clients {
             }
             let mut npm = command("npm");
             npm.args(["ci", "--no-fund", "--no-audit", "--ignore-scripts", "--loglevel", "error"]);
-            step("OpenTelemetry for JavaScript", npm.current_dir(&clients.node))
+            step("OpenTelemetry for JavaScript, Azurite", npm.current_dir(&clients.node))
                 .context("Node with npm is needed for the tests of its clients")?;
             std::fs::write(clients.node.join("done"), "")?;
         }

@@ -34,7 +34,7 @@ cargo xtask <command>
   bench     intake: CPU, memory and latency beside VictoriaMetrics and Prometheus, release build
             [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--churn] [--check]
             [--json FILE] [--flame FILE.svg]; or otlp, beside the rotel collector; or start, from a gigabyte of bus
-  torture   crash tests and their like: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|7e|7f|9a|loop [--kills N]
+  torture   crash tests and their like: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|5a|5e|7e|7f|9a|loop [--kills N]
             [--mutant NAME --runs 20] [--seed S] [--json FILE]
   mutants   bends approval and audit, function by function: the tests must notice nine of ten
 ";

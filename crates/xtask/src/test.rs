@@ -90,7 +90,7 @@ pub(crate) fn torture(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode>
 }
 
 /// The short forms of the crash tests, with how many kills each has.
-const SHORT: [(&str, &str); 13] = [
+const SHORT: [(&str, &str); 14] = [
     ("1a", "1"),
     ("1b", "60"),
     ("1e", "1"),
@@ -100,6 +100,7 @@ const SHORT: [(&str, &str); 13] = [
     ("4b", "5"),
     ("4c", "200"),
     ("5a", "60"),
+    ("5e", "4"),
     ("7e", "1"),
     ("7f", "1"),
     ("9a", "20"),
