@@ -30,6 +30,14 @@ const READY: Duration = Duration::from_secs(30);
 /// How long the store is away.
 const AWAY: Duration = Duration::from_secs(3);
 
+/// The account that every emulator of Azure has.
+const ACCOUNT: &str = "devstoreaccount1";
+/// Its key, which is in Microsoft's documentation and no secret.
+const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Tells the server's client that it is one.
+const EMULATED: &str = "AZURE_STORAGE_USE_EMULATOR";
+
 /// A store at work.
 struct Store {
     name: &'static str,
@@ -143,7 +151,7 @@ fn carry(store: &Store, home: &Path, options: &Options) -> anyhow::Result<Tally>
     std::fs::remove_dir_all(home.join("data/checkpoint"))?;
     server.restart()?;
     ready(&server)?;
-    if asked(&server, "SELECT count(DISTINCT ts) AS rows FROM metrics WHERE metric_name = 'oracle'")? == 0 {
+    if asked(&server, "SELECT count(DISTINCT timestamp) AS rows FROM metrics WHERE metric_name = 'oracle'")? == 0 {
         faults.push("nothing is left after a restart".to_owned());
     }
     server.kill();
@@ -176,7 +184,9 @@ fn asked(server: &Server, query: &str) -> anyhow::Result<u64> {
 /// Copies everything in a store to a folder.
 fn copy(store: &Store, folder: &Path) -> anyhow::Result<()> {
     let uri: axum::http::Uri = store.uri.parse()?;
-    let options: BTreeMap<_, _> = store.environment.iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
+    // Clients find an emulator through their own environment only.
+    let options = store.environment.iter().filter(|(name, _)| name != EMULATED);
+    let options: BTreeMap<_, _> = options.map(|(name, value)| (name.to_lowercase(), value)).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let url = object_store::path::Path::from(uri.path());
@@ -272,10 +282,20 @@ fn azurite(dir: &Path) -> anyhow::Result<Store> {
     run.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence"]);
     run.args(["--skipApiVersionCheck", "--disableTelemetry", "--silent"]);
     let program = Some(logged(run, &dir.join("azurite.log"))?);
-    let environment = environment(uri, &[("AZURE_STORAGE_USE_EMULATOR", "true"), ("AZURITE_BLOB_STORAGE_URL", &url)]);
+    let endpoint = format!("{url}/{ACCOUNT}");
+    let more = [
+        ("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT),
+        ("AZURE_STORAGE_ACCOUNT_KEY", KEY),
+        ("AZURE_STORAGE_ENDPOINT", endpoint.as_str()),
+        ("AZURE_ALLOW_HTTP", "true"),
+        // It does not know every parameter of a listing that Azure knows, and clients that are told so do without.
+        (EMULATED, "true"),
+        ("AZURITE_BLOB_STORAGE_URL", url.as_str()),
+    ];
+    let environment = environment(uri, &more);
     let store = Store { name: "az-azurite", uri, environment, bucket: None, program };
     wait(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    let made = python().args(["-c", include_str!("stores.py")]).args([&url, "wardroom"]).output()?;
+    let made = python().args(["-c", include_str!("stores.py")]).args([&url, "wardroom", ACCOUNT, KEY]).output()?;
     ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr).trim());
     Ok(store)
 }
