@@ -19,6 +19,9 @@ pub enum SpanKind {
 }
 
 impl SpanKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Internal, Self::Server, Self::Client, Self::Producer, Self::Consumer];
+
     /// The word, as it stands in labels and tables.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -32,6 +32,8 @@ pub struct Config {
     pub flush_seconds: u64,
     /// How often short files are merged, and what else wants looking after is done, in seconds. Default 30. Since 0.1.
     pub maintain_seconds: u64,
+    /// How often incidents, and how services fared, are written to the tables of gold, in seconds. Default 60. Since 0.1.
+    pub gold_seconds: u64,
     /// How long rows are kept; the first rule that fits a table and a tenant counts, and without one they are kept for
     /// good, those of `bronze.telemetry` a week. Default none. Since 0.1.
     pub retention: Vec<Retention>,
@@ -100,6 +102,7 @@ impl Default for Config {
             flush_steps: 40,
             flush_seconds: 600,
             maintain_seconds: 30,
+            gold_seconds: 60,
             retention: Vec::new(),
             query: QueryConfig::default(),
         }

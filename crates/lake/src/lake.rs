@@ -17,7 +17,7 @@ use crate::rows::{self, Cell, Lineage, Request, Rows};
 use crate::samples::{self, Row};
 use crate::samples::{DataFile, FILE_ROWS, SampleFile, day_of};
 use crate::source::Source;
-use crate::spec::{EVENTS, SAMPLES, SERIES, Spec};
+use crate::spec::{EVENTS, GOLD, SAMPLES, SERIES, Spec};
 use crate::table::{Landed, LiveFile, Table};
 use crate::{Config, Error, Retention, TOPIC, remote};
 
@@ -28,11 +28,13 @@ pub struct Lake {
     series: Mutex<Table>,
     /// Those of [`EVENTS`], in their order.
     events: Vec<Mutex<Table>>,
+    /// Those of [`GOLD`], in their order; an older lake that is only read may lack some.
+    gold: Vec<(&'static str, Mutex<Table>)>,
     app: String,
     /// What [`Events`](crate::Events) holds that is in no table yet. Locked while tables change hands with it, so that whoever
     /// asks finds each row once.
     pending: RwLock<Pending>,
-    retention: Vec<Retention>,
+    pub(crate) retention: Vec<Retention>,
 }
 
 /// How much of a tenant's a table holds.
@@ -124,8 +126,9 @@ impl Lake {
             Err(()) => None,
         };
         remote::probe(&root, &options).await?;
-        let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await;
-        let this = Self::of(config, open).await?;
+        let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await.map(Some);
+        let missing = || Error::Unavailable("a table is missing".into());
+        let this = Self::of(config, open).await?.ok_or_else(missing)?;
         for table in this.all() {
             let mut table = table.lock().await;
             // What the process before committed may not be on the disk.
@@ -144,30 +147,41 @@ impl Lake {
         let root = config.root(data)?;
         let options: HashMap<String, String> = config.options.clone().into_iter().collect();
         remote::register(&root, &options)?;
-        let open = async |spec| match Table::existing(&root, spec, &options).await {
-            Ok(table) => table.ok_or(None),
-            Err(error) => Err(Some(error)),
-        };
-        match Self::of(config, open).await {
-            Ok(lake) => Ok(Some(lake)),
-            Err(None) => Ok(None),
-            Err(Some(error)) => Err(error),
-        }
+        Self::of(config, async |spec| Table::existing(&root, spec, &options).await).await
     }
 
-    async fn of<E>(config: &Config, open: impl AsyncFn(&'static Spec) -> Result<Table, E>) -> Result<Self, E> {
-        let mut events = Vec::new();
+    async fn of(
+        config: &Config,
+        open: impl AsyncFn(&'static Spec) -> Result<Option<Table>, Error>,
+    ) -> Result<Option<Self>, Error> {
+        let (Some(samples), Some(series)) = (open(&SAMPLES).await?, open(&SERIES).await?) else { return Ok(None) };
+        let (mut events, mut gold) = (Vec::new(), Vec::new());
         for spec in EVENTS {
-            events.push(open(spec).await?.into());
+            let Some(table) = open(spec).await? else { return Ok(None) };
+            events.push(table.into());
         }
-        Ok(Self {
-            samples: open(&SAMPLES).await?.into(),
-            series: open(&SERIES).await?.into(),
+        for spec in GOLD {
+            gold.extend(open(spec).await?.map(|table| (spec.name, table.into())));
+        }
+        Ok(Some(Self {
+            samples: samples.into(),
+            series: series.into(),
             events,
+            gold,
             app: format!("{TOPIC}-0"),
             pending: RwLock::default(),
             retention: config.retention.clone(),
-        })
+        }))
+    }
+
+    /// A table of [`EVENTS`].
+    pub(crate) fn events(&self, name: &str) -> Option<&Mutex<Table>> {
+        EVENTS.iter().zip(&self.events).find(|(spec, _)| spec.name == name).map(|(_, table)| table)
+    }
+
+    /// A table of [`GOLD`].
+    pub(crate) fn gold(&self, name: &str) -> Option<&Mutex<Table>> {
+        self.gold.iter().find(|(known, _)| *known == name).map(|(_, table)| table)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Mutex<Table>> {
@@ -176,7 +190,7 @@ impl Lake {
 
     /// Every table but that of samples.
     fn small(&self) -> impl Iterator<Item = &Mutex<Table>> {
-        std::iter::once(&self.series).chain(&self.events)
+        std::iter::once(&self.series).chain(&self.events).chain(self.gold.iter().map(|(_, table)| table))
     }
 
     /// Up to which offset of the bus each table of [`Events`](crate::Events) is written. A table may lag behind only

@@ -4,6 +4,7 @@
 //! head's chunks ──► flush ──► silver.samples  ◄── merge (many short files become few long ones)
 //! label sets ─────────────► silver.series
 //! the bus ──► events ──► bronze.telemetry, silver.logs, .log_templates, .spans, .deployments, .quarantine
+//! store, signals ─────────► gold.incidents, .enrichments, .tool_results, .service_health
 //!                              │  _delta_log: txn(topic-partition, bus offset)
 //!                              ▼
 //!              DuckDB, Polars, Spark, Trino, and Wardroom's own queries
@@ -24,8 +25,10 @@ mod decimal;
 mod disk;
 mod error;
 mod events;
+mod gold;
 mod merge;
 mod numbers;
+mod past;
 mod read;
 mod remote;
 mod repair;
@@ -44,9 +47,11 @@ pub use config::{Config, Retention};
 pub use copy::{Holds, Piece};
 pub use error::Error;
 pub use events::{Events, Line, Origin, Pending, Reached, Received, Written};
+pub use gold::{EnrichmentFact, HealthFact, IncidentFact, ToolFact};
 pub use lake::{Flush, Holding, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;
+pub use past::Past;
 pub use read::Stored;
 pub use rows::Request;
 pub use sql::{Form, Queries, QueryConfig, QueryError};

@@ -55,7 +55,7 @@ impl Kind {
     }
 
     fn knows(self, option: &str) -> bool {
-        let option = option.to_ascii_lowercase();
+        let option = written(option);
         match self {
             Self::S3 => option.parse::<AmazonS3ConfigKey>().is_ok(),
             Self::Azure => option.parse::<AzureConfigKey>().is_ok(),
@@ -68,11 +68,10 @@ impl Kind {
         macro_rules! client {
             ($builder:ty) => {{
                 let begun = <$builder>::from_env().with_url(url.as_str());
-                let told =
-                    options.iter().fold(begun, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
-                        Ok(name) => builder.with_config(name, value),
-                        Err(_) => builder,
-                    });
+                let told = options.iter().fold(begun, |builder, (name, value)| match written(name).parse() {
+                    Ok(name) => builder.with_config(name, value),
+                    Err(_) => builder,
+                });
                 Ok(Arc::new(told.build()?))
             }};
         }
@@ -82,6 +81,11 @@ impl Kind {
             Self::Google => client!(GoogleCloudStorageBuilder),
         }
     }
+}
+
+/// An option's name as object_store writes it: from the environment it comes with dashes.
+fn written(name: &str) -> String {
+    name.to_ascii_lowercase().replace('-', "_")
 }
 
 /// Makes clients for delta-rs.
@@ -198,7 +202,7 @@ mod tests {
     #[test]
     fn what_no_store_understands_is_refused_by_name() {
         assert_eq!(registered("s3://bucket/lake/", &[("AWS_ENDPOINT_URL", "http://127.0.0.1:9")]), Ok(()));
-        assert_eq!(registered("gs://bucket/", &[("google_service_account", "/key.json")]), Ok(()));
+        assert_eq!(registered("gs://bucket/", &[("google-service-account", "/key.json")]), Ok(()));
         assert_eq!(registered("abfss://lake@account.dfs.core.windows.net/", &[("account_key", "eA==")]), Ok(()));
         let unsafe_rename = registered("s3://bucket/", &[("AWS_S3_ALLOW_UNSAFE_RENAME", "true")]).unwrap_err();
         assert!(unsafe_rename.contains("lake.options") && unsafe_rename.contains("UNSAFE_RENAME"), "{unsafe_rename}");

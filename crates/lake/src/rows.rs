@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use deltalake_core::arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBuilder, Int32Builder, Int64Array, Int64Builder, ListBuilder, MapArray,
-    MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int32Builder, Int64Array, Int64Builder, ListBuilder,
+    MapArray, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
     TimestampMicrosecondBuilder,
 };
 use deltalake_core::arrow::datatypes::{DataType, Field};
@@ -27,6 +27,7 @@ const BATCH: usize = 1 << 13;
 pub(crate) enum Cell<'a> {
     Long(i64),
     Int(i32),
+    Double(f64),
     Text(&'a str),
     /// Microseconds since the epoch.
     Moment(i64),
@@ -79,6 +80,7 @@ pub(crate) const fn micros(at: Timestamp) -> i64 {
 enum Column {
     Long(Int64Builder),
     Int(Int32Builder),
+    Double(Float64Builder),
     Text(StringBuilder),
     Moment(TimestampMicrosecondBuilder),
     Labels(MapBuilder<StringBuilder, StringBuilder>),
@@ -113,10 +115,13 @@ impl Rows {
             match (into, cell) {
                 (Column::Long(into), Cell::Long(value)) => into.append_value(value),
                 (Column::Int(into), Cell::Int(value)) => into.append_value(value),
+                (Column::Double(into), Cell::Double(value)) => into.append_value(value),
                 (Column::Text(into), Cell::Text(value)) => into.append_value(value),
                 (Column::Flag(into), Cell::Flag(value)) => into.append_value(value),
                 (Column::Long(into), Cell::Nothing) if column.nullable => into.append_null(),
+                (Column::Double(into), Cell::Nothing) if column.nullable => into.append_null(),
                 (Column::Text(into), Cell::Nothing) if column.nullable => into.append_null(),
+                (Column::Moment(into), Cell::Nothing) if column.nullable => into.append_null(),
                 (Column::Moment(into), Cell::Moment(value)) => {
                     if column.name == "ts" {
                         let (first, last) = self.span_us.unwrap_or((value, value));
@@ -148,6 +153,11 @@ impl Rows {
         Ok(())
     }
 
+    /// The table they are for.
+    pub(crate) const fn table(&self) -> &'static str {
+        self.spec.name
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.rows
     }
@@ -158,6 +168,7 @@ impl Rows {
             match column {
                 Column::Long(column) => Arc::new(column.finish()),
                 Column::Int(column) => Arc::new(column.finish()),
+                Column::Double(column) => Arc::new(column.finish()),
                 Column::Text(column) => Arc::new(column.finish()),
                 Column::Moment(column) => Arc::new(column.finish()),
                 Column::Labels(column) => Arc::new(column.finish()),
@@ -200,6 +211,7 @@ fn builder(kind: Kind) -> Column {
     match kind {
         Kind::Long => Column::Long(Int64Builder::new()),
         Kind::Int => Column::Int(Int32Builder::new()),
+        Kind::Double => Column::Double(Float64Builder::new()),
         Kind::Moment => Column::Moment(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         Kind::Flag => Column::Flag(BooleanBuilder::new()),
         Kind::Texts => Column::Texts(ListBuilder::new(StringBuilder::new()).with_field(text("element"))),
@@ -208,8 +220,8 @@ fn builder(kind: Kind) -> Column {
             let map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
             Column::Labels(map.with_values_field(text("value")))
         }
-        // Only samples have them, and these have a writer of their own.
-        Kind::Byte | Kind::Double | Kind::Text => Column::Text(StringBuilder::new()),
+        // Only samples have bytes, and these have a writer of their own.
+        Kind::Byte | Kind::Text => Column::Text(StringBuilder::new()),
     }
 }
 

@@ -290,6 +290,99 @@ pub(crate) const DEPLOYMENTS: Spec = Spec {
     lineage: true,
 };
 
+const INCIDENT: Column = must("incident", Kind::Text, "the incident's key, derived from what opened it");
+const INCIDENT_ID: Column = may("incident_id", Kind::Text, "what people call it, such as `INC-42`");
+
+/// Incidents.
+pub(crate) const INCIDENTS: Spec = Spec {
+    name: "gold.incidents",
+    about: "An incident as it is now, under the day on which it opened.",
+    own: &[
+        must("ts", Kind::Moment, "when it was opened, by the telemetry's own time"),
+        INCIDENT,
+        INCIDENT_ID,
+        must("title", Kind::Text, "one line for a person"),
+        must("severity", Kind::Text, "`info`, `warning`, `high` or `critical`"),
+        must("state", Kind::Text, "where it stands, `open` to `closed`"),
+        may("service", Kind::Text, "the first service that was affected"),
+        must("services", Kind::Texts, "all services known to be affected, the first one first"),
+        must("trigger", Kind::Text, "`sustained_breach` or `deployment_correlation`"),
+        must("began_at", Kind::Moment, "when trouble began, by the telemetry's own time"),
+        may("settled_at", Kind::Moment, "when it was settled, by the telemetry's own time"),
+        may("outcome", Kind::Text, "`resolved`, `inconclusive`, `escalated`, `rejected` or `noise`"),
+        may("cause_service", Kind::Text, "the service at fault, by the best cause"),
+        may("cause_kind", Kind::Text, "in which way"),
+        may("cause_confidence", Kind::Double, "0 to 1"),
+        may("verdict", Kind::Text, "a person's judgement: `real`, `noise` or `wrong_cause`"),
+    ],
+    lineage: false,
+};
+
+/// What incidents were enriched with.
+pub(crate) const ENRICHMENTS: Spec = Spec {
+    name: "gold.enrichments",
+    about: "A piece of evidence that an incident was enriched with, under the day on which that opened.",
+    own: &[
+        must("ts", Kind::Moment, "when it was seen"),
+        INCIDENT,
+        INCIDENT_ID,
+        must("kind", Kind::Text, "such as `anomaly`, `deployment`, `log` or `edge`"),
+        must("evidence_id", Kind::Text, "unique within the incident"),
+        SERVICE,
+        must("summary", Kind::Text, "one line for a person; may quote telemetry: untrusted text"),
+        must("cited", Kind::Flag, "whether the best cause rests on it"),
+    ],
+    lineage: false,
+};
+
+/// What tools did.
+pub(crate) const TOOL_RESULTS: Spec = Spec {
+    name: "gold.tool_results",
+    about: "A tool's call from the proposal to what came of it, under the day on which the incident opened.",
+    own: &[
+        must(
+            "ts",
+            Kind::Moment,
+            "when it was carried out, by the telemetry's own time; when the incident opened, if it was not",
+        ),
+        INCIDENT,
+        INCIDENT_ID,
+        must("plan_sha256", Kind::Text, "what a person approves"),
+        must("tool", Kind::Text, "the tool"),
+        must("operation", Kind::Text, "what it was to do"),
+        must("target", Kind::Text, "to what"),
+        must("arguments", Kind::Text, "JSON"),
+        must("risk", Kind::Text, "how dangerous, by the dry run"),
+        must("runbook", Kind::Text, "the runbook it comes from"),
+        may("approved_by", Kind::Text, "who said yes"),
+        may("approved_through", Kind::Text, "by which channel"),
+        may("outcome", Kind::Text, "how the execution ended, if it began"),
+        may("undo", Kind::Text, "how taking it back ended, if that was tried"),
+    ],
+    lineage: false,
+};
+
+/// How services fared.
+pub(crate) const SERVICE_HEALTH: Spec = Spec {
+    name: "gold.service_health",
+    about: "How a service fared in a window of some minutes, by the signals that detection joins from its series.",
+    own: &[
+        must("ts", Kind::Moment, "when the window begins"),
+        must("seconds", Kind::Int, "how long it is"),
+        SERVICE,
+        may("requests_per_second", Kind::Double, "on average"),
+        may("error_ratio", Kind::Double, "share of the requests that failed, 0 to 1, on average"),
+        may("latency_p99_seconds", Kind::Double, "the worst 99th percentile of the duration"),
+        may("cpu_ratio", Kind::Double, "the highest share of the CPU limit"),
+        may("memory_ratio", Kind::Double, "the highest share of the memory limit"),
+        must("breaches", Kind::Int, "signals that were in sustained breach when it was written"),
+    ],
+    lineage: false,
+};
+
+/// What was concluded.
+pub(crate) const GOLD: [&Spec; 4] = [&INCIDENTS, &ENRICHMENTS, &TOOL_RESULTS, &SERVICE_HEALTH];
+
 /// Label sets.
 pub(crate) const SERIES: Spec = Spec {
     name: "silver.series",

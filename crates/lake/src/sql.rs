@@ -191,10 +191,11 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
         .with_target_partitions(2);
     let session = SessionContext::new_with_config_rt(config, environment);
     let (catalog, silver) = (Arc::new(MemoryCatalogProvider::new()), Arc::new(MemorySchemaProvider::new()));
-    let bronze = Arc::new(MemorySchemaProvider::new());
+    let (bronze, gold) = (Arc::new(MemorySchemaProvider::new()), Arc::new(MemorySchemaProvider::new()));
     let unseen = |error: DataFusionError| Error::Unavailable(error.to_string());
     catalog.register_schema("silver", Arc::<MemorySchemaProvider>::clone(&silver)).map_err(unseen)?;
     catalog.register_schema("bronze", Arc::<MemorySchemaProvider>::clone(&bronze)).map_err(unseen)?;
+    catalog.register_schema("gold", Arc::<MemorySchemaProvider>::clone(&gold)).map_err(unseen)?;
     session.register_catalog("wardroom", catalog);
     let (providers, pending) = lake.providers().await?;
     for (name, provider) in providers {
@@ -206,7 +207,11 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
             own = own.union_by_name(waiting).map_err(unseen)?;
         }
         let (layer, name) = name.split_once('.').unwrap_or(("silver", name));
-        let schema = if layer == "bronze" { &bronze } else { &silver };
+        let schema = match layer {
+            "bronze" => &bronze,
+            "gold" => &gold,
+            _ => &silver,
+        };
         schema.register_table(name.to_owned(), own.into_view()).map_err(unseen)?;
     }
     let metrics = session.sql(METRICS).await.map_err(unseen)?;

@@ -8,7 +8,7 @@
 //! so a writer also goes on only where he left off: one who finds the table further on is told ([`Error::Overtaken`]) and
 //! has to learn where it ends first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -75,8 +75,8 @@ pub(crate) struct Table {
     spec: &'static Spec,
     table: DeltaTable,
     disk: Option<Arc<Disk>>,
-    /// Where this writer left off.
-    left: Option<u64>,
+    /// Where this writer left off, by the name under which he writes.
+    left: BTreeMap<String, u64>,
 }
 
 impl Table {
@@ -100,7 +100,7 @@ impl Table {
             }
         }
         table.load().await?;
-        Ok(Self { spec, table, disk, left: None })
+        Ok(Self { spec, table, disk, left: BTreeMap::new() })
     }
 
     /// Opens the table below the root to read from it, if there is one.
@@ -118,7 +118,7 @@ impl Table {
             return Ok(None);
         }
         table.load().await?;
-        Ok(Some(Self { spec, table, disk: None, left: None }))
+        Ok(Some(Self { spec, table, disk: None, left: BTreeMap::new() }))
     }
 
     /// What it is called.
@@ -133,8 +133,12 @@ impl Table {
 
     /// The bus offset up to which the table is written, asked afresh: the writer goes on there.
     pub(crate) async fn reached(&mut self, app: &str) -> Result<Option<u64>, Error> {
-        self.left = self.recorded(app).await?;
-        Ok(self.left)
+        let recorded = self.recorded(app).await?;
+        match recorded {
+            Some(offset) => drop(self.left.insert(app.to_owned(), offset)),
+            None => drop(self.left.remove(app)),
+        }
+        Ok(recorded)
     }
 
     async fn recorded(&mut self, app: &str) -> Result<Option<u64>, Error> {
@@ -156,13 +160,14 @@ impl Table {
                 // It may have been committed and not been synced.
                 self.sync()?;
                 if recorded == Some(offset) {
-                    self.left = recorded;
+                    self.left.insert(app.to_owned(), offset);
                 }
                 return Ok(Landed::Before);
             }
-            if recorded != self.left && !mutant::on("skip-txn-check") {
+            let left = self.left.get(app).copied();
+            if recorded != left && !mutant::on("skip-txn-check") {
                 self.discard(written.unwrap_or_default()).await?;
-                return Err(Error::Overtaken { table: self.spec.name, left: self.left, reached: recorded });
+                return Err(Error::Overtaken { table: self.spec.name, left, reached: recorded });
             }
             let adds = match &written {
                 Some(adds) => adds.clone(),
@@ -190,7 +195,7 @@ impl Table {
                     other?;
                     self.sync()?;
                     // Not before: after a failed sync only the same batch may be tried again.
-                    self.left = Some(offset);
+                    self.left.insert(app.to_owned(), offset);
                     return Ok(Landed::Now);
                 }
             }
@@ -208,6 +213,32 @@ impl Table {
         let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
         self.commit(CommitProperties::default(), actions, operation).await?;
         self.sync()
+    }
+
+    /// Puts a file in the place of all that a tenant's day holds, or nothing; says whether anything changed.
+    pub(crate) async fn rewrite(&mut self, tenant: &TenantId, day: i64, file: Option<DataFile>) -> Result<bool, Error> {
+        let mut old = self.files().await?;
+        old.retain(|live| live.tenant == *tenant && live.day == day);
+        if let Some(file) = &file
+            && old.iter().any(|live| live.path.ends_with(&file_name(file, 0)))
+        {
+            return Ok(false);
+        }
+        if old.is_empty() && file.is_none() {
+            return Ok(false);
+        }
+        let mut actions = self.removals(&old, true)?;
+        if let Some(file) = &file {
+            actions.push(Action::Add(self.put(file, 0).await?));
+        }
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Overwrite,
+            partition_by: Some(PARTITIONS.map(str::to_owned).to_vec()),
+            predicate: None,
+        };
+        self.commit(CommitProperties::default(), actions, operation).await?;
+        self.sync()?;
+        Ok(true)
     }
 
     fn removals(&self, old: &[LiveFile], data_change: bool) -> Result<Vec<Action>, Error> {
@@ -325,12 +356,7 @@ impl Table {
     /// Writes a file that nobody knows yet.
     pub(crate) async fn put(&self, file: &DataFile, offset: u64) -> Result<Add, Error> {
         let day = date(file.day);
-        let path = Path::from_iter([
-            format!("tenant={}", file.tenant),
-            format!("day={day}"),
-            // By its content: a try that failed leaves the file that the next one writes, not one more.
-            format!("part-{offset:020}-{}.parquet", sha256_hex(&file.bytes)),
-        ]);
+        let path = Path::from_iter([format!("tenant={}", file.tenant), format!("day={day}"), file_name(file, offset)]);
         self.store().put(&path, file.bytes.clone().into()).await?;
         Ok(Add {
             path: path.to_string(),
@@ -367,6 +393,11 @@ impl Table {
         let store: LogStoreRef = self.table.log_store();
         store.object_store(None)
     }
+}
+
+/// By its content: a try that failed leaves the file that the next one writes, not one more.
+fn file_name(file: &DataFile, offset: u64) -> String {
+    format!("part-{offset:020}-{}.parquet", sha256_hex(&file.bytes))
 }
 
 /// Where a table lies.

@@ -19,6 +19,7 @@ mod tests;
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -113,11 +114,11 @@ pub(crate) struct Resumed {
 }
 
 impl Checkpoints {
-    /// Opens the folder and puts the newest usable state in force. The lake ends at `lake`.
+    /// Opens the folder and puts the newest usable state in force. The bus holds these offsets, and the lake ends at `lake`.
     pub(crate) fn open(
         dir: &Path,
         config: &Config,
-        bus: &dyn Bus,
+        held: RangeInclusive<u64>,
         tenants: &Tenants,
         lake: Option<u64>,
     ) -> Result<(Self, Option<Resumed>), Error> {
@@ -134,7 +135,7 @@ impl Checkpoints {
             renumbered: false,
         };
         for offset in this.taken.clone().into_iter().rev() {
-            if (bus.start()..=bus.end()).contains(&offset) {
+            if held.contains(&offset) {
                 match this.load(offset, config, tenants, lake) {
                     Ok(resumed) => return Ok((this, Some(resumed))),
                     Err(error) => tracing::warn!(offset, %error, "checkpoint passed over"),

@@ -144,7 +144,8 @@ impl Pump {
             self.tenants.covered_ms.store(covered_ms, Ordering::Release);
             return offset;
         }
-        let mut first = self.find_first();
+        let read = |offset| self.bus.read(offset, 1).ok().and_then(|records| records.into_iter().next());
+        let mut first = first_since(read, (self.bus.start(), self.bus.end()), clock::now().minus(REPLAY));
         if let Some(reached) = self.lake.as_ref().and_then(|tables| tables.reached) {
             // What the tables lack is on the bus.
             first = first.min(reached.max(self.bus.start()));
@@ -156,19 +157,6 @@ impl Pump {
         let covered = if first == 0 { i64::MIN } else { covered };
         self.tenants.covered_ms.store(covered, Ordering::Release);
         first
-    }
-
-    fn find_first(&self) -> u64 {
-        let since = clock::now().minus(REPLAY);
-        let (mut low, mut high) = (self.bus.start(), self.bus.end());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.bus.read(middle, 1).ok().and_then(|records| records.into_iter().next()) {
-                Some(record) if record.envelope.received_at < since => low = record.offset + 1,
-                _ => high = middle,
-            }
-        }
-        low
     }
 
     /// The way into the tables, from this offset on.
@@ -209,17 +197,10 @@ impl Pump {
 
     fn decode(&self, record: &Record) -> Result<Batch, String> {
         loop {
-            match wardroom_sources::replay(&record.envelope, &record.body, &self.budget) {
-                Ok(mut decoded) => {
-                    let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
-                    // What was let in once stays in.
-                    let found = self.tenants.resolve(&record.envelope.tenant, keys, &read, false);
-                    decoded.metrics.identify(found.ids, found.generation);
-                    return Ok(decoded.resolve(&record.body, record.envelope.received_at));
-                }
+            match decode(&self.tenants, &self.budget, record) {
                 // The budget is taken by requests that come in.
                 Err(Failure::Retryable(_)) if !self.news.is_closed() => std::thread::sleep(Duration::from_millis(20)),
-                Err(error) => return Err(error.to_string()),
+                done => return done.map_err(|error| error.to_string()),
             }
         }
     }
@@ -270,6 +251,32 @@ impl Pump {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
+}
+
+/// The first record of a bus, between two offsets, that was received since a moment.
+pub(crate) fn first_since(
+    read: impl Fn(u64) -> Option<Record>,
+    (mut low, mut high): (u64, u64),
+    since: Timestamp,
+) -> u64 {
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match read(middle) {
+            Some(record) if record.envelope.received_at < since => low = record.offset + 1,
+            _ => high = middle,
+        }
+    }
+    low
+}
+
+/// What a record holds, its series by their numbers.
+pub(crate) fn decode(tenants: &Tenants, budget: &InflateBudget, record: &Record) -> Result<Batch, Failure> {
+    let mut decoded = wardroom_sources::replay(&record.envelope, &record.body, budget)?;
+    let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
+    // What was let in once stays in.
+    let found = tenants.resolve(&record.envelope.tenant, keys, &read, false);
+    decoded.metrics.identify(found.ids, found.generation);
+    Ok(decoded.resolve(&record.body, record.envelope.received_at))
 }
 
 /// What a batch brings to light, and what follows from it.
@@ -397,7 +404,8 @@ mod tests {
         let (news, mut heard) = mpsc::channel(16);
         let next = Arc::new(AtomicU64::new(0));
         let (checkpoints, resumed) =
-            Checkpoints::open(&dir.path().join("checkpoint"), &config, bus.as_ref(), &tenants, None).unwrap();
+            Checkpoints::open(&dir.path().join("checkpoint"), &config, bus.start()..=bus.end(), &tenants, None)
+                .unwrap();
         let pump = Pump {
             budget: InflateBudget::new(1 << 20, 1 << 20),
             config,

@@ -33,7 +33,7 @@ use crate::metrics as names;
 use crate::pump::Pump;
 use crate::respond::{Responder, entry};
 use crate::tokens::{self, database};
-use crate::{clock, events, heartbeat, keep, poison, respond};
+use crate::{clock, events, gold, heartbeat, keep, poison, respond};
 use wardroom_executor::{ExecutorClient, socket_path};
 use wardroom_process::isolation::{FOLDERS, Isolation, confine_server};
 
@@ -145,6 +145,10 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let queries = lake.as_ref().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
     let queries = queries.transpose()?.map(Arc::new);
     let kept = lake.clone();
+    if let Some(Tables { lake, .. }) = &lake {
+        let concluder = gold::Concluder { lake: Arc::clone(lake), store: store.clone(), tenants: Arc::clone(&tenants) };
+        background.spawn(concluder.run(Duration::from_secs(config.lake.gold_seconds.max(1))));
+    }
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
@@ -254,7 +258,7 @@ async fn detect(
     let folder = options.data.join("checkpoint");
     let lake = open_lake(options, config).await?;
     let reached = lake.as_ref().and_then(|tables| tables.reached);
-    let opened = Checkpoints::open(&folder, config, bus.as_ref(), &tenants, reached);
+    let opened = Checkpoints::open(&folder, config, bus.start()..=bus.end(), &tenants, reached);
     let (checkpoints, resumed) = opened.map_err(unusable)?;
     if let Some(Tables { lake, .. }) = &lake {
         keep::learn(lake, &tenants, resumed.and_then(|resumed| resumed.lake)).await?;

@@ -157,8 +157,10 @@ impl Store {
         entry: &AuditEntry,
     ) -> Result<bool, Error> {
         let mut transaction = self.write().await?;
-        let saved = sqlx::query("UPDATE incidents SET workflow = ? WHERE tenant = ? AND key = ? AND workflow = ?")
+        let saved = "UPDATE incidents SET workflow = ?, updated_at = ? WHERE tenant = ? AND key = ? AND workflow = ?";
+        let saved = sqlx::query(saved)
             .bind(workflow)
+            .bind(entry.at.nanos())
             .bind(tenant.as_str())
             .bind(key)
             .bind(before)
@@ -191,6 +193,21 @@ impl Store {
             WHERE state NOT IN ('resolved', 'suppressed', 'closed') OR updated_at >= ? ORDER BY number";
         let rows = sqlx::query(query).bind(since.nanos()).fetch_all(&self.pool).await?;
         rows.iter().map(incident).collect()
+    }
+
+    /// The incidents that a tenant opened from one moment until before another (telemetry's time), by number.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn incidents_opened(
+        &self,
+        tenant: &TenantId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<IncidentRow>, Error> {
+        let query = "SELECT * FROM incidents WHERE tenant = ? AND opened_at >= ? AND opened_at < ? ORDER BY number";
+        let query = sqlx::query(query).bind(tenant.as_str()).bind(from.nanos()).bind(to.nanos());
+        query.fetch_all(&self.pool).await?.iter().map(incident).collect()
     }
 
     /// One incident by number.

@@ -2,6 +2,7 @@
 
 mod dump;
 mod letters;
+mod replay;
 mod tables;
 
 use std::io::{BufRead, IsTerminal, Write};
@@ -21,6 +22,7 @@ use crate::options::{AuditCommand, ConfigCommand, IncidentsCommand, Remote, Toke
 
 pub(crate) use dump::samples;
 pub(crate) use letters::letters;
+pub(crate) use replay::replay;
 pub(crate) use tables::{ask, lake, logs, sql, trace};
 
 pub(crate) type Done = anyhow::Result<ExitCode>;
@@ -253,7 +255,15 @@ pub(crate) fn audit(command: &AuditCommand) -> Done {
 pub(crate) fn config(command: &ConfigCommand) -> Done {
     match command {
         ConfigCommand::Show { config } => {
-            say(serde_json::to_string_pretty(&configuration::load(config.as_deref())?)?)?;
+            let mut config = configuration::load(config.as_deref())?;
+            let secret = |name: &str| {
+                let name = name.to_lowercase();
+                ["key", "secret", "token", "password", "sas"].iter().any(|word| name.contains(word))
+            };
+            for (_, value) in config.lake.options.iter_mut().filter(|(name, _)| secret(name)) {
+                "(hidden)".clone_into(value);
+            }
+            say(serde_json::to_string_pretty(&config)?)?;
         }
         ConfigCommand::Check { config } => {
             configuration::load(Some(config))?;

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             ];
             commands::ask(name.as_deref(), more, &time, &answer)
         }
+        Command::Replay(args) => commands::replay(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Incidents { command } => commands::incidents(command),

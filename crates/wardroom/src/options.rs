@@ -86,6 +86,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run a stored stretch through the configuration as it is now, and see what would be found.
+    Replay(ReplayArgs),
     /// Copy a data folder, beside a running server or without one.
     Backup(BackupArgs),
     /// Make a data folder of a backup.
@@ -274,6 +276,36 @@ pub(crate) struct Remote {
     /// Token for it.
     #[arg(long, env = "WARDROOM_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The data folder; a server may be running on it.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Incidents that opened from here on are told: RFC 3339, or how long ago, such as 2h.
+    #[arg(long)]
+    pub(crate) from: String,
+    /// Up to here; now without it.
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// So many times as fast as it happened; as fast as possible without it.
+    #[arg(long)]
+    pub(crate) speed: Option<f64>,
+    /// How long before the stretch detection begins to learn what is normal.
+    #[arg(long, default_value = "45m")]
+    pub(crate) warm_up: String,
+    /// Whose telemetry.
+    #[arg(long, default_value = "main")]
+    pub(crate) tenant: String,
+    /// Configuration file (YAML) to try.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder for the tables of the outcome; below `replays` in the data folder without it.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -133,7 +133,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let (config, bus) = (Config::default(), Paper::default());
         let (never, mut stopped) = (Tenants::new(config.clone()), Tenants::new(config.clone()));
-        let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, &bus, &stopped, None).unwrap();
+        let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &stopped, None).unwrap();
         for (second, numbers) in seconds.iter().enumerate() {
             let said = |tenants: &Tenants| {
                 let tenant = tenants.get(&TenantId::main());
@@ -152,7 +152,7 @@ proptest! {
                     std::fs::write(&log, bytes).unwrap();
                 }
                 stopped = Tenants::new(config.clone());
-                let (opened, resumed) = Checkpoints::open(dir.path(), &config, &bus, &stopped, None).unwrap();
+                let (opened, resumed) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &stopped, None).unwrap();
                 prop_assert_eq!(resumed, Some(Resumed { offset, covered_ms: 7, lake: None }));
                 checkpoints = opened;
             }
@@ -164,7 +164,7 @@ proptest! {
 /// A folder with two checkpoints, at 5 and at 9.
 fn two(dir: &Path, config: &Config, bus: &Paper) {
     let tenants = Tenants::new(config.clone());
-    let (mut checkpoints, resumed) = Checkpoints::open(dir, config, bus, &tenants, None).unwrap();
+    let (mut checkpoints, resumed) = Checkpoints::open(dir, config, bus.start()..=bus.end(), &tenants, None).unwrap();
     assert_eq!(resumed, None);
     for second in 0..9 {
         let tenant = tenants.get(&TenantId::main());
@@ -189,7 +189,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
         bent[at] ^= 4;
         std::fs::write(dir.path().join("00000000000000000009.state"), &bent).unwrap();
         let tenants = Tenants::new(config.clone());
-        let (_, resumed) = Checkpoints::open(dir.path(), &config, &bus, &tenants, None).unwrap();
+        let (_, resumed) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &tenants, None).unwrap();
         assert_eq!(resumed.map(|resumed| resumed.offset), Some(6), "byte {at}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -198,7 +198,8 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     let mut bytes = std::fs::read(&log).unwrap();
     bytes[20] ^= 1;
     std::fs::write(&log, bytes).unwrap();
-    let (_, resumed) = Checkpoints::open(dir.path(), &config, &bus, &Tenants::new(config.clone()), None).unwrap();
+    let (_, resumed) =
+        Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &Tenants::new(config.clone()), None).unwrap();
     assert_eq!(resumed, None, "without its label sets no state means anything");
 }
 
@@ -209,7 +210,8 @@ fn other_rules_and_another_bus_make_it_void() {
     two(dir.path(), &config, &bus);
     let mut other = config.clone();
     other.entities.service = vec!["team".into()];
-    let (_, resumed) = Checkpoints::open(dir.path(), &other, &bus, &Tenants::new(other.clone()), None).unwrap();
+    let (_, resumed) =
+        Checkpoints::open(dir.path(), &other, bus.start()..=bus.end(), &Tenants::new(other.clone()), None).unwrap();
     assert_eq!(resumed, None);
 }
 
@@ -232,7 +234,7 @@ fn churned_series_leave_and_stay_findable() {
     let dir = tempfile::tempdir().unwrap();
     let (config, bus) = (Config::default(), Paper::default());
     let tenants = Arc::new(Tenants::new(config.clone()));
-    let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, &bus, &tenants, None).unwrap();
+    let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &tenants, None).unwrap();
     let pod = |at: u32| Labels::of(&[("__name__", "depth"), ("pod", &format!("p{at}"))]);
     let write = |tenants: &Tenants, pods: std::ops::Range<u32>, at_ms: i64| {
         let tenant = tenants.get(&TenantId::main());
@@ -265,7 +267,7 @@ fn churned_series_leave_and_stay_findable() {
     };
     assert!(!tenants.current(&TenantId::main(), &late), "its ids mean others now");
     let again = Arc::new(Tenants::new(config.clone()));
-    let (mut opened, resumed) = Checkpoints::open(dir.path(), &config, &bus, &again, None).unwrap();
+    let (mut opened, resumed) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &again, None).unwrap();
     assert_eq!(resumed.map(|resumed| resumed.offset), Some(9));
     for tenants in [&tenants, &again] {
         let tenant = tenants.get(&TenantId::main());

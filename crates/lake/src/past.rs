@@ -1,0 +1,175 @@
+//! Log lines, spans and deployments out of the tables, as they were decoded, for whoever goes through a stretch again.
+//!
+//! The files of the days that matter are read one by one, their times looked at first; rows come in the order of the bus.
+
+use deltalake_core::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, MapArray, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wardroom_domain::{Deployment, Labels, LogEntry, Severity, Span, SpanKind, TenantId, Timestamp};
+
+use crate::spec::{DEPLOYMENTS, LOGS, SPANS, Spec};
+use crate::{Error, Lake};
+
+/// What a stretch of the tables of events holds.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// Log lines; the service is the one that was found when they came.
+    pub logs: Vec<LogEntry>,
+    /// Spans, by their ends.
+    pub spans: Vec<Span>,
+    /// Deployments.
+    pub deployments: Vec<Deployment>,
+}
+
+impl Lake {
+    /// A tenant's events from one moment until before another. Files are read on the thread that asks.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub async fn past(&self, tenant: &TenantId, from: Timestamp, to: Timestamp) -> Result<Past, Error> {
+        let mut past = Past::default();
+        let within = |at: Timestamp| (from..to).contains(&at);
+        for batch in self.stretch(&LOGS, tenant, from, to).await? {
+            let rows = Columns { spec: &LOGS, batch: &batch };
+            for row in 0..batch.num_rows() {
+                let at = rows.at(row)?;
+                if within(at) {
+                    past.logs.push(LogEntry {
+                        at,
+                        severity: severity(rows.text("severity", row)?),
+                        message: rows.text("message", row)?.to_owned(),
+                        service: rows.text("service", row)?.to_owned(),
+                        labels: rows.labels("labels", row)?,
+                    });
+                }
+            }
+        }
+        for batch in self.stretch(&SPANS, tenant, from, to).await? {
+            let rows = Columns { spec: &SPANS, batch: &batch };
+            for row in 0..batch.num_rows() {
+                let span = rows.span(row)?;
+                if within(span.end) {
+                    past.spans.push(span);
+                }
+            }
+        }
+        for batch in self.stretch(&DEPLOYMENTS, tenant, from, to).await? {
+            let rows = Columns { spec: &DEPLOYMENTS, batch: &batch };
+            for row in 0..batch.num_rows() {
+                let at = rows.at(row)?;
+                if within(at) {
+                    past.deployments.push(Deployment {
+                        at,
+                        service: rows.text("service", row)?.to_owned(),
+                        version: rows.text("version", row)?.to_owned(),
+                        status: rows.text("status", row)?.to_owned(),
+                        metadata: rows.labels("labels", row)?,
+                    });
+                }
+            }
+        }
+        Ok(past)
+    }
+
+    /// The rows of the files of a table that may hold something of a stretch.
+    async fn stretch(
+        &self,
+        spec: &'static Spec,
+        tenant: &TenantId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<RecordBatch>, Error> {
+        let Some(table) = self.events(spec.name) else { return Ok(Vec::new()) };
+        let mut table = table.lock().await;
+        let mut files = table.files().await?;
+        // A span's own time is its start, and it stands under the day of its end.
+        let days = |at: Timestamp| crate::samples::day_of(at.millis());
+        files.retain(|file| {
+            let (first_ms, last_ms) = file.span_ms;
+            let apart = first_ms >= to.millis() || (last_ms < from.millis() && spec.name != SPANS.name);
+            file.tenant == *tenant && (days(from)..=days(to)).contains(&file.day) && !apart
+        });
+        files.sort_unstable_by_key(|file| file.offset);
+        let mut batches = Vec::new();
+        for file in &files {
+            for batch in ParquetRecordBatchReaderBuilder::try_new(table.open_file(file).await?)?.build()? {
+                batches.push(batch?);
+            }
+        }
+        Ok(batches)
+    }
+}
+
+/// The columns of a batch, by name.
+struct Columns<'a> {
+    spec: &'static Spec,
+    batch: &'a RecordBatch,
+}
+
+impl Columns<'_> {
+    fn column(&self, name: &str) -> Result<&ArrayRef, Error> {
+        self.batch.column_by_name(name).ok_or_else(|| self.odd(name))
+    }
+
+    fn odd(&self, name: &str) -> Error {
+        Error::Damaged(format!("{}.{name} is missing or of another type", self.spec.name))
+    }
+
+    fn of<T: Array + 'static>(&self, name: &str) -> Result<&T, Error> {
+        self.column(name)?.as_any().downcast_ref().ok_or_else(|| self.odd(name))
+    }
+
+    fn text(&self, name: &str, row: usize) -> Result<&str, Error> {
+        Ok(self.column(name)?.as_string_opt::<i32>().ok_or_else(|| self.odd(name))?.value(row))
+    }
+
+    /// A row's own time, to the nanosecond.
+    fn at(&self, row: usize) -> Result<Timestamp, Error> {
+        let micros = self.of::<TimestampMicrosecondArray>("ts")?.value(row);
+        let beyond = self.of::<Int32Array>("nanos")?.value(row);
+        Ok(Timestamp::from_nanos(micros.saturating_mul(1000).saturating_add(beyond.into())))
+    }
+
+    fn labels(&self, name: &str, row: usize) -> Result<Labels, Error> {
+        let pairs = self.of::<MapArray>(name)?.value(row);
+        let texts = |column: usize| {
+            pairs.column(column).as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| self.odd(name))
+        };
+        let (names, values) = (texts(0)?, texts(1)?);
+        Ok(Labels::new((0..names.len()).map(|at| (names.value(at), values.value(at))).collect()))
+    }
+
+    fn span(&self, row: usize) -> Result<Span, Error> {
+        let start = self.at(row)?;
+        let kind = self.text("kind", row)?;
+        let parent = self.column("parent_id")?.as_string_opt::<i32>().ok_or_else(|| self.odd("parent_id"))?;
+        let parent = if parent.is_valid(row) { parent.value(row) } else { "" };
+        Ok(Span {
+            trace_id: bytes(self.text("trace_id", row)?),
+            span_id: bytes(self.text("span_id", row)?),
+            parent_id: bytes(parent),
+            name: self.text("name", row)?.to_owned(),
+            kind: SpanKind::ALL.into_iter().find(|known| known.as_str() == kind).unwrap_or(SpanKind::Internal),
+            start,
+            end: Timestamp::from_nanos(start.nanos().saturating_add(self.of::<Int64Array>("duration_ns")?.value(row))),
+            failed: self.of::<BooleanArray>("failed")?.value(row),
+            labels: self.labels("labels", row)?,
+        })
+    }
+}
+
+fn severity(word: &str) -> Severity {
+    let known = [Severity::Critical, Severity::High, Severity::Warning];
+    known.into_iter().find(|severity| severity.as_str() == word).unwrap_or(Severity::Info)
+}
+
+/// An id of so many bytes out of its hexadecimal digits; zeros where there are none.
+fn bytes<const N: usize>(digits: &str) -> [u8; N] {
+    let mut id = [0; N];
+    for (byte, pair) in id.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
+    }
+    id
+}
