@@ -24,18 +24,35 @@ pub struct Past {
 }
 
 impl Lake {
-    /// A tenant's events from one moment until before another. Files are read on the thread that asks.
+    /// Where the batch of samples ends that reaches to this offset of the bus or beyond, as far as files tell; at the offset
+    /// itself without one.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub async fn batch_end(&self, offset: u64) -> Result<u64, Error> {
+        let ends = self.files().await?.into_iter().map(|file| file.offset).filter(|end| *end >= offset);
+        Ok(ends.min().unwrap_or(offset))
+    }
+
+    /// A tenant's events from one moment until before another that came before an offset of the bus. Files are read on the
+    /// thread that asks.
     ///
     /// # Errors
     /// A table cannot be read.
-    pub async fn past(&self, tenant: &TenantId, from: Timestamp, to: Timestamp) -> Result<Past, Error> {
+    pub async fn past(
+        &self,
+        tenant: &TenantId,
+        (from, to): (Timestamp, Timestamp),
+        before: u64,
+    ) -> Result<Past, Error> {
         let mut past = Past::default();
-        let within = |at: Timestamp| (from..to).contains(&at);
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        let within = |at: Timestamp, offset: i64| (from..to).contains(&at) && offset < before;
         for batch in self.stretch(&LOGS, tenant, from, to).await? {
             let rows = Columns { spec: &LOGS, batch: &batch };
             for row in 0..batch.num_rows() {
                 let at = rows.at(row)?;
-                if within(at) {
+                if within(at, rows.offset(row)?) {
                     past.logs.push(LogEntry {
                         at,
                         severity: severity(rows.text("severity", row)?),
@@ -50,7 +67,7 @@ impl Lake {
             let rows = Columns { spec: &SPANS, batch: &batch };
             for row in 0..batch.num_rows() {
                 let span = rows.span(row)?;
-                if within(span.end) {
+                if within(span.end, rows.offset(row)?) {
                     past.spans.push(span);
                 }
             }
@@ -59,7 +76,7 @@ impl Lake {
             let rows = Columns { spec: &DEPLOYMENTS, batch: &batch };
             for row in 0..batch.num_rows() {
                 let at = rows.at(row)?;
-                if within(at) {
+                if within(at, rows.offset(row)?) {
                     past.deployments.push(Deployment {
                         at,
                         service: rows.text("service", row)?.to_owned(),
@@ -123,6 +140,11 @@ impl Columns<'_> {
 
     fn text(&self, name: &str, row: usize) -> Result<&str, Error> {
         Ok(self.column(name)?.as_string_opt::<i32>().ok_or_else(|| self.odd(name))?.value(row))
+    }
+
+    /// The offset of a row's request on the bus.
+    fn offset(&self, row: usize) -> Result<i64, Error> {
+        Ok(self.of::<Int64Array>("offset")?.value(row))
     }
 
     /// A row's own time, to the nanosecond.

@@ -114,14 +114,15 @@ pub async fn replay(
     let bus = ReadOnlyBus::open(&options.data.join("bus"))?;
     let mut machine = Machine::new(config, options, endings)?;
     let at = |offset: u64| bus.read(offset, 1).ok().and_then(|records| records.into_iter().next());
-    let held = at(0).map_or(options.to, |record| record.envelope.received_at);
-    if held > begin
+    let (first, held) = at(0).map_or((u64::MAX, options.to), |first| (first.offset, first.envelope.received_at));
+    if first > 0
+        && held > begin
         && let Some(lake) = Lake::look(&lake_config, &options.data).await?
     {
         let mut slice = begin;
         while slice < held.min(options.to) {
             let end = slice.plus(SLICE).min(held).min(options.to);
-            for (received_at, batch) in machine.stored(&lake, slice, end).await? {
+            for (received_at, batch) in machine.stored(&lake, (slice, end), first).await? {
                 machine.take(received_at, &batch, tell).await?;
             }
             slice = end;
@@ -205,14 +206,16 @@ impl<'a> Machine<'a> {
         Ok(Self { config, options, tenants, blocks, endings, pace: None, found: Replayed::default() })
     }
 
-    /// What the tables hold between two moments, moment by moment.
+    /// What the tables hold between two moments that came before an offset of the bus, moment by moment.
     async fn stored(
         &self,
         lake: &Lake,
-        from: Timestamp,
-        to: Timestamp,
+        (from, to): (Timestamp, Timestamp),
+        before: u64,
     ) -> Result<Vec<(Timestamp, Batch)>, ReplayError> {
         let tenant = &self.options.tenant;
+        // The batch that the offset lies in, too: what of it is on the bus as well counts once.
+        let batch_end = lake.batch_end(before).await?;
         let mut moments: BTreeMap<i64, Batch> = BTreeMap::new();
         let second = |at: Timestamp| at.millis().div_euclid(1000);
         let query = SeriesQuery {
@@ -223,7 +226,7 @@ impl<'a> Machine<'a> {
         };
         let mut page = Some(0);
         while let Some(first) = page {
-            let stored = lake.samples(tenant, &query, (first, u64::MAX), PAGE).await?;
+            let stored = lake.samples(tenant, &query, (first, batch_end), PAGE).await?;
             for (labels, samples) in stored.series {
                 let series = self.tenants.get(tenant).registry().id_of(&labels);
                 for sample in samples {
@@ -237,7 +240,7 @@ impl<'a> Machine<'a> {
             }
             page = stored.next;
         }
-        let past = lake.past(tenant, from, to).await?;
+        let past = lake.past(tenant, (from, to), before).await?;
         past.logs.into_iter().for_each(|log| moments.entry(second(log.at)).or_default().logs.push(log));
         past.spans.into_iter().for_each(|span| moments.entry(second(span.end)).or_default().spans.push(span));
         for deployment in past.deployments {
