@@ -14,6 +14,7 @@ use wardroom_testing::{Server, now_ms};
 use crate::{Options, Tally, tell};
 
 const POISON: &str = "wardroom: a poisoned line";
+const ODD: &str = "wardroom: a line for no table";
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let dir = std::env::temp_dir().join(format!("wardroom-2b-{}-{}", std::process::id(), options.seed));
@@ -71,8 +72,60 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
         tally.duplicate += landed.len() as u64 - 1;
         tally.faults.push(format!("replayed three times: {landed:?}, {after:?}"));
     }
+    drop(server);
+    tally.add(row(&dir.join("row"), options)?);
     std::fs::remove_dir_all(&dir)?;
     Ok(tally)
+}
+
+/// The same for a record of which no row can be made: the tables go on without it, and it lands once when it is replayed.
+fn row(dir: &std::path::Path, options: &Options) -> anyhow::Result<Tally> {
+    std::fs::create_dir_all(dir)?;
+    let mutant = options.mutant.as_deref().unwrap_or("poison");
+    let environment = [("WARDROOM_MUTANT", mutant), ("WARDROOM_LAKE__FLUSH_SECONDS", "1")];
+    let mut server = Server::start(dir, "", &environment)?;
+    let viewer = create_token(&dir.join("data"), "eve", "viewer")?;
+    let mut tally = Tally { issued: 3, ..Tally::default() };
+    for message in ["ahead", ODD, "behind"] {
+        let line = json!({ "level": "ERROR", "message": message, "service": "a" });
+        ensure!(server.json("/ingest/logs", &server.sender, &line)?.0 == 200, "{message:?} was not taken");
+        tally.acked += 1;
+    }
+    crate::silver::settle(&server)?;
+    let letters = letters(&server, &viewer)?;
+    let letter = letters.first().context("no dead letter")?;
+    if letters.len() != 1 || letter["group"] != "lake-events" || letter["tries"] != 5 {
+        tally.faults.push(format!("{letters:?}"));
+    }
+    let counts = |server: &Server| -> anyhow::Result<Vec<u64>> {
+        ["ahead", ODD, "behind"].into_iter().map(|message| lines(server, message)).collect()
+    };
+    let before = counts(&server)?;
+    server.kill();
+    server.set_environment("WARDROOM_MUTANT", "");
+    server.restart()?;
+    for _ in 0..3 {
+        let path = format!("/api/v1/dead-letters/{}/replay", letter["id"]);
+        let (status, answer) = server.json(&path, &server.responder, &json!({}))?;
+        ensure!(status == 200, "{answer}");
+    }
+    crate::silver::settle(&server)?;
+    let after = counts(&server)?;
+    tell(format!(
+        "in the tables around a line of which no row can be made: {before:?}, and {after:?} when it is mended"
+    ));
+    if before != [1, 0, 1] || after != [1, 1, 1] {
+        tally.faults.push(format!("lines in the tables: {before:?}, then {after:?}"));
+    }
+    Ok(tally)
+}
+
+/// How often a line is in the tables.
+fn lines(server: &Server, message: &str) -> anyhow::Result<u64> {
+    let query = json!({ "query": format!("SELECT count(*) AS lines FROM logs WHERE message = '{message}'") });
+    let (status, answer) = server.json("/api/v1/sql", &server.responder, &query)?;
+    ensure!(status == 200, "{answer}");
+    answer[0]["lines"].as_u64().with_context(|| answer.to_string())
 }
 
 fn letters(server: &Server, viewer: &str) -> anyhow::Result<Vec<Value>> {

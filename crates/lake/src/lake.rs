@@ -8,10 +8,8 @@ use deltalake_core::datafusion::catalog::TableProvider;
 use tokio::sync::{Mutex, RwLock};
 use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
 
-use crate::compact;
 use crate::disk::Disk;
 use crate::events::{Pending, Reached, Written};
-use crate::merge::{self, Merged};
 use crate::rows::{self, Cell, Lineage, Request, Rows};
 #[cfg(test)]
 use crate::samples::{self, Row};
@@ -24,7 +22,7 @@ use crate::{Config, Error, Retention, TOPIC, remote};
 /// The tables.
 #[derive(Debug)]
 pub struct Lake {
-    samples: Mutex<Table>,
+    pub(crate) samples: Mutex<Table>,
     series: Mutex<Table>,
     /// Those of [`EVENTS`], in their order.
     events: Vec<Mutex<Table>>,
@@ -144,10 +142,24 @@ impl Lake {
     /// # Errors
     /// They cannot be read, or the settings name no place.
     pub async fn look(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
+        Self::existing(config, data, None).await
+    }
+
+    /// Opens tables that are there to look after them, beside a running server or without one. Nothing if a table is missing.
+    ///
+    /// # Errors
+    /// They cannot be read, or the settings name no place.
+    pub async fn tend(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
+        let disk = config.folder(data)?.filter(|folder| folder.is_dir());
+        let disk = disk.map(|folder| Disk::open(&folder)).transpose()?;
+        Self::existing(config, data, disk.map(Arc::new)).await
+    }
+
+    async fn existing(config: &Config, data: &Path, disk: Option<Arc<Disk>>) -> Result<Option<Self>, Error> {
         let root = config.root(data)?;
         let options: HashMap<String, String> = config.options.clone().into_iter().collect();
         remote::register(&root, &options)?;
-        Self::of(config, async |spec| Table::existing(&root, spec, &options).await).await
+        Self::of(config, async |spec| Table::existing(&root, spec, &options, disk.clone()).await).await
     }
 
     async fn of(
@@ -332,76 +344,6 @@ impl Lake {
         Ok(files)
     }
 
-    /// Merges what is due, and says what was done. Whoever writes meanwhile waits for one file at most.
-    ///
-    /// # Errors
-    /// The table cannot be read or written now; nothing has changed for what was not merged.
-    pub async fn merge(&self) -> Result<Merged, Error> {
-        let files = self.files().await?;
-        let newest_ms = files.iter().map(|file| file.span_ms.1).max().unwrap_or_default();
-        let mut total = Merged::default();
-        for group in merge::due(&files, newest_ms) {
-            let Some(LiveFile { tenant, day, .. }) = group.first().cloned() else { continue };
-            let mut runs = Vec::new();
-            for file in &group {
-                runs.push(self.samples.lock().await.open_file(file).await?);
-            }
-            // One file at a time is in memory.
-            let (finished, mut ready) = tokio::sync::mpsc::channel(1);
-            let merging = tokio::task::spawn_blocking(move || {
-                let gone = |_| Error::Unavailable("nobody takes the merged files".into());
-                merge::merge(&tenant, day, runs, |file| finished.blocking_send(file).map_err(gone))
-            });
-            let offset = group.iter().map(|file| file.offset).max().unwrap_or_default();
-            let mut written = Vec::new();
-            while let Some(file) = ready.recv().await {
-                written.push(self.samples.lock().await.put(&file, offset).await?);
-            }
-            let done = merging.await.map_err(|error| Error::Unavailable(error.to_string()))??;
-            self.samples.lock().await.replace(&group, written).await?;
-            total.add(Merged { bytes_in: group.iter().map(|file| file.bytes).sum(), ..done });
-        }
-        Ok(total)
-    }
-
-    /// Merges what is due and, if told what time it is, lets go what the rules of retention let go and deletes files that
-    /// nobody needs; says what was merged.
-    ///
-    /// # Errors
-    /// A table cannot be read or written now.
-    pub async fn maintain(&self, sweep: Option<Timestamp>) -> Result<Merged, Error> {
-        if let Some(now) = sweep {
-            self.expire(now).await?;
-            let files = self.sweep().await?;
-            tracing::debug!(files, "files that were merged a week ago are deleted");
-        }
-        let mut done = self.merge().await?;
-        done.add(self.compact().await?);
-        if done.files_in > 0 {
-            tracing::info!(files_in = done.files_in, files_out = done.files_out, rows = done.rows, "merged");
-        }
-        Ok(done)
-    }
-
-    /// Deletes files that merges have replaced more than a week ago, and says how many.
-    ///
-    /// # Errors
-    /// The table cannot be read or written now.
-    pub async fn sweep(&self) -> Result<usize, Error> {
-        let mut swept = 0;
-        for table in self.all() {
-            swept += table.lock().await.sweep(None).await?;
-        }
-        Ok(swept)
-    }
-
-    /// Whether the rules of retention let a file go.
-    fn outdated(&self, table: &str, file: &LiveFile, now: Timestamp) -> bool {
-        // Labels are needed as long as there are samples under them.
-        let days = Retention::days(&self.retention, table, &file.tenant).filter(|_| table != SERIES.name);
-        days.is_some_and(|days| file.day + i64::from(days) < day_of(now.millis()))
-    }
-
     /// How much of a tenant's each table holds, and what of it the next turn of retention lets go.
     ///
     /// # Errors
@@ -422,36 +364,14 @@ impl Lake {
         Ok(found)
     }
 
-    /// Takes out of the tables what the rules of retention let go, and says how many rows that were.
-    ///
-    /// # Errors
-    /// A table cannot be read or written now.
-    pub async fn expire(&self, now: Timestamp) -> Result<u64, Error> {
-        let mut rows = 0;
+    /// A table by its name.
+    pub(crate) async fn table(&self, name: &str) -> Option<&Mutex<Table>> {
         for table in self.all() {
-            let mut table = table.lock().await;
-            let mut files = table.files().await?;
-            files.retain(|file| self.outdated(table.name(), file, now));
-            if !files.is_empty() {
-                table.remove(&files).await?;
-                rows += files.iter().map(|file| file.rows).sum::<u64>();
-                tracing::info!(table = table.name(), files = files.len(), "retention is over");
+            if table.lock().await.name() == name {
+                return Some(table);
             }
         }
-        Ok(rows)
-    }
-
-    /// Joins the short files of the smaller tables, and says what was done.
-    async fn compact(&self) -> Result<Merged, Error> {
-        let mut total = Merged::default();
-        for table in self.small() {
-            let mut table = table.lock().await;
-            let files = table.files().await?;
-            for group in compact::due(&files) {
-                total.add(compact::join(&mut table, &group).await?);
-            }
-        }
-        Ok(total)
+        None
     }
 
     #[cfg(test)]

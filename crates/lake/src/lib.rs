@@ -39,6 +39,7 @@ mod source;
 mod spec;
 mod sql;
 mod table;
+mod upkeep;
 
 mod lake;
 
@@ -56,6 +57,7 @@ pub use read::Stored;
 pub use rows::Request;
 pub use sql::{Form, Queries, QueryConfig, QueryError};
 pub use table::Landed;
+pub use upkeep::{Chore, Sweep};
 
 /// The bus topic whose records the tables hold.
 pub(crate) const TOPIC: &str = "telemetry";

@@ -17,7 +17,7 @@ use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, Trans
 use deltalake_core::kernel::{Action, Add, LogicalFileView, Transaction};
 use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::operations::create::CreateBuilder;
-use deltalake_core::operations::vacuum::Clock;
+use deltalake_core::operations::vacuum::{Clock, VacuumMode};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError, ObjectStore, Path};
 use object_store::ObjectStoreExt as _;
@@ -31,6 +31,7 @@ use crate::disk::Disk;
 use crate::samples::{DAY_MS, DataFile, day_of};
 use crate::source::Source;
 use crate::spec::Spec;
+use crate::upkeep::Sweep;
 
 /// Columns that every table is partitioned by.
 const PARTITIONS: [&str; 2] = ["tenant", "day"];
@@ -103,11 +104,12 @@ impl Table {
         Ok(Self { spec, table, disk, left: BTreeMap::new() })
     }
 
-    /// Opens the table below the root to read from it, if there is one.
+    /// Opens the table below the root as it is, if there is one: nothing is created or made good.
     pub(crate) async fn existing(
         root: &Url,
         spec: &'static Spec,
         options: &HashMap<String, String>,
+        disk: Option<Arc<Disk>>,
     ) -> Result<Option<Self>, Error> {
         let url = place(root, spec)?;
         if url.to_file_path().is_ok_and(|folder| !folder.join("_delta_log").is_dir()) {
@@ -118,7 +120,7 @@ impl Table {
             return Ok(None);
         }
         table.load().await?;
-        Ok(Some(Self { spec, table, disk: None, left: BTreeMap::new() }))
+        Ok(Some(Self { spec, table, disk, left: BTreeMap::new() }))
     }
 
     /// What it is called.
@@ -255,17 +257,16 @@ impl Table {
         self.sync()
     }
 
-    /// Deletes files that no version younger than a week names, and says how many.
-    pub(crate) async fn sweep(&mut self, clock: Option<Arc<dyn Clock>>) -> Result<usize, Error> {
+    /// Deletes files that were replaced long enough ago, or only counts them.
+    pub(crate) async fn sweep(&mut self, sweep: Sweep, dry_run: bool) -> Result<usize, Error> {
         self.table.update_state().await?;
-        let vacuum = || {
-            let vacuum = self.table.clone().vacuum();
-            clock.iter().fold(vacuum, |vacuum, clock| vacuum.with_clock(Arc::clone(clock)))
-        };
+        let now: Arc<dyn Clock> = Arc::new(Moment::of(sweep));
+        // Lightly: only what commits have named and name no more. A file that was never named may be on its way in.
+        let vacuum = || self.table.clone().vacuum().with_mode(VacuumMode::Lite).with_clock(Arc::clone(&now));
         // It writes two commits even when there is nothing to do.
         let (_, found) = vacuum().with_dry_run(true).await?;
-        if found.files_deleted.is_empty() {
-            return Ok(0);
+        if found.files_deleted.is_empty() || dry_run {
+            return Ok(found.files_deleted.len());
         }
         let (table, done) = vacuum().await?;
         self.table = table;
@@ -392,6 +393,24 @@ impl Table {
     fn store(&self) -> Arc<dyn ObjectStore> {
         let store: LogStoreRef = self.table.log_store();
         store.object_store(None)
+    }
+}
+
+/// A moment at which a week has passed for what may go: delta-rs keeps everything younger than that.
+#[derive(Debug)]
+struct Moment(i64);
+
+impl Moment {
+    fn of(sweep: Sweep) -> Self {
+        const WEEK_MS: i64 = 7 * DAY_MS;
+        let keep_ms = i64::try_from(sweep.keep.as_millis()).unwrap_or(i64::MAX);
+        Self(sweep.now.millis().saturating_add(WEEK_MS).saturating_sub(keep_ms))
+    }
+}
+
+impl Clock for Moment {
+    fn current_timestamp_millis(&self) -> i64 {
+        self.0
     }
 }
 

@@ -7,24 +7,29 @@
 //! A reader of the bus of its own: detection neither waits for it nor tells it anything. Each row bears the offset of
 //! its request, so a table that is further than others after a crash lets go what it has. A request that a sender
 //! repeats within a day is left out, as detection leaves it out; what came before is read from the tables.
+//!
+//! A record of which no rows can be made is tried five times and laid aside, and the rest goes on. A try that failed may have left
+//! half a row, so everything that was not written yet is read again; where it shows only when many are written that one of them is
+//! bad, they are written one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
-use wardroom_bus::{Bus, Place, Record};
+use wardroom_bus::{Bus, DeadLetters, Place, Reason, Record};
 use wardroom_detect::{Seen, template};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{EntityRules, TenantId};
+use wardroom_domain::{EntityRules, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
 use wardroom_lake::{Error, Events, Lake, Line, Origin, Received};
 
 use crate::config::Config;
 use crate::detect::SELF;
 use crate::keep::{LONGEST, Progress, Tables};
-use crate::{clock, metrics as names};
+use crate::{clock, metrics as names, poison};
 
 /// The group on the bus that says what these tables have.
 pub(crate) const GROUP: &str = "lake-events";
@@ -48,8 +53,26 @@ struct Recorder {
     rules: EntityRules,
     flush: Duration,
     progress: Arc<Progress>,
+    letters: Arc<DeadLetters>,
     runtime: tokio::runtime::Handle,
     stop: Arc<AtomicBool>,
+}
+
+/// Records of which no rows can be made.
+#[derive(Default)]
+struct Hard {
+    /// How often each was tried, and since when.
+    tried: BTreeMap<u64, (u32, Timestamp)>,
+    laid_aside: BTreeSet<u64>,
+    /// Before this offset each is written by itself.
+    careful_to: u64,
+}
+
+/// A record stands in the way: this one, or one of those before it.
+struct Trip {
+    offset: u64,
+    alone: bool,
+    error: String,
 }
 
 /// As long as it is there, the role goes on.
@@ -67,6 +90,7 @@ pub(crate) fn start(
     config: &Config,
     bus: &Arc<dyn Bus>,
     budget: &InflateBudget,
+    letters: &Arc<DeadLetters>,
     background: &mut JoinSet<()>,
 ) -> Recording {
     let stop = Arc::new(AtomicBool::new(false));
@@ -77,6 +101,7 @@ pub(crate) fn start(
         rules: config.entities.clone(),
         flush: Duration::from_secs(config.lake.flush_seconds),
         progress: Arc::clone(&tables.events),
+        letters: Arc::clone(letters),
         runtime: tokio::runtime::Handle::current(),
         stop: Arc::clone(&stop),
     };
@@ -87,29 +112,58 @@ pub(crate) fn start(
 impl Recorder {
     /// Runs until it is told to stop; what is not in the tables by then is on the bus.
     fn run(self) {
+        let laid_aside = self.letters.offsets(GROUP);
+        let laid_aside = laid_aside.inspect_err(|error| tracing::error!(%error, "what was laid aside is tried again"));
+        let mut hard = Hard { laid_aside: laid_aside.unwrap_or_default(), ..Hard::default() };
         while let Some(place) = self.until_done("events cannot be read", || self.begin()) {
-            if let Err(error) = self.go_on(place) {
-                self.trouble("events cannot be encoded; they are read from the bus again", &error);
-                self.pause(LONGEST);
+            if let Err(trip) = self.go_on(place, &hard) {
+                metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
+                tracing::error!(offset = trip.offset, error = trip.error, "no rows can be made of a record");
+                self.note(&mut hard, trip);
             }
         }
     }
 
+    /// Tries a record again later, or lays it aside.
+    fn note(&self, hard: &mut Hard, trip: Trip) {
+        if !trip.alone {
+            hard.careful_to = trip.offset + 1;
+            return;
+        }
+        let (tries, first_try) = hard.tried.entry(trip.offset).or_insert((0, clock::now()));
+        *tries += 1;
+        if *tries < poison::TRIES {
+            return self.pause(PATIENCE / 2 * 2_u32.pow(*tries - 1));
+        }
+        let (group, last_try) = (GROUP.to_owned(), clock::now());
+        let reason =
+            Reason { group, offset: trip.offset, reason: trip.error, tries: *tries, first_try: *first_try, last_try };
+        let found = self.bus.read(trip.offset, 1).map(|found| found.into_iter().next());
+        match found {
+            Ok(Some(record)) if record.offset == trip.offset => {
+                poison::bury(&self.letters, &self.runtime, &reason, &record, || self.stopped());
+            }
+            other => tracing::error!(offset = trip.offset, found = other.is_ok(), "a record to lay aside is not there"),
+        }
+        hard.laid_aside.insert(trip.offset);
+    }
+
     /// Reads on until it is told to stop.
-    fn go_on(&self, (mut next, mut seen, mut events): Begin) -> Result<(), Error> {
+    fn go_on(&self, (mut next, mut seen, mut events): Begin, hard: &Hard) -> Result<(), Trip> {
+        let among = |next: u64| move |error: Error| Trip { offset: next, alone: false, error: error.to_string() };
         let (mut since, mut shown, mut fresh, mut noted) = (Instant::now(), Instant::now(), true, next);
         while !self.stopped() {
             if events.is_empty() {
                 self.progress.set(next);
             }
             if events.bytes() >= MUCH || since.elapsed() >= self.flush {
-                if next > noted && !self.flush(&mut events, next)? {
+                if next > noted && !self.flush(&mut events, next).map_err(among(next))? {
                     break;
                 }
                 (since, noted) = (Instant::now(), next);
             }
             if fresh && shown.elapsed() >= SHOWN {
-                self.runtime.block_on(self.lake.show(events.pending()?));
+                self.runtime.block_on(self.lake.show(events.pending().map_err(among(next))?));
                 (shown, fresh) = (Instant::now(), false);
             }
             let end = self.bus.end();
@@ -121,11 +175,21 @@ impl Recorder {
                 std::thread::sleep(PATIENCE);
             }
             for record in read.into_iter().flatten() {
-                if record.envelope.tenant.as_str() != SELF {
-                    self.take(&record, &mut seen, &mut events)?;
-                    fresh = true;
-                }
                 next = record.offset + 1;
+                if record.envelope.tenant.as_str() == SELF || hard.laid_aside.contains(&record.offset) {
+                    continue;
+                }
+                let alone = |error| Trip { offset: record.offset, alone: true, error };
+                let taken = AssertUnwindSafe(|| self.take(&record, &mut seen, &mut events));
+                let taken = std::panic::catch_unwind(taken).map_err(|panic| alone(poison::words(&*panic)))?;
+                taken.map_err(|error| alone(error.to_string()))?;
+                fresh = true;
+                if record.offset < hard.careful_to {
+                    if !self.flush(&mut events, next).map_err(|error| alone(error.to_string()))? {
+                        return Ok(());
+                    }
+                    (since, noted) = (Instant::now(), next);
+                }
             }
         }
         Ok(())
@@ -172,6 +236,7 @@ impl Recorder {
                 }
             }
         };
+        poison::trip_row(&batch);
         let (request, received_ms) = (batch.sighting.map(|known| known.fingerprint), envelope.received_at.millis());
         if let Some(fingerprint) = request {
             let seen = seen.entry(envelope.tenant.clone()).or_default();

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use wardroom_bus::Bus;
 use wardroom_domain::{Sample, TenantId};
 use wardroom_head::NumberedCut;
-use wardroom_lake::{Error, Flush, Lake, Landed, NewSeries};
+use wardroom_lake::{Error, Flush, Lake, Landed, NewSeries, Sweep};
 use wardroom_store::Stream;
 
 use crate::checkpoint::{Checkpoints, Resumed};
@@ -294,7 +294,7 @@ pub(crate) async fn maintain(tables: Option<Tables>, every: Duration) {
     let Some(Tables { lake, .. }) = tables else { return };
     for turn in 1_u64.. {
         tokio::time::sleep(every).await;
-        match lake.maintain((turn % SWEEP == 0).then(clock::now)).await {
+        match lake.maintain((turn % SWEEP == 0).then(|| Sweep::weekly(clock::now()))).await {
             Ok(merged) => metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(merged.rows),
             Err(error) => {
                 metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);

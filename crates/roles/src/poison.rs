@@ -63,7 +63,7 @@ pub(crate) fn bury(
 pub(crate) fn words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("detection panicked: {}", text.unwrap_or_else(|| "no words".to_owned()))
+    format!("it panicked: {}", text.unwrap_or_else(|| "no words".to_owned()))
 }
 
 /// The log line on which detection panics, in tests and in builds with the feature `mutants`.
@@ -87,6 +87,17 @@ pub(crate) fn trip(batch: &wardroom_domain::Batch) {
 /// Nothing, in this build.
 #[cfg(not(any(test, feature = "mutants")))]
 pub(crate) const fn trip(_: &wardroom_domain::Batch) {}
+
+/// Panics on a line of which no row can be made, in builds with the feature `mutants`.
+#[cfg(feature = "mutants")]
+pub(crate) fn trip_row(batch: &wardroom_domain::Batch) {
+    let odd = batch.logs.iter().any(|log| log.message == "wardroom: a line for no table");
+    assert!(!odd || !mutant::on("poison"), "poison for a table");
+}
+
+/// Nothing, in this build.
+#[cfg(not(feature = "mutants"))]
+pub(crate) const fn trip_row(_: &wardroom_domain::Batch) {}
 
 /// A reason for a record that can never be read.
 pub(crate) fn unreadable(offset: u64, detail: String, now: Timestamp) -> Reason {

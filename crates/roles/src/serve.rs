@@ -141,7 +141,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let (news_in, news_out) = mpsc::channel(1024);
     let detection = detect(&options, &config, &bus, &store, &budget, news_in).await?;
     let Detection { tenants, queue, next, letters, lake, thread: detecting } = detection;
-    let recording = lake.as_ref().map(|tables| events::start(tables, &config, &bus, &budget, &mut background));
+    let recording =
+        lake.as_ref().map(|tables| events::start(tables, &config, &bus, &budget, &letters, &mut background));
     let queries = lake.as_ref().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
     let queries = queries.transpose()?.map(Arc::new);
     let kept = lake.clone();

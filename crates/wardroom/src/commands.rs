@@ -4,6 +4,7 @@ mod dump;
 mod letters;
 mod replay;
 mod tables;
+mod upkeep;
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
@@ -24,6 +25,7 @@ pub(crate) use dump::samples;
 pub(crate) use letters::letters;
 pub(crate) use replay::replay;
 pub(crate) use tables::{ask, lake, logs, sql, trace};
+pub(crate) use upkeep::maintain;
 
 pub(crate) type Done = anyhow::Result<ExitCode>;
 

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use options::{BusCommand, Cli, Command};
+use options::{BusCommand, Cli, Command, LakeCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         Command::Token { command } => commands::token(command),
         Command::Samples { command } => commands::samples(&command),
         Command::Sql { query, answer } => commands::sql(&query, &answer),
-        Command::Lake { remote, json } => commands::lake(&remote, json),
+        Command::Lake { command: Some(LakeCommand::Maintain(args)), .. } => commands::maintain(&args),
+        Command::Lake { command: None, remote, json } => commands::lake(&remote, json),
         Command::Logs { filter, time, answer } => commands::logs(&filter, &time, &answer),
         Command::Trace { id, answer } => commands::trace(&id, &answer),
         Command::Ask { name, service, error_rate, p99_ms, time, answer } => {

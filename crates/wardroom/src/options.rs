@@ -80,7 +80,10 @@ pub(crate) enum Command {
         answer: TableAnswer,
     },
     /// What the tables hold: files, rows, bytes, and what retention lets go next.
+    #[command(args_conflicts_with_subcommands = true)]
     Lake {
+        #[command(subcommand)]
+        command: Option<LakeCommand>,
         #[command(flatten)]
         remote: Remote,
         #[arg(long)]
@@ -276,6 +279,33 @@ pub(crate) struct Remote {
     /// Token for it.
     #[arg(long, env = "WARDROOM_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LakeCommand {
+    /// Merge short files, let go what retention lets go, delete what nobody needs; the server does it by itself.
+    Maintain(MaintainArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MaintainArgs {
+    /// The data folder; a server may be running on it.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Delete files that were replaced so long ago; older versions can be read until then.
+    #[arg(long, default_value = "7d")]
+    pub(crate) sweep_after: String,
+    /// Also if that is less than a day.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Configuration file (YAML) of the server.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
