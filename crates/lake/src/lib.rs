@@ -52,7 +52,7 @@ pub use gold::{EnrichmentFact, HealthFact, IncidentFact, ToolFact};
 pub use lake::{Flush, Holding, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;
-pub use past::Past;
+pub use past::{Moment, Past};
 pub use read::Stored;
 pub use rows::Request;
 pub use sql::{Form, Queries, QueryConfig, QueryError};

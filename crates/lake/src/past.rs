@@ -1,20 +1,37 @@
-//! Log lines, spans and deployments out of the tables, as they were decoded, for whoever goes through a stretch again.
+//! Samples, log lines, spans and deployments out of the tables, second by second, for whoever goes through a stretch again.
 //!
 //! The files of the days that matter are read one by one, their times looked at first; rows come in the order of the bus.
+
+use std::collections::BTreeMap;
 
 use deltalake_core::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, MapArray, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
 use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use wardroom_domain::{Deployment, Labels, LogEntry, Severity, Span, SpanKind, TenantId, Timestamp};
+use wardroom_domain::query::SeriesQuery;
+use wardroom_domain::{Deployment, Labels, LogEntry, Sample, Severity, Span, SpanKind, TenantId, Timestamp};
 
 use crate::spec::{DEPLOYMENTS, LOGS, SPANS, Spec};
 use crate::{Error, Lake};
 
-/// What a stretch of the tables of events holds.
+/// Samples read at once.
+const PAGE: usize = 1 << 20;
+
+/// What the tables hold of a stretch.
 #[derive(Clone, Debug, Default)]
 pub struct Past {
+    /// The series that have samples in it.
+    pub series: Vec<Labels>,
+    /// What each second brought, by the seconds since the epoch.
+    pub seconds: BTreeMap<i64, Moment>,
+}
+
+/// What a second brought.
+#[derive(Clone, Debug, Default)]
+pub struct Moment {
+    /// Samples, each with its series' place in [`Past::series`].
+    pub samples: Vec<(usize, Sample)>,
     /// Log lines; the service is the one that was found when they came.
     pub logs: Vec<LogEntry>,
     /// Spans, by their ends.
@@ -23,19 +40,25 @@ pub struct Past {
     pub deployments: Vec<Deployment>,
 }
 
+impl Past {
+    fn at(&mut self, at: Timestamp) -> &mut Moment {
+        self.seconds.entry(at.millis().div_euclid(1000)).or_default()
+    }
+}
+
 impl Lake {
     /// Where the batch of samples ends that reaches to this offset of the bus or beyond, as far as files tell; at the offset
     /// itself without one.
     ///
     /// # Errors
     /// The table cannot be read.
-    pub async fn batch_end(&self, offset: u64) -> Result<u64, Error> {
+    async fn batch_end(&self, offset: u64) -> Result<u64, Error> {
         let ends = self.files().await?.into_iter().map(|file| file.offset).filter(|end| *end >= offset);
         Ok(ends.min().unwrap_or(offset))
     }
 
-    /// A tenant's events from one moment until before another that came before an offset of the bus. Files are read on the
-    /// thread that asks.
+    /// What a tenant's tables hold from one moment until before another that came before an offset of the bus; of samples also
+    /// the rest of the batch that the offset lies in. Files are read on the thread that asks.
     ///
     /// # Errors
     /// A table cannot be read.
@@ -46,6 +69,20 @@ impl Lake {
         before: u64,
     ) -> Result<Past, Error> {
         let mut past = Past::default();
+        let end = Timestamp::from_millis(to.millis() - 1);
+        let query = SeriesQuery { selectors: Vec::new(), start: from, end, step_ms: None };
+        let (mut page, batch_end) = (Some(0), self.batch_end(before).await?);
+        while let Some(first) = page {
+            let stored = self.samples(tenant, &query, (first, batch_end), PAGE).await?;
+            for (labels, samples) in stored.series {
+                let series = past.series.len();
+                past.series.push(labels);
+                for sample in samples {
+                    past.at(Timestamp::from_millis(sample.ts_ms)).samples.push((series, sample));
+                }
+            }
+            page = stored.next;
+        }
         let before = i64::try_from(before).unwrap_or(i64::MAX);
         let within = |at: Timestamp, offset: i64| (from..to).contains(&at) && offset < before;
         for batch in self.stretch(&LOGS, tenant, from, to).await? {
@@ -53,7 +90,7 @@ impl Lake {
             for row in 0..batch.num_rows() {
                 let at = rows.at(row)?;
                 if within(at, rows.offset(row)?) {
-                    past.logs.push(LogEntry {
+                    past.at(at).logs.push(LogEntry {
                         at,
                         severity: severity(rows.text("severity", row)?),
                         message: rows.text("message", row)?.to_owned(),
@@ -68,7 +105,7 @@ impl Lake {
             for row in 0..batch.num_rows() {
                 let span = rows.span(row)?;
                 if within(span.end, rows.offset(row)?) {
-                    past.spans.push(span);
+                    past.at(span.end).spans.push(span);
                 }
             }
         }
@@ -77,7 +114,7 @@ impl Lake {
             for row in 0..batch.num_rows() {
                 let at = rows.at(row)?;
                 if within(at, rows.offset(row)?) {
-                    past.deployments.push(Deployment {
+                    past.at(at).deployments.push(Deployment {
                         at,
                         service: rows.text("service", row)?.to_owned(),
                         version: rows.text("version", row)?.to_owned(),

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wardroom_detect::{Engine, Signal, SignalKind};
+use wardroom_detect::{Engine, Health, health};
 use wardroom_domain::{TenantId, Timestamp};
 use wardroom_lake::{EnrichmentFact, HealthFact, IncidentFact, Lake, ToolFact};
 use wardroom_respond::Workflow;
@@ -105,42 +105,22 @@ impl Concluder {
 
 /// How services fared between two moments, window by window; those that nothing is known of are left out.
 fn windows(engine: &Engine, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<HealthFact>)> {
-    let mut windows = Vec::new();
-    for start_ms in (from_ms..end_ms).step_by(WINDOW_MS as usize) {
-        let mut services: BTreeMap<&str, HealthFact> = BTreeMap::new();
-        for (key, signal) in engine.signals().filter(|(key, _)| key.peer.is_none()) {
-            let Some((mean, most)) = within(signal, start_ms) else { continue };
-            let fact = services.entry(&key.service).or_default();
-            fact.service.clone_from(&key.service);
-            fact.breaches += u32::from(signal.limit().is_some());
-            let (known, value) = match key.kind {
-                // A service may count its requests in several families.
-                SignalKind::RequestRate => {
-                    fact.requests = Some(fact.requests.unwrap_or_default() + mean);
-                    continue;
-                }
-                SignalKind::ErrorRatio => (&mut fact.errors, mean),
-                SignalKind::LatencyP99 => (&mut fact.latency_p99, most),
-                SignalKind::Cpu => (&mut fact.cpu, most),
-                SignalKind::Memory => (&mut fact.memory, most),
-            };
-            *known = Some(known.map_or(value, |known| known.max(value)));
-        }
-        if !services.is_empty() {
-            let [start, end] = [start_ms, start_ms + WINDOW_MS].map(Timestamp::from_millis);
-            windows.push((start, end, services.into_values().collect()));
-        }
-    }
-    windows
-}
-
-/// Mean and highest of a signal's points in the window that begins here.
-fn within(signal: &Signal, start_ms: i64) -> Option<(f64, f64)> {
-    let points = signal.history.iter().filter(|(at_ms, _)| (start_ms..start_ms + WINDOW_MS).contains(at_ms));
-    let (count, sum, most) = points.fold((0_u32, 0.0, f64::NEG_INFINITY), |(count, sum, most), (_, value)| {
-        (count + 1, sum + value, f64::max(most, *value))
+    let starts = (from_ms..end_ms).step_by(WINDOW_MS as usize);
+    let windows = starts.map(|start_ms| {
+        let [start, end] = [start_ms, start_ms + WINDOW_MS].map(Timestamp::from_millis);
+        let facts = health(engine, start_ms..start_ms + WINDOW_MS).into_iter();
+        let fact = |Health { service, requests, errors, latency_p99, cpu, memory, breaches }| HealthFact {
+            service,
+            requests,
+            errors,
+            latency_p99,
+            cpu,
+            memory,
+            breaches,
+        };
+        (start, end, facts.map(fact).collect::<Vec<_>>())
     });
-    (count > 0).then(|| (sum / f64::from(count), most))
+    windows.filter(|(.., facts)| !facts.is_empty()).collect()
 }
 
 /// An incident as gold shows it.

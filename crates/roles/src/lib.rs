@@ -37,6 +37,6 @@ pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
 pub use wardroom_lake::{Chore, Holds, Lake, Sweep};
 pub use wardroom_process::{clock, crash, isolation};
-pub use wardroom_store::Store;
+pub use wardroom_store::{Store, database};
 
 pub use serve::{ServeError, ServeOptions, serve};

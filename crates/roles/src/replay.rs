@@ -18,24 +18,20 @@ use std::time::{Duration, Instant};
 
 use wardroom_bus::ReadOnlyBus;
 use wardroom_correlate::Decision;
-use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Batch, Incident, IncidentState, Run, TenantId, Timestamp};
+use wardroom_domain::{Batch, Incident, IncidentState, Metrics, Run, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
-use wardroom_lake::{IncidentFact, Lake};
+use wardroom_lake::{IncidentFact, Lake, Moment, Past};
 use wardroom_respond::Workflow;
-use wardroom_store::Store;
+use wardroom_store::{Store, database};
 
 use crate::checkpoint::Checkpoints;
 use crate::config::Config;
 use crate::detect::Tenants;
 use crate::gold::opened;
 use crate::pump::{decode, first_since, judge};
-use crate::tokens::database;
 
 /// Records read at once.
 const READ: usize = 256;
-/// Samples read from the tables at once.
-const PAGE: usize = 1 << 20;
 /// A day in ms.
 const DAY_MS: i64 = 86_400_000;
 /// How much of the tables is put in order at once.
@@ -122,7 +118,7 @@ pub async fn replay(
         let mut slice = begin;
         while slice < held.min(options.to) {
             let end = slice.plus(SLICE).min(held).min(options.to);
-            for (received_at, batch) in machine.stored(&lake, (slice, end), first).await? {
+            for (received_at, batch) in machine.batches(lake.past(&options.tenant, (slice, end), first).await?) {
                 machine.take(received_at, &batch, tell).await?;
             }
             slice = end;
@@ -206,47 +202,25 @@ impl<'a> Machine<'a> {
         Ok(Self { config, options, tenants, blocks, endings, pace: None, found: Replayed::default() })
     }
 
-    /// What the tables hold between two moments that came before an offset of the bus, moment by moment.
-    async fn stored(
-        &self,
-        lake: &Lake,
-        (from, to): (Timestamp, Timestamp),
-        before: u64,
-    ) -> Result<Vec<(Timestamp, Batch)>, ReplayError> {
-        let tenant = &self.options.tenant;
-        // The batch that the offset lies in, too: what of it is on the bus as well counts once.
-        let batch_end = lake.batch_end(before).await?;
-        let mut moments: BTreeMap<i64, Batch> = BTreeMap::new();
-        let second = |at: Timestamp| at.millis().div_euclid(1000);
-        let query = SeriesQuery {
-            selectors: Vec::new(),
-            start: from,
-            end: Timestamp::from_millis(to.millis() - 1),
-            step_ms: None,
-        };
-        let mut page = Some(0);
-        while let Some(first) = page {
-            let stored = lake.samples(tenant, &query, (first, batch_end), PAGE).await?;
-            for (labels, samples) in stored.series {
-                let series = self.tenants.get(tenant).registry().id_of(&labels);
-                for sample in samples {
-                    let metrics = &mut moments.entry(second(Timestamp::from_millis(sample.ts_ms))).or_default().metrics;
-                    match metrics.runs.last_mut().filter(|run| run.series == series) {
-                        Some(run) => run.count += 1,
-                        None => metrics.runs.push(Run { series, count: 1 }),
-                    }
-                    metrics.samples.push(sample);
+    /// What the tables hold of a stretch, second by second, as if it came so.
+    fn batches(&self, past: Past) -> Vec<(Timestamp, Batch)> {
+        let state = self.tenants.get(&self.options.tenant);
+        let series: Vec<_> = past.series.iter().map(|labels| state.registry().id_of(labels)).collect();
+        let batch = |Moment { samples, logs, spans, deployments }| {
+            let mut metrics = Metrics::default();
+            for (place, sample) in samples {
+                match metrics.runs.last_mut().filter(|run: &&mut Run| run.series == series[place]) {
+                    Some(run) => run.count += 1,
+                    None => metrics.runs.push(Run { series: series[place], count: 1 }),
                 }
+                metrics.samples.push(sample);
             }
-            page = stored.next;
-        }
-        let past = lake.past(tenant, (from, to), before).await?;
-        past.logs.into_iter().for_each(|log| moments.entry(second(log.at)).or_default().logs.push(log));
-        past.spans.into_iter().for_each(|span| moments.entry(second(span.end)).or_default().spans.push(span));
-        for deployment in past.deployments {
-            moments.entry(second(deployment.at)).or_default().deployments.push(deployment);
-        }
-        Ok(moments.into_iter().map(|(second, batch)| (Timestamp::from_millis(second * 1000), batch)).collect())
+            Batch { metrics, logs, spans, deployments, ..Batch::default() }
+        };
+        past.seconds
+            .into_iter()
+            .map(|(second, moment)| (Timestamp::from_millis(second * 1000), batch(moment)))
+            .collect()
     }
 
     /// One batch through everything.

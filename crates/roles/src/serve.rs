@@ -21,7 +21,7 @@ use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable, 
 use wardroom_knowledge::Library;
 use wardroom_lake::{Lake, Queries};
 use wardroom_respond::Workflow;
-use wardroom_store::Store;
+use wardroom_store::{Store, database};
 
 use self::backend::{Readiness, backend};
 use crate::checkpoint::{self, Checkpoints};
@@ -32,7 +32,7 @@ use crate::keep::Tables;
 use crate::metrics as names;
 use crate::pump::Pump;
 use crate::respond::{Responder, entry};
-use crate::tokens::{self, database};
+use crate::tokens;
 use crate::{clock, events, gold, heartbeat, keep, poison, respond};
 use wardroom_executor::{ExecutorClient, socket_path};
 use wardroom_process::isolation::{FOLDERS, Isolation, confine_server};
@@ -373,7 +373,7 @@ async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool,
 }
 
 fn tell_first_token(
-    minted: Option<tokens::Minted>,
+    minted: Option<String>,
     file: Option<std::fs::File>,
     address: SocketAddr,
     announce: &mut impl FnMut(String),
@@ -381,10 +381,10 @@ fn tell_first_token(
     let Some(minted) = minted else { return Ok(()) };
     if let Some(mut file) = file {
         use std::io::Write;
-        writeln!(file, "{}", minted.token).map_err(|error| io("write --admin-token-file".into(), error))?;
+        writeln!(file, "{minted}").map_err(|error| io("write --admin-token-file".into(), error))?;
         return file.sync_all().map_err(|error| io("write --admin-token-file".into(), error));
     }
-    announce(format!("admin token (shown once): {}", minted.token));
+    announce(format!("admin token (shown once): {minted}"));
     announce(format!(
         "a sender for Prometheus, after `wardroom token create --data … --principal prometheus --role sender`:\n\
          remote_write:\n  - url: http://{address}/api/v1/write\n    authorization:\n      credentials_file: /path/to/token"

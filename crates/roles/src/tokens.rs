@@ -1,33 +1,14 @@
 //! Tokens: made and revoked by the CLI, in force here within half a second.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
+use wardroom_domain::{AccessRole, Identity, Principal, TenantId};
 use wardroom_edge::{KnownToken, TokenTable, mint_token};
 use wardroom_store::{NewToken, Store};
 
 use crate::clock;
 
-/// Where the database of a data folder is.
-pub fn database(data: &Path) -> PathBuf {
-    data.join("state").join("wardroom.db")
-}
-
-/// A token as its owner sees it, once.
-#[derive(Clone, Debug)]
-pub struct Minted {
-    /// Public name.
-    pub id: String,
-    /// The secret.
-    pub token: String,
-    /// What it proves.
-    pub identity: Identity,
-    /// From when on it is refused.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// Makes a token.
+/// Makes a token, and the secret that its owner sees once.
 ///
 /// # Errors
 /// The store's.
@@ -35,24 +16,22 @@ pub async fn create(
     store: &Store,
     identity: Identity,
     lives: Option<Duration>,
-) -> Result<Minted, wardroom_store::Error> {
-    let (token, sha256) = mint_token();
+) -> Result<(NewToken, String), wardroom_store::Error> {
+    let (secret, sha256) = mint_token();
     let now = clock::now();
-    // The public name is the hash's beginning: it says nothing about the secret.
-    let id = format!("tok_{}", sha256.chars().take(12).collect::<String>());
-    let expires_at = lives.map(|lives| now.plus(lives));
-    store.create_token(&NewToken { id: id.clone(), sha256, identity: identity.clone(), expires_at }, now).await?;
-    Ok(Minted { id, token, identity, expires_at })
+    let token = NewToken::new(sha256, identity, lives.map(|lives| now.plus(lives)));
+    store.create_token(&token, now).await?;
+    Ok((token, secret))
 }
 
 /// Makes the first administrator's token, if there is no token at all.
-pub(crate) async fn first_admin(store: &Store) -> Result<Option<Minted>, wardroom_store::Error> {
+pub(crate) async fn first_admin(store: &Store) -> Result<Option<String>, wardroom_store::Error> {
     if !store.tokens().await?.is_empty() {
         return Ok(None);
     }
     let admin = Principal::new("admin").unwrap_or_else(|_| Principal::wardroom());
     let identity = Identity { tenant: TenantId::main(), principal: admin, role: AccessRole::Admin };
-    create(store, identity, None).await.map(Some)
+    create(store, identity, None).await.map(|(_, secret)| Some(secret))
 }
 
 /// Keeps the table of known tokens fresh, for ever.

@@ -29,7 +29,7 @@ pub use error::Error;
 pub use incidents::{HistoryRow, IncidentRow, Transition};
 pub use journal::{Journal, JournalError, Left, Mark, Retired, Stream};
 pub use renew::renew;
-pub use tokens::{NewToken, TokenRow};
+pub use tokens::{NewToken, TokenRow, database};
 
 /// The open database; cheap to clone.
 #[derive(Clone, Debug)]

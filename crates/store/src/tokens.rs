@@ -1,5 +1,7 @@
 //! Static tokens: only their SHA-256 is kept.
 
+use std::path::{Path, PathBuf};
+
 use sqlx::Row;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 
@@ -33,6 +35,20 @@ pub struct TokenRow {
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+}
+
+impl NewToken {
+    /// A token by the hash of its secret.
+    pub fn new(sha256: String, identity: Identity, expires_at: Option<Timestamp>) -> Self {
+        // The public name is the hash's beginning: it says nothing about the secret.
+        let id = format!("tok_{}", sha256.chars().take(12).collect::<String>());
+        Self { id, sha256, identity, expires_at }
+    }
+}
+
+/// Where the database of a data folder is.
+pub fn database(data: &Path) -> PathBuf {
+    data.join("state").join("wardroom.db")
 }
 
 impl Store {

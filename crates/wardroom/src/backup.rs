@@ -29,7 +29,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use wardroom_roles::config::BackupConfig;
-use wardroom_roles::{Config, Lake, ReadOnlyBus, Store, backups, clock, tokens::database};
+use wardroom_roles::{Config, Lake, ReadOnlyBus, Store, backups, clock, database};
 
 use self::manifest::{Content, Manifest};
 use crate::commands::{Done, block, say};

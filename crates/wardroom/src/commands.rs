@@ -14,8 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
-use wardroom_roles::tokens::{self, database};
-use wardroom_roles::{Store, clock, crash};
+use wardroom_roles::{Store, clock, crash, database, tokens};
 
 use crate::client::Client;
 use crate::configuration;
@@ -60,15 +59,15 @@ pub(crate) fn token(command: TokenCommand) -> Done {
             let lives = expires.as_deref().map(|text| lifetime("--expires", text)).transpose()?;
             let minted = block(async {
                 let store = open(&data).await?;
-                let minted = tokens::create(&store, identity, lives).await?;
+                let (minted, secret) = tokens::create(&store, identity, lives).await?;
                 store.close().await;
                 Ok(minted)
             })?;
             if json {
-                say(json!({ "id": minted.id, "token": minted.token, "tenant": minted.identity.tenant,
+                say(json!({ "id": minted.id, "token": secret, "tenant": minted.identity.tenant,
                     "principal": minted.identity.principal, "role": minted.identity.role, "expires_at": minted.expires_at }))?;
             } else {
-                say(minted.token)?;
+                say(secret)?;
             }
         }
         TokenCommand::List { data, json } => {

@@ -486,3 +486,52 @@ proptest! {
         });
     }
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// The tables as the first version wrote them, before there was gold: they are read, and written on.
+#[tokio::test]
+async fn tables_of_the_first_version_open() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/lake-v1"), &dir.path().join("lake"));
+    let tenant = TenantId::main();
+    let query = SeriesQuery {
+        selectors: vec![vec![Matcher::equal("__name__", "kept")]],
+        start: Timestamp::from_millis(0),
+        end: Timestamp::from_nanos(i64::MAX),
+        step_ms: None,
+    };
+    let values = async |lake: &Lake| {
+        let page = lake.samples(&tenant, &query, (0, u64::MAX), 1000).await.unwrap();
+        let [(labels, samples)] = page.series.try_into().unwrap();
+        assert_eq!(labels.get("job"), Some("sample"));
+        samples.iter().map(|sample| sample.value).collect::<Vec<_>>()
+    };
+    let written = [0.1, 42.0, -3.25, 1e308, 0.0];
+    let looked = Lake::look(&Config::default(), dir.path()).await.unwrap().unwrap();
+    assert_eq!(values(&looked).await, written, "only looked at");
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    assert_eq!(values(&lake).await, written);
+    let past = lake.past(&tenant, (query.start, query.end), u64::MAX).await.unwrap();
+    let logs: Vec<_> = past.seconds.values().flat_map(|second| &second.logs).collect();
+    assert_eq!((logs.len(), logs[0].message.as_str(), logs[0].severity), (1, "pool of 17 exhausted", Severity::High));
+    let spans: Vec<_> = past.seconds.values().flat_map(|second| &second.spans).collect();
+    assert_eq!((spans.len(), spans[0].span_id[0], spans[0].parent_id, spans[0].seconds()), (1, 1, [0; 8], 0.25));
+    assert_eq!(past.seconds.values().map(|second| second.deployments.len()).sum::<usize>(), 1);
+    assert_eq!(past.seconds.values().map(|second| second.samples.len()).sum::<usize>(), 5);
+    let (reached, now) = (lake.reached().await.unwrap().unwrap(), Timestamp::from_millis(0));
+    assert_eq!(lake.flush(flush(reached + 1, 0), &[], now).await.unwrap(), Landed::Now);
+    assert!(lake.conclude(&tenant, 0, &[crate::IncidentFact::default()], now).await.unwrap(), "gold is there now");
+    assert!(!lake.conclude(&tenant, 0, &[crate::IncidentFact::default()], now).await.unwrap(), "and the same already");
+}

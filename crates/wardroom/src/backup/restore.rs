@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
-use wardroom_roles::{Config, Lake, ReadOnlyBus, Store, tokens::database};
+use wardroom_roles::{Config, Lake, ReadOnlyBus, Store, database};
 
 use super::manifest::{self, Manifest};
 use super::{bar, dense};

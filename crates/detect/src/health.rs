@@ -1,0 +1,59 @@
+//! How services fared in a window, by their signals.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::engine::Engine;
+use crate::signal::{Signal, SignalKind};
+
+/// How a service fared.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// Which service.
+    pub service: String,
+    /// Requests a second, on average.
+    pub requests: Option<f64>,
+    /// Share of them that failed, 0..1, on average.
+    pub errors: Option<f64>,
+    /// The worst 99th percentile of the duration, in seconds.
+    pub latency_p99: Option<f64>,
+    /// The highest share of the CPU limit, 0..1.
+    pub cpu: Option<f64>,
+    /// The highest share of the memory limit, 0..1.
+    pub memory: Option<f64>,
+    /// Signals that are in breach now.
+    pub breaches: u32,
+}
+
+/// How every service fared of which anything is known in a window (ms), by name.
+pub fn health(engine: &Engine, window: Range<i64>) -> Vec<Health> {
+    let mut services: BTreeMap<&str, Health> = BTreeMap::new();
+    for (key, signal) in engine.signals().filter(|(key, _)| key.peer.is_none()) {
+        let Some((mean, most)) = within(signal, &window) else { continue };
+        let health = services.entry(&key.service).or_default();
+        health.service.clone_from(&key.service);
+        health.breaches += u32::from(signal.limit().is_some());
+        let (known, value) = match key.kind {
+            // A service may count its requests in several families.
+            SignalKind::RequestRate => {
+                health.requests = Some(health.requests.unwrap_or_default() + mean);
+                continue;
+            }
+            SignalKind::ErrorRatio => (&mut health.errors, mean),
+            SignalKind::LatencyP99 => (&mut health.latency_p99, most),
+            SignalKind::Cpu => (&mut health.cpu, most),
+            SignalKind::Memory => (&mut health.memory, most),
+        };
+        *known = Some(known.map_or(value, |known| known.max(value)));
+    }
+    services.into_values().collect()
+}
+
+/// Mean and highest of a signal's points in a window.
+fn within(signal: &Signal, window: &Range<i64>) -> Option<(f64, f64)> {
+    let points = signal.history.iter().filter(|(at_ms, _)| window.contains(at_ms));
+    let (count, sum, most) = points.fold((0_u32, 0.0, f64::NEG_INFINITY), |(count, sum, most), (_, value)| {
+        (count + 1, sum + value, f64::max(most, *value))
+    });
+    (count > 0).then(|| (sum / f64::from(count), most))
+}
