@@ -57,9 +57,9 @@ pub(crate) fn token(command: TokenCommand) -> Done {
                 role: AccessRole::parse(&role).map_err(field("role"))?,
             };
             let lives = expires.as_deref().map(|text| lifetime("--expires", text)).transpose()?;
-            let minted = block(async {
+            let (minted, secret) = block(async {
                 let store = open(&data).await?;
-                let (minted, secret) = tokens::create(&store, identity, lives).await?;
+                let minted = tokens::create(&store, identity, lives).await?;
                 store.close().await;
                 Ok(minted)
             })?;
