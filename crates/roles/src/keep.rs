@@ -294,14 +294,20 @@ pub(crate) async fn maintain(tables: Option<Tables>, every: Duration) {
     let Some(Tables { lake, .. }) = tables else { return };
     for turn in 1_u64.. {
         tokio::time::sleep(every).await;
-        match lake.maintain((turn % SWEEP == 0).then(|| Sweep::weekly(clock::now()))).await {
-            Ok(merged) => metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(merged.rows),
-            Err(error) => {
-                metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
-                tracing::error!(%error, "the lake could not be looked after; it is tried again");
-            }
+        if let Err(error) = look_after(&lake, (turn % SWEEP == 0).then(|| Sweep::weekly(clock::now()))).await {
+            metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
+            tracing::error!(%error, "the lake could not be looked after; it is tried again");
         }
     }
+}
+
+async fn look_after(lake: &Lake, sweep: Option<Sweep>) -> Result<(), Error> {
+    for chore in lake.chores(sweep).await? {
+        let merged = lake.carry_out(&chore).await?;
+        metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(merged.rows);
+        metrics::counter!(names::LAKE_CHORE_FILES_TOTAL, "chore" => chore.what).increment(chore.files as u64);
+    }
+    Ok(())
 }
 
 /// Tells detection what the lake knows of its series beyond what the checkpoint says.

@@ -38,6 +38,8 @@ pub const LAKE_FAILURES_TOTAL: &str = "wardroom_lake_failures_total";
 pub const LAKE_FLUSH_SECONDS: &str = "wardroom_lake_flush_seconds";
 /// Counter: samples that were merged into longer files.
 pub const LAKE_MERGED_ROWS_TOTAL: &str = "wardroom_lake_merged_rows_total";
+/// Counter: files that were looked after, by what was done: `merge`, `join`, `expire` or `sweep`.
+pub const LAKE_CHORE_FILES_TOTAL: &str = "wardroom_lake_chore_files_total";
 /// Gauge: as of when the last backup was made, in seconds since the epoch; absent if none was.
 pub const BACKUP_SECONDS: &str = "wardroom_backup_last_success_timestamp_seconds";
 /// Gauge: bytes of the last backup.
