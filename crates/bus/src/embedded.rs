@@ -254,14 +254,19 @@ impl Shared {
         let mut at = bases.partition_point(|base| *base <= from).saturating_sub(1);
         let remembered = lock(&self.cursors).remove(&from).filter(|(base, _)| bases.get(at) == Some(base));
         let mut position = remembered.map_or(0, |(_, position)| position);
-        while let Some(base) = bases.get(at) {
+        // Whoever asks for what comes next is not to read all of the segment again.
+        let (mut upcoming, mut place) = (from, None);
+        'segments: while let Some(base) = bases.get(at) {
             let mut file = File::open(segment::path(&self.dir, *base))?;
             while records.len() < limit {
                 match segment::read_at(&mut file, position)? {
-                    Found::Frame { offset, .. } if offset >= end => return Ok(records),
+                    Found::Frame { offset, .. } if offset >= end => {
+                        place = Some((*base, position));
+                        break 'segments;
+                    }
                     Found::Frame { offset, payload, next } => {
                         let frame = (position, next - position);
-                        position = next;
+                        (position, upcoming) = (next, upcoming.max(offset + 1));
                         if offset >= from {
                             match decode_payload(&payload) {
                                 Ok((envelope, body)) => {
@@ -287,16 +292,19 @@ impl Shared {
                     Found::End => break,
                 }
             }
-            if let Some(last) = records.last().filter(|_| records.len() >= limit) {
-                let mut cursors = lock(&self.cursors);
-                cursors.insert(last.offset + 1, (*base, position));
-                while cursors.len() > CURSORS {
-                    cursors.pop_first();
-                }
+            place = Some((*base, position));
+            if records.len() >= limit {
                 break;
             }
             at += 1;
             position = 0;
+        }
+        if let Some(place) = place {
+            let mut cursors = lock(&self.cursors);
+            cursors.insert(upcoming, place);
+            while cursors.len() > CURSORS {
+                cursors.pop_first();
+            }
         }
         Ok(records)
     }
@@ -455,4 +463,27 @@ fn create(dir: &Path, base: u64) -> Result<File, Error> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::envelope;
+
+    /// Whoever follows the log reads each record once, not its segment each time.
+    #[tokio::test]
+    async fn the_end_is_found_again_without_a_search() {
+        let dir = tempfile::tempdir().unwrap();
+        let bus = EmbeddedBus::open(dir.path(), Config::default()).unwrap();
+        let cursor = |offset: u64| lock(&bus.shared.cursors).get(&offset).copied();
+        for round in 1..=3 {
+            bus.append(envelope(0), Bytes::from_static(b"body")).await.unwrap();
+            let read = bus.read(round - 1, 100).unwrap();
+            assert_eq!(read.iter().map(|record| record.offset).collect::<Vec<_>>(), [round - 1]);
+            let place = cursor(round).unwrap();
+            assert!(bus.read(round, 100).unwrap().is_empty());
+            assert_eq!(cursor(round), Some(place), "asked in vain, and remembered still");
+            assert_eq!(place.1 / round * round, place.1, "behind {round} frames of one length");
+        }
+    }
 }

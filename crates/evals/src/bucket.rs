@@ -159,7 +159,7 @@ impl Shelf {
         let (mut text, mut folders, mut count, mut last) = (String::new(), BTreeSet::new(), 0, None);
         let mut more = false;
         for (key, object) in objects.iter().filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after) {
-            let rest = &key[prefix.len()..];
+            let rest = key.strip_prefix(prefix).unwrap_or_default();
             let folder = Some(delimiter).filter(|delimiter| !delimiter.is_empty());
             if let Some((folder, _)) = folder.and_then(|delimiter| rest.split_once(delimiter)) {
                 folders.insert(format!("{prefix}{folder}{delimiter}"));

@@ -167,7 +167,7 @@ impl Recorder {
                 (shown, fresh) = (Instant::now(), false);
             }
             let end = self.bus.end();
-            let read = self.bus.read(next, 256);
+            let read = if end > next { self.bus.read(next, 256) } else { Ok(Vec::new()) };
             let read = read.inspect_err(|error| tracing::error!(%error, "bus cannot be read; events wait"));
             if read.as_ref().map_or(true, Vec::is_empty) {
                 // What lies before the end that was there can never be read.

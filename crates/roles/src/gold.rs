@@ -28,7 +28,7 @@ const GRACE_MS: i64 = 60_000;
 /// Windows that are looked back for, as far as detection remembers.
 const BACK: i64 = 24;
 /// A day in ms.
-const DAY_MS: i64 = 86_400_000;
+pub(crate) const DAY_MS: i64 = 86_400_000;
 /// A change that was on its way into the store while it was read is seen the next time.
 const OVERLAP: Duration = Duration::from_secs(60);
 

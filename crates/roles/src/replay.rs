@@ -27,13 +27,11 @@ use wardroom_store::{Store, database};
 use crate::checkpoint::Checkpoints;
 use crate::config::Config;
 use crate::detect::Tenants;
-use crate::gold::opened;
+use crate::gold::{DAY_MS, opened};
 use crate::pump::{decode, first_since, judge};
 
 /// Records read at once.
 const READ: usize = 256;
-/// A day in ms.
-const DAY_MS: i64 = 86_400_000;
 /// How much of the tables is put in order at once.
 const SLICE: Duration = Duration::from_secs(600);
 
@@ -147,12 +145,8 @@ pub async fn replay(
     machine.finish(&happened).await
 }
 
-/// What the live response told correlation: until when an incident takes in what belongs to it.
-struct Ending {
-    told_at: Timestamp,
-    key: String,
-    settled_ms: i64,
-}
+/// What the live response told correlation, and when: this incident takes in what began until this moment (ms).
+type Ending = (Timestamp, String, i64);
 
 /// The incidents that opened within the stretch, by their keys, with name and title; and the endings of all that matter, in the order in which they were told.
 async fn told(
@@ -170,10 +164,10 @@ async fn told(
         let settled = [IncidentState::Resolved, IncidentState::Suppressed];
         let history = store.history(&options.tenant, &row.key).await?;
         if let Some(moved) = history.iter().find(|moved| settled.contains(&moved.to)) {
-            endings.push(Ending { told_at: moved.at, key: row.key, settled_ms });
+            endings.push((moved.at, row.key, settled_ms));
         }
     }
-    endings.sort_by_key(|ending| ending.told_at);
+    endings.sort_by_key(|(told_at, ..)| *told_at);
     Ok((happened, endings.into()))
 }
 
@@ -234,8 +228,8 @@ impl<'a> Machine<'a> {
         self.keep_pace(received_at).await;
         tell(received_at);
         let state = self.tenants.get(&self.options.tenant);
-        while let Some(ending) = self.endings.pop_front_if(|ending| ending.told_at <= received_at) {
-            state.live().correlator.release(&ending.key, ending.settled_ms);
+        while let Some((_, key, settled_ms)) = self.endings.pop_front_if(|(told_at, ..)| *told_at <= received_at) {
+            state.live().correlator.release(&key, settled_ms);
         }
         let judged = std::panic::catch_unwind(AssertUnwindSafe(|| judge(&self.config, &state, batch)));
         let Ok((anomalies, decisions)) = judged else {

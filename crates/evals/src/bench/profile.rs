@@ -33,6 +33,7 @@ const STAGES: &[(&str, &str, &[&str])] = &[
 pub(crate) struct Profile {
     recording: Child,
     file: PathBuf,
+    pids: String,
 }
 
 impl Profile {
@@ -41,10 +42,11 @@ impl Profile {
         let file = dir.join("perf.data");
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
         let mut record = perf();
-        record.args(["record", "-q", "-F", RATE, "-e", "cpu-clock", "-g", "-p", &pids.join(","), "-o"]).arg(&file);
+        // All of the machine: told of processes, it spins as soon as one of their threads ends.
+        record.args(["record", "-q", "-F", RATE, "-e", "cpu-clock", "-g", "-a", "-o"]).arg(&file);
         let recording = record.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot run perf")?;
         std::thread::sleep(std::time::Duration::from_millis(300));
-        Ok(Self { recording, file })
+        Ok(Self { recording, file, pids: pids.join(",") })
     }
 
     /// Ends it: the share of each stage, and a flame graph if a file is named for it.
@@ -53,7 +55,8 @@ impl Profile {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
         self.recording.wait()?;
         let mut script = perf();
-        script.args(["script", "-i"]).arg(&self.file);
+        // Inlined frames would be looked up one by one in the debug information of all of DataFusion: minutes.
+        script.args(["script", "--no-inline", "--pid", &self.pids, "-i"]).arg(&self.file);
         let mut script = script.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stacks = BufReader::new(script.stdout.take().context("no stacks")?);
         let mut folded = Vec::new();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use wardroom_domain::Timestamp;
 use wardroom_domain::canonical::{sha256_hex, short_hash};
-use wardroom_testing::server::program;
+use wardroom_testing::server::{program, run};
 use wardroom_testing::{Server, now_ms, wire};
 
 /// Batches go to the tables at once.
@@ -293,4 +293,39 @@ fn samples_are_found_after_the_bus_has_forgotten_them() {
     let (status, text) = server.get(&path, &server.responder).unwrap();
     let found: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((status, found["series"][0]["samples"].as_array().map(Vec::len)), (200, Some(15)), "{text}");
+}
+
+/// What the server would do by itself at some time, told first and done then, beside it.
+#[test]
+fn tables_are_looked_after_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = [AT_ONCE[0], ("WARDROOM_LAKE__MAINTAIN_SECONDS", "100000")];
+    let server = Server::start(dir.path(), "", &environment).unwrap();
+    let now = now_ms();
+    // Two batches of a day that is over, and one of today.
+    for at_ms in [now - 30 * 3_600_000, now - 30 * 3_600_000 + 1000, now] {
+        let body = wire::body(vec![wire::series(&[("__name__", "up")], 1.0, at_ms)]);
+        assert_eq!(server.write(&body).unwrap(), 204);
+        settle(&server);
+    }
+    let data = dir.path().join("data").display().to_string();
+    let chores = |more: &[&str]| {
+        let mut words = vec!["lake", "maintain", "--json", "--data", data.as_str()];
+        words.extend(more);
+        let (code, text) = run(&words).unwrap();
+        assert_eq!(code, Some(0), "{text}");
+        let said: Value = serde_json::from_str(&text).unwrap();
+        let all = said["chores"].as_array().unwrap().clone();
+        let of_samples = all.into_iter().filter(|chore| chore["table"] == "silver.samples");
+        of_samples.map(|chore| (chore["what"].clone(), chore["files"].clone())).collect::<Vec<_>>()
+    };
+    let due = [(json!("merge"), json!(2))];
+    assert_eq!(chores(&["--dry-run"]), due);
+    assert_eq!(chores(&["--dry-run"]), due, "a look changes nothing");
+    assert_eq!(chores(&[]), due);
+    assert_eq!(chores(&["--dry-run"]), [], "it is done");
+    let query = json!({ "query": "SELECT count(*) AS rows FROM samples" });
+    assert_eq!(server.json("/api/v1/sql", &server.responder, &query).unwrap(), (200, json!([{ "rows": 3 }])));
+    assert_eq!(run(&["lake", "maintain", "--data", &data, "--sweep-after", "23h"]).unwrap().0, Some(1));
+    assert_eq!(run(&["lake", "maintain", "--data", &data, "--sweep-after", "23h", "--force"]).unwrap().0, Some(0));
 }
