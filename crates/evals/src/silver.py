@@ -14,6 +14,7 @@ import duckdb_extension_delta
 
 lake = sys.argv[1]
 db = duckdb.connect(config={"allow_unsigned_extensions": "true"})
+db.execute("PRAGMA disable_progress_bar")
 folder = os.path.dirname(duckdb_extension_delta.__file__)
 db.execute(f"LOAD '{glob.glob(folder + '/extensions/*/delta.duckdb_extension')[0]}'")
 

@@ -69,13 +69,16 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     std::fs::remove_dir_all(data.join("lake"))?;
     let text = server.dir.join("lines.zst");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async {
+    let held = runtime.block_on(async {
         let lake = Lake::open(&Config::default(), &data).await?;
         samples(&lake, &options).await?;
-        lines(&lake, &options, &text).await
+        lines(&lake, &options, &text).await?;
+        lake.check().await.map_err(anyhow::Error::from)
     })?;
     let mut report = json!({ "commit": process::commit(), "machine": process::machine(), "series": options.series,
         "step_s": options.step_ms / 1000, "lines": options.lines });
+    // A day's files, after all merging.
+    report["files"] = held.iter().map(|table| (table.table.to_owned(), json!(table.files))).collect();
     report["series_cold_ms"] = json!(one_series(&data, &options)?);
     target.server()?.restart()?;
     report["logs"] = search(&mut target, &data, &text, &options)?;
@@ -248,6 +251,7 @@ fn search(target: &mut Target, data: &Path, text: &Path, options: &Options) -> a
 fn duckdb(data: &Path, condition: &str) -> anyhow::Result<(f64, f64)> {
     let script = "import sys,time,os,glob,duckdb,duckdb_extension_delta as d
 db=duckdb.connect(config={'allow_unsigned_extensions':'true'})
+db.execute('PRAGMA disable_progress_bar')
 db.execute(f\"LOAD '{glob.glob(os.path.dirname(d.__file__)+'/extensions/*/delta.duckdb_extension')[0]}'\")
 best=[]
 for _ in range(3):

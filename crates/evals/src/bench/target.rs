@@ -13,6 +13,7 @@ use wardroom_testing::{Server, server};
 use super::bodies::{Bodies, id};
 use super::process::{Usage, usage};
 use super::profile::Profile;
+use super::tables;
 
 /// All of them; the first is ours.
 pub(crate) const NAMES: &[&str] = &["wardroom", "victoria-metrics", "prometheus"];
@@ -195,18 +196,28 @@ impl Target {
         Ok(detect + lag("wardroom_lake_lag_records ").transpose()?.unwrap_or_default())
     }
 
-    /// Bytes of the files below the tables of samples; nothing without a lake.
-    pub(crate) fn silver_bytes(&self) -> anyhow::Result<Option<u64>> {
-        fn size(folder: &Path) -> std::io::Result<u64> {
-            let mut bytes = 0;
-            for entry in std::fs::read_dir(folder)? {
-                let (path, found) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
-                bytes += if found.is_dir() { size(&path)? } else { found.len() };
-            }
-            Ok(bytes)
+    /// Waits until all samples that were sent are in the table, by a reader from outside, and every merge is done; what that
+    /// reader finds. Nothing without a lake.
+    pub(crate) fn tables(&mut self, sent: u64) -> anyhow::Result<Option<Value>> {
+        if !self.dir.join("data/lake/silver/samples").exists() {
+            return Ok(None);
         }
-        let folder = self.dir.join("data/lake/silver/samples");
-        Ok(folder.exists().then(|| size(&folder)).transpose()?)
+        tables::merged(&self.dir.join("data"))?;
+        let found = tables::counted(&self.dir.join("data"), sent)?;
+        self.settle()?;
+        Ok(Some(found))
+    }
+
+    /// Bytes of what it keeps for good, once a peer has made its files as small as they get; what is finished of ours stands in
+    /// [`Target::tables`].
+    pub(crate) fn data_bytes(&mut self, name: &str) -> anyhow::Result<Option<u64>> {
+        if name == "victoria-metrics" {
+            ureq::get(format!("{}/internal/force_flush", self.url)).call()?;
+            ureq::get(format!("{}/internal/force_merge", self.url)).call()?;
+            self.settle()?;
+        }
+        let peer = matches!(self.running, Running::Peer(_));
+        Ok(peer.then(|| tables::size(&self.dir.join("data"))).transpose()?)
     }
 
     /// Of the witnesses' samples of the last hour, how many come back bit for bit; nothing for a peer.
