@@ -19,7 +19,6 @@ lake, view = sys.argv[1:3]
 samples, series = f"{lake}/silver/samples", f"{lake}/silver/series"
 
 db = duckdb.connect(config={"allow_unsigned_extensions": "true"})
-
 db.execute("PRAGMA disable_progress_bar")
 folder = os.path.dirname(duckdb_extension_delta.__file__)
 db.execute(f"LOAD '{glob.glob(folder + '/extensions/*/delta.duckdb_extension')[0]}'")
