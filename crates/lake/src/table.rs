@@ -94,10 +94,11 @@ impl Table {
         }
         let mut table = DeltaTableBuilder::from_url(url)?.with_storage_options(options.clone()).build()?;
         if !table.verify_deltatable_existence().await? {
-            let created = create(&table, spec).await;
-            match created {
-                Err(DeltaTableError::Transaction { source: TransactionError::VersionAlreadyExists(_) }) => {}
-                other => drop(other?),
+            // Another writer may have been first, at any moment of it.
+            if let Err(error) = create(&table, spec).await
+                && !table.verify_deltatable_existence().await?
+            {
+                return Err(error.into());
             }
         }
         table.load().await?;
