@@ -3,31 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use wardroom_domain::ServiceHealth;
+
 use crate::engine::Engine;
 use crate::signal::{Signal, SignalKind};
 
-/// How a service fared.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Health {
-    /// Which service.
-    pub service: String,
-    /// Requests a second, on average.
-    pub requests: Option<f64>,
-    /// Share of them that failed, 0..1, on average.
-    pub errors: Option<f64>,
-    /// The worst 99th percentile of the duration, in seconds.
-    pub latency_p99: Option<f64>,
-    /// The highest share of the CPU limit, 0..1.
-    pub cpu: Option<f64>,
-    /// The highest share of the memory limit, 0..1.
-    pub memory: Option<f64>,
-    /// Signals that are in breach now.
-    pub breaches: u32,
-}
-
 /// How every service fared of which anything is known in a window (ms), by name.
-pub fn health(engine: &Engine, window: Range<i64>) -> Vec<Health> {
-    let mut services: BTreeMap<&str, Health> = BTreeMap::new();
+pub fn health(engine: &Engine, window: Range<i64>) -> Vec<ServiceHealth> {
+    let mut services: BTreeMap<&str, ServiceHealth> = BTreeMap::new();
     for (key, signal) in engine.signals().filter(|(key, _)| key.peer.is_none()) {
         let Some((mean, most)) = within(signal, &window) else { continue };
         let health = services.entry(&key.service).or_default();

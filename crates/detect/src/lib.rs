@@ -30,7 +30,7 @@ mod watch;
 pub use baseline::Baseline;
 pub use config::Config;
 pub use engine::{Engine, Findings};
-pub use health::{Health, health};
+pub use health::health;
 pub use logs::{SettingChange, TemplateCount, template};
 pub use seen::Seen;
 pub use signal::{Breach, Signal, SignalKey, SignalKind};

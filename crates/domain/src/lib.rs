@@ -21,6 +21,7 @@ pub mod entity;
 pub mod envelope;
 pub mod error;
 pub mod executor;
+pub mod health;
 pub mod histogram;
 pub mod identity;
 pub mod incident;
@@ -40,6 +41,7 @@ pub use batch::{
 pub use diagnosis::{Cause, CauseKind, Diagnosis, Evidence};
 pub use entity::EntityRules;
 pub use envelope::Envelope;
+pub use health::ServiceHealth;
 pub use histogram::{Buckets, Exemplar, NativeHistogram};
 pub use identity::{AccessRole, Identity, Principal, TenantId};
 pub use incident::{Incident, IncidentState};

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use wardroom_domain::{TenantId, Timestamp};
+use wardroom_domain::{ServiceHealth, TenantId, Timestamp};
 
 use crate::rows::{Cell, Lineage, Rows, micros};
 use crate::samples::{DataFile, day_of};
@@ -92,25 +92,6 @@ pub struct ToolFact {
     pub undo: Option<String>,
 }
 
-/// How a service fared in a window.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HealthFact {
-    /// Which service.
-    pub service: String,
-    /// Requests a second, on average.
-    pub requests: Option<f64>,
-    /// Share of them that failed, on average.
-    pub errors: Option<f64>,
-    /// The worst 99th percentile of the duration, in seconds.
-    pub latency_p99: Option<f64>,
-    /// The highest share of the CPU limit.
-    pub cpu: Option<f64>,
-    /// The highest share of the memory limit.
-    pub memory: Option<f64>,
-    /// Signals in sustained breach at its end.
-    pub breaches: u32,
-}
-
 impl Lake {
     /// Writes the incidents that a tenant opened on one day, all of them, and says whether anything changed.
     ///
@@ -167,7 +148,7 @@ impl Lake {
     pub async fn health(
         &self,
         tenant: &TenantId,
-        windows: &[(Timestamp, Timestamp, Vec<HealthFact>)],
+        windows: &[(Timestamp, Timestamp, Vec<ServiceHealth>)],
     ) -> Result<Landed, Error> {
         let mut days: BTreeMap<i64, Rows> = BTreeMap::new();
         for (start, end, facts) in windows {

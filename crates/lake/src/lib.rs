@@ -48,7 +48,7 @@ pub use config::{Config, Retention};
 pub use copy::{Holds, Piece};
 pub use error::Error;
 pub use events::{Events, Line, Origin, Pending, Reached, Received, Written};
-pub use gold::{EnrichmentFact, HealthFact, IncidentFact, ToolFact};
+pub use gold::{EnrichmentFact, IncidentFact, ToolFact};
 pub use lake::{Flush, Holding, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wardroom_detect::{Engine, Health, health};
-use wardroom_domain::{TenantId, Timestamp};
-use wardroom_lake::{EnrichmentFact, HealthFact, IncidentFact, Lake, ToolFact};
+use wardroom_detect::{Engine, health};
+use wardroom_domain::{ServiceHealth, TenantId, Timestamp};
+use wardroom_lake::{EnrichmentFact, IncidentFact, Lake, ToolFact};
 use wardroom_respond::Workflow;
 use wardroom_store::{IncidentRow, Store};
 
@@ -104,21 +104,11 @@ impl Concluder {
 }
 
 /// How services fared between two moments, window by window; those that nothing is known of are left out.
-fn windows(engine: &Engine, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<HealthFact>)> {
+fn windows(engine: &Engine, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<ServiceHealth>)> {
     let starts = (from_ms..end_ms).step_by(WINDOW_MS as usize);
     let windows = starts.map(|start_ms| {
         let [start, end] = [start_ms, start_ms + WINDOW_MS].map(Timestamp::from_millis);
-        let facts = health(engine, start_ms..start_ms + WINDOW_MS).into_iter();
-        let fact = |Health { service, requests, errors, latency_p99, cpu, memory, breaches }| HealthFact {
-            service,
-            requests,
-            errors,
-            latency_p99,
-            cpu,
-            memory,
-            breaches,
-        };
-        (start, end, facts.map(fact).collect::<Vec<_>>())
+        (start, end, health(engine, start_ms..start_ms + WINDOW_MS))
     });
     windows.filter(|(.., facts)| !facts.is_empty()).collect()
 }
