@@ -125,7 +125,7 @@ impl Lake {
                 continue;
             }
             let file = if rows.len() > 0 { Some(rows.finish()?) } else { None };
-            let Some(table) = self.gold(name) else { continue };
+            let Some(table) = self.table(name) else { continue };
             changed |= table.lock().await.rewrite(tenant, day, file).await?;
         }
         Ok(changed)
@@ -136,7 +136,7 @@ impl Lake {
     /// # Errors
     /// The table cannot be read.
     pub async fn health_reached(&self, tenant: &TenantId) -> Result<Option<Timestamp>, Error> {
-        let Some(table) = self.gold(SERVICE_HEALTH.name) else { return Ok(None) };
+        let Some(table) = self.table(SERVICE_HEALTH.name) else { return Ok(None) };
         let seconds = table.lock().await.reached(&app(tenant)).await?;
         Ok(seconds.map(|seconds| Timestamp::from_millis(i64::try_from(seconds).unwrap_or_default() * 1000)))
     }
@@ -171,7 +171,7 @@ impl Lake {
         }
         let Some((_, end, _)) = windows.last() else { return Ok(Landed::Before) };
         let files = days.into_values().map(Rows::finish).collect::<Result<Vec<DataFile>, _>>()?;
-        let Some(table) = self.gold(SERVICE_HEALTH.name) else { return Ok(Landed::Before) };
+        let Some(table) = self.table(SERVICE_HEALTH.name) else { return Ok(Landed::Before) };
         let end = u64::try_from(end.millis() / 1000).unwrap_or_default();
         table.lock().await.append(&app(tenant), end, files).await
     }

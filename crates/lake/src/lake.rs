@@ -186,23 +186,17 @@ impl Lake {
         }))
     }
 
-    /// A table of [`EVENTS`].
-    pub(crate) fn events(&self, name: &str) -> Option<&Mutex<Table>> {
-        EVENTS.iter().zip(&self.events).find(|(spec, _)| spec.name == name).map(|(_, table)| table)
-    }
-
-    /// A table of [`GOLD`].
-    pub(crate) fn gold(&self, name: &str) -> Option<&Mutex<Table>> {
-        self.gold.iter().find(|(known, _)| *known == name).map(|(_, table)| table)
+    /// A table by its name.
+    pub(crate) fn table(&self, name: &str) -> Option<&Mutex<Table>> {
+        let events = EVENTS.iter().zip(&self.events).map(|(spec, table)| (spec.name, table));
+        let gold = self.gold.iter().map(|(name, table)| (*name, table));
+        let all = [(SAMPLES.name, &self.samples), (SERIES.name, &self.series)].into_iter().chain(events).chain(gold);
+        all.into_iter().find(|(known, _)| *known == name).map(|(_, table)| table)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Mutex<Table>> {
-        std::iter::once(&self.samples).chain(self.small())
-    }
-
-    /// Every table but that of samples.
-    fn small(&self) -> impl Iterator<Item = &Mutex<Table>> {
-        std::iter::once(&self.series).chain(&self.events).chain(self.gold.iter().map(|(_, table)| table))
+        let gold = self.gold.iter().map(|(_, table)| table);
+        [&self.samples, &self.series].into_iter().chain(&self.events).chain(gold)
     }
 
     /// Up to which offset of the bus each table of [`Events`](crate::Events) is written. A table may lag behind only
@@ -362,16 +356,6 @@ impl Lake {
             found.push(holding);
         }
         Ok(found)
-    }
-
-    /// A table by its name.
-    pub(crate) async fn table(&self, name: &str) -> Option<&Mutex<Table>> {
-        for table in self.all() {
-            if table.lock().await.name() == name {
-                return Some(table);
-            }
-        }
-        None
     }
 
     #[cfg(test)]

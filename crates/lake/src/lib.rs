@@ -57,7 +57,7 @@ pub use read::Stored;
 pub use rows::Request;
 pub use sql::{Form, Queries, QueryConfig, QueryError};
 pub use table::Landed;
-pub use upkeep::{Chore, Sweep};
+pub use upkeep::{Chore, Deed, Sweep};
 
 /// The bus topic whose records the tables hold.
 pub(crate) const TOPIC: &str = "telemetry";

@@ -135,7 +135,7 @@ impl Lake {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<RecordBatch>, Error> {
-        let Some(table) = self.events(spec.name) else { return Ok(Vec::new()) };
+        let Some(table) = self.table(spec.name) else { return Ok(Vec::new()) };
         let mut table = table.lock().await;
         let mut files = table.files().await?;
         // A span's own time is its start, and it stands under the day of its end.

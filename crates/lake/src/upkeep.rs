@@ -57,13 +57,38 @@ impl Sweep {
     }
 }
 
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub enum Deed {
+    /// Files whose time is over go out of the newest version.
+    Expire,
+    /// Bytes go that nobody needs.
+    Sweep(Sweep),
+    /// Short files of samples become few long ones.
+    Merge,
+    /// Short files of another table become one.
+    Join,
+}
+
+impl Deed {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expire => "expire",
+            Self::Sweep(_) => "sweep",
+            Self::Merge => "merge",
+            Self::Join => "join",
+        }
+    }
+}
+
 /// One thing to do.
 #[derive(Clone, Debug)]
 pub struct Chore {
     /// In which table.
     pub table: &'static str,
-    /// What: `expire`, `sweep`, `merge` or `join`.
-    pub what: &'static str,
+    /// What.
+    pub deed: Deed,
     /// Files it is about.
     pub files: usize,
     /// Their rows, where they are known.
@@ -71,13 +96,12 @@ pub struct Chore {
     /// Their size in bytes, where it is known.
     pub bytes: u64,
     group: Vec<LiveFile>,
-    sweep: Option<Sweep>,
 }
 
 impl Chore {
-    fn of(table: &'static str, what: &'static str, group: Vec<LiveFile>) -> Self {
+    fn of(table: &'static str, deed: Deed, group: Vec<LiveFile>) -> Self {
         let (rows, bytes) = group.iter().fold((0, 0), |(rows, bytes), file| (rows + file.rows, bytes + file.bytes));
-        Self { table, what, files: group.len(), rows, bytes, group, sweep: None }
+        Self { table, deed, files: group.len(), rows, bytes, group }
     }
 }
 
@@ -96,20 +120,20 @@ impl Lake {
                 let (gone, stay) = files.into_iter().partition(|file| self.outdated(name, file, sweep.now));
                 files = stay;
                 if !Vec::is_empty(&gone) {
-                    chores.push(Chore::of(name, "expire", gone));
+                    chores.push(Chore::of(name, Deed::Expire, gone));
                 }
                 let unneeded = table.sweep(sweep, true).await?;
                 if unneeded > 0 {
-                    chores.push(Chore { files: unneeded, sweep: Some(sweep), ..Chore::of(name, "sweep", Vec::new()) });
+                    chores.push(Chore { files: unneeded, ..Chore::of(name, Deed::Sweep(sweep), Vec::new()) });
                 }
             }
-            let (what, groups) = if name == SAMPLES.name {
+            let (deed, groups) = if name == SAMPLES.name {
                 let newest_ms = files.iter().map(|file| file.span_ms.1).max().unwrap_or_default();
-                ("merge", merge::due(&files, newest_ms))
+                (Deed::Merge, merge::due(&files, newest_ms))
             } else {
-                ("join", compact::due(&files))
+                (Deed::Join, compact::due(&files))
             };
-            chores.extend(groups.into_iter().map(|group| Chore::of(name, what, group)));
+            chores.extend(groups.into_iter().map(|group| Chore::of(name, deed, group)));
         }
         Ok(chores)
     }
@@ -119,14 +143,14 @@ impl Lake {
     /// # Errors
     /// The table cannot be read or written now; nothing has changed for whoever reads.
     pub async fn carry_out(&self, chore: &Chore) -> Result<Merged, Error> {
-        let Some(table) = self.table(chore.table).await else { return Ok(Merged::default()) };
-        match (chore.what, chore.sweep) {
-            ("merge", _) => return self.merge(&chore.group).await,
-            ("join", _) => return compact::join(&mut *table.lock().await, &chore.group).await,
-            (_, Some(sweep)) => drop(table.lock().await.sweep(sweep, false).await?),
-            _ => table.lock().await.remove(&chore.group).await?,
+        let Some(table) = self.table(chore.table) else { return Ok(Merged::default()) };
+        match chore.deed {
+            Deed::Merge => return self.merge(&chore.group).await,
+            Deed::Join => return compact::join(&mut *table.lock().await, &chore.group).await,
+            Deed::Sweep(sweep) => drop(table.lock().await.sweep(sweep, false).await?),
+            Deed::Expire => table.lock().await.remove(&chore.group).await?,
         }
-        tracing::info!(table = chore.table, what = chore.what, files = chore.files, "looked after");
+        tracing::info!(table = chore.table, deed = chore.deed.as_str(), files = chore.files, "looked after");
         Ok(Merged::default())
     }
 

@@ -69,7 +69,9 @@ impl Concluder {
 
     /// Writes the days on which incidents opened that changed since.
     async fn incidents(&self, since: Timestamp, now: Timestamp) -> Result<(), Error> {
-        let changed = self.store.live_incidents(since).await?;
+        let mut changed = self.store.live_incidents(since).await?;
+        // Those that wait for a person may do so for weeks.
+        changed.retain(|row| row.updated_at >= since);
         let days: BTreeSet<(TenantId, i64)> =
             changed.iter().map(|row| (row.tenant.clone(), row.opened_at.millis().div_euclid(DAY_MS))).collect();
         for (tenant, day) in days {

@@ -305,7 +305,7 @@ async fn look_after(lake: &Lake, sweep: Option<Sweep>) -> Result<(), Error> {
     for chore in lake.chores(sweep).await? {
         let merged = lake.carry_out(&chore).await?;
         metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(merged.rows);
-        metrics::counter!(names::LAKE_CHORE_FILES_TOTAL, "chore" => chore.what).increment(chore.files as u64);
+        metrics::counter!(names::LAKE_CHORE_FILES_TOTAL, "chore" => chore.deed.as_str()).increment(chore.files as u64);
     }
     Ok(())
 }

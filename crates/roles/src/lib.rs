@@ -35,7 +35,7 @@ pub use wardroom_api::document as openapi;
 pub use wardroom_bus::ReadOnlyBus;
 pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
-pub use wardroom_lake::{Chore, Holds, Lake, Sweep};
+pub use wardroom_lake::{Chore, Deed, Holds, Lake, Sweep};
 pub use wardroom_process::{clock, crash, isolation};
 pub use wardroom_store::{Store, database};
 

@@ -364,7 +364,7 @@ async fn rows_are_kept_as_long_as_the_first_rule_that_fits_says() {
     let expired = async || {
         let mut rows = 0;
         for chore in lake.chores(Some(Sweep::weekly(at(7)))).await.unwrap() {
-            assert_eq!(chore.what, "expire");
+            assert_eq!(chore.deed.as_str(), "expire");
             rows += chore.rows;
             lake.carry_out(&chore).await.unwrap();
         }

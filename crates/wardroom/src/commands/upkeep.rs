@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::json;
-use wardroom_roles::{Chore, Lake, Sweep, clock};
+use wardroom_roles::{Chore, Deed, Lake, Sweep, clock};
 
 use super::{Done, block, lifetime, say};
 use crate::configuration;
@@ -35,7 +35,7 @@ pub(crate) fn maintain(arguments: &MaintainArgs) -> Done {
     })?;
     if json {
         let chores = done.iter().map(|chore| {
-            json!({ "table": chore.table, "what": chore.what, "files": chore.files, "rows": chore.rows,
+            json!({ "table": chore.table, "what": chore.deed.as_str(), "files": chore.files, "rows": chore.rows,
                 "bytes": chore.bytes })
         });
         say(json!({ "dry_run": dry_run, "chores": chores.collect::<Vec<_>>() }))?;
@@ -48,11 +48,11 @@ pub(crate) fn maintain(arguments: &MaintainArgs) -> Done {
 }
 
 fn words(chore: &Chore) -> String {
-    let Chore { table, what, files, rows, bytes, .. } = chore;
-    let about = match *what {
-        "expire" => "out of the table, their time is over",
-        "sweep" => return format!("{table:22} sweep   {files} files that nobody names any more"),
-        _ => "into few long ones",
+    let Chore { table, deed, files, rows, bytes, .. } = chore;
+    let about = match deed {
+        Deed::Expire => "out of the table, their time is over",
+        Deed::Sweep(_) => return format!("{table:22} sweep   {files} files that nobody names any more"),
+        Deed::Merge | Deed::Join => "into few long ones",
     };
-    format!("{table:22} {what:7} {files} files with {rows} rows, {} {about}", HumanBytes(*bytes))
+    format!("{table:22} {:7} {files} files with {rows} rows, {} {about}", deed.as_str(), HumanBytes(*bytes))
 }
