@@ -88,6 +88,9 @@ pub struct Backend {
     pub dead_letters: Arc<dyn Fn(TenantId) -> Answer<Vec<DeadLetterView>> + Send + Sync>,
     /// Puts one back on the bus, once: its offset there, or nothing if there is no such letter.
     pub replay: Arc<dyn Fn(Identity, u64) -> Answer<Option<u64>> + Send + Sync>,
+    /// Judges the refused records of a request at an offset again: the offset at which those that pass stand now, or
+    /// nothing if none is known.
+    pub redrive: Arc<dyn Fn(Identity, u64) -> Answer<Option<u64>> + Send + Sync>,
     /// Readiness: whether, and the document.
     pub ready: Arc<dyn Fn() -> (bool, Value) + Send + Sync>,
     /// Metrics in Prometheus' text format.

@@ -73,6 +73,12 @@ const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("GET", "/api/v1/dead-letters", "Records that detection could not take", "read"),
     ("GET", "/api/v1/dead-letters/{id}", "One of them", "read"),
     ("POST", "/api/v1/dead-letters/{id}/replay", "Put it back on the bus, once", "respond"),
+    (
+        "POST",
+        "/api/v1/quarantine/{offset}/redrive",
+        "Judge the refused records of a request again, by the limits of today",
+        "respond",
+    ),
     ("GET", "/api/v1/deployments", "Recent deployments, oldest first", "read"),
     ("GET", "/api/v1/samples", "Raw samples of everything that is retained", "read"),
     ("GET", "/api/v1/series", "Live series, as Prometheus answers", "read"),

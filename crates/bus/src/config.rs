@@ -19,6 +19,9 @@ pub struct Config {
     pub pending_bytes: usize,
     /// Sealed segments are kept this long, in hours. Default 24. Since 0.1.
     pub retention_hours: u64,
+    /// Requests of log lines, spans and deployments are kept this long, in hours, beside the log once their segment is gone; at
+    /// most `limit-bytes` of them, the oldest go first. Default 168. Since 0.1.
+    pub rest_hours: u64,
 }
 
 /// When a sender is told "yes".
@@ -49,6 +52,7 @@ impl Default for Config {
             durability: Durability::Fsync,
             pending_bytes: 64 << 20,
             retention_hours: 24,
+            rest_hours: 7 * 24,
         }
     }
 }

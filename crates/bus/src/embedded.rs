@@ -5,7 +5,6 @@
 //! answers all of them. Guarantees: see the trait. After a failed sync the file is not trusted again:
 //! it is read back through a new descriptor, and writing goes on in a new segment.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,20 +13,18 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use wardroom_domain::{Envelope, Timestamp, mutant};
+use wardroom_domain::{Envelope, mutant};
 
 use crate::config::Durability;
 use crate::groups;
-use crate::record::{Place, digest};
+use crate::places::Places;
 use crate::segment::{self, Found};
-use crate::{BoxFuture, Bus, Config, Error, Record, decode_payload, encode_payload, metrics as names};
+use crate::{BoxFuture, Bus, Config, Error, Expiry, Record, encode_payload, metrics as names, record, rest};
 
 /// Requests that may wait for the writer; more wait in their own tasks.
 const QUEUE: usize = 1024;
 /// How long the writer waits before it looks whether the disk takes something again.
 const PROBE: std::time::Duration = std::time::Duration::from_secs(1);
-/// Positions remembered for readers that come back.
-const CURSORS: usize = 64;
 
 /// The embedded bus.
 #[derive(Debug)]
@@ -44,8 +41,8 @@ struct Shared {
     end: AtomicU64,
     /// Bases of the segments on disk.
     segments: Mutex<Vec<u64>>,
-    /// Offset → (base, position), for readers that come back.
-    cursors: Mutex<BTreeMap<u64, (u64, u64)>>,
+    /// Where readers stopped.
+    places: Mutex<Places>,
     /// Bytes that wait for the writer.
     pending: AtomicUsize,
     /// Why the last group could not be written.
@@ -101,7 +98,7 @@ impl EmbeddedBus {
             config,
             end: AtomicU64::new(end),
             segments: Mutex::new(bases),
-            cursors: Mutex::default(),
+            places: Mutex::default(),
             pending: AtomicUsize::new(0),
             trouble: Mutex::default(),
         });
@@ -133,7 +130,7 @@ impl ReadOnlyBus {
             config: Config::default(),
             end: AtomicU64::new(u64::MAX),
             segments: Mutex::new(bases),
-            cursors: Mutex::default(),
+            places: Mutex::default(),
             pending: AtomicUsize::new(0),
             trouble: Mutex::default(),
         }))
@@ -225,24 +222,39 @@ impl Bus for EmbeddedBus {
         self.shared.config.durability.as_str()
     }
 
-    fn trim(&self, offset: u64, older_than: Timestamp) -> Result<u64, Error> {
-        let mut segments = lock(&self.shared.segments);
-        let mut dropped = 0;
-        while let [first, second, ..] = segments[..] {
-            let path = segment::path(&self.shared.dir, first);
+    fn trim(&self, offset: u64, expiry: &Expiry<'_>) -> Result<u64, Error> {
+        let (dir, mut dropped) = (&self.shared.dir, 0);
+        let step = |error: std::io::Error| Error::disk("trim", &error);
+        rest::forget(dir, expiry.rest, self.shared.config.limit_bytes).map_err(step)?;
+        loop {
+            let (first, second) = match lock(&self.shared.segments)[..] {
+                [first, second, ..] => (first, second),
+                _ => return Ok(dropped),
+            };
+            let path = segment::path(dir, first);
             let modified = std::fs::metadata(&path)
                 .and_then(|meta| meta.modified())
-                .map_err(|error| Error::disk("trim", &error))?
+                .map_err(step)?
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-            if second > offset || modified >= older_than.millis() {
-                break;
+            if second > offset || modified >= expiry.log.millis() {
+                return Ok(dropped);
             }
-            std::fs::remove_file(&path).map_err(|error| Error::disk("trim", &error))?;
-            segments.remove(0);
+            // Nobody waits for it: readers go on meanwhile.
+            rest::keep(dir, first, expiry.worth).map_err(step)?;
+            lock(&self.shared.segments).retain(|base| *base != first);
+            std::fs::remove_file(&path).map_err(step)?;
+            lock(&self.shared.places).forget(second);
             dropped += 1;
         }
-        Ok(dropped)
+    }
+
+    fn find(&self, offset: u64) -> Result<Option<Record>, Error> {
+        let step = |error: std::io::Error| Error::disk("read", &error);
+        if offset >= self.start() {
+            return Ok(self.read(offset, 1)?.into_iter().find(|record| record.offset == offset));
+        }
+        rest::find(&self.shared.dir, offset).map_err(step)
     }
 }
 
@@ -252,8 +264,7 @@ impl Shared {
         let mut records = Vec::new();
         let bases = lock(&self.segments).clone();
         let mut at = bases.partition_point(|base| *base <= from).saturating_sub(1);
-        let remembered = lock(&self.cursors).remove(&from).filter(|(base, _)| bases.get(at) == Some(base));
-        let mut position = remembered.map_or(0, |(_, position)| position);
+        let mut position = bases.get(at).map_or(0, |base| lock(&self.places).before(*base, from));
         // Whoever asks for what comes next is not to read all of the segment again.
         let (mut upcoming, mut place) = (from, None);
         'segments: while let Some(base) = bases.get(at) {
@@ -268,12 +279,8 @@ impl Shared {
                         let frame = (position, next - position);
                         (position, upcoming) = (next, upcoming.max(offset + 1));
                         if offset >= from {
-                            match decode_payload(&payload) {
-                                Ok((envelope, body)) => {
-                                    let sha256 = digest(&payload, &body);
-                                    let place = Place { segment: *base, position: frame.0, bytes: frame.1, sha256 };
-                                    records.push(Record { offset, envelope, body, place });
-                                }
+                            match record::at(*base, frame, offset, &payload) {
+                                Ok(record) => records.push(record),
                                 Err(error) => damaged(*base, position, &error.to_string()),
                             }
                         }
@@ -299,12 +306,8 @@ impl Shared {
             at += 1;
             position = 0;
         }
-        if let Some(place) = place {
-            let mut cursors = lock(&self.cursors);
-            cursors.insert(upcoming, place);
-            while cursors.len() > CURSORS {
-                cursors.pop_first();
-            }
+        if let Some((base, position)) = place {
+            lock(&self.places).note(base, upcoming, position);
         }
         Ok(records)
     }
@@ -475,15 +478,15 @@ mod tests {
     async fn the_end_is_found_again_without_a_search() {
         let dir = tempfile::tempdir().unwrap();
         let bus = EmbeddedBus::open(dir.path(), Config::default()).unwrap();
-        let cursor = |offset: u64| lock(&bus.shared.cursors).get(&offset).copied();
+        let cursor = |offset: u64| lock(&bus.shared.places).before(0, offset);
         for round in 1..=3 {
             bus.append(envelope(0), Bytes::from_static(b"body")).await.unwrap();
             let read = bus.read(round - 1, 100).unwrap();
             assert_eq!(read.iter().map(|record| record.offset).collect::<Vec<_>>(), [round - 1]);
-            let place = cursor(round).unwrap();
+            let place = cursor(round);
             assert!(bus.read(round, 100).unwrap().is_empty());
-            assert_eq!(cursor(round), Some(place), "asked in vain, and remembered still");
-            assert_eq!(place.1 / round * round, place.1, "behind {round} frames of one length");
+            assert_eq!(cursor(round), place, "asked in vain, and remembered still");
+            assert!(place > 0 && place.is_multiple_of(round), "behind {round} frames of one length");
         }
     }
 }

@@ -21,14 +21,16 @@ mod embedded;
 mod error;
 mod groups;
 pub mod metrics;
+mod places;
 mod record;
+mod rest;
 mod segment;
 
 use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use wardroom_domain::Envelope;
+use wardroom_domain::{Envelope, Timestamp};
 
 pub use config::{Config, Durability};
 pub use dead::{DeadLetter, DeadLetters, Reason, dead_letters};
@@ -38,6 +40,16 @@ pub use record::{Place, Record, RecordHeaderError, decode_payload, encode_payloa
 
 /// A future that can cross threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What may go, and when.
+pub struct Expiry<'a> {
+    /// Segments that nobody needs and that are older than this.
+    pub log: Timestamp,
+    /// What was kept of them, once it is older than this.
+    pub rest: Timestamp,
+    /// Whether a request is worth keeping until then.
+    pub worth: &'a dyn Fn(&Envelope) -> bool,
+}
 
 /// A durable, ordered log of accepted requests.
 ///
@@ -78,9 +90,15 @@ pub trait Bus: Send + Sync {
     /// What an append that returned survives: `power-loss` or `process-crash`.
     fn durability(&self) -> &'static str;
 
-    /// Drops whole segments that lie below `offset` and are older than the retention.
+    /// Drops whole segments that lie below `offset` and are older than the retention. What of them is worth it is kept beside.
     ///
     /// # Errors
     /// The disk's.
-    fn trim(&self, offset: u64, older_than: wardroom_domain::Timestamp) -> Result<u64, Error>;
+    fn trim(&self, offset: u64, expiry: &Expiry<'_>) -> Result<u64, Error>;
+
+    /// One record, of the log or of what was kept beside it; nothing if it is gone.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn find(&self, offset: u64) -> Result<Option<Record>, Error>;
 }

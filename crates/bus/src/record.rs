@@ -36,8 +36,20 @@ pub struct Place {
     pub sha256: [u8; 32],
 }
 
+/// The record of a frame: its segment, position and length there, its offset and payload.
+pub(crate) fn at(
+    segment: u64,
+    (position, bytes): (u64, u64),
+    offset: u64,
+    payload: &Bytes,
+) -> Result<Record, RecordHeaderError> {
+    let (envelope, body) = decode_payload(payload)?;
+    let sha256 = digest(payload, &body);
+    Ok(Record { offset, envelope, body, place: Place { segment, position, bytes, sha256 } })
+}
+
 /// The SHA-256 that a payload says its body has; the body is the payload's end.
-pub(crate) fn digest(payload: &[u8], body: &[u8]) -> [u8; 32] {
+fn digest(payload: &[u8], body: &[u8]) -> [u8; 32] {
     let header = payload.len().saturating_sub(body.len() + 4);
     payload.get(..header).and_then(|header| header.last_chunk()).copied().unwrap_or_default()
 }

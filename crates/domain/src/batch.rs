@@ -142,6 +142,8 @@ pub enum RefusalReason {
     BadLabels,
     /// The record's shape is wrong.
     Malformed,
+    /// Taken when the request came first: what was refused then comes again, or what no table could take.
+    Taken,
 }
 
 impl RefusalReason {
@@ -155,6 +157,7 @@ impl RefusalReason {
             Self::BadValue => "bad_value",
             Self::BadLabels => "bad_labels",
             Self::Malformed => "malformed",
+            Self::Taken => "taken",
         }
     }
 
@@ -168,6 +171,7 @@ impl RefusalReason {
             Self::BadValue => 5,
             Self::BadLabels => 6,
             Self::Malformed => 7,
+            Self::Taken => 8,
         }
     }
 
@@ -181,6 +185,7 @@ impl RefusalReason {
             5 => Self::BadValue,
             6 => Self::BadLabels,
             7 => Self::Malformed,
+            8 => Self::Taken,
             _ => return None,
         })
     }
@@ -216,6 +221,8 @@ pub struct Batch {
     pub spans: Vec<Span>,
     /// Tells a repetition of the request, where one would count twice.
     pub sighting: Option<Sighting>,
+    /// It comes again on purpose: the tables lack its samples, whether or not detection has seen them.
+    pub again: bool,
 }
 
 /// A request of logs or spans, as it is recognised when a sender repeats it.

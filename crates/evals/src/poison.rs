@@ -15,6 +15,7 @@ use crate::{Options, Tally, tell};
 
 const POISON: &str = "wardroom: a poisoned line";
 const ODD: &str = "wardroom: a line for no table";
+const ODD_VALUE: f64 = 6.66e-300;
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
     let dir = std::env::temp_dir().join(format!("wardroom-2b-{}-{}", std::process::id(), options.seed));
@@ -73,32 +74,61 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
         tally.faults.push(format!("replayed three times: {landed:?}, {after:?}"));
     }
     drop(server);
-    tally.add(row(&dir.join("row"), options)?);
+    tally.add(odd(&dir.join("line"), options, "lake-events", &lines(ODD))?);
+    tally.add(odd(&dir.join("sample"), options, "lake", &samples())?);
     std::fs::remove_dir_all(&dir)?;
     Ok(tally)
 }
 
+/// A request of the kind that a table gets, and how to count what it has of it.
+struct Kind {
+    path: &'static str,
+    body: Value,
+    count: String,
+}
+
+/// Log lines, the middle one of which no row can be made.
+fn lines(odd: &str) -> [Kind; 3] {
+    ["ahead", odd, "behind"].map(|message| Kind {
+        path: "/ingest/logs",
+        body: json!({ "level": "ERROR", "message": message, "service": "a" }),
+        count: format!("SELECT count(*) AS found FROM logs WHERE message = '{message}'"),
+    })
+}
+
+/// Samples of one series, the middle one of which no file can be made.
+fn samples() -> [Kind; 3] {
+    let start_ms = now_ms() - 60_000;
+    [(0, 1.5), (1, ODD_VALUE), (2, 2.5)].map(|(step, value)| {
+        let at = Timestamp::from_millis(start_ms + step * 15_000).to_string();
+        Kind {
+            path: "/ingest/metrics",
+            body: json!({ "timestamp": at, "metric_name": "depth", "value": value, "service": "a" }),
+            count: format!("SELECT count(*) AS found FROM metrics WHERE metric_name = 'depth' AND value = {value:e}"),
+        }
+    })
+}
+
 /// The same for a record of which no row can be made: the tables go on without it, and it lands once when it is replayed.
-fn row(dir: &std::path::Path, options: &Options) -> anyhow::Result<Tally> {
+fn odd(dir: &std::path::Path, options: &Options, group: &str, kinds: &[Kind; 3]) -> anyhow::Result<Tally> {
     std::fs::create_dir_all(dir)?;
     let mutant = options.mutant.as_deref().unwrap_or("poison");
     let environment = [("WARDROOM_MUTANT", mutant), ("WARDROOM_LAKE__FLUSH_SECONDS", "1")];
     let mut server = Server::start(dir, "", &environment)?;
     let viewer = create_token(&dir.join("data"), "eve", "viewer")?;
     let mut tally = Tally { issued: 3, ..Tally::default() };
-    for message in ["ahead", ODD, "behind"] {
-        let line = json!({ "level": "ERROR", "message": message, "service": "a" });
-        ensure!(server.json("/ingest/logs", &server.sender, &line)?.0 == 200, "{message:?} was not taken");
+    for Kind { path, body, .. } in kinds {
+        ensure!(server.json(path, &server.sender, body)?.0 == 200, "{body} was not taken");
         tally.acked += 1;
     }
     crate::silver::settle(&server)?;
     let letters = letters(&server, &viewer)?;
     let letter = letters.first().context("no dead letter")?;
-    if letters.len() != 1 || letter["group"] != "lake-events" || letter["tries"] != 5 {
+    if letters.len() != 1 || letter["group"] != group || letter["tries"] != 5 {
         tally.faults.push(format!("{letters:?}"));
     }
     let counts = |server: &Server| -> anyhow::Result<Vec<u64>> {
-        ["ahead", ODD, "behind"].into_iter().map(|message| lines(server, message)).collect()
+        kinds.iter().map(|kind| counted(server, &kind.count)).collect()
     };
     let before = counts(&server)?;
     server.kill();
@@ -112,20 +142,19 @@ fn row(dir: &std::path::Path, options: &Options) -> anyhow::Result<Tally> {
     crate::silver::settle(&server)?;
     let after = counts(&server)?;
     tell(format!(
-        "in the tables around a line of which no row can be made: {before:?}, and {after:?} when it is mended"
+        "group {group}: in the tables around a record of which no row can be made: {before:?}, and {after:?} when it is mended"
     ));
     if before != [1, 0, 1] || after != [1, 1, 1] {
-        tally.faults.push(format!("lines in the tables: {before:?}, then {after:?}"));
+        tally.faults.push(format!("{group}: rows in the tables: {before:?}, then {after:?}"));
     }
     Ok(tally)
 }
 
-/// How often a line is in the tables.
-fn lines(server: &Server, message: &str) -> anyhow::Result<u64> {
-    let query = json!({ "query": format!("SELECT count(*) AS lines FROM logs WHERE message = '{message}'") });
-    let (status, answer) = server.json("/api/v1/sql", &server.responder, &query)?;
+/// How many rows a query counts.
+fn counted(server: &Server, query: &str) -> anyhow::Result<u64> {
+    let (status, answer) = server.json("/api/v1/sql", &server.responder, &json!({ "query": query }))?;
     ensure!(status == 200, "{answer}");
-    answer[0]["lines"].as_u64().with_context(|| answer.to_string())
+    answer[0]["found"].as_u64().with_context(|| answer.to_string())
 }
 
 fn letters(server: &Server, viewer: &str) -> anyhow::Result<Vec<Value>> {

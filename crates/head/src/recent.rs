@@ -169,6 +169,13 @@ impl Recent {
         arrival
     }
 
+    /// Has a sample go with the next cut though it is here already.
+    pub fn again(&mut self, id: SeriesId, sample: Sample) {
+        if let Some(loose) = &mut self.loose {
+            loose.push((id, sample));
+        }
+    }
+
     /// How a sample comes that is not newer than the newest.
     #[cold]
     fn arrival(&self, id: SeriesId, sample: Sample, newest_ms: i64, fetch: &Fetch<'_>) -> Arrival {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use deltalake_core::arrow::array::{Date32Array, RecordBatch, StringArray};
 use deltalake_core::arrow::datatypes::{DataType, Field, Schema};
 use wardroom_domain::canonical::short_hash;
-use wardroom_domain::{Deployment, Envelope, LogEntry, Severity, Span, TenantId, Timestamp};
+use wardroom_domain::{Deployment, Envelope, LogEntry, RefusalReason, Severity, Span, TenantId, Timestamp};
 
 use crate::Error;
 use crate::rows::{Cell, Lineage, Rows, micros};
@@ -135,7 +135,7 @@ impl Events {
     /// It cannot be written down.
     pub fn request(&mut self, from: &Origin, received: &Received<'_>) -> Result<(), Error> {
         let Envelope { principal, protocol, content_type, content_encoding, refused, .. } = received.envelope;
-        for refusal in refused {
+        for refusal in refused.iter().filter(|refusal| refusal.reason != RefusalReason::Taken) {
             let records = (u64::from(refusal.first), u64::from(refusal.last));
             self.quarantine(from, received, (refusal.reason.as_str(), None), records)?;
         }

@@ -102,11 +102,15 @@ impl Flush {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<DataFile>, Error> {
+    /// Encodes what is open, so that nothing but the store can fail after it.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn close(&mut self) -> Result<(), Error> {
         for (_, file) in std::mem::take(&mut self.open) {
             self.full.push(file.finish()?);
         }
-        Ok(self.full)
+        Ok(())
     }
 }
 
@@ -283,14 +287,14 @@ impl Lake {
     ///
     /// # Errors
     /// They cannot be written now; trying again does no harm.
-    pub async fn flush(&self, flush: Flush, new: &[NewSeries], received_at: Timestamp) -> Result<Landed, Error> {
+    pub async fn flush(&self, mut flush: Flush, new: &[NewSeries], received_at: Timestamp) -> Result<Landed, Error> {
         let offset = flush.offset;
         if !new.is_empty() {
             let files = series_files(new, offset, received_at)?;
             // Labels first: a number without samples misleads nobody.
             self.series.lock().await.append(&self.app, offset, files).await?;
         }
-        let encoding = tokio::task::spawn_blocking(move || flush.finish());
+        let encoding = tokio::task::spawn_blocking(move || flush.close().map(|()| flush.full));
         let files = encoding.await.map_err(|error| Error::Unavailable(error.to_string()))??;
         self.samples.lock().await.append(&self.app, offset, files).await
     }

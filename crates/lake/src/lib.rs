@@ -31,6 +31,7 @@ mod numbers;
 mod past;
 mod read;
 mod remote;
+mod renew;
 mod repair;
 mod rows;
 mod run;

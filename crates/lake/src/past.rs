@@ -9,6 +9,8 @@ use deltalake_core::arrow::array::{
     TimestampMicrosecondArray,
 };
 use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use deltalake_core::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use deltalake_core::parquet::file::statistics::Statistics;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Deployment, Labels, LogEntry, Sample, Severity, Span, SpanKind, TenantId, Timestamp};
 
@@ -148,12 +150,27 @@ impl Lake {
         files.sort_unstable_by_key(|file| file.offset);
         let mut batches = Vec::new();
         for file in &files {
-            for batch in ParquetRecordBatchReaderBuilder::try_new(table.open_file(file).await?)?.build()? {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(table.open_file(file).await?)?;
+            let groups =
+                overlapping(reader.metadata(), from.millis() * 1000, to.millis() * 1000, spec.name == SPANS.name);
+            for batch in reader.with_row_groups(groups).build()? {
                 batches.push(batch?);
             }
         }
         Ok(batches)
     }
+}
+
+/// The groups of rows of a file that may have some between two moments (in microseconds), by the column `ts`; if that is where
+/// something begins, also those that began before.
+fn overlapping(file: &ParquetMetaData, from_us: i64, to_us: i64, begins: bool) -> Vec<usize> {
+    let within = |group: &RowGroupMetaData| {
+        let column = group.columns().iter().find(|column| column.column_path().string() == "ts");
+        let Some(Statistics::Int64(times)) = column.and_then(|column| column.statistics()) else { return true };
+        let (first, last) = (times.min_opt().copied(), times.max_opt().copied());
+        first.is_none_or(|first| first < to_us) && (begins || last.is_none_or(|last| last >= from_us))
+    };
+    (0..file.num_row_groups()).filter(|group| within(file.row_group(*group))).collect()
 }
 
 /// The columns of a batch, by name.

@@ -31,7 +31,7 @@ pub struct Config {
     /// Response.
     pub respond: wardroom_respond::Config,
     /// Checkpoints of detection.
-    pub checkpoint: CheckpointConfig,
+    pub checkpoint: wardroom_pipeline::CheckpointConfig,
     /// Copies of the data folder.
     pub backup: BackupConfig,
     /// The dead man's switch.
@@ -56,21 +56,6 @@ impl Default for BackupConfig {
     }
 }
 
-/// Checkpoints of detection.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct CheckpointConfig {
-    /// How often detection writes its state down, in seconds; a restart reads what came since from the bus.
-    /// Default 60. Since 0.1.
-    pub interval_seconds: u64,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        Self { interval_seconds: 60 }
-    }
-}
-
 /// The outgoing heartbeat.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -84,5 +69,22 @@ pub struct HeartbeatConfig {
 impl Default for HeartbeatConfig {
     fn default() -> Self {
         Self { url: None, interval_seconds: 30 }
+    }
+}
+
+impl Config {
+    /// What telemetry's way is told of it.
+    pub fn pipeline(&self) -> wardroom_pipeline::Config {
+        wardroom_pipeline::Config {
+            edge: self.edge.clone(),
+            sources: self.sources.clone(),
+            bus: self.bus.clone(),
+            lake: self.lake.clone(),
+            head: self.head.clone(),
+            entities: self.entities.clone(),
+            detect: self.detect.clone(),
+            correlate: self.correlate.clone(),
+            checkpoint: self.checkpoint.clone(),
+        }
     }
 }

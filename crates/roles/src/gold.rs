@@ -18,8 +18,9 @@ use wardroom_lake::{EnrichmentFact, IncidentFact, Lake, ToolFact};
 use wardroom_respond::Workflow;
 use wardroom_store::{IncidentRow, Store};
 
-use crate::detect::{SELF, Tenants};
-use crate::{clock, metrics as names};
+use crate::clock;
+use wardroom_pipeline::metrics as pipeline;
+use wardroom_pipeline::tenants::{SELF, Tenants};
 
 /// Length of a window, in ms.
 const WINDOW_MS: i64 = 5 * 60_000;
@@ -61,7 +62,7 @@ impl Concluder {
                 since = now.minus(OVERLAP);
             }
             for error in [incidents, health].into_iter().filter_map(Result::err) {
-                metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
+                metrics::counter!(pipeline::LAKE_FAILURES_TOTAL).increment(1);
                 tracing::error!(%error, "the tables of gold could not be written; it is tried again");
             }
         }

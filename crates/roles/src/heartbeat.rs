@@ -12,8 +12,8 @@ use wardroom_sources::{Accepted, Intake};
 
 use crate::clock;
 use crate::config::HeartbeatConfig;
-use crate::detect::{PROBE, SELF, Tenants};
 use crate::metrics as names;
+use wardroom_pipeline::tenants::{PROBE, SELF, Tenants};
 
 /// Sends a probe sample through intake, bus and detector, and reports outward if it arrived.
 pub(crate) async fn run(config: HeartbeatConfig, intake: Intake, tenants: Arc<Tenants>) {

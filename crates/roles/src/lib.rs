@@ -11,17 +11,10 @@
 //! Landlock, and the executor alone holds credentials and checks every plan for itself.
 
 pub mod backups;
-mod checkpoint;
 pub mod config;
-mod detect;
-mod events;
 mod gold;
 mod heartbeat;
-mod intake;
-mod keep;
 pub mod metrics;
-mod poison;
-mod pump;
 mod replay;
 mod respond;
 mod serve;
@@ -30,12 +23,13 @@ mod views;
 
 pub use config::Config;
 pub use replay::{ReplayError, ReplayOptions, Replayed, replay};
-pub use views::{dead_letters, dump};
+pub use views::dead_letters;
 pub use wardroom_api::document as openapi;
 pub use wardroom_bus::ReadOnlyBus;
 pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
 pub use wardroom_lake::{Chore, Deed, Holds, Lake, Sweep};
+pub use wardroom_pipeline::samples::dump;
 pub use wardroom_process::{clock, crash, isolation};
 pub use wardroom_store::{Store, database};
 

@@ -24,11 +24,11 @@ use wardroom_lake::{IncidentFact, Lake, Moment, Past};
 use wardroom_respond::Workflow;
 use wardroom_store::{Store, database};
 
-use crate::checkpoint::Checkpoints;
 use crate::config::Config;
-use crate::detect::Tenants;
 use crate::gold::{DAY_MS, opened};
-use crate::pump::{decode, first_since, judge};
+use wardroom_pipeline::checkpoint::Checkpoints;
+use wardroom_pipeline::pump::{decode, first_since, judge};
+use wardroom_pipeline::tenants::Tenants;
 
 /// Records read at once.
 const READ: usize = 256;
@@ -100,9 +100,9 @@ pub async fn replay(
     tell: &mut (dyn FnMut(Timestamp) + Send),
 ) -> Result<Replayed, ReplayError> {
     let begin = options.from.minus(options.warm_up);
-    let store = Store::open(&database(&options.data)).await?;
+    let store = Store::look(&database(&options.data)).await?;
     let (happened, endings) = told(&store, options, begin).await?;
-    let mut config = config.clone();
+    let mut config = config.pipeline();
     let lake_config =
         std::mem::replace(&mut config.lake, wardroom_lake::Config { enabled: false, ..Default::default() });
     let bus = ReadOnlyBus::open(&options.data.join("bus"))?;
@@ -173,7 +173,7 @@ async fn told(
 
 /// Detection, without anybody who listens.
 struct Machine<'a> {
-    config: Config,
+    config: wardroom_pipeline::Config,
     options: &'a ReplayOptions,
     tenants: Tenants,
     /// Where sealed blocks wait, so that memory does not grow with the stretch.
@@ -185,7 +185,11 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn new(config: Config, options: &'a ReplayOptions, endings: VecDeque<Ending>) -> Result<Self, ReplayError> {
+    fn new(
+        config: wardroom_pipeline::Config,
+        options: &'a ReplayOptions,
+        endings: VecDeque<Ending>,
+    ) -> Result<Self, ReplayError> {
         let tenants = Tenants::new(config.clone());
         let folder = options.out.join("work");
         if folder.exists() {

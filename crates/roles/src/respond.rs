@@ -24,10 +24,10 @@ use wardroom_respond::{Effect, Event, Observed, Progress, Workflow, verify};
 use wardroom_store::{IncidentRow, Store, Transition};
 
 use crate::config::Config;
-use crate::detect::{News, Tenants};
 use crate::metrics as names;
 use crate::{clock, crash};
 use wardroom_executor::ExecutorClient;
+use wardroom_pipeline::tenants::{News, Tenants};
 
 /// What is told within it is stored together.
 const MOMENT: Duration = Duration::from_millis(250);

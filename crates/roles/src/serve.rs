@@ -14,26 +14,27 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use wardroom_api::recorder;
-use wardroom_bus::{Bus, DeadLetters, EmbeddedBus};
-use wardroom_domain::IncidentState;
+use wardroom_bus::{Bus, DeadLetters, EmbeddedBus, Expiry};
 use wardroom_domain::audit::AuditEntry;
+use wardroom_domain::{Envelope, IncidentState};
 use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable, listen_otlp_grpc};
 use wardroom_knowledge::Library;
 use wardroom_lake::{Lake, Queries};
+use wardroom_pipeline::checkpoint::{self, Checkpoints};
+use wardroom_pipeline::intake::{Queue, intake};
+use wardroom_pipeline::keep::Tables;
+use wardroom_pipeline::pump::Pump;
+use wardroom_pipeline::tenants::{News, Tenants};
+use wardroom_pipeline::{events, keep, poison};
 use wardroom_respond::Workflow;
 use wardroom_store::{Store, database};
 
 use self::backend::{Readiness, backend};
-use crate::checkpoint::{self, Checkpoints};
 use crate::config::Config;
-use crate::detect::{News, Tenants};
-use crate::intake::{Queue, intake};
-use crate::keep::Tables;
 use crate::metrics as names;
-use crate::pump::Pump;
 use crate::respond::{Responder, entry};
 use crate::tokens;
-use crate::{clock, events, gold, heartbeat, keep, poison, respond};
+use crate::{clock, gold, heartbeat, respond};
 use wardroom_executor::{ExecutorClient, socket_path};
 use wardroom_process::isolation::{FOLDERS, Isolation, confine_server};
 
@@ -142,7 +143,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let detection = detect(&options, &config, &bus, &store, &budget, news_in).await?;
     let Detection { tenants, queue, next, letters, lake, thread: detecting } = detection;
     let recording =
-        lake.as_ref().map(|tables| events::start(tables, &config, &bus, &budget, &letters, &mut background));
+        lake.as_ref().map(|tables| events::start(tables, &config.pipeline(), &bus, &budget, &letters, &mut background));
     let queries = lake.as_ref().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
     let queries = queries.transpose()?.map(Arc::new);
     let kept = lake.clone();
@@ -154,7 +155,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
         Responder { config: config.clone(), store: store.clone(), tenants: Arc::clone(&tenants), executor, runbooks };
-    let intake = intake(&config, Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
+    let intake = intake(&config.pipeline(), Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), table.clone()));
     background.spawn(respond::run(responder.clone(), news_out));
     background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
@@ -167,7 +168,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let (executor, otlp_grpc) = (responder.executor.clone(), Arc::clone(&otlp));
     let data = options.data.clone();
     let readiness = Readiness { data, bus, next, executor, executor_up, isolation, letters, kept, queries, otlp_grpc };
-    let backend = backend(options.auth == AuthMode::On, Arc::new(responder), budget, recorder, readiness);
+    let backend =
+        backend(options.auth == AuthMode::On, Arc::new(responder), budget, recorder, readiness, intake.clone());
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
     debug_assert_eq!(mounted(&routes), wardroom_api::described(), "every route is described, and nothing else");
     let (refused_in, refused_out) = mpsc::channel(256);
@@ -253,13 +255,14 @@ async fn detect(
     budget: &InflateBudget,
     news: mpsc::Sender<News>,
 ) -> Result<Detection, ServeError> {
-    let tenants = Arc::new(Tenants::new(config.clone()));
+    let settings = config.pipeline();
+    let tenants = Arc::new(Tenants::new(settings.clone()));
     let letters = Arc::new(DeadLetters::open(&options.data.join("dead-letters"))?);
     let unusable = |error: checkpoint::Error| io("open checkpoints".into(), std::io::Error::other(error));
     let folder = options.data.join("checkpoint");
     let lake = open_lake(options, config).await?;
     let reached = lake.as_ref().and_then(|tables| tables.reached);
-    let opened = Checkpoints::open(&folder, config, bus.start()..=bus.end(), &tenants, reached);
+    let opened = Checkpoints::open(&folder, &settings, bus.start()..=bus.end(), &tenants, reached);
     let (checkpoints, resumed) = opened.map_err(unusable)?;
     if let Some(Tables { lake, .. }) = &lake {
         keep::learn(lake, &tenants, resumed.and_then(|resumed| resumed.lake)).await?;
@@ -267,7 +270,7 @@ async fn detect(
     restore(store, &tenants).await?;
     let (queue, next) = (Arc::new(Queue::default()), Arc::new(AtomicU64::new(0)));
     let pump = Pump {
-        config: config.clone(),
+        config: settings,
         bus: Arc::clone(bus),
         tenants: Arc::clone(&tenants),
         queue: Arc::clone(&queue),
@@ -315,7 +318,12 @@ async fn restore(store: &Store, tenants: &Tenants) -> Result<(), ServeError> {
             }
         };
         let settled = matches!(row.state, IncidentState::Resolved | IncidentState::Suppressed | IncidentState::Closed);
-        let released_ms = workflow.settled_ms.or_else(|| settled.then(|| row.updated_at.millis()));
+        let mut released_ms = workflow.settled_ms;
+        if released_ms.is_none() && settled {
+            // One that was closed without having been settled; a verdict may have come long after.
+            let history = store.history(&row.tenant, &row.key).await?;
+            released_ms = Some(history.last().map_or(row.updated_at, |moved| moved.at).millis());
+        }
         tenants.with(&row.tenant, |state| {
             state.correlator.restore(&row.key, &workflow.incident.services, workflow.opened_ms, released_ms);
         });
@@ -349,14 +357,15 @@ async fn audit_refusals(store: Store, mut refused: mpsc::Receiver<Refused>) {
 
 async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, lake: Option<Tables>, config: Config) {
     let (kept, every) = (lake.is_some(), Duration::from_secs(config.lake.maintain_seconds.max(1)));
-    tokio::join!(keep::maintain(lake, every), trim(store, bus, next, kept, config.bus.retention_hours));
+    tokio::join!(keep::maintain(lake, every), trim(store, bus, next, kept, config.bus));
 }
 
-async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool, hours: u64) {
+async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool, config: wardroom_bus::Config) {
     loop {
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let before = clock::now().minus(Duration::from_secs(hours * 3600));
-        if let Err(error) = store.forget_anomalies(before).await {
+        let before = |hours: u64| clock::now().minus(Duration::from_secs(hours * 3600));
+        let (log, rest) = (before(config.retention_hours), before(config.rest_hours.max(config.retention_hours)));
+        if let Err(error) = store.forget_anomalies(log).await {
             tracing::error!(%error, "old anomalies could not be removed");
         }
         // No further than the checkpoint from which a restart would go on, nor than what the tables have (decision D7).
@@ -364,7 +373,8 @@ async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool,
             let tables = |group| if kept { Ok(bus.committed(group)?.unwrap_or_default()) } else { Ok(u64::MAX) };
             let needed = needed.unwrap_or_default().min(tables(keep::GROUP)?).min(tables(events::GROUP)?);
             let needed = needed.min(next.load(Ordering::Acquire));
-            bus.trim(needed, before)
+            let worth = |envelope: &Envelope| wardroom_sources::has_events(&envelope.protocol);
+            bus.trim(needed, &Expiry { log, rest, worth: &worth })
         });
         if let Err(error) = trimmed {
             tracing::error!(%error, "old bus segments could not be removed");

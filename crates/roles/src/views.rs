@@ -1,7 +1,6 @@
 //! What the API shows, made of what the roles hold.
 
 mod letters;
-mod samples;
 mod tables;
 
 use std::sync::Arc;
@@ -24,8 +23,6 @@ use crate::respond::{RespondError, Responder, entry, nearby};
 
 pub(crate) use letters::Letters;
 pub use letters::dead_letters;
-pub(crate) use samples::Samples;
-pub use samples::dump;
 pub(crate) use tables::Tables;
 
 impl Responder {

@@ -201,7 +201,7 @@ fn prepare(
 }
 
 /// Looks the series up; takes those out that may not come in.
-fn resolve(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake) {
+pub(crate) fn resolve(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake) {
     let metrics = &decoded.metrics;
     let read = |at: usize| metrics.labels(at).and_then(|labels| check_series(labels, &intake.config));
     let Resolved { ids, generation, denied } = (intake.resolve)(tenant, metrics.keys(), &read);
@@ -225,7 +225,7 @@ fn resolve(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake) {
     decoded.refused.extend(refused);
 }
 
-fn problem_of(failure: Failure) -> Problem {
+pub(crate) fn problem_of(failure: Failure) -> Problem {
     match failure {
         Failure::Retryable(detail) => Problem::unavailable("overloaded", detail),
         Failure::Quota(detail) => Problem::unavailable("quota", detail),

@@ -3,7 +3,9 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Deployment, Envelope, LogEntry, MetricMetadata, Refusal, Sighting, Span, Timestamp};
+use wardroom_domain::{
+    Batch, Deployment, Envelope, LogEntry, MetricMetadata, Refusal, RefusalReason, Sighting, Span, Timestamp,
+};
 use wardroom_edge::{InflateBudget, InflateError, Problem};
 
 use crate::registry;
@@ -18,6 +20,14 @@ pub struct RequestHead {
     pub content_encoding: String,
     /// When the request came: the time of records that carry none.
     pub received_at: Timestamp,
+}
+
+impl RequestHead {
+    /// The head of a request that is on the bus.
+    pub(crate) fn of(envelope: &Envelope) -> Self {
+        let Envelope { content_type, content_encoding, received_at, .. } = envelope.clone();
+        Self { content_type, content_encoding, received_at }
+    }
 }
 
 /// A decoded request: the records, where each stood, and what could not be read.
@@ -38,6 +48,8 @@ pub struct Decoded {
     pub positions: Vec<u32>,
     /// Records that could not be read.
     pub refused: Vec<Refusal>,
+    /// It comes again on purpose: with what was refused when its body came first, or with what no table could take then.
+    pub again: bool,
 }
 
 /// What became of a request that was read.
@@ -71,7 +83,7 @@ impl Outcome {
 }
 
 /// The stretches left out, ascending, none touching another.
-fn joined(refused: &[Refusal]) -> Vec<(u32, u32)> {
+pub(crate) fn joined(refused: &[Refusal]) -> Vec<(u32, u32)> {
     let mut runs: Vec<(u32, u32)> = refused.iter().map(|refusal| (refusal.first, refusal.last)).collect();
     runs.sort_unstable();
     let mut joined: Vec<(u32, u32)> = Vec::with_capacity(runs.len());
@@ -155,13 +167,9 @@ pub(crate) fn too_many(what: &str) -> Failure {
 pub fn replay(envelope: &Envelope, body: &[u8], budget: &InflateBudget) -> Result<Decoded, Failure> {
     let source = registry::find(&envelope.protocol)
         .ok_or_else(|| Failure::Fatal(format!("no source is called {:?} in this build", envelope.protocol)))?;
-    let head = RequestHead {
-        content_type: envelope.content_type.clone(),
-        content_encoding: envelope.content_encoding.clone(),
-        received_at: envelope.received_at,
-    };
-    let mut decoded = source.decode(&head, body, budget)?;
+    let mut decoded = source.decode(&RequestHead::of(envelope), body, budget)?;
     decoded.leave_out(&envelope.refused);
+    decoded.again = envelope.refused.iter().any(|refusal| refusal.reason == RefusalReason::Taken);
     Ok(decoded)
 }
 
@@ -214,8 +222,10 @@ impl Decoded {
         // Samples have a name and a time each. A line that we stamped ourselves may well come again.
         let repeats = !(self.logs.is_empty() && self.spans.is_empty() && self.deployments.is_empty());
         let stamped = self.logs.iter().map(|log| log.at).chain(self.deployments.iter().map(|change| change.at));
+        // What was refused then is no repetition of what was taken.
+        let seed = u64::from(self.again);
         let sighting = (repeats && !stamped.into_iter().any(|at| at == received_at))
-            .then(|| Sighting { fingerprint: xxhash_rust::xxh3::xxh3_64(body), received_at });
+            .then(|| Sighting { fingerprint: xxhash_rust::xxh3::xxh3_64_with_seed(body, seed), received_at });
         Batch {
             sighting,
             metrics: self.metrics.resolved(),
@@ -223,6 +233,7 @@ impl Decoded {
             logs: self.logs,
             deployments: self.deployments,
             spans: self.spans,
+            again: self.again,
         }
     }
 }

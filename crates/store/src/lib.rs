@@ -59,6 +59,15 @@ impl Store {
         Ok(Self { pool })
     }
 
+    /// Opens it only to read, as it is: nothing is created, and an older schema stays so.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged.
+    pub async fn look(path: &Path) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(10));
+        Ok(Self { pool: SqlitePoolOptions::new().max_connections(2).connect_with(options).await? })
+    }
+
     /// Writes a copy of all of it, as of one moment, to a file that does not exist yet.
     ///
     /// # Errors

@@ -323,6 +323,12 @@ impl Copying {
             }
             oldest = below.strip_suffix(".seg").and_then(|base| base.parse().ok());
         }
+        for (path, below) in files(&from.join("rest"))?.into_iter().filter(|(_, below)| below.ends_with(".rest")) {
+            match self.keep(&path, format!("bus/rest/{below}")) {
+                Err(_) if !path.exists() => {}
+                other => other?,
+            }
+        }
         Ok(oldest)
     }
 }

@@ -21,7 +21,7 @@ use crate::configuration;
 use crate::options::{AuditCommand, ConfigCommand, IncidentsCommand, Remote, TokenCommand};
 
 pub(crate) use dump::samples;
-pub(crate) use letters::letters;
+pub(crate) use letters::{letters, redrive};
 pub(crate) use replay::replay;
 pub(crate) use tables::{ask, lake, logs, sql, trace};
 pub(crate) use upkeep::maintain;

@@ -27,6 +27,9 @@ fn main() -> ExitCode {
         Command::Samples { command } => commands::samples(&command),
         Command::Sql { query, answer } => commands::sql(&query, &answer),
         Command::Lake { command: Some(LakeCommand::Maintain(args)), .. } => commands::maintain(&args),
+        Command::Lake { command: Some(LakeCommand::Redrive { offset, remote, json }), .. } => {
+            commands::redrive(offset, &remote, json)
+        }
         Command::Lake { command: None, remote, json } => commands::lake(&remote, json),
         Command::Logs { filter, time, answer } => commands::logs(&filter, &time, &answer),
         Command::Trace { id, answer } => commands::trace(&id, &answer),

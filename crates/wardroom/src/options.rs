@@ -285,6 +285,15 @@ pub(crate) struct Remote {
 pub(crate) enum LakeCommand {
     /// Merge short files, let go what retention lets go, delete what nobody needs; the server does it by itself.
     Maintain(MaintainArgs),
+    /// Judge the records of a request that were refused once more, by the limits as they are now.
+    Redrive {
+        /// Where the request stands on the bus: `offset` in silver.quarantine.
+        offset: u64,
+        #[command(flatten)]
+        remote: Remote,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Debug, Args)]

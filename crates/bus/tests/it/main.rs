@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wardroom_bus::{Bus, Config, EmbeddedBus, Error, contract};
+use wardroom_bus::{Bus, Config, EmbeddedBus, Error, Expiry, contract};
 use wardroom_domain::Timestamp;
 
 fn small() -> Config {
@@ -30,7 +30,7 @@ suite!(
 async fn filled(dir: &std::path::Path, count: u8) {
     let bus = EmbeddedBus::open(dir, small()).unwrap();
     for index in 0..count {
-        bus.append(contract::envelope(0), Bytes::from(vec![index; 64])).await.unwrap();
+        bus.append(contract::envelope(i64::from(index)), Bytes::from(vec![index; 64])).await.unwrap();
     }
 }
 
@@ -98,11 +98,24 @@ async fn trimming_drops_only_whole_segments_below_the_offset() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 100).await;
     let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
-    let late = Timestamp::from_millis(i64::MAX / 1_000_000);
-    assert_eq!(bus.trim(50, Timestamp::from_millis(0)).unwrap(), 0, "too young");
-    assert!(bus.trim(50, late).unwrap() > 0);
-    assert!(bus.start() > 0 && bus.start() <= 50);
+    let (early, late) = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX / 1_000_000));
+    // Requests alternate: of every second one the body is worth keeping.
+    let worth = |envelope: &wardroom_domain::Envelope| envelope.received_at.millis() % 2 == 0;
+    assert_eq!(bus.trim(50, &Expiry { log: early, rest: early, worth: &worth }).unwrap(), 0, "too young");
+    assert!(bus.trim(50, &Expiry { log: late, rest: early, worth: &worth }).unwrap() > 0);
+    let start = bus.start();
+    assert!(start > 0 && start <= 50);
     assert_eq!(*bodies(&bus).last().unwrap(), 99);
+    for index in 0..100_u8 {
+        let offset = u64::from(index);
+        let found = bus.find(offset).unwrap();
+        assert_eq!(found.is_some(), offset >= start || offset % 2 == 0, "{offset}");
+        assert!(found.is_none_or(|record| record.offset == offset && record.body == vec![index; 64]));
+    }
+    let again = EmbeddedBus::open(dir.path(), small()).unwrap();
+    assert_eq!((again.start(), again.end()), (start, 100), "the log does not know what was kept beside it");
+    bus.trim(50, &Expiry { log: early, rest: late, worth: &worth }).unwrap();
+    assert!(bus.find(0).unwrap().is_none(), "gone in the end");
 }
 
 #[tokio::test]

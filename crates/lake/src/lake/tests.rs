@@ -462,7 +462,9 @@ proptest! {
                         lake.flush(flush(offset, hour * 3_600_000), &[], Timestamp::from_millis(0)).await.unwrap();
                     }
                     Deed::Stray => {
-                        let file = flush(offset + 1000, hour * 3_600_000).finish().unwrap().remove(0);
+                        let mut lost = flush(offset + 1000, hour * 3_600_000);
+                        lost.close().unwrap();
+                        let file = lost.full.remove(0);
                         let add = lake.samples.lock().await.put(&file, offset + 1000).await.unwrap();
                         strays.push(add.path);
                     }

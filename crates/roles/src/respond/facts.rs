@@ -9,7 +9,7 @@ use wardroom_diagnose::{Aspect, Call, Change, Config as DiagnoseConfig, Facts, L
 use wardroom_domain::{Labels, Severity, Timestamp};
 use wardroom_respond::Watched;
 
-use crate::detect::topology;
+use wardroom_pipeline::tenants::topology;
 
 /// A signal that has been silent for so long says nothing about now.
 const STALE_MS: i64 = 120_000;

@@ -5,13 +5,13 @@ use wardroom_domain::{Incident, IncidentState, Severity};
 use wardroom_knowledge::Library;
 
 use super::*;
-use crate::detect::Tenants;
+use wardroom_pipeline::tenants::Tenants;
 
 async fn responder(folder: &tempfile::TempDir) -> Responder {
     let config = Config::default();
     Responder {
         store: Store::open(&folder.path().join("wardroom.db")).await.unwrap(),
-        tenants: Arc::new(Tenants::new(config.clone())),
+        tenants: Arc::new(Tenants::new(config.pipeline())),
         executor: ExecutorClient::new(None),
         runbooks: Arc::new(Library::load(&config.knowledge).unwrap()),
         config,

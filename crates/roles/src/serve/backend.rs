@@ -11,11 +11,13 @@ use wardroom_api::{Answer, Backend};
 use wardroom_bus::{Bus, DeadLetters};
 use wardroom_edge::{InflateBudget, Problem};
 use wardroom_lake::Queries;
+use wardroom_sources::Intake;
 
-use crate::keep::{Progress, Tables};
 use crate::metrics as names;
 use crate::{backups, clock, views};
 use wardroom_executor::ExecutorClient;
+use wardroom_pipeline::keep::{Progress, Tables};
+use wardroom_pipeline::{metrics as pipeline, samples::Samples};
 use wardroom_process::isolation::Isolation;
 
 /// What readiness depends on.
@@ -58,9 +60,9 @@ impl Readiness {
 
     /// Sets the gauges that are asked for rather than told.
     fn measure(&self) {
-        metrics::gauge!(names::DETECT_LAG_RECORDS).set(lag(self.bus.as_ref(), &self.next) as f64);
+        metrics::gauge!(pipeline::DETECT_LAG_RECORDS).set(lag(self.bus.as_ref(), &self.next) as f64);
         if let Some(lag) = self.lake_lag() {
-            metrics::gauge!(names::LAKE_LAG_RECORDS).set(lag as f64);
+            metrics::gauge!(pipeline::LAKE_LAG_RECORDS).set(lag as f64);
         }
         if let Some(queries) = &self.queries {
             metrics::gauge!(names::QUERIES_RUNNING).set(queries.running() as f64);
@@ -91,6 +93,7 @@ pub(super) fn backend(
     budget: InflateBudget,
     recorder: PrometheusHandle,
     readiness: Readiness,
+    intake: Intake,
 ) -> Backend {
     let readiness = Arc::new(readiness);
     let asked = Arc::clone(&readiness);
@@ -101,11 +104,13 @@ pub(super) fn backend(
         letters: Arc::clone(&readiness.letters),
         bus: Arc::clone(&bus),
         store: responder.store.clone(),
+        intake,
+        queries: readiness.queries.clone(),
     };
-    let listed = letters.clone();
+    let (listed, refused) = (letters.clone(), letters.clone());
     let remembered = Duration::from_secs(responder.config.bus.retention_hours * 3600);
     let (tenants, tables) = (Arc::clone(&responder.tenants), readiness.kept.clone());
-    let samples = views::Samples { bus, budget, tenants, next, tables, remembered };
+    let samples = Samples { bus, budget, tenants, next, tables, remembered };
     let (live, marked) = (samples.clone(), samples.clone());
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
@@ -157,6 +162,10 @@ pub(super) fn backend(
         replay: Arc::new(move |who, id| {
             let letters = letters.clone();
             Box::pin(async move { letters.replay(who, id).await })
+        }),
+        redrive: Arc::new(move |who, offset| {
+            let letters = refused.clone();
+            Box::pin(async move { letters.redrive(who, offset).await })
         }),
         ready: Arc::new(move || readiness.document()),
         metrics: Arc::new(move || {

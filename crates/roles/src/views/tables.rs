@@ -82,7 +82,7 @@ const fn written(form: TableForm) -> Form {
     }
 }
 
-fn problem(error: QueryError) -> Problem {
+pub(super) fn problem(error: QueryError) -> Problem {
     let detail = error.to_string();
     match error {
         QueryError::Invalid(_) => Problem::bad_request("bad_query", detail),

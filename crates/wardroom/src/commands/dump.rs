@@ -32,7 +32,7 @@ pub(crate) fn samples(command: &SamplesCommand) -> Done {
         let tenant = TenantId::new(tenant.as_str()).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?;
         let query = query(matchers, start.as_deref(), end.as_deref())?;
         let config = configuration::load(None)?;
-        let found = block(async { Ok(wardroom_roles::dump(&config, data, &tenant, &query).await?) })?;
+        let found = block(async { Ok(wardroom_roles::dump(&config.pipeline(), data, &tenant, &query).await?) })?;
         for series in found {
             let points = samples.entry(series.labels).or_default();
             points.samples.extend(series.samples.into_iter().map(|(at, text, bits)| (at, (text, bits))));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wardroom_domain::TenantId;
 
 use super::{Done, client, say, told};
-use crate::options::LettersCommand;
+use crate::options::{LettersCommand, Remote};
 
 pub(crate) fn letters(command: LettersCommand) -> Done {
     match command {
@@ -35,6 +35,13 @@ pub(crate) fn letters(command: LettersCommand) -> Done {
             told(&answer, json, &format!("{id} stands on the bus at {}", answer["offset"]))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `wardroom lake redrive`.
+pub(crate) fn redrive(offset: u64, remote: &Remote, json: bool) -> Done {
+    let answer = client(remote).post(&format!("/api/v1/quarantine/{offset}/redrive"), &json!({}))?;
+    told(&answer, json, &format!("what passes of {offset} stands on the bus at {}", answer["redriven_as"]))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,6 +13,7 @@ mod json;
 mod lake;
 mod otlp;
 mod prometheus;
+mod quarantine;
 mod replay;
 mod series;
 mod sql;

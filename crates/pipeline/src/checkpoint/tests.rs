@@ -47,8 +47,12 @@ impl Bus for Paper {
         "none"
     }
 
-    fn trim(&self, _: u64, _: Timestamp) -> Result<u64, wardroom_bus::Error> {
+    fn trim(&self, _: u64, _: &wardroom_bus::Expiry<'_>) -> Result<u64, wardroom_bus::Error> {
         Ok(0)
+    }
+
+    fn find(&self, _: u64) -> Result<Option<Record>, wardroom_bus::Error> {
+        Ok(None)
     }
 }
 
@@ -273,7 +277,7 @@ fn churned_series_leave_and_stay_findable() {
         let tenant = tenants.get(&TenantId::main());
         assert_eq!(tenant.registry().since(0).len(), 2000);
         assert_eq!(tenant.live().engine.known_series(), 2000);
-        let samples = crate::views::Samples {
+        let samples = crate::samples::Samples {
             bus: Arc::new(Paper::default()),
             budget: wardroom_edge::InflateBudget::new(1 << 20, 1 << 20),
             tenants: Arc::clone(tenants),

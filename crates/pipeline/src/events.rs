@@ -27,12 +27,14 @@ use wardroom_edge::InflateBudget;
 use wardroom_lake::{Error, Events, Lake, Line, Origin, Received};
 
 use crate::config::Config;
-use crate::detect::SELF;
 use crate::keep::{LONGEST, Progress, Tables};
-use crate::{clock, metrics as names, poison};
+use crate::tenants::SELF;
+use wardroom_process::clock;
+
+use crate::{metrics as names, poison};
 
 /// The group on the bus that says what these tables have.
-pub(crate) const GROUP: &str = "lake-events";
+pub const GROUP: &str = "lake-events";
 /// Memory that rows may take before they are written.
 const MUCH: usize = 32 << 20;
 /// How long a repetition is recognised.
@@ -76,7 +78,7 @@ struct Trip {
 }
 
 /// As long as it is there, the role goes on.
-pub(crate) struct Recording(Arc<AtomicBool>);
+pub struct Recording(Arc<AtomicBool>);
 
 impl Drop for Recording {
     fn drop(&mut self) {
@@ -85,7 +87,7 @@ impl Drop for Recording {
 }
 
 /// Starts the role on a thread of its own.
-pub(crate) fn start(
+pub fn start(
     tables: &Tables,
     config: &Config,
     bus: &Arc<dyn Bus>,

@@ -15,15 +15,15 @@ use wardroom_store::{Retired, Stream};
 use crate::config::Config;
 
 /// Metric families of one tenant whose metadata is kept; further ones go undescribed.
-pub(crate) const FAMILIES: usize = 20_000;
+pub const FAMILIES: usize = 20_000;
 /// Name of the series that the heartbeat sends through.
-pub(crate) const PROBE: &str = "wardroom_probe";
+pub const PROBE: &str = "wardroom_probe";
 /// The tenant of Wardroom's own readings, kept out of everybody's data.
-pub(crate) const SELF: &str = "wardroom.self";
+pub const SELF: &str = "wardroom.self";
 
 /// What detection hands to the response.
 #[derive(Debug)]
-pub(crate) enum News {
+pub enum News {
     /// Unusual points, for the record.
     Anomalies(TenantId, Vec<Anomaly>),
     /// An incident opened or grew.
@@ -33,50 +33,55 @@ pub(crate) enum News {
 }
 
 /// One tenant, in two parts under a lock each: intake asks who is there while detection works.
-pub(crate) struct Tenant {
+pub struct Tenant {
     registry: Mutex<Registry>,
     live: Mutex<Live>,
 }
 
 /// What detection and response work on.
-pub(crate) struct Live {
-    pub(crate) recent: Recent,
+pub struct Live {
+    /// The samples of the live hours.
+    pub recent: Recent,
     /// The blocks that `recent` has sealed, as far as they are on disk.
-    pub(crate) sealed: Stream,
+    pub sealed: Stream,
     /// The lake has what stands before this address of the stream.
-    pub(crate) needed: u64,
+    pub needed: u64,
     /// What the lake calls the series.
-    pub(crate) numbers: Numbers,
+    pub numbers: Numbers,
     /// In which numbering the series stand here.
-    pub(crate) generation: u64,
+    pub generation: u64,
     /// Series that left.
-    pub(crate) retired: Retired,
-    pub(crate) exemplars: Exemplars,
+    pub retired: Retired,
+    /// The newest exemplars.
+    pub exemplars: Exemplars,
     /// Series that have native histograms, each with the time of its newest; these are read from the bus.
-    pub(crate) native: BTreeMap<SeriesId, i64>,
+    pub native: BTreeMap<SeriesId, i64>,
     /// What senders say of their metrics, by family.
-    pub(crate) metadata: BTreeMap<String, MetricMetadata>,
-    pub(crate) engine: Engine,
-    pub(crate) correlator: Correlator,
+    pub metadata: BTreeMap<String, MetricMetadata>,
+    /// The detectors.
+    pub engine: Engine,
+    /// What joins breaches to incidents.
+    pub correlator: Correlator,
 }
 
 /// All tenants.
-pub(crate) struct Tenants {
+pub struct Tenants {
     config: Config,
     tenants: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
     /// When the last probe sample reached the detector, in ms.
-    pub(crate) probed_ms: AtomicU64,
+    pub probed_ms: AtomicU64,
     /// Samples from this moment on went through since the start, in ms.
-    pub(crate) covered_ms: AtomicI64,
+    pub covered_ms: AtomicI64,
 }
 
 impl Tenants {
-    pub(crate) fn new(config: Config) -> Self {
+    /// None yet.
+    pub fn new(config: Config) -> Self {
         Self { config, tenants: RwLock::default(), probed_ms: AtomicU64::new(0), covered_ms: AtomicI64::new(i64::MAX) }
     }
 
     /// One tenant's state.
-    pub(crate) fn get(&self, tenant: &TenantId) -> Arc<Tenant> {
+    pub fn get(&self, tenant: &TenantId) -> Arc<Tenant> {
         let known = self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
         known.unwrap_or_else(|| {
             let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
@@ -85,29 +90,29 @@ impl Tenants {
     }
 
     /// Every tenant there is.
-    pub(crate) fn all(&self) -> Vec<(TenantId, Arc<Tenant>)> {
+    pub fn all(&self) -> Vec<(TenantId, Arc<Tenant>)> {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         tenants.iter().map(|(id, tenant)| (id.clone(), Arc::clone(tenant))).collect()
     }
 
     /// Puts a tenant's state in force.
-    pub(crate) fn put(&self, id: TenantId, tenant: Tenant) {
+    pub fn put(&self, id: TenantId, tenant: Tenant) {
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(tenant));
     }
 
     /// Works with what detection and response know of one tenant.
-    pub(crate) fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Live) -> T) -> T {
+    pub fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Live) -> T) -> T {
         work(&mut lock(&self.get(tenant).live))
     }
 
     /// Whether the ids of a batch mean what they meant.
-    pub(crate) fn current(&self, tenant: &TenantId, batch: &Batch) -> bool {
+    pub fn current(&self, tenant: &TenantId, batch: &Batch) -> bool {
         batch.metrics.runs.is_empty() && batch.metrics.histograms.is_empty() && batch.metrics.exemplars.is_empty()
             || batch.metrics.generation == lock(&self.get(tenant).registry).generation()
     }
 
     /// The ids of a request's series, and who may not come in.
-    pub(crate) fn resolve(&self, tenant: &TenantId, keys: &[u128], labels: &ReadLabels<'_>, limited: bool) -> Resolved {
+    pub fn resolve(&self, tenant: &TenantId, keys: &[u128], labels: &ReadLabels<'_>, limited: bool) -> Resolved {
         if keys.is_empty() {
             return Resolved::default();
         }
@@ -150,13 +155,13 @@ impl Tenant {
     }
 
     /// State that was saved.
-    pub(crate) fn resumed(registry: Registry, live: Live) -> Self {
+    pub fn resumed(registry: Registry, live: Live) -> Self {
         Self { registry: Mutex::new(registry), live: Mutex::new(live) }
     }
 
     /// Numbers the series anew: those of the ones known to detection that stay, in order, then whoever came since.
     /// Intake is held up only for the exchange.
-    pub(crate) fn renumber(&self, live: &mut Live, keep: &[bool], config: &Config, retired: Retired) {
+    pub fn renumber(&self, live: &mut Live, keep: &[bool], config: &Config, retired: Retired) {
         let (stay, generation) = (stay(self.registry().since(0), keep), live.generation + 1);
         let mut fresh = Registry::load(config.head.clone(), &stay, generation);
         let place = {
@@ -179,23 +184,23 @@ impl Tenant {
     }
 
     /// What detection and response work on.
-    pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
+    pub fn live(&self) -> MutexGuard<'_, Live> {
         lock(&self.live)
     }
 
     /// The registry.
-    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
         lock(&self.registry)
     }
 }
 
 /// Whether what a tenant sends goes into the lake.
-pub(crate) fn kept(config: &Config, tenant: &TenantId) -> bool {
+pub fn kept(config: &Config, tenant: &TenantId) -> bool {
     config.lake.enabled && tenant.as_str() != SELF
 }
 
 /// Those that stay of the series that detection knows.
-pub(crate) fn stay(series: &[Labels], keep: &[bool]) -> Vec<Labels> {
+pub fn stay(series: &[Labels], keep: &[bool]) -> Vec<Labels> {
     series.iter().zip(keep).filter(|(_, keep)| **keep).map(|(labels, _)| labels.clone()).collect()
 }
 
@@ -204,7 +209,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Who calls whom, from client histograms and spans.
-pub(crate) fn topology(engine: &Engine) -> Topology {
+pub fn topology(engine: &Engine) -> Topology {
     let mut topology = Topology::new();
     for (key, _) in engine.signals() {
         if let Some(peer) = &key.peer {

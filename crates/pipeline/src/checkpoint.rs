@@ -32,9 +32,9 @@ use wardroom_head::{Recent, Registry};
 use wardroom_store::{Checked, Journal, JournalError, Left, Mark};
 
 use crate::config::Config;
-use crate::detect::{Live, Tenant, Tenants, kept, stay};
 use crate::metrics as names;
 use crate::poison::GROUP;
+use crate::tenants::{Live, Tenant, Tenants, kept, stay};
 
 const MAGIC: [u8; 4] = *b"WRDC";
 const VERSION: u8 = 3;
@@ -47,7 +47,7 @@ const WAITING: usize = 1 << 20;
 
 /// Why a checkpoint could not be taken or used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The disk refused.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -92,7 +92,7 @@ struct Head {
 
 /// The checkpoints of a data folder.
 #[derive(Debug)]
-pub(crate) struct Checkpoints {
+pub struct Checkpoints {
     dir: PathBuf,
     rules: String,
     /// The live hours, in ms.
@@ -106,16 +106,18 @@ pub(crate) struct Checkpoints {
 
 /// Where detection goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Resumed {
-    pub(crate) offset: u64,
-    pub(crate) covered_ms: i64,
+pub struct Resumed {
+    /// The next offset of the bus.
+    pub offset: u64,
+    /// From when on the state holds every sample, in ms.
+    pub covered_ms: i64,
     /// Everything before it was in the lake when the checkpoint was taken.
-    pub(crate) lake: Option<u64>,
+    pub lake: Option<u64>,
 }
 
 impl Checkpoints {
     /// Opens the folder and puts the newest usable state in force. The bus holds these offsets, and the lake ends at `lake`.
-    pub(crate) fn open(
+    pub fn open(
         dir: &Path,
         config: &Config,
         held: RangeInclusive<u64>,
@@ -155,7 +157,7 @@ impl Checkpoints {
     }
 
     /// Writes sealed blocks out when enough of them wait.
-    pub(crate) fn drain(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
+    pub fn drain(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
         if live.recent.pending().1.len() < WAITING {
             return Ok(());
         }
@@ -163,7 +165,7 @@ impl Checkpoints {
     }
 
     /// Writes the sealed blocks of a tenant out; those that cannot be written wait for the next time.
-    pub(crate) fn keep(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
+    pub fn keep(&mut self, tenant: &TenantId, live: &mut Live) -> Result<(), Error> {
         let newest_ms = live.engine.watermark_ms();
         let ((address, blocks), journal) = (live.recent.pending(), self.journal(tenant)?);
         if blocks.is_empty() {
@@ -181,7 +183,7 @@ impl Checkpoints {
 
     /// Takes series out of memory that nobody has written for the live hours, once they are many. They are found on
     /// disk then, and their samples on the bus.
-    pub(crate) fn retire(&mut self, config: &Config, tenants: &Tenants) -> Result<(), Error> {
+    pub fn retire(&mut self, config: &Config, tenants: &Tenants) -> Result<(), Error> {
         if self.renumbered {
             return Ok(());
         }
@@ -223,7 +225,7 @@ impl Checkpoints {
     }
 
     /// Takes one: everything below `offset` is in the state of the tenants.
-    pub(crate) fn take(
+    pub fn take(
         &mut self,
         offset: u64,
         covered_ms: i64,

@@ -10,17 +10,18 @@ use std::time::Duration;
 use wardroom_bus::{DeadLetters, Error, Reason, Record};
 use wardroom_domain::{Timestamp, mutant};
 
-use crate::{clock, metrics as names};
+use crate::metrics as names;
+use wardroom_process::clock;
 
 /// How often a record is tried.
-pub(crate) const TRIES: u32 = 5;
+pub const TRIES: u32 = 5;
 /// The wait before the second try.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// The name of detection among the bus' consumers.
-pub(crate) const GROUP: &str = "detect";
+pub const GROUP: &str = "detect";
 
 /// Tries `work` until it succeeds; the reason of the last failure if it never does.
-pub(crate) fn tries<T>(offset: u64, mut work: impl FnMut() -> Result<T, String>) -> Result<T, Reason> {
+pub fn tries<T>(offset: u64, mut work: impl FnMut() -> Result<T, String>) -> Result<T, Reason> {
     let first_try = clock::now();
     let mut tried = 0;
     loop {
@@ -39,7 +40,7 @@ pub(crate) fn tries<T>(offset: u64, mut work: impl FnMut() -> Result<T, String>)
 }
 
 /// Lays a record aside; goes on trying while the disk refuses, unless `given_up` says that nobody waits.
-pub(crate) fn bury(
+pub fn bury(
     letters: &DeadLetters,
     runtime: &tokio::runtime::Handle,
     reason: &Reason,
@@ -60,7 +61,7 @@ pub(crate) fn bury(
 }
 
 /// What a panic said.
-pub(crate) fn words(panic: &(dyn std::any::Any + Send)) -> String {
+pub fn words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("it panicked: {}", text.unwrap_or_else(|| "no words".to_owned()))
@@ -68,15 +69,15 @@ pub(crate) fn words(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// The log line on which detection panics, in tests and in builds with the feature `mutants`.
 #[cfg(any(test, feature = "mutants"))]
-pub(crate) const POISON: &str = "wardroom: a poisoned line";
+pub const POISON: &str = "wardroom: a poisoned line";
 
 /// Makes the poison harmless, as a mended build would be.
 #[cfg(test)]
-pub(crate) static HARMLESS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+pub static HARMLESS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 /// Panics on the poison.
 #[cfg(any(test, feature = "mutants"))]
-pub(crate) fn trip(batch: &wardroom_domain::Batch) {
+pub fn trip(batch: &wardroom_domain::Batch) {
     #[cfg(test)]
     let on = !HARMLESS.load(std::sync::atomic::Ordering::Acquire);
     #[cfg(not(test))]
@@ -86,25 +87,43 @@ pub(crate) fn trip(batch: &wardroom_domain::Batch) {
 
 /// Nothing, in this build.
 #[cfg(not(any(test, feature = "mutants")))]
-pub(crate) const fn trip(_: &wardroom_domain::Batch) {}
+pub const fn trip(_: &wardroom_domain::Batch) {}
 
 /// Panics on a line of which no row can be made, in builds with the feature `mutants`.
 #[cfg(feature = "mutants")]
-pub(crate) fn trip_row(batch: &wardroom_domain::Batch) {
+pub fn trip_row(batch: &wardroom_domain::Batch) {
     let odd = batch.logs.iter().any(|log| log.message == "wardroom: a line for no table");
     assert!(!odd || !mutant::on("poison"), "poison for a table");
 }
 
+/// The value of a sample that no table takes, in tests and in builds with the feature `mutants`.
+#[cfg(any(test, feature = "mutants"))]
+pub const POISON_VALUE: f64 = 6.66e-300;
+
+/// Panics on a sample that no table takes.
+#[cfg(any(test, feature = "mutants"))]
+pub fn trip_samples(samples: &[wardroom_domain::Sample]) {
+    #[cfg(test)]
+    let on = !HARMLESS.load(std::sync::atomic::Ordering::Acquire);
+    #[cfg(not(test))]
+    let on = mutant::on("poison");
+    assert!(!on || samples.iter().all(|sample| sample.value.to_bits() != POISON_VALUE.to_bits()), "a poisoned sample");
+}
+
+/// Nothing, in this build.
+#[cfg(not(any(test, feature = "mutants")))]
+pub const fn trip_samples(_: &[wardroom_domain::Sample]) {}
+
 /// Nothing, in this build.
 #[cfg(not(feature = "mutants"))]
-pub(crate) const fn trip_row(_: &wardroom_domain::Batch) {}
+pub const fn trip_row(_: &wardroom_domain::Batch) {}
 
 /// A reason for a record that can never be read.
-pub(crate) fn unreadable(offset: u64, detail: String, now: Timestamp) -> Reason {
+pub fn unreadable(offset: u64, detail: String, now: Timestamp) -> Reason {
     Reason { group: GROUP.to_owned(), offset, reason: detail, tries: 1, first_try: now, last_try: now }
 }
 
 /// The offsets that were laid aside before, by any tenant.
-pub(crate) fn buried(letters: &DeadLetters) -> Result<std::collections::BTreeSet<u64>, Error> {
+pub fn buried(letters: &DeadLetters) -> Result<std::collections::BTreeSet<u64>, Error> {
     letters.offsets(GROUP)
 }

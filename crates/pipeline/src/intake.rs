@@ -10,16 +10,16 @@ use wardroom_domain::{Batch, Buckets, TenantId, mutant};
 use wardroom_edge::InflateBudget;
 use wardroom_sources::{Accepted, ByteQuota, Intake};
 
-use crate::clock;
 use crate::config::Config;
-use crate::detect::Tenants;
+use crate::tenants::Tenants;
+use wardroom_process::clock;
 
 /// Memory of the batches that wait for detection, in bytes, about; what is more is read from the bus again.
 const WAITING: usize = 12 << 20;
 
 /// Decoded batches on their way to detection, by offset.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
 }
@@ -53,7 +53,7 @@ impl Queue {
 
     /// The batch of exactly this offset, waiting for it a little. Acknowledgements overtake each other on their way
     /// here: whoever took the first arrival for a sign would read the bus for what comes a moment later.
-    pub(crate) fn take(&self, offset: u64, patience: Duration) -> Option<(TenantId, Batch)> {
+    pub fn take(&self, offset: u64, patience: Duration) -> Option<(TenantId, Batch)> {
         let deadline = Instant::now() + patience;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -69,7 +69,7 @@ impl Queue {
     }
 
     /// The first offset that waits here: what comes before it must be read from the bus.
-    pub(crate) fn first(&self) -> Option<u64> {
+    pub fn first(&self) -> Option<u64> {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.batches.first_key_value().map(|(offset, _)| *offset)
     }
@@ -100,7 +100,7 @@ fn weight(batch: &Batch) -> usize {
 }
 
 /// What the sources need.
-pub(crate) fn intake(
+pub fn intake(
     config: &Config,
     bus: Arc<dyn Bus>,
     tenants: Arc<Tenants>,

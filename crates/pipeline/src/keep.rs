@@ -7,77 +7,81 @@
 //! A batch is everything between two offsets of the bus. One at a time is on its way, and while it is no
 //! checkpoint is taken: so a checkpoint never says that something is in the lake which is not. After a restart the tables
 //! say how far they are. Is that beyond the checkpoint, then what is read again up to there is let go
-//! at that offset; either way each sample lands once.
+//! at that offset; either way each sample lands once. What cannot be encoded is made again from the bus ([`crate::salvage`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use wardroom_bus::Bus;
 use wardroom_domain::{Sample, TenantId};
 use wardroom_head::NumberedCut;
 use wardroom_lake::{Error, Flush, Lake, Landed, NewSeries, Sweep};
 use wardroom_store::Stream;
 
 use crate::checkpoint::{Checkpoints, Resumed};
-use crate::detect::{Live, SELF, Tenant, Tenants};
-use crate::{clock, metrics as names};
+use crate::metrics as names;
+use crate::poison::{self, TRIES};
+use crate::salvage::Salvage;
+use crate::tenants::{Live, SELF, Tenant, Tenants};
+use wardroom_process::clock;
 
 /// The group on the bus that says what the lake has.
-pub(crate) const GROUP: &str = "lake";
+pub const GROUP: &str = "lake";
 /// Late samples of a tenant that may wait for the next batch.
 const LOOSE: usize = 200_000;
 /// Every so many times old files are deleted.
 const SWEEP: u64 = 120;
 /// Longest wait between two tries.
-pub(crate) const LONGEST: Duration = Duration::from_secs(30);
+pub const LONGEST: Duration = Duration::from_secs(30);
 
 /// How the tables stand, for whoever asks.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub struct Progress {
     reached: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
 impl Progress {
     /// Everything before this offset is in the tables, for good.
-    pub(crate) fn set(&self, reached: u64) {
+    pub fn set(&self, reached: u64) {
         self.reached.store(reached, Ordering::Release);
     }
 
     /// Everything before this offset is in the tables.
-    pub(crate) fn reached(&self) -> u64 {
+    pub fn reached(&self) -> u64 {
         self.reached.load(Ordering::Acquire)
     }
 
     /// Why they cannot be written at the moment.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn tell(&self, trouble: Option<String>) {
+    /// Notes why they cannot be written, or that they can.
+    pub fn tell(&self, trouble: Option<String>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 }
 
 /// The tables.
 #[derive(Clone)]
-pub(crate) struct Tables {
-    pub(crate) lake: Arc<Lake>,
+pub struct Tables {
+    /// The tables themselves.
+    pub lake: Arc<Lake>,
     /// Where they say that they end; nothing before their first batch.
-    pub(crate) reached: Option<u64>,
-    pub(crate) progress: Arc<Progress>,
+    pub reached: Option<u64>,
+    /// How those of samples stand.
+    pub progress: Arc<Progress>,
     /// How those of log lines, spans and deployments stand.
-    pub(crate) events: Arc<Progress>,
+    pub events: Arc<Progress>,
 }
 
 /// The lake as the pump sees it.
-pub(crate) struct Keeper {
+pub struct Keeper {
     tables: Tables,
     config: wardroom_lake::Config,
-    bus: Arc<dyn Bus>,
-    runtime: tokio::runtime::Handle,
+    salvage: Salvage,
     /// What head holds once detection has come to this offset is there already.
     known_to: Option<u64>,
     /// The batch on its way.
@@ -92,43 +96,42 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Goes on where the tables end. Detection starts at `next`, from the checkpoint that is `resumed`.
-    pub(crate) fn new(
+    pub fn new(
         tables: Tables,
         config: wardroom_lake::Config,
-        bus: Arc<dyn Bus>,
-        runtime: tokio::runtime::Handle,
+        salvage: Salvage,
         resumed: Option<Resumed>,
         next: u64,
     ) -> Self {
-        let reached = tables.reached.unwrap_or_else(|| bus.start().min(next));
+        let reached = tables.reached.unwrap_or_else(|| salvage.bus.start().min(next));
         tables.progress.set(reached);
         let known_to = known_to(tables.reached, resumed.map(|resumed| resumed.lake), next);
         let since = Instant::now();
-        Self { tables, config, bus, runtime, known_to, sent: None, since, looked: 0, samples: 0, series: 1 }
+        Self { tables, config, salvage, known_to, sent: None, since, looked: 0, samples: 0, series: 1 }
     }
 
     /// Where the tables end, for a checkpoint.
-    pub(crate) const fn stored(&self) -> Option<u64> {
+    pub const fn stored(&self) -> Option<u64> {
         self.tables.reached
     }
 
     /// The offset at which the records that are in the tables already end.
-    pub(crate) const fn known_to(&self) -> Option<u64> {
+    pub const fn known_to(&self) -> Option<u64> {
         self.known_to
     }
 
     /// Whether a batch is on its way: then is no time for a checkpoint.
-    pub(crate) const fn busy(&self) -> bool {
+    pub const fn busy(&self) -> bool {
         self.sent.is_some() || self.known_to.is_some()
     }
 
     /// Counts what went through detection.
-    pub(crate) fn count(&mut self, samples: usize) {
+    pub fn count(&mut self, samples: usize) {
         self.samples += samples as u64;
     }
 
     /// Between two records: the next one is `next`.
-    pub(crate) fn turn(&mut self, next: u64, tenants: &Tenants, checkpoints: &mut Checkpoints) {
+    pub fn turn(&mut self, next: u64, tenants: &Tenants, checkpoints: &mut Checkpoints) {
         if let Some(known) = self.known_to {
             if next < known {
                 return;
@@ -183,7 +186,7 @@ impl Keeper {
             let live = &mut *tenant.live();
             live.needed = live.recent.cut_at();
         }
-        if let Err(error) = self.bus.commit(GROUP, self.tables.progress.reached()) {
+        if let Err(error) = self.salvage.bus.commit(GROUP, self.tables.progress.reached()) {
             tracing::warn!(%error, "the bus keeps more than the lake needs");
         }
     }
@@ -211,16 +214,23 @@ impl Keeper {
         let (done, sent) = oneshot::channel();
         self.sent = Some((next, sent));
         let (lake, progress) = (Arc::clone(&self.tables.lake), Arc::clone(&self.tables.progress));
-        self.runtime.spawn(async move {
-            let (batch, started) = (Arc::new((parts, new)), Instant::now());
-            let mut wait = Duration::from_millis(200);
+        let (salvage, from) = (self.salvage.clone(), progress.reached());
+        self.salvage.runtime.spawn(async move {
+            let (batch, started) = (Arc::new(Batch { offset: next, parts, new }), Instant::now());
+            let (mut wait, mut broken) = (Duration::from_millis(200), 0);
             // What cannot be stored now is tried until it can: the bus keeps it, and says 503 when it is full.
             loop {
+                let salvage = (broken >= TRIES).then(|| (salvage.clone(), from));
                 // In a task of its own: a panic in there is a try that failed, too.
-                let tried = tokio::spawn(write(Arc::clone(&lake), next, Arc::clone(&batch))).await;
-                let error = match tried.unwrap_or_else(|panic| Err(Error::Unavailable(panic.to_string()))) {
+                let tried = tokio::spawn(write(Arc::clone(&lake), Arc::clone(&batch), salvage)).await;
+                let error = match tried.unwrap_or_else(|panic| Err(Fault::Store(Error::Unavailable(panic.to_string()))))
+                {
                     Ok(written) => break metrics::counter!(names::LAKE_SAMPLES_TOTAL).increment(written),
-                    Err(error) => error,
+                    Err(Fault::Store(error)) => error,
+                    Err(Fault::Batch(error)) => {
+                        broken += 1;
+                        error
+                    }
                 };
                 metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
                 tracing::error!(offset = next, %error, "a batch cannot be written to the lake; it is tried again");
@@ -269,28 +279,59 @@ fn part(whose: &TenantId, tenant: &Tenant, new: &mut Vec<NewSeries>) -> Part {
     Part { tenant: whose.clone(), cut, sealed: live.sealed.clone(), series: series.len() }
 }
 
-async fn write(lake: Arc<Lake>, offset: u64, batch: Arc<(Vec<Part>, Vec<NewSeries>)>) -> Result<u64, Error> {
-    let parts = Arc::clone(&batch);
-    let encoding = tokio::task::spawn_blocking(move || {
-        let (mut flush, mut written) = (Flush::new(offset), 0);
-        for part in &parts.0 {
+/// A batch on its way.
+struct Batch {
+    offset: u64,
+    parts: Vec<Part>,
+    new: Vec<NewSeries>,
+}
+
+impl Batch {
+    /// As files, with the number of its samples.
+    fn encode(&self) -> Result<(Flush, u64), Error> {
+        let (mut flush, mut written) = (Flush::new(self.offset), 0);
+        for part in &self.parts {
             let fetch = |address: u64, buffer: &mut [u8]| part.sealed.read(address, buffer);
             let each = |number: i64, samples: &[Sample]| {
+                poison::trip_samples(samples);
                 written += samples.len() as u64;
                 flush.push(&part.tenant, number, samples)
             };
             let unreadable = || Error::Unavailable(format!("sealed samples of {} cannot be read", part.tenant));
             part.cut.each(&fetch, each).ok_or_else(unreadable)??;
         }
-        Ok::<_, Error>((flush, written))
+        flush.close()?;
+        Ok((flush, written))
+    }
+}
+
+/// Why a batch was not written.
+enum Fault {
+    /// No files can be made of it.
+    Batch(Error),
+    /// They cannot be stored now.
+    Store(Error),
+}
+
+/// Writes a batch, or what can be salvaged of it from this offset of the bus on; says how many samples that were.
+async fn write(lake: Arc<Lake>, batch: Arc<Batch>, salvage: Option<(Salvage, u64)>) -> Result<u64, Fault> {
+    let copy = Arc::clone(&batch);
+    let encoding = tokio::task::spawn_blocking(move || {
+        let mut new = copy.new.clone();
+        let (flush, written) = match salvage {
+            Some((salvage, from)) => salvage.batch(from, copy.offset, &mut new)?,
+            None => copy.encode()?,
+        };
+        Ok::<_, Error>((flush, written, new))
     });
-    let (flush, written) = encoding.await.map_err(|error| Error::Unavailable(error.to_string()))??;
-    let landed = lake.flush(flush, &batch.1, clock::now()).await?;
+    let encoded = encoding.await.unwrap_or_else(|panic| Err(Error::Unavailable(panic.to_string())));
+    let (flush, written, new) = encoded.map_err(Fault::Batch)?;
+    let landed = lake.flush(flush, &new, clock::now()).await.map_err(Fault::Store)?;
     Ok(if landed == Landed::Now { written } else { 0 })
 }
 
 /// Merges short files into long ones and deletes what nobody needs, for ever.
-pub(crate) async fn maintain(tables: Option<Tables>, every: Duration) {
+pub async fn maintain(tables: Option<Tables>, every: Duration) {
     let Some(Tables { lake, .. }) = tables else { return };
     for turn in 1_u64.. {
         tokio::time::sleep(every).await;
@@ -311,7 +352,7 @@ async fn look_after(lake: &Lake, sweep: Option<Sweep>) -> Result<(), Error> {
 }
 
 /// Tells detection what the lake knows of its series beyond what the checkpoint says.
-pub(crate) async fn learn(lake: &Lake, tenants: &Tenants, after: Option<u64>) -> Result<(), Error> {
+pub async fn learn(lake: &Lake, tenants: &Tenants, after: Option<u64>) -> Result<(), Error> {
     for (tenant, (highest, written)) in lake.series(after).await? {
         tenants.with(&tenant, |live: &mut Live| live.numbers.learn(written, highest));
     }

@@ -15,11 +15,10 @@ use wardroom_head::{Part, Registry};
 use wardroom_lake::Lake;
 use wardroom_store::Left;
 
-use crate::clock;
 use crate::config::Config;
-use crate::detect::{Live, Tenants};
 use crate::keep::Tables;
-use crate::serve::ServeError;
+use crate::tenants::{Live, Tenants};
+use wardroom_process::clock;
 
 /// Samples that one page holds, about.
 const PAGE: usize = 50_000;
@@ -39,20 +38,24 @@ const LAG: u64 = 1024;
 
 /// Where samples are looked for.
 #[derive(Clone)]
-pub(crate) struct Samples {
-    pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) budget: InflateBudget,
-    pub(crate) tenants: Arc<Tenants>,
+pub struct Samples {
+    /// What is not in the tables yet.
+    pub bus: Arc<dyn Bus>,
+    /// What decoding may take.
+    pub budget: InflateBudget,
+    /// The live series.
+    pub tenants: Arc<Tenants>,
     /// The offset up to which the live series are complete.
-    pub(crate) next: Arc<AtomicU64>,
-    pub(crate) tables: Option<Tables>,
+    pub next: Arc<AtomicU64>,
+    /// What is older, unless nothing is kept.
+    pub tables: Option<Tables>,
     /// How long series that left are remembered.
-    pub(crate) remembered: Duration,
+    pub remembered: Duration,
 }
 
 impl Samples {
     /// One page, and the cursor of the next. What is asked for by steps comes in one piece.
-    pub(crate) fn page(
+    pub fn page(
         &self,
         tenant: &TenantId,
         query: &SeriesQuery,
@@ -139,7 +142,7 @@ impl Samples {
     }
 
     /// The series that are asked for and have samples in that time, those that left memory too.
-    pub(crate) fn series(&self, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<Labels>, Problem> {
+    pub fn series(&self, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<Labels>, Problem> {
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
         let overlaps = |first_ms: i64, last_ms: i64| first_ms <= end_ms && last_ms >= start_ms;
         let (mut found, retired) = self.selected(tenant, query, |live, ids, labels| {
@@ -179,7 +182,7 @@ impl Samples {
     }
 
     /// The newest exemplars of the series that are asked for.
-    pub(crate) fn exemplars(&self, tenant: &TenantId, query: &SeriesQuery) -> Vec<ExemplarsView> {
+    pub fn exemplars(&self, tenant: &TenantId, query: &SeriesQuery) -> Vec<ExemplarsView> {
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
         let (named, found) = self.selected(tenant, query, |live, ids, labels| {
             let named: BTreeMap<SeriesId, Labels> = ids.iter().copied().zip(labels).collect();
@@ -347,6 +350,17 @@ fn page(
     Ok((found, Some(next)))
 }
 
+/// Why a data folder cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// The bus.
+    #[error(transparent)]
+    Bus(#[from] wardroom_bus::Error),
+    /// The tables.
+    #[error(transparent)]
+    Lake(#[from] wardroom_lake::Error),
+}
+
 /// Every retained sample of a data folder that no server holds open, or that one holds: tables and bus are
 /// only read.
 ///
@@ -357,7 +371,7 @@ pub async fn dump(
     data: &std::path::Path,
     tenant: &TenantId,
     query: &SeriesQuery,
-) -> Result<Vec<SeriesView>, ServeError> {
+) -> Result<Vec<SeriesView>, DumpError> {
     let bus = wardroom_bus::ReadOnlyBus::open(&data.join("bus"))?;
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
     let mut all = Vec::new();

@@ -18,13 +18,17 @@ use wardroom_detect::{Breach, Engine, SignalKind};
 use wardroom_domain::error::Failure;
 use wardroom_domain::{Anomaly, Batch, Severity, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
+use wardroom_head::Arrival;
 
 use crate::checkpoint::{Checkpoints, Resumed};
 use crate::config::Config;
-use crate::detect::{FAMILIES, News, SELF, Tenant, Tenants, topology};
 use crate::intake::Queue;
 use crate::keep::{Keeper, Tables};
-use crate::{clock, metrics as names, poison};
+use crate::salvage::Salvage;
+use crate::tenants::{FAMILIES, News, SELF, Tenant, Tenants, topology};
+use wardroom_process::clock;
+
+use crate::{metrics as names, poison};
 
 /// How far back the bus is replayed at a start without a checkpoint.
 const REPLAY: Duration = Duration::from_secs(45 * 60);
@@ -33,29 +37,38 @@ const REPLAY: Duration = Duration::from_secs(45 * 60);
 const FAR: u64 = 1024;
 
 /// Pumps batches for ever; runs on a thread of its own.
-pub(crate) struct Pump {
-    pub(crate) config: Config,
-    pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) tenants: Arc<Tenants>,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) budget: InflateBudget,
-    pub(crate) news: mpsc::Sender<News>,
+pub struct Pump {
+    /// What it is told.
+    pub config: Config,
+    /// Where batches are, in order.
+    pub bus: Arc<dyn Bus>,
+    /// What it works on.
+    pub tenants: Arc<Tenants>,
+    /// What intake has decoded already.
+    pub queue: Arc<Queue>,
+    /// What decoding may take.
+    pub budget: InflateBudget,
+    /// Who hears what it finds.
+    pub news: mpsc::Sender<News>,
     /// The next offset: everything below has been through the detectors.
-    pub(crate) next: Arc<AtomicU64>,
-    pub(crate) letters: Arc<DeadLetters>,
+    pub next: Arc<AtomicU64>,
+    /// Where records go that it cannot take.
+    pub letters: Arc<DeadLetters>,
     /// Offsets that were laid aside before the start.
-    pub(crate) buried: BTreeSet<u64>,
-    pub(crate) runtime: tokio::runtime::Handle,
-    pub(crate) checkpoints: Checkpoints,
+    pub buried: BTreeSet<u64>,
+    /// For whatever has to be waited for.
+    pub runtime: tokio::runtime::Handle,
+    /// Where its state is written down.
+    pub checkpoints: Checkpoints,
     /// Where the last checkpoint ended.
-    pub(crate) resumed: Option<Resumed>,
+    pub resumed: Option<Resumed>,
     /// The tables, unless nothing is kept.
-    pub(crate) lake: Option<Tables>,
+    pub lake: Option<Tables>,
 }
 
 impl Pump {
     /// Runs until nobody listens any more.
-    pub(crate) fn run(mut self) {
+    pub fn run(mut self) {
         let mut next = self.first();
         let mut keeper = self.keeper(next);
         let mut taken = Instant::now();
@@ -162,7 +175,14 @@ impl Pump {
     /// The way into the tables, from this offset on.
     fn keeper(&self, next: u64) -> Option<Keeper> {
         let (tables, config) = (self.lake.clone()?, self.config.lake.clone());
-        Some(Keeper::new(tables, config, Arc::clone(&self.bus), self.runtime.clone(), self.resumed, next))
+        let salvage = Salvage {
+            bus: Arc::clone(&self.bus),
+            tenants: Arc::clone(&self.tenants),
+            budget: self.budget.clone(),
+            letters: Arc::clone(&self.letters),
+            runtime: self.runtime.clone(),
+        };
+        Some(Keeper::new(tables, config, salvage, self.resumed, next))
     }
 
     /// Reads from the bus what does not wait decoded, and counts the samples. `None` if nobody listens any more.
@@ -254,11 +274,7 @@ impl Pump {
 }
 
 /// The first record of a bus, between two offsets, that was received since a moment.
-pub(crate) fn first_since(
-    read: impl Fn(u64) -> Option<Record>,
-    (mut low, mut high): (u64, u64),
-    since: Timestamp,
-) -> u64 {
+pub fn first_since(read: impl Fn(u64) -> Option<Record>, (mut low, mut high): (u64, u64), since: Timestamp) -> u64 {
     while low < high {
         let middle = low + (high - low) / 2;
         match read(middle) {
@@ -270,7 +286,7 @@ pub(crate) fn first_since(
 }
 
 /// What a record holds, its series by their numbers.
-pub(crate) fn decode(tenants: &Tenants, budget: &InflateBudget, record: &Record) -> Result<Batch, Failure> {
+pub fn decode(tenants: &Tenants, budget: &InflateBudget, record: &Record) -> Result<Batch, Failure> {
     let mut decoded = wardroom_sources::replay(&record.envelope, &record.body, budget)?;
     let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
     // What was let in once stays in.
@@ -280,7 +296,7 @@ pub(crate) fn decode(tenants: &Tenants, budget: &InflateBudget, record: &Record)
 }
 
 /// What a batch brings to light, and what follows from it.
-pub(crate) fn judge(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
+pub fn judge(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
     poison::trip(batch);
     let state = &mut *tenant.live();
     let known = state.engine.known_series();
@@ -295,8 +311,11 @@ pub(crate) fn judge(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Ano
     let fetch = |address: u64, buffer: &mut [u8]| sealed.read(address, buffer);
     for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
         for sample in samples {
-            if state.recent.push(id, *sample, &fetch).counts() {
+            let arrival = state.recent.push(id, *sample, &fetch);
+            if arrival.counts() {
                 state.engine.observe(id, std::slice::from_ref(sample));
+            } else if batch.again && arrival == Arrival::Repeated {
+                state.recent.again(id, *sample);
             }
         }
     }
@@ -360,6 +379,7 @@ fn trouble(config: &Config, breach: &Breach, engine: &Engine) -> Trouble {
 #[cfg(test)]
 mod tests {
     mod repeats;
+    mod salvage;
 
     use bytes::Bytes;
     use wardroom_bus::EmbeddedBus;
