@@ -149,7 +149,7 @@ impl ReadOnlyBus {
     /// # Errors
     /// The disk's.
     pub fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error> {
-        self.0.read(from, limit).map_err(|error| Error::disk("read", &error))
+        self.0.read(from, limit, &|_| false).map_err(|error| Error::disk("read", &error))
     }
 }
 
@@ -195,7 +195,11 @@ impl Bus for EmbeddedBus {
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error> {
-        self.shared.read(from, limit).map_err(|error| Error::disk("read", &error))
+        self.follow(from, limit, &|_| false)
+    }
+
+    fn follow(&self, from: u64, limit: usize, trusted: &dyn Fn(&Envelope) -> bool) -> Result<Vec<Record>, Error> {
+        self.shared.read(from, limit, trusted).map_err(|error| Error::disk("read", &error))
     }
 
     fn start(&self) -> u64 {
@@ -259,7 +263,7 @@ impl Bus for EmbeddedBus {
 }
 
 impl Shared {
-    fn read(&self, from: u64, limit: usize) -> std::io::Result<Vec<Record>> {
+    fn read(&self, from: u64, limit: usize, trusted: &dyn Fn(&Envelope) -> bool) -> std::io::Result<Vec<Record>> {
         let end = self.end.load(Ordering::Acquire);
         let mut records = Vec::new();
         let bases = lock(&self.segments).clone();
@@ -279,7 +283,7 @@ impl Shared {
                         let frame = (position, next - position);
                         (position, upcoming) = (next, upcoming.max(offset + 1));
                         if offset >= from {
-                            match record::at(*base, frame, offset, &payload) {
+                            match record::at(*base, frame, offset, &payload, trusted) {
                                 Ok(record) => records.push(record),
                                 Err(error) => damaged(*base, position, &error.to_string()),
                             }

@@ -66,6 +66,13 @@ pub trait Bus: Send + Sync {
     /// The disk's. A damaged record is no error: it is counted and skipped.
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error>;
 
+    /// As [`Bus::read`]; the bodies of requests that are trusted are not compared with their digest, for whoever needs to know of them
+    /// and not what is in them. Damage to a frame shows all the same.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn follow(&self, from: u64, limit: usize, trusted: &dyn Fn(&Envelope) -> bool) -> Result<Vec<Record>, Error>;
+
     /// The offset of the oldest record kept.
     fn start(&self) -> u64;
 

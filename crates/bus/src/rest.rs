@@ -80,7 +80,7 @@ pub(crate) fn find(dir: &Path, offset: u64) -> std::io::Result<Option<Record>> {
     loop {
         match segment::read_at(&mut file, position)? {
             Found::Frame { offset: found, payload, next } if found == offset => {
-                return Ok(record::at(base, (position, next - position), offset, &payload).ok());
+                return Ok(record::at(base, (position, next - position), offset, &payload, &|_| false).ok());
             }
             Found::Frame { next, .. } | Found::Damage { next } => position = next,
             Found::Torn | Found::End => return Ok(None),

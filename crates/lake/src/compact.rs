@@ -12,7 +12,7 @@ use wardroom_domain::{TenantId, Timestamp};
 
 use crate::Error;
 use crate::merge::Merged;
-use crate::samples::{DataFile, common};
+use crate::samples::{DataFile, Use, common};
 use crate::source::Source;
 use crate::spec::Spec;
 use crate::table::{LiveFile, Table};
@@ -68,7 +68,7 @@ pub(crate) async fn join(table: &mut Table, group: &[LiveFile]) -> Result<Merged
 }
 
 fn encode(spec: &Spec, files: Vec<Source>) -> Result<Bytes, Error> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), spec.arrow(), Some(common()?.build()))?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), spec.arrow(), Some(common(Use::Stay)?.build()))?;
     for file in files {
         for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
             writer.write(&batch?)?;

@@ -16,6 +16,9 @@ pub(crate) const POWERS: [f64; 23] = [
 /// Integers up to here are doubles without loss.
 const MAX_MANTISSA: f64 = 9_007_199_254_740_992.0;
 
+/// Mantissas from here on are as long as a double.
+const BUSY: u64 = 100_000_000_000_000;
+
 /// `mantissa / 10^exponent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decimal {
@@ -48,6 +51,17 @@ impl Decimal {
         Some(found)
     }
 
+    /// The value with this exponent, or with the one that fits it if that is worth it.
+    #[inline]
+    pub(crate) fn near(value: f64, exponent: u8) -> Option<Self> {
+        Self::with(value, exponent).or_else(|| Self::of(value).filter(|found| !found.is_busy()))
+    }
+
+    /// Whether it has as many digits as a double can, behind the point.
+    const fn is_busy(self) -> bool {
+        self.exponent > 0 && self.mantissa.unsigned_abs() >= BUSY
+    }
+
     /// The value.
     #[cfg(test)]
     pub(crate) fn value(self) -> f64 {
@@ -64,17 +78,24 @@ fn finest(value: f64) -> Option<u8> {
     Some(POWERS.partition_point(|power| size * power <= MAX_MANTISSA).saturating_sub(1) as u8)
 }
 
-/// The exponent for a run of values: the smallest that holds every decimal among them as far as possible.
-pub(crate) fn exponent(values: impl Iterator<Item = f64>) -> u8 {
-    let mut exponent = 0;
+/// The exponent for a run of so many values: the smallest that holds every decimal among them as far as possible. None if most
+/// of them are busy in all their bits, as a computed mean is: their mantissas would be as long as the doubles themselves,
+/// and, packed beside those of the next series, would make these as long.
+pub(crate) fn exponent(values: impl Iterator<Item = f64>, count: usize) -> Option<u8> {
+    let (mut exponent, mut busy) = (0, 0);
     for value in values {
-        if Decimal::with(value, exponent).is_none()
-            && let Some(finer) = Decimal::of(value)
-        {
-            exponent = exponent.max(finer.exponent);
+        if Decimal::with(value, exponent).is_some() {
+            continue;
+        }
+        match Decimal::of(value).filter(|finer| !finer.is_busy()) {
+            Some(finer) => exponent = exponent.max(finer.exponent),
+            None => busy += 1,
+        }
+        if busy * 2 > count {
+            return None;
         }
     }
-    exponent
+    Some(exponent)
 }
 
 #[cfg(test)]
@@ -114,10 +135,12 @@ mod tests {
 
     #[test]
     fn a_run_has_one_exponent() {
-        assert_eq!(exponent([1.0, 0.5, 20.25, f64::NAN, 3.0].into_iter()), 2);
-        assert_eq!(exponent([1.0, 2.0].into_iter()), 0);
-        assert_eq!(exponent([std::f64::consts::PI].into_iter()), 15, "sixteen digits that say all of it");
-        assert_eq!(exponent([0.1 + 0.2].into_iter()), 0, "seventeen digits are too many");
+        let run = |values: &[f64]| exponent(values.iter().copied(), values.len());
+        assert_eq!(run(&[1.0, 0.5, 20.25, f64::NAN, 3.0]), Some(2));
+        assert_eq!(run(&[1.0, 2.0]), Some(0));
+        assert_eq!(run(&[std::f64::consts::PI]), None, "sixteen digits that say all of it");
+        assert_eq!(run(&[0.1 + 0.2, 0.1, 0.5, 0.25]), Some(2), "one that was computed among others");
+        assert_eq!(run(&[9e15, 9e15 + 2.0]), Some(0), "whole numbers may be long");
     }
 
     proptest! {

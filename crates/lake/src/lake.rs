@@ -13,7 +13,7 @@ use crate::events::{Pending, Reached, Written};
 use crate::rows::{self, Cell, Lineage, Request, Rows};
 #[cfg(test)]
 use crate::samples::{self, Row};
-use crate::samples::{DataFile, FILE_ROWS, SampleFile, day_of};
+use crate::samples::{DataFile, FILE_ROWS, SampleFile, Use, day_of};
 use crate::source::Source;
 use crate::spec::{EVENTS, GOLD, SAMPLES, SERIES, Spec};
 use crate::table::{Landed, LiveFile, Table};
@@ -90,7 +90,7 @@ impl Flush {
             let key = (tenant.clone(), day_of(first.ts_ms));
             let file = match self.open.get_mut(&key) {
                 Some(file) => file,
-                None => self.open.entry(key.clone()).or_insert(SampleFile::new(key.0.clone(), key.1)?),
+                None => self.open.entry(key.clone()).or_insert(SampleFile::new(key.0.clone(), key.1, Use::Flush)?),
             };
             file.push(series_id, &self.run)?;
             if file.rows() >= FILE_ROWS

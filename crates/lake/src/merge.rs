@@ -14,7 +14,7 @@ use wardroom_domain::{Sample, TenantId};
 
 use crate::Error;
 use crate::run::Run;
-use crate::samples::{DAY_MS, DataFile, FILE_ROWS, SampleFile};
+use crate::samples::{DAY_MS, DataFile, FILE_ROWS, SampleFile, Use};
 use crate::table::LiveFile;
 
 /// How much of a series a finished file spans at least, in ms.
@@ -81,7 +81,7 @@ pub(crate) fn merge<R: ChunkReader + 'static>(
         done.bytes_out += file.bytes.len() as u64;
         finished(file)
     };
-    let mut file = SampleFile::new(tenant.clone(), day)?;
+    let mut file = SampleFile::new(tenant.clone(), day, Use::Stay)?;
     let mut all: Vec<(Sample, i64)> = Vec::new();
     loop {
         let mut least = None;
@@ -99,7 +99,7 @@ pub(crate) fn merge<R: ChunkReader + 'static>(
         done.rows += all.len() as u64;
         file.push(series, &all)?;
         if file.rows() >= FILE_ROWS {
-            finish(std::mem::replace(&mut file, SampleFile::new(tenant.clone(), day)?), &mut done)?;
+            finish(std::mem::replace(&mut file, SampleFile::new(tenant.clone(), day, Use::Stay)?), &mut done)?;
         }
     }
     if file.rows() > 0 {
@@ -165,7 +165,7 @@ mod tests {
             let mut expected = BTreeMap::new();
             let mut files = Vec::new();
             for (run, offset) in runs.iter().zip(10..) {
-                let mut file = SampleFile::new(TenantId::main(), 0).unwrap();
+                let mut file = SampleFile::new(TenantId::main(), 0, Use::Flush).unwrap();
                 for series in 0..6 {
                     let own: Vec<_> = run.range((series, 0)..(series, 40)).map(|((_, ts_ms), bits)| {
                         expected.insert((series, *ts_ms), (*bits, offset));

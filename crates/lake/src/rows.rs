@@ -14,7 +14,7 @@ use deltalake_core::parquet::arrow::ProjectionMask;
 use deltalake_core::parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 use wardroom_domain::{Labels, TenantId, Timestamp};
 
-use crate::samples::{DataFile, common};
+use crate::samples::{DataFile, Use, common};
 use crate::source::Source;
 use crate::spec::{Kind, Spec};
 use crate::{Error, SCHEMA_VERSION, TOPIC};
@@ -192,7 +192,7 @@ impl Rows {
     /// The file.
     pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
         self.close()?;
-        let mut writer = ArrowWriter::try_new(Vec::new(), self.spec.arrow(), Some(common()?.build()))?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), self.spec.arrow(), Some(common(Use::Stay)?.build()))?;
         for batch in &self.full {
             writer.write(batch)?;
         }

@@ -86,12 +86,12 @@ mod tests {
     use wardroom_domain::TenantId;
 
     use super::*;
-    use crate::samples::SampleFile;
+    use crate::samples::{SampleFile, Use};
 
     /// One series out of many costs a page or two, not the file.
     #[test]
     fn pages_without_a_series_are_left_out() {
-        let mut file = SampleFile::new(TenantId::main(), 0).unwrap();
+        let mut file = SampleFile::new(TenantId::main(), 0, Use::Flush).unwrap();
         for series in (0..4000).map(|series| series * 2) {
             let run: Vec<_> = (0..50).map(|at| (Sample { ts_ms: at * 1000, value: series as f64 }, 7)).collect();
             file.push(series, &run).unwrap();

@@ -96,9 +96,9 @@ struct Columns {
 
 impl SampleFile {
     /// An empty file for a tenant and a day, in days since the epoch.
-    pub(crate) fn new(tenant: TenantId, day: i64) -> Result<Self, Error> {
+    pub(crate) fn new(tenant: TenantId, day: i64, use_of: Use) -> Result<Self, Error> {
         let schema = SAMPLES.arrow();
-        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties()?))?;
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(use_of)?))?;
         Ok(Self { tenant, day, writer, schema, columns: Columns::default(), rows: 0, series: None, span_ms: None })
     }
 
@@ -110,7 +110,7 @@ impl SampleFile {
         let (low, high) = self.span_ms.unwrap_or((first.ts_ms, last.ts_ms));
         self.span_ms = Some((low.min(first.ts_ms), high.max(last.ts_ms)));
         self.rows += run.len();
-        let exponent = decimal::exponent(run.iter().map(|(sample, _)| sample.value));
+        let exponent = decimal::exponent(run.iter().map(|(sample, _)| sample.value), run.len());
         for (sample, offset) in run {
             self.columns.push(series_id, *sample, *offset, exponent);
             if self.columns.series.len() >= BATCH {
@@ -153,11 +153,11 @@ impl SampleFile {
 
 impl Columns {
     #[inline]
-    fn push(&mut self, series_id: i64, sample: Sample, offset: i64, exponent: u8) {
+    fn push(&mut self, series_id: i64, sample: Sample, offset: i64, exponent: Option<u8>) {
         self.series.push(series_id);
         self.ts_us.push(sample.ts_ms.saturating_mul(1000));
         self.offsets.push(offset);
-        let found = Decimal::with(sample.value, exponent).or_else(|| Decimal::of(sample.value));
+        let found = exponent.and_then(|exponent| Decimal::near(sample.value, exponent));
         let decimal = found.unwrap_or(Decimal { mantissa: 0, exponent: 0 });
         self.mantissas.push(decimal.mantissa);
         self.exponents.push(decimal.exponent as i8);
@@ -168,12 +168,13 @@ impl Columns {
     fn batch(self, schema: &SchemaRef) -> Result<RecordBatch, Error> {
         let decimal = BooleanBuffer::from(self.decimal);
         let other = NullBuffer::new(!&decimal);
-        let decimal = NullBuffer::new(decimal);
+        // Most batches are decimals throughout; then nobody need look.
+        let decimal = Some(NullBuffer::new(decimal)).filter(|decimal| decimal.null_count() > 0);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(self.series)),
             Arc::new(TimestampMicrosecondArray::from(self.ts_us).with_timezone("UTC")),
-            Arc::new(Int64Array::new(self.mantissas.into(), Some(decimal.clone()))),
-            Arc::new(Int8Array::new(self.exponents.into(), Some(decimal))),
+            Arc::new(Int64Array::new(self.mantissas.into(), decimal.clone())),
+            Arc::new(Int8Array::new(self.exponents.into(), decimal)),
             Arc::new(Float64Array::new(self.values.into(), Some(other))),
             Arc::new(Int64Array::from(self.offsets)),
         ];
@@ -219,19 +220,29 @@ pub(crate) fn rows_of(batch: &RecordBatch, rows: &mut Vec<Row>) -> Result<(), Er
     Ok(())
 }
 
+/// What a file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// To be merged soon: quick to write.
+    Flush,
+    /// To stay: small.
+    Stay,
+}
+
 /// What all files have in common.
-pub(crate) fn common() -> Result<WriterPropertiesBuilder, Error> {
+pub(crate) fn common(use_of: Use) -> Result<WriterPropertiesBuilder, Error> {
+    let level = if use_of == Use::Flush { 1 } else { 3 };
     Ok(WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(level)?))
         .set_created_by(concat!("wardroom ", env!("CARGO_PKG_VERSION")).to_owned()))
 }
 
-fn properties() -> Result<WriterProperties, Error> {
+fn properties(use_of: Use) -> Result<WriterProperties, Error> {
     let path = |name: &str| ColumnPath::from(name);
     let plain = |builder: WriterPropertiesBuilder, name: &str, encoding| {
         builder.set_column_dictionary_enabled(path(name), false).set_column_encoding(path(name), encoding)
     };
-    let builder = common()?
+    let builder = common(use_of)?
         .set_data_page_row_count_limit(PAGE)
         .set_write_batch_size(4096)
         .set_max_row_group_row_count(Some(GROUP))
@@ -240,8 +251,11 @@ fn properties() -> Result<WriterProperties, Error> {
         .set_column_statistics_enabled(path("ts"), EnabledStatistics::Page);
     let builder = plain(builder, "series_id", Encoding::DELTA_BINARY_PACKED);
     let builder = plain(builder, "ts", Encoding::DELTA_BINARY_PACKED);
+    let builder = plain(builder, "mantissa", Encoding::DELTA_BINARY_PACKED);
     // No BYTE_STREAM_SPLIT for `value`: Spark 3 does not know it.
-    Ok(plain(builder, "mantissa", Encoding::DELTA_BINARY_PACKED).build())
+    let builder = plain(builder, "value", Encoding::PLAIN);
+    // One for a whole flush, and a few in turn once these are merged.
+    Ok(if use_of == Use::Flush { plain(builder, "offset", Encoding::DELTA_BINARY_PACKED) } else { builder }.build())
 }
 
 #[cfg(test)]
@@ -251,7 +265,7 @@ mod tests {
     use super::*;
 
     fn file(runs: &[(i64, Vec<(Sample, i64)>)]) -> DataFile {
-        let mut file = SampleFile::new(TenantId::main(), 0).unwrap();
+        let mut file = SampleFile::new(TenantId::main(), 0, Use::Stay).unwrap();
         runs.iter().for_each(|(series, run)| file.push(*series, run).unwrap());
         file.finish().unwrap()
     }

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use wardroom_bus::{Bus, DeadLetters, Place, Reason, Record};
 use wardroom_detect::{Seen, template};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{EntityRules, TenantId, Timestamp};
+use wardroom_domain::{EntityRules, Envelope, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
 use wardroom_lake::{Error, Events, Lake, Line, Origin, Received};
 
@@ -154,6 +154,8 @@ impl Recorder {
     fn go_on(&self, (mut next, mut seen, mut events): Begin, hard: &Hard) -> Result<(), Trip> {
         let among = |next: u64| move |error: Error| Trip { offset: next, alone: false, error: error.to_string() };
         let (mut since, mut shown, mut fresh, mut noted) = (Instant::now(), Instant::now(), true, next);
+        // Of samples only the header is of interest here.
+        let trusted = |envelope: &Envelope| !wardroom_sources::has_events(&envelope.protocol);
         while !self.stopped() {
             if events.is_empty() {
                 self.progress.set(next);
@@ -169,7 +171,7 @@ impl Recorder {
                 (shown, fresh) = (Instant::now(), false);
             }
             let end = self.bus.end();
-            let read = if end > next { self.bus.read(next, 256) } else { Ok(Vec::new()) };
+            let read = if end > next { self.bus.follow(next, 256, &trusted) } else { Ok(Vec::new()) };
             let read = read.inspect_err(|error| tracing::error!(%error, "bus cannot be read; events wait"));
             if read.as_ref().map_or(true, Vec::is_empty) {
                 // What lies before the end that was there can never be read.

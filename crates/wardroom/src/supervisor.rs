@@ -127,7 +127,10 @@ fn start(what: &'static str, arguments: &[String], only: &[&str]) -> anyhow::Res
     command.args(arguments);
     if only.is_empty() {
         // Batches are made on one thread and freed on another: with an arena for each, glibc keeps a tenth more memory.
-        command.env("MALLOC_ARENA_MAX", std::env::var("MALLOC_ARENA_MAX").unwrap_or_else(|_| "2".into()));
+        // Large buffers, as a flush of the tables takes them, go back to the system at once.
+        for (name, value) in [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "262144")] {
+            command.env(name, std::env::var(name).unwrap_or_else(|_| value.into()));
+        }
     } else {
         command.env_clear();
         for name in only {

@@ -22,6 +22,15 @@ impl Bus for Paper {
         Ok(Vec::new())
     }
 
+    fn follow(
+        &self,
+        from: u64,
+        limit: usize,
+        _: &dyn Fn(&Envelope) -> bool,
+    ) -> Result<Vec<Record>, wardroom_bus::Error> {
+        self.read(from, limit)
+    }
+
     fn start(&self) -> u64 {
         0
     }
