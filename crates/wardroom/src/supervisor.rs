@@ -127,8 +127,10 @@ fn start(what: &'static str, arguments: &[String], only: &[&str]) -> anyhow::Res
     command.args(arguments);
     if only.is_empty() {
         // Batches are made on one thread and freed on another: with an arena for each, glibc keeps a tenth more memory.
-        // Large buffers, as a flush of the tables takes them, go back to the system at once.
-        for (name, value) in [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "262144")] {
+        // Buffers of megabytes, as a flush of the tables takes them, go back to the system at once; those of requests do not.
+        let settings =
+            [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "2097152"), ("MALLOC_TRIM_THRESHOLD_", "8388608")];
+        for (name, value) in settings {
             command.env(name, std::env::var(name).unwrap_or_else(|_| value.into()));
         }
     } else {
