@@ -244,8 +244,10 @@ impl Bus for EmbeddedBus {
             if second > offset || modified >= expiry.log.millis() {
                 return Ok(dropped);
             }
-            // Nobody waits for it: readers go on meanwhile.
-            rest::keep(dir, first, expiry.worth).map_err(step)?;
+            // Nobody waits for it: readers go on meanwhile. A full disk is no reason to keep all of it.
+            if let Err(error) = rest::keep(dir, first, expiry.worth) {
+                tracing::warn!(segment = first, %error, "requests of logs and the like go with their segment");
+            }
             lock(&self.shared.segments).retain(|base| *base != first);
             std::fs::remove_file(&path).map_err(step)?;
             lock(&self.shared.places).forget(second);

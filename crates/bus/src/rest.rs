@@ -26,9 +26,18 @@ fn path(dir: &Path, base: u64) -> PathBuf {
 /// Keeps the frames of a segment whose records are worth it; on the disk when this returns.
 pub(crate) fn keep(dir: &Path, base: u64, worth: &dyn Fn(&Envelope) -> bool) -> std::io::Result<()> {
     std::fs::create_dir_all(dir.join(FOLDER))?;
+    let fresh = path(dir, base).with_extension("new");
+    if copy(dir, base, &fresh, worth).inspect_err(|_| drop(std::fs::remove_file(&fresh)))? == 0 {
+        return std::fs::remove_file(fresh);
+    }
+    std::fs::rename(&fresh, path(dir, base))?;
+    File::open(dir.join(FOLDER))?.sync_all()
+}
+
+/// Writes these frames to a new file; how many they were.
+fn copy(dir: &Path, base: u64, to: &Path, worth: &dyn Fn(&Envelope) -> bool) -> std::io::Result<u64> {
     let mut segment = File::open(segment::path(dir, base))?;
-    let (to, fresh) = (path(dir, base), path(dir, base).with_extension("new"));
-    let mut out = BufWriter::new(File::create(&fresh)?);
+    let mut out = BufWriter::new(File::create(to)?);
     let (mut position, mut kept, mut frame) = (0, 0_u64, Vec::new());
     loop {
         match segment::read_at(&mut segment, position)? {
@@ -47,13 +56,9 @@ pub(crate) fn keep(dir: &Path, base: u64, worth: &dyn Fn(&Envelope) -> bool) -> 
         }
     }
     let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    if kept == 0 {
-        return std::fs::remove_file(fresh);
-    }
     file.set_modified(segment.metadata()?.modified()?)?;
     file.sync_all()?;
-    std::fs::rename(&fresh, &to)?;
-    File::open(dir.join(FOLDER))?.sync_all()
+    Ok(kept)
 }
 
 /// Lets go what is older, and of the others the oldest beyond so many bytes.

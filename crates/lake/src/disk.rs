@@ -48,8 +48,10 @@ impl Disk {
         let (noted, failures) = (repair::noted(&table), self.failures.load(Ordering::Acquire));
         let sound = || self.sound.lock().unwrap_or_else(PoisonError::into_inner);
         if noted != Some(version) {
-            // A sync is told of a failure once; what it missed, no later one brings to the disk.
-            if sound().get(&table) != Some(&failures) {
+            // A sync is told of a failure once; what it missed, no later one brings to the disk. Without a note a table is new, or came
+            // here as a whole.
+            let doubted = sound().get(&table).map_or(noted.is_some() || failures > 0, |then| *then != failures);
+            if doubted {
                 renew(&table, noted, version)?;
             }
             if let Err(error) = self.flush() {
