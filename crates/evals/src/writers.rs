@@ -71,7 +71,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Tally> {
         "{} rows are too few for the bar to mean anything",
         tally.acked
     );
-    std::fs::remove_dir_all(&dir)?;
+    if tally.clean() || options.mutant.is_some() {
+        std::fs::remove_dir_all(&dir)?;
+    } else {
+        tell(format!("what they left is in {}", dir.display()));
+    }
     Ok(tally)
 }
 

@@ -130,7 +130,12 @@ mod tests {
         // A process after this one cannot know what this one was told.
         let fourth = commit(&table, 3);
         let unknown = places(&fourth);
+        // What another writer has on its way is his.
+        let staged = table.join("_delta_log/00000000000000000003.json#1");
+        std::fs::write(&staged, "{}").unwrap();
+        let his = std::fs::metadata(&staged).unwrap().ino();
         Disk::open(dir.path()).unwrap().sync(&url, 3).unwrap();
         assert!(places(&fourth).iter().zip(unknown).all(|(now, then)| *now != then));
+        assert_eq!(std::fs::metadata(&staged).unwrap().ino(), his);
     }
 }
