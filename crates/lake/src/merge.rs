@@ -61,9 +61,16 @@ pub(crate) fn due(files: &[LiveFile], newest_ms: i64) -> Vec<Vec<LiveFile>> {
         let start = short.iter().map(|file| file.span_ms.0).min().unwrap_or_default();
         let end = short.iter().map(|file| file.span_ms.1).max().unwrap_or_default();
         let over = newest_ms >= (day + 1).saturating_mul(DAY_MS) + GRACE_MS;
-        short.len() > 1 && (end - start >= LONG_MS || over)
+        overlap(short) && (end - start >= LONG_MS || over)
     };
     days.into_iter().filter(ready).map(|(_, short)| short.into_iter().cloned().collect()).collect()
+}
+
+/// Whether a merge would change anything: files that follow each other by series are what one leaves, however short the day was.
+fn overlap(files: &[&LiveFile]) -> bool {
+    let mut ranges: Vec<_> = files.iter().map(|file| file.series).collect();
+    ranges.sort_unstable();
+    !ranges.is_sorted_by(|a, b| a.1 <= b.0)
 }
 
 /// Merges runs of one tenant and day, and hands over each file as it is finished.
@@ -154,6 +161,9 @@ mod tests {
         let long = [minutes(0, 10), minutes(200, 210), minutes(350, 361), minutes(0, 400)];
         let groups = due(&long, 361 * 60_000);
         assert_eq!(groups, [long[..3].to_vec()], "a long one is left alone");
+        let [mut first, mut second] = short;
+        (first.series, second.series) = ((1, 600), (600, 900));
+        assert!(due(&[first, second], DAY_MS + GRACE_MS).is_empty(), "what a merge left of a short day");
     }
 
     proptest! {

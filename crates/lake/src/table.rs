@@ -213,6 +213,10 @@ impl Table {
         if actions.len() != added + old.len() {
             return Err(Error::Unavailable(format!("{}: files to merge are gone", self.spec.name)));
         }
+        unlike(&mut actions);
+        if actions.is_empty() {
+            return Ok(());
+        }
         let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
         self.commit(CommitProperties::default(), actions, operation).await?;
         self.sync()
@@ -235,6 +239,7 @@ impl Table {
         if let Some(file) = &file {
             actions.push(Action::Add(self.put(file, 0).await?));
         }
+        unlike(&mut actions);
         let operation = DeltaOperation::Write {
             mode: SaveMode::Overwrite,
             partition_by: Some(PARTITIONS.map(str::to_owned).to_vec()),
@@ -419,6 +424,17 @@ impl Clock for Moment {
 /// By its content: a try that failed leaves the file that the next one writes, not one more.
 fn file_name(file: &DataFile, offset: u64) -> String {
     format!("part-{offset:020}-{}.parquet", sha256_hex(&file.bytes))
+}
+
+/// Leaves out files that a commit would take out and put in: they are called by their content, and readers would take them for gone.
+fn unlike(actions: &mut Vec<Action>) {
+    let path = |action: &Action| match action {
+        Action::Add(add) => Some((true, add.path.clone())),
+        Action::Remove(remove) => Some((false, remove.path.clone())),
+        _ => None,
+    };
+    let all: BTreeSet<(bool, String)> = actions.iter().filter_map(path).collect();
+    actions.retain(|action| path(action).is_none_or(|(added, path)| !all.contains(&(!added, path))));
 }
 
 /// Where a table lies.
