@@ -66,11 +66,12 @@ pub(crate) fn due(files: &[LiveFile], newest_ms: i64) -> Vec<Vec<LiveFile>> {
     days.into_iter().filter(ready).map(|(_, short)| short.into_iter().cloned().collect()).collect()
 }
 
-/// Whether a merge would change anything: files that follow each other by series are what one leaves, however short the day was.
+/// Whether a merge would change anything: files that follow each other by series, none of which lies in two, are what one leaves,
+/// however short the day was.
 fn overlap(files: &[&LiveFile]) -> bool {
     let mut ranges: Vec<_> = files.iter().map(|file| file.series).collect();
     ranges.sort_unstable();
-    !ranges.is_sorted_by(|a, b| a.1 <= b.0)
+    !ranges.is_sorted_by(|a, b| a.1 < b.0)
 }
 
 /// Merges runs of one tenant and day, and hands over each file as it is finished.
@@ -162,7 +163,7 @@ mod tests {
         let groups = due(&long, 361 * 60_000);
         assert_eq!(groups, [long[..3].to_vec()], "a long one is left alone");
         let [mut first, mut second] = short;
-        (first.series, second.series) = ((1, 600), (600, 900));
+        (first.series, second.series) = ((1, 600), (601, 900));
         assert!(due(&[first, second], DAY_MS + GRACE_MS).is_empty(), "what a merge left of a short day");
     }
 

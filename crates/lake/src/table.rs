@@ -487,3 +487,28 @@ pub(crate) fn date(day: i64) -> String {
     let start = Timestamp::from_millis(day.saturating_mul(DAY_MS)).to_string();
     start.split('T').next().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader that is told in one commit that a file goes and comes takes it for gone.
+    #[test]
+    fn a_file_that_would_go_and_come_stays() {
+        let action = |text: &str| serde_json::from_str::<Action>(text).unwrap();
+        let add = |path: &str| {
+            action(&format!(
+                r#"{{"add":{{"path":"{path}","partitionValues":{{}},"size":1,"modificationTime":0,"dataChange":false}}}}"#
+            ))
+        };
+        let remove = |path: &str| {
+            action(&format!(r#"{{"remove":{{"path":"{path}","dataChange":false,"deletionTimestamp":0}}}}"#))
+        };
+        let mut actions = vec![remove("a"), remove("b"), add("b"), add("c")];
+        unlike(&mut actions);
+        assert_eq!(actions, [remove("a"), add("c")]);
+        let mut same = vec![remove("a"), add("a")];
+        unlike(&mut same);
+        assert_eq!(same, []);
+    }
+}
