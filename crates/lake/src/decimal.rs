@@ -51,12 +51,6 @@ impl Decimal {
         Some(found)
     }
 
-    /// The value with this exponent, or with the one that fits it if that is worth it.
-    #[inline]
-    pub(crate) fn near(value: f64, exponent: u8) -> Option<Self> {
-        Self::with(value, exponent).or_else(|| Self::of(value).filter(|found| !found.is_busy()))
-    }
-
     /// Whether it has as many digits as a double can, behind the point.
     const fn is_busy(self) -> bool {
         self.exponent > 0 && self.mantissa.unsigned_abs() >= BUSY
@@ -69,6 +63,9 @@ impl Decimal {
     }
 }
 
+/// Stands where there is none.
+const NONE: Decimal = Decimal { mantissa: 0, exponent: 0 };
+
 /// The largest exponent with which a value of this size keeps its mantissa within bounds.
 fn finest(value: f64) -> Option<u8> {
     let size = value.abs();
@@ -78,24 +75,76 @@ fn finest(value: f64) -> Option<u8> {
     Some(POWERS.partition_point(|power| size * power <= MAX_MANTISSA).saturating_sub(1) as u8)
 }
 
-/// The exponent for a run of so many values: the smallest that holds every decimal among them as far as possible. None if most
-/// of them are busy in all their bits, as a computed mean is: their mantissas would be as long as the doubles themselves,
-/// and, packed beside those of the next series, would make these as long.
-pub(crate) fn exponent(values: impl Iterator<Item = f64>, count: usize) -> Option<u8> {
-    let (mut exponent, mut busy) = (0, 0);
-    for value in values {
-        if Decimal::with(value, exponent).is_some() {
-            continue;
-        }
-        match Decimal::of(value).filter(|finer| !finer.is_busy()) {
-            Some(finer) => exponent = exponent.max(finer.exponent),
-            None => busy += 1,
-        }
-        if busy * 2 > count {
-            return None;
+/// Runs of values as decimals, one after the other: columns of a file.
+#[derive(Debug, Default)]
+pub(crate) struct Decimals {
+    pub(crate) mantissas: Vec<i64>,
+    pub(crate) exponents: Vec<i8>,
+    /// Which values are decimals.
+    pub(crate) found: Vec<bool>,
+}
+
+impl Decimals {
+    /// Room for so many values.
+    pub(crate) fn with_capacity(count: usize) -> Self {
+        Self {
+            mantissas: Vec::with_capacity(count),
+            exponents: Vec::with_capacity(count),
+            found: Vec::with_capacity(count),
         }
     }
-    Some(exponent)
+
+    /// Adds a run of values, with the smallest exponent that holds every decimal among them as far as possible. None of them is
+    /// one if most are busy in all their bits, as a computed mean is: their mantissas would be as long as the doubles themselves,
+    /// and, packed beside those of the next series, would make these as long.
+    pub(crate) fn push(&mut self, run: &[f64]) {
+        let start = self.found.len();
+        let mut exponent = 0;
+        // What comes first is written again for each that is finer; most runs show their finest among the first few.
+        while let Err(finer) = self.with(run, exponent) {
+            self.truncate(start);
+            exponent = finer;
+        }
+    }
+
+    /// Adds a run with this exponent, unless a value wants a finer one.
+    fn with(&mut self, run: &[f64], exponent: u8) -> Result<(), u8> {
+        let start = self.found.len();
+        let mut busy = 0;
+        for value in run {
+            let found = match Decimal::with(*value, exponent) {
+                None => Decimal::of(*value).filter(|found| !found.is_busy()),
+                found => found,
+            };
+            match found {
+                Some(finer) if finer.exponent > exponent => return Err(finer.exponent),
+                Some(found) => self.add(found, true),
+                None => {
+                    busy += 1;
+                    if busy * 2 > run.len() {
+                        self.truncate(start);
+                        run.iter().for_each(|_| self.add(NONE, false));
+                        return Ok(());
+                    }
+                    self.add(NONE, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn add(&mut self, value: Decimal, found: bool) {
+        self.mantissas.push(value.mantissa);
+        self.exponents.push(value.exponent as i8);
+        self.found.push(found);
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.mantissas.truncate(count);
+        self.exponents.truncate(count);
+        self.found.truncate(count);
+    }
 }
 
 #[cfg(test)]
@@ -135,12 +184,22 @@ mod tests {
 
     #[test]
     fn a_run_has_one_exponent() {
-        let run = |values: &[f64]| exponent(values.iter().copied(), values.len());
-        assert_eq!(run(&[1.0, 0.5, 20.25, f64::NAN, 3.0]), Some(2));
-        assert_eq!(run(&[1.0, 2.0]), Some(0));
-        assert_eq!(run(&[std::f64::consts::PI]), None, "sixteen digits that say all of it");
-        assert_eq!(run(&[0.1 + 0.2, 0.1, 0.5, 0.25]), Some(2), "one that was computed among others");
-        assert_eq!(run(&[9e15, 9e15 + 2.0]), Some(0), "whole numbers may be long");
+        let run = |values: &[f64]| {
+            let mut all = Decimals::default();
+            all.push(values);
+            all.found.iter().zip(all.exponents).map(|(found, exponent)| found.then_some(exponent)).collect::<Vec<_>>()
+        };
+        assert_eq!(run(&[1.0, 0.5, 20.25, f64::NAN, 3.0]), [Some(2), Some(2), Some(2), None, Some(2)]);
+        assert_eq!(run(&[1.0, 2.0]), [Some(0); 2]);
+        assert_eq!(run(&[std::f64::consts::PI]), [None], "sixteen digits that say all of it");
+        assert_eq!(
+            run(&[0.1 + 0.2, 0.1, 0.5, 0.25]),
+            [None, Some(2), Some(2), Some(2)],
+            "one that was computed among others"
+        );
+        assert_eq!(run(&[9e15, 9e15 + 2.0]), [Some(0); 2], "whole numbers may be long");
+        assert_eq!(run(&[9e15, 0.25]), [Some(0), Some(2)], "and are so beside fractions");
+        assert_eq!(run(&[0.1, std::f64::consts::PI, std::f64::consts::E]), [None; 3], "most are busy");
     }
 
     proptest! {

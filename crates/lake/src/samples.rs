@@ -29,10 +29,10 @@ use deltalake_core::parquet::schema::types::ColumnPath;
 use wardroom_domain::{Sample, TenantId, Timestamp};
 
 use crate::Error;
-use crate::decimal::{self, Decimal, POWERS};
+use crate::decimal::{Decimals, POWERS};
 use crate::spec::SAMPLES;
 
-/// Rows that go to the Parquet writer at once.
+/// Rows that go to the Parquet writer at once, or a few more: runs stay whole.
 const BATCH: usize = 1 << 16;
 /// Rows of a page: what reading one series costs at least.
 const PAGE: usize = 20_000;
@@ -82,15 +82,11 @@ pub(crate) struct SampleFile {
     span_ms: Option<(i64, i64)>,
 }
 
-#[derive(Default)]
 struct Columns {
     series: Vec<i64>,
     ts_us: Vec<i64>,
-    mantissas: Vec<i64>,
-    exponents: Vec<i8>,
+    decimals: Decimals,
     values: Vec<f64>,
-    /// Which rows are decimals.
-    decimal: Vec<bool>,
     offsets: Vec<i64>,
 }
 
@@ -99,7 +95,7 @@ impl SampleFile {
     pub(crate) fn new(tenant: TenantId, day: i64, use_of: Use) -> Result<Self, Error> {
         let schema = SAMPLES.arrow();
         let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(use_of)?))?;
-        Ok(Self { tenant, day, writer, schema, columns: Columns::default(), rows: 0, series: None, span_ms: None })
+        Ok(Self { tenant, day, writer, schema, columns: Columns::new(), rows: 0, series: None, span_ms: None })
     }
 
     /// Adds a run of one series: its number not below the last, its times ascending.
@@ -110,12 +106,9 @@ impl SampleFile {
         let (low, high) = self.span_ms.unwrap_or((first.ts_ms, last.ts_ms));
         self.span_ms = Some((low.min(first.ts_ms), high.max(last.ts_ms)));
         self.rows += run.len();
-        let exponent = decimal::exponent(run.iter().map(|(sample, _)| sample.value), run.len());
-        for (sample, offset) in run {
-            self.columns.push(series_id, *sample, *offset, exponent);
-            if self.columns.series.len() >= BATCH {
-                self.write()?;
-            }
+        self.columns.push(series_id, run);
+        if self.columns.series.len() >= BATCH {
+            self.write()?;
         }
         Ok(())
     }
@@ -142,39 +135,46 @@ impl SampleFile {
     }
 
     fn write(&mut self) -> Result<(), Error> {
-        let columns = std::mem::take(&mut self.columns);
-        if columns.series.is_empty() {
+        if self.columns.series.is_empty() {
             return Ok(());
         }
+        let columns = std::mem::replace(&mut self.columns, Columns::new());
         self.writer.write(&columns.batch(&self.schema)?)?;
         Ok(())
     }
 }
 
 impl Columns {
-    #[inline]
-    fn push(&mut self, series_id: i64, sample: Sample, offset: i64, exponent: Option<u8>) {
-        self.series.push(series_id);
-        self.ts_us.push(sample.ts_ms.saturating_mul(1000));
-        self.offsets.push(offset);
-        let found = exponent.and_then(|exponent| Decimal::near(sample.value, exponent));
-        let decimal = found.unwrap_or(Decimal { mantissa: 0, exponent: 0 });
-        self.mantissas.push(decimal.mantissa);
-        self.exponents.push(decimal.exponent as i8);
-        self.values.push(sample.value);
-        self.decimal.push(found.is_some());
+    /// Room for a batch, so that none of them grows while it is filled.
+    fn new() -> Self {
+        Self {
+            series: Vec::with_capacity(BATCH),
+            ts_us: Vec::with_capacity(BATCH),
+            decimals: Decimals::with_capacity(BATCH),
+            values: Vec::with_capacity(BATCH),
+            offsets: Vec::with_capacity(BATCH),
+        }
+    }
+
+    fn push(&mut self, series_id: i64, run: &[(Sample, i64)]) {
+        self.series.extend(std::iter::repeat_n(series_id, run.len()));
+        self.ts_us.extend(run.iter().map(|(sample, _)| sample.ts_ms.saturating_mul(1000)));
+        self.offsets.extend(run.iter().map(|(_, offset)| *offset));
+        let start = self.values.len();
+        self.values.extend(run.iter().map(|(sample, _)| sample.value));
+        self.decimals.push(self.values.get(start..).unwrap_or_default());
     }
 
     fn batch(self, schema: &SchemaRef) -> Result<RecordBatch, Error> {
-        let decimal = BooleanBuffer::from(self.decimal);
+        let decimal = BooleanBuffer::from(self.decimals.found);
         let other = NullBuffer::new(!&decimal);
         // Most batches are decimals throughout; then nobody need look.
         let decimal = Some(NullBuffer::new(decimal)).filter(|decimal| decimal.null_count() > 0);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(self.series)),
             Arc::new(TimestampMicrosecondArray::from(self.ts_us).with_timezone("UTC")),
-            Arc::new(Int64Array::new(self.mantissas.into(), decimal.clone())),
-            Arc::new(Int8Array::new(self.exponents.into(), decimal)),
+            Arc::new(Int64Array::new(self.decimals.mantissas.into(), decimal.clone())),
+            Arc::new(Int8Array::new(self.decimals.exponents.into(), decimal)),
             Arc::new(Float64Array::new(self.values.into(), Some(other))),
             Arc::new(Int64Array::from(self.offsets)),
         ];

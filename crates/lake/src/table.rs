@@ -7,6 +7,10 @@
 //! one appId at the same time are a conflict, and whoever lost asks again. Batches of two writers need not end at the same offsets,
 //! so a writer also goes on only where he left off: one who finds the table further on is told ([`Error::Overtaken`]) and
 //! has to learn where it ends first.
+//!
+//! Two who look after one table at the same time are a conflict, too, by an application id that all of them share ([`UPKEEP`]):
+//! delta-rs lets two commits take the same file out as long as both say that they only put the rows elsewhere, and the rows
+//! would then be in both places. Bar 5a found that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -35,6 +39,8 @@ use crate::upkeep::Sweep;
 
 /// Columns that every table is partitioned by.
 const PARTITIONS: [&str; 2] = ["tenant", "day"];
+/// The name under which files are put in the place of others.
+const UPKEEP: &str = "upkeep";
 /// Commits that somebody else may win against us before we say so.
 const RACES: usize = 15;
 
@@ -218,8 +224,26 @@ impl Table {
             return Ok(());
         }
         let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
-        self.commit(CommitProperties::default(), actions, operation).await?;
+        let written = actions.iter().filter_map(|action| match action {
+            Action::Add(add) => Some(add.clone()),
+            _ => None,
+        });
+        let written = written.collect();
+        if let Err(error) = self.commit(self.upkeep(), actions, operation).await {
+            // Whoever was first has put the rows where he wanted them.
+            if matches!(error, DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) }) {
+                self.table.update_state().await?;
+                self.discard(written).await?;
+            }
+            return Err(error.into());
+        }
         self.sync()
+    }
+
+    /// What makes two commits of this kind at the same time a conflict.
+    fn upkeep(&self) -> CommitProperties {
+        let next = i64::try_from(self.version()).unwrap_or(i64::MAX).saturating_add(1);
+        CommitProperties::default().with_application_transaction(Transaction::new(UPKEEP, next))
     }
 
     /// Puts a file in the place of all that a tenant's day holds, or nothing; says whether anything changed.
@@ -245,7 +269,7 @@ impl Table {
             partition_by: Some(PARTITIONS.map(str::to_owned).to_vec()),
             predicate: None,
         };
-        self.commit(CommitProperties::default(), actions, operation).await?;
+        self.commit(self.upkeep(), actions, operation).await?;
         self.sync()?;
         Ok(true)
     }
@@ -260,7 +284,7 @@ impl Table {
     /// Takes files out of the newest version.
     pub(crate) async fn remove(&mut self, old: &[LiveFile]) -> Result<(), Error> {
         let actions = self.removals(old, true)?;
-        self.commit(CommitProperties::default(), actions, DeltaOperation::Delete { predicate: None }).await?;
+        self.commit(self.upkeep(), actions, DeltaOperation::Delete { predicate: None }).await?;
         self.sync()
     }
 

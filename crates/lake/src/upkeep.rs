@@ -169,7 +169,7 @@ impl Lake {
         Ok(done)
     }
 
-    async fn merge(&self, group: &[LiveFile]) -> Result<Merged, Error> {
+    pub(crate) async fn merge(&self, group: &[LiveFile]) -> Result<Merged, Error> {
         let Some(LiveFile { tenant, day, .. }) = group.first().cloned() else { return Ok(Merged::default()) };
         let mut runs = Vec::new();
         for file in group {

@@ -335,6 +335,29 @@ async fn short_files_of_a_day_are_joined() {
     assert_eq!(lake.maintain(None).await.unwrap(), Merged::default(), "once is enough");
 }
 
+/// delta-rs would commit both: neither says that it changes data.
+#[tokio::test]
+async fn of_two_who_merge_the_same_files_one_is_too_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::default();
+    let lake = Lake::open(&config, dir.path()).await.unwrap();
+    for batch in 1..=3 {
+        lake.flush(flush(batch, batch as i64 * 200_000), &[], later(0)).await.unwrap();
+    }
+    let other = Lake::open(&config, dir.path()).await.unwrap();
+    let (files, seen) = (lake.files().await.unwrap(), other.files().await.unwrap());
+    lake.merge(&files).await.unwrap();
+    let late = other.merge(&seen[..2]).await;
+    assert!(matches!(late, Err(Error::Unavailable(_))), "{late:?}");
+    let again = other.merge(&files).await;
+    assert!(matches!(again, Err(Error::Unavailable(_))), "what it knows now does not help: {again:?}");
+    let live = lake.files().await.unwrap();
+    assert_eq!((live.len(), rows(&lake).await, rows(&other).await), (1, 90, 90));
+    let table = dir.path().join("lake/silver/samples").join(&live[0].path);
+    let kept = std::fs::read_dir(table.parent().unwrap()).unwrap().count();
+    assert_eq!(kept, 4, "nobody's file stays: three that were merged and what became of them");
+}
+
 #[tokio::test]
 async fn rows_are_kept_as_long_as_the_first_rule_that_fits_says() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,3 @@
+//! What takes too many rows to stand beside the code.
+
+mod midnight;
