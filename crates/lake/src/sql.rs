@@ -114,8 +114,9 @@ impl Queries {
     /// The system gives no thread.
     pub fn new(lake: Arc<Lake>, config: QueryConfig) -> Result<Self, Error> {
         let threads = tokio::runtime::Builder::new_multi_thread()
+            // One that computes. Those that wait for files are not counted: delta-rs has some wait for others of them, and with
+            // every place taken by such as wait, all stand still.
             .worker_threads(1)
-            .max_blocking_threads(4)
             .thread_name("query")
             .enable_all()
             .build()?;

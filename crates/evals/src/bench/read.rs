@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -69,11 +70,11 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     std::fs::remove_dir_all(data.join("lake"))?;
     let text = server.dir.join("lines.zst");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let held = runtime.block_on(async {
+    let (bytes, held) = runtime.block_on(async {
         let lake = Lake::open(&Config::default(), &data).await?;
         samples(&lake, &options).await?;
-        lines(&lake, &options, &text).await?;
-        lake.check().await.map_err(anyhow::Error::from)
+        let bytes = lines(&lake, &options, &text).await?;
+        anyhow::Ok((bytes, lake.check().await?))
     })?;
     let mut report = json!({ "commit": process::commit(), "machine": process::machine(), "series": options.series,
         "step_s": options.step_ms / 1000, "lines": options.lines });
@@ -81,7 +82,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     report["files"] = held.iter().map(|table| (table.table.to_owned(), json!(table.files))).collect();
     report["series_cold_ms"] = json!(one_series(&data, &options)?);
     target.server()?.restart()?;
-    report["logs"] = search(&mut target, &data, &text, &options)?;
+    report["logs"] = search(&mut target, &data, (&text, bytes), &options)?;
     let server = target.server()?;
     let (url, token) = (format!("{}/api/v1/sql?format=json", server.url), format!("Bearer {}", server.responder));
     report["sql_users"] = users(&target, &url, &token)?;
@@ -150,14 +151,14 @@ fn value(series: i64, step: i64) -> f64 {
     }
 }
 
-/// Log lines in their table, and as compressed text.
-async fn lines(lake: &Lake, options: &Options, text: &Path) -> anyhow::Result<()> {
+/// Log lines in their table, and as compressed text; how many bytes of text they are.
+async fn lines(lake: &Lake, options: &Options, text: &Path) -> anyhow::Result<u64> {
     tell(format!("{} log lines", options.lines));
     let mut zstd = program("ZSTD_BIN").args(["-q", "-3", "-o"]).arg(text).stdin(Stdio::piped()).spawn()?;
     let mut pipe = std::io::BufWriter::with_capacity(1 << 20, zstd.stdin.take().context("no pipe")?);
     let (mut random, tenant) = (StdRng::seed_from_u64(1), TenantId::main());
     let mut events = Events::new(lake.events_reached().await?);
-    let mut shape = String::new();
+    let (mut shape, mut bytes) = (String::new(), 0);
     let labels = Labels::of(&[("region", "eu-west-1"), ("pod", "web-7d9f")]);
     for number in 0..options.lines {
         let at = Timestamp::from_millis(DAY_MS + (number * 86_400_000 / options.lines) as i64);
@@ -174,7 +175,9 @@ async fn lines(lake: &Lake, options: &Options, text: &Path) -> anyhow::Result<()
                 }
             },
         };
-        writeln!(pipe, "{at} web {message}")?;
+        let line = format!("{at} web {message}\n");
+        bytes += line.len() as u64;
+        pipe.write_all(line.as_bytes())?;
         let severity = if number % 50 == 0 { Severity::Warning } else { Severity::Info };
         let log = LogEntry { at, severity, message, service: "web".into(), labels: labels.clone() };
         let mut parameters = Vec::new();
@@ -189,7 +192,7 @@ async fn lines(lake: &Lake, options: &Options, text: &Path) -> anyhow::Result<()
     drop(pipe);
     ensure!(zstd.wait()?.success(), "zstd failed");
     while lake.maintain(None).await?.files_in > 0 {}
-    Ok(())
+    Ok(bytes)
 }
 
 /// A day of one series in a new process, in ms; the median over several.
@@ -211,8 +214,8 @@ fn one_series(data: &Path, options: &Options) -> anyhow::Result<Option<f64>> {
     Ok(median(all.into_iter()))
 }
 
-/// A word and a template among the lines of a day.
-fn search(target: &mut Target, data: &Path, text: &Path, options: &Options) -> anyhow::Result<Value> {
+/// A word and a template among the lines of a day, which are so many bytes of text.
+fn search(target: &mut Target, data: &Path, (text, bytes): (&Path, u64), options: &Options) -> anyhow::Result<Value> {
     let server: &Server = target.server()?;
     let day = format!("start={}&end={}", DAY_MS / 1000, DAY_MS / 1000 + 86_400);
     let query = |query: &str| {
@@ -223,7 +226,8 @@ fn search(target: &mut Target, data: &Path, text: &Path, options: &Options) -> a
     let seldom = query("%22upstream%20exhausted%22")?;
     let template = seldom.first().and_then(|line| line["template_id"].as_str()).context("no such line")?.to_owned();
     let pid = server.processes().first().map_or(0, |(_, pid)| *pid);
-    let mut report = json!({ "text_bytes": std::fs::metadata(text)?.len() });
+    let mut report = json!({ "text_bytes": bytes, "zst_bytes": std::fs::metadata(text)?.len() });
+    let a_gb = |cpu_s: Option<f64>| cpu_s.map(|cpu_s| cpu_s * 1e9 / bytes as f64);
     let kinds = [
         ("word", RARE.to_owned(), format!("message LIKE '%{RARE}%'"), RARE.to_owned()),
         ("template", format!("template={template}"), format!("template_id = '{template}'"), SELDOM.to_owned()),
@@ -240,8 +244,9 @@ fn search(target: &mut Target, data: &Path, text: &Path, options: &Options) -> a
         let (duckdb_s, duckdb_cpu_s) = duckdb(data, &sql)?;
         let (rg_s, rg_cpu_s) = grepped(text, &grep)?;
         let (wall, cpu) = (median(wall.into_iter()), median(cpu.into_iter()));
-        report[kind] = json!({ "found": found, "wardroom_s": wall, "wardroom_cpu_s": cpu, "duckdb_s": duckdb_s,
-            "duckdb_cpu_s": duckdb_cpu_s, "zstdcat_rg_s": rg_s, "zstdcat_rg_cpu_s": rg_cpu_s });
+        report[kind] = json!({ "found": found, "wardroom_s": wall, "wardroom_cpu_s_per_gb": a_gb(cpu),
+            "duckdb_s": duckdb_s, "duckdb_cpu_s_per_gb": a_gb(Some(duckdb_cpu_s)), "zstdcat_rg_s": rg_s,
+            "zstdcat_rg_cpu_s_per_gb": a_gb(Some(rg_cpu_s)) });
         tell(format!("{kind}: {}", report[kind]));
     }
     Ok(report)
@@ -292,20 +297,35 @@ fn users(target: &Target, url: &str, token: &str) -> anyhow::Result<Value> {
         anyhow::Ok(latencies.get(latencies.len() * 99 / 100).copied().unwrap_or(f64::NAN))
     };
     let alone = p99(&bodies.saturated)?;
-    let (stop, answers) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, answers, stopped) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let wrong = Mutex::new(None);
     let beside = std::thread::scope(|scope| {
         for person in 0..PEOPLE {
-            let (stop, answers) = (&stop, &answers);
+            let (stop, answers, stopped, wrong) = (&stop, &answers, &stopped, &wrong);
             scope.spawn(move || {
                 let query = format!(
                     "SELECT severity, count(*) FROM logs WHERE template_id <> '{person}' AND day = DATE '2026-11-23' GROUP BY 1"
                 );
                 while !stop.load(Ordering::Acquire) {
                     let question = ureq::post(url).header("Authorization", token).header("Content-Type", "text/plain");
-                    // One that is stopped for its time is an answer, too.
-                    if question.send(&query).is_ok() {
-                        answers.fetch_add(1, Ordering::Relaxed);
-                    }
+                    let question = question.config().http_status_as_error(false).build();
+                    let answer = question.send(&query).and_then(|mut answer| {
+                        let text = answer.body_mut().read_to_string()?;
+                        Ok((answer.status().as_u16(), text))
+                    });
+                    match answer {
+                        Ok((200, _)) => answers.fetch_add(1, Ordering::Relaxed),
+                        // Stopped for its time or its memory.
+                        Ok((503, text)) if stopped.fetch_add(1, Ordering::Relaxed) == 0 => {
+                            tell(text);
+                            0
+                        }
+                        Ok((503, _)) => 0,
+                        other => {
+                            *wrong.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{other:?}"));
+                            break;
+                        }
+                    };
                 }
             });
         }
@@ -313,9 +333,13 @@ fn users(target: &Target, url: &str, token: &str) -> anyhow::Result<Value> {
         stop.store(true, Ordering::Release);
         beside
     })?;
-    Ok(
-        json!({ "ack_p99_ms_alone": alone, "ack_p99_ms_beside": beside, "ratio": beside / alone, "answers": answers.into_inner() }),
-    )
+    if let Some(answer) = wrong.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        anyhow::bail!("a question was not answered: {answer}");
+    }
+    let (answers, stopped) = (answers.into_inner(), stopped.into_inner());
+    ensure!(answers > 0, "nobody got an answer, {stopped} questions were stopped");
+    Ok(json!({ "ack_p99_ms_alone": alone, "ack_p99_ms_beside": beside, "ratio": beside / alone, "answers": answers,
+        "stopped": stopped }))
 }
 
 fn cold() {

@@ -156,3 +156,22 @@ async fn questions_are_limited() {
     assert_eq!(ask(&queries, "SELECT 1 AS one").await.unwrap(), serde_json::json!([{ "one": 1 }]));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
+
+/// Reading a table takes threads that wait for others of their kind: four of them at once stood still for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_ask_at_the_same_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = QueryConfig { seconds: 20, ..QueryConfig::default() };
+    let queries = Arc::new(Queries::new(lake(&folder).await, config).unwrap());
+    for round in 0..3 {
+        let people: Vec<_> = (0..12).map(|_| Arc::clone(&queries)).collect();
+        let all = people.into_iter().map(|queries| {
+            tokio::spawn(async move { ask(&queries, "SELECT severity, count(*) AS n FROM logs GROUP BY 1").await })
+        });
+        for answer in all.collect::<Vec<_>>() {
+            let answer = answer.await.unwrap();
+            let n = answer.as_ref().map(|rows| rows[0]["n"].clone());
+            assert_eq!(n.unwrap(), 1, "round {round}");
+        }
+    }
+}
