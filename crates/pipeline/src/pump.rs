@@ -400,6 +400,61 @@ mod tests {
         }
     }
 
+    /// A bus, and what detection over it works with.
+    struct Rig {
+        dir: tempfile::TempDir,
+        runtime: tokio::runtime::Runtime,
+        bus: Arc<dyn Bus>,
+        config: Config,
+        tenants: Arc<Tenants>,
+        letters: Arc<DeadLetters>,
+        next: Arc<AtomicU64>,
+    }
+
+    impl Rig {
+        fn new(config: Config) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let bus = EmbeddedBus::open(&dir.path().join("bus"), wardroom_bus::Config::default()).unwrap();
+            Self {
+                runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+                bus: Arc::new(bus),
+                tenants: Arc::new(Tenants::new(config.clone())),
+                letters: Arc::new(DeadLetters::open(&dir.path().join("dead")).unwrap()),
+                next: Arc::default(),
+                config,
+                dir,
+            }
+        }
+
+        fn append(&self, header: Envelope, body: Bytes) {
+            self.runtime.block_on(self.bus.append(header, body)).unwrap();
+        }
+
+        /// Lets detection run until nobody hears it any more.
+        fn start(&self, lake: Option<Tables>) -> (mpsc::Receiver<News>, std::thread::JoinHandle<()>) {
+            let folder = self.dir.path().join("checkpoint");
+            let held = self.bus.start()..=self.bus.end();
+            let (checkpoints, resumed) = Checkpoints::open(&folder, &self.config, held, &self.tenants, None).unwrap();
+            let (news, heard) = mpsc::channel(16);
+            let pump = Pump {
+                budget: InflateBudget::new(1 << 20, 1 << 20),
+                config: self.config.clone(),
+                bus: Arc::clone(&self.bus),
+                tenants: Arc::clone(&self.tenants),
+                queue: Arc::default(),
+                news,
+                next: Arc::clone(&self.next),
+                letters: Arc::clone(&self.letters),
+                buried: BTreeSet::new(),
+                runtime: self.runtime.handle().clone(),
+                checkpoints,
+                resumed,
+                lake,
+            };
+            (heard, std::thread::spawn(move || pump.run()))
+        }
+    }
+
     fn line(text: &str) -> Bytes {
         serde_json::json!({ "level": "ERROR", "message": text, "service": "a" }).to_string().into()
     }
@@ -407,41 +462,15 @@ mod tests {
     /// Bar 2b, in one process: tried five times, laid aside with its reason, the log moves on, and a replay lands it once.
     #[test]
     fn a_record_that_panics_is_laid_aside_and_the_log_moves_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let bus: Arc<dyn Bus> =
-            Arc::new(EmbeddedBus::open(&dir.path().join("bus"), wardroom_bus::Config::default()).unwrap());
-        let append = |body: Bytes| runtime.block_on(bus.append(envelope(clock::now()), body)).unwrap();
+        let rig = Rig::new(Config::default());
         let mut broken = envelope(clock::now());
         broken.protocol = "no_such_source".into();
-        append(line("before"));
-        append(line(POISON));
-        runtime.block_on(bus.append(broken, line("?"))).unwrap();
-        append(line("after"));
-        let config = Config::default();
-        let tenants = Arc::new(Tenants::new(config.clone()));
-        let letters = Arc::new(DeadLetters::open(&dir.path().join("dead")).unwrap());
-        let (news, mut heard) = mpsc::channel(16);
-        let next = Arc::new(AtomicU64::new(0));
-        let (checkpoints, resumed) =
-            Checkpoints::open(&dir.path().join("checkpoint"), &config, bus.start()..=bus.end(), &tenants, None)
-                .unwrap();
-        let pump = Pump {
-            budget: InflateBudget::new(1 << 20, 1 << 20),
-            config,
-            bus: Arc::clone(&bus),
-            tenants: Arc::clone(&tenants),
-            queue: Arc::default(),
-            news,
-            next: Arc::clone(&next),
-            letters: Arc::clone(&letters),
-            buried: BTreeSet::new(),
-            runtime: runtime.handle().clone(),
-            checkpoints,
-            resumed,
-            lake: None,
-        };
-        let pumping = std::thread::spawn(move || pump.run());
+        rig.append(envelope(clock::now()), line("before"));
+        rig.append(envelope(clock::now()), line(POISON));
+        rig.append(broken, line("?"));
+        rig.append(envelope(clock::now()), line("after"));
+        let (mut heard, pumping) = rig.start(None);
+        let Rig { runtime, bus, tenants, letters, next, .. } = &rig;
         let wait = |offset: u64| {
             let deadline = Instant::now() + Duration::from_secs(20);
             while next.load(Ordering::Acquire) < offset {
@@ -465,12 +494,12 @@ mod tests {
         assert_eq!(lines(), [("after".to_owned(), 1), ("before".to_owned(), 1)]);
         poison::HARMLESS.store(true, Ordering::Release);
         for _ in 0..2 {
-            let landed = runtime.block_on(letters.replay(&bus, &TenantId::main(), found[0].id)).unwrap();
+            let landed = runtime.block_on(letters.replay(bus, &TenantId::main(), found[0].id)).unwrap();
             assert_eq!(landed, Some(4));
         }
         wait(5);
         assert_eq!(lines().iter().filter(|(line, count)| line == POISON && *count == 1).count(), 1, "{:?}", lines());
-        assert_eq!(poison::buried(&letters).unwrap(), BTreeSet::from([1, 2]));
+        assert_eq!(poison::buried(letters).unwrap(), BTreeSet::from([1, 2]));
         heard.close();
         pumping.join().unwrap();
     }

@@ -11,13 +11,10 @@ use crate::poison::POISON_VALUE;
 
 #[test]
 fn a_sample_that_no_table_takes_holds_up_no_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let bus: Arc<dyn Bus> =
-        Arc::new(EmbeddedBus::open(&dir.path().join("bus"), wardroom_bus::Config::default()).unwrap());
     let mut config = Config::default();
     config.lake.flush_seconds = 1;
-    let lake = Arc::new(runtime.block_on(Lake::open(&config.lake, dir.path())).unwrap());
+    let rig = Rig::new(config);
+    let lake = Arc::new(rig.runtime.block_on(Lake::open(&rig.config.lake, rig.dir.path())).unwrap());
     let tables = Tables { lake: Arc::clone(&lake), reached: None, progress: Arc::default(), events: Arc::default() };
     let start_ms = clock::now().millis() - 60_000;
     for (step, name, value) in [(0, "a", 1.0), (1, "a", POISON_VALUE), (1, "b", 2.0), (2, "a", 3.0)] {
@@ -25,29 +22,10 @@ fn a_sample_that_no_table_takes_holds_up_no_other() {
         let mut header = envelope(clock::now());
         header.protocol = "prometheus_remote_write".into();
         (header.content_type, header.content_encoding) = ("application/x-protobuf".into(), "snappy".into());
-        runtime.block_on(bus.append(header, wire::body(vec![series]).into())).unwrap();
+        rig.append(header, wire::body(vec![series]).into());
     }
-    let tenants = Arc::new(Tenants::new(config.clone()));
-    let letters = Arc::new(DeadLetters::open(&dir.path().join("dead")).unwrap());
-    let (news, mut heard) = mpsc::channel(16);
-    let (checkpoints, resumed) =
-        Checkpoints::open(&dir.path().join("checkpoint"), &config, bus.start()..=bus.end(), &tenants, None).unwrap();
-    let pump = Pump {
-        budget: InflateBudget::new(1 << 20, 1 << 20),
-        config,
-        bus: Arc::clone(&bus),
-        tenants: Arc::clone(&tenants),
-        queue: Arc::default(),
-        news,
-        next: Arc::default(),
-        letters: Arc::clone(&letters),
-        buried: BTreeSet::new(),
-        runtime: runtime.handle().clone(),
-        checkpoints,
-        resumed,
-        lake: Some(tables.clone()),
-    };
-    let pumping = std::thread::spawn(move || pump.run());
+    let (mut heard, pumping) = rig.start(Some(tables.clone()));
+    let Rig { runtime, bus, letters, .. } = &rig;
     let landed = |offset: u64| {
         let deadline = Instant::now() + Duration::from_secs(40);
         while tables.progress.reached() < offset {
@@ -77,7 +55,7 @@ fn a_sample_that_no_table_takes_holds_up_no_other() {
     assert!(found[0].reason.reason.contains("poisoned sample"), "{}", found[0].reason.reason);
     poison::HARMLESS.store(true, Ordering::Release);
     for _ in 0..2 {
-        assert_eq!(runtime.block_on(letters.replay(&bus, &TenantId::main(), found[0].id)).unwrap(), Some(4));
+        assert_eq!(runtime.block_on(letters.replay(bus, &TenantId::main(), found[0].id)).unwrap(), Some(4));
     }
     let whole = vec![(0, bits(1.0)), (1, bits(POISON_VALUE)), (2, bits(3.0))];
     assert_eq!(landed(5), [("a".to_owned(), whole), b]);
