@@ -126,10 +126,10 @@ fn start(what: &'static str, arguments: &[String], only: &[&str]) -> anyhow::Res
     let mut command = Command::new(std::env::current_exe().with_context(failed)?);
     command.args(arguments);
     if only.is_empty() {
-        // Batches are made on one thread and freed on another: with an arena for each, glibc keeps a tenth more memory.
-        // Buffers of megabytes, as a flush of the tables takes them, go back to the system at once; those of requests do not.
+        // Batches are made on one thread and freed on another: with an arena for each, glibc keeps a fifth more memory than with
+        // one. Columns of a flush go back to the system at once; the bodies of requests do not.
         let settings =
-            [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "2097152"), ("MALLOC_TRIM_THRESHOLD_", "8388608")];
+            [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "524288"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
         for (name, value) in settings {
             command.env(name, std::env::var(name).unwrap_or_else(|_| value.into()));
         }
