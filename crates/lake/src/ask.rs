@@ -7,7 +7,7 @@ use deltalake_core::datafusion::error::DataFusionError;
 use deltalake_core::datafusion::execution::context::SessionContext;
 use deltalake_core::datafusion::functions_nested::expr_fn::{array_element, map_extract};
 use deltalake_core::datafusion::logical_expr::Expr;
-use deltalake_core::datafusion::prelude::{DataFrame, col, lit, strpos};
+use deltalake_core::datafusion::prelude::{DataFrame, col, contains, lit};
 use wardroom_domain::{Severity, TenantId, Timestamp};
 
 use crate::rows::micros;
@@ -97,7 +97,7 @@ impl LogFilter {
 
     fn expressions(&self) -> Vec<Expr> {
         let each = |condition: &Condition| match condition {
-            Condition::Words(words) => strpos(col("message"), lit(words.as_str())).gt(lit(0)),
+            Condition::Words(words) => contains(col("message"), lit(words.as_str())),
             Condition::AtLeast(least) => {
                 let wanted = LEVELS.into_iter().filter(|level| level >= least);
                 col("severity").in_list(wanted.map(|level| lit(level.as_str())).collect(), false)

@@ -130,7 +130,7 @@ impl Lake {
         remote::probe(&root, &options).await?;
         let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await.map(Some);
         let missing = || Error::Unavailable("a table is missing".into());
-        let this = Self::of(config, open).await?.ok_or_else(missing)?;
+        let this = Self::of(config, true, open).await?.ok_or_else(missing)?;
         for table in this.all() {
             let mut table = table.lock().await;
             // What the process before committed may not be on the disk.
@@ -146,7 +146,15 @@ impl Lake {
     /// # Errors
     /// They cannot be read, or the settings name no place.
     pub async fn look(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
-        Self::existing(config, data, None).await
+        Self::existing(config, data, None, true).await
+    }
+
+    /// Opens the tables of samples and series only, to read from them: whoever waits for one series waits for no other table.
+    ///
+    /// # Errors
+    /// They cannot be read, or the settings name no place.
+    pub async fn look_at_samples(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
+        Self::existing(config, data, None, false).await
     }
 
     /// Opens tables that are there to look after them, beside a running server or without one. Nothing if a table is missing.
@@ -156,27 +164,28 @@ impl Lake {
     pub async fn tend(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
         let disk = config.folder(data)?.filter(|folder| folder.is_dir());
         let disk = disk.map(|folder| Disk::open(&folder)).transpose()?;
-        Self::existing(config, data, disk.map(Arc::new)).await
+        Self::existing(config, data, disk.map(Arc::new), true).await
     }
 
-    async fn existing(config: &Config, data: &Path, disk: Option<Arc<Disk>>) -> Result<Option<Self>, Error> {
+    async fn existing(config: &Config, data: &Path, disk: Option<Arc<Disk>>, all: bool) -> Result<Option<Self>, Error> {
         let root = config.root(data)?;
         let options: HashMap<String, String> = config.options.clone().into_iter().collect();
         remote::register(&root, &options)?;
-        Self::of(config, async |spec| Table::existing(&root, spec, &options, disk.clone()).await).await
+        Self::of(config, all, async |spec| Table::existing(&root, spec, &options, disk.clone()).await).await
     }
 
     async fn of(
         config: &Config,
+        all: bool,
         open: impl AsyncFn(&'static Spec) -> Result<Option<Table>, Error>,
     ) -> Result<Option<Self>, Error> {
         let (Some(samples), Some(series)) = (open(&SAMPLES).await?, open(&SERIES).await?) else { return Ok(None) };
         let (mut events, mut gold) = (Vec::new(), Vec::new());
-        for spec in EVENTS {
+        for spec in EVENTS.iter().filter(|_| all) {
             let Some(table) = open(spec).await? else { return Ok(None) };
             events.push(table.into());
         }
-        for spec in GOLD {
+        for spec in GOLD.iter().filter(|_| all) {
             gold.extend(open(spec).await?.map(|table| (spec.name, table.into())));
         }
         Ok(Some(Self {

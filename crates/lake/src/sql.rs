@@ -60,6 +60,9 @@ impl Default for QueryConfig {
     }
 }
 
+/// Parts in which a query reads a table side by side.
+const PARTS: usize = 2;
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -114,9 +117,9 @@ impl Queries {
     /// The system gives no thread.
     pub fn new(lake: Arc<Lake>, config: QueryConfig) -> Result<Self, Error> {
         let threads = tokio::runtime::Builder::new_multi_thread()
-            // One that computes. Those that wait for files are not counted: delta-rs has some wait for others of them, and with
-            // every place taken by such as wait, all stand still.
-            .worker_threads(1)
+            // As many compute as a query has parts. Those that wait for files are not counted: delta-rs has some wait for others of
+            // them, and with every place taken by such as wait, all stand still.
+            .worker_threads(PARTS)
             .thread_name("query")
             .enable_all()
             .build()?;
@@ -189,7 +192,7 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
         .with_default_catalog_and_schema("wardroom", "silver")
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(2);
+        .with_target_partitions(PARTS);
     let session = SessionContext::new_with_config_rt(config, environment);
     let (catalog, silver) = (Arc::new(MemoryCatalogProvider::new()), Arc::new(MemorySchemaProvider::new()));
     let (bronze, gold) = (Arc::new(MemorySchemaProvider::new()), Arc::new(MemorySchemaProvider::new()));

@@ -376,7 +376,7 @@ pub async fn dump(
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
     let mut all = Vec::new();
     // Native histograms stand on the bus only, so it is read from its beginning; what stands in both counts once.
-    if let Some(lake) = Lake::look(&config.lake, data).await? {
+    if let Some(lake) = Lake::look_at_samples(&config.lake, data).await? {
         let (mut from, before) = (Some(0), lake.reached().await?.unwrap_or_default());
         while let Some(next) = from {
             let page = lake.samples(tenant, query, (next, before), PAGE).await?;
