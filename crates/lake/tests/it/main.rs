@@ -1,3 +1,4 @@
 //! What takes too many rows to stand beside the code.
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
 mod midnight;
