@@ -224,20 +224,31 @@ impl Table {
             return Ok(());
         }
         let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
+        self.exclusively(actions, operation).await
+    }
+
+    /// Commits what takes files out, unless somebody else has done so since the version that was read: he has put the rows where he
+    /// wanted them.
+    async fn exclusively(&mut self, actions: Vec<Action>, operation: DeltaOperation) -> Result<(), Error> {
         let written = actions.iter().filter_map(|action| match action {
             Action::Add(add) => Some(add.clone()),
             _ => None,
         });
         let written = written.collect();
-        if let Err(error) = self.commit(self.upkeep(), actions, operation).await {
-            // Whoever was first has put the rows where he wanted them.
-            if matches!(error, DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) }) {
+        match self.commit(self.upkeep(), actions, operation).await {
+            Err(DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) }) => {
                 self.table.update_state().await?;
                 self.discard(written).await?;
+                let name = self.spec.name;
+                Err(Error::Unavailable(format!(
+                    "{name}: somebody else merged or removed files at the same moment; try again"
+                )))
             }
-            return Err(error.into());
+            done => {
+                done?;
+                self.sync()
+            }
         }
-        self.sync()
     }
 
     /// What makes two commits of this kind at the same time a conflict.
@@ -269,8 +280,7 @@ impl Table {
             partition_by: Some(PARTITIONS.map(str::to_owned).to_vec()),
             predicate: None,
         };
-        self.commit(self.upkeep(), actions, operation).await?;
-        self.sync()?;
+        self.exclusively(actions, operation).await?;
         Ok(true)
     }
 
@@ -284,8 +294,7 @@ impl Table {
     /// Takes files out of the newest version.
     pub(crate) async fn remove(&mut self, old: &[LiveFile]) -> Result<(), Error> {
         let actions = self.removals(old, true)?;
-        self.commit(self.upkeep(), actions, DeltaOperation::Delete { predicate: None }).await?;
-        self.sync()
+        self.exclusively(actions, DeltaOperation::Delete { predicate: None }).await
     }
 
     /// Deletes files that were replaced long enough ago, or only counts them.
