@@ -32,7 +32,7 @@ use crate::Error;
 use crate::decimal::{Decimals, POWERS};
 use crate::spec::SAMPLES;
 
-/// Rows that go to the Parquet writer at once, or a few more: runs stay whole.
+/// Rows that go to the Parquet writer at once at most, unless one run is longer.
 const BATCH: usize = 1 << 16;
 /// Rows of a page: what reading one series costs at least.
 const PAGE: usize = 20_000;
@@ -106,10 +106,11 @@ impl SampleFile {
         let (low, high) = self.span_ms.unwrap_or((first.ts_ms, last.ts_ms));
         self.span_ms = Some((low.min(first.ts_ms), high.max(last.ts_ms)));
         self.rows += run.len();
-        self.columns.push(series_id, run);
-        if self.columns.series.len() >= BATCH {
+        // Before it, so that columns need not grow for the end of a run.
+        if self.columns.series.len() + run.len() > BATCH {
             self.write()?;
         }
+        self.columns.push(series_id, run);
         Ok(())
     }
 
