@@ -78,7 +78,7 @@ pub struct Backend {
     pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> Answer<SamplesPage> + Send + Sync>,
     /// The live series of a tenant that a query selects and that have samples in its time.
     pub series: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<Labels>> + Send + Sync>,
-    /// The newest exemplars of the series that a query selects.
+    /// The exemplars of the series that a query selects.
     pub exemplars: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<ExemplarsView>> + Send + Sync>,
     /// What senders said of a tenant's metrics, by family.
     pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,

@@ -86,8 +86,8 @@ const OPERATIONS: &[(&str, &str, &str, &str)] = &[
     ("GET", "/api/v1/labels", "Names of labels, as Prometheus answers", "read"),
     ("POST", "/api/v1/labels", "Names of labels, as Prometheus answers; parameters as a form", "read"),
     ("GET", "/api/v1/label/{name}/values", "Values of a label, as Prometheus answers", "read"),
-    ("GET", "/api/v1/query_exemplars", "The newest exemplars, as Prometheus answers", "read"),
-    ("POST", "/api/v1/query_exemplars", "The newest exemplars, as Prometheus answers; parameters as a form", "read"),
+    ("GET", "/api/v1/query_exemplars", "Exemplars, as Prometheus answers", "read"),
+    ("POST", "/api/v1/query_exemplars", "Exemplars, as Prometheus answers; parameters as a form", "read"),
     ("GET", "/api/v1/metadata", "What senders say of their metrics, as Prometheus answers", "read"),
     (
         "POST",

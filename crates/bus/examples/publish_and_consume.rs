@@ -17,6 +17,7 @@ async fn main() {
         content_encoding: String::new(),
         received_at: Timestamp::from_millis(1_795_255_200_000),
         refused: Vec::new(),
+        events: false,
     };
     // Returns once the body is on disk.
     let offset = bus.append(envelope, Bytes::from_static(b"{\"message\":\"hello\"}")).await.unwrap();

@@ -17,6 +17,7 @@ pub fn envelope(received_ms: i64) -> Envelope {
         content_encoding: String::new(),
         received_at: Timestamp::from_millis(received_ms),
         refused: Vec::new(),
+        events: false,
     }
 }
 

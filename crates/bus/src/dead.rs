@@ -168,6 +168,7 @@ impl DeadLetters {
             content_encoding: String::new(),
             received_at: at,
             refused: Vec::new(),
+            events: true,
         };
         self.log.append(envelope, body.into()).await
     }

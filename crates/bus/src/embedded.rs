@@ -144,6 +144,14 @@ impl ReadOnlyBus {
         groups::least(&self.0.dir).map_err(|error| Error::disk("read", &error))
     }
 
+    /// As [`Bus::committed`].
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn committed(&self, group: &str) -> Result<Option<u64>, Error> {
+        groups::committed(&self.0.dir, group).map_err(|error| Error::disk("read", &error))
+    }
+
     /// As [`Bus::read`].
     ///
     /// # Errors

@@ -1,14 +1,19 @@
-//! One record: header fields and body, as bytes. Format version 1.
+//! One record: header fields and body, as bytes. Format version 2.
 //!
 //! All integers little-endian. Payload: version u8, received-at i64 (ns), five texts (u16 length +
 //! UTF-8: tenant, principal, protocol, content type, content encoding), refusals (u32 count, each
-//! first u32, last u32, reason u8), SHA-256 of the body (32 bytes), body size u32, body.
+//! first u32, last u32, reason u8), flags u8 (bit 0: events), SHA-256 of the body (32 bytes), body size u32, body. Version 1 has
+//! no flags.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use wardroom_domain::{Envelope, Principal, Refusal, RefusalReason, TenantId, Timestamp, mutant};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version without flags.
+const WITHOUT_FLAGS: u8 = 1;
+/// The flag of [`Envelope::events`].
+const EVENTS: u8 = 1;
 
 /// One record as read back.
 #[derive(Clone, Debug)]
@@ -87,6 +92,7 @@ pub fn encode_payload(envelope: &Envelope, body: &[u8]) -> Vec<u8> {
         out.extend(refusal.last.to_le_bytes());
         out.push(refusal.reason.code());
     }
+    out.push(if envelope.events { EVENTS } else { 0 });
     out.extend(Sha256::digest(body));
     out.extend((body.len() as u32).to_le_bytes());
     out.extend(body);
@@ -113,7 +119,7 @@ fn check(body: &[u8], digest: [u8; 32]) -> Result<(), RecordHeaderError> {
 fn parts(payload: &[u8]) -> Result<(Envelope, [u8; 32], &[u8]), RecordHeaderError> {
     let mut rest = Rest(payload);
     let version = rest.take::<1>()?[0];
-    if version != VERSION {
+    if ![VERSION, WITHOUT_FLAGS].contains(&version) {
         return Err(RecordHeaderError::Version(version));
     }
     let received_at = Timestamp::from_nanos(i64::from_le_bytes(rest.take()?));
@@ -130,10 +136,13 @@ fn parts(payload: &[u8]) -> Result<(Envelope, [u8; 32], &[u8]), RecordHeaderErro
         let reason = RefusalReason::of_code(rest.take::<1>()?[0]).ok_or(RecordHeaderError::Damaged("reason"))?;
         refused.push(Refusal { first, last, reason, detail: String::new() });
     }
+    let flags = if version == WITHOUT_FLAGS { EVENTS } else { rest.take::<1>()?[0] };
     let digest: [u8; 32] = rest.take()?;
     let size = u32::from_le_bytes(rest.take()?) as usize;
     let body = rest.0.get(..size).filter(|_| rest.0.len() == size).ok_or(RecordHeaderError::Damaged("body size"))?;
-    let envelope = Envelope { tenant, principal, protocol, content_type, content_encoding, received_at, refused };
+    let events = flags & EVENTS != 0;
+    let envelope =
+        Envelope { tenant, principal, protocol, content_type, content_encoding, received_at, refused, events };
     Ok((envelope, digest, body))
 }
 
@@ -170,17 +179,21 @@ mod tests {
             content_encoding: "snappy".into(),
             received_at: Timestamp::from_millis(1_795_255_038_178),
             refused: vec![Refusal { first: 3, last: 4, reason: RefusalReason::TooOld, detail: String::new() }],
+            events: true,
         }
     }
 
     /// A record of every format version ever released stays readable.
     #[test]
-    fn version_1_stays_readable() {
-        let sample = include_bytes!("../tests/formats/record-v1.bin");
-        let (read, body) = decode_payload(sample).unwrap();
-        assert_eq!(parts(sample).unwrap().1, Sha256::digest(&body).as_slice());
-        assert_eq!((read, &body[..]), (envelope(), &b"body"[..]));
-        assert_eq!(encode_payload(&envelope(), b"body"), sample);
+    fn every_version_stays_readable() {
+        let (first, second) =
+            (include_bytes!("../tests/formats/record-v1.bin"), include_bytes!("../tests/formats/record-v2.bin"));
+        for sample in [&first[..], &second[..]] {
+            let (read, body) = decode_payload(sample).unwrap();
+            assert_eq!(parts(sample).unwrap().1, Sha256::digest(&body).as_slice());
+            assert_eq!((read, &body[..]), (envelope(), &b"body"[..]));
+        }
+        assert_eq!(encode_payload(&envelope(), b"body"), second);
     }
 
     #[test]

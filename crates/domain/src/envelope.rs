@@ -24,4 +24,7 @@ pub struct Envelope {
     pub received_at: Timestamp,
     /// Records of it that were left out. Their `detail` is not kept.
     pub refused: Vec<Refusal>,
+    /// Whether it holds something that has a table of its own: log lines, spans, deployments, native histograms or exemplars.
+    /// Supposed of records from before that was noted.
+    pub events: bool,
 }

@@ -144,6 +144,7 @@ fn envelope(protocol: &str, content_type: &str, encoding: &str) -> Envelope {
         content_encoding: encoding.into(),
         received_at: Timestamp::from_millis(NOW_MS),
         refused: Vec::new(),
+        events: true,
     }
 }
 

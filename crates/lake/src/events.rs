@@ -1,4 +1,4 @@
-//! Requests of a stretch of the bus, with the log lines, spans and deployments in them, on their way into files.
+//! Requests of a stretch of the bus, with what in them has a table of its own, on their way into files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,12 +6,15 @@ use std::sync::Arc;
 use deltalake_core::arrow::array::{Date32Array, RecordBatch, StringArray};
 use deltalake_core::arrow::datatypes::{DataType, Field, Schema};
 use wardroom_domain::canonical::short_hash;
-use wardroom_domain::{Deployment, Envelope, LogEntry, RefusalReason, Severity, Span, TenantId, Timestamp};
+use wardroom_domain::{
+    Buckets, Deployment, Envelope, Exemplar, Labels, LogEntry, NativeHistogram, RefusalReason, Severity, Span,
+    TenantId, Timestamp,
+};
 
 use crate::Error;
 use crate::rows::{Cell, Lineage, Rows, micros};
 use crate::samples::{DataFile, day_of};
-use crate::spec::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, QUARANTINE, SPANS, Spec, TELEMETRY};
+use crate::spec::{DEPLOYMENTS, EXEMPLARS, HISTOGRAMS, LOG_TEMPLATES, LOGS, QUARANTINE, SPANS, Spec, TELEMETRY};
 
 /// Bodies up to this size stand in the table, in bytes.
 const INLINE: usize = 256 << 10;
@@ -291,6 +294,65 @@ impl Events {
         self.push(&DEPLOYMENTS, from, day_of(deployment.at.millis()), &own)
     }
 
+    /// Takes a native histogram of a series.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn histogram(
+        &mut self,
+        from: &Origin,
+        seq: i32,
+        labels: &Labels,
+        histogram: &NativeHistogram,
+    ) -> Result<(), Error> {
+        if !self.reached.wants(&HISTOGRAMS, from.offset) {
+            return Ok(());
+        }
+        let (above, below) = (spans(&histogram.positive), spans(&histogram.negative));
+        let own = [
+            Cell::Moment(histogram.ts_ms.saturating_mul(1000)),
+            Cell::Text(labels.name()),
+            Cell::Labels(labels),
+            Cell::Double(histogram.count),
+            Cell::Double(histogram.sum),
+            Cell::Int(histogram.schema),
+            Cell::Double(histogram.zero_threshold),
+            Cell::Double(histogram.zero_count),
+            Cell::Longs(&above),
+            Cell::Doubles(&histogram.positive.counts),
+            Cell::Longs(&below),
+            Cell::Doubles(&histogram.negative.counts),
+            Cell::Doubles(&histogram.bounds),
+            Cell::Text(reset_hint(histogram.reset_hint)),
+            Cell::Int(seq),
+            from.request(),
+        ];
+        let buckets = histogram.positive.counts.len() + histogram.negative.counts.len() + histogram.bounds.len();
+        self.bytes += labels.as_bytes().len() + 8 * (buckets + above.len() + below.len());
+        self.push(&HISTOGRAMS, from, day_of(histogram.ts_ms), &own)
+    }
+
+    /// Takes an exemplar of a series.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn exemplar(&mut self, from: &Origin, seq: i32, labels: &Labels, exemplar: &Exemplar) -> Result<(), Error> {
+        if !self.reached.wants(&EXEMPLARS, from.offset) {
+            return Ok(());
+        }
+        let own = [
+            Cell::Moment(exemplar.ts_ms.saturating_mul(1000)),
+            Cell::Text(labels.name()),
+            Cell::Labels(labels),
+            Cell::Labels(&exemplar.labels),
+            Cell::Double(exemplar.value),
+            Cell::Int(seq),
+            from.request(),
+        ];
+        self.bytes += labels.as_bytes().len() + exemplar.labels.as_bytes().len();
+        self.push(&EXEMPLARS, from, day_of(exemplar.ts_ms), &own)
+    }
+
     fn push(&mut self, spec: &'static Spec, from: &Origin, day: i64, own: &[Cell<'_>]) -> Result<(), Error> {
         // Times, ids and where it came from.
         self.bytes += 160;
@@ -298,14 +360,15 @@ impl Events {
         rows.or_insert_with(|| Rows::new(spec, from.tenant.clone(), day)).push(own, &from.lineage)
     }
 
-    /// What waits to be written, for whoever asks before it is. Templates are counted at the end.
+    /// What waits to be written of what came before this offset of the bus, for whoever asks before it is. Templates are counted
+    /// at the end.
     ///
     /// # Errors
     /// It cannot be encoded.
-    pub fn pending(&mut self) -> Result<Pending, Error> {
-        let mut pending = Pending::default();
+    pub fn pending(&mut self, offset: u64) -> Result<Pending, Error> {
+        let mut pending = Pending { offset, rows: BTreeMap::new() };
         for ((table, tenant, day), rows) in &mut self.open {
-            pending.0.insert((table, tenant.clone(), *day), rows.batches()?);
+            pending.rows.insert((table, tenant.clone(), *day), rows.batches()?);
         }
         Ok(pending)
     }
@@ -342,18 +405,22 @@ impl Events {
 
 /// Rows that are on their way into the tables.
 #[derive(Clone, Debug, Default)]
-pub struct Pending(BTreeMap<(&'static str, TenantId, i64), Vec<RecordBatch>>);
+pub struct Pending {
+    /// With what came before this offset of the bus they and the tables are complete.
+    pub(crate) offset: u64,
+    rows: BTreeMap<(&'static str, TenantId, i64), Vec<RecordBatch>>,
+}
 
 impl Pending {
     /// A table has them now.
     pub(crate) fn landed(&mut self, table: &str) {
-        self.0.retain(|(of, ..), _| *of != table);
+        self.rows.retain(|(of, ..), _| *of != table);
     }
 
     /// Those of one table and tenant, with the columns that a file has no need of.
     pub(crate) fn of(&self, table: &str, tenant: &TenantId) -> Result<Vec<RecordBatch>, Error> {
         let mut found = Vec::new();
-        for ((of, whose, day), batches) in &self.0 {
+        for ((of, whose, day), batches) in &self.rows {
             if *of == table && whose == tenant {
                 for batch in batches {
                     found.push(partitioned(batch, tenant, *day)?);
@@ -362,6 +429,18 @@ impl Pending {
         }
         Ok(found)
     }
+}
+
+/// What a reset hint is called, by the number that remote_write gives it.
+pub(crate) const RESET_HINTS: [&str; 4] = ["unknown", "yes", "no", "gauge"];
+
+fn reset_hint(number: u8) -> &'static str {
+    RESET_HINTS.get(usize::from(number)).copied().unwrap_or(RESET_HINTS[0])
+}
+
+/// Offset and length of each stretch, one after the other.
+fn spans(buckets: &Buckets) -> Vec<i64> {
+    buckets.spans.iter().flat_map(|(offset, length)| [i64::from(*offset), i64::from(*length)]).collect()
 }
 
 fn partitioned(batch: &RecordBatch, tenant: &TenantId, day: i64) -> Result<RecordBatch, Error> {

@@ -15,7 +15,7 @@ use crate::rows::{self, Cell, Lineage, Request, Rows};
 use crate::samples::{self, Row};
 use crate::samples::{DataFile, FILE_ROWS, SampleFile, Use, day_of};
 use crate::source::Source;
-use crate::spec::{EVENTS, GOLD, SAMPLES, SERIES, Spec};
+use crate::spec::{EVENTS, GOLD, HISTOGRAMS, SAMPLES, SERIES, Spec};
 use crate::table::{Landed, LiveFile, Table};
 use crate::{Config, Error, Retention, TOPIC, remote};
 
@@ -24,16 +24,19 @@ use crate::{Config, Error, Retention, TOPIC, remote};
 pub struct Lake {
     pub(crate) samples: Mutex<Table>,
     series: Mutex<Table>,
-    /// Those of [`EVENTS`], in their order.
-    events: Vec<Mutex<Table>>,
-    /// Those of [`GOLD`], in their order; an older lake that is only read may lack some.
+    /// Those of [`EVENTS`], in their order; as of [`GOLD`], an older lake that is only read may lack some.
+    events: Vec<(&'static str, Mutex<Table>)>,
+    /// Those of [`GOLD`], in their order.
     gold: Vec<(&'static str, Mutex<Table>)>,
     app: String,
     /// What [`Events`](crate::Events) holds that is in no table yet. Locked while tables change hands with it, so that whoever
     /// asks finds each row once.
-    pending: RwLock<Pending>,
+    pub(crate) pending: RwLock<Pending>,
     pub(crate) retention: Vec<Retention>,
 }
+
+/// Every table but those of samples and series: of events, and of gold.
+const ALL: [&[&Spec]; 2] = [&EVENTS, &GOLD];
 
 /// How much of a tenant's a table holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +133,7 @@ impl Lake {
         remote::probe(&root, &options).await?;
         let open = async |spec| Table::open(&root, spec, &options, disk.clone()).await.map(Some);
         let missing = || Error::Unavailable("a table is missing".into());
-        let this = Self::of(config, true, open).await?.ok_or_else(missing)?;
+        let this = Self::of(config, &ALL, open).await?.ok_or_else(missing)?;
         for table in this.all() {
             let mut table = table.lock().await;
             // What the process before committed may not be on the disk.
@@ -140,53 +143,57 @@ impl Lake {
         Ok(this)
     }
 
-    /// Opens tables that are there, to read from them only: beside a running server, or in a copy. Nothing if a table is
-    /// missing.
+    /// Opens tables that are there, to read from them only: beside a running server, or in a copy. Nothing if there are none.
     ///
     /// # Errors
     /// They cannot be read, or the settings name no place.
     pub async fn look(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
-        Self::existing(config, data, None, true).await
+        Self::existing(config, data, None, &ALL).await
     }
 
-    /// Opens the tables of samples and series only, to read from them: whoever waits for one series waits for no other table.
+    /// Opens the tables of series and what they have only, to read from them: whoever waits for one series waits for no other
+    /// table.
     ///
     /// # Errors
     /// They cannot be read, or the settings name no place.
-    pub async fn look_at_samples(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
-        Self::existing(config, data, None, false).await
+    pub async fn look_at_series(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
+        Self::existing(config, data, None, &[&[&HISTOGRAMS]]).await
     }
 
-    /// Opens tables that are there to look after them, beside a running server or without one. Nothing if a table is missing.
+    /// Opens tables that are there to look after them, beside a running server or without one. Nothing if there are none.
     ///
     /// # Errors
     /// They cannot be read, or the settings name no place.
     pub async fn tend(config: &Config, data: &Path) -> Result<Option<Self>, Error> {
         let disk = config.folder(data)?.filter(|folder| folder.is_dir());
         let disk = disk.map(|folder| Disk::open(&folder)).transpose()?;
-        Self::existing(config, data, disk.map(Arc::new), true).await
+        Self::existing(config, data, disk.map(Arc::new), &ALL).await
     }
 
-    async fn existing(config: &Config, data: &Path, disk: Option<Arc<Disk>>, all: bool) -> Result<Option<Self>, Error> {
+    async fn existing(
+        config: &Config,
+        data: &Path,
+        disk: Option<Arc<Disk>>,
+        more: &[&[&'static Spec]],
+    ) -> Result<Option<Self>, Error> {
         let root = config.root(data)?;
         let options: HashMap<String, String> = config.options.clone().into_iter().collect();
         remote::register(&root, &options)?;
-        Self::of(config, all, async |spec| Table::existing(&root, spec, &options, disk.clone()).await).await
+        Self::of(config, more, async |spec| Table::existing(&root, spec, &options, disk.clone()).await).await
     }
 
+    /// The tables of samples and series, and more of them.
     async fn of(
         config: &Config,
-        all: bool,
+        more: &[&[&'static Spec]],
         open: impl AsyncFn(&'static Spec) -> Result<Option<Table>, Error>,
     ) -> Result<Option<Self>, Error> {
         let (Some(samples), Some(series)) = (open(&SAMPLES).await?, open(&SERIES).await?) else { return Ok(None) };
         let (mut events, mut gold) = (Vec::new(), Vec::new());
-        for spec in EVENTS.iter().filter(|_| all) {
-            let Some(table) = open(spec).await? else { return Ok(None) };
-            events.push(table.into());
-        }
-        for spec in GOLD.iter().filter(|_| all) {
-            gold.extend(open(spec).await?.map(|table| (spec.name, table.into())));
+        for (specs, tables) in more.iter().zip([&mut events, &mut gold]) {
+            for spec in *specs {
+                tables.extend(open(spec).await?.map(|table| (spec.name, table.into())));
+            }
         }
         Ok(Some(Self {
             samples: samples.into(),
@@ -201,15 +208,14 @@ impl Lake {
 
     /// A table by its name.
     pub(crate) fn table(&self, name: &str) -> Option<&Mutex<Table>> {
-        let events = EVENTS.iter().zip(&self.events).map(|(spec, table)| (spec.name, table));
-        let gold = self.gold.iter().map(|(name, table)| (*name, table));
-        let all = [(SAMPLES.name, &self.samples), (SERIES.name, &self.series)].into_iter().chain(events).chain(gold);
+        let more = self.events.iter().chain(&self.gold).map(|(name, table)| (*name, table));
+        let all = [(SAMPLES.name, &self.samples), (SERIES.name, &self.series)].into_iter().chain(more);
         all.into_iter().find(|(known, _)| *known == name).map(|(_, table)| table)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Mutex<Table>> {
-        let gold = self.gold.iter().map(|(_, table)| table);
-        [&self.samples, &self.series].into_iter().chain(&self.events).chain(gold)
+        let more = self.events.iter().chain(&self.gold).map(|(_, table)| table);
+        [&self.samples, &self.series].into_iter().chain(more)
     }
 
     /// Up to which offset of the bus each table of [`Events`](crate::Events) is written. A table may lag behind only
@@ -219,7 +225,7 @@ impl Lake {
     /// A table cannot be read.
     pub async fn events_reached(&self) -> Result<Reached, Error> {
         let mut reached = Reached::default();
-        for table in &self.events {
+        for (_, table) in &self.events {
             let mut table = table.lock().await;
             let offset = table.reached(&self.app).await?.unwrap_or(0);
             reached.0.insert(table.name(), offset);
@@ -227,13 +233,18 @@ impl Lake {
         Ok(reached)
     }
 
-    /// Puts log lines, spans and deployments into their tables, once. When this returns a power cut loses nothing of them.
+    /// With what came before this offset of the bus the tables of [`Events`](crate::Events), and what waits for them, are complete.
+    pub async fn events_shown(&self) -> u64 {
+        self.pending.read().await.offset
+    }
+
+    /// Puts what has tables of its own into them, once. When this returns a power cut loses nothing of them.
     ///
     /// # Errors
     /// They cannot be written now; trying again does no harm.
     pub async fn land(&self, written: &Written) -> Result<(), Error> {
         let mut pending = self.pending.write().await;
-        for table in &self.events {
+        for (_, table) in &self.events {
             let mut table = table.lock().await;
             if let Some(files) = written.files.get(table.name()) {
                 table.append(&self.app, written.offset, files.clone()).await?;
@@ -266,7 +277,7 @@ impl Lake {
     /// A table cannot be read.
     pub async fn requests(&self, before: u64, since_us: i64) -> Result<BTreeMap<TenantId, Vec<Request>>, Error> {
         let mut found: BTreeMap<TenantId, Vec<Request>> = BTreeMap::new();
-        for table in &self.events {
+        for (_, table) in &self.events {
             let mut table = table.lock().await;
             if !table.spec().own.iter().any(|column| column.name == "request") {
                 continue;

@@ -3,7 +3,7 @@
 //! ```text
 //! head's chunks ──► flush ──► silver.samples  ◄── merge (many short files become few long ones)
 //! label sets ─────────────► silver.series
-//! the bus ──► events ──► bronze.telemetry, silver.logs, .log_templates, .spans, .deployments, .quarantine
+//! the bus ──► events ──► bronze.telemetry, silver.logs, .log_templates, .spans, .deployments, .histograms, .exemplars, .quarantine
 //! store, signals ─────────► gold.incidents, .enrichments, .tool_results, .service_health
 //!                              │  _delta_log: txn(topic-partition, bus offset)
 //!                              ▼
@@ -26,6 +26,7 @@ mod disk;
 mod error;
 mod events;
 mod gold;
+mod histograms;
 mod merge;
 mod numbers;
 mod past;
@@ -50,6 +51,7 @@ pub use copy::{Holds, Piece};
 pub use error::Error;
 pub use events::{Events, Line, Origin, Pending, Reached, Received, Written};
 pub use gold::{EnrichmentFact, IncidentFact, ToolFact};
+pub use histograms::Histograms;
 pub use lake::{Flush, Holding, Lake, NewSeries};
 pub use merge::Merged;
 pub use numbers::Numbers;

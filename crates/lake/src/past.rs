@@ -2,18 +2,23 @@
 //!
 //! The files of the days that matter are read one by one, their times looked at first; rows come in the order of the bus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deltalake_core::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, MapArray, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
+use deltalake_core::arrow::datatypes::ArrowPrimitiveType;
 use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use deltalake_core::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use deltalake_core::parquet::file::statistics::Statistics;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Deployment, Labels, LogEntry, Sample, Severity, Span, SpanKind, TenantId, Timestamp};
+use wardroom_domain::{
+    Deployment, Labels, LogEntry, NativeHistogram, Sample, Severity, Span, SpanKind, TenantId, Timestamp,
+};
 
+use crate::rows::named;
+use crate::source::Source;
 use crate::spec::{DEPLOYMENTS, LOGS, SPANS, Spec};
 use crate::{Error, Lake};
 
@@ -34,6 +39,8 @@ pub struct Past {
 pub struct Moment {
     /// Samples, each with its series' place in [`Past::series`].
     pub samples: Vec<(usize, Sample)>,
+    /// Native histograms, likewise; those of a series by time.
+    pub histograms: Vec<(usize, NativeHistogram)>,
     /// Log lines; the service is the one that was found when they came.
     pub logs: Vec<LogEntry>,
     /// Spans, by their ends.
@@ -85,6 +92,7 @@ impl Lake {
             }
             page = stored.next;
         }
+        self.past_histograms(tenant, query, before, &mut past).await?;
         let before = i64::try_from(before).unwrap_or(i64::MAX);
         let within = |at: Timestamp, offset: i64| (from..to).contains(&at) && offset < before;
         for batch in self.stretch(&LOGS, tenant, from, to).await? {
@@ -129,6 +137,32 @@ impl Lake {
         Ok(past)
     }
 
+    async fn past_histograms(
+        &self,
+        tenant: &TenantId,
+        mut query: SeriesQuery,
+        before: u64,
+        past: &mut Past,
+    ) -> Result<(), Error> {
+        let mut places: BTreeMap<Labels, usize> = BTreeMap::new();
+        let mut next = Some(query.start);
+        while let Some(start) = next {
+            query.start = start;
+            let page = self.histograms(tenant, &query, before).await?;
+            for (labels, histogram) in page.found {
+                let series = *places.entry(labels).or_insert_with_key(|labels| {
+                    past.series.push(labels.clone());
+                    past.series.len() - 1
+                });
+                past.at(Timestamp::from_millis(histogram.ts_ms)).histograms.push((series, histogram));
+            }
+            next = page.next_ms.map(Timestamp::from_millis);
+        }
+        let moments = past.seconds.values_mut();
+        moments.for_each(|moment| moment.histograms.sort_by_key(|(_, histogram)| histogram.ts_ms));
+        Ok(())
+    }
+
     /// The rows of the files of a table that may hold something of a stretch.
     async fn stretch(
         &self,
@@ -150,15 +184,28 @@ impl Lake {
         files.sort_unstable_by_key(|file| file.offset);
         let mut batches = Vec::new();
         for file in &files {
-            let reader = ParquetRecordBatchReaderBuilder::try_new(table.open_file(file).await?)?;
-            let groups =
-                overlapping(reader.metadata(), from.millis() * 1000, to.millis() * 1000, spec.name == SPANS.name);
-            for batch in reader.with_row_groups(groups).build()? {
-                batches.push(batch?);
-            }
+            batches.extend(rows(table.open_file(file).await?, spec, (from, to), None)?);
         }
         Ok(batches)
     }
+}
+
+/// The rows of a file's groups that may hold something between two moments; only those with one of these names, if any are given
+/// (the table has to have a column for it).
+pub(crate) fn rows(
+    file: Source,
+    spec: &'static Spec,
+    (from, to): (Timestamp, Timestamp),
+    names: Option<BTreeSet<String>>,
+) -> Result<Vec<RecordBatch>, Error> {
+    let mut reader = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let micros = |at: Timestamp| at.nanos().div_euclid(1000);
+    let groups = overlapping(reader.metadata(), micros(from), micros(to), spec.name == SPANS.name);
+    if let Some(names) = names {
+        let named = named(reader.parquet_schema(), names);
+        reader = reader.with_row_filter(named);
+    }
+    Ok(reader.with_row_groups(groups).build()?.collect::<Result<_, _>>()?)
 }
 
 /// The groups of rows of a file that may have some between two moments (in microseconds), by the column `ts`; if that is where
@@ -174,9 +221,9 @@ fn overlapping(file: &ParquetMetaData, from_us: i64, to_us: i64, begins: bool) -
 }
 
 /// The columns of a batch, by name.
-struct Columns<'a> {
-    spec: &'static Spec,
-    batch: &'a RecordBatch,
+pub(crate) struct Columns<'a> {
+    pub(crate) spec: &'static Spec,
+    pub(crate) batch: &'a RecordBatch,
 }
 
 impl Columns<'_> {
@@ -184,21 +231,32 @@ impl Columns<'_> {
         self.batch.column_by_name(name).ok_or_else(|| self.odd(name))
     }
 
-    fn odd(&self, name: &str) -> Error {
+    pub(crate) fn odd(&self, name: &str) -> Error {
         Error::Damaged(format!("{}.{name} is missing or of another type", self.spec.name))
     }
 
-    fn of<T: Array + 'static>(&self, name: &str) -> Result<&T, Error> {
+    pub(crate) fn of<T: Array + 'static>(&self, name: &str) -> Result<&T, Error> {
         self.column(name)?.as_any().downcast_ref().ok_or_else(|| self.odd(name))
     }
 
-    fn text(&self, name: &str, row: usize) -> Result<&str, Error> {
+    pub(crate) fn text(&self, name: &str, row: usize) -> Result<&str, Error> {
         Ok(self.column(name)?.as_string_opt::<i32>().ok_or_else(|| self.odd(name))?.value(row))
     }
 
     /// The offset of a row's request on the bus.
-    fn offset(&self, row: usize) -> Result<i64, Error> {
+    pub(crate) fn offset(&self, row: usize) -> Result<i64, Error> {
         Ok(self.of::<Int64Array>("offset")?.value(row))
+    }
+
+    /// A row's own time, in ms.
+    pub(crate) fn millis(&self, row: usize) -> Result<i64, Error> {
+        Ok(self.of::<TimestampMicrosecondArray>("ts")?.value(row).div_euclid(1000))
+    }
+
+    /// The numbers in a row's list.
+    pub(crate) fn list<T: ArrowPrimitiveType>(&self, name: &str, row: usize) -> Result<Vec<T::Native>, Error> {
+        let list = self.column(name)?.as_list_opt::<i32>().ok_or_else(|| self.odd(name))?.value(row);
+        Ok(list.as_primitive_opt::<T>().ok_or_else(|| self.odd(name))?.values().to_vec())
     }
 
     /// A row's own time, to the nanosecond.
@@ -208,7 +266,7 @@ impl Columns<'_> {
         Ok(Timestamp::from_nanos(micros.saturating_mul(1000).saturating_add(beyond.into())))
     }
 
-    fn labels(&self, name: &str, row: usize) -> Result<Labels, Error> {
+    pub(crate) fn labels(&self, name: &str, row: usize) -> Result<Labels, Error> {
         let pairs = self.of::<MapArray>(name)?.value(row);
         let texts = |column: usize| {
             pairs.column(column).as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| self.odd(name))

@@ -114,7 +114,7 @@ impl Lake {
 }
 
 /// The names of the metrics that a query can be about; without an answer, all.
-fn names(query: &SeriesQuery) -> Option<BTreeSet<&str>> {
+pub(crate) fn names(query: &SeriesQuery) -> Option<BTreeSet<&str>> {
     if query.selectors.is_empty() {
         return None;
     }

@@ -12,11 +12,12 @@ use deltalake_core::arrow::datatypes::{DataType, Field};
 use deltalake_core::parquet::arrow::ArrowWriter;
 use deltalake_core::parquet::arrow::ProjectionMask;
 use deltalake_core::parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
+use deltalake_core::parquet::schema::types::SchemaDescriptor;
 use wardroom_domain::{Labels, TenantId, Timestamp};
 
 use crate::samples::{DataFile, Use, common};
 use crate::source::Source;
-use crate::spec::{Kind, Spec};
+use crate::spec::{Kind, Spec, element};
 use crate::{Error, SCHEMA_VERSION, TOPIC};
 
 /// Rows that go to the Parquet writer at once.
@@ -33,6 +34,8 @@ pub(crate) enum Cell<'a> {
     Moment(i64),
     Labels(&'a Labels),
     Texts(&'a [&'a str]),
+    Longs(&'a [i64]),
+    Doubles(&'a [f64]),
     Flag(bool),
     Nothing,
 }
@@ -85,6 +88,8 @@ enum Column {
     Moment(TimestampMicrosecondBuilder),
     Labels(MapBuilder<StringBuilder, StringBuilder>),
     Texts(ListBuilder<StringBuilder>),
+    Longs(ListBuilder<Int64Builder>),
+    Doubles(ListBuilder<Float64Builder>),
     Flag(BooleanBuilder),
 }
 
@@ -133,6 +138,14 @@ impl Rows {
                     values.iter().for_each(|value| into.values().append_value(value));
                     into.append(true);
                 }
+                (Column::Longs(into), Cell::Longs(values)) => {
+                    into.values().append_slice(values);
+                    into.append(true);
+                }
+                (Column::Doubles(into), Cell::Doubles(values)) => {
+                    into.values().append_slice(values);
+                    into.append(true);
+                }
                 (Column::Labels(into), Cell::Labels(labels)) => {
                     for (name, value) in labels.iter() {
                         into.keys().append_value(name);
@@ -173,6 +186,8 @@ impl Rows {
                 Column::Moment(column) => Arc::new(column.finish()),
                 Column::Labels(column) => Arc::new(column.finish()),
                 Column::Texts(column) => Arc::new(column.finish()),
+                Column::Longs(column) => Arc::new(column.finish()),
+                Column::Doubles(column) => Arc::new(column.finish()),
                 Column::Flag(column) => Arc::new(column.finish()),
             }
         });
@@ -207,18 +222,21 @@ impl Rows {
 }
 
 fn builder(kind: Kind) -> Column {
-    let text = |name: &str| Field::new(name, DataType::Utf8, false);
     match kind {
         Kind::Long => Column::Long(Int64Builder::new()),
         Kind::Int => Column::Int(Int32Builder::new()),
         Kind::Double => Column::Double(Float64Builder::new()),
         Kind::Moment => Column::Moment(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         Kind::Flag => Column::Flag(BooleanBuilder::new()),
-        Kind::Texts => Column::Texts(ListBuilder::new(StringBuilder::new()).with_field(text("element"))),
+        Kind::Texts => Column::Texts(ListBuilder::new(StringBuilder::new()).with_field(element(DataType::Utf8))),
+        Kind::Longs => Column::Longs(ListBuilder::new(Int64Builder::new()).with_field(element(DataType::Int64))),
+        Kind::Doubles => {
+            Column::Doubles(ListBuilder::new(Float64Builder::new()).with_field(element(DataType::Float64)))
+        }
         Kind::Labels => {
             let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
             let map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
-            Column::Labels(map.with_values_field(text("value")))
+            Column::Labels(map.with_values_field(Field::new("value", DataType::Utf8, false)))
         }
         // Only samples have bytes, and these have a writer of their own.
         Kind::Byte | Kind::Text => Column::Text(StringBuilder::new()),
@@ -229,18 +247,24 @@ fn odd(what: &str) -> impl Fn() -> Error {
     move || Error::Damaged(format!("{what}: a column is missing or of another type"))
 }
 
+/// Rows whose column `name` has one of these.
+pub(crate) fn named(schema: &SchemaDescriptor, names: BTreeSet<String>) -> RowFilter {
+    let mask = ProjectionMask::columns(schema, ["name"]);
+    let named = ArrowPredicateFn::new(mask, move |batch: RecordBatch| {
+        let column = batch.column(0).as_string::<i32>();
+        Ok(column.iter().map(|name| name.map(|name| names.contains(name))).collect())
+    });
+    RowFilter::new(vec![Box::new(named)])
+}
+
 /// The label sets of a file of `silver.series`, by their numbers; those under some names only, if they are given.
 pub(crate) fn labels(file: Source, names: Option<&BTreeSet<&str>>) -> Result<Vec<(i64, Labels)>, Error> {
     let odd = odd("silver.series");
     let mut builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     if let Some(names) = names {
-        let names: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mask = ProjectionMask::columns(builder.parquet_schema(), ["name"]);
-        let named = ArrowPredicateFn::new(mask, move |batch: RecordBatch| {
-            let column = batch.column(0).as_string::<i32>();
-            Ok(column.iter().map(|name| name.map(|name| names.contains(name))).collect())
-        });
-        builder = builder.with_row_filter(RowFilter::new(vec![Box::new(named)]));
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let named = named(builder.parquet_schema(), names);
+        builder = builder.with_row_filter(named);
     }
     let mask = ProjectionMask::columns(builder.parquet_schema(), ["series_id", "labels"]);
     let mut found = Vec::new();

@@ -54,6 +54,10 @@ pub(crate) enum Kind {
     Labels,
     /// Texts, in order.
     Texts,
+    /// Numbers of the kind of `Long`, in order.
+    Longs,
+    /// Numbers of the kind of `Double`, in order.
+    Doubles,
     /// Yes or no.
     Flag,
 }
@@ -68,10 +72,9 @@ impl Kind {
             Self::Text => PrimitiveType::String,
             Self::Moment => PrimitiveType::Timestamp,
             Self::Flag => PrimitiveType::Boolean,
-            Self::Texts => {
-                let text = DataType::Primitive(PrimitiveType::String);
-                return DataType::Array(Box::new(ArrayType::new(text, false)));
-            }
+            Self::Texts => return list(PrimitiveType::String),
+            Self::Longs => return list(PrimitiveType::Long),
+            Self::Doubles => return list(PrimitiveType::Double),
             Self::Labels => {
                 let text = || DataType::Primitive(PrimitiveType::String);
                 return DataType::Map(Box::new(MapType::new(text(), text(), false)));
@@ -88,13 +91,24 @@ impl Kind {
             Self::Text => Arrow::Utf8,
             Self::Moment => Arrow::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::Flag => Arrow::Boolean,
-            Self::Texts => Arrow::List(Arc::new(Field::new("element", Arrow::Utf8, false))),
+            Self::Texts => Arrow::List(element(Arrow::Utf8)),
+            Self::Longs => Arrow::List(element(Arrow::Int64)),
+            Self::Doubles => Arrow::List(element(Arrow::Float64)),
             Self::Labels => {
                 let pair = vec![Field::new("key", Arrow::Utf8, false), Field::new("value", Arrow::Utf8, false)];
                 Arrow::Map(Arc::new(Field::new("key_value", Arrow::Struct(pair.into()), false)), false)
             }
         }
     }
+}
+
+fn list(of: PrimitiveType) -> DataType {
+    DataType::Array(Box::new(ArrayType::new(DataType::Primitive(of), false)))
+}
+
+/// What a list is made of.
+pub(crate) fn element(of: Arrow) -> Arc<Field> {
+    Arc::new(Field::new("element", of, false))
 }
 
 impl Spec {
@@ -271,7 +285,64 @@ pub(crate) const QUARANTINE: Spec = Spec {
 };
 
 /// The tables that a reader of the bus fills, in the order in which they are written.
-pub(crate) const EVENTS: [&Spec; 6] = [&TELEMETRY, &QUARANTINE, &LOGS, &SPANS, &DEPLOYMENTS, &LOG_TEMPLATES];
+pub(crate) const EVENTS: [&Spec; 8] =
+    [&TELEMETRY, &QUARANTINE, &LOGS, &SPANS, &DEPLOYMENTS, &HISTOGRAMS, &EXEMPLARS, &LOG_TEMPLATES];
+
+const NAME: Column = must("name", Kind::Text, "the metric's name");
+const SERIES_LABELS: Column = must("labels", Kind::Labels, "all labels of the series, the name included");
+
+/// Native histograms.
+pub(crate) const HISTOGRAMS: Spec = Spec {
+    name: "silver.histograms",
+    about: "A native histogram of a series, as remote_write and OTLP (exponential histograms) bring them.",
+    own: &[
+        must("ts", Kind::Moment, "its time"),
+        NAME,
+        SERIES_LABELS,
+        must("count", Kind::Double, "observations"),
+        must("sum", Kind::Double, "their sum; a NaN with the bits 7ff0000000000002 says that the series ended"),
+        must(
+            "schema",
+            Kind::Int,
+            "resolution: -4 to 8, a bucket is 2^(2^-schema) times as wide as the one before; -53 for `bounds`",
+        ),
+        must("zero_threshold", Kind::Double, "observations this near to zero are in the zero bucket"),
+        must("zero_count", Kind::Double, "how many those are"),
+        must(
+            "positive_spans",
+            Kind::Longs,
+            "stretches of buckets above zero, two numbers each: distance to the end of the one before (or the first index), buckets",
+        ),
+        must("positive_counts", Kind::Doubles, "observations of each of those buckets"),
+        must("negative_spans", Kind::Longs, "the same below zero"),
+        must("negative_counts", Kind::Doubles, "observations of each of those buckets"),
+        must("bounds", Kind::Doubles, "upper bounds of the buckets, where the schema is -53"),
+        must(
+            "reset_hint",
+            Kind::Text,
+            "`unknown`, `yes`, `no` or `gauge`: whether counts began anew since the one before",
+        ),
+        SEQ,
+        REQUEST,
+    ],
+    lineage: true,
+};
+
+/// Exemplars.
+pub(crate) const EXEMPLARS: Spec = Spec {
+    name: "silver.exemplars",
+    about: "A single observation that stands for others of its series: usually one with a trace. Untrusted text.",
+    own: &[
+        must("ts", Kind::Moment, "its time"),
+        NAME,
+        SERIES_LABELS,
+        must("exemplar", Kind::Labels, "what names it: `trace_id` and the like"),
+        must("value", Kind::Double, "what was observed"),
+        SEQ,
+        REQUEST,
+    ],
+    lineage: true,
+};
 
 /// Deployments.
 pub(crate) const DEPLOYMENTS: Spec = Spec {
@@ -389,8 +460,8 @@ pub(crate) const SERIES: Spec = Spec {
     about: "A series: the label set that a number stands for. A set that left and came back may have several.",
     own: &[
         must("series_id", Kind::Long, "its number"),
-        must("name", Kind::Text, "the metric's name"),
-        must("labels", Kind::Labels, "all labels, the name included"),
+        NAME,
+        SERIES_LABELS,
         must("first_seen", Kind::Moment, "time of its first sample"),
     ],
     lineage: true,

@@ -1,4 +1,4 @@
-//! The events role: requests, and the log lines, spans and deployments in them, go from the bus into the tables.
+//! The events role: requests, and what in them has a table of its own, go from the bus into the tables.
 //!
 //! ```text
 //! bus ──► decode ──► what came before? ──► rows ──► commit txn(X) to each table ──► sync ──► the bus may forget what is before X
@@ -25,6 +25,7 @@ use wardroom_domain::error::Failure;
 use wardroom_domain::{EntityRules, Envelope, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
 use wardroom_lake::{Error, Events, Lake, Line, Origin, Received};
+use wardroom_sources::Recorded;
 
 use crate::config::Config;
 use crate::keep::{LONGEST, Progress, Tables};
@@ -52,6 +53,7 @@ struct Recorder {
     lake: Arc<Lake>,
     bus: Arc<dyn Bus>,
     budget: InflateBudget,
+    sources: wardroom_sources::Config,
     rules: EntityRules,
     flush: Duration,
     progress: Arc<Progress>,
@@ -100,6 +102,7 @@ pub fn start(
         lake: Arc::clone(&tables.lake),
         bus: Arc::clone(bus),
         budget: budget.clone(),
+        sources: config.sources.clone(),
         rules: config.entities.clone(),
         flush: Duration::from_secs(config.lake.flush_seconds),
         progress: Arc::clone(&tables.events),
@@ -155,7 +158,7 @@ impl Recorder {
         let among = |next: u64| move |error: Error| Trip { offset: next, alone: false, error: error.to_string() };
         let (mut since, mut shown, mut fresh, mut noted) = (Instant::now(), Instant::now(), true, next);
         // Of samples only the header is of interest here.
-        let trusted = |envelope: &Envelope| !wardroom_sources::has_events(&envelope.protocol);
+        let trusted = |envelope: &Envelope| !envelope.events;
         while !self.stopped() {
             if events.is_empty() {
                 self.progress.set(next);
@@ -167,7 +170,7 @@ impl Recorder {
                 (since, noted) = (Instant::now(), next);
             }
             if fresh && shown.elapsed() >= SHOWN {
-                self.runtime.block_on(self.lake.show(events.pending().map_err(among(next))?));
+                self.runtime.block_on(self.lake.show(events.pending(next).map_err(among(next))?));
                 (shown, fresh) = (Instant::now(), false);
             }
             let end = self.bus.end();
@@ -225,12 +228,12 @@ impl Recorder {
         let received = Received { envelope, body: &record.body, sha256: &sha256, segment, position, bytes };
         let mut from = Origin::new(envelope.tenant.clone(), record.offset, envelope.received_at, None);
         events.request(&from, &received)?;
-        if !wardroom_sources::has_events(&envelope.protocol) {
+        if !envelope.events {
             return Ok(());
         }
-        let batch = loop {
+        let Recorded { fingerprint: request, histograms, exemplars, batch } = loop {
             match wardroom_sources::replay(envelope, &record.body, &self.budget) {
-                Ok(decoded) => break decoded.resolve(&record.body, envelope.received_at),
+                Ok(decoded) => break decoded.recorded(&record.body, &self.sources, envelope.received_at),
                 Err(Failure::Retryable(_)) if !self.stopped() => std::thread::sleep(PATIENCE),
                 // Detection lays it aside as a dead letter.
                 Err(error) => {
@@ -241,7 +244,7 @@ impl Recorder {
             }
         };
         poison::trip_row(&batch);
-        let (request, received_ms) = (batch.sighting.map(|known| known.fingerprint), envelope.received_at.millis());
+        let received_ms = envelope.received_at.millis();
         if let Some(fingerprint) = request {
             let seen = seen.entry(envelope.tenant.clone()).or_default();
             if seen.knows(fingerprint, received_ms) {
@@ -262,6 +265,12 @@ impl Recorder {
         }
         for (seq, deployment) in (0..).zip(&batch.deployments) {
             events.deployment(&from, seq, deployment)?;
+        }
+        for (seq, (labels, histogram)) in (0..).zip(&histograms) {
+            events.histogram(&from, seq, labels, histogram)?;
+        }
+        for (seq, (labels, exemplar)) in (0..).zip(&exemplars) {
+            events.exemplar(&from, seq, labels, exemplar)?;
         }
         Ok(())
     }

@@ -73,7 +73,7 @@ pub struct Tables {
     pub reached: Option<u64>,
     /// How those of samples stand.
     pub progress: Arc<Progress>,
-    /// How those of log lines, spans and deployments stand.
+    /// How those of events stand.
     pub events: Arc<Progress>,
 }
 

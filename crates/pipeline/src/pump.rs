@@ -397,6 +397,7 @@ mod tests {
             content_encoding: String::new(),
             received_at: at,
             refused: Vec::new(),
+            events: true,
         }
     }
 

@@ -16,6 +16,7 @@ use wardroom_lake::Lake;
 use wardroom_store::Left;
 
 use crate::config::Config;
+use crate::events;
 use crate::keep::Tables;
 use crate::tenants::{Live, Tenants};
 use wardroom_process::clock;
@@ -29,8 +30,13 @@ const BY_SERIES: u64 = 1 << 63;
 /// Marks a cursor that counts series of the tables, with the end of the offset at which the tables ended when the first page
 /// was asked for; cursors without a mark are offsets of the bus.
 const IN_TABLES: u64 = 1 << 62;
+/// Marks one that counts minutes of native histograms, the first that is left, with that end as well.
+const IN_HISTOGRAMS: u64 = 1 << 61;
 /// Bits of that end.
 const END_BITS: u32 = 30;
+const MINUTE_MS: i64 = 60_000;
+/// Exemplars that one answer may hold.
+const EXEMPLARS: usize = 100_000;
 /// Series that are looked at in one go.
 const TURN: usize = 256;
 /// Records that detection may be behind for the live series to be asked.
@@ -90,7 +96,6 @@ impl Samples {
     }
 
     fn raw(&self, tenant: &TenantId, query: &SeriesQuery, cursor: u64) -> Result<(Found, Option<u64>), Problem> {
-        let storage = |error: wardroom_bus::Error| Problem::unavailable("storage_unavailable", error.to_string());
         let mut offset = cursor;
         if cursor == 0 || cursor & BY_SERIES != 0 {
             if let Some(found) = self.live_page(tenant, query, cursor).map_err(storage)? {
@@ -100,7 +105,7 @@ impl Samples {
             offset = 0;
         }
         let (mut found, offset) = match self.stored(tenant, query, offset)? {
-            Some((found, next)) if next & IN_TABLES != 0 => return Ok((found, Some(next))),
+            Some((found, next)) if next & (IN_TABLES | IN_HISTOGRAMS) != 0 => return Ok((found, Some(next))),
             // What came since stands on the same page, for whoever reads only one.
             Some(stored) => stored,
             None => (Found::new(), offset),
@@ -117,28 +122,69 @@ impl Samples {
         let Some(tables) = &self.tables else { return Ok(None) };
         let reached = tables.progress.reached();
         let low = (1 << END_BITS) - 1;
-        let (from, before) = match cursor {
-            0 => (0, reached),
+        let before = match cursor {
+            0 => reached,
             // The tables went on since, by less than would fill these bits.
-            cursor if cursor & IN_TABLES != 0 => {
+            cursor if cursor & (IN_TABLES | IN_HISTOGRAMS) != 0 => {
                 let end = (reached & !low) | (cursor & low);
-                (cursor.wrapping_sub(IN_TABLES) >> END_BITS, if end > reached { end - low - 1 } else { end })
+                if end > reached { end - low - 1 } else { end }
             }
             _ => return Ok(None),
         };
-        // Native histograms stand on the bus only.
-        let native = |live: &mut Live, ids: &[SeriesId], _| ids.iter().any(|id| live.native.contains_key(id));
-        if before == 0 || self.selected(tenant, query, native) {
+        if before == 0 {
             return Ok(None);
         }
-        let from = i64::try_from(from).unwrap_or(i64::MAX);
-        let asked = tables.lake.samples(tenant, query, (from, before), PAGE);
-        let page = tokio::runtime::Handle::current().block_on(asked);
-        let page = page.map_err(|error| Problem::unavailable("storage_unavailable", error.to_string()))?;
-        let next = page.next.and_then(|next| u64::try_from(next).ok());
-        let next = next.map_or(before, |next| IN_TABLES | next << END_BITS | before & low);
-        let held = |(labels, samples)| (labels, Held { samples, histograms: Vec::new() });
-        Ok(Some((page.series.into_iter().map(held).collect(), next)))
+        let (place, mut found) = ((cursor & !(IN_TABLES | IN_HISTOGRAMS)) >> END_BITS, Found::new());
+        let mut minute = i64::try_from(place).unwrap_or(i64::MAX);
+        if cursor & IN_HISTOGRAMS == 0 {
+            let asked = tables.lake.samples(tenant, query, (minute, before), PAGE);
+            let page = tokio::runtime::Handle::current().block_on(asked).map_err(storage)?;
+            let held = |(labels, samples)| (labels, Held { samples, histograms: Vec::new() });
+            found.extend(page.series.into_iter().map(held));
+            if let Some(next) = page.next.and_then(|next| u64::try_from(next).ok()) {
+                return Ok(Some((found, IN_TABLES | next << END_BITS | before & low)));
+            }
+            minute = 0;
+        }
+        let next = self.histograms(tables, tenant, query, (minute, before), &mut found)?;
+        let next = next.map_or(before, |minute| IN_HISTOGRAMS | minute << END_BITS | before & low);
+        Ok(Some((found, next)))
+    }
+
+    /// Native histograms that came before an offset of the bus: those of the tables from a minute on, with the minute at which
+    /// the next page begins; with the last of them what the tables have yet to get.
+    fn histograms(
+        &self,
+        tables: &Tables,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        (minute, before): (i64, u64),
+        found: &mut Found,
+    ) -> Result<Option<u64>, Problem> {
+        let runtime = tokio::runtime::Handle::current();
+        let start = query.start.millis().max(minute.saturating_mul(MINUTE_MS));
+        let rest = SeriesQuery { start: Timestamp::from_millis(start), ..query.clone() };
+        // Asked first: what comes to the tables meanwhile is looked at twice, not overlooked.
+        let mut shown = tables.events.reached().max(runtime.block_on(tables.lake.events_shown()));
+        let kept = runtime.block_on(tables.lake.histograms(tenant, &rest, shown.min(before))).map_err(storage)?;
+        for (labels, histogram) in kept.found {
+            found.entry(labels).or_default().histograms.push(histogram);
+        }
+        if let Some(next_ms) = kept.next_ms {
+            return Ok(u64::try_from(next_ms / MINUTE_MS).ok());
+        }
+        while shown < before {
+            let read = |from: u64, limit: usize| {
+                let left = usize::try_from(before.saturating_sub(from)).unwrap_or(limit);
+                self.bus.read(from.max(self.bus.start()), limit.min(left))
+            };
+            let (more, next) = page(&read, &self.budget, tenant, query, shown).map_err(storage)?;
+            for (labels, held) in more.into_iter().filter(|(_, held)| !held.histograms.is_empty()) {
+                found.entry(labels).or_default().histograms.extend(held.histograms);
+            }
+            shown = next.unwrap_or(before);
+        }
+        Ok(None)
     }
 
     /// The series that are asked for and have samples in that time, those that left memory too.
@@ -156,7 +202,7 @@ impl Samples {
         if retired.newest_ms() < start_ms {
             return Ok(found);
         }
-        let left = retired.read().map_err(|error| Problem::unavailable("storage_unavailable", error.to_string()))?;
+        let left = retired.read().map_err(storage)?;
         let known: BTreeSet<Labels> = found.iter().cloned().collect();
         let fits = |left: &Left| overlaps(left.first_ms, left.last_ms) && query.selects(&left.labels);
         let left: BTreeSet<Labels> = left.into_iter().filter(fits).map(|left| left.labels).collect();
@@ -181,19 +227,34 @@ impl Samples {
         }
     }
 
-    /// The newest exemplars of the series that are asked for.
-    pub fn exemplars(&self, tenant: &TenantId, query: &SeriesQuery) -> Vec<ExemplarsView> {
+    /// The exemplars of the series that are asked for: those in the tables, and the newest.
+    pub fn exemplars(&self, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<ExemplarsView>, Problem> {
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
-        let (named, found) = self.selected(tenant, query, |live, ids, labels| {
+        let live = self.selected(tenant, query, |live, ids, labels| {
             let named: BTreeMap<SeriesId, Labels> = ids.iter().copied().zip(labels).collect();
-            let asked = named.keys().copied().collect();
-            let found = live.exemplars.select(&asked, start_ms, end_ms);
-            (named, found)
+            let found = live.exemplars.select(&named.keys().copied().collect(), start_ms, end_ms);
+            let named = |(id, exemplars)| Some((named.get(&id)?.clone(), exemplars));
+            found.into_iter().filter_map(named).collect::<Vec<(Labels, Vec<Exemplar>)>>()
         });
-        let view = |(id, exemplars): (SeriesId, Vec<Exemplar>)| {
-            ExemplarsView::new(named.get(&id).cloned().unwrap_or_default(), exemplars)
+        // What stands in both counts once.
+        let mut found: BTreeMap<Labels, BTreeMap<(i64, Labels, u64), Exemplar>> = BTreeMap::new();
+        let mut note = |series: &Labels, exemplar: Exemplar| {
+            let key = (exemplar.ts_ms, exemplar.labels.clone(), exemplar.value.to_bits());
+            found.entry(series.clone()).or_default().insert(key, exemplar);
         };
-        found.into_iter().map(view).collect()
+        if let Some(tables) = &self.tables {
+            let stored = tables.lake.exemplars(tenant, query, EXEMPLARS + 1);
+            let stored = tokio::runtime::Handle::current().block_on(stored).map_err(storage)?;
+            if stored.len() > EXEMPLARS {
+                let detail = format!("more than {EXEMPLARS} exemplars; ask for fewer series or less time");
+                return Err(Problem::bad_request("too_many_exemplars", detail));
+            }
+            stored.into_iter().for_each(|(series, exemplar)| note(&series, exemplar));
+        }
+        for (series, exemplars) in live {
+            exemplars.into_iter().for_each(|exemplar| note(&series, exemplar));
+        }
+        Ok(found.into_iter().map(|(series, all)| ExemplarsView::new(series, all.into_values().collect())).collect())
     }
 
     /// From the live series; `None` if they do not hold all of it.
@@ -269,6 +330,10 @@ impl Samples {
         }
         Ok(Some((found, next)))
     }
+}
+
+fn storage(error: impl std::fmt::Display) -> Problem {
+    Problem::unavailable("storage_unavailable", error.to_string())
 }
 
 /// The series a query selects, from this id on, with their labels, and in which numbering.
@@ -374,17 +439,26 @@ pub async fn dump(
 ) -> Result<Vec<SeriesView>, DumpError> {
     let bus = wardroom_bus::ReadOnlyBus::open(&data.join("bus"))?;
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
-    let mut all = Vec::new();
-    // Native histograms stand on the bus only, so it is read from its beginning; what stands in both counts once.
-    if let Some(lake) = Lake::look_at_samples(&config.lake, data).await? {
-        let (mut from, before) = (Some(0), lake.reached().await?.unwrap_or_default());
-        while let Some(next) = from {
+    let (mut all, mut from) = (Vec::new(), Some(0));
+    if let Some(lake) = Lake::look_at_series(&config.lake, data).await? {
+        let (mut place, before) = (Some(0), lake.reached().await?.unwrap_or_default());
+        while let Some(next) = place {
             let page = lake.samples(tenant, query, (next, before), PAGE).await?;
             all.extend(page.series.into_iter().map(|(labels, samples)| SeriesView::new(labels, samples, &[])));
-            from = page.next;
+            place = page.next;
         }
+        let (mut rest, mut more) = (query.clone(), true);
+        while more {
+            let page = lake.histograms(tenant, &rest, u64::MAX).await?;
+            all.extend(
+                page.found.into_iter().map(|(labels, histogram)| SeriesView::new(labels, Vec::new(), &[histogram])),
+            );
+            more = page.next_ms.is_some();
+            rest.start = page.next_ms.map_or(rest.start, Timestamp::from_millis);
+        }
+        // Where one of them ends, and not before; what stands in both counts once.
+        from = Some(before.min(bus.committed(events::GROUP)?.unwrap_or_default()));
     }
-    let mut from = Some(0);
     while let Some(next) = from {
         let (page, after) = page(&|from, limit| bus.read(from, limit), &budget, tenant, query, next)?;
         all.extend(view(page));

@@ -57,6 +57,7 @@ fn probe(tenants: &Tenants) -> Accepted {
         content_encoding: String::new(),
         received_at: now,
         refused: Vec::new(),
+        events: false,
     };
     let metrics = Metrics { runs: vec![Run { series, count: 1 }], samples, ..Metrics::default() };
     let batch = Batch { metrics, ..Batch::default() };

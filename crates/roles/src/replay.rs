@@ -204,8 +204,9 @@ impl<'a> Machine<'a> {
     fn batches(&self, past: Past) -> Vec<(Timestamp, Batch)> {
         let state = self.tenants.get(&self.options.tenant);
         let series: Vec<_> = past.series.iter().map(|labels| state.registry().id_of(labels)).collect();
-        let batch = |Moment { samples, logs, spans, deployments }| {
-            let mut metrics = Metrics::default();
+        let batch = |Moment { samples, histograms, logs, spans, deployments }| {
+            let histograms = histograms.into_iter().map(|(place, histogram)| (series[place], histogram));
+            let mut metrics = Metrics { histograms: histograms.collect(), ..Metrics::default() };
             for (place, sample) in samples {
                 match metrics.runs.last_mut().filter(|run: &&mut Run| run.series == series[place]) {
                     Some(run) => run.count += 1,

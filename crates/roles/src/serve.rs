@@ -373,7 +373,7 @@ async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool,
             let tables = |group| if kept { Ok(bus.committed(group)?.unwrap_or_default()) } else { Ok(u64::MAX) };
             let needed = needed.unwrap_or_default().min(tables(keep::GROUP)?).min(tables(events::GROUP)?);
             let needed = needed.min(next.load(Ordering::Acquire));
-            let worth = |envelope: &Envelope| wardroom_sources::has_events(&envelope.protocol);
+            let worth = |envelope: &Envelope| envelope.events;
             bus.trim(needed, &Expiry { log, rest, worth: &worth })
         });
         if let Err(error) = trimmed {

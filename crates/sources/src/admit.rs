@@ -1,11 +1,12 @@
 //! What is let in: the time window of decision D10 and the limits on labels.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wardroom_domain::{Labels, Refusal, RefusalReason, Timestamp};
 
 use crate::series::Denial;
-use crate::{Config, Decoded};
+use crate::{Config, Decoded, WireMetrics};
 
 /// Attributes that a log line may carry.
 const MAX_ATTRIBUTES: usize = 300;
@@ -20,7 +21,7 @@ pub(crate) fn admit(decoded: &mut Decoded, config: &Config, received_at: Timesta
     let window = Window::new(config, received_at);
     let (oldest_ms, newest_ms) = (window.oldest.millis(), window.newest.millis());
     let mut refused = Vec::new();
-    decoded.metrics.retain_exemplars(|_, exemplar| (oldest_ms..=newest_ms).contains(&exemplar.ts_ms));
+    decoded.metrics.retain_exemplars(|_, exemplar| window.holds(exemplar.ts_ms));
     let samples = decoded.metrics.samples();
     let times = || samples.iter().map(|sample| sample.ts_ms);
     // One pass that the compiler makes wide decides the ordinary case.
@@ -61,6 +62,18 @@ pub(crate) fn admit(decoded: &mut Decoded, config: &Config, received_at: Timesta
     decoded.refused.extend(refused);
 }
 
+/// Takes out the exemplars that did not come in: they are no records, so a request does not say so when it is read again.
+pub(crate) fn admit_exemplars(metrics: &mut WireMetrics, config: &Config, received_at: Timestamp) {
+    let window = Window::new(config, received_at);
+    let mut sound: BTreeMap<u32, bool> = BTreeMap::new();
+    for (series, _) in metrics.exemplars() {
+        sound.entry(*series).or_insert_with(|| {
+            metrics.labels(*series as usize).is_ok_and(|labels| check_series(labels, config).is_ok())
+        });
+    }
+    metrics.retain_exemplars(|series, exemplar| sound.get(&series) == Some(&true) && window.holds(exemplar.ts_ms));
+}
+
 /// Whether a series never seen before may come in with these labels.
 pub(crate) fn check_series(labels: Labels, config: &Config) -> Result<Labels, Denial> {
     if labels.name().is_empty() {
@@ -92,6 +105,10 @@ impl<'a> Window<'a> {
             oldest: received_at.minus(Duration::from_secs(config.max_age_hours * 3600)),
             newest: received_at.plus(Duration::from_secs(config.max_ahead_minutes * 60)),
         }
+    }
+
+    fn holds(&self, at_ms: i64) -> bool {
+        (self.oldest.millis()..=self.newest.millis()).contains(&at_ms)
     }
 
     fn check(&self, at: Timestamp) -> Option<Denial> {

@@ -169,6 +169,7 @@ async fn take(
             content_encoding: head.content_encoding.clone(),
             received_at: head.received_at,
             refused: outcome.refused.clone(),
+            events: decoded.has_events(),
         };
         let batch = decoded.resolve(&body, head.received_at);
         // A sender that hangs up may leave a record behind that nobody was told of; detection finds it on the bus.

@@ -32,7 +32,8 @@ pub fn redrive(intake: &Intake, envelope: &Envelope, body: &[u8]) -> Result<Enve
         let (reason, detail) = first.unwrap_or(("nothing_left", "nothing of it was refused".to_owned()));
         return Err(Problem::bad_request(reason, format!("none of its records passes: {detail}")));
     }
-    Ok(Envelope { refused: taken.into_iter().chain(decoded.refused).collect(), ..envelope.clone() })
+    let events = decoded.has_events();
+    Ok(Envelope { refused: taken.into_iter().chain(decoded.refused).collect(), events, ..envelope.clone() })
 }
 
 /// The stretches between those that were refused; nothing if the whole request was.

@@ -9,11 +9,6 @@ use crate::source::Source;
 pub const SOURCES: &[&dyn Source] =
     &[&REMOTE_WRITE, &METRICS, &LOGS, &DEPLOYMENT, &otlp::METRICS, &otlp::LOGS, &otlp::TRACES];
 
-/// Whether requests of this protocol may hold log lines, deployments or spans.
-pub fn has_events(protocol: &str) -> bool {
-    ![REMOTE_WRITE.name(), METRICS.name(), otlp::METRICS.name()].contains(&protocol)
-}
-
 /// The source of that name.
 pub(crate) fn find(name: &str) -> Option<&'static dyn Source> {
     SOURCES.iter().copied().find(|source| source.name() == name)

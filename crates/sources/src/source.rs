@@ -216,16 +216,20 @@ impl Decoded {
         self.positions = kept;
     }
 
+    /// Tells the request from others, by the body it was read from.
+    pub(crate) fn fingerprint(&self, body: &[u8]) -> u64 {
+        // What was refused then is no repetition of what was taken.
+        xxhash_rust::xxh3::xxh3_64_with_seed(body, u64::from(self.again))
+    }
+
     /// The same records, their series under the ids that were found for them; with the body they were read from
     /// and when it came.
     pub fn resolve(self, body: &[u8], received_at: Timestamp) -> Batch {
         // Samples have a name and a time each. A line that we stamped ourselves may well come again.
         let repeats = !(self.logs.is_empty() && self.spans.is_empty() && self.deployments.is_empty());
         let stamped = self.logs.iter().map(|log| log.at).chain(self.deployments.iter().map(|change| change.at));
-        // What was refused then is no repetition of what was taken.
-        let seed = u64::from(self.again);
         let sighting = (repeats && !stamped.into_iter().any(|at| at == received_at))
-            .then(|| Sighting { fingerprint: xxhash_rust::xxh3::xxh3_64_with_seed(body, seed), received_at });
+            .then(|| Sighting { fingerprint: self.fingerprint(body), received_at });
         Batch {
             sighting,
             metrics: self.metrics.resolved(),

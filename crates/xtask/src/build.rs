@@ -1,15 +1,16 @@
 //! Running cargo, with the target folder in a cache outside the clone, and saying how long it took.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-/// The folder of the workspace.
+/// The folder of the workspace, as cargo says at the moment: clones that share a target folder share this program, too, and
+/// the folder it was built in may be another's, or gone.
 pub(crate) fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
+    let here = var("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.ancestors().nth(2).unwrap_or(&here).to_owned()
 }
 
 /// Where everything that may be made again is kept.

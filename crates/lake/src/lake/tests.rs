@@ -12,7 +12,7 @@ use crate::{Merged, Sweep, compact};
 
 /// A table that the reader of the bus fills.
 fn of<'a>(lake: &'a Lake, spec: &Spec) -> &'a Mutex<Table> {
-    &lake.events[EVENTS.iter().position(|known| known.name == spec.name).unwrap()]
+    lake.table(spec.name).unwrap()
 }
 
 fn run(from_ms: i64, count: i64) -> Vec<Sample> {

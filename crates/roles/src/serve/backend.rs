@@ -151,7 +151,7 @@ pub(super) fn backend(
         }),
         exemplars: Arc::new(move |tenant, query| {
             let samples = marked.clone();
-            reading(move || samples.exemplars(&tenant, &query))
+            Box::pin(async move { reading(move || samples.exemplars(&tenant, &query)).await? })
         }),
         metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
         tables: views::Tables(readiness.queries.clone()).backend(),

@@ -93,6 +93,7 @@ impl Letters {
             content_encoding: String::new(),
             received_at: Timestamp::from_nanos(first.us.saturating_mul(1000)),
             refused: rows.iter().filter_map(Quarantined::refusal).collect(),
+            events: true,
         };
         let place = Place { segment: 0, position: 0, bytes: 0, sha256: [0; 32] };
         Ok(Some(Record { offset, envelope, body: body.into(), place }))

@@ -235,6 +235,95 @@ fn outside_readers_find_every_sample_once_through_kills() {
     }
 }
 
+/// As the bus does once its retention is over: nothing but the tables knows the first requests then.
+fn forget(dir: &Path) {
+    let bus = dir.join("data/bus");
+    let mut segments: Vec<_> = std::fs::read_dir(&bus).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    segments.sort();
+    assert!(segments.len() > 2, "{segments:?}");
+    segments.pop();
+    segments.iter().for_each(|segment| std::fs::remove_file(segment).unwrap());
+    std::fs::remove_dir_all(dir.join("data/checkpoint")).unwrap();
+}
+
+/// What `wardroom samples dump` prints.
+fn dumped(server: &Server, more: &[&str]) -> Vec<Value> {
+    let mut command = Command::new(program("WARDROOM_BIN"));
+    command.args(["samples", "dump", "--format", "json"]).args(more);
+    let output = command.env("WARDROOM_TOKEN", &server.responder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A request with a native histogram of the minute, an exemplar in it.
+fn latency(start_ms: i64, minute: i64) -> Value {
+    let nanos = ((start_ms + minute * 60_000) * 1_000_000).to_string();
+    let exemplar = json!({ "timeUnixNano": nanos, "asDouble": 0.5 + minute as f64, "spanId": "00000000000000a1",
+        "traceId": format!("{minute:032x}"), "filteredAttributes": [] });
+    let point = json!({ "timeUnixNano": nanos, "startTimeUnixNano": nanos, "count": (minute + 4).to_string(), "sum": -0.25,
+        "scale": 3, "zeroCount": "1", "positive": { "offset": -2, "bucketCounts": [(minute + 1).to_string(), "0", "2"] },
+        "negative": { "offset": 0, "bucketCounts": [] }, "exemplars": [exemplar], "attributes": [] });
+    let data = json!({ "aggregationTemporality": 2, "dataPoints": [point] });
+    let metric = json!({ "name": "latency", "unit": "s", "exponentialHistogram": data });
+    let name = json!([{ "key": "service.name", "value": { "stringValue": "web" } }]);
+    json!({ "resourceMetrics": [{ "resource": { "attributes": name }, "scopeMetrics": [{ "metrics": [metric] }] }] })
+}
+
+#[test]
+fn histograms_and_exemplars_are_found_after_the_bus_has_forgotten_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = [AT_ONCE[0], AT_ONCE[1], ("WARDROOM_BUS__SEGMENT_BYTES", "4096")];
+    let mut server = Server::start(dir.path(), "", &small).unwrap();
+    let start = now_ms() / 1000 * 1000 - 6 * 3_600_000;
+    let send = |server: &Server, minutes: std::ops::Range<i64>| {
+        for minute in minutes {
+            // The second as a sender repeats it that got no answer.
+            for _ in 0..1 + i32::from(minute == 1) {
+                let (status, text) = server.json("/v1/metrics", &server.sender, &latency(start, minute)).unwrap();
+                assert_eq!(status, 200, "{text}");
+            }
+        }
+    };
+    send(&server, 0..20);
+    settle(&server);
+    server.kill();
+    forget(dir.path());
+    server.restart().unwrap();
+    // Some of this is in the tables, some on its way there, some on the bus only.
+    send(&server, 20..23);
+    settle(&server);
+    send(&server, 23..25);
+    let expected = |minute: i64| (start + minute * 60_000, minute as f64 + 4.0, json!([minute as f64 + 1.0, 0.0, 2.0]));
+    let data = dir.path().join("data").display().to_string();
+    for place in [["--url", server.url.as_str()], ["--data", data.as_str()]] {
+        let rows = dumped(&server, &[&place[..], &["--match", "latency_seconds"]].concat());
+        let found = rows.iter().map(|row| {
+            let histogram = &row["histogram"];
+            assert_eq!(histogram["sum_bits"], format!("{:016x}", (-0.25_f64).to_bits()));
+            let counts = histogram["positive"]["counts"].clone();
+            (row["ts_ms"].as_i64().unwrap(), histogram["count"].as_f64().unwrap(), counts)
+        });
+        assert_eq!(found.collect::<Vec<_>>(), (0..25).map(expected).collect::<Vec<_>>(), "{place:?}");
+    }
+    let asked = format!("query=latency_seconds&start={}&end={}", start / 1000, start / 1000 + 86_400);
+    let (status, text) = server.get(&format!("/api/v1/query_exemplars?{asked}"), &server.responder).unwrap();
+    let found: Value = serde_json::from_str(&text).unwrap();
+    let exemplars = found["data"][0]["exemplars"].as_array().unwrap_or_else(|| panic!("{status} {text}"));
+    let traces: Vec<_> = exemplars.iter().map(|exemplar| exemplar["labels"]["trace_id"].clone()).collect();
+    assert_eq!(traces, (0..25).map(|minute| json!(format!("{minute:032x}"))).collect::<Vec<_>>());
+    settle(&server);
+    let view = outside(&dir.path().join("data/lake"));
+    let each = |row: &dyn Fn(i64) -> Value| Value::from((0..25).map(row).collect::<Vec<_>>());
+    let us = |minute: i64| (start + minute * 60_000) * 1000;
+    let counts = |minute: i64| json!([minute as f64 + 1.0, 0.0, 2.0]);
+    let row = |minute| json!([us(minute), "latency_seconds", minute as f64 + 4.0, -0.25, 3, [-1, 3], counts(minute)]);
+    assert_eq!(view["histograms"], each(&row), "each once, as DuckDB reads them");
+    let row = |minute| json!([us(minute), "latency_seconds", format!("{minute:032x}"), 0.5 + minute as f64]);
+    assert_eq!(view["exemplars"], each(&row));
+}
+
 /// The bus forgets what the tables have: what was sent is found whole all the same, over every boundary.
 #[test]
 fn samples_are_found_after_the_bus_has_forgotten_them() {
@@ -253,27 +342,14 @@ fn samples_are_found_after_the_bus_has_forgotten_them() {
     fill(&server, 0..10);
     settle(&server);
     server.kill();
-    // As the bus does once its retention is over; nothing but the tables knows the first samples then.
-    let bus = dir.path().join("data/bus");
-    let mut segments: Vec<_> = std::fs::read_dir(&bus).unwrap().map(|entry| entry.unwrap().path()).collect();
-    segments.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
-    segments.sort();
-    assert!(segments.len() > 2, "{segments:?}");
-    segments.pop();
-    segments.iter().for_each(|segment| std::fs::remove_file(segment).unwrap());
-    std::fs::remove_dir_all(dir.path().join("data/checkpoint")).unwrap();
+    forget(dir.path());
     server.restart().unwrap();
     // Some of this is in the tables, some on the bus only.
     fill(&server, 10..12);
     let count = fill(&server, 12..14);
     let dump = |more: &[&str]| {
-        let mut command = Command::new(program("WARDROOM_BIN"));
-        command.args(["samples", "dump", "--format", "json"]).args(more);
-        let output = command.env("WARDROOM_TOKEN", &server.responder).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut found = Sent::new();
-        for line in String::from_utf8(output.stdout).unwrap().lines() {
-            let row: Value = serde_json::from_str(line).unwrap();
+        for row in dumped(&server, more) {
             let labels = row["labels"].as_object().unwrap().iter();
             let pairs: Vec<_> = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap().into())).collect();
             let bits = u64::from_str_radix(row["bits"].as_str().unwrap(), 16).unwrap();

@@ -21,6 +21,7 @@ fn request(protocol: &str, kind: &str, received_ms: i64, body: impl Into<Bytes>)
         content_encoding: String::new(),
         received_at: Timestamp::from_millis(received_ms),
         refused: Vec::new(),
+        events: true,
     };
     (envelope, body.into())
 }

@@ -82,6 +82,10 @@ print(
                 FROM delta_scan('{lake}/bronze/telemetry') ORDER BY 1"""
             ).fetchall(),
             "quarantine": events("quarantine", "protocol, reason, first, last, payload"),
+            "histograms": events(
+                "histograms", "epoch_us(ts), name, count, sum, schema, positive_spans, positive_counts"
+            ),
+            "exemplars": events("exemplars", "epoch_us(ts), name, exemplar['trace_id'], value"),
             "deployments": events("deployments", "epoch_us(ts), service, version, status, labels['team']"),
         }
     )
