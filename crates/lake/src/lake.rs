@@ -395,7 +395,7 @@ fn series_files(new: &[NewSeries], offset: u64, received_at: Timestamp) -> Resul
     }
     let lineage = Lineage::of(offset, received_at);
     let file = |((tenant, day), all): ((&TenantId, i64), Vec<&NewSeries>)| {
-        let mut rows = Rows::new(&SERIES, tenant.clone(), day);
+        let mut rows = Rows::encoded(&SERIES, tenant.clone(), day)?;
         for series in &all {
             let own = [
                 Cell::Long(series.id),

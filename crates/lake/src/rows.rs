@@ -103,12 +103,20 @@ pub(crate) struct Rows {
     /// First and last of the column `ts`, in µs, where the table has one.
     span_us: Option<(i64, i64)>,
     full: Vec<RecordBatch>,
+    /// Where full batches go instead, if nobody looks at them before the file is finished.
+    writer: Option<ArrowWriter<Vec<u8>>>,
 }
 
 impl Rows {
     pub(crate) fn new(spec: &'static Spec, tenant: TenantId, day: i64) -> Self {
         let columns = spec.columns().map(|column| builder(column.kind)).collect();
-        Self { spec, tenant, day, columns, rows: 0, span_us: None, full: Vec::new() }
+        Self { spec, tenant, day, columns, rows: 0, span_us: None, full: Vec::new(), writer: None }
+    }
+
+    /// The same, for rows that nobody looks at before they are in their file: what is full is encoded at once, so that many of
+    /// them take little memory.
+    pub(crate) fn encoded(spec: &'static Spec, tenant: TenantId, day: i64) -> Result<Self, Error> {
+        Ok(Self { writer: Some(writer(spec)?), ..Self::new(spec, tenant, day) })
     }
 
     /// Adds a row: its own cells in the order of the table's columns, then where it came from.
@@ -192,8 +200,10 @@ impl Rows {
             }
         });
         let batch = RecordBatch::try_new(self.spec.arrow(), columns.collect())?;
-        if batch.num_rows() > 0 {
-            self.full.push(batch);
+        match &mut self.writer {
+            Some(writer) => writer.write(&batch)?,
+            None if batch.num_rows() > 0 => self.full.push(batch),
+            None => {}
         }
         Ok(())
     }
@@ -207,7 +217,7 @@ impl Rows {
     /// The file.
     pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
         self.close()?;
-        let mut writer = ArrowWriter::try_new(Vec::new(), self.spec.arrow(), Some(common(Use::Stay)?.build()))?;
+        let mut writer = self.writer.take().map_or_else(|| writer(self.spec), Ok)?;
         for batch in &self.full {
             writer.write(batch)?;
         }
@@ -219,6 +229,10 @@ impl Rows {
         }
         Ok(DataFile { tenant: self.tenant, day: self.day, bytes: writer.into_inner()?.into(), stats })
     }
+}
+
+fn writer(spec: &Spec) -> Result<ArrowWriter<Vec<u8>>, Error> {
+    Ok(ArrowWriter::try_new(Vec::new(), spec.arrow(), Some(common(Use::Stay)?.build()))?)
 }
 
 fn builder(kind: Kind) -> Column {
