@@ -42,6 +42,8 @@ const MUCH: usize = 32 << 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How soon whoever asks sees what came.
 const SHOWN: Duration = Duration::from_secs(1);
+/// Requests that are read in one go: their bodies lie in memory meanwhile.
+const READ: usize = 32;
 /// How often the bus is asked for more.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -174,7 +176,7 @@ impl Recorder {
                 (shown, fresh) = (Instant::now(), false);
             }
             let end = self.bus.end();
-            let read = if end > next { self.bus.follow(next, 256, &trusted) } else { Ok(Vec::new()) };
+            let read = if end > next { self.bus.follow(next, READ, &trusted) } else { Ok(Vec::new()) };
             let read = read.inspect_err(|error| tracing::error!(%error, "bus cannot be read; events wait"));
             if read.as_ref().map_or(true, Vec::is_empty) {
                 // What lies before the end that was there can never be read.

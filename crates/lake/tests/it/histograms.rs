@@ -137,7 +137,7 @@ async fn many_come_in_pages_and_exemplars_with_their_names() {
     assert!(all(&lake, query("latency"), 2).await == sent, "each once over all pages");
     let hour = (Timestamp::from_millis(START_MS), Timestamp::from_millis(START_MS + 3_600_000));
     let past = lake.past(&TenantId::main(), hour, 2).await.unwrap();
-    assert_eq!(past.series, [labels.clone()]);
+    assert_eq!(past.series, std::slice::from_ref(&labels));
     let counts = past.seconds.values().flat_map(|moment| &moment.histograms).map(|(_, histogram)| histogram.count);
     assert!(counts.eq((0..240_000).map(f64::from)), "second by second");
     let found = lake.exemplars(&TenantId::main(), &query("latency"), 10).await.unwrap();
