@@ -36,8 +36,10 @@ use crate::spec::SAMPLES;
 const BATCH: usize = 1 << 16;
 /// Rows of a page: what reading one series costs at least.
 const PAGE: usize = 20_000;
-/// Rows of a row group.
+/// Rows of a row group, which waits in memory until it is full.
 const GROUP: usize = 1 << 20;
+/// The same of a file that is merged soon.
+const FLUSH_GROUP: usize = 1 << 18;
 /// Rows at which a file is closed and the next begun.
 pub(crate) const FILE_ROWS: usize = 8 << 20;
 /// Length of a day, in ms.
@@ -95,7 +97,16 @@ impl SampleFile {
     pub(crate) fn new(tenant: TenantId, day: i64, use_of: Use) -> Result<Self, Error> {
         let schema = SAMPLES.arrow();
         let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(use_of)?))?;
-        Ok(Self { tenant, day, writer, schema, columns: Columns::new(), rows: 0, series: None, span_ms: None })
+        Ok(Self {
+            tenant,
+            day,
+            writer,
+            schema,
+            columns: Columns::with_capacity(BATCH),
+            rows: 0,
+            series: None,
+            span_ms: None,
+        })
     }
 
     /// Adds a run of one series: its number not below the last, its times ascending.
@@ -108,7 +119,7 @@ impl SampleFile {
         self.rows += run.len();
         // Before it, so that columns need not grow for the end of a run.
         if self.columns.series.len() + run.len() > BATCH {
-            self.write()?;
+            self.write(BATCH)?;
         }
         self.columns.push(series_id, run);
         Ok(())
@@ -121,7 +132,7 @@ impl SampleFile {
 
     /// Closes the file.
     pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
-        self.write()?;
+        self.write(0)?;
         let bytes = self.writer.into_inner()?.into();
         let (low, high) = self.series.unwrap_or_default();
         let (start_ms, end_ms) = self.span_ms.unwrap_or_default();
@@ -135,25 +146,26 @@ impl SampleFile {
         Ok(DataFile { tenant: self.tenant, day: self.day, bytes, stats })
     }
 
-    fn write(&mut self) -> Result<(), Error> {
+    /// Encodes what there is, and makes room for so many rows.
+    fn write(&mut self, room: usize) -> Result<(), Error> {
         if self.columns.series.is_empty() {
             return Ok(());
         }
-        let columns = std::mem::replace(&mut self.columns, Columns::new());
+        let columns = std::mem::replace(&mut self.columns, Columns::with_capacity(room));
         self.writer.write(&columns.batch(&self.schema)?)?;
         Ok(())
     }
 }
 
 impl Columns {
-    /// Room for a batch, so that none of them grows while it is filled.
-    fn new() -> Self {
+    /// Room for so many rows, so that none of them grows while it is filled.
+    fn with_capacity(rows: usize) -> Self {
         Self {
-            series: Vec::with_capacity(BATCH),
-            ts_us: Vec::with_capacity(BATCH),
-            decimals: Decimals::with_capacity(BATCH),
-            values: Vec::with_capacity(BATCH),
-            offsets: Vec::with_capacity(BATCH),
+            series: Vec::with_capacity(rows),
+            ts_us: Vec::with_capacity(rows),
+            decimals: Decimals::with_capacity(rows),
+            values: Vec::with_capacity(rows),
+            offsets: Vec::with_capacity(rows),
         }
     }
 
@@ -243,10 +255,11 @@ fn properties(use_of: Use) -> Result<WriterProperties, Error> {
     let plain = |builder: WriterPropertiesBuilder, name: &str, encoding| {
         builder.set_column_dictionary_enabled(path(name), false).set_column_encoding(path(name), encoding)
     };
+    let group = if use_of == Use::Flush { FLUSH_GROUP } else { GROUP };
     let builder = common(use_of)?
         .set_data_page_row_count_limit(PAGE)
         .set_write_batch_size(4096)
-        .set_max_row_group_row_count(Some(GROUP))
+        .set_max_row_group_row_count(Some(group))
         .set_statistics_enabled(EnabledStatistics::None)
         .set_column_statistics_enabled(path("series_id"), EnabledStatistics::Page)
         .set_column_statistics_enabled(path("ts"), EnabledStatistics::Page);
@@ -255,8 +268,15 @@ fn properties(use_of: Use) -> Result<WriterProperties, Error> {
     let builder = plain(builder, "mantissa", Encoding::DELTA_BINARY_PACKED);
     // No BYTE_STREAM_SPLIT for `value`: Spark 3 does not know it.
     let builder = plain(builder, "value", Encoding::PLAIN);
-    // One for a whole flush, and a few in turn once these are merged.
-    Ok(if use_of == Use::Flush { plain(builder, "offset", Encoding::DELTA_BINARY_PACKED) } else { builder }.build())
+    if use_of == Use::Stay {
+        return Ok(builder.build());
+    }
+    // One for a whole flush; a few in turn once these are merged.
+    let builder = plain(builder, "offset", Encoding::DELTA_BINARY_PACKED);
+    // Most of the work, and next to nothing gained before a series' values stand in a row.
+    let bare =
+        |builder: WriterPropertiesBuilder, name| builder.set_column_compression(path(name), Compression::UNCOMPRESSED);
+    Ok(bare(bare(builder, "mantissa"), "value").build())
 }
 
 #[cfg(test)]
