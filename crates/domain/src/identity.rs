@@ -1,6 +1,7 @@
 //! Who is asking: tenant, principal and access role, always taken from a credential (decision D11).
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,9 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[serde(try_from = "String", into = "String")]
+        #[schemars(with = "String")]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Wraps a name: 1 to 128 letters, digits, `_ . @ : -`.
@@ -23,12 +25,26 @@ macro_rules! text_id {
                 if text.is_empty() || text.len() > 128 || !text.chars().all(allowed) {
                     return Err(format!("{text:?} is not a name: use 1 to 128 letters, digits, _ . @ : -"));
                 }
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
 
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.as_str().to_owned()
             }
         }
 
@@ -52,19 +68,19 @@ text_id! {
 impl TenantId {
     /// The tenant of an estate that has only one.
     pub fn main() -> Self {
-        Self("main".to_owned())
+        Self("main".into())
     }
 }
 
 impl Principal {
     /// Wardroom itself, in audit entries.
     pub fn wardroom() -> Self {
-        Self("wardroom".to_owned())
+        Self("wardroom".into())
     }
 
     /// Whoever calls while authentication is off (loopback only).
     pub fn anonymous() -> Self {
-        Self("anonymous".to_owned())
+        Self("anonymous".into())
     }
 }
 

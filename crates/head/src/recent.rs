@@ -12,6 +12,8 @@ use crate::cut::Cut;
 use crate::sealed::{self, Chain, Fetch, START};
 use crate::tail::{Live, Tail};
 
+/// Room for what waits to be kept between two cuts, in bytes.
+const ROOM: usize = 2 << 20;
 /// How long a late sample may still change what was concluded, in ms.
 const LATE_MS: i64 = 5 * 60_000;
 
@@ -197,6 +199,8 @@ impl Recent {
     pub fn flushed(&mut self) {
         self.base += self.pending.len() as u64;
         self.pending.clear();
+        // A cut closes every tail at once; as much comes only with the next.
+        self.pending.shrink_to(ROOM);
     }
 
     /// The stream before this address is gone, and with it samples up to this time.
