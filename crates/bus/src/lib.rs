@@ -21,6 +21,7 @@ mod embedded;
 mod error;
 mod groups;
 pub mod metrics;
+mod pages;
 mod places;
 mod record;
 mod rest;

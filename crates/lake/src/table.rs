@@ -35,7 +35,7 @@ use crate::disk::Disk;
 use crate::samples::{DAY_MS, DataFile, day_of};
 use crate::source::Source;
 use crate::spec::Spec;
-use crate::upkeep::Sweep;
+use crate::upkeep::{LONGEST, Sweep};
 
 /// Columns that every table is partitioned by.
 const PARTITIONS: [&str; 2] = ["tenant", "day"];
@@ -301,8 +301,9 @@ impl Table {
     pub(crate) async fn sweep(&mut self, sweep: Sweep, dry_run: bool) -> Result<usize, Error> {
         self.table.update_state().await?;
         let now: Arc<dyn Clock> = Arc::new(Moment::of(sweep));
-        // Lightly: only what commits have named and name no more. A file that was never named may be on its way in.
-        let vacuum = || self.table.clone().vacuum().with_mode(VacuumMode::Lite).with_clock(Arc::clone(&now));
+        // What no commit names may be on its way in; once it is older than anybody writes, it was left behind by a try that failed.
+        let mode = if sweep.keep < LONGEST { VacuumMode::Lite } else { VacuumMode::Full };
+        let vacuum = || self.table.clone().vacuum().with_mode(mode.clone()).with_clock(Arc::clone(&now));
         // It writes two commits even when there is nothing to do.
         let (_, found) = vacuum().with_dry_run(true).await?;
         if found.files_deleted.is_empty() || dry_run {

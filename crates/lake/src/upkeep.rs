@@ -7,8 +7,8 @@
 //! many short files   ──► few long ones                             ┘
 //! ```
 //!
-//! Guarantee: bytes go only once no version younger than [`Sweep`] keeps names them, and never those of a file that no commit
-//! names yet: whoever is writing it may be slow.
+//! Guarantee: bytes go only once no version younger than [`Sweep`] keeps names them, and those of a file that no commit names
+//! yet only once it is older than that and than a day: whoever is writing it may be slow.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{Error, Lake, Retention, compact};
 /// How long a file that was replaced is kept without being told otherwise.
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 /// Nobody writes or reads one file for longer.
-const LONGEST: Duration = Duration::from_secs(86_400);
+pub(crate) const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Which bytes may go.
 #[derive(Clone, Copy, Debug)]

@@ -158,7 +158,15 @@ impl Responder {
         loop {
             let rows = self.store.live_incidents(clock::now()).await?;
             let Some(row) = rows.into_iter().find(|row| row.key == key && row.tenant == *tenant) else { return Ok(()) };
-            let mut workflow = Workflow::read(&row.workflow)?;
+            let mut workflow = match Workflow::read(&row.workflow) {
+                Ok(workflow) => workflow,
+                // Each round tells of it; detection behind this cannot wait for somebody to mend it.
+                Err(error) => {
+                    metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
+                    tracing::error!(incident = %row.id(), service, %error, "a service cannot join an incident");
+                    return Ok(());
+                }
+            };
             if workflow.incident.services.iter().any(|known| known == service) {
                 return Ok(());
             }

@@ -57,3 +57,19 @@ async fn what_two_write_at_once_is_all_there() {
     assert_eq!((row.state, workflow.state), (IncidentState::Investigating, IncidentState::Investigating));
     assert_eq!(workflow.incident.services.len(), 13, "{:?}", workflow.incident.services);
 }
+
+/// What cannot be read (a newer build wrote it, or it is damaged) once held up everything that detection said after it, of every
+/// incident of every tenant.
+#[tokio::test]
+async fn an_incident_that_cannot_be_read_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let responder = responder(&folder).await;
+    let (tenant, now) = (TenantId::main(), clock::now());
+    let entry = |id: &str| entry(&tenant, "sentinel", Some(id), "open_incident", json!({}), now);
+    responder.store.open_incident(&tenant, "odd", now, "{\"version\": 9999}", now, entry).await.unwrap();
+    let joined = Decision::Joined { key: "odd".into(), service: "web".into() };
+    let news = [News::Decision(tenant.clone(), joined), News::Decision(tenant.clone(), Decision::Opened(incident()))];
+    responder.take_in(&news).await.unwrap();
+    let row = responder.store.incident(&tenant, 2).await.unwrap().unwrap();
+    assert_eq!(Workflow::read(&row.workflow).unwrap().incident.title, "web: slow responses");
+}
