@@ -17,7 +17,6 @@ use wardroom_domain::{Envelope, mutant};
 
 use crate::config::Durability;
 use crate::groups;
-use crate::pages::Pages;
 use crate::places::Places;
 use crate::segment::{self, Found};
 use crate::{BoxFuture, Bus, Config, Error, Expiry, Record, encode_payload, metrics as names, record, rest};
@@ -105,16 +104,7 @@ impl EmbeddedBus {
         });
         let (queue, waiting) = mpsc::sync_channel(QUEUE);
         let (distrusted, buffer) = (false, Vec::new());
-        let mut writer = Writer {
-            shared: Arc::clone(&shared),
-            file,
-            size,
-            next: end,
-            total: 0,
-            distrusted,
-            buffer,
-            pages: Pages::default(),
-        };
+        let mut writer = Writer { shared: Arc::clone(&shared), file, size, next: end, total: 0, distrusted, buffer };
         writer.total = writer.measure();
         let writer = std::thread::Builder::new()
             .name("bus-writer".into())
@@ -353,7 +343,6 @@ struct Writer {
     /// The open segment may hold something that nobody was promised.
     distrusted: bool,
     buffer: Vec<u8>,
-    pages: Pages,
 }
 
 impl Writer {
@@ -426,9 +415,6 @@ impl Writer {
             return Err(Error::disk("fdatasync", &error));
         }
         self.size += self.buffer.len() as u64;
-        if self.shared.config.durability == Durability::Fsync {
-            self.pages.release(&self.file, self.size);
-        }
         self.total += self.buffer.len() as u64;
         self.next += group.len() as u64;
         self.shared.end.store(self.next, Ordering::Release);
@@ -448,8 +434,7 @@ impl Writer {
     }
 
     fn roll(&mut self) -> Result<(), Error> {
-        let before = std::mem::replace(&mut self.file, create(&self.shared.dir, self.next)?);
-        self.pages.roll(before);
+        self.file = create(&self.shared.dir, self.next)?;
         self.size = 0;
         let mut segments = lock(&self.shared.segments);
         if segments.last() != Some(&self.next) {

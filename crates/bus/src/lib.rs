@@ -21,7 +21,6 @@ mod embedded;
 mod error;
 mod groups;
 pub mod metrics;
-mod pages;
 mod places;
 mod record;
 mod rest;
