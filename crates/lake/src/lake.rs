@@ -415,4 +415,4 @@ fn series_files(new: &[NewSeries], offset: u64, received_at: Timestamp) -> Resul
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

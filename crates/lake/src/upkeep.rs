@@ -198,3 +198,6 @@ impl Lake {
         days.is_some_and(|days| file.day + i64::from(days) < day_of(now.millis()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,7 @@ pub struct Live {
     pub retired: Retired,
     /// The newest exemplars.
     pub exemplars: Exemplars,
-    /// Series that have native histograms, each with the time of its newest; these are read from the bus.
+    /// Series that have native histograms, each with the time of its newest; the histograms themselves are in the tables and on the bus.
     pub native: BTreeMap<SeriesId, i64>,
     /// What senders say of their metrics, by family.
     pub metadata: BTreeMap<String, MetricMetadata>,
