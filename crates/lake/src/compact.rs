@@ -4,6 +4,7 @@
 //! together they are joined, row by row in the order of the bus. Guarantee: the same rows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use deltalake_core::parquet::arrow::ArrowWriter;
@@ -12,6 +13,7 @@ use wardroom_domain::{TenantId, Timestamp};
 
 use crate::Error;
 use crate::merge::Merged;
+use crate::rows::fitted;
 use crate::samples::{DataFile, Use, common};
 use crate::source::Source;
 use crate::spec::Spec;
@@ -68,10 +70,11 @@ pub(crate) async fn join(table: &mut Table, group: &[LiveFile]) -> Result<Merged
 }
 
 fn encode(spec: &Spec, files: Vec<Source>) -> Result<Bytes, Error> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), spec.arrow(), Some(common(Use::Stay)?.build()))?;
+    let schema = spec.arrow();
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(common(Use::Stay)?.build()))?;
     for file in files {
         for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
-            writer.write(&batch?)?;
+            writer.write(&fitted(&schema, &batch?)?)?;
         }
     }
     Ok(writer.into_inner()?.into())

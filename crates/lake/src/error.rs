@@ -26,6 +26,19 @@ pub enum Error {
         /// Where the table ends.
         reached: Option<u64>,
     },
+    /// A column is not what this build writes, and columns do not change.
+    #[error(
+        "{table}.{column}: {detail}; start the build that wrote it, or move the table's folder aside (anything reads it there, and a \
+         new one is begun)"
+    )]
+    Column {
+        /// Which table.
+        table: &'static str,
+        /// Which column.
+        column: String,
+        /// What is different.
+        detail: String,
+    },
     /// It is set up in a way that would lose or double data.
     #[error("{field}: {detail}")]
     Setting {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use deltalake_core::arrow::array::{
     Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int32Builder, Int64Array, Int64Builder, ListBuilder,
     MapArray, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
-    TimestampMicrosecondBuilder,
+    TimestampMicrosecondBuilder, new_null_array,
 };
-use deltalake_core::arrow::datatypes::{DataType, Field};
+use deltalake_core::arrow::datatypes::{DataType, Field, SchemaRef};
 use deltalake_core::parquet::arrow::ArrowWriter;
 use deltalake_core::parquet::arrow::ProjectionMask;
 use deltalake_core::parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
+use deltalake_core::parquet::file::properties::WriterPropertiesBuilder;
 use deltalake_core::parquet::schema::types::SchemaDescriptor;
 use wardroom_domain::{Labels, TenantId, Timestamp};
 
@@ -22,6 +23,10 @@ use crate::{Error, SCHEMA_VERSION, TOPIC};
 
 /// Rows that go to the Parquet writer at once.
 const BATCH: usize = 1 << 13;
+/// The same of rows that go there as they come.
+const FEW: usize = 1 << 10;
+/// And their pages before they are compressed, about, in bytes.
+const PAGE_BYTES: usize = 128 << 10;
 
 /// What stands in one column of a row.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +121,8 @@ impl Rows {
     /// The same, for rows that nobody looks at before they are in their file: what is full is encoded at once, so that many of
     /// them take little memory.
     pub(crate) fn encoded(spec: &'static Spec, tenant: TenantId, day: i64) -> Result<Self, Error> {
-        Ok(Self { writer: Some(writer(spec)?), ..Self::new(spec, tenant, day) })
+        let properties = common(Use::Stay)?.set_data_page_size_limit(PAGE_BYTES);
+        Ok(Self { writer: Some(writer(spec, properties)?), ..Self::new(spec, tenant, day) })
     }
 
     /// Adds a row: its own cells in the order of the table's columns, then where it came from.
@@ -168,7 +174,7 @@ impl Rows {
             }
         }
         self.rows += 1;
-        if self.rows.is_multiple_of(BATCH) {
+        if self.rows.is_multiple_of(if self.writer.is_some() { FEW } else { BATCH }) {
             self.close()?;
         }
         Ok(())
@@ -217,7 +223,7 @@ impl Rows {
     /// The file.
     pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
         self.close()?;
-        let mut writer = self.writer.take().map_or_else(|| writer(self.spec), Ok)?;
+        let mut writer = self.writer.take().map_or_else(|| writer(self.spec, common(Use::Stay)?), Ok)?;
         for batch in &self.full {
             writer.write(batch)?;
         }
@@ -231,8 +237,8 @@ impl Rows {
     }
 }
 
-fn writer(spec: &Spec) -> Result<ArrowWriter<Vec<u8>>, Error> {
-    Ok(ArrowWriter::try_new(Vec::new(), spec.arrow(), Some(common(Use::Stay)?.build()))?)
+fn writer(spec: &Spec, properties: WriterPropertiesBuilder) -> Result<ArrowWriter<Vec<u8>>, Error> {
+    Ok(ArrowWriter::try_new(Vec::new(), spec.arrow(), Some(properties.build()))?)
 }
 
 fn builder(kind: Kind) -> Column {
@@ -255,6 +261,14 @@ fn builder(kind: Kind) -> Column {
         // Only samples have bytes, and these have a writer of their own.
         Kind::Byte | Kind::Text => Column::Text(StringBuilder::new()),
     }
+}
+
+/// Rows of a file with the columns of today: those that came since are empty.
+pub(crate) fn fitted(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+    let empty = |field: &Field| new_null_array(field.data_type(), batch.num_rows());
+    let columns =
+        schema.fields().iter().map(|field| batch.column_by_name(field.name()).cloned().unwrap_or_else(|| empty(field)));
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect())?)
 }
 
 fn odd(what: &str) -> impl Fn() -> Error {
@@ -308,7 +322,9 @@ pub(crate) fn requests(file: Source) -> Result<Vec<Request>, Error> {
         let batch = batch?;
         let long =
             |name: &str| batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<Int64Array>());
-        let (hashes, offsets) = (long("request").ok_or_else(&odd)?, long("offset").ok_or_else(&odd)?);
+        // A file from before there was such a column.
+        let Some(hashes) = long("request") else { continue };
+        let offsets = long("offset").ok_or_else(&odd)?;
         let times = batch.column_by_name("received_at");
         let times = times.and_then(|column| column.as_any().downcast_ref::<TimestampMicrosecondArray>());
         let times = times.ok_or_else(&odd)?;

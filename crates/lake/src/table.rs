@@ -9,6 +9,7 @@
 //! has to learn where it ends first.
 //!
 
+mod evolve;
 mod removal;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -82,7 +83,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Opens the table below the root, and creates it if there is none.
+    /// Opens the table below the root, creates it if there is none, and gives it the columns that are new.
     pub(crate) async fn open(
         root: &Url,
         spec: &'static Spec,
@@ -103,6 +104,7 @@ impl Table {
             }
         }
         table.load().await?;
+        let table = evolve::evolve(table, spec).await?;
         Ok(Self { spec, table, disk, left: BTreeMap::new() })
     }
 
@@ -216,6 +218,12 @@ impl Table {
     pub(crate) async fn files(&mut self) -> Result<Vec<LiveFile>, Error> {
         self.table.update_state().await?;
         self.table.snapshot()?.log_data().iter().map(|view| live(self.spec, &view)).collect()
+    }
+
+    /// Its columns.
+    #[cfg(test)]
+    pub(crate) fn schema(&self) -> deltalake_core::kernel::SchemaRef {
+        self.table.snapshot().map(deltalake_core::table::state::DeltaTableState::schema).unwrap()
     }
 
     /// The newest version that was read.
