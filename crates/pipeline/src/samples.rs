@@ -72,7 +72,7 @@ impl Samples {
             return Ok((view(found), next));
         }
         let start = Timestamp::from_millis(query.start.millis().saturating_sub(LOOKBACK_MS));
-        let raw = SeriesQuery { start, step_ms: None, ..query.clone() };
+        let raw = SeriesQuery { start, ..query.clone() };
         let (mut all, mut held, mut from) = (Found::new(), 0, Some(0));
         while let Some(next) = from {
             let (found, after) = self.raw(tenant, &raw, next)?;
@@ -145,6 +145,10 @@ impl Samples {
                 return Ok(Some((found, IN_TABLES | next << END_BITS | before & low)));
             }
             minute = 0;
+        }
+        // By steps only samples are asked for.
+        if query.step_ms.is_some() {
+            return Ok(Some((found, before)));
         }
         let next = self.histograms(tables, tenant, query, (minute, before), &mut found)?;
         let next = next.map_or(before, |minute| IN_HISTOGRAMS | minute << END_BITS | before & low);

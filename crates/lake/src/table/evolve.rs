@@ -45,9 +45,8 @@ fn lacking(spec: &'static Spec, there: &StructType) -> Result<Vec<StructField>, 
                 return Err(refused(field.name(), detail));
             }
             Some(known) if known.is_nullable() != field.is_nullable() => {
-                let (may, cannot) = if known.is_nullable() { ("may", "not") } else { ("may not", "") };
-                let detail =
-                    format!("a row {may} lack it there, and for this build it may {cannot}").trim_end().to_owned();
+                let may = |field: &StructField| if field.is_nullable() { "may" } else { "may not" };
+                let detail = format!("a row {} lack it there, and {} for this build", may(known), may(&field));
                 return Err(refused(field.name(), detail));
             }
             Some(_) => {}
