@@ -30,6 +30,9 @@ const READY: Duration = Duration::from_secs(30);
 /// How long the store is away.
 const AWAY: Duration = Duration::from_secs(3);
 
+/// A server that was started meanwhile has its tables this soon after.
+const BACK: Duration = Duration::from_secs(60);
+
 /// The account that every emulator of Azure has.
 const ACCOUNT: &str = "devstoreaccount1";
 /// Its key, which is in Microsoft's documentation and no secret.
@@ -129,13 +132,28 @@ fn carry(store: &Store, home: &Path, options: &Options) -> anyhow::Result<Tally>
         ready(&server)?;
     }
     if let Some(bucket) = &store.bucket {
-        bucket.manners.away.store(true, Ordering::Release);
-        let before = load.oracle.acked().len();
-        std::thread::sleep(AWAY);
-        if load.oracle.acked().len() <= before {
-            faults.push("nothing was acknowledged while the store was away".to_owned());
+        for restarted in [false, true] {
+            bucket.manners.away.store(true, Ordering::Release);
+            if restarted {
+                server.kill();
+                server.restart()?;
+                ready(&server)?;
+                if lake(&server)? == "ok" {
+                    faults.push("started without its store, and says that it has its tables".to_owned());
+                }
+            }
+            let before = load.oracle.acked().len();
+            std::thread::sleep(AWAY);
+            if load.oracle.acked().len() <= before {
+                faults.push(format!("nothing was acknowledged while the store was away (restarted: {restarted})"));
+            }
+            bucket.manners.away.store(false, Ordering::Release);
         }
-        bucket.manners.away.store(false, Ordering::Release);
+        let back = Instant::now();
+        while !lake(&server).is_ok_and(|lake| lake == "ok") {
+            ensure!(back.elapsed() < BACK, "{}: no tables {BACK:?} after it was back", store.name);
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
     std::thread::sleep(Duration::from_secs(1));
     load.stop()?;
@@ -163,6 +181,13 @@ fn carry(store: &Store, home: &Path, options: &Options) -> anyhow::Result<Tally>
     tally.faults = faults.into_iter().map(|fault| format!("{}: {fault}", store.name)).collect();
     ensure!(tally.acked > options.kills, "{} requests are too few for the bar to mean anything", tally.acked);
     Ok(tally)
+}
+
+/// What it says of its tables.
+fn lake(server: &Server) -> anyhow::Result<String> {
+    let (_, text) = server.get("/readyz", &server.sender)?;
+    let document: serde_json::Value = serde_json::from_str(&text)?;
+    document["lake"].as_str().map(str::to_owned).context("/readyz does not tell of the lake")
 }
 
 fn ready(server: &Server) -> anyhow::Result<()> {

@@ -94,6 +94,11 @@ impl Decimals {
         }
     }
 
+    /// Forgets them all, and keeps their room.
+    pub(crate) fn clear(&mut self) {
+        self.truncate(0);
+    }
+
     /// Adds a run of values, with the smallest exponent that holds every decimal among them as far as possible. None of them is
     /// one if most are busy in all their bits, as a computed mean is: their mantissas would be as long as the doubles themselves,
     /// and, packed beside those of the next series, would make these as long.

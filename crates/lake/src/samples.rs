@@ -16,30 +16,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deltalake_core::arrow::array::{
-    Array, ArrayRef, Float64Array, Int8Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
+    Array, Float64Array, Int8Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
 };
-use deltalake_core::arrow::buffer::{BooleanBuffer, NullBuffer};
-use deltalake_core::arrow::datatypes::SchemaRef;
-use deltalake_core::parquet::arrow::ArrowWriter;
 #[cfg(test)]
 use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use deltalake_core::parquet::basic::{Compression, Encoding, ZstdLevel};
-use deltalake_core::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
-use deltalake_core::parquet::schema::types::ColumnPath;
+use deltalake_core::parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
+use deltalake_core::parquet::basic::{Compression, ZstdLevel};
+use deltalake_core::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use deltalake_core::parquet::file::writer::SerializedFileWriter;
 use wardroom_domain::{Sample, TenantId, Timestamp};
 
 use crate::Error;
-use crate::decimal::{Decimals, POWERS};
+use crate::decimal::POWERS;
+use crate::group::Group;
 use crate::spec::SAMPLES;
 
-/// Rows that go to the Parquet writer at once at most, unless one run is longer.
-const BATCH: usize = 1 << 16;
-/// Rows of a page: what reading one series costs at least.
-const PAGE: usize = 20_000;
-/// Rows of a row group, which waits in memory until it is full.
-const GROUP: usize = 1 << 20;
-/// The same of a file that is merged soon.
-const FLUSH_GROUP: usize = 1 << 18;
 /// Rows at which a file is closed and the next begun.
 pub(crate) const FILE_ROWS: usize = 8 << 20;
 /// Length of a day, in ms.
@@ -76,37 +67,23 @@ pub(crate) struct DataFile {
 pub(crate) struct SampleFile {
     tenant: TenantId,
     day: i64,
-    writer: ArrowWriter<Vec<u8>>,
-    schema: SchemaRef,
-    columns: Columns,
+    file: SerializedFileWriter<Vec<u8>>,
+    group: Group,
     rows: usize,
     series: Option<(i64, i64)>,
     span_ms: Option<(i64, i64)>,
-}
-
-struct Columns {
-    series: Vec<i64>,
-    ts_us: Vec<i64>,
-    decimals: Decimals,
-    values: Vec<f64>,
-    offsets: Vec<i64>,
 }
 
 impl SampleFile {
     /// An empty file for a tenant and a day, in days since the epoch.
     pub(crate) fn new(tenant: TenantId, day: i64, use_of: Use) -> Result<Self, Error> {
         let schema = SAMPLES.arrow();
-        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(use_of)?))?;
-        Ok(Self {
-            tenant,
-            day,
-            writer,
-            schema,
-            columns: Columns::with_capacity(BATCH),
-            rows: 0,
-            series: None,
-            span_ms: None,
-        })
+        let columns = Arc::new(ArrowSchemaConverter::new().convert(&schema)?);
+        let mut properties = common(use_of)?.build();
+        add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
+        let file = SerializedFileWriter::new(Vec::new(), columns.root_schema_ptr(), Arc::new(properties))?;
+        let group = Group::new(columns, use_of)?;
+        Ok(Self { tenant, day, file, group, rows: 0, series: None, span_ms: None })
     }
 
     /// Adds a run of one series: its number not below the last, its times ascending.
@@ -117,11 +94,10 @@ impl SampleFile {
         let (low, high) = self.span_ms.unwrap_or((first.ts_ms, last.ts_ms));
         self.span_ms = Some((low.min(first.ts_ms), high.max(last.ts_ms)));
         self.rows += run.len();
-        // Before it, so that columns need not grow for the end of a run.
-        if self.columns.series.len() + run.len() > BATCH {
-            self.write(BATCH)?;
+        self.group.push(series_id, run)?;
+        if self.group.is_full() {
+            self.group.close(&mut self.file)?;
         }
-        self.columns.push(series_id, run);
         Ok(())
     }
 
@@ -132,8 +108,8 @@ impl SampleFile {
 
     /// Closes the file.
     pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
-        self.write(0)?;
-        let bytes = self.writer.into_inner()?.into();
+        self.group.close(&mut self.file)?;
+        let bytes = self.file.into_inner()?.into();
         let (low, high) = self.series.unwrap_or_default();
         let (start_ms, end_ms) = self.span_ms.unwrap_or_default();
         let moment = |ms: i64| Timestamp::from_millis(ms).to_string();
@@ -144,54 +120,6 @@ impl SampleFile {
             "nullCount": { "series_id": 0, "ts": 0, "offset": 0 },
         });
         Ok(DataFile { tenant: self.tenant, day: self.day, bytes, stats })
-    }
-
-    /// Encodes what there is, and makes room for so many rows.
-    fn write(&mut self, room: usize) -> Result<(), Error> {
-        if self.columns.series.is_empty() {
-            return Ok(());
-        }
-        let columns = std::mem::replace(&mut self.columns, Columns::with_capacity(room));
-        self.writer.write(&columns.batch(&self.schema)?)?;
-        Ok(())
-    }
-}
-
-impl Columns {
-    /// Room for so many rows, so that none of them grows while it is filled.
-    fn with_capacity(rows: usize) -> Self {
-        Self {
-            series: Vec::with_capacity(rows),
-            ts_us: Vec::with_capacity(rows),
-            decimals: Decimals::with_capacity(rows),
-            values: Vec::with_capacity(rows),
-            offsets: Vec::with_capacity(rows),
-        }
-    }
-
-    fn push(&mut self, series_id: i64, run: &[(Sample, i64)]) {
-        self.series.extend(std::iter::repeat_n(series_id, run.len()));
-        self.ts_us.extend(run.iter().map(|(sample, _)| sample.ts_ms.saturating_mul(1000)));
-        self.offsets.extend(run.iter().map(|(_, offset)| *offset));
-        let start = self.values.len();
-        self.values.extend(run.iter().map(|(sample, _)| sample.value));
-        self.decimals.push(self.values.get(start..).unwrap_or_default());
-    }
-
-    fn batch(self, schema: &SchemaRef) -> Result<RecordBatch, Error> {
-        let decimal = BooleanBuffer::from(self.decimals.found);
-        let other = NullBuffer::new(!&decimal);
-        // Most batches are decimals throughout; then nobody need look.
-        let decimal = Some(NullBuffer::new(decimal)).filter(|decimal| decimal.null_count() > 0);
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from(self.series)),
-            Arc::new(TimestampMicrosecondArray::from(self.ts_us).with_timezone("UTC")),
-            Arc::new(Int64Array::new(self.decimals.mantissas.into(), decimal.clone())),
-            Arc::new(Int8Array::new(self.decimals.exponents.into(), decimal)),
-            Arc::new(Float64Array::new(self.values.into(), Some(other))),
-            Arc::new(Int64Array::from(self.offsets)),
-        ];
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 }
 
@@ -242,41 +170,18 @@ pub(crate) enum Use {
     Stay,
 }
 
-/// What all files have in common.
-pub(crate) fn common(use_of: Use) -> Result<WriterPropertiesBuilder, Error> {
-    let level = if use_of == Use::Flush { 1 } else { 3 };
-    Ok(WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(level)?))
-        .set_created_by(concat!("wardroom ", env!("CARGO_PKG_VERSION")).to_owned()))
+impl Use {
+    /// How hard its files are packed, as zstd counts.
+    pub(crate) const fn level(self) -> i32 {
+        if matches!(self, Self::Flush) { 1 } else { 3 }
+    }
 }
 
-fn properties(use_of: Use) -> Result<WriterProperties, Error> {
-    let path = |name: &str| ColumnPath::from(name);
-    let plain = |builder: WriterPropertiesBuilder, name: &str, encoding| {
-        builder.set_column_dictionary_enabled(path(name), false).set_column_encoding(path(name), encoding)
-    };
-    let group = if use_of == Use::Flush { FLUSH_GROUP } else { GROUP };
-    let builder = common(use_of)?
-        .set_data_page_row_count_limit(PAGE)
-        .set_write_batch_size(4096)
-        .set_max_row_group_row_count(Some(group))
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_column_statistics_enabled(path("series_id"), EnabledStatistics::Page)
-        .set_column_statistics_enabled(path("ts"), EnabledStatistics::Page);
-    let builder = plain(builder, "series_id", Encoding::DELTA_BINARY_PACKED);
-    let builder = plain(builder, "ts", Encoding::DELTA_BINARY_PACKED);
-    let builder = plain(builder, "mantissa", Encoding::DELTA_BINARY_PACKED);
-    // No BYTE_STREAM_SPLIT for `value`: Spark 3 does not know it.
-    let builder = plain(builder, "value", Encoding::PLAIN);
-    if use_of == Use::Stay {
-        return Ok(builder.build());
-    }
-    // One for a whole flush; a few in turn once these are merged.
-    let builder = plain(builder, "offset", Encoding::DELTA_BINARY_PACKED);
-    // Most of the work, and next to nothing gained before a series' values stand in a row.
-    let bare =
-        |builder: WriterPropertiesBuilder, name| builder.set_column_compression(path(name), Compression::UNCOMPRESSED);
-    Ok(bare(bare(builder, "mantissa"), "value").build())
+/// What all files have in common.
+pub(crate) fn common(use_of: Use) -> Result<WriterPropertiesBuilder, Error> {
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(use_of.level())?))
+        .set_created_by(concat!("wardroom ", env!("CARGO_PKG_VERSION")).to_owned()))
 }
 
 #[cfg(test)]

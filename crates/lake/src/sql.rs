@@ -32,6 +32,7 @@ use deltalake_core::datafusion::prelude::{DataFrame, col, lit};
 use futures_util::StreamExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::task::JoinHandle;
 use wardroom_domain::{TenantId, Timestamp};
 
@@ -39,6 +40,9 @@ use crate::{Error, Holding, Lake};
 
 /// The view with values, names and labels, and the columns of seed 000's Silver.
 const METRICS: &str = include_str!("metrics.sql");
+
+/// Priority of the threads of questions, of a hundred: as a niceness 10.
+const NICE: u8 = 25;
 
 /// Limits of questions.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -121,6 +125,7 @@ impl Queries {
             // them, and with every place taken by such as wait, all stand still.
             .worker_threads(PARTS)
             .thread_name("query")
+            .on_thread_start(step_back)
             .enable_all()
             .build()?;
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
@@ -183,6 +188,14 @@ impl Queries {
     /// Queries that are at work.
     pub fn running(&self) -> usize {
         self.config.concurrent.max(1).saturating_sub(self.turn.available_permits())
+    }
+}
+
+/// Telemetry that comes in, and whoever waits for its acknowledgement, goes first: nice 10, as `nice` alone gives.
+fn step_back() {
+    let set = ThreadPriorityValue::try_from(NICE).map(ThreadPriority::Crossplatform).map(set_current_thread_priority);
+    if !matches!(set, Ok(Ok(()))) {
+        tracing::warn!(?set, "questions have the same share of the processors as what comes in");
     }
 }
 

@@ -64,6 +64,29 @@ impl Progress {
     }
 }
 
+/// What becomes of what is taken in.
+#[derive(Clone)]
+pub enum Kept {
+    /// It is forgotten with the bus: the lake is off.
+    Off,
+    /// The bus keeps it, for the tables cannot be opened yet; this says why.
+    Away(Arc<Progress>),
+    /// It goes into the tables.
+    Open(Tables),
+}
+
+impl Kept {
+    /// The tables, if they are open.
+    pub const fn tables(&self) -> Option<&Tables> {
+        if let Self::Open(tables) = self { Some(tables) } else { None }
+    }
+
+    /// Why there should be tables and are none.
+    pub fn away(&self) -> Option<String> {
+        if let Self::Away(progress) = self { progress.trouble() } else { None }
+    }
+}
+
 /// The tables.
 #[derive(Clone)]
 pub struct Tables {

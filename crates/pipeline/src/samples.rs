@@ -17,7 +17,7 @@ use wardroom_store::Left;
 
 use crate::config::Config;
 use crate::events;
-use crate::keep::Tables;
+use crate::keep::{Kept, Tables};
 use crate::tenants::{Live, Tenants};
 use wardroom_process::clock;
 
@@ -53,8 +53,8 @@ pub struct Samples {
     pub tenants: Arc<Tenants>,
     /// The offset up to which the live series are complete.
     pub next: Arc<AtomicU64>,
-    /// What is older, unless nothing is kept.
-    pub tables: Option<Tables>,
+    /// What is older.
+    pub kept: Kept,
     /// How long series that left are remembered.
     pub remembered: Duration,
 }
@@ -116,10 +116,16 @@ impl Samples {
         Ok((found, next))
     }
 
+    /// Refuses a question that only the tables can answer in full.
+    fn not_away(&self) -> Result<(), Problem> {
+        self.kept.away().map_or(Ok(()), |why| Err(Problem::unavailable("lake_unavailable", why)))
+    }
+
     /// From the tables, with the cursor of what comes next: there, or where they end on the bus. `None` if all of it, or the
     /// rest, stands on the bus.
     fn stored(&self, tenant: &TenantId, query: &SeriesQuery, cursor: u64) -> Result<Option<(Found, u64)>, Problem> {
-        let Some(tables) = &self.tables else { return Ok(None) };
+        self.not_away()?;
+        let Some(tables) = self.kept.tables() else { return Ok(None) };
         let reached = tables.progress.reached();
         let low = (1 << END_BITS) - 1;
         let before = match cursor {
@@ -246,7 +252,8 @@ impl Samples {
             let key = (exemplar.ts_ms, exemplar.labels.clone(), exemplar.value.to_bits());
             found.entry(series.clone()).or_default().insert(key, exemplar);
         };
-        if let Some(tables) = &self.tables {
+        self.not_away()?;
+        if let Some(tables) = self.kept.tables() {
             let stored = tables.lake.exemplars(tenant, query, EXEMPLARS + 1);
             let stored = tokio::runtime::Handle::current().block_on(stored).map_err(storage)?;
             if stored.len() > EXEMPLARS {

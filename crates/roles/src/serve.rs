@@ -1,6 +1,7 @@
 //! The server: everything that is not the executor, in one confined process.
 
 mod backend;
+mod tables;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -19,10 +20,10 @@ use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{Envelope, IncidentState};
 use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable, listen_otlp_grpc};
 use wardroom_knowledge::Library;
-use wardroom_lake::{Lake, Queries};
+use wardroom_lake::Queries;
 use wardroom_pipeline::checkpoint::{self, Checkpoints};
 use wardroom_pipeline::intake::{Queue, intake};
-use wardroom_pipeline::keep::Tables;
+use wardroom_pipeline::keep::{Kept, Tables};
 use wardroom_pipeline::pump::Pump;
 use wardroom_pipeline::tenants::{News, Tenants};
 use wardroom_pipeline::{events, keep, poison};
@@ -74,6 +75,9 @@ pub enum ServeError {
     /// Something that has to go on for ever stopped. What it needs to go on is on the disk: start it again.
     #[error("a role ended: {0}")]
     Ended(String),
+    /// What had to be left out at the start can be done now.
+    #[error("the store of the tables is back: start again, to keep what came meanwhile")]
+    Again,
     /// A file or the listener.
     #[error("{what}: {error}")]
     Io {
@@ -141,13 +145,12 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
     let (news_in, news_out) = mpsc::channel(1024);
     let detection = detect(&options, &config, &bus, &store, &budget, news_in).await?;
-    let Detection { tenants, queue, next, letters, lake, thread: detecting } = detection;
-    let recording =
-        lake.as_ref().map(|tables| events::start(tables, &config.pipeline(), &bus, &budget, &letters, &mut background));
-    let queries = lake.as_ref().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
+    let Detection { tenants, queue, next, letters, kept, thread: detecting } = detection;
+    let start = |tables| events::start(tables, &config.pipeline(), &bus, &budget, &letters, &mut background);
+    let recording = kept.tables().map(start);
+    let queries = kept.tables().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
     let queries = queries.transpose()?.map(Arc::new);
-    let kept = lake.clone();
-    if let Some(Tables { lake, .. }) = &lake {
+    if let Some(Tables { lake, .. }) = kept.tables() {
         let concluder = gold::Concluder { lake: Arc::clone(lake), store: store.clone(), tenants: Arc::clone(&tenants) };
         background.spawn(concluder.run(Duration::from_secs(config.lake.gold_seconds.max(1))));
     }
@@ -159,14 +162,14 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     background.spawn(tokens::refresh(store.clone(), table.clone()));
     background.spawn(respond::run(responder.clone(), news_out));
     background.spawn(heartbeat::run(config.heartbeat.clone(), intake.clone(), Arc::clone(&tenants)));
-    background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), lake, config.clone()));
+    background.spawn(housekeeping(store.clone(), Arc::clone(&bus), Arc::clone(&next), kept.clone(), config.clone()));
 
     let (otlp, executor_up) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
     if responder.executor.configured() {
         background.spawn(watch_executor(responder.executor.clone(), Arc::clone(&executor_up)));
     }
     let (executor, otlp_grpc) = (responder.executor.clone(), Arc::clone(&otlp));
-    let data = options.data.clone();
+    let (data, away) = (options.data.clone(), kept.clone());
     let readiness = Readiness { data, bus, next, executor, executor_up, isolation, letters, kept, queries, otlp_grpc };
     let backend =
         backend(options.auth == AuthMode::On, Arc::new(responder), budget, recorder, readiness, intake.clone());
@@ -194,13 +197,26 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     tracing::info!(%address, isolation = isolation.as_str(), "serving");
     // A stopping server does not wait for ever on a connection that somebody keeps open.
     let (stopping, stopped) = oneshot::channel::<()>();
-    let stop = stop();
+    let (stop, again, (leave, left)) = (stop(), AtomicBool::new(false), oneshot::channel::<()>());
     let serving = port.serve(listeners, routes, async move {
-        stop.await;
+        tokio::select! {
+            () = stop => {}
+            Ok(()) = left => {}
+        }
         // Nobody waits for it any more if serving failed meanwhile.
         let _gone = stopping.send(());
     });
-    let ended = until_ended(serving, stopped, &mut background).await;
+    let back = async {
+        tables::back(&away, &config.lake, &options.data).await;
+        again.store(true, Ordering::Release);
+        // Nobody waits for it any more if serving ended meanwhile.
+        let _gone = leave.send(());
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = until_ended(serving, stopped, &mut background) => ended,
+        ended = back => ended,
+    };
     drop(recording);
     background.shutdown().await;
     // With the response gone nobody listens to detection, and it ends; then the bus writes out what it holds.
@@ -210,7 +226,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     }
     store.close().await;
     tracing::info!("stopped");
-    ended
+    if again.load(Ordering::Acquire) { ended.and(Err(ServeError::Again)) } else { ended }
 }
 
 /// Waits until serving ends, or something without which it cannot go on.
@@ -242,7 +258,7 @@ struct Detection {
     queue: Arc<Queue>,
     next: Arc<AtomicU64>,
     letters: Arc<DeadLetters>,
-    lake: Option<Tables>,
+    kept: Kept,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -255,16 +271,24 @@ async fn detect(
     budget: &InflateBudget,
     news: mpsc::Sender<News>,
 ) -> Result<Detection, ServeError> {
-    let settings = config.pipeline();
+    let mut settings = config.pipeline();
     let tenants = Arc::new(Tenants::new(settings.clone()));
     let letters = Arc::new(DeadLetters::open(&options.data.join("dead-letters"))?);
     let unusable = |error: checkpoint::Error| io("open checkpoints".into(), std::io::Error::other(error));
     let folder = options.data.join("checkpoint");
-    let lake = open_lake(options, config).await?;
-    let reached = lake.as_ref().and_then(|tables| tables.reached);
+    let kept = tables::open(config, &options.data, bus.as_ref()).await?;
+    let reached = match &kept {
+        Kept::Off => None,
+        Kept::Open(tables) => tables.reached,
+        // Nobody knows, so the checkpoint is believed; and none is taken, for it would have to say it of itself.
+        Kept::Away(_) => {
+            settings.checkpoint.interval_seconds = u64::MAX;
+            Some(u64::MAX)
+        }
+    };
     let opened = Checkpoints::open(&folder, &settings, bus.start()..=bus.end(), &tenants, reached);
     let (checkpoints, resumed) = opened.map_err(unusable)?;
-    if let Some(Tables { lake, .. }) = &lake {
+    if let Some(Tables { lake, .. }) = kept.tables() {
         keep::learn(lake, &tenants, resumed.and_then(|resumed| resumed.lake)).await?;
     }
     restore(store, &tenants).await?;
@@ -282,21 +306,11 @@ async fn detect(
         runtime: tokio::runtime::Handle::current(),
         checkpoints,
         resumed,
-        lake: lake.clone(),
+        lake: kept.tables().cloned(),
     };
     let thread = std::thread::Builder::new().name("detect".into()).spawn(move || pump.run());
     let thread = thread.map_err(|error| io("start detection".into(), error))?;
-    Ok(Detection { tenants, queue, next, letters, lake, thread })
-}
-
-/// The tables, unless nothing is kept.
-async fn open_lake(options: &ServeOptions, config: &Config) -> Result<Option<Tables>, ServeError> {
-    if !config.lake.enabled {
-        return Ok(None);
-    }
-    let lake = Lake::open(&config.lake, &options.data).await?;
-    let reached = lake.reached().await?;
-    Ok(Some(Tables { lake: Arc::new(lake), reached, progress: Arc::default(), events: Arc::default() }))
+    Ok(Detection { tenants, queue, next, letters, kept, thread })
 }
 
 /// Method, path and access of every route, sorted.
@@ -355,9 +369,10 @@ async fn audit_refusals(store: Store, mut refused: mpsc::Receiver<Refused>) {
     }
 }
 
-async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, lake: Option<Tables>, config: Config) {
-    let (kept, every) = (lake.is_some(), Duration::from_secs(config.lake.maintain_seconds.max(1)));
-    tokio::join!(keep::maintain(lake, every), trim(store, bus, next, kept, config.bus));
+async fn housekeeping(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: Kept, config: Config) {
+    let every = Duration::from_secs(config.lake.maintain_seconds.max(1));
+    let held = !matches!(kept, Kept::Off);
+    tokio::join!(keep::maintain(kept.tables().cloned(), every), trim(store, bus, next, held, config.bus));
 }
 
 async fn trim(store: Store, bus: Arc<dyn Bus>, next: Arc<AtomicU64>, kept: bool, config: wardroom_bus::Config) {

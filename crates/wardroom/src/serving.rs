@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use wardroom_roles::ServeOptions;
+use wardroom_roles::{ServeError, ServeOptions};
 
 use crate::options::{LogFormat, ServeArgs, Switch};
 use crate::supervisor;
@@ -45,8 +45,13 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             tracing::warn!(%error, "stdout is closed");
         }
     };
-    wardroom_roles::serve(options, config, announce, told_to_stop)?;
-    Ok(ExitCode::SUCCESS)
+    match wardroom_roles::serve(options, config, announce, told_to_stop) {
+        Err(again @ ServeError::Again) => {
+            tracing::info!("{again}");
+            Ok(ExitCode::from(supervisor::AGAIN))
+        }
+        served => Ok(served.map(|()| ExitCode::SUCCESS)?),
+    }
 }
 
 /// The executor.

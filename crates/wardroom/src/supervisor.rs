@@ -15,6 +15,8 @@ use wardroom_roles::crash;
 
 use crate::backup::Daily;
 
+/// A server that ends with this code is to be started again; others know it as `EX_TEMPFAIL` (sysexits.h).
+pub(crate) const AGAIN: u8 = 75;
 /// How long after the start a backup is made; after one that failed, too, and twice as long after each further one.
 const SOON: Duration = Duration::from_secs(10);
 /// The longest wait after backups that failed: each may copy much before it does.
@@ -69,6 +71,10 @@ pub(crate) fn supervise(
             }
             _ => {
                 if let Ok(Some(status)) = serving.try_wait() {
+                    if status.code() == Some(AGAIN.into()) {
+                        serving = start("server", server, &[])?;
+                        continue;
+                    }
                     if let Some(mut child) = executing {
                         end(&mut child);
                     }

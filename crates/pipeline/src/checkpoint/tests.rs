@@ -291,7 +291,7 @@ fn churned_series_leave_and_stay_findable() {
             budget: wardroom_edge::InflateBudget::new(1 << 20, 1 << 20),
             tenants: Arc::clone(tenants),
             next: Arc::new(std::sync::atomic::AtomicU64::new(u64::MAX)),
-            tables: None,
+            kept: crate::keep::Kept::Off,
             remembered: std::time::Duration::MAX,
         };
         let found = |pattern: &str, from_ms: i64, to_ms: i64| {

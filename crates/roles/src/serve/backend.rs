@@ -16,7 +16,7 @@ use wardroom_sources::Intake;
 use crate::metrics as names;
 use crate::{backups, clock, views};
 use wardroom_executor::ExecutorClient;
-use wardroom_pipeline::keep::{Progress, Tables};
+use wardroom_pipeline::keep::{Kept, Progress};
 use wardroom_pipeline::{metrics as pipeline, samples::Samples};
 use wardroom_process::isolation::Isolation;
 
@@ -29,9 +29,9 @@ pub(super) struct Readiness {
     pub(super) executor_up: Arc<AtomicBool>,
     pub(super) isolation: Isolation,
     pub(super) letters: Arc<DeadLetters>,
-    /// The tables, if anything is kept.
-    pub(super) kept: Option<Tables>,
-    /// Whoever answers questions about the tables.
+    /// What becomes of what is taken in.
+    pub(super) kept: Kept,
+    /// Whoever answers questions about the tables, if they are open.
     pub(super) queries: Option<Arc<Queries>>,
     /// Where OTLP over gRPC is taken, once it is known.
     pub(super) otlp_grpc: Arc<OnceLock<String>>,
@@ -48,7 +48,7 @@ impl Readiness {
         let trouble = self.bus.trouble();
         let ready = executor != "down" && trouble.is_none();
         let lag = lag(self.bus.as_ref(), &self.next);
-        let lake = if self.kept.is_none() { "off" } else { "ok" };
+        let lake = if matches!(self.kept, Kept::Off) { "off" } else { "ok" };
         let lake = self.progress().find_map(|lake| lake.trouble()).unwrap_or_else(|| lake.to_owned());
         let document = json!({ "status": if ready { "ready" } else { "degraded" },
             "durability": self.bus.durability(), "bus": trouble.unwrap_or_else(|| "ok".to_owned()),
@@ -77,7 +77,12 @@ impl Readiness {
 
     /// How the tables stand.
     fn progress(&self) -> impl Iterator<Item = &Progress> {
-        self.kept.iter().flat_map(|tables| [tables.progress.as_ref(), tables.events.as_ref()])
+        let (first, second) = match &self.kept {
+            Kept::Off => (None, None),
+            Kept::Away(progress) => (Some(progress.as_ref()), None),
+            Kept::Open(tables) => (Some(tables.progress.as_ref()), Some(tables.events.as_ref())),
+        };
+        first.into_iter().chain(second)
     }
 }
 
@@ -109,8 +114,8 @@ pub(super) fn backend(
     };
     let (listed, refused) = (letters.clone(), letters.clone());
     let remembered = Duration::from_secs(responder.config.bus.retention_hours * 3600);
-    let (tenants, tables) = (Arc::clone(&responder.tenants), readiness.kept.clone());
-    let samples = Samples { bus, budget, tenants, next, tables, remembered };
+    let (tenants, kept) = (Arc::clone(&responder.tenants), readiness.kept.clone());
+    let samples = Samples { bus, budget, tenants, next, kept, remembered };
     let (live, marked) = (samples.clone(), samples.clone());
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
@@ -154,7 +159,7 @@ pub(super) fn backend(
             Box::pin(async move { reading(move || samples.exemplars(&tenant, &query)).await? })
         }),
         metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
-        tables: views::Tables(readiness.queries.clone()).backend(),
+        tables: views::Tables { queries: readiness.queries.clone(), kept: readiness.kept.clone() }.backend(),
         dead_letters: Arc::new(move |tenant| {
             let letters = listed.clone();
             Box::pin(async move { letters.list(tenant).await })

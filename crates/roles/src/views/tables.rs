@@ -6,13 +6,19 @@ use wardroom_api::{HoldingView, Question, TableForm, TablesBackend};
 use wardroom_domain::TenantId;
 use wardroom_edge::Problem;
 use wardroom_lake::{About, Form, Holding, LogFilter, NAMED, Queries, QueryError};
+use wardroom_pipeline::keep::Kept;
 
 use super::{not_found, status};
 use crate::clock;
 
-/// Whoever answers them, unless nothing is kept.
+/// Whoever answers them.
 #[derive(Clone)]
-pub(crate) struct Tables(pub(crate) Option<Arc<Queries>>);
+pub(crate) struct Tables {
+    /// Nobody, unless the tables are open.
+    pub(crate) queries: Option<Arc<Queries>>,
+    /// What becomes of what is taken in.
+    pub(crate) kept: Kept,
+}
 
 impl Tables {
     /// What the API asks for.
@@ -40,8 +46,11 @@ impl Tables {
     }
 
     fn queries(&self) -> Result<&Queries, Problem> {
-        let off = || Problem::new(not_found(), "lake_off", "nothing is kept in tables: lake.enabled is false");
-        self.0.as_deref().ok_or_else(off)
+        let none = || match self.kept.away() {
+            Some(why) => Problem::unavailable("lake_unavailable", why),
+            None => Problem::new(not_found(), "lake_off", "nothing is kept in tables: lake.enabled is false"),
+        };
+        self.queries.as_deref().ok_or_else(none)
     }
 
     /// How much of a tenant's each table holds.
