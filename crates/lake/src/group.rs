@@ -256,3 +256,37 @@ impl Dictionary {
         Some(places)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wardroom_domain::TenantId;
+
+    use super::*;
+    use crate::samples::{SampleFile, read};
+
+    /// More than a group holds, and more offsets than a dictionary, with values that are decimals, that are not, and both in turn.
+    #[test]
+    fn rows_come_back_over_the_ends_of_pages_groups_and_dictionaries() {
+        for (use_of, series) in [(Use::Flush, 3), (Use::Stay, 12)] {
+            let value = |series: i64, at: i64| match (series + at / 70_000) % 3 {
+                0 => at as f64 / 8.0,
+                1 => (at as f64).sqrt(),
+                _ if at % 7 == 0 => f64::from_bits(0x7ff0_0000_0000_0001 + at.unsigned_abs()),
+                _ => (at * 1_000_003 % 9_007_199_254) as f64,
+            };
+            let run = |series: i64| -> Vec<(Sample, i64)> {
+                let sample = |at: i64| Sample { ts_ms: at * 15_000 - 7_000_000, value: value(series, at) };
+                (0..100_000).map(|at| (sample(at), at / (1 + series % 2 * 1000) + series)).collect()
+            };
+            let mut file = SampleFile::new(TenantId::main(), 0, use_of).unwrap();
+            (0..series).for_each(|series| file.push(series, &run(series)).unwrap());
+            let rows = read(file.finish().unwrap().bytes).unwrap();
+            let expected = (0..series).flat_map(|series| run(series).into_iter().map(move |row| (series, row)));
+            assert_eq!(rows.len() as i64, series * 100_000);
+            for (row, (series, (sample, offset))) in rows.iter().zip(expected) {
+                let found = (row.series_id, row.sample.ts_ms, row.sample.value.to_bits(), row.offset);
+                assert_eq!(found, (series, sample.ts_ms, sample.value.to_bits(), offset));
+            }
+        }
+    }
+}

@@ -288,3 +288,84 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
 fn zigzag(value: i64, out: &mut Vec<u8>) {
     varint(((value << 1) ^ (value >> 63)).cast_unsigned(), out);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use deltalake_core::arrow::array::{AsArray, types::Int64Type};
+    use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use deltalake_core::parquet::file::properties::WriterProperties;
+    use deltalake_core::parquet::file::writer::SerializedFileWriter;
+    use deltalake_core::parquet::schema::parser::parse_message_type;
+    use deltalake_core::parquet::schema::types::SchemaDescriptor;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DICTIONARY: [i64; 5] = [7, -1, i64::MAX, 0, i64::MIN];
+
+    /// A file of two columns, a page for each list.
+    fn file(pages: &[Vec<(i64, Option<u16>)>], zipped: bool) -> Bytes {
+        let schema = Arc::new(parse_message_type("message m { required int64 a; optional int64 b; }").unwrap());
+        let columns = SchemaDescriptor::new(Arc::clone(&schema));
+        let compression = if zipped { Compression::ZSTD(Default::default()) } else { Compression::UNCOMPRESSED };
+        let mut chunks = [0, 1].map(|at| Chunk::new(columns.column(at), compression));
+        let mut zip = zipped.then(|| Compressor::new(1).unwrap());
+        for page in pages {
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            let all: Vec<i64> = page.iter().map(|(a, _)| *a).collect();
+            deltas(&all, &mut a);
+            levels(&page.iter().map(|(_, b)| b.is_some()).collect::<Vec<_>>(), &mut b);
+            indices(&page.iter().filter_map(|(_, b)| *b).collect::<Vec<_>>(), DICTIONARY.len(), &mut b);
+            let bounds = all.iter().min().copied().zip(all.iter().max().copied());
+            let (rows, encodings) = (page.len(), [Encoding::DELTA_BINARY_PACKED, Encoding::RLE_DICTIONARY]);
+            for ((chunk, encoded), (encoding, bounds)) in
+                chunks.iter_mut().zip([&a, &b]).zip(encodings.into_iter().zip([bounds, None]))
+            {
+                chunk.page(&Values { rows, encoding, encoded, bounds }, zip.as_mut()).unwrap();
+            }
+        }
+        let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(WriterProperties::default())).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let entries: Vec<u8> = DICTIONARY.into_iter().flat_map(i64::to_le_bytes).collect();
+        for (chunk, dictionary) in chunks.into_iter().zip([None, Some((entries.as_slice(), DICTIONARY.len()))]) {
+            let (bytes, close) = chunk.close(dictionary, zip.as_mut()).unwrap();
+            group.append_column(&bytes, close).unwrap();
+        }
+        group.close().unwrap();
+        file.into_inner().unwrap().into()
+    }
+
+    fn read(file: Bytes) -> Vec<(i64, Option<i64>)> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+        let rows = reader.flat_map(|batch| {
+            let batch = batch.unwrap();
+            let column = |at: usize| batch.column(at).as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+            column(0).into_iter().map(Option::unwrap).zip(column(1)).collect::<Vec<_>>()
+        });
+        rows.collect()
+    }
+
+    /// Runs, short and long, of one entry or of none, and numbers near each other or anywhere.
+    fn page() -> impl Strategy<Value = Vec<(i64, Option<u16>)>> {
+        let near = (any::<i64>(), prop_oneof![Just(1_i64), Just(1 << 20), Just(1 << 62)]);
+        let run = (near, prop::option::weighted(0.8, 0_u16..5), prop_oneof![1_usize..12, 1_usize..700]);
+        prop::collection::vec(run, 1..12).prop_map(|runs| {
+            let run = |((start, step), entry, length): ((i64, i64), Option<u16>, usize)| {
+                (0..length as i64).map(move |at| (start.wrapping_add(at.wrapping_mul(at).wrapping_mul(step)), entry))
+            };
+            runs.into_iter().flat_map(run).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn what_is_packed_is_read_as_it_was(pages in prop::collection::vec(page(), 1..4), zipped: bool) {
+            let entry = |place: u16| DICTIONARY[usize::from(place)];
+            let expected: Vec<_> = pages.iter().flatten().map(|(a, b)| (*a, b.map(entry))).collect();
+            prop_assert_eq!(read(file(&pages, zipped)), expected);
+        }
+    }
+}
