@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deltalake_core::datafusion::catalog::TableProvider;
+use futures_util::future::{try_join, try_join_all};
 use tokio::sync::{Mutex, RwLock};
 use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
 
@@ -188,13 +189,16 @@ impl Lake {
         more: &[&[&'static Spec]],
         open: impl AsyncFn(&'static Spec) -> Result<Option<Table>, Error>,
     ) -> Result<Option<Self>, Error> {
-        let (Some(samples), Some(series)) = (open(&SAMPLES).await?, open(&SERIES).await?) else { return Ok(None) };
-        let (mut events, mut gold) = (Vec::new(), Vec::new());
-        for (specs, tables) in more.iter().zip([&mut events, &mut gold]) {
-            for spec in *specs {
-                tables.extend(open(spec).await?.map(|table| (spec.name, table.into())));
-            }
-        }
+        // All at once: each is waited for, on a cold disk or an object store.
+        let first = try_join(open(&SAMPLES), open(&SERIES));
+        let rest = try_join_all(more.iter().map(|specs| try_join_all(specs.iter().map(|spec| open(spec)))));
+        let ((samples, series), rest) = try_join(first, rest).await?;
+        let (Some(samples), Some(series)) = (samples, series) else { return Ok(None) };
+        let mut groups = rest.into_iter().zip(more).map(|(tables, specs)| {
+            let named = tables.into_iter().zip(*specs).filter_map(|(table, spec)| Some((spec.name, table?.into())));
+            named.collect::<Vec<_>>()
+        });
+        let (events, gold) = (groups.next().unwrap_or_default(), groups.next().unwrap_or_default());
         Ok(Some(Self {
             samples: samples.into(),
             series: series.into(),

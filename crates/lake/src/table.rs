@@ -25,8 +25,8 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError, ObjectStore, Path};
 use object_store::ObjectStoreExt as _;
 use url::Url;
-use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{TenantId, Timestamp, mutant};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::Error;
 use crate::copy::Piece;
@@ -338,7 +338,7 @@ impl Table {
 
 /// By its content: a try that failed leaves the file that the next one writes, not one more.
 fn file_name(file: &DataFile, offset: u64) -> String {
-    format!("part-{offset:020}-{}.parquet", sha256_hex(&file.bytes))
+    format!("part-{offset:020}-{:032x}.parquet", xxh3_128(&file.bytes))
 }
 
 /// Where a table lies.

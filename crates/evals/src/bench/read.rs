@@ -115,10 +115,12 @@ fn missed(report: &Value) -> Vec<String> {
 async fn samples(lake: &Lake, options: &Options) -> anyhow::Result<()> {
     tell(format!("a day of {} series, a sample every {} s", options.series, options.step_ms / 1000));
     let tenant = TenantId::main();
-    let hours = |hours: i64| hours * 3_600_000;
-    let long = [(0, hours(6)), (hours(6), hours(12)), (hours(12), hours(18)), (hours(18), hours(23))];
-    let short = (0..6).map(|part| (hours(23) + part * 600_000, hours(23) + (part + 1) * 600_000));
-    for (offset, (from, to)) in (1..).zip(long.into_iter().chain(short)) {
+    // Three merged stretches of a little more than six hours, each from two; then what the day's last merge has yet to take.
+    let minutes = |minutes: i64| minutes * 60_000;
+    let long = [0, 190, 380, 570, 760, 950, 1140, 1380].map(minutes);
+    let short = (138..144).map(|part| (minutes(part * 10), minutes(part * 10 + 10)));
+    let parts = long.windows(2).map(|part| (part[0], part[1])).chain(short);
+    for (offset, (from, to)) in (1..).zip(parts) {
         let mut flush = Flush::new(offset);
         let mut run = Vec::new();
         for series in 0..options.series {
@@ -137,6 +139,9 @@ async fn samples(lake: &Lake, options: &Options) -> anyhow::Result<()> {
         };
         let new: Vec<_> = if offset == 1 { (0..options.series).map(new).collect() } else { Vec::new() };
         lake.flush(flush, &new, Timestamp::from_millis(DAY_MS)).await?;
+        if offset % 2 == 0 && to <= minutes(1140) {
+            lake.maintain(None).await?;
+        }
     }
     Ok(())
 }
