@@ -148,12 +148,9 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let Detection { tenants, queue, next, letters, kept, thread: detecting } = detection;
     let start = |tables| events::start(tables, &config.pipeline(), &bus, &budget, &letters, &mut background);
     let recording = kept.tables().map(start);
-    let queries = kept.tables().map(|tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone()));
-    let queries = queries.transpose()?.map(Arc::new);
-    if let Some(Tables { lake, .. }) = kept.tables() {
-        let concluder = gold::Concluder { lake: Arc::clone(lake), store: store.clone(), tenants: Arc::clone(&tenants) };
-        background.spawn(concluder.run(Duration::from_secs(config.lake.gold_seconds.max(1))));
-    }
+    let query = |tables: &Tables| Queries::new(Arc::clone(&tables.lake), config.lake.query.clone());
+    let queries = kept.tables().map(query).transpose()?.map(Arc::new);
+    conclude(&kept, &store, &tenants, &config, &mut background);
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let responder =
@@ -185,19 +182,14 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         }),
         now: Arc::new(clock::now),
     };
-    let listener =
-        TcpListener::bind(options.listen).await.map_err(|error| io(format!("listen on {}", options.listen), error))?;
-    let address = listener.local_addr().map_err(|error| io("listen".into(), error))?;
-    let mut listeners = vec![listener];
-    let otlp_grpc = listen_otlp_grpc(&config.edge.otlp_grpc, options.listen, &mut listeners).await;
-    let otlp_grpc = otlp_grpc.map_err(|error| io("listen (edge.otlp-grpc)".into(), error))?;
+    let (listeners, address, otlp_grpc) = listen(options.listen, &config.edge.otlp_grpc).await?;
     otlp.get_or_init(|| otlp_grpc);
     announce(format!("listening http://{address}"));
     tell_first_token(minted, admin_file, address, &mut announce)?;
     tracing::info!(%address, isolation = isolation.as_str(), "serving");
     // A stopping server does not wait for ever on a connection that somebody keeps open.
     let (stopping, stopped) = oneshot::channel::<()>();
-    let (stop, again, (leave, left)) = (stop(), AtomicBool::new(false), oneshot::channel::<()>());
+    let (stop, again, (leave, left)) = (stop(), AtomicBool::new(false), oneshot::channel());
     let serving = port.serve(listeners, routes, async move {
         tokio::select! {
             () = stop => {}
@@ -209,14 +201,11 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let back = async {
         tables::back(&away, &config.lake, &options.data).await;
         again.store(true, Ordering::Release);
-        // Nobody waits for it any more if serving ended meanwhile.
-        let _gone = leave.send(());
+        leave.send(()).unwrap_or_default();
         std::future::pending().await
     };
-    let ended = tokio::select! {
-        ended = until_ended(serving, stopped, &mut background) => ended,
-        ended = back => ended,
-    };
+    let until_ended = until_ended(serving, stopped, &mut background);
+    let ended = tokio::select! { ended = until_ended => ended, ended = back => ended };
     drop(recording);
     background.shutdown().await;
     // With the response gone nobody listens to detection, and it ends; then the bus writes out what it holds.
@@ -226,7 +215,24 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     }
     store.close().await;
     tracing::info!("stopped");
-    if again.load(Ordering::Acquire) { ended.and(Err(ServeError::Again)) } else { ended }
+    ended.and(if again.load(Ordering::Acquire) { Err(ServeError::Again) } else { Ok(()) })
+}
+
+/// Has the tables of gold written, if the tables are open.
+fn conclude(kept: &Kept, store: &Store, tenants: &Arc<Tenants>, config: &Config, background: &mut JoinSet<()>) {
+    let Some(Tables { lake, .. }) = kept.tables() else { return };
+    let concluder = gold::Concluder { lake: Arc::clone(lake), store: store.clone(), tenants: Arc::clone(tenants) };
+    background.spawn(concluder.run(Duration::from_secs(config.lake.gold_seconds.max(1))));
+}
+
+/// The listeners, the address of the first of them, and where OTLP over gRPC is taken.
+async fn listen(on: SocketAddr, otlp_grpc: &str) -> Result<(Vec<TcpListener>, SocketAddr, String), ServeError> {
+    let listener = TcpListener::bind(on).await.map_err(|error| io(format!("listen on {on}"), error))?;
+    let address = listener.local_addr().map_err(|error| io("listen".into(), error))?;
+    let mut listeners = vec![listener];
+    let otlp_grpc = listen_otlp_grpc(otlp_grpc, on, &mut listeners).await;
+    let otlp_grpc = otlp_grpc.map_err(|error| io("listen (edge.otlp-grpc)".into(), error))?;
+    Ok((listeners, address, otlp_grpc))
 }
 
 /// Waits until serving ends, or something without which it cannot go on.
