@@ -30,7 +30,7 @@ const READY: Duration = Duration::from_secs(30);
 /// How long the store is away.
 const AWAY: Duration = Duration::from_secs(3);
 
-/// A server that was started meanwhile has its tables this soon after.
+/// A server that was started meanwhile serves this soon, and has its tables this soon after the store is back.
 const BACK: Duration = Duration::from_secs(60);
 
 /// The account that every emulator of Azure has.
@@ -137,7 +137,7 @@ fn carry(store: &Store, home: &Path, options: &Options) -> anyhow::Result<Tally>
             if restarted {
                 server.kill();
                 server.restart()?;
-                ready(&server)?;
+                ready_within(&server, BACK)?;
                 if lake(&server)? == "ok" {
                     faults.push("started without its store, and says that it has its tables".to_owned());
                 }
@@ -191,9 +191,13 @@ fn lake(server: &Server) -> anyhow::Result<String> {
 }
 
 fn ready(server: &Server) -> anyhow::Result<()> {
+    ready_within(server, READY)
+}
+
+fn ready_within(server: &Server, limit: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     while !server.get("/readyz", &server.sender).is_ok_and(|(status, _)| status == 200) {
-        ensure!(started.elapsed() < READY, "not ready {READY:?} after a start");
+        ensure!(started.elapsed() < limit, "not ready {limit:?} after a start");
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())

@@ -17,8 +17,9 @@ use wardroom_pipeline::keep::{GROUP, Kept, LONGEST, Progress, Tables};
 use super::ServeError;
 use crate::config::Config;
 
-/// How long a start waits for a store on the network.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a store on the network may take until all tables are open. One that takes longer is away, also when it is asked again:
+/// else a slow one would have the server started over and over.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How soon it is asked again, and twice as long after each further time.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -28,15 +29,8 @@ pub(super) async fn open(config: &Config, data: &Path, bus: &dyn Bus) -> Result<
     if !config.lake.enabled {
         return Ok(Kept::Off);
     }
-    let opening = Lake::open(&config.lake, data);
     let remote = config.lake.folder(data)?.is_none();
-    let opened = if remote {
-        let late = |_| Err(Error::Unavailable(format!("no answer from {} within {PATIENCE:?}", config.lake.uri)));
-        tokio::time::timeout(PATIENCE, opening).await.unwrap_or_else(late)
-    } else {
-        opening.await
-    };
-    match opened {
+    match opened(&config.lake, data).await {
         Ok(lake) => {
             let reached = lake.reached().await?;
             Ok(Kept::Open(Tables { lake: Arc::new(lake), reached, progress: Arc::default(), events: Arc::default() }))
@@ -52,13 +46,23 @@ pub(super) async fn open(config: &Config, data: &Path, bus: &dyn Bus) -> Result<
     }
 }
 
+/// The tables, if they can be opened soon; a local disk gets the time it takes.
+async fn opened(config: &wardroom_lake::Config, data: &Path) -> Result<Lake, Error> {
+    let opening = Lake::open(config, data);
+    if config.folder(data)?.is_some() {
+        return opening.await;
+    }
+    let late = |_| Err(Error::Unavailable(format!("the tables at {} are not open within {PATIENCE:?}", config.uri)));
+    tokio::time::timeout(PATIENCE, opening).await.unwrap_or_else(late)
+}
+
 /// Waits until tables that were away can be opened.
 pub(super) async fn back(kept: &Kept, config: &wardroom_lake::Config, data: &Path) {
     let Kept::Away(progress) = kept else { return std::future::pending().await };
     let mut wait = SOON;
     loop {
         tokio::time::sleep(wait).await;
-        match Lake::open(config, data).await {
+        match opened(config, data).await {
             Ok(_) => return,
             Err(error) => {
                 tracing::warn!(%error, "the tables cannot be opened yet");
