@@ -23,7 +23,7 @@ const FLUSH_ROWS: usize = 1 << 18;
 const ENTRIES: usize = 1 << 16;
 
 /// Where a column stands in `silver.samples`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum At {
     Series,
     Ts,
@@ -208,7 +208,7 @@ impl Page {
             }
             At::Exponent => {
                 levels(found, out);
-                let some = exponents.iter().zip(found).filter(|(_, found)| all || **found);
+                let some = exponents.iter().zip(found).filter(|(_, found)| **found);
                 let some: Vec<u16> = some.map(|(exponent, _)| exponent.unsigned_abs().into()).collect();
                 indices(&some, POWERS.len(), out);
                 return Encoding::RLE_DICTIONARY;
@@ -217,7 +217,7 @@ impl Page {
                 let other: Vec<bool> = found.iter().map(|found| !found).collect();
                 levels(&other, out);
                 // No BYTE_STREAM_SPLIT: Spark 3 does not know it.
-                let some = self.values.iter().zip(found).filter(|(_, found)| !all && !**found);
+                let some = self.values.iter().zip(found).filter(|(_, found)| !**found);
                 some.for_each(|(value, _)| out.extend_from_slice(&value.to_le_bytes()));
                 return Encoding::PLAIN;
             }

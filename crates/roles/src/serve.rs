@@ -201,7 +201,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let back = async {
         tables::back(&away, &config.lake, &options.data).await;
         again.store(true, Ordering::Release);
-        leave.send(()).unwrap_or_default();
+        leave.send(()).unwrap_or_default(); // Nobody waits for it any more if serving ended meanwhile.
         std::future::pending().await
     };
     let until_ended = until_ended(serving, stopped, &mut background);
