@@ -9,6 +9,8 @@
 //! crate's own, converted by hand, held by snapshots: the wire is not the domain.
 //! Text from telemetry is escaped by the page's template and never becomes markup.
 
+#![forbid(unsafe_code)]
+
 mod anomalies;
 mod ask;
 mod backend;

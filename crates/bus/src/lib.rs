@@ -14,6 +14,8 @@
 //!
 //! The log holds requests as they came (decision D1). Nothing here knows what a body means.
 
+#![forbid(unsafe_code)]
+
 mod config;
 pub mod contract;
 mod dead;

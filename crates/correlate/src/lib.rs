@@ -10,6 +10,8 @@
 //! direction. Only what customers or limits feel opens an incident: a signal of what a service serves,
 //! never one of its calls alone.
 
+#![forbid(unsafe_code)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;

@@ -14,6 +14,8 @@
 //!
 //! Pure: state and samples in, findings out; all time is the telemetry's own.
 
+#![forbid(unsafe_code)]
+
 mod baseline;
 mod budget;
 mod coarse;

@@ -11,6 +11,8 @@
 //! Everything a cause claims points to evidence that stands in the same answer. No cause is a normal
 //! answer.
 
+#![forbid(unsafe_code)]
+
 mod facts;
 mod kind;
 mod rank;

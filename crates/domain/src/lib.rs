@@ -12,6 +12,8 @@
 //! Nothing here does I/O, reads a clock or knows tokio; time arrives as an argument. Whatever is
 //! persisted or sent carries a version, and everything carries the tenant it belongs to.
 
+#![forbid(unsafe_code)]
+
 pub mod anomaly;
 pub mod audit;
 pub mod batch;

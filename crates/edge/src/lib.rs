@@ -11,6 +11,8 @@
 //! ([`Access`]); the list of all routes is public so that tests can walk it. The tenant comes from the
 //! credential, never from a header.
 
+#![forbid(unsafe_code)]
+
 mod access;
 mod auth;
 mod body;

@@ -10,9 +10,10 @@
 //! `loop`: the whole response driven by a tape, killed at every persisted transition and every call of an
 //! adapter; effects are counted by the target.
 
+#![forbid(unsafe_code)]
+
 mod ack;
 mod bench;
-mod bucket;
 mod cycle;
 mod disk;
 mod events;

@@ -15,10 +15,9 @@ use object_store::ObjectStore;
 use object_store::ObjectStoreExt as _;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
-use wardroom_testing::{Server, server};
+use wardroom_testing::{Bucket, Server, server};
 
 use crate::ack::{Load, SERIES, Spread};
-use crate::bucket::Bucket;
 use crate::events::Events;
 use crate::silver::{self, Silver, python};
 use crate::{Options, Tally, tell};

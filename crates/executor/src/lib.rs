@@ -9,6 +9,8 @@
 //!
 //! It is undumpable, dies with its parent, and holds a lock so that there is never a second one.
 
+#![forbid(unsafe_code)]
+
 mod client;
 mod config;
 mod ledger;

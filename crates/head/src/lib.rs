@@ -16,6 +16,8 @@
 //! The registry is asked by intake and the samples are written by detection, each under its own lock,
 //! so that an acknowledgement never waits for a detector.
 
+#![forbid(unsafe_code)]
+
 mod block;
 mod config;
 mod cut;

@@ -11,6 +11,8 @@
 //!
 //! Runbook text is knowledge, not authority: an action from it is still dry-run, planned and approved.
 
+#![forbid(unsafe_code)]
+
 mod builtin;
 mod config;
 mod error;

@@ -17,6 +17,8 @@
 //!
 //! This crate alone names Delta, Arrow, Parquet and DataFusion: domain types and plain rows go in and come out.
 
+#![forbid(unsafe_code)]
+
 mod ask;
 mod compact;
 mod config;

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use deltalake_core::logstore::{
     LogStore, LogStoreFactory, ObjectStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
@@ -25,6 +26,8 @@ use url::Url;
 
 use crate::Error;
 
+/// How long its first answer may take; the client tries again all that time.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Races that a store has to referee.
 const RACES: usize = 4;
 /// How many take part in each.
@@ -146,7 +149,7 @@ pub(crate) fn register(root: &Url, options: &HashMap<String, String>) -> Result<
 /// Has the store show that of several who put an object which is not there yet one wins.
 ///
 /// # Errors
-/// It cannot be reached, or it lets several win.
+/// It cannot be reached, does not answer soon, or lets several win.
 pub(crate) async fn probe(root: &Url, options: &HashMap<String, String>) -> Result<(), Error> {
     let Some(kind) = Kind::of(root) else { return Ok(()) };
     let unfit = |what: String| Error::Setting {
@@ -158,6 +161,10 @@ pub(crate) async fn probe(root: &Url, options: &HashMap<String, String>) -> Resu
     };
     let store = kind.client(root, options)?;
     let folder = Path::from_url_path(root.path()).map_err(|error| unfit(error.to_string()))?.join("_wardroom");
+    // What it answers does not matter here.
+    let _answer = tokio::time::timeout(ANSWER, store.head(&folder.clone().join("answer")))
+        .await
+        .map_err(|_| Error::Unavailable(format!("{root}: no answer within {ANSWER:?}")))?;
     let mut decided = 0;
     // A race without a winner says nothing: an answer was lost, and its runner lost against himself.
     for _ in 0..2 * RACES {

@@ -24,7 +24,7 @@ use crate::metrics as names;
 use crate::poison::{self, TRIES};
 use crate::salvage::Salvage;
 use crate::tenants::{Live, SELF, Tenant, Tenants};
-use wardroom_process::clock;
+use wardroom_process::{clock, heap};
 
 /// The group on the bus that says what the lake has.
 pub const GROUP: &str = "lake";
@@ -262,6 +262,9 @@ impl Keeper {
                 wait = (wait * 2).min(LONGEST);
             }
             progress.tell(None);
+            // What it was made of is not needed again for minutes.
+            drop(batch);
+            let _panicked = tokio::task::spawn_blocking(heap::give_back).await;
             metrics::gauge!(names::LAKE_FLUSH_SECONDS).set(started.elapsed().as_secs_f64());
             // Nobody waits for it any more if the process is ending.
             let _ending = done.send(());

@@ -11,6 +11,8 @@
 //! the bus goes through detection once and in order, and each row lands in the tables once, whenever the process dies; what
 //! cannot be taken is laid aside, and the rest goes on.
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 mod config;
 pub mod events;

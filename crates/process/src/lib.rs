@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! server   ─┬─► clock      the one place that reads the time
+//!           ├─► heap       gives back what nobody uses of it
 //! executor ─┼─► isolation  Landlock: which files there are for it
 //!           └─► crash      where a test may have it die
 //! ```
@@ -11,4 +12,5 @@
 
 pub mod clock;
 pub mod crash;
+pub mod heap;
 pub mod isolation;

@@ -14,6 +14,8 @@
 //! good samples of every watched signal, then a hold without a breach, and a control that was well all
 //! along. Doing nothing fails it.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod postmortem;
 mod tool;

@@ -10,6 +10,8 @@
 //! from credentials: the supervisor parses nothing, the server that parses everything is confined by
 //! Landlock, and the executor alone holds credentials and checks every plan for itself.
 
+#![forbid(unsafe_code)]
+
 pub mod backups;
 pub mod config;
 mod gold;

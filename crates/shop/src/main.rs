@@ -14,6 +14,8 @@
 //! It knows nothing of whoever watches it: metrics leave by Prometheus remote_write, logs and
 //! deployments as JSON, or all but the deployments by OpenTelemetry's protocol, to whatever address it is given.
 
+#![forbid(unsafe_code)]
+
 mod control;
 mod fault;
 mod load;

@@ -10,6 +10,8 @@
 //! series came over the limit) is decided once, written into the envelope, and only applied on replay
 //! ([`replay`]).
 
+#![forbid(unsafe_code)]
+
 mod admit;
 mod config;
 mod grpc;

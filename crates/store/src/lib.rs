@@ -10,6 +10,8 @@
 //! There is no trait here: the SQL stays in the subset that PostgreSQL shares, and the second dialect
 //! comes with the issue that runs it.
 
+#![forbid(unsafe_code)]
+
 mod anomalies;
 mod audit;
 mod checked;

@@ -9,13 +9,19 @@
 //!
 //! [`Shop`] is the demo's shop as a target whose effects can be counted.
 //!
+//! [`Bucket`] is an object store that can be told to misbehave.
+//!
 //! Nothing here is shipped.
 
+#![forbid(unsafe_code)]
+
+pub mod bucket;
 pub mod server;
 pub mod shop;
 pub mod tape;
 pub mod wire;
 
+pub use bucket::Bucket;
 pub use server::Server;
 pub use shop::Shop;
 

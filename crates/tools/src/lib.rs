@@ -9,6 +9,8 @@
 //! `tests/it`. A yes from a target alone proves nothing: every tool looks for the effect.
 //! What is declared in no executor's file cannot be acted on.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod process;
 

@@ -3,6 +3,8 @@
 //! `wardroom serve` takes telemetry in, notices, explains, proposes, has a person approve, acts, verifies
 //! and proves it. The other commands talk to a running server, or to its data folder.
 
+#![forbid(unsafe_code)]
+
 mod backup;
 mod client;
 mod commands;

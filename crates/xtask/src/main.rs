@@ -3,6 +3,8 @@
 //! `demo` and `test` are promised to work on a fresh Debian machine with Rust and Node; the others are
 //! `check` (format, lints, tidy, dependencies, docs), `tidy`, `gen`, `bench`, `torture` and `mutants`.
 
+#![forbid(unsafe_code)]
+
 mod bench;
 mod build;
 mod check;

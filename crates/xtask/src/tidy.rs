@@ -5,6 +5,7 @@
 //! 3. Files, functions and crates stay within their sizes; the allow-list may only shrink.
 //! 4. Every crate opens with a doc of at least ten lines, inherits lints and versions; runbooks and
 //!    registry are one to one.
+//! 5. Unsafe code stands in listed files only.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -41,6 +42,8 @@ const PURE: &[&str] = &[
     "wardroom-diagnose",
     "wardroom-respond",
 ];
+/// Where unsafe code may stand; all other crates forbid it (RELIABILITY 9d).
+const UNSAFE: &[&str] = &["crates/process/src/heap.rs"];
 const NEVER_SHIPPED: &[&str] = &["shop", "wardroom-testing", "wardroom-evals", "xtask"];
 /// Lines of product code (tests not counted).
 const FILE_LINES: usize = 600;
@@ -76,6 +79,7 @@ pub(crate) fn check(bless: bool) -> anyhow::Result<()> {
     runbooks(&mut problems)?;
     own_words(&mut problems)?;
     metric_names(&packages, &mut problems)?;
+    unsafe_code(&packages, &mut problems)?;
     if problems.is_empty() {
         return Ok(());
     }
@@ -250,6 +254,27 @@ fn own_words(problems: &mut Vec<String>) -> anyhow::Result<()> {
                 .filter(|name| text.contains(**name))
                 .map(|name| format!("{} knows the shop's word {name:?}", file.display())),
         );
+    }
+    Ok(())
+}
+
+/// Crates forbid unsafe code, but for those with a listed file.
+fn unsafe_code(packages: &[Package], problems: &mut Vec<String>) -> anyhow::Result<()> {
+    for package in packages {
+        let mut forbidden = false;
+        for file in rust_files(&package.folder.join("src"))? {
+            let text = std::fs::read_to_string(&file)?;
+            forbidden |= text.contains("\n#![forbid(unsafe_code)]\n");
+            let listed = UNSAFE.iter().any(|listed| file.ends_with(listed));
+            if text.contains("(unsafe_code, reason") && !listed {
+                problems.push(format!("{} has unsafe code and is not listed", file.display()));
+            }
+        }
+        let listed = UNSAFE.iter().any(|listed| root().join(listed).starts_with(&package.folder));
+        if forbidden == listed {
+            problems
+                .push(format!("{} must forbid unsafe code at its root, unless a file of it is listed", package.name));
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests may unwrap and start programs")]
 
 mod access;
+mod away;
 mod backup;
 mod bad_input;
 mod config;

@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::now_ms;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use wardroom_domain::Timestamp;
-use wardroom_testing::now_ms;
 
 /// Of so many answers one is lost, and one request is turned away.
 const UNRELIABLE: u64 = 20;
@@ -31,21 +31,21 @@ struct Object {
 
 /// What the store does wrong.
 #[derive(Debug, Default)]
-pub(crate) struct Manners {
+pub struct Manners {
     /// Conditions are overlooked.
-    pub(crate) overlooks: AtomicBool,
+    pub overlooks: AtomicBool,
     /// Some answers are lost after the work is done, some requests are turned away.
-    pub(crate) unreliable: AtomicBool,
+    pub unreliable: AtomicBool,
     /// Everything is turned away.
-    pub(crate) away: AtomicBool,
+    pub away: AtomicBool,
 }
 
 /// A running store; one bucket, whatever it is called.
-pub(crate) struct Bucket {
+pub struct Bucket {
     /// Where it listens.
-    pub(crate) url: String,
+    pub url: String,
     /// How it behaves; may be changed while it runs.
-    pub(crate) manners: Arc<Manners>,
+    pub manners: Arc<Manners>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -58,7 +58,10 @@ struct Shelf {
 
 impl Bucket {
     /// Starts one on a free port of the loopback.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub fn start() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let manners = Arc::new(Manners::default());
         let shelf = Arc::new(Shelf {
