@@ -11,6 +11,7 @@
 //! after it and looked for afterwards), peers' figures from another day, threads or children left out.
 
 mod bodies;
+mod layout;
 mod otlp;
 mod process;
 mod profile;
@@ -71,6 +72,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             Word(word) if word == "intake" => {}
             Word(word) if word == "otlp" => return otlp::run(arguments),
             Word(word) if word == "start" => return start::run(arguments),
+            Word(word) if word == "layout" => return layout::run(arguments),
             Word(word) if word == "read" => return read::run(arguments),
             Long("series") => {
                 let list = arguments.value()?.string()?;

@@ -161,10 +161,14 @@ pub(crate) async fn probe(root: &Url, options: &HashMap<String, String>) -> Resu
     };
     let store = kind.client(root, options)?;
     let folder = Path::from_url_path(root.path()).map_err(|error| unfit(error.to_string()))?.join("_wardroom");
-    // What it answers does not matter here.
-    let _answer = tokio::time::timeout(ANSWER, store.head(&folder.clone().join("answer")))
-        .await
-        .map_err(|_| Error::Unavailable(format!("{root}: no answer within {ANSWER:?}")))?;
+    // Any answer will do, that there is no such object or that it may not be looked at, too.
+    let answer = tokio::time::timeout(ANSWER, store.head(&folder.clone().join("answer"))).await;
+    let away = |why: String| Error::Unavailable(format!("{root}: {why}"));
+    if let Err(error @ ObjectStoreError::Generic { .. }) =
+        answer.map_err(|_| away(format!("no answer within {ANSWER:?}")))?
+    {
+        return Err(away(error.to_string()));
+    }
     let mut decided = 0;
     // A race without a winner says nothing: an answer was lost, and its runner lost against himself.
     for _ in 0..2 * RACES {

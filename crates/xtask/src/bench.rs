@@ -31,7 +31,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     let asked = |name: &str| passed.iter().any(|word| word == name);
     // The tables are looked at from outside, by readers out of Python's packages.
     let lake = passed.iter().any(|word| word == "--lake=on") || passed.windows(2).any(|pair| pair == ["--lake", "on"]);
-    let (clients, read) = (asked("otlp") || asked("read") || lake, asked("read"));
+    let (clients, read, layout) = (asked("otlp") || asked("read") || lake, asked("read"), asked("layout"));
     let mut build = command("cargo");
     build.args(["build", "--release", "--locked", "-p", "wardroom", "-p", "wardroom-evals", "--bins"]);
     step("release build", &mut build)?;
@@ -49,6 +49,9 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     }
     if read {
         bench.env("ZSTD_BIN", debian("zstd", "usr/bin/zstd")?).env("RG_BIN", debian("ripgrep", "usr/bin/rg")?);
+    }
+    if layout {
+        bench.env("VALGRIND_BIN", debian("valgrind", "usr/bin/valgrind")?);
     }
     step("bench", &mut bench)?;
     Ok(ExitCode::SUCCESS)

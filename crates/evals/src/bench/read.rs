@@ -41,11 +41,27 @@ const WATCHED: Duration = Duration::from_secs(20);
 /// People who ask at one time.
 const PEOPLE: usize = 10;
 
-struct Options {
-    series: i64,
-    step_ms: i64,
-    lines: u64,
-    repeat: usize,
+pub(super) struct Options {
+    pub(super) series: i64,
+    pub(super) step_ms: i64,
+    pub(super) lines: u64,
+    pub(super) repeat: usize,
+}
+
+/// A data folder with everything but tables.
+pub(super) struct Day {
+    pub(super) target: Target,
+    pub(super) data: PathBuf,
+}
+
+/// A server that was started once and holds nothing.
+pub(super) fn day() -> anyhow::Result<Day> {
+    let mut target = Target::start("wardroom", true)?;
+    let server = target.server()?;
+    server.kill();
+    let data = server.dir.join("data");
+    std::fs::remove_dir_all(data.join("lake"))?;
+    Ok(Day { target, data })
 }
 
 /// Runs the benchmark.
@@ -63,12 +79,8 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             other => return Err(other.unexpected().into()),
         }
     }
-    let mut target = Target::start("wardroom", true)?;
-    let server = target.server()?;
-    server.kill();
-    let data = server.dir.join("data");
-    std::fs::remove_dir_all(data.join("lake"))?;
-    let text = server.dir.join("lines.zst");
+    let Day { mut target, data } = day()?;
+    let text = data.with_file_name("lines.zst");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (bytes, held) = runtime.block_on(async {
         let lake = Lake::open(&Config::default(), &data).await?;
@@ -112,7 +124,7 @@ fn missed(report: &Value) -> Vec<String> {
 }
 
 /// A day of samples: merged files up to the last hour, and what was flushed since.
-async fn samples(lake: &Lake, options: &Options) -> anyhow::Result<()> {
+pub(super) async fn samples(lake: &Lake, options: &Options) -> anyhow::Result<()> {
     tell(format!("a day of {} series, a sample every {} s", options.series, options.step_ms / 1000));
     let tenant = TenantId::main();
     // Three merged stretches of a little more than six hours, each from two; then what the day's last merge has yet to take.
@@ -200,20 +212,26 @@ async fn lines(lake: &Lake, options: &Options, text: &Path) -> anyhow::Result<u6
     Ok(bytes)
 }
 
+/// All of one series, asked for on the command line.
+pub(super) fn question(data: &Path, series: i64) -> [String; 6] {
+    let selector = format!("metric_{}{{instance=\"{}\"}}", series / OF_A_NAME, series % OF_A_NAME);
+    ["samples", "dump", "--data", &data.display().to_string(), "--match", &selector].map(str::to_owned)
+}
+
 /// A day of one series in a new process, in ms; the median over several.
 fn one_series(data: &Path, options: &Options) -> anyhow::Result<Option<f64>> {
     let (mut random, mut all) = (StdRng::seed_from_u64(2), Vec::new());
     for _ in 0..options.repeat {
         let series = random.random_range(0..options.series);
-        let selector = format!("metric_{}{{instance=\"{}\"}}", series / OF_A_NAME, series % OF_A_NAME);
+        let question = question(data, series);
+        let question: Vec<&str> = question.iter().map(String::as_str).collect();
         cold();
         let started = Instant::now();
-        let data = data.display().to_string();
-        let (code, text) = server::run(&["samples", "dump", "--data", &data, "--match", &selector])?;
+        let (code, text) = server::run(&question)?;
         let ms = started.elapsed().as_secs_f64() * 1000.0;
         let found = text.lines().count() as i64;
-        ensure!(code == Some(0) && found == 86_400_000 / options.step_ms, "{selector}: {found} samples");
-        tell(format!("{selector}: {found} samples in {ms:.0} ms"));
+        ensure!(code == Some(0) && found == 86_400_000 / options.step_ms, "{series}: {found} samples");
+        tell(format!("series {series}: {found} samples in {ms:.0} ms"));
         all.push(ms);
     }
     Ok(median(all.into_iter()))
