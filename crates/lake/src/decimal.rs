@@ -15,6 +15,9 @@ pub(crate) const POWERS: [f64; 23] = [
 ];
 /// Integers up to here are doubles without loss.
 const MAX_MANTISSA: f64 = 9_007_199_254_740_992.0;
+/// From here on doubles are whole numbers: 2^52.
+const WHOLE: f64 = WHOLE_BITS as f64;
+const WHOLE_BITS: u64 = 1 << 52;
 
 /// Mantissas from here on are as long as a double.
 const BUSY: u64 = 100_000_000_000_000;
@@ -31,11 +34,9 @@ impl Decimal {
     #[inline]
     pub(crate) fn with(value: f64, exponent: u8) -> Option<Self> {
         let power = *POWERS.get(usize::from(exponent))?;
-        let scaled = (value * power).round_ties_even();
         // NaN becomes nothing, and minus zero loses its sign: their bits tell.
-        let mantissa = scaled as i64;
-        (scaled.abs() <= MAX_MANTISSA && (mantissa as f64 / power).to_bits() == value.to_bits())
-            .then_some(Self { mantissa, exponent })
+        let mantissa = nearest(value * power)?;
+        ((mantissa as f64 / power).to_bits() == value.to_bits()).then_some(Self { mantissa, exponent })
     }
 
     /// The value with the smallest exponent there is for it.
@@ -61,6 +62,22 @@ impl Decimal {
     pub(crate) fn value(self) -> f64 {
         self.mantissa as f64 / POWERS[usize::from(self.exponent)]
     }
+}
+
+/// The nearest whole number, unless a mantissa cannot be so large. Without instructions that not every processor has
+/// [`f64::round_ties_even`] is a call into the C library, which cost as much as the rest.
+#[inline]
+fn nearest(value: f64) -> Option<i64> {
+    let size = value.abs();
+    let whole = if size < WHOLE {
+        // Beyond this number doubles have no room for a fraction: the sum is rounded, and its lowest bits are the number.
+        ((size + WHOLE).to_bits() & (WHOLE_BITS - 1)).cast_signed()
+    } else if size <= MAX_MANTISSA {
+        size as i64
+    } else {
+        return None;
+    };
+    Some(if value < 0.0 { -whole } else { whole })
 }
 
 /// Stands where there is none.
@@ -208,6 +225,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_nearest_whole_number_is_the_libraries(whole in -(1_i64 << 53)..=1_i64 << 53, part in -1_f64..1.0) {
+            for value in [whole as f64, whole as f64 / 2.0, part, whole as f64 / 4.0 + part] {
+                prop_assert_eq!(nearest(value), Some(value.round_ties_even() as i64), "{}", value);
+            }
+        }
+
         #[test]
         fn any_bits_come_back_or_are_left_alone(bits: u64) {
             check(f64::from_bits(bits));
