@@ -16,7 +16,8 @@ use crate::tell;
 /// Runs it.
 pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let Some(Value(file)) = arguments.next()? else { anyhow::bail!("layout FILE: where does the list go?") };
-    let Day { target, data } = read::day()?;
+    // Its folder goes with the target.
+    let Day { target: _target, data } = read::day()?;
     let options = Options { series: 2000, step_ms: 60_000, lines: 0, repeat: 1 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { read::samples(&Lake::open(&Config::default(), &data).await?, &options).await })?;
@@ -25,7 +26,6 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let program = server::program("WARDROOM_BIN").canonicalize()?;
     let names = functions(&std::fs::read_to_string(&profile)?, &program);
     ensure!(names.len() > 500, "only {} functions: the program has no symbols", names.len());
-    target.end()?;
     let text: Vec<&str> = names.iter().map(String::as_str).chain([""]).collect();
     std::fs::write(&file, text.join("\n"))?;
     tell(format!("{} functions", names.len()));
