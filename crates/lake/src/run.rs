@@ -27,8 +27,8 @@ impl Run {
         let index = if series.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
         let options = ArrowReaderOptions::new().with_page_index_policy(index);
         let mut builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)?.with_batch_size(READ);
-        if let Some(pages) = series.and_then(|series| pages(builder.metadata(), series)) {
-            builder = builder.with_row_selection(pages);
+        if let Some((groups, pages)) = series.and_then(|series| pages(builder.metadata(), series)) {
+            builder = builder.with_row_groups(groups).with_row_selection(pages);
         }
         Ok(Self { reader: builder.build()?, rows: Vec::new(), at: 0 })
     }
@@ -58,14 +58,15 @@ impl Run {
     }
 }
 
-/// The rows of the pages that may hold one of these series; without an answer the file says nothing of its pages.
-fn pages(file: &ParquetMetaData, series: &[i64]) -> Option<RowSelection> {
+/// The row groups with pages that may hold one of these series, and the rows of these pages among theirs; without an answer the
+/// file says nothing of its pages. A group that is named costs its decompressors, however little of it is read.
+fn pages(file: &ParquetMetaData, series: &[i64]) -> Option<(Vec<usize>, RowSelection)> {
     let mut columns = file.file_metadata().schema_descr().columns().iter();
     let column = columns.position(|column| column.name() == "series_id")?;
     let (bounds, places) = (file.column_index()?, file.offset_index()?);
-    let (mut wanted, mut start) = (Vec::new(), 0);
-    for (group, (bounds, places)) in file.row_groups().iter().zip(bounds.iter().zip(places)) {
-        let end = start + usize::try_from(group.num_rows()).ok()?;
+    let (mut groups, mut wanted, mut start) = (Vec::new(), Vec::new(), 0);
+    for (at, (group, (bounds, places))) in file.row_groups().iter().zip(bounds.iter().zip(places)).enumerate() {
+        let (before, end) = (wanted.len(), start + usize::try_from(group.num_rows()).ok()?);
         let ColumnIndexMetaData::INT64(bounds) = bounds.get(column)? else { return None };
         let firsts = places.get(column)?.page_locations().iter().map(|page| page.first_row_index);
         let firsts: Vec<_> = firsts.map(|first| usize::try_from(first).ok()).collect::<Option<_>>()?;
@@ -76,9 +77,12 @@ fn pages(file: &ParquetMetaData, series: &[i64]) -> Option<RowSelection> {
                 wanted.push(start + first..firsts.get(page + 1).map_or(end, |next| start + next));
             }
         }
-        start = end;
+        if wanted.len() > before {
+            groups.push(at);
+            start = end;
+        }
     }
-    Some(RowSelection::from_consecutive_ranges(wanted.into_iter(), start))
+    Some((groups, RowSelection::from_consecutive_ranges(wanted.into_iter(), start)))
 }
 
 #[cfg(test)]
