@@ -18,7 +18,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let Some(Value(file)) = arguments.next()? else { anyhow::bail!("layout FILE: where does the list go?") };
     // Its folder goes with the target.
     let Day { target: _target, data } = read::day()?;
-    let options = Options { series: 2000, step_ms: 60_000, lines: 0, repeat: 1 };
+    let options = Options { series: 20_000, step_ms: 15_000, lines: 0, repeat: 1 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { read::samples(&Lake::open(&Config::default(), &data).await?, &options).await })?;
     let profile = data.with_file_name("callgrind.out");
