@@ -18,13 +18,16 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let Some(Value(file)) = arguments.next()? else { anyhow::bail!("layout FILE: where does the list go?") };
     // Its folder goes with the target.
     let Day { target: _target, data } = read::day()?;
-    let options = Options { series: 20_000, step_ms: 15_000, lines: 0, repeat: 1 };
+    let options = Options { series: 100_000, step_ms: 15_000, lines: 0, repeat: 5 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { read::samples(&Lake::open(&Config::default(), &data).await?, &options).await })?;
-    let profile = data.with_file_name("callgrind.out");
-    valgrind(&profile, &data, &options)?;
-    let program = server::program("WARDROOM_BIN").canonicalize()?;
-    let names = functions(&std::fs::read_to_string(&profile)?, &program);
+    let (profile, program) = (data.with_file_name("callgrind.out"), server::program("WARDROOM_BIN").canonicalize()?);
+    let mut names = BTreeSet::new();
+    for at in 0..options.repeat as i64 {
+        // How a page is unpacked depends on what it holds.
+        valgrind(&profile, &read::question(&data, options.series / options.repeat as i64 * at + at))?;
+        names.extend(functions(&std::fs::read_to_string(&profile)?, &program));
+    }
     ensure!(names.len() > 500, "only {} functions: the program has no symbols", names.len());
     let text: Vec<&str> = names.iter().map(String::as_str).chain([""]).collect();
     std::fs::write(&file, text.join("\n"))?;
@@ -33,7 +36,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the profiler is a program of its own")]
-fn valgrind(profile: &Path, data: &Path, options: &Options) -> anyhow::Result<()> {
+fn valgrind(profile: &Path, question: &[String]) -> anyhow::Result<()> {
     let valgrind = server::program("VALGRIND_BIN");
     let usr = valgrind.parent().and_then(Path::parent).context("VALGRIND_BIN lies in no bin folder")?;
     let mut command = Command::new(&valgrind);
@@ -41,7 +44,7 @@ fn valgrind(profile: &Path, data: &Path, options: &Options) -> anyhow::Result<()
     command.env("VALGRIND_LIB", usr.join("libexec/valgrind"));
     command.args(["--tool=callgrind", "--demangle=no"]);
     command.arg(format!("--callgrind-out-file={}", profile.display()));
-    command.arg(server::program("WARDROOM_BIN")).args(read::question(data, options.series / 2));
+    command.arg(server::program("WARDROOM_BIN")).args(question);
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     ensure!(status.success(), "valgrind ended with {status}");
     Ok(())
