@@ -217,7 +217,8 @@ fn one(name: &str, bodies: &Bodies, options: &Options) -> anyhow::Result<Value> 
     let paced_millions = bodies.samples(&bodies.paced) as f64 / 1e6;
     // Reading back is not intake: for the paced part CPU is read before it, memory after it.
     let paced_cpu = target.paced_cpu_s() - loaded.cpu_s;
-    let kept = match &tables {
+    // When the clock stopped: of what was paced nothing spans six hours, so nothing of it is finished.
+    let kept = match &half {
         Some(tables) => tables["bytes_per_sample"].as_f64(),
         None => target.data_bytes(name)?.map(|bytes| bytes as f64 / sent as f64),
     };

@@ -22,10 +22,17 @@ fn rows(server: &Server) -> (u16, Value) {
     server.json("/api/v1/sql", &server.responder, &query).unwrap()
 }
 
+/// What it says of its tables once it is ready: it takes in, so it will be.
 fn lake(server: &Server) -> String {
-    let (status, text) = server.get("/readyz", &server.sender).unwrap();
-    assert_eq!(status, 200, "it takes in, so it is ready: {text}");
-    serde_json::from_str::<Value>(&text).unwrap()["lake"].as_str().unwrap().to_owned()
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (status, text) = server.get("/readyz", &server.sender).unwrap();
+        if status == 200 {
+            return serde_json::from_str::<Value>(&text).unwrap()["lake"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
