@@ -2,8 +2,8 @@
 //!
 //! Problem: a day of one series out of a hundred thousand must cost milliseconds. Model: the label sets that are asked for become
 //! numbers; the table's log says which files may hold these, a file's index says which pages may. Files are sorted
-//! by series, so they are walked side by side, each opened when its first series is next: what is in memory is a page of
-//! each. Of two samples with one time the one that came later counts, as after a merge.
+//! by series, so they are walked side by side, each opened when its first series is next, all that are due at once: what is in
+//! memory is a page of each. Of two samples with one time the one that came later counts, as after a merge.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,15 @@ use wardroom_domain::{Labels, Matcher, Sample, TenantId};
 
 use crate::merge::settle;
 use crate::run::Run;
+use crate::source::Source;
+use crate::table::LiveFile;
 use crate::{Error, Lake, rows};
 
 /// The label that is a metric's name.
 const NAME: &str = "__name__";
+
+/// Files that are opened at once.
+const AT_ONCE: usize = 16;
 
 /// A page of what the tables hold.
 #[derive(Clone, Debug, Default)]
@@ -62,8 +67,17 @@ impl Lake {
             for run in &mut runs {
                 least = least.into_iter().chain(run.series()?).min();
             }
-            if let Some(file) = files.pop_if(|file| least.is_none_or(|least| file.series.0 <= least)) {
-                runs.push(Run::open(self.open_samples(&file).await?, Some(&ids))?);
+            // Those that may hold the next series; nothing is read yet of the first.
+            let first = |file: &LiveFile| ids.get(ids.partition_point(|id| *id < file.series.0)).copied();
+            let next = least.or_else(|| first(files.last()?));
+            let mut due = Vec::new();
+            while due.len() < AT_ONCE
+                && let Some(file) = files.pop_if(|file| next.is_some_and(|next| file.series.0 <= next))
+            {
+                due.push(self.open_samples(&file).await?);
+            }
+            if !due.is_empty() {
+                runs.extend(begin(due, &ids)?);
                 continue;
             }
             let Some(series) = least else { return Ok(page) };
@@ -111,6 +125,20 @@ impl Lake {
         }
         Ok(found)
     }
+}
+
+/// Opens files side by side and reads their first page: what is waited for is the disk.
+fn begin(files: Vec<Source>, ids: &[i64]) -> Result<Vec<Run>, Error> {
+    std::thread::scope(|scope| {
+        let begin = |file| {
+            scope.spawn(move || {
+                let mut run = Run::open(file, Some(ids))?;
+                run.series().map(|_| run)
+            })
+        };
+        let begun: Vec<_> = files.into_iter().map(begin).collect();
+        begun.into_iter().map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
 }
 
 /// The names of the metrics that a query can be about; without an answer, all.
