@@ -10,11 +10,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::now_ms;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use wardroom_domain::Timestamp;
+
+use crate::now_ms;
 
 /// Of so many answers one is lost, and one request is turned away.
 const UNRELIABLE: u64 = 20;
