@@ -44,7 +44,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const SHOWN: Duration = Duration::from_secs(1);
 /// Requests that are read in one go: their bodies lie in memory meanwhile.
 const READ: usize = 32;
-/// How often the bus is asked for more.
+/// How often the bus is asked for more: each time opens a segment, for however few requests, and nothing shows sooner than `SHOWN`.
+const POLL: Duration = Duration::from_millis(250);
+/// How long a try that failed waits at least.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Where it is on the bus, what came before, and what waits to be written.
@@ -181,7 +183,7 @@ impl Recorder {
             if read.as_ref().map_or(true, Vec::is_empty) {
                 // What lies before the end that was there can never be read.
                 next = if read.is_ok() { next.max(end) } else { next };
-                std::thread::sleep(PATIENCE);
+                std::thread::sleep(POLL);
             }
             for record in read.into_iter().flatten() {
                 next = record.offset + 1;

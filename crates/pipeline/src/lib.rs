@@ -16,6 +16,7 @@
 pub mod checkpoint;
 mod config;
 pub mod events;
+pub mod findings;
 pub mod intake;
 pub mod keep;
 pub mod metrics;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
 use wardroom_bus::{Bus, DeadLetters, Reason, Record};
 use wardroom_correlate::{Decision, Trouble};
 use wardroom_detect::{Breach, Engine, SignalKind};
@@ -22,10 +21,11 @@ use wardroom_head::Arrival;
 
 use crate::checkpoint::{Checkpoints, Resumed};
 use crate::config::Config;
+use crate::findings::{Findings, Unheard};
 use crate::intake::Queue;
 use crate::keep::{Keeper, Tables};
 use crate::salvage::Salvage;
-use crate::tenants::{FAMILIES, News, SELF, Tenant, Tenants, topology};
+use crate::tenants::{FAMILIES, SELF, Tenant, Tenants, topology};
 use wardroom_process::clock;
 
 use crate::{metrics as names, poison};
@@ -48,8 +48,8 @@ pub struct Pump {
     pub queue: Arc<Queue>,
     /// What decoding may take.
     pub budget: InflateBudget,
-    /// Who hears what it finds.
-    pub news: mpsc::Sender<News>,
+    /// What it finds, for those who hear it.
+    pub findings: Findings,
     /// The next offset: everything below has been through the detectors.
     pub next: Arc<AtomicU64>,
     /// Where records go that it cannot take.
@@ -74,6 +74,9 @@ impl Pump {
         let mut taken = Instant::now();
         loop {
             self.next.store(next, Ordering::Release);
+            if self.findings.due() && self.findings.tell().is_err() {
+                return;
+            }
             let behind = self.bus.end().saturating_sub(next);
             if let Some(keeper) = &mut keeper {
                 keeper.turn(next, &self.tenants, &mut self.checkpoints);
@@ -84,7 +87,8 @@ impl Pump {
                 taken = Instant::now();
             }
             let patience = match behind {
-                0 => Duration::from_millis(100),
+                // What arrives wakes it; it looks by itself for a flush that is done or due, and for what others put on the bus.
+                0 => Duration::from_millis(if busy { 100 } else { 500 }),
                 1..=FAR => Duration::from_millis(20),
                 // Long since on the bus: what does not wait decoded is not on its way here.
                 _ => Duration::ZERO,
@@ -114,7 +118,7 @@ impl Pump {
                     }
                 }
             }
-            if self.news.is_closed() {
+            if self.findings.unheard() {
                 return;
             }
         }
@@ -123,8 +127,7 @@ impl Pump {
     /// Writes the state down; without it the next start reads more of the bus. What detection said up to here is
     /// stored before, since after a restart from here it is not said again.
     fn checkpoint(&mut self, next: u64, lake: Option<u64>) {
-        let (done, settled) = oneshot::channel();
-        if self.news.blocking_send(News::Settled(done)).is_err() || settled.blocking_recv().is_err() {
+        if self.findings.settle().is_err() {
             return;
         }
         let (started, covered_ms) = (Instant::now(), self.tenants.covered_ms.load(Ordering::Acquire));
@@ -186,7 +189,12 @@ impl Pump {
     }
 
     /// Reads from the bus what does not wait decoded, and counts the samples. `None` if nobody listens any more.
-    fn catch_up(&self, next: u64, known: Option<u64>, samples: &mut usize) -> Result<Option<u64>, wardroom_bus::Error> {
+    fn catch_up(
+        &mut self,
+        next: u64,
+        known: Option<u64>,
+        samples: &mut usize,
+    ) -> Result<Option<u64>, wardroom_bus::Error> {
         // No further than to what waits decoded already, or to where the tables end.
         let stop = self.queue.first().into_iter().chain(known).filter(|stop| *stop > next).min();
         let gap = stop.map_or(256, |stop| (stop - next).min(256));
@@ -208,7 +216,7 @@ impl Pump {
                 }
                 Err(detail) => {
                     let reason = poison::unreadable(record.offset, detail, clock::now());
-                    poison::bury(&self.letters, &self.runtime, &reason, &record, || self.news.is_closed());
+                    poison::bury(&self.letters, &self.runtime, &reason, &record, || self.findings.unheard());
                 }
             }
         }
@@ -219,14 +227,14 @@ impl Pump {
         loop {
             match decode(&self.tenants, &self.budget, record) {
                 // The budget is taken by requests that come in.
-                Err(Failure::Retryable(_)) if !self.news.is_closed() => std::thread::sleep(Duration::from_millis(20)),
+                Err(Failure::Retryable(_)) if !self.findings.unheard() => std::thread::sleep(Duration::from_millis(20)),
                 done => return done.map_err(|error| error.to_string()),
             }
         }
     }
 
     /// One batch through everything. `Err` if nobody listens any more.
-    fn process(&self, offset: u64, tenant: &TenantId, batch: &Batch) -> Result<(), ()> {
+    fn process(&mut self, offset: u64, tenant: &TenantId, batch: &Batch) -> Result<(), Unheard> {
         if tenant.as_str() == SELF {
             let newest = batch.metrics.samples.iter().map(|sample| sample.ts_ms).max().unwrap_or_default();
             self.tenants.probed_ms.fetch_max(newest.max(0) as u64, Ordering::AcqRel);
@@ -247,25 +255,20 @@ impl Pump {
                 return Ok(());
             }
         };
-        if !anomalies.is_empty() {
-            self.news.blocking_send(News::Anomalies(tenant.clone(), anomalies)).map_err(drop)?;
-        }
-        for decision in decisions {
-            self.news.blocking_send(News::Decision(tenant.clone(), decision)).map_err(drop)?;
-        }
-        Ok(())
+        self.findings.add(tenant, anomalies);
+        decisions.into_iter().try_for_each(|decision| self.findings.decide(tenant, decision))
     }
 
     fn lay_aside(&self, offset: u64, reason: &Reason) {
         loop {
             match self.bus.read(offset, 1).map(|records| records.into_iter().find(|record| record.offset == offset)) {
                 Ok(Some(record)) => {
-                    return poison::bury(&self.letters, &self.runtime, reason, &record, || self.news.is_closed());
+                    return poison::bury(&self.letters, &self.runtime, reason, &record, || self.findings.unheard());
                 }
                 Ok(None) => return tracing::error!(offset, "a record to lay aside is not on the bus"),
                 Err(error) => tracing::error!(%error, offset, "a record to lay aside cannot be read"),
             }
-            if self.news.is_closed() {
+            if self.findings.unheard() {
                 return;
             }
             std::thread::sleep(Duration::from_secs(1));
@@ -378,6 +381,7 @@ fn trouble(config: &Config, breach: &Breach, engine: &Engine) -> Trouble {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
     mod repeats;
     mod salvage;
 
@@ -387,6 +391,7 @@ mod tests {
 
     use super::*;
     use crate::poison::{POISON, TRIES};
+    use crate::tenants::News;
 
     fn envelope(at: Timestamp) -> Envelope {
         Envelope {
@@ -443,7 +448,7 @@ mod tests {
                 bus: Arc::clone(&self.bus),
                 tenants: Arc::clone(&self.tenants),
                 queue: Arc::default(),
-                news,
+                findings: Findings::new(news),
                 next: Arc::clone(&self.next),
                 letters: Arc::clone(&self.letters),
                 buried: BTreeSet::new(),

@@ -10,9 +10,11 @@ mod tests;
 
 pub(crate) use facts::nearby;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wardroom_correlate::Decision;
@@ -21,16 +23,15 @@ use wardroom_domain::executor::{PlanStatus, RefusalCode, Request, Response};
 use wardroom_domain::{Approval, Incident, Outcome, Principal, TenantId, Timestamp};
 use wardroom_knowledge::Library;
 use wardroom_respond::{Effect, Event, Observed, Progress, Workflow, verify};
-use wardroom_store::{IncidentRow, Store, Transition};
+use wardroom_store::{Changes, IncidentRow, Store, Transition};
 
 use crate::config::Config;
 use crate::metrics as names;
 use crate::{clock, crash};
 use wardroom_executor::ExecutorClient;
+use wardroom_pipeline::poison;
 use wardroom_pipeline::tenants::{News, Tenants};
 
-/// What is told within it is stored together.
-const MOMENT: Duration = Duration::from_millis(250);
 /// How often every incident is asked.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -42,6 +43,12 @@ pub(crate) struct Responder {
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) executor: ExecutorClient,
     pub(crate) runbooks: Arc<Library>,
+}
+
+/// The incidents that are to be moved, as they stand in the store.
+struct Unsettled {
+    changes: Changes,
+    rows: Vec<IncidentRow>,
 }
 
 /// What can go wrong on the way; logged, and tried again at the next tick.
@@ -69,23 +76,14 @@ pub(crate) enum RespondError {
 pub(crate) async fn run(responder: Responder, mut news: mpsc::Receiver<News>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut unsettled = Unsettled { changes: responder.store.changes(), rows: Vec::new() };
     loop {
         tokio::select! {
             item = news.recv() => {
                 let Some(item) = item else { return };
                 let mut items = vec![item];
-                // Each time is a sync of the store: what comes within a moment shares it.
-                let moment = tokio::time::sleep(MOMENT);
-                tokio::pin!(moment);
-                while items.len() < 512 && !matches!(items.last(), Some(News::Settled(_) | News::Decision(..))) {
-                    tokio::select! {
-                        biased;
-                        more = news.recv() => match more {
-                            Some(more) => items.push(more),
-                            None => break,
-                        },
-                        () = &mut moment => break,
-                    }
+                while items.len() < 512 && let Ok(more) = news.try_recv() {
+                    items.push(more);
                 }
                 // Nobody tells it twice: it waits here until it is stored, and detection behind it.
                 while let Err(error) = responder.take_in(&items).await {
@@ -100,7 +98,8 @@ pub(crate) async fn run(responder: Responder, mut news: mpsc::Receiver<News>) {
                 }
             }
             _ = tick.tick() => {
-                if let Err(error) = responder.round().await {
+                if let Err(error) = responder.round(&mut unsettled).await {
+                    unsettled.changes.again();
                     tracing::error!(%error, "incidents could not be moved");
                 }
             }
@@ -180,46 +179,45 @@ impl Responder {
         }
     }
 
-    async fn round(&self) -> Result<(), RespondError> {
-        for row in self.store.live_incidents(Timestamp::from_nanos(i64::MAX)).await? {
-            if row.state.is_settled() {
-                continue;
-            }
-            let id = row.id();
-            // In a task of its own: an incident that makes it panic must not hold up all the others.
-            let responder = self.clone();
-            let tried = tokio::spawn(async move { responder.step(row).await }).await;
-            if let Err(error) = tried.unwrap_or_else(|panic| Err(RespondError::Panic(panic.to_string()))) {
+    async fn round(&self, unsettled: &mut Unsettled) -> Result<(), RespondError> {
+        if unsettled.changes.any(clock::now()) {
+            unsettled.rows = self.store.live_incidents(Timestamp::from_nanos(i64::MAX)).await?;
+            unsettled.rows.retain(|row| !row.state.is_settled());
+        }
+        for row in &unsettled.rows {
+            // An incident that makes it panic must not hold up all the others.
+            let tried = AssertUnwindSafe(self.step(row)).catch_unwind().await;
+            if let Err(error) = tried.unwrap_or_else(|panic| Err(RespondError::Panic(poison::words(&*panic)))) {
                 metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
-                tracing::error!(incident = %id, %error, "incident could not be moved; trying again");
+                tracing::error!(incident = %row.id(), %error, "incident could not be moved; trying again");
             }
         }
         Ok(())
     }
 
     /// One effect of one incident.
-    async fn step(&self, row: IncidentRow) -> Result<(), RespondError> {
+    async fn step(&self, row: &IncidentRow) -> Result<(), RespondError> {
         let mut workflow = Workflow::read(&row.workflow)?;
         let watermark_ms = self.tenants.with(&row.tenant, |state| state.engine.watermark_ms());
         let event = match workflow.next(clock::now(), watermark_ms, &self.config.respond) {
             Effect::Wait => return Ok(()),
             Effect::TakeUp => Event::TakenUp,
             Effect::Expire => Event::Expired,
-            Effect::Investigate => self.investigate(&row, &workflow).await?,
+            Effect::Investigate => self.investigate(row, &workflow).await?,
             Effect::AwaitApproval => match self.found_approval(&workflow).await? {
                 Some(approval) => Event::Approved(approval),
                 None => return Ok(()),
             },
-            Effect::Execute => match self.execute(&row, &workflow).await? {
+            Effect::Execute => match self.execute(row, &workflow).await? {
                 Some(event) => event,
                 None => return Ok(()),
             },
-            Effect::Verify => match self.verify(&row, &workflow, watermark_ms).await? {
+            Effect::Verify => match self.verify(row, &workflow, watermark_ms).await? {
                 Some(event) => event,
                 None => return Ok(()),
             },
         };
-        self.apply(&row, &mut workflow, event, &Principal::wardroom()).await?;
+        self.apply(row, &mut workflow, event, &Principal::wardroom()).await?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The server: everything that is not the executor, in one confined process.
 
 mod backend;
+mod ports;
 mod tables;
 
 use std::future::Future;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::json;
@@ -22,6 +24,7 @@ use wardroom_edge::{AuthMode, InflateBudget, Port, Refused, Routes, TokenTable, 
 use wardroom_knowledge::Library;
 use wardroom_lake::Queries;
 use wardroom_pipeline::checkpoint::{self, Checkpoints};
+use wardroom_pipeline::findings::Findings;
 use wardroom_pipeline::intake::{Queue, intake};
 use wardroom_pipeline::keep::{Kept, Tables};
 use wardroom_pipeline::pump::Pump;
@@ -116,6 +119,7 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
     let isolation = confine_server(&options.data, lake, &readable);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_name("role")
         .enable_all()
         .build()
         .map_err(|error| io("start threads".into(), error))?;
@@ -190,7 +194,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     // A stopping server does not wait for ever on a connection that somebody keeps open.
     let (stopping, stopped) = oneshot::channel::<()>();
     let (stop, again, (leave, left)) = (stop(), AtomicBool::new(false), oneshot::channel());
-    let serving = port.serve(listeners, routes, async move {
+    let ports = ports::serve(port, listeners, routes, async move {
         tokio::select! {
             () = stop => {}
             Ok(()) = left => {}
@@ -198,6 +202,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         // Nobody waits for it any more if serving failed meanwhile.
         let _gone = stopping.send(());
     });
+    let (serving, ports) = ports.map_err(|error| io("start the ports".into(), error))?;
     let back = async {
         tables::back(&away, &config.lake, &options.data).await;
         again.store(true, Ordering::Release);
@@ -207,15 +212,21 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let until_ended = until_ended(serving, stopped, &mut background);
     let ended = tokio::select! { ended = until_ended => ended, ended = back => ended };
     drop(recording);
+    ended_cleanly(ports, "serving").await;
     background.shutdown().await;
     // With the response gone nobody listens to detection, and it ends; then the bus writes out what it holds.
-    let detected = tokio::task::spawn_blocking(move || detecting.join()).await;
-    if !matches!(detected, Ok(Ok(()))) {
-        tracing::error!("detection did not end cleanly");
-    }
+    ended_cleanly(detecting, "detection").await;
     store.close().await;
     tracing::info!("stopped");
     ended.and(if again.load(Ordering::Acquire) { Err(ServeError::Again) } else { Ok(()) })
+}
+
+/// Waits for a thread that is about to end.
+async fn ended_cleanly(thread: JoinHandle<()>, what: &str) {
+    let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+    if !matches!(ended, Ok(Ok(()))) {
+        tracing::error!("{what} did not end cleanly");
+    }
 }
 
 /// Has the tables of gold written, if the tables are open.
@@ -265,7 +276,7 @@ struct Detection {
     next: Arc<AtomicU64>,
     letters: Arc<DeadLetters>,
     kept: Kept,
-    thread: std::thread::JoinHandle<()>,
+    thread: JoinHandle<()>,
 }
 
 /// Goes on where the last checkpoint ended.
@@ -305,7 +316,7 @@ async fn detect(
         tenants: Arc::clone(&tenants),
         queue: Arc::clone(&queue),
         budget: budget.clone(),
-        news,
+        findings: Findings::new(news),
         next: Arc::clone(&next),
         buried: poison::buried(&letters)?,
         letters: Arc::clone(&letters),

@@ -36,12 +36,16 @@ pub(crate) async fn first_admin(store: &Store) -> Result<Option<String>, wardroo
 
 /// Keeps the table of known tokens fresh, for ever.
 pub(crate) async fn refresh(store: Store, table: TokenTable) {
+    let mut changes = store.changes();
     loop {
-        match load(&store).await {
-            Ok(tokens) => table.replace(Some(tokens)),
-            Err(error) => {
-                tracing::error!(%error, "token store cannot be read");
-                table.replace(None);
+        if changes.any(clock::now()) {
+            match load(&store).await {
+                Ok(tokens) => table.replace(Some(tokens)),
+                Err(error) => {
+                    tracing::error!(%error, "token store cannot be read");
+                    table.replace(None);
+                    changes.again();
+                }
             }
         }
         tokio::time::sleep(Duration::from_millis(400)).await;

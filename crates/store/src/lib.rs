@@ -14,6 +14,7 @@
 
 mod anomalies;
 mod audit;
+mod changes;
 mod checked;
 mod error;
 mod incidents;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
+pub use changes::Changes;
 pub use checked::Checked;
 pub use error::Error;
 pub use incidents::{HistoryRow, IncidentRow, Transition};
