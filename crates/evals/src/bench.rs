@@ -36,7 +36,7 @@ use target::Target;
 const CONNECTIONS: usize = 5;
 /// The paced part.
 const PACE_PER_S: f64 = 50_000.0;
-const PACED: Duration = Duration::from_secs(30);
+const PACED: Duration = Duration::from_secs(60);
 
 struct Options {
     series: Vec<usize>,

@@ -9,6 +9,7 @@ use wardroom_testing::{now_ms, wire};
 /// Series in a request, as Prometheus sends by default.
 pub(crate) const PER_REQUEST: usize = 2000;
 const STEP_MS: i64 = 15_000;
+const DAY_MS: i64 = 86_400_000;
 /// Series that are read back.
 const WITNESSES: usize = 1000;
 
@@ -34,8 +35,7 @@ impl Bodies {
     pub(crate) fn build(series: usize, steps: usize, paced_steps: usize, churn: bool) -> Self {
         let mut random = StdRng::seed_from_u64(series as u64);
         let all = steps + paced_steps;
-        let start_ms = now_ms() - all as i64 * STEP_MS;
-        let start_ms = start_ms - start_ms % STEP_MS;
+        let start_ms = within_a_day(now_ms(), all as i64 * STEP_MS);
         let mut sources: Vec<Source> = (0..series).map(|at| source(at, steps, &mut random)).collect();
         let mut witnesses = witnesses(series, &mut random);
         let mut bodies = Self {
@@ -82,6 +82,15 @@ impl Bodies {
     pub(crate) const fn requests_a_step(&self) -> usize {
         self.series.div_ceil(PER_REQUEST)
     }
+}
+
+/// Where a stretch begins that has just ended, or ended with the day before: tables are divided by days, and what midnight cuts off
+/// stays in short files until that day is over too.
+const fn within_a_day(now_ms: i64, length_ms: i64) -> i64 {
+    let today = now_ms % DAY_MS;
+    let end_ms = if today < length_ms && length_ms < DAY_MS { now_ms - today } else { now_ms };
+    let start_ms = end_ms - length_ms;
+    start_ms - start_ms % STEP_MS
 }
 
 /// A thousand series at random that stay to the end, with room for what they send.
@@ -163,4 +172,23 @@ fn next(source: &mut Source, at: usize, step: usize, random: &mut StdRng) -> f64
 fn normal(random: &mut StdRng) -> f64 {
     let (u, v) = (random.random_range(f64::MIN_POSITIVE..1.0), random.random_range(0.0..1.0_f64));
     (-2.0 * f64::ln(u)).sqrt() * (std::f64::consts::TAU * v).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_midnight_lies_within() {
+        let midnight = 20_000 * DAY_MS;
+        let hours = |hours: i64| hours * 3_600_000;
+        for (now_ms, length_ms, start_ms) in [
+            (midnight + hours(9), hours(8), midnight + hours(1)),
+            (midnight + hours(2), hours(8), midnight - hours(8)),
+            (midnight + 1, STEP_MS, midnight - STEP_MS),
+            (midnight + hours(2), hours(48), midnight - hours(46)),
+        ] {
+            assert_eq!(within_a_day(now_ms, length_ms), start_ms);
+        }
+    }
 }

@@ -22,13 +22,14 @@ const STAGES: &[(&str, &str, &[&str])] = &[
     ("head", "detect", &["head::recent", "head::sealed", "head::block", "Exemplars"]),
     ("catch up", "detect", &["catch_up"]),
     ("detect", "detect", &[""]),
-    ("merge", "tokio-rt", &["lake::merge", "carry_out", "keep::look_after"]),
-    ("events", "tokio-rt", &["events::Recorder"]),
-    ("flush", "tokio-rt", &["wardroom_lake", "pipeline::keep"]),
-    ("head", "tokio-rt", &["Tenants::resolve", "head::registry"]),
-    ("append", "tokio-rt", &["EmbeddedBus", "encode_payload"]),
-    ("state", "tokio-rt", &["respond::", "sqlx"]),
-    ("receive", "tokio-rt", &[""]),
+    ("merge", "role", &["lake::merge", "carry_out", "keep::look_after"]),
+    ("events", "role", &["events::Recorder"]),
+    ("flush", "role", &["wardroom_lake", "pipeline::keep"]),
+    ("state", "role", &["respond::", "sqlx"]),
+    ("head", "ports", &["Tenants::resolve", "head::registry"]),
+    ("append", "ports", &["EmbeddedBus", "encode_payload"]),
+    ("receive", "ports", &[""]),
+    ("receive", "request", &[""]),
 ];
 
 /// A profiler at work.
