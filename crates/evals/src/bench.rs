@@ -219,7 +219,8 @@ fn one(name: &str, bodies: &Bodies, options: &Options) -> anyhow::Result<Value> 
     let paced_cpu = target.paced_cpu_s() - loaded.cpu_s;
     // When the clock stopped: of what was paced nothing spans six hours, so nothing of it is finished.
     let kept = match &half {
-        Some(tables) => tables["bytes_per_sample"].as_f64(),
+        // Short of six hours of a series there is none that is finished.
+        Some(tables) => tables["finished_bytes_per_sample"].as_f64().or_else(|| tables["bytes_per_sample"].as_f64()),
         None => target.data_bytes(name)?.map(|bytes| bytes as f64 / sent as f64),
     };
     target.end()?;

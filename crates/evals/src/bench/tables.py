@@ -17,11 +17,15 @@ db.execute(f"LOAD '{glob.glob(folder + '/extensions/*/delta.duckdb_extension')[0
 rows = db.execute(f"SELECT count(*) FROM delta_scan('{place}')").fetchone()[0]
 files = DeltaTable(place).get_add_actions(flatten=True)
 db.register("files", files)
-count, size, span = db.execute(
+# Finished is what no merge will touch again: six hours of each of its series.
+count, size, span, finished_rows, finished_size = db.execute(
     """
-    SELECT count(*), coalesce(sum(size_bytes), 0),
-        coalesce(sum(num_records * (epoch_ms("max.ts") - epoch_ms("min.ts"))) / sum(num_records), 0)
-    FROM files
+    WITH spans AS (SELECT *, epoch_ms("max.ts") - epoch_ms("min.ts") AS span FROM files)
+    SELECT count(*), coalesce(sum(size_bytes), 0), coalesce(sum(num_records * span) / sum(num_records), 0),
+        coalesce(sum(num_records) FILTER (span >= 6 * 3_600_000), 0),
+        coalesce(sum(size_bytes) FILTER (span >= 6 * 3_600_000), 0)
+    FROM spans
     """
 ).fetchone()
-print(json.dumps({"rows": rows, "files": count, "bytes": int(size), "span_h": float(span) / 3_600_000}))
+found = {"rows": rows, "files": count, "bytes": int(size), "span_h": float(span) / 3_600_000}
+print(json.dumps(found | {"finished_rows": int(finished_rows), "finished_bytes": int(finished_size)}))

@@ -22,9 +22,17 @@ pub(super) fn counted(data: &Path, sent: u64) -> anyhow::Result<Value> {
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         let mut found: Value = serde_json::from_slice(&output.stdout)?;
         if found["rows"] == sent {
-            let each = found["bytes"].as_f64().unwrap_or_default() / sent as f64;
+            let number = |name: &str| found[name].as_f64().unwrap_or_default();
+            let (each, finished) = (number("bytes") / sent as f64, number("finished_rows"));
+            let finished = (finished > 0.0).then(|| number("finished_bytes") / finished);
+            // The bus with its bodies, bronze, silver, the journals and what the store holds.
+            let total = size(data)? as f64 / sent as f64;
+            let a_day = |each: f64| json!(each * 50_000.0 * DAY_S / 1e9);
             found["bytes_per_sample"] = json!(each);
-            found["gb_a_day_at_50k"] = json!(each * 50_000.0 * DAY_S / 1e9);
+            found["finished_bytes_per_sample"] = json!(finished);
+            found["gb_a_day_at_50k"] = a_day(each);
+            found["total_bytes_per_sample"] = json!(total);
+            found["total_gb_a_day_at_50k"] = a_day(total);
             return Ok(found);
         }
         ensure!(
