@@ -1,5 +1,6 @@
 //! The tables that a run of the benchmark leaves, as a reader from outside finds them.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -60,12 +61,14 @@ pub(super) fn merged(data: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Bytes of all files below a folder.
+/// Bytes of all files below a folder; one that goes meanwhile has none.
 pub(super) fn size(folder: &Path) -> std::io::Result<u64> {
+    let gone = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { Ok(0) } else { Err(error) };
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
-        let (path, found) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
-        bytes += if found.is_dir() { size(&path)? } else { found.len() };
+        let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+        let found = if kind.is_dir() { size(&path) } else { std::fs::metadata(&path).map(|meta| meta.len()) };
+        bytes += found.or_else(gone)?;
     }
     Ok(bytes)
 }
