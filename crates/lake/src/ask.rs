@@ -6,12 +6,13 @@ use deltalake_core::datafusion::common::ScalarValue;
 use deltalake_core::datafusion::error::DataFusionError;
 use deltalake_core::datafusion::execution::context::SessionContext;
 use deltalake_core::datafusion::functions_nested::expr_fn::{array_element, map_extract};
-use deltalake_core::datafusion::logical_expr::Expr;
+use deltalake_core::datafusion::logical_expr::{Expr, SortExpr};
 use deltalake_core::datafusion::prelude::{DataFrame, col, contains, lit};
 use wardroom_domain::{Severity, TenantId, Timestamp};
 
 use crate::rows::micros;
 use crate::sql::{Form, Queries, QueryError};
+use crate::table::LiveFile;
 
 /// A question that has a name.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +192,8 @@ impl Queries {
         self.answer(tenant, plan, form).await
     }
 
-    /// The log lines of a stretch of time that meet a filter, newest first.
+    /// The log lines of a stretch of time that meet a filter, newest first. The newest part of the stretch is looked at first: if it
+    /// has as many as are asked for, nothing else is read.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -203,27 +205,94 @@ impl Queries {
         limit: u32,
         form: Form,
     ) -> Result<Vec<u8>, QueryError> {
-        let moment = |at: Timestamp| lit(ScalarValue::TimestampMicrosecond(Some(micros(at)), Some("UTC".into())));
+        let mut files = self.lake.log_files().await?;
+        files.retain(|file| file.tenant == *tenant);
+        let recent = recent(files, (start.millis(), end.millis())).map(Timestamp::from_millis);
+        self.logs_by(tenant, filter, (start, recent, end), limit as usize, form).await
+    }
+
+    /// The same, with the moment at which the part begins that is looked at first.
+    async fn logs_by(
+        &self,
+        tenant: &TenantId,
+        filter: LogFilter,
+        (start, recent, end): (Timestamp, Option<Timestamp>, Timestamp),
+        limit: usize,
+        form: Form,
+    ) -> Result<Vec<u8>, QueryError> {
         let plan = async move |session: SessionContext| -> Result<DataFrame, DataFusionError> {
-            let mut lines = session.table("logs").await?;
-            lines = lines.filter(col("ts").gt_eq(moment(start)).and(col("ts").lt(moment(end))))?;
-            for condition in filter.expressions() {
-                lines = lines.filter(condition)?;
+            let Some(recent) = recent else {
+                return lines(&session, &filter, (start, end), limit).await?.select_columns(&SHOWN);
+            };
+            let mut found = lines(&session, &filter, (recent, end), limit).await?.cache().await?;
+            let more = limit.saturating_sub(found.clone().count().await?);
+            if more > 0 {
+                found = found.union(lines(&session, &filter, (start, recent), more).await?)?;
             }
-            let newest = [col("ts").sort(false, false), col("nanos").sort(false, false)];
-            let newest = newest.into_iter().chain([col("offset").sort(false, false), col("seq").sort(false, false)]);
-            let shown = ["ts", "service", "severity", "message", "template_id", "parameters", "labels"];
-            lines.sort(newest.collect())?.limit(0, Some(limit as usize))?.select_columns(&shown)
+            found.sort(newest())?.limit(0, Some(limit))?.select_columns(&SHOWN)
         };
         self.answer(tenant, plan, form).await
     }
 }
 
+/// Lines from which on it pays to look at the newest first.
+const MANY: u64 = 500_000;
+
+/// Where the newest eighth of the lines of a stretch (ms) begins, as far as their files tell; nothing if they are few, or do not
+/// follow each other in time.
+fn recent(mut files: Vec<LiveFile>, (start_ms, end_ms): (i64, i64)) -> Option<i64> {
+    files.retain(|file| file.span_ms.0 < end_ms && file.span_ms.1 >= start_ms);
+    let all: u64 = files.iter().map(|file| file.rows).sum();
+    files.sort_unstable_by_key(|file| std::cmp::Reverse(file.span_ms.1));
+    let (mut lines, mut first_ms) = (0, end_ms);
+    for file in files {
+        if lines >= all / 8 {
+            break;
+        }
+        first_ms = file.span_ms.0.min(first_ms);
+        lines += file.rows;
+    }
+    (all >= MANY && first_ms > start_ms).then_some(first_ms)
+}
+
+/// What is shown of a line.
+const SHOWN: [&str; 7] = ["ts", "service", "severity", "message", "template_id", "parameters", "labels"];
+
+/// By what lines are sorted.
+const ORDER: [&str; 4] = ["ts", "nanos", "offset", "seq"];
+
+/// The newest line first.
+fn newest() -> Vec<SortExpr> {
+    ORDER.map(|column| col(column).sort(false, false)).to_vec()
+}
+
+/// The newest lines of a stretch that meet a filter.
+async fn lines(
+    session: &SessionContext,
+    filter: &LogFilter,
+    (start, end): (Timestamp, Timestamp),
+    limit: usize,
+) -> Result<DataFrame, DataFusionError> {
+    let moment = |at: Timestamp| lit(ScalarValue::TimestampMicrosecond(Some(micros(at)), Some("UTC".into())));
+    let mut lines = session.table("logs").await?;
+    lines = lines.filter(col("ts").gt_eq(moment(start)).and(col("ts").lt(moment(end))))?;
+    for condition in filter.expressions() {
+        lines = lines.filter(condition)?;
+    }
+    // What is put aside for later is read whole: no more than what is shown and sorted by.
+    let columns: Vec<&str> = SHOWN.into_iter().chain(ORDER.into_iter().skip(1)).collect();
+    lines.select_columns(&columns)?.sort(newest())?.limit(0, Some(limit))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
+    use wardroom_domain::{Labels, LogEntry};
 
     use super::*;
+    use crate::{Config, Events, Lake, Line, Origin, QueryConfig};
 
     #[test]
     fn filters_are_read() {
@@ -242,6 +311,76 @@ mod tests {
         }
         for text in ["\"open", "level>=loud", "bytes>=7", "=x", "level=x"] {
             assert!(LogFilter::parse(text).is_err(), "{text}");
+        }
+    }
+
+    fn file(rows: u64, start_ms: i64, end_ms: i64) -> LiveFile {
+        LiveFile {
+            path: String::new(),
+            tenant: TenantId::main(),
+            day: 0,
+            bytes: 1,
+            rows,
+            series: (0, 0),
+            span_ms: (start_ms, end_ms),
+            written_ms: 0,
+            offset: 1,
+        }
+    }
+
+    #[test]
+    fn the_newest_eighth_of_many_lines_is_looked_at_first() {
+        let day: Vec<_> = (0..16).map(|hour| file(100_000, hour * 100, hour * 100 + 99)).collect();
+        assert_eq!(recent(day.clone(), (0, 1600)), Some(1400));
+        assert_eq!(recent(day.clone(), (0, 1000)), Some(800), "files beyond the end do not count");
+        assert_eq!(recent(day[..4].to_vec(), (0, 1600)), None, "few");
+        assert_eq!(recent(vec![file(1 << 20, 0, 1600), file(1 << 20, 10, 1590)], (0, 1600)), None, "all at one time");
+        assert_eq!(recent(Vec::new(), (0, 1600)), None);
+    }
+
+    /// Wherever the part begins that is looked at first, the answer is the same.
+    #[tokio::test]
+    async fn the_newest_lines_are_found_in_two_steps_as_in_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Arc::new(Lake::open(&Config::default(), folder.path()).await.unwrap());
+        let (main, second) = (TenantId::main(), |at: i64| Timestamp::from_millis(1_795_255_038_000 + at * 1000));
+        for batch in 0..3 {
+            let mut events = Events::new(lake.events_reached().await.unwrap());
+            for at in batch * 20..batch * 20 + 20 {
+                let message = format!("{} {at}", if at % 7 == 0 { "seldom" } else { "often" });
+                let log = LogEntry {
+                    at: second(at / 2),
+                    severity: Severity::Info,
+                    message,
+                    service: "web".into(),
+                    labels: Labels::default(),
+                };
+                for tenant in ["main", "other"] {
+                    let from = Origin::new(TenantId::new(tenant).unwrap(), at as u64, log.at, None);
+                    events.log(&from, 0, &Line { log: &log, service: "web", template: "t", parameters: &[] }).unwrap();
+                }
+            }
+            // The last of them stand in no file yet.
+            if batch < 2 {
+                lake.land(&events.finish(batch as u64 * 20 + 20, second(60)).unwrap()).await.unwrap();
+            } else {
+                lake.show(events.pending(60).unwrap()).await;
+            }
+        }
+        let queries = Queries::new(lake, QueryConfig::default()).unwrap();
+        for (filter, limit) in [("", 1), ("", 7), ("", 1000), ("seldom", 2), ("seldom", 8), ("nowhere", 5)] {
+            let filter = LogFilter::parse(filter).unwrap();
+            let ask = async |recent: Option<i64>| {
+                let span = (second(0), recent.map(second), second(30));
+                let found = queries.logs_by(&main, filter.clone(), span, limit, Form::Json).await.unwrap();
+                serde_json::from_slice::<Vec<serde_json::Value>>(&found).unwrap()
+            };
+            let expected = ask(None).await;
+            for recent in [0, 1, 9, 15, 25, 29, 30] {
+                assert_eq!(ask(Some(recent)).await, expected, "{filter:?} {limit} from {recent}");
+            }
+            assert!(expected.len() <= limit && expected.is_sorted_by(|a, b| a["ts"].as_str() >= b["ts"].as_str()));
+            assert_eq!(expected.is_empty(), filter == LogFilter::parse("nowhere").unwrap());
         }
     }
 

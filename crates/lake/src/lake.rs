@@ -16,7 +16,7 @@ use crate::rows::{self, Cell, Lineage, Request, Rows};
 use crate::samples::{self, Row};
 use crate::samples::{DataFile, FILE_ROWS, SampleFile, Use, day_of};
 use crate::source::Source;
-use crate::spec::{EVENTS, GOLD, HISTOGRAMS, SAMPLES, SERIES, Spec};
+use crate::spec::{EVENTS, GOLD, HISTOGRAMS, LOGS, SAMPLES, SERIES, Spec};
 use crate::table::{Landed, LiveFile, Table};
 use crate::{Config, Error, Retention, TOPIC, remote};
 
@@ -384,6 +384,17 @@ impl Lake {
             found.push(holding);
         }
         Ok(found)
+    }
+
+    /// The files of `silver.logs`.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub(crate) async fn log_files(&self) -> Result<Vec<LiveFile>, Error> {
+        match self.table(LOGS.name) {
+            Some(table) => table.lock().await.files().await,
+            None => Ok(Vec::new()),
+        }
     }
 
     #[cfg(test)]

@@ -106,7 +106,7 @@ pub enum QueryError {
 /// Answers questions.
 #[derive(Debug)]
 pub struct Queries {
-    lake: Arc<Lake>,
+    pub(crate) lake: Arc<Lake>,
     config: QueryConfig,
     environment: Arc<RuntimeEnv>,
     turn: Arc<tokio::sync::Semaphore>,

@@ -194,7 +194,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     // A stopping server does not wait for ever on a connection that somebody keeps open.
     let (stopping, stopped) = oneshot::channel::<()>();
     let (stop, again, (leave, left)) = (stop(), AtomicBool::new(false), oneshot::channel());
-    let ports = ports::serve(port, listeners, routes, async move {
+    // The port stays here too: whoever hears of refusals takes it for the end if nobody can tell of them any more.
+    let ports = ports::serve(port.clone(), listeners, routes, async move {
         tokio::select! {
             () = stop => {}
             Ok(()) = left => {}
