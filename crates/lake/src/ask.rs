@@ -280,7 +280,8 @@ async fn lines(
         lines = lines.filter(condition)?;
     }
     // What is put aside for later is read whole: no more than what is shown and sorted by.
-    let columns: Vec<&str> = SHOWN.into_iter().chain(ORDER.into_iter().skip(1)).collect();
+    let columns: Vec<&str> =
+        SHOWN.into_iter().chain(ORDER.into_iter().filter(|column| !SHOWN.contains(column))).collect();
     lines.select_columns(&columns)?.sort(newest())?.limit(0, Some(limit))
 }
 
