@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -19,12 +20,16 @@ use crate::config::Durability;
 use crate::groups;
 use crate::places::Places;
 use crate::segment::{self, Found};
-use crate::{BoxFuture, Bus, Config, Error, Expiry, Record, encode_payload, metrics as names, record, rest};
+use crate::{BoxFuture, Bus, Config, Error, Expiry, Record, metrics as names, record, rest};
 
 /// Requests that may wait for the writer; more wait in their own tasks.
 const QUEUE: usize = 1024;
+/// Shortest time between two syncs while requests come together: those that come within it share the next one.
+const SYNC_EVERY: Duration = Duration::from_millis(1);
+/// How many syncs a request is not made to wait after it waited for nobody.
+const ALONE: u32 = 100;
 /// How long the writer waits before it looks whether the disk takes something again.
-const PROBE: std::time::Duration = std::time::Duration::from_secs(1);
+const PROBE: Duration = Duration::from_secs(1);
 
 /// The embedded bus.
 #[derive(Debug)]
@@ -68,7 +73,9 @@ impl Drop for Pending<'_> {
 
 #[derive(Debug)]
 struct Append {
-    payload: Vec<u8>,
+    /// What stands before the body.
+    head: Vec<u8>,
+    body: Bytes,
     done: oneshot::Sender<Result<u64, Error>>,
 }
 
@@ -157,7 +164,7 @@ impl ReadOnlyBus {
     /// # Errors
     /// The disk's.
     pub fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error> {
-        self.0.read(from, limit, &|_| false).map_err(|error| Error::disk("read", &error))
+        self.0.read(from, limit, None).map_err(|error| Error::disk("read", &error))
     }
 }
 
@@ -176,12 +183,13 @@ impl Bus for EmbeddedBus {
         Box::pin(async move {
             let limit = self.shared.config.pending_bytes;
             let _waiting = Pending::take(&self.shared.pending, body.len() + envelope.protocol.len() + 200, limit)?;
-            let payload = encode_payload(&envelope, &body);
-            if payload.len() as u64 > self.shared.config.segment_bytes {
-                return Err(Error::TooLarge { size: payload.len() as u64 });
+            let head = record::head(&envelope, &body);
+            let size = (head.len() + body.len()) as u64;
+            if size > self.shared.config.segment_bytes {
+                return Err(Error::TooLarge { size });
             }
             let (done, outcome) = oneshot::channel();
-            let mut append = Append { payload, done };
+            let mut append = Append { head, body, done };
             let queue = self.queue.as_ref().ok_or(Error::Closed)?;
             if mutant::on("ack-before-append") {
                 let guess = self.end();
@@ -193,7 +201,7 @@ impl Bus for EmbeddedBus {
                     Ok(()) => break,
                     Err(mpsc::TrySendError::Full(back)) => {
                         append = back;
-                        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                        tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                     Err(mpsc::TrySendError::Disconnected(_)) => return Err(Error::Closed),
                 }
@@ -203,11 +211,11 @@ impl Bus for EmbeddedBus {
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error> {
-        self.follow(from, limit, &|_| false)
+        self.shared.read(from, limit, None).map_err(|error| Error::disk("read", &error))
     }
 
-    fn follow(&self, from: u64, limit: usize, trusted: &dyn Fn(&Envelope) -> bool) -> Result<Vec<Record>, Error> {
-        self.shared.read(from, limit, trusted).map_err(|error| Error::disk("read", &error))
+    fn follow(&self, from: u64, limit: usize, skip: &dyn Fn(&Envelope) -> bool) -> Result<Vec<Record>, Error> {
+        self.shared.read(from, limit, Some(skip)).map_err(|error| Error::disk("read", &error))
     }
 
     fn start(&self) -> u64 {
@@ -273,7 +281,7 @@ impl Bus for EmbeddedBus {
 }
 
 impl Shared {
-    fn read(&self, from: u64, limit: usize, trusted: &dyn Fn(&Envelope) -> bool) -> std::io::Result<Vec<Record>> {
+    fn read(&self, from: u64, limit: usize, skip: Option<&dyn Fn(&Envelope) -> bool>) -> std::io::Result<Vec<Record>> {
         let end = self.end.load(Ordering::Acquire);
         let mut records = Vec::new();
         let bases = lock(&self.segments).clone();
@@ -284,6 +292,18 @@ impl Shared {
         'segments: while let Some(base) = bases.get(at) {
             let mut file = File::open(segment::path(&self.dir, *base))?;
             while records.len() < limit {
+                // What is below the end is whole, but for damage that shows to whoever reads the body.
+                if let Some(skip) = skip
+                    && let Some(start) = segment::start_at(&file, position)?
+                    && start.offset == upcoming
+                    && upcoming < end
+                    && let Some(record) = record::head_at(*base, position, &start)
+                    && skip(&record.envelope)
+                {
+                    (position, upcoming) = (start.next, upcoming.max(start.offset + 1));
+                    records.push(record);
+                    continue;
+                }
                 match segment::read_at(&mut file, position)? {
                     Found::Frame { offset, .. } if offset >= end => {
                         place = Some((*base, position));
@@ -293,7 +313,7 @@ impl Shared {
                         let frame = (position, next - position);
                         (position, upcoming) = (next, upcoming.max(offset + 1));
                         if offset >= from {
-                            match record::at(*base, frame, offset, &payload, trusted) {
+                            match record::at(*base, frame, offset, &payload, &|_| false) {
                                 Ok(record) => records.push(record),
                                 Err(error) => damaged(*base, position, &error.to_string()),
                             }
@@ -347,6 +367,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, waiting: &mpsc::Receiver<Append>) {
+        let (mut synced, mut alone) = (Instant::now(), 0);
         loop {
             let first = match waiting.recv_timeout(PROBE) {
                 Ok(first) => first,
@@ -356,9 +377,17 @@ impl Writer {
                     continue;
                 }
             };
+            let early = SYNC_EVERY.saturating_sub(synced.elapsed());
+            let waits = !early.is_zero() && alone == 0;
+            if waits {
+                std::thread::sleep(early);
+            }
             let mut group = vec![first];
             group.extend(waiting.try_iter().take(QUEUE));
+            // Who sends one request after the other gains nothing by waiting.
+            alone = if waits && group.len() == 1 { ALONE } else { alone.saturating_sub(1) };
             let outcome = self.commit(&group);
+            synced = Instant::now();
             *lock(&self.shared.trouble) = outcome.as_ref().err().map(ToString::to_string);
             if let Err(error) = &outcome {
                 metrics::counter!(names::APPEND_FAILURES_TOTAL).increment(group.len() as u64);
@@ -398,7 +427,7 @@ impl Writer {
         }
         self.buffer.clear();
         for (index, append) in group.iter().enumerate() {
-            segment::frame(&mut self.buffer, self.next + index as u64, &append.payload);
+            segment::frame(&mut self.buffer, self.next + index as u64, &append.head, &append.body);
         }
         if let Err(error) = self.file.write_all(&self.buffer) {
             // Nothing of this group was promised to anyone: take it back whole.
@@ -501,6 +530,31 @@ mod tests {
             assert!(bus.read(round, 100).unwrap().is_empty());
             assert_eq!(cursor(round), place, "asked in vain, and remembered still");
             assert!(place > 0 && place.is_multiple_of(round), "behind {round} frames of one length");
+        }
+    }
+
+    /// Whoever wants to know of a request gets its header; damage there costs that record and no other.
+    #[tokio::test]
+    async fn bodies_that_are_skipped_stay_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let bus = EmbeddedBus::open(dir.path(), Config::default()).unwrap();
+        for events in [false, true, false, false] {
+            let body = Bytes::from(vec![7; 3000]);
+            bus.append(Envelope { events, ..envelope(0) }, body).await.unwrap();
+        }
+        let follow = || bus.follow(0, 100, &|envelope| !envelope.events).unwrap();
+        let whole = bus.read(0, 100).unwrap();
+        let heads = follow();
+        for (head, whole) in heads.iter().zip(&whole) {
+            assert_eq!((head.offset, &head.envelope, head.place), (whole.offset, &whole.envelope, whole.place));
+            assert_eq!((head.place.size, head.body.len()), (3000, if head.envelope.events { 3000 } else { 0 }));
+        }
+        assert_eq!(heads.len(), 4);
+        let file = OpenOptions::new().write(true).open(segment::path(dir.path(), 0)).unwrap();
+        for broken in [8, 12] {
+            // The length, or the offset, of the third.
+            std::os::unix::fs::FileExt::write_at(&file, &[0xee], heads[2].place.position + broken).unwrap();
+            assert_eq!(follow().iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 1, 3]);
         }
     }
 }

@@ -68,12 +68,12 @@ pub trait Bus: Send + Sync {
     /// The disk's. A damaged record is no error: it is counted and skipped.
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Error>;
 
-    /// As [`Bus::read`]; the bodies of requests that are trusted are not compared with their digest, for whoever needs to know of them
-    /// and not what is in them. Damage to a frame shows all the same.
+    /// As [`Bus::read`]; the bodies of requests that are to be skipped are left on the disk, for whoever needs to know of them
+    /// and not what is in them. What is damaged there shows to whoever reads it.
     ///
     /// # Errors
     /// The disk's.
-    fn follow(&self, from: u64, limit: usize, trusted: &dyn Fn(&Envelope) -> bool) -> Result<Vec<Record>, Error>;
+    fn follow(&self, from: u64, limit: usize, skip: &dyn Fn(&Envelope) -> bool) -> Result<Vec<Record>, Error>;
 
     /// The offset of the oldest record kept.
     fn start(&self) -> u64;

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use wardroom_domain::{Envelope, Principal, Refusal, RefusalReason, TenantId, Timestamp, mutant};
 
+use crate::segment;
+
 const VERSION: u8 = 2;
 /// The version without flags.
 const WITHOUT_FLAGS: u8 = 1;
@@ -22,7 +24,7 @@ pub struct Record {
     pub offset: u64,
     /// Its header.
     pub envelope: Envelope,
-    /// The request's body, as received.
+    /// The request's body, as received; empty if nobody asked for it.
     pub body: Bytes,
     /// Where its bytes are.
     pub place: Place,
@@ -39,6 +41,8 @@ pub struct Place {
     pub bytes: u64,
     /// SHA-256 of the body.
     pub sha256: [u8; 32],
+    /// Length of the body in bytes.
+    pub size: u32,
 }
 
 /// The record of a frame: its segment, position and length there, its offset and payload. Of bodies that are trusted only the
@@ -54,8 +58,17 @@ pub(crate) fn at(
     if !trusted(&envelope) {
         check(body, sha256)?;
     }
-    let body = payload.slice_ref(body);
-    Ok(Record { offset, envelope, body, place: Place { segment, position, bytes, sha256 } })
+    let (size, body) = (body.len() as u32, payload.slice_ref(body));
+    Ok(Record { offset, envelope, body, place: Place { segment, position, bytes, sha256, size } })
+}
+
+/// The same without the body, from the first bytes of a payload; nothing if they do not reach so far, or do not fit its length.
+pub(crate) fn head_at(segment: u64, position: u64, start: &segment::Start) -> Option<Record> {
+    let Opened { envelope, digest: sha256, size, rest } = opened(start.payload()).ok()?;
+    let head = start.payload().len() - rest.len();
+    let place = Place { segment, position, bytes: start.next - position, sha256, size };
+    let fits = head as u64 + u64::from(size) == start.length;
+    fits.then_some(Record { offset: start.offset, envelope, body: Bytes::new(), place })
 }
 
 /// Why a payload could not be read.
@@ -72,6 +85,19 @@ pub enum RecordHeaderError {
 /// Turns a request into a payload.
 pub fn encode_payload(envelope: &Envelope, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 160);
+    put_head(&mut out, envelope, body);
+    out.extend(body);
+    out
+}
+
+/// What of a payload stands before the body.
+pub(crate) fn head(envelope: &Envelope, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(160);
+    put_head(&mut out, envelope, body);
+    out
+}
+
+fn put_head(out: &mut Vec<u8>, envelope: &Envelope, body: &[u8]) {
     out.push(VERSION);
     out.extend(envelope.received_at.nanos().to_le_bytes());
     for text in [
@@ -95,8 +121,6 @@ pub fn encode_payload(envelope: &Envelope, body: &[u8]) -> Vec<u8> {
     out.push(if envelope.events { EVENTS } else { 0 });
     out.extend(Sha256::digest(body));
     out.extend((body.len() as u32).to_le_bytes());
-    out.extend(body);
-    out
 }
 
 /// Reads a payload back.
@@ -117,6 +141,22 @@ fn check(body: &[u8], digest: [u8; 32]) -> Result<(), RecordHeaderError> {
 
 /// Header, digest of the body and body.
 fn parts(payload: &[u8]) -> Result<(Envelope, [u8; 32], &[u8]), RecordHeaderError> {
+    let Opened { envelope, digest, size, rest } = opened(payload)?;
+    if rest.len() != size as usize {
+        return Err(RecordHeaderError::Damaged("body size"));
+    }
+    Ok((envelope, digest, rest))
+}
+
+/// What stands before a body, and what is there of the body itself.
+struct Opened<'a> {
+    envelope: Envelope,
+    digest: [u8; 32],
+    size: u32,
+    rest: &'a [u8],
+}
+
+fn opened(payload: &[u8]) -> Result<Opened<'_>, RecordHeaderError> {
     let mut rest = Rest(payload);
     let version = rest.take::<1>()?[0];
     if ![VERSION, WITHOUT_FLAGS].contains(&version) {
@@ -138,12 +178,11 @@ fn parts(payload: &[u8]) -> Result<(Envelope, [u8; 32], &[u8]), RecordHeaderErro
     }
     let flags = if version == WITHOUT_FLAGS { EVENTS } else { rest.take::<1>()?[0] };
     let digest: [u8; 32] = rest.take()?;
-    let size = u32::from_le_bytes(rest.take()?) as usize;
-    let body = rest.0.get(..size).filter(|_| rest.0.len() == size).ok_or(RecordHeaderError::Damaged("body size"))?;
+    let size = u32::from_le_bytes(rest.take()?);
     let events = flags & EVENTS != 0;
     let envelope =
         Envelope { tenant, principal, protocol, content_type, content_encoding, received_at, refused, events };
-    Ok((envelope, digest, body))
+    Ok(Opened { envelope, digest, size, rest: rest.0 })
 }
 
 /// What is left to read.

@@ -48,7 +48,7 @@ fn copy(dir: &Path, base: u64, to: &Path, worth: &dyn Fn(&Envelope) -> bool) -> 
                 let found = record::at(base, place, offset, &payload, &|envelope| !worth(envelope));
                 if found.is_ok_and(|record| worth(&record.envelope)) {
                     frame.clear();
-                    segment::frame(&mut frame, offset, &payload);
+                    segment::frame(&mut frame, offset, &payload, &[]);
                     out.write_all(&frame)?;
                     kept += 1;
                 }

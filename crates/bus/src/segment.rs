@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -31,14 +32,15 @@ pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
     Ok(bases)
 }
 
-/// Appends one frame to `out`.
-pub(crate) fn frame(out: &mut Vec<u8>, offset: u64, payload: &[u8]) {
+/// Appends one frame to `out`; its payload comes in two parts.
+pub(crate) fn frame(out: &mut Vec<u8>, offset: u64, head: &[u8], body: &[u8]) {
     let start = out.len();
     out.extend(MAGIC);
     out.extend([0; 4]);
-    out.extend((payload.len() as u32).to_le_bytes());
+    out.extend(((head.len() + body.len()) as u32).to_le_bytes());
     out.extend(offset.to_le_bytes());
-    out.extend(payload);
+    out.extend(head);
+    out.extend(body);
     let crc = crc32fast::hash(&out[start + 8..]);
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
@@ -66,8 +68,8 @@ pub(crate) fn read_at(file: &mut File, position: u64) -> std::io::Result<Found> 
     let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
     let left = file.metadata()?.len().saturating_sub(position + HEADER as u64);
     if got == HEADER && header[..4] == MAGIC && length as u64 <= left {
-        let mut payload = vec![0; length];
-        if read_full(file, &mut payload)? == length {
+        let mut payload = Vec::with_capacity(length);
+        if file.by_ref().take(length as u64).read_to_end(&mut payload)? == length {
             let mut crc = crc32fast::Hasher::new();
             crc.update(&header[8..]);
             crc.update(&payload);
@@ -83,6 +85,42 @@ pub(crate) fn read_at(file: &mut File, position: u64) -> std::io::Result<Found> 
         Some(next) => Found::Damage { next },
         None => Found::Torn,
     })
+}
+
+/// The first bytes of a frame.
+pub(crate) struct Start {
+    /// Its record.
+    pub(crate) offset: u64,
+    /// Length of its payload.
+    pub(crate) length: u64,
+    /// Where the next frame starts.
+    pub(crate) next: u64,
+    bytes: [u8; START],
+    got: usize,
+}
+
+/// Enough for the head of nearly every request.
+const START: usize = 512;
+
+impl Start {
+    /// What was read of the payload.
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.bytes.get(HEADER..self.got).unwrap_or_default()
+    }
+}
+
+/// Reads the beginning of what stands at `position`, whose checksum nobody looks at; nothing if no frame begins there.
+pub(crate) fn start_at(file: &File, position: u64) -> std::io::Result<Option<Start>> {
+    let mut bytes = [0; START];
+    let got = file.read_at(&mut bytes, position)?;
+    let [magic @ .., _, _, _, _] = bytes.first_chunk::<8>().copied().unwrap_or_default();
+    let (length, offset) = (number(&bytes[8..12]), number(&bytes[12..HEADER]));
+    let start = Start { offset, length, next: position + HEADER as u64 + length, bytes, got };
+    Ok((magic == MAGIC && got > HEADER).then_some(start))
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// Where valid frames end: the position after the last whole frame, and the offset after it.

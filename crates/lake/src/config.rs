@@ -26,8 +26,12 @@ pub struct Config {
     /// What the object store needs to know, by the names that object_store gives it, such as `aws_endpoint`; the usual
     /// variables of the environment count, too. Default none. Since 0.1.
     pub options: BTreeMap<String, String>,
-    /// Samples are written to the tables once their series have so many new ones on average. Default 40. Since 0.1.
+    /// Samples are written to the tables once their series have so many new ones on average and there are
+    /// `flush-samples` of them. Default 40. Since 0.1.
     pub flush_steps: u32,
+    /// What comes faster than it was measured, such as the backlog of a sender that was cut off, is written in long stretches of
+    /// so many samples; they need about six bytes of memory each meanwhile. Default 16777216. Since 0.1.
+    pub flush_samples: u64,
     /// They are written after this long in any case, in seconds. Default 600. Since 0.1.
     pub flush_seconds: u64,
     /// How often short files are merged, and what else wants looking after is done, in seconds. Default 30. Since 0.1.
@@ -100,6 +104,7 @@ impl Default for Config {
             uri: String::new(),
             options: BTreeMap::new(),
             flush_steps: 40,
+            flush_samples: 1 << 24,
             flush_seconds: 600,
             maintain_seconds: 30,
             gold_seconds: 60,

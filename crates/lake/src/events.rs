@@ -75,8 +75,10 @@ impl Reached {
 pub struct Received<'a> {
     /// Its header.
     pub envelope: &'a Envelope,
-    /// Its body as received.
+    /// Its body as received; empty if only the header is of interest.
     pub body: &'a [u8],
+    /// Length of the body.
+    pub size: u32,
     /// SHA-256 of that.
     pub sha256: &'a [u8],
     /// Offset of the first record of the segment that holds it.
@@ -155,7 +157,7 @@ impl Events {
             Cell::Text(content_type),
             Cell::Text(content_encoding),
             Cell::Text(&digest),
-            Cell::Long(long(received.body.len() as u64)),
+            Cell::Long(received.size.into()),
             Cell::Text(&segment),
             Cell::Long(long(received.position)),
             Cell::Long(long(received.bytes)),

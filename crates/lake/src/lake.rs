@@ -11,6 +11,7 @@ use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
 
 use crate::disk::Disk;
 use crate::events::{Pending, Reached, Written};
+use crate::merge::LONG_MS;
 use crate::rows::{self, Cell, Lineage, Request, Rows};
 #[cfg(test)]
 use crate::samples::{self, Row};
@@ -88,13 +89,18 @@ impl Flush {
     pub fn push(&mut self, tenant: &TenantId, series_id: i64, samples: &[Sample]) -> Result<(), Error> {
         let offset = i64::try_from(self.offset).unwrap_or(i64::MAX);
         for day in samples.chunk_by(|a, b| day_of(a.ts_ms) == day_of(b.ts_ms)) {
-            let Some(first) = day.first() else { continue };
+            let (Some(first), Some(last)) = (day.first(), day.last()) else { continue };
             self.run.clear();
             self.run.extend(day.iter().map(|sample| (*sample, offset)));
             let key = (tenant.clone(), day_of(first.ts_ms));
             let file = match self.open.get_mut(&key) {
                 Some(file) => file,
-                None => self.open.entry(key.clone()).or_insert(SampleFile::new(key.0.clone(), key.1, Use::Flush)?),
+                None => {
+                    // No merge touches it again.
+                    let long = last.ts_ms - first.ts_ms >= LONG_MS;
+                    let use_of = if long { Use::Stay } else { Use::Flush };
+                    self.open.entry(key.clone()).or_insert(SampleFile::new(key.0.clone(), key.1, use_of)?)
+                }
             };
             file.push(series_id, &self.run)?;
             if file.rows() >= FILE_ROWS

@@ -2,7 +2,7 @@
 //!
 //! Problem: a flush holds some forty steps of each series, and short runs are dear (seven bytes a sample at four
 //! steps, under two at sixteen hundred) and slow to read. Model: the files of a tenant's day are sorted runs; once those not yet merged
-//! span [`LONG_MS`], or the day is over, they are merged series by series, each row read and written once. Guarantee: the
+//! hold [`LONG_MS`], or the day is over, they are merged series by series, each row read and written once. Guarantee: the
 //! same rows; only of two samples of a series with one time the one that came later stays.
 //!
 //! Source: the k-way merge of sorted runs (Knuth, TAOCP 3, 5.4.1).
@@ -58,12 +58,23 @@ pub(crate) fn due(files: &[LiveFile], newest_ms: i64) -> Vec<Vec<LiveFile>> {
         days.entry((&file.tenant, file.day)).or_default().push(file);
     }
     let ready = |((_, day), short): &((&TenantId, i64), Vec<&LiveFile>)| {
-        let start = short.iter().map(|file| file.span_ms.0).min().unwrap_or_default();
-        let end = short.iter().map(|file| file.span_ms.1).max().unwrap_or_default();
         let over = newest_ms >= (day + 1).saturating_mul(DAY_MS) + GRACE_MS;
-        overlap(short) && (end - start >= LONG_MS || over)
+        overlap(short) && (covered_ms(short) >= LONG_MS || over)
     };
     days.into_iter().filter(ready).map(|(_, short)| short.into_iter().cloned().collect()).collect()
+}
+
+/// How much time lies within files; what lies between them does not count.
+fn covered_ms(files: &[&LiveFile]) -> i64 {
+    let mut spans: Vec<_> = files.iter().map(|file| file.span_ms).collect();
+    spans.sort_unstable();
+    let mut end = i64::MIN;
+    let own = |(low, high): (i64, i64)| {
+        let own = high.saturating_sub(low.max(end)).max(0);
+        end = end.max(high);
+        own
+    };
+    spans.into_iter().map(own).sum()
 }
 
 /// Whether a merge would change anything: files that follow each other by series, none of which lies in two, are what one leaves,
@@ -159,9 +170,11 @@ mod tests {
         assert!(due(&short, 20 * 60_000).is_empty());
         assert_eq!(due(&short, DAY_MS + GRACE_MS).len(), 1, "the day is over");
         assert!(due(&short[..1], DAY_MS + GRACE_MS).is_empty(), "nothing to merge it with");
-        let long = [minutes(0, 10), minutes(200, 210), minutes(350, 361), minutes(0, 400)];
+        let long = [minutes(0, 200), minutes(190, 210), minutes(210, 361), minutes(0, 400)];
         let groups = due(&long, 361 * 60_000);
         assert_eq!(groups, [long[..3].to_vec()], "a long one is left alone");
+        let apart = [minutes(0, 10), minutes(200, 210), minutes(350, 361)];
+        assert!(due(&apart, 361 * 60_000).is_empty(), "half an hour in three pieces");
         let [mut first, mut second] = short;
         (first.series, second.series) = ((1, 600), (601, 900));
         assert!(due(&[first, second], DAY_MS + GRACE_MS).is_empty(), "what a merge left of a short day");

@@ -161,8 +161,8 @@ impl Recorder {
     fn go_on(&self, (mut next, mut seen, mut events): Begin, hard: &Hard) -> Result<(), Trip> {
         let among = |next: u64| move |error: Error| Trip { offset: next, alone: false, error: error.to_string() };
         let (mut since, mut shown, mut fresh, mut noted) = (Instant::now(), Instant::now(), true, next);
-        // Of samples only the header is of interest here.
-        let trusted = |envelope: &Envelope| !envelope.events;
+        // Of samples only the header is of interest here, unless some of them are to be shown as refused.
+        let skip = |envelope: &Envelope| !envelope.events && envelope.refused.is_empty();
         while !self.stopped() {
             if events.is_empty() {
                 self.progress.set(next);
@@ -178,7 +178,7 @@ impl Recorder {
                 (shown, fresh) = (Instant::now(), false);
             }
             let end = self.bus.end();
-            let read = if end > next { self.bus.follow(next, READ, &trusted) } else { Ok(Vec::new()) };
+            let read = if end > next { self.bus.follow(next, READ, &skip) } else { Ok(Vec::new()) };
             let read = read.inspect_err(|error| tracing::error!(%error, "bus cannot be read; events wait"));
             if read.as_ref().map_or(true, Vec::is_empty) {
                 // What lies before the end that was there can never be read.
@@ -228,8 +228,8 @@ impl Recorder {
     /// Takes a record with its rows.
     fn take(&self, record: &Record, seen: &mut BTreeMap<TenantId, Seen>, events: &mut Events) -> Result<(), Error> {
         let envelope = &record.envelope;
-        let Place { segment, position, bytes, sha256 } = record.place;
-        let received = Received { envelope, body: &record.body, sha256: &sha256, segment, position, bytes };
+        let Place { segment, position, bytes, sha256, size } = record.place;
+        let received = Received { envelope, body: &record.body, size, sha256: &sha256, segment, position, bytes };
         let mut from = Origin::new(envelope.tenant.clone(), record.offset, envelope.received_at, None);
         events.request(&from, &received)?;
         if !envelope.events {

@@ -114,7 +114,8 @@ pub struct Keeper {
     /// Seconds after it when time and late samples were last looked at.
     looked: u64,
     samples: u64,
-    series: u64,
+    /// How many make a batch.
+    enough: u64,
 }
 
 impl Keeper {
@@ -129,8 +130,9 @@ impl Keeper {
         let reached = tables.reached.unwrap_or_else(|| salvage.bus.start().min(next));
         tables.progress.set(reached);
         let known_to = known_to(tables.reached, resumed.map(|resumed| resumed.lake), next);
-        let since = Instant::now();
-        Self { tables, config, salvage, known_to, sent: None, since, looked: 0, samples: 0, series: 1 }
+        // The first ones go at once: whoever tries something out finds them.
+        let (since, enough) = (Instant::now(), config.flush_steps.into());
+        Self { tables, config, salvage, known_to, sent: None, since, looked: 0, samples: 0, enough }
     }
 
     /// Where the tables end, for a checkpoint.
@@ -186,7 +188,7 @@ impl Keeper {
             self.begin();
             return false;
         }
-        if self.samples >= self.series * u64::from(self.config.flush_steps) {
+        if self.samples >= self.enough {
             return true;
         }
         // Asked for every record, so the rest is looked at once a second.
@@ -233,7 +235,8 @@ impl Keeper {
         for (id, tenant) in &tenants {
             parts.push(part(id, tenant, &mut new));
         }
-        self.series = parts.iter().map(|part| part.series as u64).sum::<u64>().max(1);
+        let series: u64 = parts.iter().map(|part| part.series as u64).sum();
+        self.enough = (series * u64::from(self.config.flush_steps)).max(self.config.flush_samples);
         let (done, sent) = oneshot::channel();
         self.sent = Some((next, sent));
         let (lake, progress) = (Arc::clone(&self.tables.lake), Arc::clone(&self.tables.progress));

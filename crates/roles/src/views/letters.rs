@@ -95,7 +95,7 @@ impl Letters {
             refused: rows.iter().filter_map(Quarantined::refusal).collect(),
             events: true,
         };
-        let place = Place { segment: 0, position: 0, bytes: 0, sha256: [0; 32] };
+        let place = Place { segment: 0, position: 0, bytes: 0, sha256: [0; 32], size: 0 };
         Ok(Some(Record { offset, envelope, body: body.into(), place }))
     }
 
