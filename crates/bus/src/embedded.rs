@@ -25,7 +25,7 @@ use crate::{BoxFuture, Bus, Config, Error, Expiry, Record, metrics as names, rec
 /// Requests that may wait for the writer; more wait in their own tasks.
 const QUEUE: usize = 1024;
 /// Shortest time between two syncs while requests come together: those that come within it share the next one.
-const SYNC_EVERY: Duration = Duration::from_millis(1);
+const SYNC_EVERY: Duration = Duration::from_millis(2);
 /// How many syncs a request is not made to wait after it waited for nobody.
 const ALONE: u32 = 100;
 /// How long the writer waits before it looks whether the disk takes something again.

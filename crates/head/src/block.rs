@@ -151,19 +151,16 @@ fn unpack<'a>(bytes: &'a [u8], shift: u32, numbers: &mut [u64]) -> Option<&'a [u
         return None;
     }
     let size = (numbers.len() * width as usize).div_ceil(8);
-    let (mut packed, rest) = bytes.split_at_checked(size)?;
-    let (mut held, mut bits) = (0_u128, 0);
+    let (packed, rest) = bytes.split_at_checked(size)?;
     let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+    // Sixteen bytes may be read at each number.
+    let mut padded = [0; BLOCK * 8 + 16];
+    padded.get_mut(..size)?.copy_from_slice(packed);
+    let mut bit = 0;
     for number in numbers {
-        while bits < width {
-            let (byte, tail) = packed.split_first()?;
-            packed = tail;
-            held |= u128::from(*byte) << bits;
-            bits += 8;
-        }
-        *number = (held as u64 & mask) << shift;
-        held >>= width;
-        bits -= width;
+        let word = u128::from_le_bytes(*padded.get(bit / 8..)?.first_chunk()?);
+        *number = ((word >> (bit % 8)) as u64 & mask) << shift;
+        bit += width as usize;
     }
     Some(rest)
 }

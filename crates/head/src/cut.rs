@@ -79,15 +79,14 @@ impl NumberedCut {
         let blocks = self.load(fetch)?;
         let stretch = sealed::from_memory(self.stretch.start, &blocks);
         let (mut heads, mut loose) = (self.heads.iter().peekable(), self.loose.as_slice());
+        let (mut chain, mut samples) = (Chain::new(None, i64::MIN), Vec::new());
         while let Some(id) =
             [heads.peek().map(|(id, _)| *id), loose.first().map(|(id, _)| *id)].into_iter().flatten().min()
         {
-            let mut chain = Chain { next: None, start_ms: i64::MIN, blocks: Vec::new() };
-            if let Some((_, head)) = heads.next_if(|(head, _)| *head == id) {
-                chain.next = Some(*head);
-                chain.follow(self.stretch.start, &stretch)?;
-            }
-            let mut samples = chain.samples();
+            chain.again(heads.next_if(|(head, _)| *head == id).map(|(_, head)| *head));
+            chain.follow(self.stretch.start, &stretch)?;
+            samples.clear();
+            chain.put(&mut samples);
             let (own, others) = loose.split_at(loose.partition_point(|(other, _)| *other == id));
             loose = others;
             for (_, sample) in own {

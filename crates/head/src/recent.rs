@@ -79,8 +79,9 @@ impl Part {
     /// All of them, ascending, with the blocks that are kept elsewhere; `None` if these cannot be read.
     pub fn whole(mut self, fetch: &Fetch<'_>) -> Option<Vec<Sample>> {
         self.chain.follow(self.down_to, fetch).filter(|()| self.sound)?;
-        let start_ms = self.chain.start_ms;
-        let mut all = self.chain.samples();
+        let start_ms = self.chain.start_ms();
+        let mut all = Vec::new();
+        self.chain.put(&mut all);
         all.extend(self.newer);
         for sample in self.late {
             match all.binary_search_by_key(&sample.ts_ms, |known| known.ts_ms) {
@@ -245,7 +246,7 @@ impl Recent {
         let nobody = Live::new();
         let live = self.series.get(id.index()).unwrap_or(&nobody);
         let within = |sample: &Sample| (start_ms..=end_ms).contains(&sample.ts_ms);
-        let mut chain = Chain { next: live.sealed, start_ms, blocks: Vec::new() };
+        let mut chain = Chain::new(live.sealed, start_ms);
         // Asked only for the newest, nobody follows the chain.
         if live.len > 0 && live.base_ms <= start_ms {
             chain.next = None;

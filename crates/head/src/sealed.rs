@@ -45,33 +45,60 @@ pub(crate) fn put(out: &mut Vec<u8>, back: u64, samples: &[Sample]) {
 pub(crate) struct Chain {
     pub(crate) next: Option<NonZeroU64>,
     /// Blocks that end before it are not asked for.
-    pub(crate) start_ms: i64,
-    /// What was found, newest first.
-    pub(crate) blocks: Vec<Vec<Sample>>,
+    start_ms: i64,
+    /// What was found, block by block, the newest first.
+    found: Vec<Sample>,
+    /// Where each block starts in it.
+    starts: Vec<usize>,
 }
 
 impl Chain {
+    /// From this block on; those that end before a moment are not asked for.
+    pub(crate) const fn new(next: Option<NonZeroU64>, start_ms: i64) -> Self {
+        Self { next, start_ms, found: Vec::new(), starts: Vec::new() }
+    }
+
+    /// From another block on, in the same room.
+    pub(crate) fn again(&mut self, next: Option<NonZeroU64>) {
+        self.next = next;
+        self.found.clear();
+        self.starts.clear();
+    }
+
+    /// The moment before which blocks are not asked for.
+    pub(crate) const fn start_ms(&self) -> i64 {
+        self.start_ms
+    }
+
     /// Follows it down to an address; `None` if an entry cannot be read or is not what it should be.
     pub(crate) fn follow(&mut self, down_to: u64, fetch: &Fetch<'_>) -> Option<()> {
         while let Some(at) = self.next.filter(|at| at.get() >= down_to) {
-            let (back, samples) = read(at.get(), fetch)?;
+            let before = self.found.len();
+            let back = read(at.get(), fetch, &mut self.found)?;
             self.next = at.get().checked_sub(back).filter(|_| back > 0).and_then(NonZeroU64::new);
-            if samples.last().is_none_or(|last| last.ts_ms < self.start_ms) {
+            if self.found[before..].last().is_none_or(|last| last.ts_ms < self.start_ms) {
+                self.found.truncate(before);
                 self.next = None;
             } else {
-                self.blocks.push(samples);
+                self.starts.push(before);
             }
         }
         Some(())
     }
 
-    /// All samples found, ascending.
-    pub(crate) fn samples(self) -> Vec<Sample> {
-        self.blocks.into_iter().rev().flatten().collect()
+    /// Adds all samples found to a list, ascending.
+    pub(crate) fn put(&self, all: &mut Vec<Sample>) {
+        all.reserve(self.found.len());
+        let mut end = self.found.len();
+        for start in self.starts.iter().rev() {
+            all.extend_from_slice(&self.found[*start..end]);
+            end = *start;
+        }
     }
 }
 
-fn read(at: u64, fetch: &Fetch<'_>) -> Option<(u64, Vec<Sample>)> {
+/// Adds the samples of the entry at an address; the distance to the one before.
+fn read(at: u64, fetch: &Fetch<'_>, samples: &mut Vec<Sample>) -> Option<u64> {
     let mut buffer = [0; GUESS];
     let got = fetch(at, &mut buffer)?;
     let head = buffer.get(..got)?.first_chunk::<HEADER>()?;
@@ -86,8 +113,7 @@ fn read(at: u64, fetch: &Fetch<'_>) -> Option<(u64, Vec<Sample>)> {
         (fetch(at + HEADER as u64, &mut long)? == size).then_some(long.as_slice())?
     };
     let whole = u32::from_le_bytes(crc) == checksum(&head[..7], block);
-    let mut samples = Vec::with_capacity(block::BLOCK);
-    (whole && block::decode(block, &mut samples)?.is_empty()).then_some((back, samples))
+    (whole && block::decode(block, samples)?.is_empty()).then_some(back)
 }
 
 fn checksum(head: &[u8], block: &[u8]) -> u32 {
@@ -121,8 +147,10 @@ mod tests {
         put(&mut stream, second, &samples(100));
         let follow = |stream: &[u8]| {
             let next = NonZeroU64::new(START + second);
-            let mut chain = Chain { next, start_ms: i64::MIN, blocks: Vec::new() };
-            chain.follow(START, &from_memory(START, stream)).map(|()| chain.samples().len())
+            let (mut chain, mut all) = (Chain::new(next, i64::MIN), Vec::new());
+            chain.follow(START, &from_memory(START, stream))?;
+            chain.put(&mut all);
+            Some(all.len()).filter(|_| all.is_sorted_by_key(|sample| sample.ts_ms))
         };
         assert_eq!(follow(&stream), Some(32));
         for at in 0..stream.len() {

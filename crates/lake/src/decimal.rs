@@ -133,7 +133,8 @@ impl Decimals {
     fn with(&mut self, run: &[f64], exponent: u8) -> Result<(), u8> {
         let start = self.found.len();
         let mut busy = 0;
-        for value in run {
+        let known = self.leading(run, exponent);
+        for value in &run[known..] {
             let found = match Decimal::with(*value, exponent) {
                 None => Decimal::of(*value).filter(|found| !found.is_busy()),
                 found => found,
@@ -153,6 +154,26 @@ impl Decimals {
             }
         }
         Ok(())
+    }
+
+    /// Adds those that this exponent fits up to the first that it does not: mostly all of them. Says how many.
+    fn leading(&mut self, run: &[f64], exponent: u8) -> usize {
+        let Some(power) = POWERS.get(usize::from(exponent)) else { return 0 };
+        let start = self.found.len();
+        self.mantissas.resize(start + run.len(), 0);
+        let mut known = 0;
+        for (slot, value) in self.mantissas[start..].iter_mut().zip(run) {
+            let Some(mantissa) = nearest(value * power) else { break };
+            if (mantissa as f64 / power).to_bits() != value.to_bits() {
+                break;
+            }
+            *slot = mantissa;
+            known += 1;
+        }
+        self.mantissas.truncate(start + known);
+        self.exponents.resize(start + known, exponent as i8);
+        self.found.resize(start + known, true);
+        known
     }
 
     #[inline]

@@ -19,6 +19,8 @@ use crate::table::LiveFile;
 
 /// How much of a series a finished file spans at least, in ms.
 pub(crate) const LONG_MS: i64 = 6 * 3_600_000;
+/// A pause that is longer belongs to no series' stretch, in ms.
+const PAUSE_MS: i64 = 3_600_000;
 /// How long after its end a day is taken for complete, in ms.
 const GRACE_MS: i64 = 15 * 60_000;
 
@@ -64,17 +66,17 @@ pub(crate) fn due(files: &[LiveFile], newest_ms: i64) -> Vec<Vec<LiveFile>> {
     days.into_iter().filter(ready).map(|(_, short)| short.into_iter().cloned().collect()).collect()
 }
 
-/// How much time lies within files; what lies between them does not count.
+/// How much time files hold, long pauses between them not counted.
 fn covered_ms(files: &[&LiveFile]) -> i64 {
     let mut spans: Vec<_> = files.iter().map(|file| file.span_ms).collect();
     spans.sort_unstable();
-    let mut end = i64::MIN;
-    let own = |(low, high): (i64, i64)| {
-        let own = high.saturating_sub(low.max(end)).max(0);
+    let (mut covered, mut end) = (0_i64, i64::MIN);
+    for (low, high) in spans {
+        let from = if low.saturating_sub(end) <= PAUSE_MS { end } else { low };
+        covered += high.saturating_sub(from).max(0);
         end = end.max(high);
-        own
-    };
-    spans.into_iter().map(own).sum()
+    }
+    covered
 }
 
 /// Whether a merge would change anything: files that follow each other by series, none of which lies in two, are what one leaves,
@@ -170,7 +172,7 @@ mod tests {
         assert!(due(&short, 20 * 60_000).is_empty());
         assert_eq!(due(&short, DAY_MS + GRACE_MS).len(), 1, "the day is over");
         assert!(due(&short[..1], DAY_MS + GRACE_MS).is_empty(), "nothing to merge it with");
-        let long = [minutes(0, 200), minutes(190, 210), minutes(210, 361), minutes(0, 400)];
+        let long = [minutes(0, 200), minutes(190, 250), minutes(310, 361), minutes(0, 400)];
         let groups = due(&long, 361 * 60_000);
         assert_eq!(groups, [long[..3].to_vec()], "a long one is left alone");
         let apart = [minutes(0, 10), minutes(200, 210), minutes(350, 361)];

@@ -23,7 +23,7 @@ use crate::Error;
 
 /// Deltas of a block, and of each of its parts, which have widths of their own.
 const BLOCK: usize = 256;
-const PART: usize = 64;
+const PART: usize = 32;
 
 /// A column of one row group on its way in.
 pub(crate) struct Chunk {
@@ -242,6 +242,13 @@ pub(crate) fn deltas(values: &[i64], out: &mut Vec<u8>) {
             *delta = value.wrapping_sub(before);
         }
         last = values.last().copied().unwrap_or(last);
+        let step = deltas.first().copied().unwrap_or_default();
+        if deltas.iter().fold(0, |other, delta| other | (delta ^ step)) == 0 {
+            // As nearly all of series, times and offsets are.
+            zigzag(step, out);
+            out.extend([0; BLOCK / PART]);
+            continue;
+        }
         let least = deltas.iter().copied().min().unwrap_or_default();
         zigzag(least, out);
         let widths = out.len();
@@ -274,7 +281,9 @@ fn pack(values: &[u64; PART], width: u32, out: &mut Vec<u8>) {
         words[word + 1] |= (value >> 1) >> (63 - shift);
         bit += width;
     }
-    words[..width as usize].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    let (whole, half) = (width as usize / 2, width % 2 == 1);
+    words[..whole].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    out.extend_from_slice(&words[whole].to_le_bytes()[..if half { 4 } else { 0 }]);
 }
 
 fn varint(mut value: u64, out: &mut Vec<u8>) {
