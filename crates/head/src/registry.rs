@@ -12,9 +12,6 @@ use crate::wire::WireTable;
 /// Wire keys kept for each series: a sender may write one label set in several ways.
 const SPELLINGS: usize = 4;
 
-/// Series whose places in memory are fetched at once.
-const AHEAD: usize = 32;
-
 /// The series of one tenant.
 #[derive(Debug)]
 pub struct Registry {
@@ -41,7 +38,7 @@ impl Registry {
     pub fn new(config: Config) -> Self {
         Self {
             config,
-            wire: WireTable::new(),
+            wire: WireTable::default(),
             known: HashTable::new(),
             hasher: RandomState::new(),
             series: Vec::new(),
@@ -61,16 +58,17 @@ impl Registry {
         mut labels: impl FnMut(usize) -> Result<Labels, E>,
     ) -> (Vec<SeriesId>, Vec<(usize, Denied<E>)>) {
         let mut denied = Vec::new();
-        let mut ids = Vec::with_capacity(keys.len());
+        let (mut ids, mut next) = (Vec::with_capacity(keys.len()), 0);
         for (at, key) in keys.iter().enumerate() {
-            if at % AHEAD == 0 {
-                self.wire.warm(&keys[at..keys.len().min(at + AHEAD)]);
-            }
-            let id = match self.wire.get(*key) {
-                Some(id) => SeriesId(id),
+            let id = match self.wire.find(*key, next) {
+                Some(found) => {
+                    next = found + 1;
+                    SeriesId(self.wire.id(found))
+                }
                 None => match labels(at).map_err(Denied::Labels).and_then(|labels| self.admit(&labels, limited)) {
                     Ok(id) => {
                         self.remember(*key, id);
+                        next = self.wire.len();
                         id
                     }
                     Err(why) => {
@@ -152,9 +150,9 @@ impl Registry {
     fn remember(&mut self, key: u128, id: SeriesId) {
         // A sender that shuffles its labels must not grow this for ever; whoever is forgotten is read again.
         if self.wire.len() >= SPELLINGS * self.series.len().max(1024) {
-            self.wire = WireTable::new();
+            self.wire = WireTable::default();
         }
-        self.wire.insert(key, id.0);
+        self.wire.push(key, id.0);
     }
 }
 

@@ -9,8 +9,9 @@ use wardroom_domain::{Anomaly, TenantId};
 
 use crate::tenants::News;
 
-/// How long unusual points wait for more of them: each time they are told, threads wake and the store syncs.
-const MOMENT: Duration = Duration::from_millis(500);
+/// How long unusual points wait for more of them: each time they are told, threads wake, the store syncs, and whoever keeps an
+/// eye on it reads it again.
+const MOMENT: Duration = Duration::from_secs(1);
 /// So many wait for nothing.
 const MANY: usize = 512;
 

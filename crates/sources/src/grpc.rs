@@ -5,6 +5,8 @@
 //! and onto the bus as it came. Framing:
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 
+use std::sync::Arc;
+
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -13,8 +15,8 @@ use http_body_util::{BodyExt, Full};
 use wardroom_domain::Identity;
 use wardroom_edge::{Problem, read_body};
 
-use crate::intake::{accept, header_text, media_type};
-use crate::{Intake, RequestHead, Source};
+use crate::RequestHead;
+use crate::intake::{Gate, accept, header_text, media_type};
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -22,7 +24,7 @@ const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const PREFIX: usize = 5;
 
 /// One call of a source's `Export`.
-pub(crate) async fn receive(intake: Intake, source: &'static dyn Source, request: Request) -> Response {
+pub(crate) async fn receive(gate: Arc<Gate>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if !media_type(&parts.headers).starts_with("application/grpc") {
         let detail = "Content-Type must be application/grpc";
@@ -31,11 +33,11 @@ pub(crate) async fn receive(intake: Intake, source: &'static dyn Source, request
     let mut head = RequestHead {
         content_type: "application/x-protobuf".to_owned(),
         content_encoding: String::new(),
-        received_at: (intake.now)(),
+        received_at: (gate.intake.now)(),
     };
     let identity = parts.extensions.get::<Identity>();
     let message = async {
-        let (compressed, message) = unframe(&read_body(body, &intake.edge).await?)?;
+        let (compressed, message) = unframe(&read_body(body, &gate.intake.edge).await?)?;
         let encoding = header_text(&parts.headers, &HeaderName::from_static("grpc-encoding"));
         match (compressed, encoding.as_str()) {
             (false, _) => Ok((String::new(), message)),
@@ -49,14 +51,14 @@ pub(crate) async fn receive(intake: Intake, source: &'static dyn Source, request
     let outcome = match message.await {
         Ok((encoding, message)) => {
             head.content_encoding = encoding;
-            accept(&intake, source, identity, &head, std::future::ready(Ok(message))).await
+            accept(&gate, identity, &head, std::future::ready(Ok(message))).await
         }
         // Counted as a request all the same.
-        Err(problem) => accept(&intake, source, identity, &head, std::future::ready(Err(problem))).await,
+        Err(problem) => accept(&gate, identity, &head, std::future::ready(Err(problem))).await,
     };
     match outcome {
         Ok(outcome) => {
-            let answer = source.answer(&head, &outcome).into_body().collect().await;
+            let answer = gate.source.answer(&head, &outcome).into_body().collect().await;
             answered(&answer.map(|body| body.to_bytes()).unwrap_or_default())
         }
         Err(problem) => failed(&problem),

@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use metrics::{Counter, Histogram};
 use tokio::sync::Semaphore;
 use wardroom_domain::error::Failure;
 use wardroom_domain::{Batch, Envelope, Identity, Labels, SeriesId, TenantId, Timestamp};
@@ -72,32 +73,56 @@ impl std::fmt::Debug for Intake {
     }
 }
 
-/// The routes of every source in the registry.
+/// One source's way in, with what is counted there: a request looks nothing up by name and copies no settings.
+pub(crate) struct Gate {
+    pub(crate) intake: Intake,
+    pub(crate) source: &'static dyn Source,
+    requests: Counter,
+    bytes: Counter,
+    accepted: Counter,
+    latency: Histogram,
+}
+
+impl Gate {
+    fn new(intake: &Intake, source: &'static dyn Source) -> Self {
+        let protocol = source.name();
+        Self {
+            intake: intake.clone(),
+            source,
+            requests: metrics::counter!(names::REQUESTS_TOTAL, "protocol" => protocol),
+            bytes: metrics::counter!(names::BYTES_TOTAL, "protocol" => protocol),
+            accepted: metrics::counter!(names::ACCEPTED_TOTAL, "protocol" => protocol),
+            latency: metrics::histogram!(names::LATENCY_SECONDS, "protocol" => protocol),
+        }
+    }
+}
+
+/// The routes of every source in the registry. What they count shows if the metrics are installed by now.
 pub fn routes(intake: &Intake) -> Routes {
     SOURCES.iter().fold(Routes::new(), |mut routes, source| {
+        let gate = Arc::new(Gate::new(intake, *source));
         if let Some(path) = source.grpc_path() {
-            let intake = intake.clone();
-            routes = routes
-                .post(path, Access::Send, move |request: Request| grpc::receive(intake.clone(), *source, request));
+            let gate = Arc::clone(&gate);
+            routes = routes.post(path, Access::Send, move |request: Request| grpc::receive(Arc::clone(&gate), request));
         }
-        let intake = intake.clone();
-        routes.post(source.path(), Access::Send, move |request: Request| receive(intake.clone(), *source, request))
+        routes.post(source.path(), Access::Send, move |request: Request| receive(Arc::clone(&gate), request))
     })
 }
 
-async fn receive(intake: Intake, source: &'static dyn Source, request: Request) -> Response {
+async fn receive(gate: Arc<Gate>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let source = gate.source;
     let head = RequestHead {
         content_type: media_type(&parts.headers),
         content_encoding: header_text(&parts.headers, &header::CONTENT_ENCODING),
-        received_at: (intake.now)(),
+        received_at: (gate.intake.now)(),
     };
     let body = async {
         let unsupported = |detail| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_type", detail);
         source.check(&head).map_err(unsupported)?;
-        read_body(body, &intake.edge).await
+        read_body(body, &gate.intake.edge).await
     };
-    match accept(&intake, source, parts.extensions.get::<Identity>(), &head, body).await {
+    match accept(&gate, parts.extensions.get::<Identity>(), &head, body).await {
         Ok(outcome) => source.answer(&head, &outcome),
         Err(problem) => source.refuse(&head, problem),
     }
@@ -105,47 +130,41 @@ async fn receive(intake: Intake, source: &'static dyn Source, request: Request) 
 
 /// One request from its body to a durable record, counted and timed, whatever carried it.
 pub(crate) async fn accept(
-    intake: &Intake,
-    source: &'static dyn Source,
+    gate: &Arc<Gate>,
     identity: Option<&Identity>,
     head: &RequestHead,
     body: impl Future<Output = Result<Bytes, Problem>>,
 ) -> Result<Outcome, Problem> {
     let started = std::time::Instant::now();
-    metrics::counter!(names::REQUESTS_TOTAL, "protocol" => source.name()).increment(1);
+    gate.requests.increment(1);
     let taken = async {
         let identity = identity.ok_or_else(|| Problem::unavailable("no_identity", "the port has no guard"))?;
-        take(intake, source, identity, head, body.await?).await
+        take(gate, identity, head, body.await?).await
     };
     let outcome = taken.await;
     if let Err(problem) = &outcome {
         let reason = problem.code();
-        metrics::counter!(names::REJECTED_TOTAL, "protocol" => source.name(), "reason" => reason).increment(1);
+        metrics::counter!(names::REJECTED_TOTAL, "protocol" => gate.source.name(), "reason" => reason).increment(1);
     }
-    metrics::histogram!(names::LATENCY_SECONDS, "protocol" => source.name()).record(started.elapsed().as_secs_f64());
+    gate.latency.record(started.elapsed().as_secs_f64());
     outcome
 }
 
-async fn take(
-    intake: &Intake,
-    source: &'static dyn Source,
-    identity: &Identity,
-    head: &RequestHead,
-    body: Bytes,
-) -> Result<Outcome, Problem> {
-    metrics::counter!(names::BYTES_TOTAL, "protocol" => source.name()).increment(body.len() as u64);
+async fn take(gate: &Arc<Gate>, identity: &Identity, head: &RequestHead, body: Bytes) -> Result<Outcome, Problem> {
+    let Gate { intake, source, .. } = &**gate;
+    gate.bytes.increment(body.len() as u64);
     intake.quota.take(&identity.tenant, body.len(), head.received_at).map_err(|seconds| {
         let detail = "the tenant sends more bytes than it may; see sources.tenant-bytes-per-second";
         Problem::unavailable("byte_quota", detail).retry_after(seconds)
     })?;
     let mut decoded = if body.len() < HEAVY {
-        prepare(intake, source, &identity.tenant, head, &body)?
+        prepare(gate, &identity.tenant, head, &body)?
     } else {
         // Beside the threads that answer: whoever sends little does not wait for who sends much.
         let broken = || Problem::unavailable("intake_failed", "the request could not be read; send it again");
         let _turn = HEAVY_TURNS.acquire().await.map_err(|_| broken())?;
-        let (intake, tenant, head, body) = (intake.clone(), identity.tenant.clone(), head.clone(), body.clone());
-        let work = tokio::task::spawn_blocking(move || prepare(&intake, source, &tenant, &head, &body));
+        let (gate, tenant, head, body) = (Arc::clone(gate), identity.tenant.clone(), head.clone(), body.clone());
+        let work = tokio::task::spawn_blocking(move || prepare(&gate, &tenant, &head, &body));
         work.await.map_err(|_| broken())??
     };
     let outcome = Outcome {
@@ -174,7 +193,7 @@ async fn take(
         let batch = decoded.resolve(&body, head.received_at);
         // A sender that hangs up may leave a record behind that nobody was told of; detection finds it on the bus.
         (intake.append)(Accepted { envelope, body, batch }).await.map_err(problem_of)?;
-        metrics::counter!(names::ACCEPTED_TOTAL, "protocol" => source.name()).increment(outcome.kept as u64);
+        gate.accepted.increment(outcome.kept as u64);
     }
     Ok(outcome)
 }
@@ -188,13 +207,8 @@ static HEAVY_TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
 });
 
 /// Everything that a request costs before the disk: read, let in, its series found.
-fn prepare(
-    intake: &Intake,
-    source: &'static dyn Source,
-    tenant: &TenantId,
-    head: &RequestHead,
-    body: &[u8],
-) -> Result<Decoded, Problem> {
+fn prepare(gate: &Gate, tenant: &TenantId, head: &RequestHead, body: &[u8]) -> Result<Decoded, Problem> {
+    let Gate { intake, source, .. } = gate;
     let mut decoded = source.decode(head, body, &intake.budget).map_err(problem_of)?;
     admit(&mut decoded, &intake.config, head.received_at);
     resolve(&mut decoded, tenant, intake);
