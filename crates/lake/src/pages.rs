@@ -21,8 +21,9 @@ use zstd::bulk::Compressor;
 
 use crate::Error;
 
-/// Deltas of a block, and of each of its parts, which have widths of their own.
-const BLOCK: usize = 256;
+/// Deltas of a block, and of each of its parts, which have widths of their own. A block that reaches into the next series has wide
+/// deltas: it is as short as the format allows.
+const BLOCK: usize = 128;
 const PART: usize = 32;
 
 /// A column of one row group on its way in.

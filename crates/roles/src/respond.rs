@@ -34,6 +34,8 @@ use wardroom_pipeline::tenants::{News, Tenants};
 
 /// How often every incident is asked.
 const TICK: Duration = Duration::from_millis(200);
+/// How often it is looked for incidents while there are none, beyond those that detection tells of.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// The response role.
 #[derive(Clone)]
@@ -91,9 +93,11 @@ pub(crate) async fn run(responder: Responder, mut news: mpsc::Receiver<News>) {
                     tokio::time::sleep(TICK).await;
                 }
                 for item in items {
-                    if let News::Settled(done) = item {
+                    match item {
                         // Whoever asked may be gone.
-                        let _gone = done.send(());
+                        News::Settled(done) => drop(done.send(())),
+                        News::Decision(..) => tick.reset_immediately(),
+                        News::Anomalies(..) => {}
                     }
                 }
             }
@@ -102,6 +106,7 @@ pub(crate) async fn run(responder: Responder, mut news: mpsc::Receiver<News>) {
                     unsettled.changes.again();
                     tracing::error!(%error, "incidents could not be moved");
                 }
+                tick.reset_after(if unsettled.rows.is_empty() { QUIET } else { TICK });
             }
         }
     }
