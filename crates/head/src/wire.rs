@@ -7,7 +7,7 @@
 
 use hashbrown::HashTable;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     low: u64,
     high: u32,
