@@ -13,26 +13,53 @@ use wardroom_domain::{Labels, Matcher, SeriesId};
 /// The inverted index of one tenant.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    names: BTreeMap<Box<str>, HashTable<Postings>>,
+    names: BTreeMap<Box<str>, HashTable<Carriers>>,
+    lists: Lists,
     hasher: RandomState,
 }
 
-/// The series that carry one value, ascending; never none.
-#[derive(Debug)]
-struct Postings {
-    first: u32,
-    /// The others, if there are any.
-    #[expect(clippy::box_collection, reason = "most values have none, and 16 bytes less each are what counts")]
-    more: Option<Box<Vec<u32>>>,
-}
+/// Who carries a value: a series' id if it is one, and with the highest bit set the place of a list. Four bytes, because most
+/// values have one carrier, and as many of them as there are series are kept for some labels.
+#[derive(Clone, Copy, Debug)]
+struct Carriers(u32);
 
-impl Postings {
-    fn iter(&self) -> impl Iterator<Item = u32> {
-        std::iter::once(self.first).chain(self.more.iter().flat_map(|more| more.iter().copied()))
+/// The series of each value that more than one carries, ascending; never none.
+#[derive(Debug, Default)]
+struct Lists(Vec<Vec<u32>>);
+
+const LIST: u32 = 1 << 31;
+
+impl Lists {
+    fn get<'a>(&'a self, Carriers(at): &'a Carriers) -> &'a [u32] {
+        if at & LIST == 0 {
+            std::slice::from_ref(at)
+        } else {
+            self.0.get((at ^ LIST) as usize).map_or(&[], Vec::as_slice)
+        }
     }
 
-    fn len(&self) -> usize {
-        1 + self.more.as_ref().map_or(0, |more| more.len())
+    /// One who carries a value that nobody did.
+    fn begin(&mut self, id: u32) -> Carriers {
+        if id & LIST == 0 { Carriers(id) } else { self.list(vec![id]) }
+    }
+
+    /// One more.
+    fn push(&mut self, known: &mut Carriers, id: u32) {
+        match self.0.get_mut((known.0 ^ LIST) as usize) {
+            Some(list) if known.0 & LIST != 0 => list.push(id),
+            _ => *known = self.list(vec![known.0, id]),
+        }
+    }
+
+    fn list(&mut self, ids: Vec<u32>) -> Carriers {
+        self.0.push(ids);
+        Carriers(LIST | (self.0.len() - 1) as u32)
+    }
+
+    /// The value that all of them carry under this name.
+    fn text<'a>(&self, carriers: &Carriers, name: &str, all: &'a [Labels]) -> &'a str {
+        let first = self.get(carriers).first();
+        first.and_then(|id| all.get(*id as usize)).and_then(|labels| labels.get(name)).unwrap_or_default()
     }
 }
 
@@ -40,17 +67,18 @@ impl Index {
     /// Takes the newest of all series in.
     pub(crate) fn add(&mut self, id: u32, all: &[Labels]) {
         let Some(labels) = all.get(id as usize) else { return };
+        let Self { names, lists, hasher } = self;
         for (name, value) in labels.iter() {
-            if !self.names.contains_key(name) {
-                self.names.insert(name.into(), HashTable::new());
+            if !names.contains_key(name) {
+                names.insert(name.into(), HashTable::new());
             }
-            let Some(values) = self.names.get_mut(name) else { continue };
-            let hash = self.hasher.hash_one(value);
-            match values.find_mut(hash, |known| text(known, name, all) == value) {
-                Some(known) => known.more.get_or_insert_default().push(id),
+            let Some(values) = names.get_mut(name) else { continue };
+            let hash = hasher.hash_one(value);
+            match values.find_mut(hash, |known| lists.text(known, name, all) == value) {
+                Some(known) => lists.push(known, id),
                 None => {
-                    let hash_of = |known: &Postings| self.hasher.hash_one(text(known, name, all));
-                    values.insert_unique(hash, Postings { first: id, more: None }, hash_of);
+                    let carriers = lists.begin(id);
+                    values.insert_unique(hash, carriers, |known| hasher.hash_one(lists.text(known, name, all)));
                 }
             }
         }
@@ -63,24 +91,41 @@ impl Index {
             let value = matcher.only_value()?;
             Some(self.find(&matcher.name, value, all))
         });
-        if let Some(narrowest) = exact.min_by_key(|found| found.map_or(0, Postings::len)) {
-            return Some(narrowest.into_iter().flat_map(Postings::iter).map(SeriesId).collect());
+        if let Some(narrowest) = exact.min_by_key(|found| found.len()) {
+            return Some(narrowest.iter().copied().map(SeriesId).collect());
         }
         // A matcher that does not accept the empty string asks for one of the label's values.
         let present = matchers.iter().find(|matcher| !matcher.accepts(""))?;
         let values = self.names.get(present.name.as_str()).into_iter().flatten();
-        let accepted = values.filter(|known| present.accepts(text(known, &present.name, all)));
-        let mut ids: Vec<SeriesId> = accepted.flat_map(Postings::iter).map(SeriesId).collect();
+        let accepted = values.filter(|known| present.accepts(self.lists.text(known, &present.name, all)));
+        let mut ids: Vec<SeriesId> = accepted.flat_map(|known| self.lists.get(known)).copied().map(SeriesId).collect();
         ids.sort_unstable();
         Some(ids)
     }
 
-    fn find(&self, name: &str, value: &str, all: &[Labels]) -> Option<&Postings> {
-        self.names.get(name)?.find(self.hasher.hash_one(value), |known| text(known, name, all) == value)
+    fn find(&self, name: &str, value: &str, all: &[Labels]) -> &[u32] {
+        let same = |known: &Carriers| self.lists.text(known, name, all) == value;
+        let found = self.names.get(name).and_then(|values| values.find(self.hasher.hash_one(value), same));
+        found.map_or(&[], |known| self.lists.get(known))
     }
 }
 
-/// The value that all series of these postings carry.
-fn text<'a>(postings: &Postings, name: &str, all: &'a [Labels]) -> &'a str {
-    all.get(postings.first as usize).and_then(|labels| labels.get(name)).unwrap_or_default()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_carrier_stands_in_place_and_more_of_them_in_a_list() {
+        let mut lists = Lists::default();
+        for first in [0, 5, LIST - 1, LIST, u32::MAX - 1] {
+            let mut carriers = lists.begin(first);
+            assert_eq!(lists.get(&carriers), [first]);
+            lists.push(&mut carriers, u32::MAX);
+            assert_eq!(lists.get(&carriers), [first, u32::MAX]);
+            lists.push(&mut carriers, 7);
+            assert_eq!(lists.get(&carriers), [first, u32::MAX, 7]);
+        }
+        // Those that had one carrier in place share the lists with those that did not.
+        assert_eq!(lists.0.len(), 5);
+    }
 }

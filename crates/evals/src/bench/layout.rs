@@ -1,53 +1,118 @@
-//! `bench layout FILE`: which functions of the program a question from the command line goes through, for the linker, which puts
-//! them side by side (ADR 035). Callgrind knows them all; a sampling profiler would miss those that run once.
+//! `bench layout FILE`: which functions of the program run, for the linker, which puts them side by side (ADR 035): first those of a
+//! question from the command line, then those of a server at work. Callgrind knows them all; a sampling profiler would miss those
+//! that run once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use lexopt::prelude::Value;
 use wardroom_lake::{Config, Lake};
-use wardroom_testing::server;
+use wardroom_testing::{Server, server};
 
+use super::bodies::Bodies;
+use super::otlp;
 use super::read::{self, Day, Options};
 use crate::tell;
+
+/// Series, and samples of each, that a server is sent: a hundred requests, and enough for its detectors to have learned.
+const SENT: (usize, usize) = (2000, 100);
+/// Requests of log records and of spans.
+const REQUESTS: usize = 20;
+/// How long it has, once it was sent everything, to write its tables and to look at what it does by the minute.
+const AT_REST: Duration = Duration::from_secs(90);
 
 /// Runs it.
 pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let Some(Value(file)) = arguments.next()? else { anyhow::bail!("layout FILE: where does the list go?") };
     // Its folder goes with the target.
     let Day { target: _target, data } = read::day()?;
-    let options = Options { series: 100_000, step_ms: 15_000, lines: 0, repeat: 5 };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { read::samples(&Lake::open(&Config::default(), &data).await?, &options).await })?;
-    let (profile, program) = (data.with_file_name("callgrind.out"), server::program("WARDROOM_BIN").canonicalize()?);
-    let mut names = BTreeSet::new();
-    for at in 0..options.repeat as i64 {
-        // How a page is unpacked depends on what it holds.
-        valgrind(&profile, &read::question(&data, options.series / options.repeat as i64 * at + at))?;
-        names.extend(functions(&std::fs::read_to_string(&profile)?, &program));
+    let program = server::program("WARDROOM_BIN").canonicalize()?;
+    let asked = of_a_question(&data, &program)?;
+    let serving = of_a_server(&data.with_file_name("watched"), &program)?;
+    for (what, names) in [("a question", &asked), ("a server", &serving)] {
+        ensure!(names.len() > 500, "only {} functions of {what}: the program has no symbols", names.len());
+        tell(format!("{} functions of {what}", names.len()));
     }
-    ensure!(names.len() > 500, "only {} functions: the program has no symbols", names.len());
-    let text: Vec<&str> = names.iter().map(String::as_str).chain([""]).collect();
+    let text: Vec<&str> = asked.iter().chain(serving.difference(&asked)).map(String::as_str).chain([""]).collect();
     std::fs::write(&file, text.join("\n"))?;
-    tell(format!("{} functions", names.len()));
+    tell(format!("{} functions", text.len() - 1));
     Ok(())
 }
 
+fn of_a_question(data: &Path, program: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let options = Options { series: 100_000, step_ms: 15_000, lines: 0, repeat: 5 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { read::samples(&Lake::open(&Config::default(), data).await?, &options).await })?;
+    let (profile, mut names) = (data.with_file_name("callgrind.out"), BTreeSet::new());
+    for at in 0..options.repeat as i64 {
+        // How a page is unpacked depends on what it holds.
+        let question = read::question(data, options.series / options.repeat as i64 * at + at);
+        ask(&profile, &question)?;
+        names.extend(functions(&std::fs::read_to_string(&profile)?, program));
+    }
+    Ok(names)
+}
+
 #[expect(clippy::disallowed_methods, reason = "the profiler is a program of its own")]
-fn valgrind(profile: &Path, question: &[String]) -> anyhow::Result<()> {
-    let valgrind = server::program("VALGRIND_BIN");
-    let usr = valgrind.parent().and_then(Path::parent).context("VALGRIND_BIN lies in no bin folder")?;
-    let mut command = Command::new(&valgrind);
-    // It looks for its parts where its package would have put them.
-    command.env("VALGRIND_LIB", usr.join("libexec/valgrind"));
-    command.args(["--tool=callgrind", "--demangle=no"]);
-    command.arg(format!("--callgrind-out-file={}", profile.display()));
-    command.arg(server::program("WARDROOM_BIN")).args(question);
+fn ask(profile: &Path, question: &[String]) -> anyhow::Result<()> {
+    let words = callgrind(profile);
+    let mut command = Command::new(&words[0]);
+    command.env("VALGRIND_LIB", parts()?).args(&words[1..]).arg(server::program("WARDROOM_BIN")).args(question);
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     ensure!(status.success(), "valgrind ended with {status}");
     Ok(())
+}
+
+/// Supervisor and server; the executor's environment is empty, and the profiler needs one.
+fn of_a_server(dir: &Path, program: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let parts = parts()?;
+    let environment = [("VALGRIND_LIB", parts.as_str()), ("RUST_LOG", "warn"), ("WARDROOM_LAKE__FLUSH_SECONDS", "20")];
+    let mut words = callgrind(&dir.join("callgrind.out.%p"));
+    words.extend(["--trace-children=yes", "--trace-children-skip-by-arg=executor"].map(str::to_owned));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut server = Server::start_in(dir, "", &environment, &words)?;
+    let (series, steps) = SENT;
+    for body in Bodies::build(series, steps, 0, false).saturated {
+        let status = server.write(&body)?;
+        ensure!(status < 300, "a request was answered {status}");
+    }
+    for (path, bodies) in [("/v1/logs", otlp::logs(REQUESTS)), ("/v1/traces", otlp::traces(REQUESTS))] {
+        for body in bodies {
+            let (status, _, text) = server.post(path, &server.sender, otlp::HEADERS, &body)?;
+            ensure!(status < 300, "{path}: {status} {text}");
+        }
+    }
+    std::thread::sleep(AT_REST);
+    for path in ["/readyz", "/metrics", "/api/v1/anomalies?since=0", "/api/v1/incidents"] {
+        let (status, text) = server.get(path, &server.responder)?;
+        ensure!(status == 200, "{path}: {status} {text}");
+    }
+    server.stop()?;
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("callgrind.out.")) {
+            names.extend(functions(&std::fs::read_to_string(&path)?, program));
+        }
+    }
+    Ok(names)
+}
+
+/// Words before a program that is to be watched.
+fn callgrind(profile: &Path) -> Vec<String> {
+    let valgrind = server::program("VALGRIND_BIN").display().to_string();
+    let out = format!("--callgrind-out-file={}", profile.display());
+    vec![valgrind, "--tool=callgrind".to_owned(), "--demangle=no".to_owned(), out]
+}
+
+/// Where the profiler's parts are: it looks for them where its package would have put them.
+fn parts() -> anyhow::Result<String> {
+    let valgrind = server::program("VALGRIND_BIN");
+    let usr = valgrind.parent().and_then(Path::parent).context("VALGRIND_BIN lies in no bin folder")?;
+    Ok(usr.join("libexec/valgrind").display().to_string())
 }
 
 /// The functions of a program that a profile of callgrind tells of, by the names that the linker knows. A name is written out where

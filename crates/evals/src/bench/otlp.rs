@@ -28,6 +28,8 @@ use crate::tell;
 const TARGETS: [&str; 2] = ["wardroom", "rotel"];
 /// Records of one request, as SDKs and collectors batch them.
 const BATCH: usize = 500;
+/// What a request says of its body.
+pub(super) const HEADERS: &[(&str, &str)] = &[("Content-Type", "application/x-protobuf")];
 
 /// Runs the benchmark.
 pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
@@ -82,7 +84,7 @@ fn one(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> {
     std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
             scope.spawn(|| {
-                let client = target.client_for(path, &[("Content-Type", "application/x-protobuf")]);
+                let client = target.client_for(path, HEADERS);
                 let mut own = Vec::new();
                 while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
                     let sent = Instant::now();
@@ -150,7 +152,7 @@ fn resource(at: usize) -> Option<Resource> {
     Some(Resource { attributes, ..Resource::default() })
 }
 
-fn logs(requests: usize) -> Vec<Vec<u8>> {
+pub(super) fn logs(requests: usize) -> Vec<Vec<u8>> {
     let mut random = StdRng::seed_from_u64(7);
     let start = now_ms() as u64 - 600_000;
     let body = |random: &mut StdRng, at: usize| {
@@ -189,7 +191,7 @@ fn logs(requests: usize) -> Vec<Vec<u8>> {
 }
 
 /// Calls, each a client's span and the server's, from two services in turn.
-fn traces(requests: usize) -> Vec<Vec<u8>> {
+pub(super) fn traces(requests: usize) -> Vec<Vec<u8>> {
     let mut random = StdRng::seed_from_u64(8);
     let start = now_ms() as u64 - 600_000;
     let mut bodies = Vec::with_capacity(requests);
