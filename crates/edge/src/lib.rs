@@ -32,5 +32,5 @@ pub use body::read_body;
 pub use config::Config;
 pub use inflate::{InflateBudget, InflateError, Inflated, Share};
 pub use listen::listen_otlp_grpc;
-pub use port::{CorrelationId, Port};
+pub use port::Port;
 pub use problem::Problem;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -14,10 +14,6 @@ use tracing::Instrument;
 use wardroom_domain::Timestamp;
 
 use crate::{Problem, Refused, RefusedHook, Route, Routes, TokenTable, metrics as names};
-
-/// The id that ties a request's log lines together: the caller's `X-Request-Id`, or a new one.
-#[derive(Clone, Debug)]
-pub struct CorrelationId(pub String);
 
 /// A port before it listens.
 #[derive(Clone)]
@@ -40,9 +36,9 @@ impl Port {
     /// The router with every guard in place.
     pub fn router(&self, routes: Routes) -> axum::Router {
         let guard = |route: Route, handler: axum::routing::MethodRouter| {
-            handler.layer(from_fn_with_state((self.clone(), route), authorise))
+            handler.layer(from_fn_with_state(Arc::new((self.clone(), route)), admit))
         };
-        routes.into_router(guard).fallback(unknown).layer(from_fn(correlate))
+        routes.into_router(guard).fallback(unknown)
     }
 
     /// Serves the same on all listeners until `stop` resolves, then lets running requests finish.
@@ -77,7 +73,13 @@ impl Port {
     }
 }
 
-async fn authorise(State((port, route)): State<(Port, Route)>, mut request: Request, next: Next) -> Response {
+/// One layer for both: each costs every request a box and a way back.
+async fn admit(State(guard): State<Arc<(Port, Route)>>, request: Request, next: Next) -> Response {
+    let (port, route) = &*guard;
+    correlate(request, |request| authorise(port, *route, request, next)).await
+}
+
+async fn authorise(port: &Port, route: Route, mut request: Request, next: Next) -> Response {
     let response = if route.access == crate::Access::Public {
         next.run(request).await
     } else {
@@ -90,9 +92,9 @@ async fn authorise(State((port, route)): State<(Port, Route)>, mut request: Requ
                 let role = identity.role.as_str();
                 let detail = format!("role {role} may not use {} {}; ask an administrator", route.method, route.path);
                 let problem = Problem::new(StatusCode::FORBIDDEN, "role_forbidden", detail);
-                refuse(&port, route, Some(identity), problem)
+                refuse(port, route, Some(identity), problem)
             }
-            Err(problem) => refuse(&port, route, None, problem),
+            Err(problem) => refuse(port, route, None, problem),
         }
     };
     let status = response.status().as_u16().to_string();
@@ -106,19 +108,20 @@ fn refuse(port: &Port, route: Route, identity: Option<wardroom_domain::Identity>
     problem.into_response()
 }
 
-async fn unknown() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "no_such_path", "no such path; GET /openapi.json lists them")
+async fn unknown(request: Request) -> Response {
+    let problem = Problem::new(StatusCode::NOT_FOUND, "no_such_path", "no such path; GET /openapi.json lists them");
+    correlate(request, |_| async { problem.into_response() }).await
 }
 
-async fn correlate(mut request: Request, next: Next) -> Response {
+/// Ties a request's log lines together by the caller's `X-Request-Id`, or a new one, and tells it in the answer.
+async fn correlate<F: Future<Output = Response>>(request: Request, answer: impl FnOnce(Request) -> F) -> Response {
     let given = request.headers().get("x-request-id").and_then(|value| value.to_str().ok());
     let fits =
         |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let id = given.filter(fits).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
     let span = tracing::info_span!("request", correlation_id = %id, path = request.uri().path());
-    request.extensions_mut().insert(CorrelationId(id.clone()));
-    let mut response = next.run(request).instrument(span).await;
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    let mut response = answer(request).instrument(span).await;
+    if let Ok(value) = HeaderValue::try_from(id) {
         response.headers_mut().insert("x-request-id", value);
     }
     response

@@ -1,7 +1,8 @@
-//! `bench layout FILE`: which functions of the program run, for the linker, which puts them side by side (ADR 035): first those of a
-//! question from the command line, then those of a server at work. Callgrind knows them all; a sampling profiler would miss those
-//! that run once.
+//! `bench layout FILE`: which functions of the program run, for the linker, which puts them side by side (ADR 035): first those that
+//! a server goes through for every request, then those of a question from the command line, then what else a server does. Callgrind
+//! knows them all; a sampling profiler would miss those that run once.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +22,8 @@ use crate::tell;
 const SENT: (usize, usize) = (2000, 100);
 /// Requests of log records and of spans.
 const REQUESTS: usize = 20;
+/// Calls of what a server goes through for every request.
+const OFTEN: u64 = SENT.1 as u64;
 /// How long it has, once it was sent everything, to write its tables and to look at what it does by the minute.
 const AT_REST: Duration = Duration::from_secs(90);
 
@@ -36,24 +39,31 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         ensure!(names.len() > 500, "only {} functions of {what}: the program has no symbols", names.len());
         tell(format!("{} functions of {what}", names.len()));
     }
-    let text: Vec<&str> = asked.iter().chain(serving.difference(&asked)).map(String::as_str).chain([""]).collect();
-    std::fs::write(&file, text.join("\n"))?;
-    tell(format!("{} functions", text.len() - 1));
-    Ok(())
+    let often = |name: &str| serving.get(name).copied().filter(|calls| *calls >= OFTEN);
+    let mut names: Vec<&String> = serving.keys().filter(|name| often(name).is_some()).collect();
+    names.sort_by_key(|name| Reverse(often(name)));
+    let seldom = asked.keys().chain(serving.keys().filter(|name| !asked.contains_key(*name)));
+    names.extend(seldom.filter(|name| often(name).is_none()));
+    tell(format!("{} functions", names.len()));
+    let text: String = names.into_iter().flat_map(|name| [name, "\n"]).collect();
+    Ok(std::fs::write(&file, text)?)
 }
 
-fn of_a_question(data: &Path, program: &Path) -> anyhow::Result<BTreeSet<String>> {
+/// Functions, by the names that the linker knows, and how often each was called.
+type Calls = BTreeMap<String, u64>;
+
+fn of_a_question(data: &Path, program: &Path) -> anyhow::Result<Calls> {
     let options = Options { series: 100_000, step_ms: 15_000, lines: 0, repeat: 5 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { read::samples(&Lake::open(&Config::default(), data).await?, &options).await })?;
-    let (profile, mut names) = (data.with_file_name("callgrind.out"), BTreeSet::new());
+    let (profile, mut all) = (data.with_file_name("callgrind.out"), Calls::new());
     for at in 0..options.repeat as i64 {
         // How a page is unpacked depends on what it holds.
         let question = read::question(data, options.series / options.repeat as i64 * at + at);
         ask(&profile, &question)?;
-        names.extend(functions(&std::fs::read_to_string(&profile)?, program));
+        add(&mut all, functions(&std::fs::read_to_string(&profile)?, program));
     }
-    Ok(names)
+    Ok(all)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the profiler is a program of its own")]
@@ -67,7 +77,7 @@ fn ask(profile: &Path, question: &[String]) -> anyhow::Result<()> {
 }
 
 /// Supervisor and server; the executor's environment is empty, and the profiler needs one.
-fn of_a_server(dir: &Path, program: &Path) -> anyhow::Result<BTreeSet<String>> {
+fn of_a_server(dir: &Path, program: &Path) -> anyhow::Result<Calls> {
     let parts = parts()?;
     let environment = [("VALGRIND_LIB", parts.as_str()), ("RUST_LOG", "warn"), ("WARDROOM_LAKE__FLUSH_SECONDS", "20")];
     let mut words = callgrind(&dir.join("callgrind.out.%p"));
@@ -91,14 +101,18 @@ fn of_a_server(dir: &Path, program: &Path) -> anyhow::Result<BTreeSet<String>> {
         ensure!(status == 200, "{path}: {status} {text}");
     }
     server.stop()?;
-    let mut names = BTreeSet::new();
+    let mut all = Calls::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("callgrind.out.")) {
-            names.extend(functions(&std::fs::read_to_string(&path)?, program));
+            add(&mut all, functions(&std::fs::read_to_string(&path)?, program));
         }
     }
-    Ok(names)
+    Ok(all)
+}
+
+fn add(all: &mut Calls, more: Calls) {
+    more.into_iter().for_each(|(name, calls)| *all.entry(name).or_default() += calls);
 }
 
 /// Words before a program that is to be watched.
@@ -115,18 +129,20 @@ fn parts() -> anyhow::Result<String> {
     Ok(usr.join("libexec/valgrind").display().to_string())
 }
 
-/// The functions of a program that a profile of callgrind tells of, by the names that the linker knows. A name is written out where
-/// it first occurs, and is a number from then on.
-fn functions(profile: &str, program: &Path) -> BTreeSet<String> {
-    let (mut known, mut run, mut inside) = (BTreeMap::new(), BTreeSet::new(), false);
+/// The functions of a program that a profile of callgrind tells of. A name is written out where it first occurs, and is a number
+/// from then on.
+fn functions(profile: &str, program: &Path) -> Calls {
+    let (mut known, mut run, mut inside, mut called) = (BTreeMap::new(), BTreeSet::new(), false, "");
     let mut objects: BTreeMap<&str, PathBuf> = BTreeMap::new();
+    let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
     for line in profile.lines() {
-        let Some((what, (number, name))) = line.split_once('=').and_then(|(what, rest)| {
-            let (number, name) = rest.strip_prefix('(')?.split_once(')')?;
-            Some((what, (number, name.trim_start())))
-        }) else {
-            continue;
-        };
+        let Some((what, rest)) = line.split_once('=') else { continue };
+        if what == "calls" {
+            let count = rest.split(' ').next().and_then(|count| count.parse::<u64>().ok());
+            *calls.entry(called).or_default() += count.unwrap_or_default();
+        }
+        let Some((number, name)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) else { continue };
+        let name = name.trim_start();
         match what {
             "ob" | "cob" => {
                 if !name.is_empty() {
@@ -140,16 +156,24 @@ fn functions(profile: &str, program: &Path) -> BTreeSet<String> {
                 if !name.is_empty() {
                     known.insert(number, name);
                 }
-                if what == "fn" && inside {
+                if what == "cfn" {
+                    called = number;
+                } else if inside {
                     run.insert(number);
                 }
             }
             _ => {}
         }
     }
-    // One that calls itself is told apart by depth (f, f'2), and what has no name by its address.
-    let names = run.iter().filter_map(|number| known.get(number)?.split('\'').next());
-    names.filter(|name| !name.starts_with("0x") && !name.contains(['(', '@'])).map(str::to_owned).collect()
+    let mut all = Calls::new();
+    for number in run {
+        // One that calls itself is told apart by depth (f, f'2), and what has no name by its address.
+        let Some(name) = known.get(number).and_then(|name| name.split('\'').next()) else { continue };
+        if !name.starts_with("0x") && !name.contains(['(', '@']) {
+            *all.entry(name.to_owned()).or_default() += calls.get(number).copied().unwrap_or_default();
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -158,10 +182,10 @@ mod tests {
 
     #[test]
     fn functions_of_the_program_are_told_from_those_of_libraries() {
-        let profile = "ob=(1) /bin/w\nfl=(1) a.rs\nfn=(1) main\n1 2\ncfn=(2) helper\ncalls=1 3\n1 5\n\
+        let profile = "ob=(1) /bin/w\nfl=(1) a.rs\nfn=(1) main\n1 2\ncfn=(2) helper\ncalls=3 3\n1 5\n\
                        cob=(2) /lib/libc.so.6\ncfn=(3) read\ncalls=1 4\n1 5\n\nfn=(2)\n1 2\n\nfn=(4) helper'2\n1 2\n\n\
                        ob=(2)\nfn=(3)\n1 9\n\nob=(1)\nfn=(5) 0x0000000000401000\n1 1\n";
         let found = functions(profile, Path::new("/bin/w"));
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["helper", "main"]);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [("helper".to_owned(), 3), ("main".to_owned(), 0)]);
     }
 }
