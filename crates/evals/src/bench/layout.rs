@@ -79,7 +79,7 @@ fn ask(profile: &Path, question: &[String]) -> anyhow::Result<()> {
 /// Supervisor and server; the executor's environment is empty, and the profiler needs one.
 fn of_a_server(dir: &Path, program: &Path) -> anyhow::Result<Calls> {
     let parts = parts()?;
-    let environment = [("VALGRIND_LIB", parts.as_str()), ("RUST_LOG", "warn"), ("WARDROOM_LAKE__FLUSH_SECONDS", "20")];
+    let environment = [("VALGRIND_LIB", parts.as_str()), ("WARDROOM_LAKE__FLUSH_SECONDS", "20")];
     let mut words = callgrind(&dir.join("callgrind.out.%p"));
     words.extend(["--trace-children=yes", "--trace-children-skip-by-arg=executor"].map(str::to_owned));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
