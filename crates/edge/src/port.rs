@@ -1,12 +1,13 @@
 //! A listening port: the guard before every route, and the server around it.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use metrics::Counter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,7 +37,8 @@ impl Port {
     /// The router with every guard in place.
     pub fn router(&self, routes: Routes) -> axum::Router {
         let guard = |route: Route, handler: axum::routing::MethodRouter| {
-            handler.layer(from_fn_with_state(Arc::new((self.clone(), route)), admit))
+            let guard = Guard { port: self.clone(), route, answered: RwLock::default() };
+            handler.layer(from_fn_with_state(Arc::new(guard), admit))
         };
         routes.into_router(guard).fallback(unknown)
     }
@@ -73,13 +75,35 @@ impl Port {
     }
 }
 
-/// One layer for both: each costs every request a box and a way back.
-async fn admit(State(guard): State<Arc<(Port, Route)>>, request: Request, next: Next) -> Response {
-    let (port, route) = &*guard;
-    correlate(request, |request| authorise(port, *route, request, next)).await
+/// What stands before a route.
+struct Guard {
+    port: Port,
+    route: Route,
+    /// Its answers by status. Looked up by name once each, since a lookup costs what many requests cost.
+    answered: RwLock<Vec<(StatusCode, Counter)>>,
 }
 
-async fn authorise(port: &Port, route: Route, mut request: Request, next: Next) -> Response {
+impl Guard {
+    fn count(&self, status: StatusCode) {
+        let known = |answered: &[(StatusCode, Counter)]| answered.iter().find(|(known, _)| *known == status).cloned();
+        let counter = known(&self.answered.read().unwrap_or_else(PoisonError::into_inner));
+        let (_, counter) = counter.unwrap_or_else(|| {
+            let (path, name) = (self.route.path, status.as_u16().to_string());
+            let new = (status, metrics::counter!(names::REQUESTS_TOTAL, "path" => path, "status" => name));
+            self.answered.write().unwrap_or_else(PoisonError::into_inner).push(new.clone());
+            new
+        });
+        counter.increment(1);
+    }
+}
+
+/// One layer for both: each costs every request a box and a way back.
+async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    correlate(request, |request| authorise(&guard, request, next)).await
+}
+
+async fn authorise(guard: &Guard, mut request: Request, next: Next) -> Response {
+    let Guard { port, route, .. } = guard;
     let response = if route.access == crate::Access::Public {
         next.run(request).await
     } else {
@@ -92,13 +116,12 @@ async fn authorise(port: &Port, route: Route, mut request: Request, next: Next) 
                 let role = identity.role.as_str();
                 let detail = format!("role {role} may not use {} {}; ask an administrator", route.method, route.path);
                 let problem = Problem::new(StatusCode::FORBIDDEN, "role_forbidden", detail);
-                refuse(port, route, Some(identity), problem)
+                refuse(port, *route, Some(identity), problem)
             }
-            Err(problem) => refuse(port, route, None, problem),
+            Err(problem) => refuse(port, *route, None, problem),
         }
     };
-    let status = response.status().as_u16().to_string();
-    metrics::counter!(names::REQUESTS_TOTAL, "path" => route.path, "status" => status).increment(1);
+    guard.count(response.status());
     response
 }
 
@@ -125,4 +148,61 @@ async fn correlate<F: Future<Output = Response>>(request: Request, answer: impl 
         response.headers_mut().insert("x-request-id", value);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt;
+    use wardroom_domain::{AccessRole, Identity, Principal, TenantId};
+
+    use super::*;
+    use crate::{Access, AuthMode, KnownToken, mint_token};
+
+    /// Whatever the answer, it says which log lines are about it, and is counted by route and status.
+    #[test]
+    fn every_answer_carries_a_request_id_and_is_counted() {
+        let (token, sha256) = mint_token();
+        let identity =
+            Identity { tenant: TenantId::main(), principal: Principal::wardroom(), role: AccessRole::Viewer };
+        let tokens = TokenTable::new(AuthMode::On);
+        tokens.replace(Some(vec![KnownToken { sha256, identity, expires_at: None }]));
+        let port = Port { tokens, refused: Arc::new(|_| {}), now: Arc::new(|| Timestamp::from_millis(0)) };
+        let routes = Routes::new().get("/read", Access::Read, async || "hello");
+        let router = port.router(routes.post("/decide", Access::Respond, async || "done"));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let ask = |method: &str, path: &str, token: &str, given: &str| {
+            let request = Request::builder().method(method).uri(path).header("x-request-id", given);
+            let request = request.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
+            let response = runtime.block_on(router.clone().oneshot(request)).unwrap();
+            let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+            (response.status().as_u16(), id)
+        };
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            for (method, path, token, status) in [
+                ("GET", "/read", token.as_str(), 200),
+                ("GET", "/read", token.as_str(), 200),
+                ("GET", "/read", "wr_wrong", 401),
+                ("POST", "/decide", token.as_str(), 403),
+                ("GET", "/nothing", token.as_str(), 404),
+                ("PUT", "/read", token.as_str(), 405),
+            ] {
+                assert_eq!(
+                    ask(method, path, token, "deploy-4711"),
+                    (status, "deploy-4711".to_owned()),
+                    "{method} {path}"
+                );
+            }
+            let (_, id) = ask("GET", "/read", &token, "two words");
+            assert!(id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{id}");
+        });
+        let text = recorder.handle().render();
+        let mut counted: Vec<&str> = text.lines().filter(|line| line.starts_with(names::REQUESTS_TOTAL)).collect();
+        counted.sort_unstable();
+        let expected = [("/decide", 403, 1), ("/read", 200, 3), ("/read", 401, 1), ("/read", 405, 1)];
+        let line =
+            |(path, status, times)| format!("{}{{path=\"{path}\",status=\"{status}\"}} {times}", names::REQUESTS_TOTAL);
+        assert_eq!(counted, expected.map(line));
+    }
 }

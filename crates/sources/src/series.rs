@@ -1,6 +1,7 @@
 //! The series of a request as its protocol wrote them: found by a keyed hash, their labels read only when
 //! that hash was never seen before.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
@@ -95,15 +96,32 @@ impl Text {
 /// Reads one series' labels by its span.
 pub(crate) type ReadLabels = fn(&Text, (u32, u32)) -> Result<Labels, Denial>;
 
+thread_local! {
+    /// The lists of the request before, emptied: large ones are dear to allocate for every request.
+    static SPARE: Cell<Found> = Cell::default();
+}
+
+/// Of no more series than this a request's lists are kept for the next.
+const MAX_SPARE: usize = 16 << 10;
+
 impl Found {
     /// With room for so many series of one sample.
     pub(crate) fn with_capacity(guess: usize) -> Self {
-        Self {
-            keys: Vec::with_capacity(guess),
-            spans: Vec::with_capacity(guess),
-            counts: Vec::with_capacity(guess),
-            samples: Vec::with_capacity(guess),
-            ..Self::default()
+        let mut found = SPARE.take();
+        found.keys.reserve(guess);
+        found.spans.reserve(guess);
+        found.counts.reserve(guess);
+        found.samples.reserve(guess);
+        found
+    }
+
+    /// Leaves the lists that nobody needs any more to the next request of this thread.
+    fn spare(mut self) {
+        if self.keys.capacity().max(self.spans.capacity()).max(self.counts.capacity()) <= MAX_SPARE {
+            self.keys.clear();
+            self.spans.clear();
+            self.counts.clear();
+            SPARE.set(Self { keys: self.keys, spans: self.spans, counts: self.counts, ..Self::default() });
         }
     }
 
@@ -239,15 +257,20 @@ impl WireMetrics {
     /// The same under the ids.
     pub(crate) fn resolved(self) -> Metrics {
         let ids = self.ids;
-        let found = self.found;
+        let mut found = self.found;
         let id = |series: u32| ids.get(series as usize).copied();
-        let runs = ids.iter().zip(&found.counts).filter(|(_, count)| **count > 0);
+        let mut runs = Vec::with_capacity(ids.len());
+        let each = ids.iter().zip(&found.counts).filter(|(_, count)| **count > 0);
+        runs.extend(each.map(|(series, count)| Run { series: *series, count: *count }));
+        let (histograms, exemplars) = (std::mem::take(&mut found.histograms), std::mem::take(&mut found.exemplars));
+        let samples = std::mem::take(&mut found.samples);
+        found.spare();
         Metrics {
             generation: self.generation,
-            runs: runs.map(|(series, count)| Run { series: *series, count: *count }).collect(),
-            samples: found.samples,
-            histograms: found.histograms.into_iter().filter_map(|(at, found)| Some((id(at)?, found))).collect(),
-            exemplars: found.exemplars.into_iter().filter_map(|(at, found)| Some((id(at)?, found))).collect(),
+            runs,
+            samples,
+            histograms: histograms.into_iter().filter_map(|(at, found)| Some((id(at)?, found))).collect(),
+            exemplars: exemplars.into_iter().filter_map(|(at, found)| Some((id(at)?, found))).collect(),
         }
     }
 }
