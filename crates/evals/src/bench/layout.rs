@@ -34,11 +34,15 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let Day { target: _target, data } = read::day()?;
     let program = server::program("WARDROOM_BIN").canonicalize()?;
     let asked = of_a_question(&data, &program)?;
-    let serving = of_a_server(&data.with_file_name("watched"), &program)?;
+    let mut serving = of_a_server(&data.with_file_name("watched"), &program)?;
     for (what, names) in [("a question", &asked), ("a server", &serving)] {
         ensure!(names.len() > 500, "only {} functions of {what}: the program has no symbols", names.len());
         tell(format!("{} functions of {what}", names.len()));
     }
+    let symbols = symbols(&program)?;
+    let faster = faster(&symbols, &serving);
+    tell(format!("{} functions for more able processors", faster.len()));
+    serving.extend(faster.into_iter().map(|name| (name.to_owned(), OFTEN)));
     let often = |name: &str| serving.get(name).copied().filter(|calls| *calls >= OFTEN);
     let mut names: Vec<&String> = serving.keys().filter(|name| often(name).is_some()).collect();
     names.sort_by_key(|name| Reverse(often(name)));
@@ -111,6 +115,38 @@ fn of_a_server(dir: &Path, program: &Path) -> anyhow::Result<Calls> {
     Ok(all)
 }
 
+/// What the linker knows of the program, each in a line: name, kind, address.
+#[expect(clippy::disallowed_methods, reason = "a program of the linker's package")]
+fn symbols(program: &Path) -> anyhow::Result<String> {
+    let listed = Command::new("nm").args(["--format=posix", "--defined-only"]).arg(program).output();
+    let listed = listed.context("nm (of binutils) cannot be run")?;
+    ensure!(listed.status.success(), "nm ended with {}: {}", listed.status, String::from_utf8_lossy(&listed.stderr));
+    Ok(String::from_utf8_lossy(&listed.stdout).into_owned())
+}
+
+/// Functions for processors that can do more than callgrind's, of crates that run: where it saw a slower one, a processor of today
+/// takes these, and they would be alone in a stretch that is read for them only.
+fn faster<'a>(symbols: &'a str, seen: &Calls) -> Vec<&'a str> {
+    let run: BTreeSet<&str> = seen.keys().filter_map(|name| crate_of(name)).collect();
+    let code = |line: &'a str| match line.split(' ').collect::<Vec<_>>()[..] {
+        [name, "T" | "t", ..] => Some(name),
+        _ => None,
+    };
+    let more_able = |name: &&str| ABLE.iter().any(|able| name.contains(able));
+    let known = |name: &&str| crate_of(name).is_some_and(|of| run.contains(of));
+    symbols.lines().filter_map(code).filter(more_able).filter(known).collect()
+}
+
+/// What names say of functions for instructions that callgrind does not know.
+const ABLE: [&str; 2] = ["avx512", "x86_sha"];
+
+/// The crate in a name of the linker's: `_ZN9crc32fast11specialized…` is of `crc32fast`.
+fn crate_of(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("_ZN")?;
+    let (digits, rest) = rest.split_at(rest.find(|digit: char| !digit.is_ascii_digit())?);
+    rest.get(..digits.parse().ok()?)
+}
+
 fn add(all: &mut Calls, more: Calls) {
     more.into_iter().for_each(|(name, calls)| *all.entry(name).or_default() += calls);
 }
@@ -179,6 +215,14 @@ fn functions(profile: &str, program: &Path) -> Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn functions_of_crates_that_run_are_listed_for_more_able_processors() {
+        let seen = Calls::from(["_ZN9crc32fast8baseline17h1E", "main"].map(|name| (name.to_owned(), 1)));
+        let symbols = "_ZN9crc32fast11calc_avx51217h2E T 10 8\n_ZN6blake311hash_avx51217h3E t 18 8\n\
+                       _ZN9crc32fast4calc17h4E t 20 8\n_ZN9crc32fast10has_avx51217h5E D 28 1\nx_avx512 T 30 8\n";
+        assert_eq!(faster(symbols, &seen), ["_ZN9crc32fast11calc_avx51217h2E"]);
+    }
 
     #[test]
     fn functions_of_the_program_are_told_from_those_of_libraries() {
