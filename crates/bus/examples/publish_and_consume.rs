@@ -1,4 +1,4 @@
-//! Publish a request, read it back, as recovery does: `cargo run -p wardroom-bus --example publish_and_consume`.
+//! Appends a request and reads it back, like recovery does: `cargo run -p wardroom-bus --example publish_and_consume`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ async fn main() {
         content_encoding: String::new(),
         received_at: Timestamp::from_millis(1_795_255_200_000),
         refused: Vec::new(),
-        events: false,
+        has_events: false,
     };
     // Returns once the body is on disk.
     let offset = bus.append(envelope, Bytes::from_static(b"{\"message\":\"hello\"}")).await.unwrap();

@@ -1,4 +1,4 @@
-//! What of the bus can be configured.
+//! Configuration of the bus.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,35 +7,37 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
-    /// A segment is sealed at this size, in bytes. Default 64 MiB. Since 0.1.
+    /// Size at which a segment is closed, in bytes. Default 64 MiB. Since 0.1.
     pub segment_bytes: u64,
-    /// Above this size of the whole log, in bytes, intake answers 503 until old segments may be
-    /// dropped. Default 16 GiB. Since 0.1.
+    /// Maximum size of the whole log, in bytes. Above it, intake answers 503 until old segments may be dropped. Default
+    /// 16 GiB. Since 0.1.
     pub limit_bytes: u64,
-    /// When a sender is told "yes": `fsync`, once its data is on the disk; `os`, once the system has it, so that a
-    /// power cut may lose what was acknowledged. Default fsync. Since 0.1.
+    /// When a request is acknowledged: `fsync`, once its data is on disk; `os`, once the operating system has it, so
+    /// that a power cut may lose acknowledged requests. Default fsync. Since 0.1.
     pub durability: Durability,
-    /// Requests that wait for the disk, in bytes; further ones are answered 503. Default 64 MiB. Since 0.1.
+    /// Maximum size of requests waiting to be written, in bytes; further ones are answered 503. Default 64 MiB. Since
+    /// 0.1.
     pub pending_bytes: usize,
-    /// Sealed segments are kept this long, in hours. Default 24. Since 0.1.
+    /// Retention of closed segments, in hours. Default 24. Since 0.1.
     pub retention_hours: u64,
-    /// Requests of log lines, spans and deployments are kept this long, in hours, beside the log once their segment is gone; at
-    /// most `limit-bytes` of them, the oldest go first. Default 168. Since 0.1.
-    pub rest_hours: u64,
+    /// Retention of requests with log lines, spans or deployments, in hours. They are archived when their segment is
+    /// dropped; at most `limit-bytes` are kept, the oldest are deleted first. Default 168. Since 0.1.
+    #[serde(rename = "rest-hours")]
+    pub archive_hours: u64,
 }
 
-/// When a sender is told "yes".
+/// When a request is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
-    /// Once it is on the disk.
+    /// Once it is on disk.
     Fsync,
-    /// Once the system has it.
+    /// Once the operating system has it.
     Os,
 }
 
 impl Durability {
-    /// What it survives.
+    /// Returns what an acknowledged append survives.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fsync => "power-loss",
@@ -52,7 +54,7 @@ impl Default for Config {
             durability: Durability::Fsync,
             pending_bytes: 64 << 20,
             retention_hours: 24,
-            rest_hours: 7 * 24,
+            archive_hours: 7 * 24,
         }
     }
 }

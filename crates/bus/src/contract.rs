@@ -1,13 +1,13 @@
-//! One suite for every [`Bus`]: plain async functions, each named after the promise it holds.
+//! Contract tests for every [`Bus`] implementation: one async function per guarantee.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use wardroom_domain::{Envelope, Principal, TenantId, Timestamp};
 
-use crate::Bus;
+use crate::bus::Bus;
 
-/// An envelope for tests.
+/// Returns an envelope for tests.
 pub fn envelope(received_ms: i64) -> Envelope {
     Envelope {
         tenant: TenantId::main(),
@@ -17,11 +17,11 @@ pub fn envelope(received_ms: i64) -> Envelope {
         content_encoding: String::new(),
         received_at: Timestamp::from_millis(received_ms),
         refused: Vec::new(),
-        events: false,
+        has_events: false,
     }
 }
 
-/// Offsets are dense, ascending, and what was appended reads back byte for byte.
+/// Offsets are dense and ascending, and records read back byte for byte.
 pub async fn appended_records_read_back_in_order(bus: Arc<dyn Bus>) {
     let first = bus.end();
     for index in 0..20_u8 {
@@ -38,7 +38,7 @@ pub async fn appended_records_read_back_in_order(bus: Arc<dyn Bus>) {
     assert_eq!(bus.end(), first + 20);
 }
 
-/// Appends from many tasks at once all land, each once, each under its own offset.
+/// Concurrent appends are each stored once, each at its own offset.
 pub async fn concurrent_appends_get_distinct_offsets(bus: Arc<dyn Bus>) {
     let first = bus.end();
     let mut tasks = Vec::new();
@@ -60,8 +60,8 @@ pub async fn concurrent_appends_get_distinct_offsets(bus: Arc<dyn Bus>) {
     assert_eq!(bodies.len(), 200);
 }
 
-/// A group's offset is its own, and survives being asked for.
-pub async fn groups_remember_how_far_they_came(bus: Arc<dyn Bus>) {
+/// Each consumer group has its own committed offset.
+pub async fn groups_keep_their_committed_offsets(bus: Arc<dyn Bus>) {
     assert_eq!(bus.committed("a").expect("read"), None);
     bus.commit("a", 7).expect("commit");
     bus.commit("b", 3).expect("commit");
@@ -69,18 +69,18 @@ pub async fn groups_remember_how_far_they_came(bus: Arc<dyn Bus>) {
     assert_eq!((bus.committed("a").expect("read"), bus.committed("b").expect("read")), (Some(9), Some(3)));
 }
 
-/// Reading in small steps gives the same records as reading at once.
-pub async fn reading_in_steps_misses_nothing(bus: Arc<dyn Bus>) {
+/// Reading in small steps returns the same records as reading at once.
+pub async fn reading_in_steps_returns_every_record(bus: Arc<dyn Bus>) {
     let first = bus.end();
     for index in 0..37_u8 {
         bus.append(envelope(0), Bytes::from(vec![index])).await.expect("append");
     }
-    let mut at = first;
+    let mut next = first;
     let mut seen = Vec::new();
     loop {
-        let step = bus.read(at, 5).expect("read");
+        let step = bus.read(next, 5).expect("read");
         let Some(last) = step.last() else { break };
-        at = last.offset + 1;
+        next = last.offset + 1;
         seen.extend(step.into_iter().map(|record| record.body[0]));
     }
     assert_eq!(seen, (0..37).collect::<Vec<_>>());

@@ -1,35 +1,35 @@
-//! How the bus fails, by what the caller can do.
+//! Errors of the bus.
 
-/// A failure of the bus.
+/// An error of the bus.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk refused; the record is not durable. Worth trying again later.
+    /// A disk operation failed; the record is not durable. Retry later.
     #[error("bus {action} failed: {detail}")]
     Disk {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
-        /// The system's words.
+        /// The error of the operating system.
         detail: String,
     },
-    /// More waits for the disk than may; try again.
-    #[error("{limit} bytes wait for the disk already; try again")]
+    /// Too many bytes are waiting to be written. Retry later.
+    #[error("{limit} bytes are already waiting to be written; retry later")]
     Overloaded {
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The log is at its size limit.
+    /// The log has reached its size limit.
     #[error("bus is at its limit of {limit} bytes; raise bus.limit-bytes or lower bus.retention-hours")]
     Full {
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// One record is larger than a segment.
+    /// The record is larger than a segment.
     #[error("record of {size} bytes is larger than a bus segment")]
     TooLarge {
-        /// Its size.
+        /// Size of the record in bytes.
         size: u64,
     },
-    /// The writer is gone: the process is shutting down.
+    /// The writer has stopped: the process is shutting down.
     #[error("bus is closed")]
     Closed,
 }

@@ -1,41 +1,43 @@
-//! One record: header fields and body, as bytes. Format version 2.
+//! Encoding of a record: header fields and body. Format version 2.
 //!
-//! All integers little-endian. Payload: version u8, received-at i64 (ns), five texts (u16 length +
-//! UTF-8: tenant, principal, protocol, content type, content encoding), refusals (u32 count, each
-//! first u32, last u32, reason u8), flags u8 (bit 0: events), SHA-256 of the body (32 bytes), body size u32, body. Version 1 has
-//! no flags.
+//! All integers are little-endian. Payload: version u8, received-at i64 (ns), five texts (u16 length + UTF-8: tenant,
+//! principal, protocol, content type, content encoding), refusals (u32 count, each first u32, last u32, reason u8),
+//! flags u8 (bit 0: has events), SHA-256 of the body (32 bytes), body size u32, body. Version 1 has no flags.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use wardroom_domain::{Envelope, Principal, Refusal, RefusalReason, TenantId, Timestamp, mutant};
 
-use crate::segment;
+use crate::segment::FramePrefix;
 
-const VERSION: u8 = 2;
-/// The version without flags.
-const WITHOUT_FLAGS: u8 = 1;
-/// The flag of [`Envelope::events`].
-const EVENTS: u8 = 1;
+const FORMAT_VERSION: u8 = 2;
+/// The format version without flags.
+const VERSION_WITHOUT_FLAGS: u8 = 1;
+/// The flag of [`Envelope::has_events`].
+const HAS_EVENTS: u8 = 1;
 
-/// One record as read back.
+/// Initial capacity for an encoded header; enough for nearly every request.
+const HEADER_CAPACITY_BYTES: usize = 160;
+
+/// A record read from the bus.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Where it stands.
+    /// Its offset.
     pub offset: u64,
-    /// Its header.
+    /// The header.
     pub envelope: Envelope,
-    /// The request's body, as received; empty if nobody asked for it.
+    /// The body of the request, as received; empty if it was skipped.
     pub body: Bytes,
-    /// Where its bytes are.
-    pub place: Place,
+    /// Location of its bytes.
+    pub location: RecordLocation,
 }
 
-/// Where the bytes of a record are: a frame in a segment's file (ADR 023), whose payload this module describes.
+/// The location of a record: a frame in a segment file (ADR 023); its payload is described in this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Offset of the segment's first record: its file's name.
+pub struct RecordLocation {
+    /// Offset of the segment's first record, which is its file name.
     pub segment: u64,
-    /// First byte of the frame in the file.
+    /// Position of the frame in the file.
     pub position: u64,
     /// Length of the frame in bytes.
     pub bytes: u64,
@@ -45,60 +47,61 @@ pub struct Place {
     pub size: u32,
 }
 
-/// The record of a frame: its segment, position and length there, its offset and payload. Of bodies that are trusted only the
-/// frame's checksum was looked at.
-pub(crate) fn at(
+/// Decodes the record of a frame with a valid checksum, given its segment, position, length, offset and payload. The
+/// body's SHA-256 is not verified for requests that `skip_digest` selects.
+pub(crate) fn decode(
     segment: u64,
     (position, bytes): (u64, u64),
     offset: u64,
     payload: &Bytes,
-    trusted: &dyn Fn(&Envelope) -> bool,
+    skip_digest: &dyn Fn(&Envelope) -> bool,
 ) -> Result<Record, RecordHeaderError> {
-    let (envelope, sha256, body) = parts(payload)?;
-    if !trusted(&envelope) {
-        check(body, sha256)?;
+    let (envelope, sha256, body) = split_payload(payload)?;
+    if !skip_digest(&envelope) {
+        verify_digest(body, sha256)?;
     }
     let (size, body) = (body.len() as u32, payload.slice_ref(body));
-    Ok(Record { offset, envelope, body, place: Place { segment, position, bytes, sha256, size } })
+    Ok(Record { offset, envelope, body, location: RecordLocation { segment, position, bytes, sha256, size } })
 }
 
-/// The same without the body, from the first bytes of a payload; nothing if they do not reach so far, or do not fit its length.
-pub(crate) fn head_at(segment: u64, position: u64, start: &segment::Start) -> Option<Record> {
-    let Opened { envelope, digest: sha256, size, rest } = opened(start.payload()).ok()?;
-    let head = start.payload().len() - rest.len();
-    let place = Place { segment, position, bytes: start.next - position, sha256, size };
-    let fits = head as u64 + u64::from(size) == start.length;
-    fits.then_some(Record { offset: start.offset, envelope, body: Bytes::new(), place })
+/// Decodes a record without its body from the first bytes of its frame; `None` if they do not hold the whole header or
+/// do not match the payload length.
+pub(crate) fn decode_without_body(segment: u64, position: u64, prefix: &FramePrefix) -> Option<Record> {
+    let Header { envelope, digest: sha256, size, rest } = decode_header(prefix.payload()).ok()?;
+    let header_len = prefix.payload().len() - rest.len();
+    let location = RecordLocation { segment, position, bytes: prefix.next - position, sha256, size };
+    let fits = header_len as u64 + u64::from(size) == prefix.length;
+    fits.then_some(Record { offset: prefix.offset, envelope, body: Bytes::new(), location })
 }
 
-/// Why a payload could not be read.
+/// Why a payload cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordHeaderError {
     /// Written by a newer version.
     #[error("record version {0} is unknown to this build; upgrade wardroom")]
     Version(u8),
-    /// Cut short or not well formed.
+    /// Truncated or malformed.
     #[error("record is damaged: {0}")]
     Damaged(&'static str),
 }
 
-/// Turns a request into a payload.
+/// Encodes a request as a payload.
 pub fn encode_payload(envelope: &Envelope, body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + 160);
-    put_head(&mut out, envelope, body);
+    let mut out = Vec::with_capacity(body.len() + HEADER_CAPACITY_BYTES);
+    append_header(&mut out, envelope, body);
     out.extend(body);
     out
 }
 
-/// What of a payload stands before the body.
-pub(crate) fn head(envelope: &Envelope, body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(160);
-    put_head(&mut out, envelope, body);
+/// Encodes the part of a payload before the body.
+pub(crate) fn encode_header(envelope: &Envelope, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_CAPACITY_BYTES);
+    append_header(&mut out, envelope, body);
     out
 }
 
-fn put_head(out: &mut Vec<u8>, envelope: &Envelope, body: &[u8]) {
-    out.push(VERSION);
+fn append_header(out: &mut Vec<u8>, envelope: &Envelope, body: &[u8]) {
+    out.push(FORMAT_VERSION);
     out.extend(envelope.received_at.nanos().to_le_bytes());
     for text in [
         envelope.tenant.as_str(),
@@ -118,86 +121,88 @@ fn put_head(out: &mut Vec<u8>, envelope: &Envelope, body: &[u8]) {
         out.extend(refusal.last.to_le_bytes());
         out.push(refusal.reason.code());
     }
-    out.push(if envelope.events { EVENTS } else { 0 });
+    out.push(if envelope.has_events { HAS_EVENTS } else { 0 });
     out.extend(Sha256::digest(body));
     out.extend((body.len() as u32).to_le_bytes());
 }
 
-/// Reads a payload back.
+/// Decodes a payload and verifies the body.
 ///
 /// # Errors
-/// A newer version, or damage.
+/// Returns an error if the payload is damaged or was written by a newer version.
 pub fn decode_payload(payload: &[u8]) -> Result<(Envelope, Bytes), RecordHeaderError> {
-    let (envelope, digest, body) = parts(payload)?;
-    check(body, digest)?;
+    let (envelope, digest, body) = split_payload(payload)?;
+    verify_digest(body, digest)?;
     Ok((envelope, Bytes::copy_from_slice(body)))
 }
 
-/// Whether a body is the one that was received.
-fn check(body: &[u8], digest: [u8; 32]) -> Result<(), RecordHeaderError> {
-    let sound = Sha256::digest(body).as_slice() == digest || mutant::on("skip-checksum");
-    if sound { Ok(()) } else { Err(RecordHeaderError::Damaged("body digest")) }
+/// Verifies the SHA-256 of a body.
+fn verify_digest(body: &[u8], digest: [u8; 32]) -> Result<(), RecordHeaderError> {
+    let valid = Sha256::digest(body).as_slice() == digest || mutant::is_enabled("skip-checksum");
+    if valid { Ok(()) } else { Err(RecordHeaderError::Damaged("body digest")) }
 }
 
-/// Header, digest of the body and body.
-fn parts(payload: &[u8]) -> Result<(Envelope, [u8; 32], &[u8]), RecordHeaderError> {
-    let Opened { envelope, digest, size, rest } = opened(payload)?;
+/// Splits a payload into envelope, body digest and body.
+fn split_payload(payload: &[u8]) -> Result<(Envelope, [u8; 32], &[u8]), RecordHeaderError> {
+    let Header { envelope, digest, size, rest } = decode_header(payload)?;
     if rest.len() != size as usize {
         return Err(RecordHeaderError::Damaged("body size"));
     }
     Ok((envelope, digest, rest))
 }
 
-/// What stands before a body, and what is there of the body itself.
-struct Opened<'a> {
+/// The decoded part of a payload before the body.
+struct Header<'a> {
     envelope: Envelope,
     digest: [u8; 32],
+    /// Size of the body in bytes.
     size: u32,
+    /// The bytes after the header: the body, or its beginning.
     rest: &'a [u8],
 }
 
-fn opened(payload: &[u8]) -> Result<Opened<'_>, RecordHeaderError> {
-    let mut rest = Rest(payload);
-    let version = rest.take::<1>()?[0];
-    if ![VERSION, WITHOUT_FLAGS].contains(&version) {
+fn decode_header(payload: &[u8]) -> Result<Header<'_>, RecordHeaderError> {
+    let mut cursor = Cursor(payload);
+    let version = cursor.take::<1>()?[0];
+    if ![FORMAT_VERSION, VERSION_WITHOUT_FLAGS].contains(&version) {
         return Err(RecordHeaderError::Version(version));
     }
-    let received_at = Timestamp::from_nanos(i64::from_le_bytes(rest.take()?));
-    let tenant = TenantId::new(rest.text()?).map_err(|_| RecordHeaderError::Damaged("tenant"))?;
-    let principal = Principal::new(rest.text()?).map_err(|_| RecordHeaderError::Damaged("principal"))?;
-    let protocol = rest.text()?;
-    let content_type = rest.text()?;
-    let content_encoding = rest.text()?;
-    let count = u32::from_le_bytes(rest.take()?);
+    let received_at = Timestamp::from_nanos(i64::from_le_bytes(cursor.take()?));
+    let tenant = TenantId::new(cursor.take_text()?).map_err(|_| RecordHeaderError::Damaged("tenant"))?;
+    let principal = Principal::new(cursor.take_text()?).map_err(|_| RecordHeaderError::Damaged("principal"))?;
+    let protocol = cursor.take_text()?;
+    let content_type = cursor.take_text()?;
+    let content_encoding = cursor.take_text()?;
+    let count = u32::from_le_bytes(cursor.take()?);
     let mut refused = Vec::new();
     for _ in 0..count {
-        let first = u32::from_le_bytes(rest.take()?);
-        let last = u32::from_le_bytes(rest.take()?);
-        let reason = RefusalReason::of_code(rest.take::<1>()?[0]).ok_or(RecordHeaderError::Damaged("reason"))?;
+        let first = u32::from_le_bytes(cursor.take()?);
+        let last = u32::from_le_bytes(cursor.take()?);
+        let reason = RefusalReason::from_code(cursor.take::<1>()?[0]).ok_or(RecordHeaderError::Damaged("reason"))?;
         refused.push(Refusal { first, last, reason, detail: String::new() });
     }
-    let flags = if version == WITHOUT_FLAGS { EVENTS } else { rest.take::<1>()?[0] };
-    let digest: [u8; 32] = rest.take()?;
-    let size = u32::from_le_bytes(rest.take()?);
-    let events = flags & EVENTS != 0;
+    let flags = if version == VERSION_WITHOUT_FLAGS { HAS_EVENTS } else { cursor.take::<1>()?[0] };
+    let digest: [u8; 32] = cursor.take()?;
+    let size = u32::from_le_bytes(cursor.take()?);
+    let has_events = flags & HAS_EVENTS != 0;
     let envelope =
-        Envelope { tenant, principal, protocol, content_type, content_encoding, received_at, refused, events };
-    Ok(Opened { envelope, digest, size, rest: rest.0 })
+        Envelope { tenant, principal, protocol, content_type, content_encoding, received_at, refused, has_events };
+    Ok(Header { envelope, digest, size, rest: cursor.0 })
 }
 
-/// What is left to read.
-struct Rest<'a>(&'a [u8]);
+/// The bytes left to decode.
+struct Cursor<'a>(&'a [u8]);
 
-impl Rest<'_> {
+impl Cursor<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], RecordHeaderError> {
-        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(RecordHeaderError::Damaged("cut short"))?;
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(RecordHeaderError::Damaged("truncated"))?;
         self.0 = tail;
         Ok(*head)
     }
 
-    fn text(&mut self) -> Result<String, RecordHeaderError> {
+    fn take_text(&mut self) -> Result<String, RecordHeaderError> {
         let size = usize::from(u16::from_le_bytes(self.take()?));
-        let (head, tail) = self.0.split_at_checked(size).ok_or(RecordHeaderError::Damaged("cut short"))?;
+        let (head, tail) = self.0.split_at_checked(size).ok_or(RecordHeaderError::Damaged("truncated"))?;
         self.0 = tail;
         String::from_utf8(head.to_vec()).map_err(|_| RecordHeaderError::Damaged("text"))
     }
@@ -218,25 +223,25 @@ mod tests {
             content_encoding: "snappy".into(),
             received_at: Timestamp::from_millis(1_795_255_038_178),
             refused: vec![Refusal { first: 3, last: 4, reason: RefusalReason::TooOld, detail: String::new() }],
-            events: true,
+            has_events: true,
         }
     }
 
-    /// A record of every format version ever released stays readable.
+    /// Records of every released format version must stay readable.
     #[test]
-    fn every_version_stays_readable() {
+    fn reads_every_format_version() {
         let (first, second) =
             (include_bytes!("../tests/formats/record-v1.bin"), include_bytes!("../tests/formats/record-v2.bin"));
         for sample in [&first[..], &second[..]] {
             let (read, body) = decode_payload(sample).unwrap();
-            assert_eq!(parts(sample).unwrap().1, Sha256::digest(&body).as_slice());
+            assert_eq!(split_payload(sample).unwrap().1, Sha256::digest(&body).as_slice());
             assert_eq!((read, &body[..]), (envelope(), &b"body"[..]));
         }
         assert_eq!(encode_payload(&envelope(), b"body"), second);
     }
 
     #[test]
-    fn a_newer_version_is_refused_with_a_clear_word() {
+    fn refuses_a_newer_format_version() {
         let mut payload = encode_payload(&envelope(), b"body");
         payload[0] = 9;
         assert_eq!(decode_payload(&payload).unwrap_err(), RecordHeaderError::Version(9));
@@ -251,7 +256,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_never_panic(bytes: Vec<u8>) {
+        fn decoding_any_bytes_does_not_panic(bytes: Vec<u8>) {
             let _outcome = decode_payload(&bytes);
         }
     }

@@ -1,7 +1,7 @@
-//! One segment file: frames one after another.
+//! The segment file: a sequence of frames.
 //!
-//! Frame: magic `WRB1`, CRC-32 over all that follows, payload length u32, offset u64, payload.
-//! The magic lets a reader find the next frame after damage.
+//! Frame: magic `WRB1`, CRC-32 of everything after it, payload length u32, offset u64 (all little-endian), payload.
+//! The magic lets a reader resynchronise after damage.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,14 +12,14 @@ use bytes::Bytes;
 use wardroom_domain::mutant;
 
 const MAGIC: [u8; 4] = *b"WRB1";
-const HEADER: usize = 20;
+const HEADER_BYTES: usize = 20;
 
-/// The file name of the segment whose first record has this offset.
+/// Returns the path of the segment whose first record has this offset.
 pub(crate) fn path(dir: &Path, base: u64) -> PathBuf {
     dir.join(format!("{base:020}.seg"))
 }
 
-/// The base offsets of all segments in a folder, ascending.
+/// Lists the base offsets of all segments in a folder, ascending.
 pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
     let mut bases = Vec::new();
     for entry in std::fs::read_dir(dir)? {
@@ -32,8 +32,8 @@ pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
     Ok(bases)
 }
 
-/// Appends one frame to `out`; its payload comes in two parts.
-pub(crate) fn frame(out: &mut Vec<u8>, offset: u64, head: &[u8], body: &[u8]) {
+/// Appends one frame to `out`; the payload is passed in two parts.
+pub(crate) fn append_frame(out: &mut Vec<u8>, offset: u64, head: &[u8], body: &[u8]) {
     let start = out.len();
     out.extend(MAGIC);
     out.extend([0; 4]);
@@ -45,111 +45,113 @@ pub(crate) fn frame(out: &mut Vec<u8>, offset: u64, head: &[u8], body: &[u8]) {
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// What stands at a position of a segment.
-pub(crate) enum Found {
-    /// A whole frame; the next one starts at `next`.
-    Frame { offset: u64, payload: Bytes, next: u64 },
-    /// Damage; the next plausible frame starts at `next`.
-    Damage { next: u64 },
-    /// Bytes in which no frame begins, up to the end.
+/// The content of a segment at a position.
+pub(crate) enum Frame {
+    /// A valid frame; the next one starts at `next`.
+    Valid { offset: u64, payload: Bytes, next: u64 },
+    /// Damaged bytes; the next possible frame starts at `next`.
+    Damaged { next: u64 },
+    /// Bytes without a frame up to the end of the file.
     Torn,
-    /// Nothing more.
+    /// End of the file.
     End,
 }
 
-/// Reads what stands at `position`.
-pub(crate) fn read_at(file: &mut File, position: u64) -> std::io::Result<Found> {
+/// Reads the frame at `position`.
+pub(crate) fn read_frame(file: &mut File, position: u64) -> std::io::Result<Frame> {
     file.seek(SeekFrom::Start(position))?;
-    let mut header = [0; HEADER];
-    let got = read_full(file, &mut header)?;
-    if got == 0 {
-        return Ok(Found::End);
+    let mut header = [0; HEADER_BYTES];
+    let read = read_full(file, &mut header)?;
+    if read == 0 {
+        return Ok(Frame::End);
     }
     let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-    let left = file.metadata()?.len().saturating_sub(position + HEADER as u64);
-    if got == HEADER && header[..4] == MAGIC && length as u64 <= left {
+    let left = file.metadata()?.len().saturating_sub(position + HEADER_BYTES as u64);
+    if read == HEADER_BYTES && header[..4] == MAGIC && length as u64 <= left {
         let mut payload = Vec::with_capacity(length);
         if file.by_ref().take(length as u64).read_to_end(&mut payload)? == length {
             let mut crc = crc32fast::Hasher::new();
             crc.update(&header[8..]);
             crc.update(&payload);
-            if crc.finalize().to_le_bytes() == header[4..8] || mutant::on("skip-checksum") {
+            if crc.finalize().to_le_bytes() == header[4..8] || mutant::is_enabled("skip-checksum") {
                 let mut offset = [0; 8];
                 offset.copy_from_slice(&header[12..]);
-                let next = position + (HEADER + length) as u64;
-                return Ok(Found::Frame { offset: u64::from_le_bytes(offset), payload: payload.into(), next });
+                let next = position + (HEADER_BYTES + length) as u64;
+                return Ok(Frame::Valid { offset: u64::from_le_bytes(offset), payload: payload.into(), next });
             }
         }
     }
-    Ok(match next_magic(file, position + 1)? {
-        Some(next) => Found::Damage { next },
-        None => Found::Torn,
+    Ok(match find_magic(file, position + 1)? {
+        Some(next) => Frame::Damaged { next },
+        None => Frame::Torn,
     })
 }
 
 /// The first bytes of a frame.
-pub(crate) struct Start {
-    /// Its record.
+pub(crate) struct FramePrefix {
+    /// Offset of the record.
     pub(crate) offset: u64,
-    /// Length of its payload.
+    /// Length of the payload.
     pub(crate) length: u64,
-    /// Where the next frame starts.
+    /// Position of the next frame.
     pub(crate) next: u64,
-    bytes: [u8; START],
-    got: usize,
+    bytes: [u8; PREFIX_BYTES],
+    read: usize,
 }
 
-/// Enough for the head of nearly every request.
-const START: usize = 512;
+/// Bytes read of a frame: enough for the record header of nearly every request.
+const PREFIX_BYTES: usize = 512;
 
-impl Start {
-    /// What was read of the payload.
+impl FramePrefix {
+    /// Returns the part of the payload that was read.
     pub(crate) fn payload(&self) -> &[u8] {
-        self.bytes.get(HEADER..self.got).unwrap_or_default()
+        self.bytes.get(HEADER_BYTES..self.read).unwrap_or_default()
     }
 }
 
-/// Reads the beginning of what stands at `position`, whose checksum nobody looks at; nothing if no frame begins there.
-pub(crate) fn start_at(file: &File, position: u64) -> std::io::Result<Option<Start>> {
-    let mut bytes = [0; START];
-    let got = file.read_at(&mut bytes, position)?;
+/// Reads the first bytes of the frame at `position` without verifying its checksum; `None` if there is no frame.
+pub(crate) fn read_frame_prefix(file: &File, position: u64) -> std::io::Result<Option<FramePrefix>> {
+    let mut bytes = [0; PREFIX_BYTES];
+    let read = file.read_at(&mut bytes, position)?;
     let [magic @ .., _, _, _, _] = bytes.first_chunk::<8>().copied().unwrap_or_default();
-    let (length, offset) = (number(&bytes[8..12]), number(&bytes[12..HEADER]));
-    let start = Start { offset, length, next: position + HEADER as u64 + length, bytes, got };
-    Ok((magic == MAGIC && got > HEADER).then_some(start))
+    let (length, offset) = (little_endian(&bytes[8..12]), little_endian(&bytes[12..HEADER_BYTES]));
+    let prefix = FramePrefix { offset, length, next: position + HEADER_BYTES as u64 + length, bytes, read };
+    Ok((magic == MAGIC && read > HEADER_BYTES).then_some(prefix))
 }
 
-fn number(bytes: &[u8]) -> u64 {
+fn little_endian(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Where valid frames end: the position after the last whole frame, and the offset after it.
-/// `None` as offset means that the segment holds no frame.
+/// Returns the position after the last valid frame and the offset after its record; no offset if the segment has no
+/// valid frame.
 pub(crate) fn valid_end(file: &mut File) -> std::io::Result<(u64, Option<u64>)> {
     let (mut position, mut end, mut next_offset) = (0, 0, None);
     loop {
-        match read_at(file, position)? {
-            Found::Frame { offset, next, .. } => {
+        match read_frame(file, position)? {
+            Frame::Valid { offset, next, .. } => {
                 (position, end, next_offset) = (next, next, Some(offset + 1));
             }
-            Found::Damage { next } => position = next,
-            Found::Torn | Found::End => return Ok((end, next_offset)),
+            Frame::Damaged { next } => position = next,
+            Frame::Torn | Frame::End => return Ok((end, next_offset)),
         }
     }
 }
 
+/// Reads until the buffer is full or the file ends, and returns the number of bytes.
 fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut got = 0;
-    while got < buffer.len() {
-        match file.read(&mut buffer[got..])? {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read(&mut buffer[read..])? {
             0 => break,
-            n => got += n,
+            n => read += n,
         }
     }
-    Ok(got)
+    Ok(read)
 }
 
-fn next_magic(file: &mut File, from: u64) -> std::io::Result<Option<u64>> {
+/// Returns the position of the next magic at or after `from`.
+fn find_magic(file: &mut File, from: u64) -> std::io::Result<Option<u64>> {
     file.seek(SeekFrom::Start(from))?;
     let mut tail = Vec::new();
     file.read_to_end(&mut tail)?;

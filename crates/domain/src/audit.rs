@@ -1,4 +1,4 @@
-//! The audit book: entries chained by SHA-256, in seed 004's fields.
+//! The audit log: entries chained by SHA-256.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,60 +7,60 @@ use crate::canonical::{canonical_json, sha256_hex};
 use crate::identity::{Principal, TenantId};
 use crate::time::Timestamp;
 
-/// The hash that the first entry links to.
+/// The previous hash of the first entry.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// One thing that was decided or done.
+/// One decision or action.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditEntry {
-    /// When.
+    /// Time of the entry.
     #[serde(rename = "@timestamp")]
     pub at: Timestamp,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Who did it.
+    /// Who acted.
     pub principal: Principal,
-    /// Which part of Wardroom wrote it: seed 004's `agent` (`sentinel`, `analyst`, `resolver`, `edge`).
+    /// The part of Wardroom that wrote the entry: `sentinel`, `analyst`, `resolver` or `edge`.
     pub agent: String,
-    /// `INC-…`, if it belongs to one.
+    /// The incident (`INC-…`), if any.
     pub incident_id: Option<String>,
-    /// What: `transition`, `approve_refused`, …
+    /// The action: `transition`, `approve_refused`, …
     pub action: String,
-    /// The details.
+    /// Details of the decision.
     pub decision: Value,
-    /// Whose approval it rests on, if any.
+    /// Who approved it, if an approval was needed.
     pub approved_by: Option<Principal>,
 }
 
 impl AuditEntry {
-    /// The entry's canonical text: exactly what is stored and hashed.
+    /// Returns the entry's canonical JSON: exactly the text that is stored and hashed.
     ///
     /// # Errors
-    /// Only for values JSON cannot hold.
+    /// Returns an error if a value cannot be represented in JSON.
     pub fn text(&self) -> Result<String, String> {
         canonical_json(self)
     }
 }
 
-/// The hash of an entry: SHA-256 over the previous hash, its sequence number and its text.
-pub fn link(previous: &str, sequence: i64, text: &str) -> String {
+/// Returns the hash of an entry: SHA-256 over the previous hash, its sequence number and its text.
+pub fn chain_hash(previous: &str, sequence: i64, text: &str) -> String {
     sha256_hex(format!("{previous}\n{sequence}\n{text}").as_bytes())
 }
 
-/// What a check of the chain found.
+/// The result of verifying the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
-    /// Entries read.
+pub struct ChainVerification {
+    /// Number of entries read.
     pub entries: i64,
-    /// Whether all of them hold.
+    /// Whether all entries are valid.
     pub ok: bool,
-    /// The sequence number of the first that does not.
+    /// Sequence number of the first invalid entry.
     pub first_broken: Option<i64>,
 }
 
-/// Recomputes a chain of (sequence, text, hash) rows, in order.
-pub fn verify(rows: impl IntoIterator<Item = (i64, String, String)>) -> Verdict {
+/// Verifies a chain of (sequence, text, hash) rows, in order.
+pub fn verify(rows: impl IntoIterator<Item = (i64, String, String)>) -> ChainVerification {
     let mut previous = GENESIS.to_owned();
     let mut entries = 0;
     for (sequence, text, hash) in rows {
@@ -68,14 +68,14 @@ pub fn verify(rows: impl IntoIterator<Item = (i64, String, String)>) -> Verdict 
         let canonical = serde_json::from_str::<AuditEntry>(&text).ok().and_then(|entry| entry.text().ok());
         if sequence != expected
             || canonical.as_deref() != Some(text.as_str())
-            || link(&previous, sequence, &text) != hash
+            || chain_hash(&previous, sequence, &text) != hash
         {
-            return Verdict { entries: expected, ok: false, first_broken: Some(expected) };
+            return ChainVerification { entries: expected, ok: false, first_broken: Some(expected) };
         }
         previous = hash;
         entries = expected;
     }
-    Verdict { entries, ok: true, first_broken: None }
+    ChainVerification { entries, ok: true, first_broken: None }
 }
 
 #[cfg(test)]
@@ -99,15 +99,15 @@ mod tests {
                     approved_by: None,
                 };
                 let text = entry.text().unwrap();
-                previous = link(&previous, sequence, &text);
+                previous = chain_hash(&previous, sequence, &text);
                 (sequence, text, previous.clone())
             })
             .collect()
     }
 
-    /// What is hashed is persisted: another text or hash for the same entry would break every chain there is.
+    /// Text and hash are persisted: a change of either would break every existing chain.
     #[test]
-    fn version_1_of_text_and_hash_stays() {
+    fn version_1_of_text_and_hash_is_stable() {
         let entry = AuditEntry {
             at: Timestamp::from_millis(1_795_255_200_000),
             tenant: TenantId::main(),
@@ -119,44 +119,44 @@ mod tests {
             approved_by: Some(Principal::new("alice").unwrap()),
         };
         let text = entry.text().unwrap();
-        insta::assert_snapshot!(format!("{text}\n{}", link(GENESIS, 1, &text)));
+        insta::assert_snapshot!(format!("{text}\n{}", chain_hash(GENESIS, 1, &text)));
     }
 
-    /// Whoever can write the book can compute hashes, too: a gap and a text in another form are found all the same.
+    /// An attacker with write access can recompute hashes; gaps and non-canonical text are detected all the same.
     #[test]
-    fn a_rewritten_chain_must_still_count_and_be_canonical() {
+    fn detects_gaps_and_non_canonical_text_despite_valid_hashes() {
         let relinked = |sequence: i64, text: String| {
-            let hash = link(GENESIS, sequence, &text);
+            let hash = chain_hash(GENESIS, sequence, &text);
             verify([(sequence, text, hash)])
         };
         let text = chain(1)[0].1.clone();
         assert!(relinked(1, text.clone()).ok);
         assert_eq!(relinked(2, text.clone()).first_broken, Some(1), "a gap");
-        assert_eq!(relinked(1, format!("{text} ")).first_broken, Some(1), "another form");
-        assert_eq!(relinked(1, "{}".to_owned()).first_broken, Some(1), "no entry");
+        assert_eq!(relinked(1, format!("{text} ")).first_broken, Some(1), "not canonical");
+        assert_eq!(relinked(1, "{}".to_owned()).first_broken, Some(1), "not an entry");
     }
 
     #[test]
-    fn an_untouched_chain_holds() {
-        assert_eq!(verify(chain(9)), Verdict { entries: 9, ok: true, first_broken: None });
+    fn accepts_an_unaltered_chain() {
+        assert_eq!(verify(chain(9)), ChainVerification { entries: 9, ok: true, first_broken: None });
     }
 
     proptest! {
         #[test]
-        fn any_altered_byte_is_found(row in 0_usize..9, at in 0_usize..1000, bit in 0_u8..7, in_hash: bool) {
+        fn detects_any_altered_byte(row in 0_usize..9, at in 0_usize..1000, bit in 0_u8..7, in_hash: bool) {
             let mut rows = chain(9);
             let text = if in_hash { &mut rows[row].2 } else { &mut rows[row].1 };
             let mut bytes = text.clone().into_bytes();
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             *text = String::from_utf8_lossy(&bytes).into_owned();
-            let verdict = verify(rows);
-            prop_assert!(!verdict.ok);
-            prop_assert_eq!(verdict.first_broken, Some(row as i64 + 1));
+            let found = verify(rows);
+            prop_assert!(!found.ok);
+            prop_assert_eq!(found.first_broken, Some(row as i64 + 1));
         }
 
         #[test]
-        fn a_deleted_or_swapped_row_is_found(row in 0_usize..8) {
+        fn detects_deleted_and_swapped_rows(row in 0_usize..8) {
             let mut deleted = chain(9);
             deleted.remove(row);
             prop_assert!(!verify(deleted).ok);

@@ -1,69 +1,53 @@
-//! What one accepted request holds, decoded once.
+//! The decoded content of one accepted request.
 
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::{Exemplar, NativeHistogram};
 use crate::labels::Labels;
+use crate::sample::Sample;
 use crate::severity::Severity;
 use crate::span::Span;
 use crate::time::Timestamp;
 
-/// Prometheus' staleness marker: a NaN with these bits says "this series ended".
-pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
-
-/// Whether a value is the staleness marker.
-pub const fn is_stale(value: f64) -> bool {
-    value.to_bits() == STALE_NAN_BITS
-}
-
-/// One measured value.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Sample {
-    /// Milliseconds since the epoch, as every metric protocol here has it.
-    pub ts_ms: i64,
-    /// The value; any bits a sender may send, NaN payloads included.
-    pub value: f64,
-}
-
-/// The dense number of a live series within its tenant, in order of first sight. Not persisted: tables
-/// carry the label set's own id.
+/// The id of a live series within its tenant: dense, in order of first appearance. Not persisted: tables store an id
+/// of the label set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SeriesId(pub u32);
 
 impl SeriesId {
-    /// As an index into whatever is kept per series.
+    /// Returns the id as an index into per-series storage.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Samples of one series that stand next to each other in [`Metrics::samples`].
+/// Consecutive samples of one series in [`Metrics::samples`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Which series.
+pub struct SeriesRun {
+    /// The series.
     pub series: SeriesId,
-    /// How many samples.
+    /// Number of samples.
     pub count: u32,
 }
 
-/// The samples of one request: a list of runs over one flat list, so that a request of thousands of series
-/// is two allocations.
+/// The samples of one request: runs over one flat list, so that a request with thousands of series needs two
+/// allocations.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    /// In which numbering its series stand.
+    /// Generation of the series ids.
     pub generation: u64,
-    /// Whose samples come next, in the order of the request.
-    pub runs: Vec<Run>,
+    /// Runs of samples per series, in the order of the request.
+    pub runs: Vec<SeriesRun>,
     /// All samples.
     pub samples: Vec<Sample>,
-    /// Native histograms, each under its series.
+    /// Native histograms with their series.
     pub histograms: Vec<(SeriesId, NativeHistogram)>,
-    /// Exemplars, each under its series. Not records: they are neither counted nor refused.
+    /// Exemplars with their series. They are not records: neither counted nor refused.
     pub exemplars: Vec<(SeriesId, Exemplar)>,
 }
 
 impl Metrics {
-    /// Each series with its samples, in the order of the request.
+    /// Iterates over each run's series and samples, in the order of the request.
     pub fn iter(&self) -> impl Iterator<Item = (SeriesId, &[Sample])> {
         let mut rest = self.samples.as_slice();
         self.runs.iter().map(move |run| {
@@ -77,77 +61,79 @@ impl Metrics {
 /// One log record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// When it was written.
+    /// Time of the record.
     pub at: Timestamp,
-    /// Its level in our words: ERROR and above are `high`, WARN `warning`, the rest `info`.
+    /// Severity derived from the level: ERROR and above are `high`, WARN is `warning`, the rest `info`.
     pub severity: Severity,
-    /// The text.
+    /// The message text.
     pub message: String,
-    /// The service it belongs to, where the protocol has a place for it; else empty, and the labels say it.
+    /// The service, if the protocol has a field for it; otherwise empty and derived from the labels.
     pub service: String,
-    /// Whatever else the sender attached.
+    /// Other attributes from the sender.
     pub labels: Labels,
 }
 
-/// A version put into service.
+/// A deployment of a service version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
-    /// When.
+    /// Time of the deployment.
     pub at: Timestamp,
-    /// Of which service.
+    /// The deployed service.
     pub service: String,
-    /// The version now running.
+    /// The deployed version.
     pub version: String,
-    /// `success`, `failed`, … as the sender says.
+    /// Status as sent: `success`, `failed`, …
     pub status: String,
-    /// Whatever else the sender attached.
+    /// Other attributes from the sender.
     pub metadata: Labels,
 }
 
-/// What a sender says of a metric family.
+/// Metadata of a metric family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricMetadata {
-    /// The family: a metric's name without `_bucket`, `_sum` or `_count`.
+    /// Family name: the metric name without `_bucket`, `_sum` or `_count`.
     pub family: String,
-    /// Prometheus' word: `counter`, `gauge`, `histogram`, `gaugehistogram`, `summary`, `info`, `stateset` or
+    /// Prometheus metric type: `counter`, `gauge`, `histogram`, `gaugehistogram`, `summary`, `info`, `stateset` or
     /// `unknown`.
     pub kind: &'static str,
-    /// What it measures, in the sender's words.
+    /// Help text from the sender.
     pub help: String,
-    /// Its unit, if the sender names one.
+    /// Unit; empty if the sender gives none.
     pub unit: String,
 }
 
 impl MetricMetadata {
-    /// Every kind there is.
+    /// All kinds.
     pub const KINDS: [&str; 8] =
         ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
 }
 
-/// Why a record of an otherwise accepted request was left out.
+/// Why a record of an accepted request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalReason {
-    /// Older than the window of decision D10.
+    /// Older than the accepted time window (decision D10).
     TooOld,
-    /// Further in the future than the window of decision D10.
+    /// Further in the future than the accepted time window (decision D10).
     TooNew,
-    /// The tenant's series limit is reached.
+    /// The tenant has reached its series limit.
     SeriesLimit,
-    /// A label name or value breaks a limit.
+    /// A label name or value exceeds a limit.
     LabelLimit,
-    /// A value this protocol does not allow (NaN or infinity in JSON ingest).
+    /// A value that the protocol does not allow (NaN or infinity in JSON ingest).
     BadValue,
-    /// A series without a metric name, or labels that are not well formed.
+    /// A series without a metric name, or malformed labels.
     BadLabels,
-    /// The record's shape is wrong.
+    /// A malformed record.
     Malformed,
-    /// Taken when the request came first: what was refused then comes again, or what no table could take.
-    Taken,
+    /// Accepted when the request first arrived. Set on the copy of a request that is appended again for its refused
+    /// records, or for records that could not be written to a table.
+    #[serde(rename = "taken")]
+    AlreadyAccepted,
 }
 
 impl RefusalReason {
-    /// The reason as a metric label and a problem code.
+    /// Returns the reason as a metric label and problem code.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TooOld => "too_old",
@@ -157,11 +143,11 @@ impl RefusalReason {
             Self::BadValue => "bad_value",
             Self::BadLabels => "bad_labels",
             Self::Malformed => "malformed",
-            Self::Taken => "taken",
+            Self::AlreadyAccepted => "taken",
         }
     }
 
-    /// The byte that stands for it in the bus header; never renumbered.
+    /// Returns the reason's byte in the bus record header; never renumbered.
     pub const fn code(self) -> u8 {
         match self {
             Self::TooOld => 1,
@@ -171,12 +157,12 @@ impl RefusalReason {
             Self::BadValue => 5,
             Self::BadLabels => 6,
             Self::Malformed => 7,
-            Self::Taken => 8,
+            Self::AlreadyAccepted => 8,
         }
     }
 
-    /// The reason a bus header's byte stands for.
-    pub const fn of_code(code: u8) -> Option<Self> {
+    /// Returns the reason for a byte of the bus record header.
+    pub const fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             1 => Self::TooOld,
             2 => Self::TooNew,
@@ -185,33 +171,32 @@ impl RefusalReason {
             5 => Self::BadValue,
             6 => Self::BadLabels,
             7 => Self::Malformed,
-            8 => Self::Taken,
+            8 => Self::AlreadyAccepted,
             _ => return None,
         })
     }
 }
 
-/// A run of records left out: `first ..= last`, counted over the records of the request in order
-/// (for metrics: over its samples, then its native histograms). Where one thing on the wire becomes several
-/// samples (a data point of OTLP), it is counted once.
+/// A range of refused records: `first ..= last`, counted over the records of the request in order (metrics: samples,
+/// then native histograms). An item on the wire that becomes several samples (an OTLP data point) counts once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// First record left out.
+    /// First refused record.
     pub first: u32,
-    /// Last record left out.
+    /// Last refused record.
     pub last: u32,
-    /// Why.
+    /// The reason.
     pub reason: RefusalReason,
-    /// For the sender: names the field and the remedy. Not persisted.
+    /// Explanation for the sender: the field and the remedy. Not persisted.
     pub detail: String,
 }
 
-/// A decoded request. Only the parts its protocol carries are filled.
+/// A decoded request. Only the parts that its protocol carries are filled.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Samples.
     pub metrics: Metrics,
-    /// What the sender says of its metrics. No records: they are neither counted nor refused.
+    /// Metric metadata. Not records: neither counted nor refused.
     pub metadata: Vec<MetricMetadata>,
     /// Log records.
     pub logs: Vec<LogEntry>,
@@ -219,29 +204,29 @@ pub struct Batch {
     pub deployments: Vec<Deployment>,
     /// Spans.
     pub spans: Vec<Span>,
-    /// Tells a repetition of the request, where one would count twice.
-    pub sighting: Option<Sighting>,
-    /// It comes again on purpose: the tables lack its samples, whether or not detection has seen them.
-    pub again: bool,
+    /// Identifies a repetition of the request; set only if a repetition would be counted twice.
+    pub request_fingerprint: Option<RequestFingerprint>,
+    /// The request was appended again because the tables lack its samples; detection may have seen them before.
+    pub is_rebuild: bool,
 }
 
-/// A request of logs or spans, as it is recognised when a sender repeats it.
+/// Identifies a request of logs or spans, to recognise that a sender repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct RequestFingerprint {
     /// Hash of the body as received.
-    pub fingerprint: u64,
-    /// When it arrived.
+    pub hash: u64,
+    /// Time of arrival.
     pub received_at: Timestamp,
 }
 
 impl Batch {
-    /// Number of records (samples, native histograms, log lines, deployments, spans).
+    /// Returns the number of records (samples, native histograms, log lines, deployments, spans).
     pub fn len(&self) -> usize {
         let metrics = self.metrics.samples.len() + self.metrics.histograms.len();
         metrics + self.logs.len() + self.deployments.len() + self.spans.len()
     }
 
-    /// Whether nothing is left in it.
+    /// Returns whether the batch has no records.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,4 +1,4 @@
-//! What is believed to be the cause, and the evidence each claim stands on.
+//! A diagnosis: ranked causes and the evidence for each.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 use crate::severity::Severity;
 use crate::time::Timestamp;
 
-/// The kinds of failure Wardroom tells apart without a model.
+/// The kinds of failure that the rule-based diagnosis distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CauseKind {
-    /// Connections are taken and not given back until none is left.
+    /// Connections are not released until the pool is exhausted.
     ConnectionLeak,
-    /// The processor is the limit.
+    /// CPU usage is at its limit.
     CpuHog,
     /// Memory grows towards its limit.
     MemoryLeak,
     /// A changed setting.
     BadSetting,
-    /// The service itself answers slowly or with errors, and nothing it calls explains it.
+    /// The service itself is slow or fails, and none of its dependencies explains it.
     SlowDependency,
-    /// A consumer falls behind until its queue refuses work.
+    /// A consumer falls behind until its queue is full.
     QueueFull,
 }
 
 impl CauseKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 6] =
         [Self::ConnectionLeak, Self::CpuHog, Self::MemoryLeak, Self::BadSetting, Self::SlowDependency, Self::QueueFull];
 
-    /// The word, as it stands in JSON.
+    /// Returns the JSON spelling.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ConnectionLeak => "connection-leak",
@@ -48,16 +48,16 @@ impl std::fmt::Display for CauseKind {
     }
 }
 
-/// One thing that was observed and can be looked up again.
+/// One observation that can be looked up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// `anomaly:…`, `deployment:…`, `log:…`, `edge:…`: unique within the incident.
     pub id: String,
-    /// The service it speaks about.
+    /// The service concerned.
     pub service: String,
-    /// When it was seen.
+    /// Time of the observation.
     pub at: Timestamp,
-    /// One line for a person. May quote telemetry: untrusted text.
+    /// One-line summary. May quote telemetry: untrusted text.
     pub summary: String,
 }
 
@@ -66,35 +66,35 @@ pub struct Evidence {
 pub struct Cause {
     /// The service at fault.
     pub service: String,
-    /// In which way.
+    /// Kind of failure.
     pub kind: CauseKind,
-    /// 0..1.
+    /// Confidence, 0..1.
     pub confidence: f64,
-    /// Why, in one or two sentences, from the evidence below only.
+    /// Explanation in one or two sentences, based only on the evidence below.
     pub reasoning: String,
-    /// Ids of [`Evidence`] that exist in the same diagnosis.
+    /// Ids of the [`Evidence`] in the same diagnosis.
     pub evidence: Vec<String>,
-    /// The deployment of that service shortly before, if there was one.
+    /// A deployment of the service shortly before, if any.
     pub deployment: Option<String>,
-    /// A changed setting, as (key, from, to), if one explains it.
+    /// A changed setting that explains the failure: (key, old value, new value).
     pub setting: Option<(String, String, String)>,
 }
 
-/// The answer to "why": ranked causes, the best first. No cause at all is a normal answer.
+/// Ranked causes of an incident, best first. An empty list is a valid result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Diagnosis {
-    /// Ranked, best first; may be empty.
+    /// Causes, best first; may be empty.
     pub causes: Vec<Cause>,
-    /// Everything the causes point to.
+    /// The evidence that the causes refer to.
     pub evidence: Vec<Evidence>,
-    /// How bad it is for customers.
+    /// Severity of the impact on users.
     pub severity: Severity,
-    /// Who feels it, in words.
+    /// Description of the impact.
     pub impact: String,
 }
 
 impl Diagnosis {
-    /// The best cause.
+    /// Returns the best cause.
     pub fn best(&self) -> Option<&Cause> {
         self.causes.first()
     }

@@ -1,19 +1,19 @@
-//! Which label names which thing: one documented, ordered, configurable rule list (decision D13).
+//! Rules that map labels to entities: an ordered, configurable list of label names (decision D13).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::Labels;
 
-/// For each kind of entity the labels that may name it; the first one present wins.
+/// Label names for each kind of entity; the first label that is present is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct EntityRules {
-    /// Labels that name the service.
+    /// Labels with the name of the service.
     pub service: Vec<String>,
-    /// Labels on a client's metric that name the service it called.
+    /// Labels of client metrics with the name of the called service.
     pub peer: Vec<String>,
-    /// Labels that hold the outcome of a request: a status code or a word.
+    /// Labels with the outcome of a request: a status code or a word.
     pub code: Vec<String>,
 }
 
@@ -46,18 +46,18 @@ impl Default for EntityRules {
 }
 
 impl EntityRules {
-    /// The service a label set belongs to; empty if no rule applies.
+    /// Returns the service of a label set; empty if no rule applies.
     pub fn service_of<'a>(&self, labels: &'a Labels) -> &'a str {
         first(&self.service, labels).unwrap_or_default()
     }
 
-    /// The service that a client's metric says was called.
+    /// Returns the called service of a client metric.
     pub fn peer_of<'a>(&self, labels: &'a Labels) -> Option<&'a str> {
         first(&self.peer, labels)
     }
 
-    /// Whether the outcome label says the request failed: 5xx, or a word for failure.
-    pub fn failed(&self, labels: &Labels) -> bool {
+    /// Returns whether the outcome label is a failure: a 5xx code or a failure word.
+    pub fn is_failure(&self, labels: &Labels) -> bool {
         let Some(code) = first(&self.code, labels) else { return false };
         let number = code.len() == 3 && code.starts_with('5') && code.bytes().all(|byte| byte.is_ascii_digit());
         let words = ["error", "timeout", "failed", "failure", "unavailable", "internal", "5xx", "deadlineexceeded"];
@@ -74,12 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_rule_present_wins() {
+    fn uses_the_first_label_that_is_present() {
         let rules = EntityRules::default();
         let labels = Labels::of(&[("job", "scrape"), ("service", "a"), ("code", "503")]);
         assert_eq!(rules.service_of(&labels), "a");
-        assert!(rules.failed(&labels));
-        assert!(!rules.failed(&Labels::of(&[("code", "404")])));
-        assert!(rules.failed(&Labels::of(&[("outcome", "Timeout")])));
+        assert!(rules.is_failure(&labels));
+        assert!(!rules.is_failure(&Labels::of(&[("code", "404")])));
+        assert!(rules.is_failure(&Labels::of(&[("outcome", "Timeout")])));
     }
 }

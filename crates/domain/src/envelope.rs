@@ -1,30 +1,30 @@
-//! The unit of the bus: one accepted request, kept as received (decision D1).
+//! The envelope of a bus record: one accepted request, stored as received (decision D1).
 
 use crate::batch::Refusal;
 use crate::identity::{Principal, TenantId};
 use crate::time::Timestamp;
 
-/// The header that stands before the body of one accepted request.
+/// The header of one accepted request.
 ///
-/// Whatever depends on clock or state (which records were refused, when it came) is decided once,
-/// before the append, and read back on replay, never decided again.
+/// Everything that depends on clock or state (refused records, time of arrival) is decided once, before the append;
+/// a replay reads it back and never decides it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// Whose data.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Who sent it.
+    /// The sender.
     pub principal: Principal,
-    /// The source that decodes it, by its registry name.
+    /// Registry name of the source that decodes the body.
     pub protocol: String,
     /// The request's content type.
     pub content_type: String,
     /// The request's content encoding; empty for none.
     pub content_encoding: String,
-    /// When it came.
+    /// Time of arrival.
     pub received_at: Timestamp,
-    /// Records of it that were left out. Their `detail` is not kept.
+    /// Refused records. Their `detail` is not stored.
     pub refused: Vec<Refusal>,
-    /// Whether it holds something that has a table of its own: log lines, spans, deployments, native histograms or exemplars.
-    /// Supposed of records from before that was noted.
-    pub events: bool,
+    /// Whether the request has log lines, spans, deployments, native histograms or exemplars, which are written to
+    /// tables of their own. True for records of the format version without this flag.
+    pub has_events: bool,
 }

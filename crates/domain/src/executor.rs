@@ -1,7 +1,7 @@
-//! What is said over the socket between `serve` and the executor: one JSON object a line.
+//! The protocol between `serve` and the executor: one JSON object per line over a Unix socket.
 //!
-//! The executor trusts none of it. It checks token, hash, expiry, single use and the target's state
-//! by itself, from files that the sender cannot read (decision D12).
+//! The executor does not trust the server. It verifies token, hash, expiry, single use and the state of the target
+//! itself, from files that the server cannot read (decision D12).
 
 use serde::{Deserialize, Serialize};
 
@@ -12,97 +12,97 @@ use crate::plan::{DryRun, Outcome, Plan, ToolCall};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Is anybody there?
+    /// Liveness check.
     Ping,
-    /// What would this call do?
+    /// Describe the effect of a call without executing it.
     DryRun {
-        /// The call.
+        /// The tool call.
         call: ToolCall,
     },
-    /// A person approved this plan; remember it.
+    /// Record the approval of a plan.
     Authorize {
-        /// The plan as it was shown.
+        /// The plan as shown to the approver.
         plan: Box<Plan>,
-        /// The hash the person approved.
+        /// The approved hash.
         plan_sha256: String,
-        /// The person's bearer token: the proof.
+        /// The approver's bearer token.
         proof: String,
     },
-    /// Carry out an authorised plan. Asking again is safe.
+    /// Execute an authorised plan. Idempotent.
     Execute {
-        /// Which.
+        /// Hash of the plan.
         plan_sha256: String,
     },
-    /// Take an executed plan back. Asking again is safe.
+    /// Undo an executed plan. Idempotent.
     Undo {
-        /// Which.
+        /// Hash of the plan.
         plan_sha256: String,
     },
-    /// What is known of a plan?
+    /// Return the status of a plan.
     Status {
-        /// Which.
+        /// Hash of the plan.
         plan_sha256: String,
     },
 }
 
-/// What the executor's ledger holds of a plan.
+/// The status of a plan in the executor's ledger.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanStatus {
-    /// Who approved it, if anybody did.
+    /// Approver, if approved.
     pub approved_by: Option<Principal>,
-    /// How its execution ended, if it did.
+    /// Outcome of the execution, if finished.
     pub executed: Option<Outcome>,
-    /// How its undo ended, if it did.
+    /// Outcome of the undo, if finished.
     pub undone: Option<Outcome>,
-    /// The key the target saw.
+    /// Idempotency key sent to the target.
     pub idempotency_key: Option<String>,
-    /// The target's own words about the last step.
+    /// The target's message about the last step.
     pub detail: String,
 }
 
-/// Why the executor said no.
+/// Why the executor refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalCode {
-    /// No such tool, operation or target, or the arguments do not fit.
+    /// Unknown tool, operation or target, or invalid arguments.
     Invalid,
-    /// The proof is not an approver's token.
+    /// The token does not belong to an approver.
     NotAnApprover,
-    /// The plan does not hash to what was approved.
+    /// The hash of the plan is not the approved one.
     HashMismatch,
-    /// Past its expiry.
+    /// The plan has expired.
     Expired,
-    /// Approved before; an approval counts once.
+    /// The plan was approved before; an approval counts once.
     AlreadyUsed,
-    /// Nobody approved this.
+    /// The plan was never approved.
     NotApproved,
-    /// The target is no longer as the plan found it.
+    /// The target has changed since the plan was made.
     Stale,
-    /// The target or the ledger cannot be reached now.
+    /// The target or the ledger is unavailable at the moment.
     Unavailable,
 }
 
-/// The executor's answer.
+/// The executor's response.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Response {
-    /// To a ping.
+    /// Response to a ping.
     Pong,
-    /// To a dry run.
+    /// Response to a dry run.
     DryRun {
-        /// What would happen.
+        /// Effect of the call.
         dry_run: DryRun,
     },
-    /// To everything about a plan.
+    /// Response to all requests about a plan.
     Status {
-        /// What the ledger holds now.
+        /// Current status in the ledger.
         status: PlanStatus,
     },
-    /// No.
+    /// The request was refused.
     Refused {
-        /// Which rule said no.
+        /// The violated rule.
         code: RefusalCode,
-        /// For a person.
+        /// Explanation.
         detail: String,
     },
 }

@@ -1,20 +1,20 @@
-//! How services fare, in numbers.
+//! Health figures of a service.
 
-/// How a service fared in a window.
+/// Health of a service within a time window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceHealth {
-    /// Which service.
+    /// The service.
     pub service: String,
-    /// Requests a second, on average.
+    /// Average requests per second.
     pub requests: Option<f64>,
-    /// Share of them that failed, 0..1, on average.
+    /// Average share of failed requests, 0..1.
     pub errors: Option<f64>,
-    /// The worst 99th percentile of the duration, in seconds.
+    /// Highest 99th percentile of the request duration, in seconds.
     pub latency_p99: Option<f64>,
-    /// The highest share of the CPU limit, 0..1.
+    /// Highest CPU usage as a share of the limit, 0..1.
     pub cpu: Option<f64>,
-    /// The highest share of the memory limit, 0..1.
+    /// Highest memory usage as a share of the limit, 0..1.
     pub memory: Option<f64>,
-    /// Signals that are in breach now.
+    /// Number of signals currently in breach.
     pub breaches: u32,
 }

@@ -1,30 +1,31 @@
-//! Native histograms and exemplars, as Prometheus has them.
+//! Prometheus native histograms and exemplars.
 //!
-//! Model: `prompb.Histogram`. Bucket `i` of a standard schema holds what lies in
-//! `(2^((i-1)·2^-schema), 2^(i·2^-schema)]`; schema −53 has its own bounds.
+//! Model: `prompb.Histogram`. Bucket `i` of a standard schema counts observations in
+//! `(2^((i-1)·2^-schema), 2^(i·2^-schema)]`; schema −53 has custom bounds.
 
 use serde::{Deserialize, Serialize};
 
 use crate::labels::Labels;
+use crate::sample::is_stale;
 
-/// One reading of a native histogram. Counts are absolute and cumulative over time, not over buckets.
+/// One sample of a native histogram. Counts are absolute and cumulative over time, not over buckets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NativeHistogram {
-    /// Milliseconds since the epoch.
+    /// Time in ms since the epoch.
     pub ts_ms: i64,
-    /// Observations.
+    /// Number of observations.
     pub count: f64,
-    /// Their sum; its bits are kept as they came.
+    /// Sum of the observations; its bits are kept unchanged.
     pub sum: f64,
     /// Resolution: −4 to 8, or −53 for custom bounds.
     pub schema: i32,
-    /// Observations this near to zero are in the zero bucket.
+    /// Upper bound of the absolute value of observations in the zero bucket.
     pub zero_threshold: f64,
-    /// How many those are.
+    /// Number of observations in the zero bucket.
     pub zero_count: f64,
-    /// Buckets above zero.
+    /// Positive buckets.
     pub positive: Buckets,
-    /// Buckets below zero.
+    /// Negative buckets.
     pub negative: Buckets,
     /// Upper bounds of custom buckets; empty for standard schemas.
     pub bounds: Vec<f64>,
@@ -32,20 +33,20 @@ pub struct NativeHistogram {
     pub reset_hint: u8,
 }
 
-/// The custom schema.
-pub const CUSTOM_BOUNDS: i32 = -53;
+/// Schema number of histograms with custom bounds.
+pub const CUSTOM_BOUNDS_SCHEMA: i32 = -53;
 
-/// One side of a native histogram: stretches of buckets, and a count for each bucket in them.
+/// The positive or negative buckets of a native histogram: spans of buckets, and a count for each bucket.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Buckets {
-    /// (distance to the end of the stretch before, or the first index; number of buckets).
+    /// Offset from the end of the previous span (first span: index of its first bucket), and number of buckets.
     pub spans: Vec<(i32, u32)>,
-    /// Absolute counts, bucket by bucket.
+    /// Absolute count of each bucket.
     pub counts: Vec<f64>,
 }
 
 impl Buckets {
-    /// Each bucket's index with its count.
+    /// Iterates over bucket indices and counts.
     pub fn iter(&self) -> impl Iterator<Item = (i64, f64)> {
         let mut next = 0_i64;
         let indices = self.spans.iter().flat_map(move |(offset, length)| {
@@ -56,56 +57,56 @@ impl Buckets {
         indices.zip(self.counts.iter().copied())
     }
 
-    /// Whether every count has its place, and every place its count.
-    pub fn consistent(&self) -> bool {
-        let places: u64 = self.spans.iter().map(|(_, length)| u64::from(*length)).sum();
+    /// Returns whether the spans are ascending and match the counts, and no count is negative.
+    pub fn is_consistent(&self) -> bool {
+        let buckets: u64 = self.spans.iter().map(|(_, length)| u64::from(*length)).sum();
         let forward = self.spans.iter().skip(1).all(|(offset, _)| *offset >= 0);
-        places == self.counts.len() as u64 && forward && self.counts.iter().all(|count| *count >= 0.0)
+        buckets == self.counts.len() as u64 && forward && self.counts.iter().all(|count| *count >= 0.0)
     }
 }
 
 impl NativeHistogram {
-    /// The upper bound of the positive bucket with this index.
+    /// Returns the upper bound of the positive bucket with this index.
     pub fn upper_bound(&self, index: i64) -> f64 {
-        if self.schema == CUSTOM_BOUNDS {
+        if self.schema == CUSTOM_BOUNDS_SCHEMA {
             let bound = usize::try_from(index).ok().and_then(|index| self.bounds.get(index));
             return bound.copied().unwrap_or(f64::INFINITY);
         }
         (index as f64 * (-f64::from(self.schema)).exp2()).exp2()
     }
 
-    /// Whether its parts fit together; what does not is refused.
+    /// Checks that schema, spans and counts are consistent.
     ///
     /// # Errors
-    /// What is wrong, in words.
-    pub fn check(&self) -> Result<(), &'static str> {
+    /// Returns a description of the first violation.
+    pub fn validate(&self) -> Result<(), &'static str> {
         let standard = (-4..=8).contains(&self.schema) && self.bounds.is_empty();
         let ascending = self.bounds.windows(2).all(|pair| pair[0] < pair[1]);
-        let custom = self.schema == CUSTOM_BOUNDS && ascending && self.negative.counts.is_empty();
+        let custom = self.schema == CUSTOM_BOUNDS_SCHEMA && ascending && self.negative.counts.is_empty();
         if !standard && !custom {
             return Err("schema must be -4 to 8, or -53 with ascending bounds and no negative buckets");
         }
-        if !self.positive.consistent() || !self.negative.consistent() {
-            return Err("spans and bucket counts do not fit together, or a count is negative");
+        if !self.positive.is_consistent() || !self.negative.is_consistent() {
+            return Err("spans and bucket counts do not match, or a count is negative");
         }
         let inside: f64 = self.zero_count + self.positive.counts.iter().chain(&self.negative.counts).sum::<f64>();
-        // Observations of NaN are counted and lie in no bucket.
+        // Observations of NaN are counted but are in no bucket.
         let fits = self.zero_count >= 0.0 && inside <= self.count * (1.0 + 1e-9);
-        if !fits && !crate::batch::is_stale(self.sum) {
-            return Err("the buckets hold more than count says");
+        if !fits && !is_stale(self.sum) {
+            return Err("the bucket counts sum to more than count");
         }
         Ok(())
     }
 }
 
-/// A single observation that stands for others: usually one with a trace.
+/// An example observation, usually linked to a trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exemplar {
-    /// What names it: `trace_id` and the like.
+    /// Its labels, such as `trace_id`.
     pub labels: Labels,
-    /// What was observed.
+    /// The observed value.
     pub value: f64,
-    /// Milliseconds since the epoch.
+    /// Time in ms since the epoch.
     pub ts_ms: i64,
 }
 
@@ -129,26 +130,26 @@ mod tests {
     }
 
     #[test]
-    fn buckets_stand_where_the_spans_say() {
+    fn computes_bucket_bounds_from_spans() {
         let histogram = histogram();
         let found: Vec<(f64, f64)> =
             histogram.positive.iter().map(|(index, count)| (histogram.upper_bound(index), count)).collect();
         assert_eq!(found, [(0.5, 1.0), (1.0, 2.0), (4.0, 2.0)]);
-        assert_eq!(histogram.check(), Ok(()));
+        assert_eq!(histogram.validate(), Ok(()));
     }
 
     #[test]
-    fn what_does_not_fit_together_is_told() {
-        let bend = |bend: fn(&mut NativeHistogram)| {
-            let mut bent = histogram();
-            bend(&mut bent);
-            bent.check().is_err()
+    fn refuses_inconsistent_histograms() {
+        let is_refused = |change: fn(&mut NativeHistogram)| {
+            let mut changed = histogram();
+            change(&mut changed);
+            changed.validate().is_err()
         };
-        assert!(bend(|histogram| histogram.schema = 9));
-        assert!(bend(|histogram| histogram.positive.counts.push(1.0)));
-        assert!(bend(|histogram| histogram.positive.spans[1].0 = -1));
-        assert!(bend(|histogram| histogram.count = 5.0));
-        assert!(bend(|histogram| histogram.positive.counts[0] = -1.0));
-        assert!(bend(|histogram| (histogram.schema, histogram.bounds) = (CUSTOM_BOUNDS, vec![2.0, 1.0])));
+        assert!(is_refused(|histogram| histogram.schema = 9));
+        assert!(is_refused(|histogram| histogram.positive.counts.push(1.0)));
+        assert!(is_refused(|histogram| histogram.positive.spans[1].0 = -1));
+        assert!(is_refused(|histogram| histogram.count = 5.0));
+        assert!(is_refused(|histogram| histogram.positive.counts[0] = -1.0));
+        assert!(is_refused(|histogram| (histogram.schema, histogram.bounds) = (CUSTOM_BOUNDS_SCHEMA, vec![2.0, 1.0])));
     }
 }

@@ -1,4 +1,4 @@
-//! Who is asking: tenant, principal and access role, always taken from a credential (decision D11).
+//! The identity of a caller: tenant, principal and access role, always derived from a credential (decision D11).
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Wraps a name: 1 to 128 letters, digits, `_ . @ : -`.
+            /// Creates an id of 1 to 128 letters, digits, `_ . @ : -`.
             ///
             /// # Errors
-            /// Says what is allowed.
+            /// Returns the allowed characters and length if the text is invalid.
             pub fn new(text: impl Into<String>) -> Result<Self, String> {
                 let text = text.into();
                 let allowed = |c: char| c.is_ascii_alphanumeric() || "_.@:-".contains(c);
                 if text.is_empty() || text.len() > 128 || !text.chars().all(allowed) {
-                    return Err(format!("{text:?} is not a name: use 1 to 128 letters, digits, _ . @ : -"));
+                    return Err(format!("{text:?} is not a valid name: use 1 to 128 letters, digits, _ . @ : -"));
                 }
                 Ok(Self(text.into()))
             }
 
-            /// The text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -57,35 +57,35 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// Whose data it is.
+    /// The owner of data: a tenant.
     TenantId
 }
 text_id! {
-    /// Who did it: a person or a sending program.
+    /// An actor: a person or a sending program.
     Principal
 }
 
 impl TenantId {
-    /// The tenant of an estate that has only one.
+    /// Returns the default tenant of a single-tenant installation.
     pub fn main() -> Self {
         Self("main".into())
     }
 }
 
 impl Principal {
-    /// Wardroom itself, in audit entries.
+    /// Returns the principal of Wardroom itself, for audit entries.
     pub fn wardroom() -> Self {
         Self("wardroom".into())
     }
 
-    /// Whoever calls while authentication is off (loopback only).
+    /// Returns the principal of callers while authentication is off (loopback only).
     pub fn anonymous() -> Self {
         Self("anonymous".into())
     }
 }
 
-/// What a credential may do. A sender may only write telemetry; the others each include the ones
-/// before them, `sender` excepted.
+/// The permissions of a credential. A sender may only write telemetry; each of the others includes the ones before it,
+/// except `sender`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessRole {
@@ -93,17 +93,17 @@ pub enum AccessRole {
     Sender,
     /// Reads.
     Viewer,
-    /// Reads, approves, rejects, gives verdicts.
+    /// Reads, approves, rejects and gives verdicts.
     Responder,
-    /// All of it.
+    /// May do everything.
     Admin,
 }
 
 impl AccessRole {
-    /// Every role, in order.
+    /// All roles, in ascending order.
     pub const ALL: [Self; 4] = [Self::Sender, Self::Viewer, Self::Responder, Self::Admin];
 
-    /// The word, as it stands in commands and tables.
+    /// Returns the spelling in commands and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sender => "sender",
@@ -113,10 +113,10 @@ impl AccessRole {
         }
     }
 
-    /// The role a word stands for.
+    /// Parses a role.
     ///
     /// # Errors
-    /// Lists the known ones.
+    /// Returns the known roles if the word is not one of them.
     pub fn parse(word: &str) -> Result<Self, String> {
         Self::ALL
             .into_iter()
@@ -124,29 +124,29 @@ impl AccessRole {
             .ok_or_else(|| format!("unknown role {word:?}: use sender, viewer, responder or admin"))
     }
 
-    /// May write telemetry.
+    /// Returns whether the role may write telemetry.
     pub const fn may_send(self) -> bool {
         matches!(self, Self::Sender | Self::Admin)
     }
 
-    /// May read incidents and telemetry.
+    /// Returns whether the role may read incidents and telemetry.
     pub const fn may_read(self) -> bool {
         matches!(self, Self::Viewer | Self::Responder | Self::Admin)
     }
 
-    /// May approve, reject and judge.
+    /// Returns whether the role may approve, reject and give verdicts.
     pub const fn may_respond(self) -> bool {
         matches!(self, Self::Responder | Self::Admin)
     }
 }
 
-/// What a credential proved.
+/// The identity proved by a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Whose data may be touched.
+    /// The tenant whose data may be accessed.
     pub tenant: TenantId,
-    /// Who is asking.
+    /// The caller.
     pub principal: Principal,
-    /// What they may do.
+    /// The permissions.
     pub role: AccessRole,
 }

@@ -1,4 +1,4 @@
-//! An incident and the one table of its transitions.
+//! An incident and its state transition table.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,29 +8,29 @@ use crate::identity::TenantId;
 use crate::severity::Severity;
 use crate::time::Timestamp;
 
-/// Where an incident stands.
+/// The state of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentState {
-    /// Something is wrong; nobody looked yet.
+    /// Opened; the investigation has not started.
     Open,
-    /// Evidence is being gathered and ranked.
+    /// Evidence is being collected and ranked.
     Investigating,
-    /// A plan waits for a person.
+    /// A plan is waiting for approval.
     AwaitingApproval,
-    /// An approved plan is being carried out.
+    /// An approved plan is being executed.
     Mitigating,
-    /// The plan was carried out; whether it helped is being measured.
+    /// The plan was executed; its effect is being measured.
     Verifying,
-    /// Twenty good samples; the hold runs.
+    /// Twenty good samples; the hold time is running.
     Mitigated,
-    /// It stayed good for the whole hold.
+    /// All signals stayed good for the whole hold time.
     Resolved,
-    /// A person said this was noise.
+    /// A person marked the incident as noise.
     Suppressed,
-    /// Wardroom cannot or may not go on; a person must.
+    /// Wardroom cannot or may not continue; a person must act.
     Escalated,
-    /// Done with, by a person's word.
+    /// Closed by a person.
     Closed,
 }
 
@@ -38,7 +38,7 @@ use IncidentState::{
     AwaitingApproval, Closed, Escalated, Investigating, Mitigated, Mitigating, Open, Resolved, Suppressed, Verifying,
 };
 
-/// Every transition there is. Code, database check, crash tests and documentation all read this.
+/// All transitions. Used by the code, the crash tests and the documentation.
 pub const TRANSITIONS: &[(IncidentState, IncidentState)] = &[
     (Open, Investigating),
     (Investigating, AwaitingApproval),
@@ -57,7 +57,7 @@ pub const TRANSITIONS: &[(IncidentState, IncidentState)] = &[
 ];
 
 impl IncidentState {
-    /// Every state, in the order of a good ending.
+    /// All states.
     pub const ALL: [Self; 10] = [
         Open,
         Investigating,
@@ -71,7 +71,7 @@ impl IncidentState {
         Closed,
     ];
 
-    /// The word, as it stands in JSON and tables.
+    /// Returns the spelling in JSON and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Open => "open",
@@ -87,17 +87,17 @@ impl IncidentState {
         }
     }
 
-    /// The state a word stands for.
+    /// Parses a state.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// Whether the table allows going from here to `next`.
-    pub fn may_become(self, next: Self) -> bool {
+    /// Returns whether the table allows the transition to `next`.
+    pub fn can_transition_to(self, next: Self) -> bool {
         TRANSITIONS.contains(&(self, next))
     }
 
-    /// Whether the workflow has nothing left to do by itself.
+    /// Returns whether the workflow has no automatic step left.
     pub const fn is_settled(self) -> bool {
         matches!(self, Resolved | Suppressed | Escalated | Closed)
     }
@@ -109,28 +109,28 @@ impl std::fmt::Display for IncidentState {
     }
 }
 
-/// What opened an incident, before it has a number.
+/// An incident as opened by correlation, before it has a number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
-    /// Derived from what opened it, so that a replay opens the same one.
+    /// Key derived from the tenant, the signal and its onset, so that a replay opens the same incident.
     pub key: String,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// One line for a person.
+    /// One-line title.
     pub title: String,
-    /// The worst of what was seen.
+    /// Highest severity seen.
     pub severity: Severity,
-    /// Services known to be affected, the first one first.
+    /// Affected services, in the order they became known.
     pub services: Vec<String>,
-    /// Why it opened: `sustained_breach` or `deployment_correlation` (seed 002's trigger).
+    /// What opened it: `sustained_breach` or `deployment_correlation`.
     pub trigger: String,
-    /// When trouble began, by the telemetry's own time.
+    /// Onset, by the telemetry's clock.
     pub began_at: Timestamp,
-    /// When it was opened, by the telemetry's own time.
+    /// Time of opening, by the telemetry's clock.
     pub opened_at: Timestamp,
 }
 
-/// The key of an incident: the first 16 hex digits of SHA-256 over tenant, signal and its onset.
+/// Returns the key of an incident: the first 16 hex digits of SHA-256 over tenant, signal and its onset.
 pub fn incident_key(tenant: &TenantId, signal: &str, began_at: Timestamp) -> String {
     let mut key = sha256_hex(format!("{tenant}\n{signal}\n{}", began_at.millis()).as_bytes());
     key.truncate(16);
@@ -142,12 +142,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_can_be_reached_and_settled_ones_need_a_person() {
+    fn every_state_is_reachable_and_resolved_incidents_do_not_reopen() {
         for state in IncidentState::ALL {
             assert_eq!(IncidentState::parse(state.as_str()), Some(state));
             assert!(state == Open || TRANSITIONS.iter().any(|(_, to)| *to == state), "{state} is unreachable");
         }
-        assert!(!Resolved.may_become(Open));
-        assert!(Verifying.may_become(Mitigated));
+        assert!(!Resolved.can_transition_to(Open));
+        assert!(Verifying.can_transition_to(Mitigated));
     }
 }

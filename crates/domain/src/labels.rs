@@ -1,4 +1,4 @@
-//! Label sets, as Prometheus has them.
+//! Prometheus label sets.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -6,60 +6,61 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
-/// The label that holds a series' metric name.
+/// The label with the metric name of a series.
 pub const NAME: &str = "__name__";
 
 /// A sorted set of label pairs in one allocation; cheap to clone.
 ///
-/// The text holds name and value of each pair in turn, each behind its length in bytes: six bits a
-/// character, low ones first, 0x40 added to all but the last. A million series are a million such texts,
-/// so pairs of strings would cost four times the memory.
+/// Encoding: name and value of each pair in turn, each preceded by its length in bytes as base-64 digits (one character
+/// per six bits, lowest first, 0x40 set on all but the last). A vector of string pairs would need four times the
+/// memory.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Labels(Arc<str>);
 
 impl Labels {
-    /// Sorts the pairs by name. A name that comes twice keeps its first value; empty values are
-    /// dropped, as Prometheus treats an empty label as an absent one.
+    /// Creates a set sorted by name. A duplicate name keeps its first value; empty values are dropped, because
+    /// Prometheus treats an empty label as absent.
     pub fn new<N: AsRef<str>, V: AsRef<str>>(mut pairs: Vec<(N, V)>) -> Self {
         pairs.retain(|(_, value)| !value.as_ref().is_empty());
         pairs.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
         pairs.dedup_by(|later, earlier| later.0.as_ref() == earlier.0.as_ref());
         let mut text = String::with_capacity(256);
         for (name, value) in &pairs {
-            put(&mut text, name.as_ref());
-            put(&mut text, value.as_ref());
+            push_part(&mut text, name.as_ref());
+            push_part(&mut text, value.as_ref());
         }
         Self(text.into())
     }
 
-    /// From string slices, for tests and internal series.
+    /// Creates a set from string slices, for tests and internal series.
     pub fn of(pairs: &[(&str, &str)]) -> Self {
         Self::new(pairs.to_vec())
     }
 
-    /// The value of one label.
+    /// Returns the value of a label.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find_map(|(known, value)| (known == name).then_some(value))
     }
 
-    /// The metric name, or nothing.
+    /// Returns the metric name; empty if absent.
     pub fn name(&self) -> &str {
         self.get(NAME).unwrap_or_default()
     }
 
-    /// All pairs, sorted by name.
+    /// Iterates over all pairs, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut rest = &*self.0;
-        std::iter::from_fn(move || Some((take(&mut rest)?, take(&mut rest)?)))
+        std::iter::from_fn(move || Some((take_part(&mut rest)?, take_part(&mut rest)?)))
     }
 
-    /// The set as bytes: equal sets have equal bytes. For hashing; not a persisted format.
+    /// Returns the encoded set; equal sets have equal bytes. For hashing only, not a persisted format.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-fn put(text: &mut String, part: &str) {
+/// Appends a length-prefixed part.
+fn push_part(text: &mut String, part: &str) {
     let mut size = part.len();
     while size > 0x3f {
         text.push(char::from((size & 0x3f) as u8 | 0x40));
@@ -69,7 +70,8 @@ fn put(text: &mut String, part: &str) {
     text.push_str(part);
 }
 
-fn take<'a>(rest: &mut &'a str) -> Option<&'a str> {
+/// Removes the first length-prefixed part and returns it.
+fn take_part<'a>(rest: &mut &'a str) -> Option<&'a str> {
     let (mut size, mut shift) = (0, 0);
     loop {
         let byte = *rest.as_bytes().first()?;
@@ -92,7 +94,7 @@ impl PartialOrd for Labels {
 }
 
 impl Ord for Labels {
-    /// Pair by pair, as a list of pairs would order.
+    /// Orders pair by pair, like a list of pairs.
     fn cmp(&self, other: &Self) -> Ordering {
         self.iter().cmp(other.iter())
     }
@@ -105,7 +107,7 @@ impl fmt::Debug for Labels {
 }
 
 impl fmt::Display for Labels {
-    /// As promtool writes it: `{__name__="up", job="node"}`.
+    /// Formats like promtool: `{__name__="up", job="node"}`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
         for (index, (name, value)) in self.iter().enumerate() {
@@ -116,7 +118,7 @@ impl fmt::Display for Labels {
     }
 }
 
-/// Quotes as Go's `strconv.Quote` does, so that dumps compare byte for byte with promtool's.
+/// Quotes like Go's `strconv.Quote`, so that dumps are identical to promtool's.
 fn quote(value: &str) -> String {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');
@@ -141,7 +143,7 @@ fn quote(value: &str) -> String {
 
 impl Serialize for Labels {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The number is told: formats without names ask for it.
+        // Binary formats require the length.
         let mut map = serializer.serialize_map(Some(self.iter().count()))?;
         for (name, value) in self.iter() {
             map.serialize_entry(name, value)?;
@@ -164,14 +166,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_as_promtool_does() {
+    fn displays_like_promtool() {
         let labels = Labels::of(&[("job", "t"), (NAME, "g"), ("q", "a\"b\n")]);
         assert_eq!(labels.to_string(), r#"{__name__="g", job="t", q="a\"b\n"}"#);
     }
 
     proptest! {
         #[test]
-        fn any_pairs_come_back_sorted(pairs in prop::collection::btree_map(".{0,5}", "(?s).{1,200}", 0..9)) {
+        fn any_pairs_round_trip_sorted(pairs in prop::collection::btree_map(".{0,5}", "(?s).{1,200}", 0..9)) {
             let labels = Labels::new(pairs.iter().rev().collect());
             let expected: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             prop_assert_eq!(labels.iter().collect::<Vec<_>>(), expected.clone());
@@ -181,7 +183,7 @@ mod tests {
         }
 
         #[test]
-        fn order_is_that_of_pairs(a in prop::collection::btree_map("[ab]{0,2}", "[ab]{1,70}", 0..3),
+        fn orders_like_a_list_of_pairs(a in prop::collection::btree_map("[ab]{0,2}", "[ab]{1,70}", 0..3),
                                   b in prop::collection::btree_map("[ab]{0,2}", "[ab]{1,70}", 0..3)) {
             let (left, right) = (Labels::new(a.iter().collect()), Labels::new(b.iter().collect()));
             prop_assert_eq!(left.cmp(&right), a.iter().cmp(b.iter()));

@@ -1,7 +1,7 @@
-//! The words every other crate speaks.
+//! Domain types shared by all crates.
 //!
-//! Wardroom takes telemetry in, notices what is wrong, says why, proposes what to do and proves what
-//! happened. Each step hands values of this crate to the next:
+//! Wardroom ingests telemetry, detects anomalies, correlates them to incidents, diagnoses the cause, proposes a plan,
+//! executes it after approval and verifies the effect. Each step passes values of this crate to the next:
 //!
 //! ```text
 //! Batch ──► Anomaly ──► Incident ──► Diagnosis ──► Plan ──► Approval ──► Outcome
@@ -9,8 +9,8 @@
 //!                                └───────────── every step ─────────────► AuditEntry
 //! ```
 //!
-//! Nothing here does I/O, reads a clock or knows tokio; time arrives as an argument. Whatever is
-//! persisted or sent carries a version, and everything carries the tenant it belongs to.
+//! Nothing here does I/O, reads a clock or depends on tokio; time is passed as an argument. Persisted and transmitted
+//! values carry a format version, and all data carries its tenant.
 
 #![forbid(unsafe_code)]
 
@@ -32,13 +32,15 @@ pub mod matcher;
 pub mod mutant;
 pub mod plan;
 pub mod query;
+pub mod sample;
 pub mod severity;
 pub mod span;
 pub mod time;
 
 pub use anomaly::Anomaly;
 pub use batch::{
-    Batch, Deployment, LogEntry, MetricMetadata, Metrics, Refusal, RefusalReason, Run, Sample, SeriesId, Sighting,
+    Batch, Deployment, LogEntry, MetricMetadata, Metrics, Refusal, RefusalReason, RequestFingerprint, SeriesId,
+    SeriesRun,
 };
 pub use diagnosis::{Cause, CauseKind, Diagnosis, Evidence};
 pub use entity::EntityRules;
@@ -50,6 +52,7 @@ pub use incident::{Incident, IncidentState};
 pub use labels::Labels;
 pub use matcher::Matcher;
 pub use plan::{Approval, DryRun, Outcome, Plan, ToolCall};
+pub use sample::Sample;
 pub use severity::Severity;
 pub use span::{Span, SpanKind};
 pub use time::Timestamp;

@@ -1,18 +1,20 @@
-//! Conditions on labels, as Prometheus writes them: `up{job="node",env!~"dev|test"}`.
+//! Label matchers in Prometheus syntax: `up{job="node",env!~"dev|test"}`.
 
 use regex::Regex;
 
 use crate::labels::{Labels, NAME};
 
-/// Longest pattern, in bytes; a longer one is refused before it is compiled.
-const MAX_PATTERN: usize = 4096;
+/// Maximum length of a pattern; checked before it is compiled.
+const MAX_PATTERN_BYTES: usize = 4096;
+/// Maximum size of a compiled pattern.
+const MAX_COMPILED_PATTERN_BYTES: usize = 1 << 20;
 
 /// One condition on one label. An absent label counts as the empty string.
 #[derive(Clone, Debug)]
 pub struct Matcher {
-    /// The label's name.
+    /// Name of the label.
     pub name: String,
-    /// The value or the pattern it is compared with.
+    /// Value or pattern to compare with.
     pub value: String,
     test: Test,
     negated: bool,
@@ -34,40 +36,40 @@ impl PartialEq for Matcher {
 impl Eq for Matcher {}
 
 impl Matcher {
-    /// `name="value"`.
+    /// Creates `name="value"`.
     pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self { name: name.into(), value: value.into(), test: Test::Equal, negated: false }
     }
 
-    /// `name=~"pattern"`, matching the whole value.
+    /// Creates `name=~"pattern"`; the pattern must match the whole value.
     ///
     /// # Errors
-    /// The pattern is no regular expression, or too large a one.
+    /// Returns an error if the pattern is not a regular expression or is too large.
     pub fn regex(name: impl Into<String>, pattern: impl Into<String>) -> Result<Self, String> {
         let pattern = pattern.into();
-        if pattern.len() > MAX_PATTERN {
-            return Err(format!("the pattern is {} bytes long; at most {MAX_PATTERN}", pattern.len()));
+        if pattern.len() > MAX_PATTERN_BYTES {
+            return Err(format!("the pattern is {} bytes long; the maximum is {MAX_PATTERN_BYTES}", pattern.len()));
         }
         let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
-            .size_limit(1 << 20)
+            .size_limit(MAX_COMPILED_PATTERN_BYTES)
             .build()
-            .map_err(|error| format!("the pattern {pattern:?} cannot be used: {error}"))?;
+            .map_err(|error| format!("invalid pattern {pattern:?}: {error}"))?;
         Ok(Self { name: name.into(), value: pattern, test: Test::Pattern(regex), negated: false })
     }
 
-    /// The opposite condition: `!=` or `!~`.
+    /// Returns the negated condition: `!=` or `!~`.
     #[must_use]
     pub fn negate(mut self) -> Self {
         self.negated = !self.negated;
         self
     }
 
-    /// Whether a label set meets the condition.
+    /// Returns whether a label set meets the condition.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.accepts(labels.get(&self.name).unwrap_or_default())
     }
 
-    /// Whether a value meets the condition.
+    /// Returns whether a value meets the condition.
     pub fn accepts(&self, value: &str) -> bool {
         let met = match &self.test {
             Test::Equal => self.value == value,
@@ -76,17 +78,17 @@ impl Matcher {
         met != self.negated
     }
 
-    /// The only value that meets the condition, if there is just one and it is not the empty one: an index
-    /// finds the series by it.
+    /// Returns the value if it is the only one that meets the condition and not empty; an index can then find the
+    /// series.
     pub fn only_value(&self) -> Option<&str> {
         (matches!(self.test, Test::Equal) && !self.negated && !self.value.is_empty()).then_some(&self.value)
     }
 
-    /// Reads a selector such as `up{job="node",env!~"dev|test"}`.
+    /// Parses a selector such as `up{job="node",env!~"dev|test"}`.
     ///
     /// # Errors
-    /// Names the part that could not be read. A selector that would match every series is refused, as
-    /// Prometheus refuses it.
+    /// Returns an error that names the invalid part. Like in Prometheus, a selector that matches every series is an
+    /// error.
     pub fn parse_selector(text: &str) -> Result<Vec<Self>, String> {
         let text = text.trim();
         let (name, rest) = match text.split_once('{') {
@@ -108,9 +110,9 @@ impl Matcher {
             let (operator, tail) = ["=~", "!~", "!=", "="]
                 .into_iter()
                 .find_map(|operator| Some((operator, tail.strip_prefix(operator)?)))
-                .ok_or_else(|| format!("matcher {rest:?}: only =, !=, =~ and !~ are understood"))?;
+                .ok_or_else(|| format!("matcher {rest:?}: only =, !=, =~ and !~ are supported"))?;
             let (value, tail) =
-                quoted(tail.trim_start()).ok_or_else(|| format!("matcher {rest:?}: the value must stand in quotes"))?;
+                take_quoted(tail.trim_start()).ok_or_else(|| format!("matcher {rest:?}: the value must be quoted"))?;
             let label = label.trim();
             let matcher = match operator {
                 "=" => Self::equal(label, value),
@@ -123,14 +125,14 @@ impl Matcher {
             rest = rest.strip_prefix(',').unwrap_or(rest).trim();
         }
         if matchers.iter().all(|matcher| matcher.accepts("")) {
-            return Err("the selector would match every series; name at least one label that must be there".to_owned());
+            return Err("the selector matches every series; require at least one non-empty label".to_owned());
         }
         Ok(matchers)
     }
 }
 
-/// A quoted text at the beginning, and what follows: double or single quotes with escapes, or backticks.
-fn quoted(text: &str) -> Option<(String, &str)> {
+/// Splits off a leading quoted text: double or single quotes with escapes, or backticks.
+fn take_quoted(text: &str) -> Option<(String, &str)> {
     let mut chars = text.char_indices();
     let (_, quote) = chars.next().filter(|(_, c)| ['"', '\'', '`'].contains(c))?;
     let mut value = String::new();
@@ -144,7 +146,7 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// What follows a backslash, as Go reads it.
+/// Decodes an escape sequence after the backslash, like Go.
 fn escape(chars: &mut std::str::CharIndices<'_>) -> Option<char> {
     let (_, c) = chars.next()?;
     Some(match c {
@@ -175,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_parse_and_match() {
+    fn parses_and_matches_selectors() {
         let labels = Labels::of(&[(NAME, "up"), ("job", "node, 1"), ("env", "prod")]);
         let matchers = Matcher::parse_selector(r#"up{job="node, 1", env!="dev",env=~'pr.d',job!~`x|y`,}"#).unwrap();
         assert_eq!(matchers.len(), 5);
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_the_whole_value_and_absent_labels_are_empty() {
+    fn patterns_match_the_whole_value_and_absent_labels_count_as_empty() {
         let labels = Labels::of(&[("a", "abc")]);
         let pattern = |name: &str, pattern: &str| Matcher::regex(name, pattern).unwrap().matches(&labels);
         assert!(pattern("a", "a.c") && !pattern("a", "a.") && pattern("a", "x|abc") && pattern("b", ".*"));
@@ -198,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_selector_or_a_clear_no(text in ".*", label in "[a-z]{1,4}", value in ".*") {
+        fn any_text_is_a_selector_or_an_error_with_text(text in ".*", label in "[a-z]{1,4}", value in ".*") {
             if let Err(error) = Matcher::parse_selector(&text) {
                 prop_assert!(!error.is_empty());
             }

@@ -1,14 +1,14 @@
-//! Faults on purpose (feature `mutants`), so that the crash tests can show that they would notice.
+//! Deliberate faults (feature `mutants`) with which the crash tests prove that they detect them.
 
-/// Whether the named fault is switched on by `WARDROOM_MUTANT`. Always false in shipped builds.
+/// Returns whether the named fault is enabled by `WARDROOM_MUTANT`. Always false in release builds.
 #[cfg(feature = "mutants")]
 #[expect(clippy::disallowed_methods, reason = "a build for tests only; the mutant is chosen per run")]
-pub fn on(name: &str) -> bool {
+pub fn is_enabled(name: &str) -> bool {
     std::env::var("WARDROOM_MUTANT").is_ok_and(|chosen| chosen == name)
 }
 
-/// Whether the named fault is switched on: never, in this build.
+/// Returns whether the named fault is enabled: never, in this build.
 #[cfg(not(feature = "mutants"))]
-pub const fn on(_name: &str) -> bool {
+pub const fn is_enabled(_name: &str) -> bool {
     false
 }

@@ -1,4 +1,4 @@
-//! A plan: a typed tool call, what it would do, and the hash a person approves.
+//! A plan: a typed tool call, its predicted effect, and the hash that a person approves.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,68 +11,68 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ToolCall {
-    /// The tool, by its registry name.
+    /// Registry name of the tool.
     pub tool: String,
-    /// One of the tool's operations.
+    /// Operation of the tool.
     pub operation: String,
-    /// What it acts on: the name of a target the executor knows.
+    /// Name of a target in the executor configuration.
     pub target: String,
-    /// The operation's arguments.
+    /// Arguments of the operation.
     #[serde(default)]
     pub arguments: serde_json::Map<String, serde_json::Value>,
 }
 
-/// What a tool says would happen, without doing it.
+/// The predicted effect of a tool call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DryRun {
-    /// One line: what changes from what to what.
+    /// One-line description of the change.
     pub diff: String,
-    /// One line: who feels it.
+    /// One-line description of who is affected.
     pub blast_radius: String,
-    /// `low`, `medium` or `high`, decided by the tool, never by a caller.
+    /// `low`, `medium` or `high`, decided by the tool, never by the caller.
     pub risk: String,
-    /// Whether `undo` can bring the former state back.
+    /// Whether `undo` can restore the previous state.
     pub reversible: bool,
-    /// The target's state that the plan was made against; execution refuses if it moved.
+    /// State of the target when the plan was made; execution is refused if it has changed.
     pub precondition: String,
-    /// The call that takes it back, if it can be taken back.
+    /// The call that undoes the change, if there is one.
     pub undo: Option<ToolCall>,
 }
 
-/// A proposed action. Its SHA-256 binds everything in it.
+/// A proposed action. Its SHA-256 covers all fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Format version.
     pub version: u8,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// The incident's key.
+    /// Key of the incident.
     pub incident: String,
-    /// What to do.
+    /// The tool call.
     pub call: ToolCall,
-    /// What it would do.
+    /// Predicted effect.
     pub dry_run: DryRun,
-    /// The runbook it comes from, by its id.
+    /// Id of the runbook.
     pub runbook: String,
-    /// The service that the outcome is compared with, or `none`.
+    /// Service used as the control for verification, or `none`.
     pub control: String,
-    /// After this moment nobody can approve or run it.
+    /// Time from which the plan can be neither approved nor executed.
     pub expires_at: Timestamp,
 }
 
 impl Plan {
-    /// SHA-256 over the RFC 8785 form: what is shown, approved and checked.
+    /// Returns the SHA-256 of the RFC 8785 JSON: the hash that is shown, approved and verified.
     ///
     /// # Errors
-    /// Only for values JSON cannot hold.
+    /// Returns an error if a value cannot be represented in JSON.
     pub fn sha256(&self) -> Result<String, String> {
         Ok(sha256_hex(canonical_json(self)?.as_bytes()))
     }
 
-    /// The key under which the target sees the action; the same on every attempt.
+    /// Returns the idempotency key sent to the target; the same on every attempt.
     ///
     /// # Errors
-    /// As [`Plan::sha256`].
+    /// See [`Plan::sha256`].
     pub fn idempotency_key(&self) -> Result<String, String> {
         let mut key = self.sha256()?;
         key.truncate(32);
@@ -80,22 +80,22 @@ impl Plan {
     }
 }
 
-/// A person's yes.
+/// The approval of a plan by a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
-    /// Who.
+    /// The approver.
     pub principal: Principal,
-    /// When.
+    /// Time of the approval.
     pub at: Timestamp,
     /// `http`, `cli` or `page`.
     pub channel: String,
-    /// The hash they saw.
+    /// The approved hash.
     pub plan_sha256: String,
-    /// In their words; may be empty.
+    /// Reason given by the approver; may be empty.
     pub reason: String,
 }
 
-/// What became of an execution or an undo.
+/// The outcome of an execution or an undo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -103,12 +103,12 @@ pub enum Outcome {
     Applied,
     /// The target refused, or shows that nothing happened.
     NotApplied,
-    /// Nobody can say; a person must look.
+    /// The outcome cannot be determined; a person must check.
     Unknown,
 }
 
 impl Outcome {
-    /// The word, as it stands in JSON.
+    /// Returns the JSON spelling.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    /// Every leaf of a document, as a JSON pointer.
+    /// Collects a JSON pointer to every leaf of a document.
     fn leaves(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
         match value {
             serde_json::Value::Object(map) => {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_changes_a_plan_changes_its_hash() {
+    fn every_field_of_a_plan_is_covered_by_its_hash() {
         let whole = serde_json::to_value(plan()).unwrap();
         let mut pointers = Vec::new();
         leaves(&whole, "", &mut pointers);
@@ -182,21 +182,21 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_plan_is_the_beginning_of_its_hash() {
+    fn idempotency_key_is_a_prefix_of_the_hash() {
         let (key, hash) = (plan().idempotency_key().unwrap(), plan().sha256().unwrap());
         assert!(key.len() == 32 && hash.starts_with(&key), "{key}");
     }
 
     #[test]
-    fn an_outcome_is_written_as_it_is_called() {
+    fn as_str_is_the_json_spelling() {
         for outcome in [Outcome::Applied, Outcome::NotApplied, Outcome::Unknown] {
             assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
         }
     }
 
-    /// Hashes are persisted and approved: a build that computed another one would void every open plan.
+    /// Hashes are persisted and approved: a different hash would invalidate every open plan.
     #[test]
-    fn the_hash_of_version_1_stays() {
+    fn hash_of_version_1_is_stable() {
         insta::assert_snapshot!(plan().sha256().unwrap(), @"15ac4624c56cf36895605f7190e06b8fcc479575bd8da3f8c3c90c84bfcc1571");
     }
 }

@@ -1,38 +1,38 @@
-//! How recent or stored samples are asked for (decision D4).
+//! Queries for samples, recent or stored (decision D4).
 
 use std::num::NonZeroU32;
 
-use crate::batch::{Sample, is_stale};
 use crate::labels::Labels;
 use crate::matcher::Matcher;
+use crate::sample::{Sample, is_stale};
 use crate::time::Timestamp;
 
-/// One question about samples.
+/// A query for samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesQuery {
-    /// A series is selected if all matchers of one selector hold; without a selector, every series is.
+    /// A series is selected if it matches all matchers of any selector; without selectors, all series are.
     pub selectors: Vec<Vec<Matcher>>,
-    /// From this moment on.
+    /// Start of the range, inclusive.
     pub start: Timestamp,
-    /// Up to and including this moment.
+    /// End of the range, inclusive.
     pub end: Timestamp,
-    /// Every so often, in ms: what the newest sample was then, instead of all of them.
+    /// Step in ms: return the newest sample at each step instead of all samples.
     pub step_ms: Option<NonZeroU32>,
 }
 
-/// How old the newest sample may be at a step, in ms; as Prometheus' `--query.lookback-delta`.
+/// Maximum age of the newest sample at a step, in ms; like Prometheus' `--query.lookback-delta`.
 pub const LOOKBACK_MS: i64 = 300_000;
 
 impl SeriesQuery {
-    /// How many steps it has; 0 without a step.
+    /// Returns the number of steps; 0 without a step.
     pub fn steps(&self) -> u64 {
         let Some(step_ms) = self.step_ms else { return 0 };
         let span_ms = self.end.millis().saturating_sub(self.start.millis());
         u64::try_from(span_ms).map_or(0, |span_ms| span_ms / u64::from(step_ms.get()) + 1)
     }
 
-    /// What the newest sample was at every step: none before the first, after a stale marker, or when it is older
-    /// than [`LOOKBACK_MS`]. The samples are ascending, from [`LOOKBACK_MS`] before the start on.
+    /// Returns the newest sample at each step: none before the first sample, after a staleness marker, or if it is
+    /// older than [`LOOKBACK_MS`]. `samples` must be ascending and begin [`LOOKBACK_MS`] before the start.
     pub fn at_steps(&self, samples: &[Sample]) -> Vec<Sample> {
         let (start_ms, step_ms) = (self.start.millis(), self.step_ms.map_or(1, NonZeroU32::get));
         let (mut next, mut points) = (0, Vec::new());
@@ -46,7 +46,7 @@ impl SeriesQuery {
         points
     }
 
-    /// Whether a label set is asked for.
+    /// Returns whether the query selects a label set.
     pub fn selects(&self, labels: &Labels) -> bool {
         let all = |selector: &Vec<Matcher>| selector.iter().all(|matcher| matcher.matches(labels));
         self.selectors.is_empty() || self.selectors.iter().any(all)
@@ -56,10 +56,10 @@ impl SeriesQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::STALE_NAN_BITS;
+    use crate::sample::STALE_NAN_BITS;
 
     #[test]
-    fn a_step_sees_the_newest_sample_as_prometheus_does() {
+    fn steps_return_the_newest_sample_like_prometheus() {
         let query = SeriesQuery {
             selectors: Vec::new(),
             start: Timestamp::from_millis(0),

@@ -1,15 +1,15 @@
-//! How bad: the four words of decision D16.
+//! Severity (decision D16).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Severity, from mild to worst, so that `max` is the worst.
+/// Severity in ascending order, so that `max` is the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth knowing.
+    /// For information.
     Info,
-    /// Worth a look.
+    /// Should be looked at.
     Warning,
     /// Needs a person soon.
     High,
@@ -18,8 +18,9 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Seed 002's bands on the absolute z-score: above 4 critical, above 3 high, above 2.5 warning.
-    pub fn of_z(z: f64, thresholds: (f64, f64, f64)) -> Option<Self> {
+    /// Returns the severity of an absolute z-score by the thresholds (warning, high, critical), by default 2.5, 3 and
+    /// 4.
+    pub fn from_z_score(z: f64, thresholds: (f64, f64, f64)) -> Option<Self> {
         let (warning, high, critical) = thresholds;
         let z = z.abs();
         if z > critical {
@@ -33,8 +34,8 @@ impl Severity {
         }
     }
 
-    /// The severity of a log line by its level, in any of the words that loggers use.
-    pub fn of_level(level: &str) -> Self {
+    /// Returns the severity of a log level in the spelling of any common logger.
+    pub fn from_level(level: &str) -> Self {
         match level.to_ascii_uppercase().as_str() {
             "FATAL" | "CRITICAL" | "PANIC" | "EMERGENCY" | "ALERT" => Self::Critical,
             "ERROR" | "ERR" => Self::High,
@@ -43,7 +44,7 @@ impl Severity {
         }
     }
 
-    /// The word, as it stands in JSON.
+    /// Returns the JSON spelling.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",

@@ -1,28 +1,28 @@
-//! One operation of a service, as a trace tells it.
+//! A span: one operation of a service within a trace.
 
 use crate::labels::Labels;
 use crate::time::Timestamp;
 
-/// Which end of a call a span stands at (OpenTelemetry's `SpanKind`).
+/// The side of a call that a span describes (OpenTelemetry's `SpanKind`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
-    /// Neither: work within a service.
+    /// Work within a service.
     Internal,
-    /// Serves a request.
+    /// Handling of a request.
     Server,
-    /// Makes a request.
+    /// Sending of a request.
     Client,
-    /// Puts a message somewhere.
+    /// Publishing of a message.
     Producer,
-    /// Handles a message.
+    /// Handling of a message.
     Consumer,
 }
 
 impl SpanKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 5] = [Self::Internal, Self::Server, Self::Client, Self::Producer, Self::Consumer];
 
-    /// The word, as it stands in labels and tables.
+    /// Returns the spelling in labels and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Internal => "internal",
@@ -37,28 +37,28 @@ impl SpanKind {
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Which trace it belongs to.
+    /// The trace.
     pub trace_id: [u8; 16],
-    /// Its own id within the trace.
+    /// Id within the trace.
     pub span_id: [u8; 8],
-    /// The span that caused it; zeros for none.
+    /// The parent span; zeros for none.
     pub parent_id: [u8; 8],
-    /// Which end of a call.
+    /// Side of the call.
     pub kind: SpanKind,
-    /// What was done, as the sender names it.
+    /// Operation name from the sender.
     pub name: String,
-    /// When it began.
+    /// Start time.
     pub start: Timestamp,
-    /// When it ended.
+    /// End time.
     pub end: Timestamp,
-    /// Whether the sender marks it as an error.
+    /// Whether the sender marked it as failed.
     pub failed: bool,
-    /// The attributes of the service and of the operation.
+    /// Resource and span attributes.
     pub labels: Labels,
 }
 
 impl Span {
-    /// How long it took, in seconds; never negative.
+    /// Returns the duration in seconds; never negative.
     pub fn seconds(&self) -> f64 {
         (self.end.nanos().saturating_sub(self.start.nanos())).max(0) as f64 / 1e9
     }

@@ -1,6 +1,6 @@
-//! Time as one type: nanoseconds since the epoch, UTC.
+//! Timestamps: nanoseconds since the epoch, UTC.
 //!
-//! The core never asks what time it is; whoever calls it says so.
+//! This crate never reads the clock; callers pass the time.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,57 +8,57 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A moment, in nanoseconds since 1970-01-01T00:00:00Z. Shown and serialised as RFC 3339.
+/// A point in time, in nanoseconds since 1970-01-01T00:00:00Z. Displayed and serialised as RFC 3339.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From nanoseconds since the epoch.
+    /// Creates a timestamp from nanoseconds since the epoch.
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
 
-    /// From milliseconds since the epoch; saturates at the ends of the range.
+    /// Creates a timestamp from milliseconds since the epoch, saturating.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// Nanoseconds since the epoch.
+    /// Returns nanoseconds since the epoch.
     pub const fn nanos(self) -> i64 {
         self.0
     }
 
-    /// Milliseconds since the epoch, rounded down.
+    /// Returns milliseconds since the epoch, rounded down.
     pub const fn millis(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }
 
-    /// Seconds since the epoch, with fraction.
+    /// Returns seconds since the epoch, with fraction.
     pub fn seconds_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }
 
-    /// Seconds from `earlier` to `self`; negative if `self` is the earlier one.
+    /// Returns the seconds from `earlier` to `self`; negative if `self` is the earlier one.
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.0.saturating_sub(earlier.0) as f64 / 1e9
     }
 
-    /// This moment plus `duration`, saturating.
+    /// Adds a duration, saturating.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
     }
 
-    /// This moment minus `duration`, saturating.
+    /// Subtracts a duration, saturating.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
     }
 
-    /// Reads RFC 3339 with a zone or offset (`2026-11-21T10:00:00.5Z`).
+    /// Parses RFC 3339 with a zone or offset (`2026-11-21T10:00:00.5Z`).
     ///
     /// # Errors
-    /// Says what is wrong with the text.
+    /// Returns an error if the text is not RFC 3339 or is out of range.
     pub fn parse(text: &str) -> Result<Self, String> {
         let parsed: jiff::Timestamp = text.parse().map_err(|error| format!("{error}"))?;
         i64::try_from(parsed.as_nanosecond()).map(Self).map_err(|_| "outside the years 1678 to 2262".to_owned())
@@ -68,7 +68,7 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
-            Ok(moment) => write!(f, "{moment:.3}"),
+            Ok(timestamp) => write!(f, "{timestamp:.3}"),
             Err(_) => write!(f, "{}ns", self.0),
         }
     }
@@ -77,7 +77,7 @@ impl fmt::Display for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
-            Ok(moment) => serializer.collect_str(&moment),
+            Ok(timestamp) => serializer.collect_str(&timestamp),
             Err(error) => Err(serde::ser::Error::custom(error)),
         }
     }
@@ -109,14 +109,14 @@ mod tests {
     proptest! {
         #[test]
         fn text_round_trips(nanos in -9_000_000_000_000_000_000_i64..9_000_000_000_000_000_000) {
-            let moment = Timestamp::from_nanos(nanos);
-            let text = serde_json::to_string(&moment).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), moment);
+            let timestamp = Timestamp::from_nanos(nanos);
+            let text = serde_json::to_string(&timestamp).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), timestamp);
         }
     }
 
     #[test]
-    fn display_keeps_milliseconds() {
+    fn displays_milliseconds() {
         assert_eq!(Timestamp::from_millis(1_795_255_038_178).to_string(), "2026-11-21T09:57:18.178Z");
     }
 }

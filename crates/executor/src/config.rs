@@ -1,4 +1,4 @@
-//! The executor's own file: targets with their credentials, approvers with their token hashes.
+//! Configuration of the executor: targets with credentials, approvers with token hashes.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,43 +10,43 @@ use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{Principal, TenantId};
 use wardroom_tools::Target;
 
-/// The file given by `--executor-config`; nobody but its owner may read it (mode 0600).
+/// The file given by `--executor-config`; only its owner may read it (mode 0600).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ExecutorConfig {
-    /// Who may approve.
+    /// Principals that may approve plans.
     pub approvers: Vec<Approver>,
-    /// What may be acted on.
+    /// Targets of tool calls.
     #[serde(default)]
     pub targets: Vec<Target>,
 }
 
-/// One approver.
+/// An approver.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Approver {
-    /// Their name in plans and audit.
+    /// Name in plans and in the audit log.
     pub principal: Principal,
-    /// Whose plans they may approve.
+    /// Tenant whose plans they may approve.
     pub tenant: TenantId,
     /// SHA-256 of their bearer token, in hex.
     pub token_sha256: String,
 }
 
 impl ExecutorConfig {
-    /// Reads and checks the file.
+    /// Reads and validates the file.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
-        let named = |error: String| format!("{}: {error}", path.display());
-        let mode = std::fs::metadata(path).map_err(|error| named(error.to_string()))?.permissions().mode();
+        let with_path = |error: String| format!("{}: {error}", path.display());
+        let mode = std::fs::metadata(path).map_err(|error| with_path(error.to_string()))?.permissions().mode();
         if mode & 0o077 != 0 {
-            return Err(named(format!("mode is {:o}; it holds credentials: chmod 600 it", mode & 0o777)));
+            return Err(with_path(format!("mode is {:o}; it holds credentials: chmod 600 it", mode & 0o777)));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
-        serde_saphyr::from_str(&text).map_err(|error| named(error.to_string()))
+        let text = std::fs::read_to_string(path).map_err(|error| with_path(error.to_string()))?;
+        serde_saphyr::from_str(&text).map_err(|error| with_path(error.to_string()))
     }
 
-    /// Whose token this is, if it is an approver's of that tenant.
-    pub(crate) fn approver(&self, tenant: &TenantId, token: &str) -> Option<&Principal> {
+    /// Returns the approver of a tenant with this token. Compares in constant time.
+    pub(crate) fn authenticate(&self, tenant: &TenantId, token: &str) -> Option<&Principal> {
         let digest = sha256_hex(token.as_bytes());
         self.approvers
             .iter()
@@ -57,8 +57,8 @@ impl ExecutorConfig {
             .map(|approver| &approver.principal)
     }
 
-    /// Whether somebody is still an approver.
-    pub(crate) fn still_approves(&self, tenant: &TenantId, principal: &Principal) -> bool {
+    /// Returns whether a principal is an approver of a tenant.
+    pub(crate) fn is_approver(&self, tenant: &TenantId, principal: &Principal) -> bool {
         self.approvers.iter().any(|approver| approver.tenant == *tenant && approver.principal == *principal)
     }
 }

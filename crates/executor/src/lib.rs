@@ -1,19 +1,20 @@
-//! The executor: a process of its own that alone holds credentials and checks everything for itself
-//! (decision D12).
+//! The executor: a separate process that holds the credentials and verifies everything itself (decision D12).
 //!
 //! ```text
-//! authorise: token is an approver's? plan hashes to what was approved? not expired? not used? ─► ledger
-//! execute:   authorised? not expired? target as the plan found it? ─► ledger ─► adapter ─► ledger
-//! after a crash: started but not finished ─► probe first; unknown goes to a person, never to a retry
+//! authorize: valid approver token? hash as approved? not expired? not used? ─► ledger
+//! execute:   authorized? not expired? target unchanged since the plan? ─► ledger ─► adapter ─► ledger
+//! after a crash: started but not finished ─► probe first; an unknown outcome is never retried
 //! ```
 //!
-//! It is undumpable, dies with its parent, and holds a lock so that there is never a second one.
+//! The process is not dumpable, exits with its parent, and holds a lock so that only one runs per data folder.
+//! It does not link the state store: its only persistent state is the ledger.
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod config;
 mod ledger;
+mod protocol;
 mod service;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -26,36 +27,44 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use wardroom_domain::executor::{RefusalCode, Request, Response};
 
+use protocol::MAX_MESSAGE_BYTES;
 use service::Service;
 
-pub use client::{ExecutorClient, Unreachable, socket_path};
+pub use client::{ExecutorClient, ExecutorUnavailable};
 pub use config::ExecutorConfig;
+pub use protocol::socket_path;
 
-/// Why the executor could not start.
+/// How often the executor checks whether its parent is still running.
+const PARENT_POLL_INTERVAL: Duration = Duration::from_millis(300);
+/// How often locking is attempted before another executor is reported.
+const LOCK_ATTEMPTS: u32 = 50;
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Why the executor cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
-    /// The configuration cannot be used.
+    /// The configuration is invalid.
     #[error("executor configuration: {0}")]
     Config(String),
-    /// A file or the socket.
+    /// A file or the socket cannot be used.
     #[error("executor: {0}")]
     Io(#[from] std::io::Error),
-    /// Another executor runs on this data folder.
+    /// Another executor is running on this data folder.
     #[error("another executor holds {0}")]
     Locked(String),
 }
 
-/// Runs until the parent is gone.
+/// Serves requests until the parent process exits.
 ///
 /// # Errors
-/// See [`ExecutorError`].
+/// Returns an error if the executor cannot start; see [`ExecutorError`].
 pub fn run(data: &Path, config: &Path) -> Result<(), ExecutorError> {
-    harden()?;
-    // Read once now so that a mistake shows at the start; read again at every use.
+    harden_process()?;
+    // Loaded here to report mistakes at startup; loaded again at every use.
     ExecutorConfig::load(config).map_err(ExecutorError::Config)?;
     let lock_path = data.join("executor.lock");
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path)?;
-    let _lock = lock(file).ok_or_else(|| ExecutorError::Locked(lock_path.display().to_string()))?;
+    let _lock = acquire_lock(file).ok_or_else(|| ExecutorError::Locked(lock_path.display().to_string()))?;
     let service = Arc::new(Service::open(&data.join("executor"), config)?);
     let socket = socket_path(data);
     if socket.exists() {
@@ -63,54 +72,55 @@ pub fn run(data: &Path, config: &Path) -> Result<(), ExecutorError> {
     }
     let listener = UnixListener::bind(&socket)?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
-    std::thread::spawn(die_with_parent);
+    std::thread::spawn(exit_with_parent);
     tracing::info!("executor ready");
     for stream in listener.incoming() {
         let (stream, service) = (stream?, Arc::clone(&service));
         std::thread::spawn(move || {
-            if let Err(error) = answer(&service, stream) {
-                tracing::debug!(%error, "executor connection ended");
+            if let Err(error) = handle_connection(&service, stream) {
+                tracing::debug!(%error, "executor connection failed");
             }
         });
     }
     Ok(())
 }
 
-/// Nobody may look into this process, and it does not outlive its parent.
-fn harden() -> std::io::Result<()> {
+/// Makes the process not dumpable, so that other processes cannot inspect it, and ties it to its parent.
+fn harden_process() -> std::io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     Ok(())
 }
 
-/// The death signal can be missed if the parent went before it was set.
-fn die_with_parent() {
+/// Exits when the parent has exited. The parent death signal is missed if the parent exits before it is set.
+fn exit_with_parent() {
     let parent = nix::unistd::getppid();
     loop {
         if nix::unistd::getppid() != parent || parent.as_raw() == 1 {
             std::process::exit(0);
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(PARENT_POLL_INTERVAL);
     }
 }
 
-/// The predecessor may still be on its way out.
-fn lock(mut file: std::fs::File) -> Option<Flock<std::fs::File>> {
-    for _ in 0..50 {
+/// Locks the file, waiting for the previous executor to exit.
+fn acquire_lock(mut file: std::fs::File) -> Option<Flock<std::fs::File>> {
+    for _ in 0..LOCK_ATTEMPTS {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Some(lock),
             Err((back, _)) => file = back,
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(LOCK_RETRY_INTERVAL);
     }
     None
 }
 
-fn answer(service: &Service, stream: UnixStream) -> std::io::Result<()> {
+/// Handles one request: a JSON line in, a JSON line out.
+fn handle_connection(service: &Service, stream: UnixStream) -> std::io::Result<()> {
     let mut line = String::new();
-    BufReader::new(stream.try_clone()?.take(1 << 20)).read_line(&mut line)?;
+    BufReader::new(stream.try_clone()?.take(MAX_MESSAGE_BYTES)).read_line(&mut line)?;
     let response = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => service.answer(request),
+        Ok(request) => service.handle(request),
         Err(error) => Response::Refused { code: RefusalCode::Invalid, detail: format!("request: {error}") },
     };
     let mut text = serde_json::to_string(&response)?;

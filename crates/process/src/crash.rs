@@ -1,17 +1,17 @@
-//! Points at which a test may have this process die, to prove that nothing is lost or done twice.
+//! Crash points: places where a test can kill the process, to prove that nothing is lost or done twice.
 //!
-//! Always built in, so that the shipped binary is what is tested: with `WARDROOM_CRASH_AT=<point>` the
-//! process kills itself with SIGKILL when it gets there, once: the file that
-//! `WARDROOM_CRASH_MARK` names remembers it. `wardroom crash-points` lists all points.
+//! Always compiled in, so that the release binary is what is tested. With `WARDROOM_CRASH_AT=<point>` the process kills
+//! itself with SIGKILL at that point, once: the file named by `WARDROOM_CRASH_MARK` records it.
+//! `wardroom crash-points` lists all points.
 
 use std::sync::OnceLock;
 
 use wardroom_domain::incident::TRANSITIONS;
 
-/// Where, and the file that remembers that it happened.
-static AIM: OnceLock<Option<(String, String)>> = OnceLock::new();
+/// The selected crash point and its marker file.
+static SELECTED: OnceLock<Option<(String, String)>> = OnceLock::new();
 
-/// The steps of the executor: ledger writes and calls of an adapter.
+/// The steps of the executor: ledger writes and adapter calls.
 pub const EXECUTOR_STEPS: [&str; 8] = [
     "ledger:authorized",
     "ledger:started",
@@ -23,7 +23,7 @@ pub const EXECUTOR_STEPS: [&str; 8] = [
     "adapter:undo",
 ];
 
-/// Every point there is: the opening and each transition, each step of the executor, before and after.
+/// Returns all crash points: before and after the opening of an incident, each transition and each executor step.
 pub fn points() -> Vec<String> {
     let mut steps = vec!["incident:open".to_owned()];
     steps.extend(TRANSITIONS.iter().map(|(from, to)| format!("incident:{from}-{to}")));
@@ -31,30 +31,33 @@ pub fn points() -> Vec<String> {
     steps.iter().flat_map(|step| [format!("{step}:before"), format!("{step}:after")]).collect()
 }
 
-/// The variables that aim.
+/// The environment variables that select a crash point and its marker file.
 const VARIABLES: [&str; 2] = ["WARDROOM_CRASH_AT", "WARDROOM_CRASH_MARK"];
 
-/// What the executor gets of the environment; everything else is left out.
+/// The environment variables that are passed to the executor; all others are removed.
 #[cfg(not(feature = "mutants"))]
-pub const HANDED_ON: &[&str] = &VARIABLES;
-/// The same, with the choice of a fault on purpose.
+pub const EXECUTOR_ENV: &[&str] = &VARIABLES;
+/// The environment variables that are passed to the executor, including the one that selects a deliberate fault.
 #[cfg(feature = "mutants")]
-pub const HANDED_ON: &[&str] = &[VARIABLES[0], VARIABLES[1], "WARDROOM_MUTANT"];
+pub const EXECUTOR_ENV: &[&str] = &[VARIABLES[0], VARIABLES[1], "WARDROOM_MUTANT"];
 
-/// Dies here, if this is where the test wants it and it has not happened yet.
-#[expect(clippy::disallowed_methods, reason = "a test aims by environment; no configuration of the product")]
-pub fn reach(step: &str, when: &str) {
-    let aim = AIM.get_or_init(|| {
-        let [at, mark] = VARIABLES.map(|name| std::env::var(name).ok());
-        Some((at?, mark?))
+/// Kills the process if this crash point is selected and has not been hit yet.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "crash points are selected by environment variables, not by configuration"
+)]
+pub fn maybe_crash(step: &str, when: &str) {
+    let selected = SELECTED.get_or_init(|| {
+        let [point, marker] = VARIABLES.map(|name| std::env::var(name).ok());
+        Some((point?, marker?))
     });
-    let Some((at, mark)) = aim else { return };
-    if at.strip_prefix(step).and_then(|rest| rest.strip_prefix(':')) != Some(when) {
+    let Some((point, marker)) = selected else { return };
+    if point.strip_prefix(step).and_then(|rest| rest.strip_prefix(':')) != Some(when) {
         return;
     }
-    // The mark is made first and with O_EXCL: of all processes and all restarts one dies, once.
-    let marked = std::fs::OpenOptions::new().write(true).create_new(true).open(mark);
-    if marked.is_ok() {
+    // O_EXCL: across all processes and restarts exactly one creates the marker and is killed.
+    let created = std::fs::OpenOptions::new().write(true).create_new(true).open(marker);
+    if created.is_ok() {
         let _cannot_fail = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
     }
 }
@@ -62,7 +65,7 @@ pub fn reach(step: &str, when: &str) {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn points_are_the_table_and_the_steps_before_and_after() {
+    fn covers_all_transitions_and_steps_before_and_after() {
         let points = super::points();
         assert_eq!(points.len(), 2 * (1 + wardroom_domain::incident::TRANSITIONS.len() + super::EXECUTOR_STEPS.len()));
         assert!(points.contains(&"incident:verifying-mitigated:after".to_owned()));

@@ -1,17 +1,49 @@
-//! What the heap holds and nobody uses.
+//! The server's heap: settings of glibc's malloc, and trimming after large temporary allocations.
+//!
+//! Everything that tunes the allocator is in this file. To switch a setting off, delete its line in
+//! [`ALLOCATOR_SETTINGS`].
 
-/// Gives the system back the pages of the heap on which nothing lies. An allocator keeps them for the next who asks, which suits
-/// requests that come all the time and not what is made every ten minutes. Does nothing where the C library is not glibc.
+/// A variable of glibc's malloc that the supervisor sets for the processes it starts, unless the variable is set
+/// already.
+#[derive(Clone, Copy, Debug)]
+pub struct AllocatorSetting {
+    /// Name of the environment variable (mallopt(3)).
+    pub variable: &'static str,
+    /// Its value.
+    pub value: &'static str,
+    /// What it is for.
+    pub reason: &'static str,
+}
+
+impl AllocatorSetting {
+    const fn new(variable: &'static str, value: &'static str, reason: &'static str) -> Self {
+        Self { variable, value, reason }
+    }
+}
+
+/// The settings in use. They bound resident memory; none of them makes the server faster.
+pub const ALLOCATOR_SETTINGS: &[AllocatorSetting] = &[
+    AllocatorSetting::new("MALLOC_ARENA_MAX", "1", "batches are allocated on one thread and freed on another"),
+    AllocatorSetting::new(
+        "MALLOC_MMAP_THRESHOLD_",
+        "524288",
+        "columns of a flush are unmapped as soon as they are freed",
+    ),
+    AllocatorSetting::new("MALLOC_TRIM_THRESHOLD_", "1048576", "free memory at the top of the heap is returned early"),
+];
+
+/// Returns free pages inside the heap to the operating system. Called after a lake flush, whose buffers leave holes
+/// that glibc would keep until the next flush minutes later. Does nothing where the C library is not glibc.
 ///
-/// Takes the heap's lock for some milliseconds on a heap of a hundred megabytes.
+/// Holds the heap's lock for a few milliseconds on a heap of a hundred megabytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "there is no safe name for it; listed in `xtask tidy`")]
-pub fn give_back() {
-    // SAFETY: it takes no pointer, may be called by any thread at any time (malloc_trim(3): MT-Safe), and frees no memory that
-    // was handed out.
+#[expect(unsafe_code, reason = "malloc_trim has no safe wrapper; listed in `cargo xtask tidy`")]
+pub fn trim_heap() {
+    // SAFETY: malloc_trim takes no pointer, may be called from any thread at any time (malloc_trim(3): MT-Safe), and
+    // frees no memory that is allocated.
     unsafe { nix::libc::malloc_trim(0) };
 }
 
-/// Nothing to do: the C library is not glibc.
+/// Does nothing: the C library is not glibc.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn give_back() {}
+pub fn trim_heap() {}

@@ -1,16 +1,18 @@
-//! What a process of ours is to its system: its clock, its walls, and where it may die on purpose.
+//! Operating system facilities shared by the server and the executor.
 //!
 //! ```text
-//! server   ─┬─► clock      the one place that reads the time
-//!           ├─► heap       gives back what nobody uses of it
-//! executor ─┼─► isolation  Landlock: which files there are for it
-//!           └─► crash      where a test may have it die
+//! server   ─┬─► clock    the only place that reads the wall clock
+//!           ├─► heap     allocator settings; returns free heap pages to the operating system
+//! executor ─┼─► sandbox  Landlock: the files that the process may access
+//!           └─► crash    crash points for tests
+//! supervisor             starts and restarts both
 //! ```
 //!
-//! Problem: server and executor are two processes that must not know each other, and need the same few things of the system. Model:
-//! they stand here, below both. Guarantee: nothing here parses what came from outside, and nothing here decides.
+//! Problem: server and executor are two processes that do not depend on each other and need the same few facilities.
+//! Model: a crate below both. Guarantee: nothing here parses external input or makes decisions.
 
 pub mod clock;
 pub mod crash;
 pub mod heap;
-pub mod isolation;
+pub mod sandbox;
+pub mod supervisor;

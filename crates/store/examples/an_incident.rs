@@ -1,4 +1,4 @@
-//! Open an incident, move it, read the audit book: `cargo run -p wardroom-store --example an_incident`.
+//! Opens an incident, moves it and verifies the audit log: `cargo run -p wardroom-store --example an_incident`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
 use wardroom_domain::audit::AuditEntry;

@@ -1,42 +1,44 @@
-//! Anomalies: written in batches, idempotent by their derived id.
+//! Anomalies: inserted in batches, idempotent by their derived id.
 
 use sqlx::Row;
 use wardroom_domain::{Anomaly, TenantId, Timestamp};
 
-use crate::{Error, Store};
+use crate::error::Error;
+use crate::store::Store;
 
-/// Rows that one statement writes: each trip to the writer's thread costs more than a row.
-const AT_ONCE: usize = 200;
+/// Rows per INSERT statement: a round trip to the SQLite worker thread costs more than a row.
+const ROWS_PER_INSERT: usize = 200;
 
 impl Store {
-    /// Adds anomalies; ones already there stay as they are.
+    /// Inserts anomalies; existing ones are left unchanged.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be written.
     pub async fn add_anomalies(&self, tenant: &TenantId, anomalies: &[Anomaly]) -> Result<(), Error> {
         if anomalies.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.write().await?;
-        for some in anomalies.chunks(AT_ONCE) {
-            let bodies: Result<Vec<String>, _> = some.iter().map(serde_json::to_string).collect();
+        let mut transaction = self.begin_write().await?;
+        for chunk in anomalies.chunks(ROWS_PER_INSERT) {
+            let bodies: Result<Vec<String>, _> = chunk.iter().map(serde_json::to_string).collect();
             let bodies = bodies.map_err(|error| Error::damaged("an anomaly", error))?;
             let mut query = sqlx::QueryBuilder::new("INSERT INTO anomalies (id, tenant, at, service, body) ");
-            query.push_values(some.iter().zip(bodies), |mut row, (anomaly, body)| {
+            query.push_values(chunk.iter().zip(bodies), |mut row, (anomaly, body)| {
                 row.push_bind(anomaly.id.clone()).push_bind(tenant.as_str()).push_bind(anomaly.at.nanos());
                 row.push_bind(anomaly.service.clone()).push_bind(body);
             });
             query.push(" ON CONFLICT DO NOTHING");
-            // Nearly every number of rows is a statement of its own.
+            // The statement text depends on the number of rows, so caching it is useless.
             query.build().persistent(false).execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
 
-    /// Anomalies from `since` on, oldest first, at most `limit`, after the (time, id) of `after`.
+    /// Returns a page of at most `limit` anomalies at or after `since`, oldest first, that come after the (time, id) of
+    /// `after`.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn anomalies(
         &self,
         tenant: &TenantId,
@@ -67,11 +69,11 @@ impl Store {
             .collect()
     }
 
-    /// Forgets anomalies older than `before`.
+    /// Deletes anomalies older than `before`.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn forget_anomalies(&self, before: Timestamp) -> Result<(), Error> {
+    /// Returns an error if the database cannot be written.
+    pub async fn delete_anomalies_before(&self, before: Timestamp) -> Result<(), Error> {
         sqlx::query("DELETE FROM anomalies WHERE at < ?").bind(before.nanos()).execute(&self.pool).await?;
         Ok(())
     }

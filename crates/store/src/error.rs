@@ -1,21 +1,31 @@
-//! How the store fails.
+//! Errors of the store.
 
-/// A failure of the store.
+use wardroom_domain::IncidentState;
+
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database cannot be read or written now.
+    /// The database cannot be read or written at the moment.
     #[error("state store unavailable: {0}")]
     Unavailable(String),
-    /// A row holds what it must not hold: damage, or a newer version's data.
-    #[error("state store holds {what} that this build cannot read: {detail}")]
+    /// A row cannot be decoded: it is damaged or was written by a newer version.
+    #[error("state store: {what} cannot be read by this build: {detail}")]
     Damaged {
-        /// Which row.
+        /// The row.
         what: String,
-        /// Why.
+        /// The cause.
         detail: String,
     },
-    /// What was asked for is not there.
-    #[error("{0} is unknown")]
+    /// The transition is not in the transition table: a defect of the caller.
+    #[error("transition from {from} to {to} is not allowed")]
+    InvalidTransition {
+        /// State before the transition.
+        from: IncidentState,
+        /// State after the transition.
+        to: IncidentState,
+    },
+    /// The requested row does not exist.
+    #[error("{0} does not exist")]
     Unknown(String),
 }
 

@@ -1,33 +1,35 @@
-//! Incidents: opened once, moved only along the transition table, each move with its history row and
-//! audit entry in one transaction.
+//! Incidents: opened once per key and moved only along the transition table. Each change, its history row and its
+//! audit entry are one transaction.
 
 use sqlx::Row;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{IncidentState, TenantId, Timestamp};
 
-use crate::{Error, Store, audit};
+use crate::audit;
+use crate::error::Error;
+use crate::store::Store;
 
 /// An incident as stored.
 #[derive(Clone, Debug)]
 pub struct IncidentRow {
-    /// Derived from what opened it.
+    /// Key derived from what opened the incident.
     pub key: String,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// `INC-<number>`, counted per tenant.
+    /// Number in `INC-<number>`, counted per tenant.
     pub number: i64,
-    /// Where it stands.
+    /// Current state.
     pub state: IncidentState,
-    /// When it was opened (telemetry's time).
+    /// Time of opening, by the telemetry's clock.
     pub opened_at: Timestamp,
-    /// When it last changed (wall clock).
+    /// Time of the last change, by the wall clock.
     pub updated_at: Timestamp,
-    /// The workflow's own JSON.
+    /// The workflow as JSON, in its owner's format.
     pub workflow: String,
 }
 
 impl IncidentRow {
-    /// The name people see.
+    /// Returns the public id, `INC-<number>`.
     pub fn id(&self) -> String {
         format!("INC-{}", self.number)
     }
@@ -36,42 +38,42 @@ impl IncidentRow {
 /// One row of an incident's history.
 #[derive(Clone, Debug)]
 pub struct HistoryRow {
-    /// When (wall clock).
+    /// Time, by the wall clock.
     pub at: Timestamp,
-    /// From which state; `None` for the opening.
+    /// Previous state; `None` for the opening.
     pub from: Option<IncidentState>,
-    /// To which state.
+    /// New state.
     pub to: IncidentState,
-    /// One line for a person.
+    /// One-line explanation for people.
     pub note: String,
 }
 
-/// One move of one incident.
+/// A state transition of an incident.
 #[derive(Clone, Debug)]
 pub struct Transition<'a> {
-    /// Whose.
+    /// The tenant.
     pub tenant: &'a TenantId,
-    /// Which.
+    /// The incident's key.
     pub key: &'a str,
-    /// The state it must be in.
+    /// State that the incident must be in.
     pub from: IncidentState,
-    /// The state it goes to.
+    /// State after the transition.
     pub to: IncidentState,
-    /// The workflow as it was read.
+    /// The workflow as read; the transition fails if it has changed since.
     pub before: &'a str,
-    /// The workflow after the move.
+    /// The workflow after the transition.
     pub workflow: &'a str,
-    /// One line for a person.
+    /// One-line explanation for people.
     pub note: &'a str,
-    /// When (wall clock).
+    /// Time, by the wall clock.
     pub at: Timestamp,
 }
 
 impl Store {
-    /// Opens an incident, unless one with its key is there already (then `None`: a replay).
+    /// Opens an incident and returns its number, or `None` if one with this key exists (a replay).
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be written.
     pub async fn open_incident(
         &self,
         tenant: &TenantId,
@@ -81,7 +83,7 @@ impl Store {
         now: Timestamp,
         entry: impl FnOnce(&str) -> AuditEntry,
     ) -> Result<Option<i64>, Error> {
-        let mut transaction = self.write().await?;
+        let mut transaction = self.begin_write().await?;
         let known = sqlx::query("SELECT 1 FROM incidents WHERE tenant = ? AND key = ?")
             .bind(tenant.as_str())
             .bind(key)
@@ -106,48 +108,57 @@ impl Store {
             .bind(workflow)
             .execute(&mut *transaction)
             .await?;
-        history(&mut transaction, tenant, key, now, None, IncidentState::Open, "opened").await?;
+        append_history(&mut transaction, tenant, key, now, None, IncidentState::Open, "opened").await?;
         audit::append(&mut transaction, &entry(&format!("INC-{number}"))).await?;
-        transaction.commit().await?;
+        self.commit_incident_change(transaction).await?;
         Ok(Some(number))
     }
 
-    /// Moves an incident. `false` if it is no longer in the state `from`, or its workflow is another: somebody else was
-    /// there meanwhile.
+    /// Moves an incident to another state. Returns `false` if its state or workflow has changed since it was read
+    /// (optimistic concurrency).
     ///
     /// # Errors
-    /// The store's; a move outside the transition table is a defect of the caller and refused.
-    pub async fn transition(&self, step: &Transition<'_>, entry: &AuditEntry) -> Result<bool, Error> {
-        if !step.from.may_become(step.to) {
-            return Err(Error::damaged("a transition", format!("{} to {} is not in the table", step.from, step.to)));
+    /// Returns an error if the database cannot be written, or if the transition is not in the transition table.
+    pub async fn transition(&self, transition: &Transition<'_>, entry: &AuditEntry) -> Result<bool, Error> {
+        if !transition.from.can_transition_to(transition.to) {
+            return Err(Error::InvalidTransition { from: transition.from, to: transition.to });
         }
-        let mut transaction = self.write().await?;
+        let mut transaction = self.begin_write().await?;
         let query = "UPDATE incidents SET state = ?, updated_at = ?, workflow = ?
             WHERE tenant = ? AND key = ? AND state = ? AND workflow = ?";
         let moved = sqlx::query(query)
-            .bind(step.to.as_str())
-            .bind(step.at.nanos())
-            .bind(step.workflow)
-            .bind(step.tenant.as_str())
-            .bind(step.key)
-            .bind(step.from.as_str())
-            .bind(step.before)
+            .bind(transition.to.as_str())
+            .bind(transition.at.nanos())
+            .bind(transition.workflow)
+            .bind(transition.tenant.as_str())
+            .bind(transition.key)
+            .bind(transition.from.as_str())
+            .bind(transition.before)
             .execute(&mut *transaction)
             .await?;
         if moved.rows_affected() == 0 {
             return Ok(false);
         }
-        history(&mut transaction, step.tenant, step.key, step.at, Some(step.from), step.to, step.note).await?;
+        append_history(
+            &mut transaction,
+            transition.tenant,
+            transition.key,
+            transition.at,
+            Some(transition.from),
+            transition.to,
+            transition.note,
+        )
+        .await?;
         audit::append(&mut transaction, entry).await?;
-        transaction.commit().await?;
+        self.commit_incident_change(transaction).await?;
         Ok(true)
     }
 
-    /// Saves a workflow that changed without a move. `false` if it is no longer the one `before`: whoever read that one
-    /// must look again, or what was written meanwhile would be undone.
+    /// Saves a workflow without changing the state. Returns `false` if the stored workflow is no longer `before`: the
+    /// caller must read it again, or it would overwrite a concurrent change.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be written.
     pub async fn save_workflow(
         &self,
         tenant: &TenantId,
@@ -156,9 +167,9 @@ impl Store {
         workflow: &str,
         entry: &AuditEntry,
     ) -> Result<bool, Error> {
-        let mut transaction = self.write().await?;
-        let saved = "UPDATE incidents SET workflow = ?, updated_at = ? WHERE tenant = ? AND key = ? AND workflow = ?";
-        let saved = sqlx::query(saved)
+        let mut transaction = self.begin_write().await?;
+        let query = "UPDATE incidents SET workflow = ?, updated_at = ? WHERE tenant = ? AND key = ? AND workflow = ?";
+        let saved = sqlx::query(query)
             .bind(workflow)
             .bind(entry.at.nanos())
             .bind(tenant.as_str())
@@ -170,35 +181,35 @@ impl Store {
             return Ok(false);
         }
         audit::append(&mut transaction, entry).await?;
-        transaction.commit().await?;
+        self.commit_incident_change(transaction).await?;
         Ok(true)
     }
 
-    /// Incidents of a tenant, newest first, with numbers below `before`.
+    /// Returns at most `limit` incidents of a tenant with numbers below `before`, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn incidents(&self, tenant: &TenantId, before: i64, limit: u32) -> Result<Vec<IncidentRow>, Error> {
         let query = "SELECT * FROM incidents WHERE tenant = ? AND number < ? ORDER BY number DESC LIMIT ?";
         let rows = sqlx::query(query).bind(tenant.as_str()).bind(before).bind(limit).fetch_all(&self.pool).await?;
-        rows.iter().map(incident).collect()
+        rows.iter().map(decode_incident).collect()
     }
 
-    /// Every incident, of all tenants, that may still move, or moved after `since`.
+    /// Returns the incidents of all tenants that are not in a final state or were updated at or after `since`.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn live_incidents(&self, since: Timestamp) -> Result<Vec<IncidentRow>, Error> {
         let query = "SELECT * FROM incidents
             WHERE state NOT IN ('resolved', 'suppressed', 'closed') OR updated_at >= ? ORDER BY number";
         let rows = sqlx::query(query).bind(since.nanos()).fetch_all(&self.pool).await?;
-        rows.iter().map(incident).collect()
+        rows.iter().map(decode_incident).collect()
     }
 
-    /// The incidents that a tenant opened from one moment until before another (telemetry's time), by number.
+    /// Returns the incidents of a tenant opened in `from..to` by the telemetry's clock, ordered by number.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn incidents_opened(
         &self,
         tenant: &TenantId,
@@ -207,23 +218,23 @@ impl Store {
     ) -> Result<Vec<IncidentRow>, Error> {
         let query = "SELECT * FROM incidents WHERE tenant = ? AND opened_at >= ? AND opened_at < ? ORDER BY number";
         let query = sqlx::query(query).bind(tenant.as_str()).bind(from.nanos()).bind(to.nanos());
-        query.fetch_all(&self.pool).await?.iter().map(incident).collect()
+        query.fetch_all(&self.pool).await?.iter().map(decode_incident).collect()
     }
 
-    /// One incident by number.
+    /// Returns one incident by number.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be read or the row is damaged.
     pub async fn incident(&self, tenant: &TenantId, number: i64) -> Result<Option<IncidentRow>, Error> {
         let query = "SELECT * FROM incidents WHERE tenant = ? AND number = ?";
         let row = sqlx::query(query).bind(tenant.as_str()).bind(number).fetch_optional(&self.pool).await?;
-        row.as_ref().map(incident).transpose()
+        row.as_ref().map(decode_incident).transpose()
     }
 
-    /// An incident's history, oldest first.
+    /// Returns the history of an incident, oldest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn history(&self, tenant: &TenantId, key: &str) -> Result<Vec<HistoryRow>, Error> {
         let query = "SELECT at, from_state, to_state, note FROM history WHERE tenant = ? AND incident = ?
             ORDER BY sequence";
@@ -242,12 +253,12 @@ impl Store {
     }
 }
 
-fn incident(row: &sqlx::sqlite::SqliteRow) -> Result<IncidentRow, Error> {
+fn decode_incident(row: &sqlx::sqlite::SqliteRow) -> Result<IncidentRow, Error> {
     let key: String = row.try_get("key")?;
     let state: String = row.try_get("state")?;
-    let read = |detail: String| Error::damaged(format!("incident {key}"), detail);
+    let damaged = |detail: String| Error::damaged(format!("incident {key}"), detail);
     Ok(IncidentRow {
-        tenant: TenantId::new(row.try_get::<String, _>("tenant")?).map_err(read)?,
+        tenant: TenantId::new(row.try_get::<String, _>("tenant")?).map_err(damaged)?,
         number: row.try_get("number")?,
         state: IncidentState::parse(&state).ok_or_else(|| Error::damaged(format!("incident {key}"), state))?,
         opened_at: Timestamp::from_nanos(row.try_get("opened_at")?),
@@ -257,7 +268,7 @@ fn incident(row: &sqlx::sqlite::SqliteRow) -> Result<IncidentRow, Error> {
     })
 }
 
-async fn history(
+async fn append_history(
     connection: &mut sqlx::SqliteConnection,
     tenant: &TenantId,
     key: &str,

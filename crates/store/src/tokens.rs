@@ -1,61 +1,55 @@
-//! Static tokens: only their SHA-256 is kept.
-
-use std::path::{Path, PathBuf};
+//! Static tokens: only the SHA-256 of each secret is stored.
 
 use sqlx::Row;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 
-use crate::{Error, Store};
+use crate::error::Error;
+use crate::store::Store;
 
-/// A token about to be stored.
+/// A token to be stored.
 #[derive(Clone, Debug)]
 pub struct NewToken {
-    /// Public name of the token, for lists and revocation.
+    /// Public id of the token, for lists and revocation.
     pub id: String,
     /// SHA-256 of the secret, in hex.
     pub sha256: String,
-    /// What it proves.
+    /// The identity that the token proves.
     pub identity: Identity,
-    /// From when on it is refused.
+    /// Time from which the token is refused; never if `None`.
     pub expires_at: Option<Timestamp>,
 }
 
 /// A stored token.
 #[derive(Clone, Debug)]
 pub struct TokenRow {
-    /// Public name.
+    /// Public id.
     pub id: String,
     /// SHA-256 of the secret, in hex.
     pub sha256: String,
-    /// What it proves.
+    /// The identity that the token proves.
     pub identity: Identity,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// From when on it is refused.
+    /// Time from which the token is refused; never if `None`.
     pub expires_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Time of revocation, if revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
 impl NewToken {
-    /// A token by the hash of its secret.
+    /// Creates a token from the hash of its secret; the id is derived from it.
     pub fn new(sha256: String, identity: Identity, expires_at: Option<Timestamp>) -> Self {
-        // The public name is the hash's beginning: it says nothing about the secret.
+        // The id is a prefix of the hash: it reveals nothing about the secret.
         let id = format!("tok_{}", sha256.chars().take(12).collect::<String>());
         Self { id, sha256, identity, expires_at }
     }
 }
 
-/// Where the database of a data folder is.
-pub fn database(data: &Path) -> PathBuf {
-    data.join("state").join("wardroom.db")
-}
-
 impl Store {
-    /// Stores a token.
+    /// Inserts a token.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be written.
     pub async fn create_token(&self, token: &NewToken, now: Timestamp) -> Result<(), Error> {
         let query = "INSERT INTO tokens (id, sha256, tenant, principal, role, created_at, expires_at)
             VALUES (?, ?, ?, ?, ?, ?, ?)";
@@ -72,21 +66,21 @@ impl Store {
         Ok(())
     }
 
-    /// All tokens, the revoked ones too.
+    /// Returns all tokens, including revoked ones, oldest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, Error> {
         let query = "SELECT id, sha256, tenant, principal, role, created_at, expires_at, revoked_at
             FROM tokens ORDER BY created_at, id";
         let mut tokens = Vec::new();
         for row in sqlx::query(query).fetch_all(&self.pool).await? {
             let id: String = row.try_get("id")?;
-            let read = |detail: String| Error::damaged(format!("token {id}"), detail);
+            let damaged = |detail: String| Error::damaged(format!("token {id}"), detail);
             let identity = Identity {
-                tenant: TenantId::new(row.try_get::<String, _>("tenant")?).map_err(read)?,
-                principal: Principal::new(row.try_get::<String, _>("principal")?).map_err(read)?,
-                role: AccessRole::parse(row.try_get("role")?).map_err(read)?,
+                tenant: TenantId::new(row.try_get::<String, _>("tenant")?).map_err(damaged)?,
+                principal: Principal::new(row.try_get::<String, _>("principal")?).map_err(damaged)?,
+                role: AccessRole::parse(row.try_get("role")?).map_err(damaged)?,
             };
             tokens.push(TokenRow {
                 sha256: row.try_get("sha256")?,
@@ -100,10 +94,10 @@ impl Store {
         Ok(tokens)
     }
 
-    /// Revokes a token; revoking it again changes nothing.
+    /// Revokes a token; revoking it again keeps the first revocation time.
     ///
     /// # Errors
-    /// No such token, or the store's.
+    /// Returns an error if the token does not exist or the database cannot be written.
     pub async fn revoke_token(&self, id: &str, now: Timestamp) -> Result<(), Error> {
         let query = "UPDATE tokens SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?";
         let done = sqlx::query(query).bind(now.nanos()).bind(id).execute(&self.pool).await?;

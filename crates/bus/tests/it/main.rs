@@ -1,10 +1,10 @@
-//! The contract suite over the embedded bus, and what only segment files can suffer.
+//! Contract tests of the embedded bus, and tests of its segment files.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wardroom_bus::{Bus, Config, EmbeddedBus, Error, Expiry, contract};
+use wardroom_bus::{Bus, Config, EmbeddedBus, Error, TrimPolicy, contract};
 use wardroom_domain::Timestamp;
 
 fn small() -> Config {
@@ -12,19 +12,19 @@ fn small() -> Config {
 }
 
 macro_rules! suite {
-    ($($promise:ident),* $(,)?) => {$(
+    ($($guarantee:ident),* $(,)?) => {$(
         #[tokio::test]
-        async fn $promise() {
+        async fn $guarantee() {
             let dir = tempfile::tempdir().unwrap();
-            contract::$promise(Arc::new(EmbeddedBus::open(dir.path(), small()).unwrap())).await;
+            contract::$guarantee(Arc::new(EmbeddedBus::open(dir.path(), small()).unwrap())).await;
         }
     )*};
 }
 suite!(
     appended_records_read_back_in_order,
     concurrent_appends_get_distinct_offsets,
-    groups_remember_how_far_they_came,
-    reading_in_steps_misses_nothing,
+    groups_keep_their_committed_offsets,
+    reading_in_steps_returns_every_record,
 );
 
 async fn filled(dir: &std::path::Path, count: u8) {
@@ -39,7 +39,7 @@ fn bodies(bus: &EmbeddedBus) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn reopening_continues_where_it_was() {
+async fn continues_at_the_end_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 100).await;
     let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
@@ -49,7 +49,7 @@ async fn reopening_continues_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_torn_tail_is_cut_off_at_every_length() {
+async fn cuts_off_a_torn_tail_of_any_length() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 3).await;
     let path = dir.path().join("00000000000000000000.seg");
@@ -63,7 +63,7 @@ async fn a_torn_tail_is_cut_off_at_every_length() {
 }
 
 #[tokio::test]
-async fn a_damaged_record_is_skipped_and_the_others_delivered() {
+async fn skips_a_damaged_record_and_delivers_the_others() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 60).await;
     let path = dir.path().join("00000000000000000000.seg");
@@ -78,7 +78,7 @@ async fn a_damaged_record_is_skipped_and_the_others_delivered() {
 }
 
 #[tokio::test]
-async fn at_the_limit_appends_are_refused_and_nothing_is_trimmed() {
+async fn refuses_appends_at_the_size_limit_and_trims_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { limit_bytes: 2000, ..small() };
     let bus = EmbeddedBus::open(dir.path(), config).unwrap();
@@ -94,15 +94,19 @@ async fn at_the_limit_appends_are_refused_and_nothing_is_trimmed() {
 }
 
 #[tokio::test]
-async fn trimming_drops_only_whole_segments_below_the_offset() {
+async fn trim_drops_whole_segments_below_the_offset_and_archives_requests() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 100).await;
     let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
     let (early, late) = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX / 1_000_000));
-    // Requests alternate: of every second one the body is worth keeping.
-    let worth = |envelope: &wardroom_domain::Envelope| envelope.received_at.millis() % 2 == 0;
-    assert_eq!(bus.trim(50, &Expiry { log: early, rest: early, worth: &worth }).unwrap(), 0, "too young");
-    assert!(bus.trim(50, &Expiry { log: late, rest: early, worth: &worth }).unwrap() > 0);
+    // Every second request is archived.
+    let keep = |envelope: &wardroom_domain::Envelope| envelope.received_at.millis() % 2 == 0;
+    assert_eq!(
+        bus.trim(50, &TrimPolicy { segments_before: early, archive_before: early, keep: &keep }).unwrap(),
+        0,
+        "within the retention"
+    );
+    assert!(bus.trim(50, &TrimPolicy { segments_before: late, archive_before: early, keep: &keep }).unwrap() > 0);
     let start = bus.start();
     assert!(start > 0 && start <= 50);
     assert_eq!(*bodies(&bus).last().unwrap(), 99);
@@ -112,23 +116,23 @@ async fn trimming_drops_only_whole_segments_below_the_offset() {
         assert_eq!(found.is_some(), offset >= start || offset % 2 == 0, "{offset}");
         assert!(found.is_none_or(|record| record.offset == offset && record.body == vec![index; 64]));
     }
-    let again = EmbeddedBus::open(dir.path(), small()).unwrap();
-    assert_eq!((again.start(), again.end()), (start, 100), "the log does not know what was kept beside it");
-    bus.trim(50, &Expiry { log: early, rest: late, worth: &worth }).unwrap();
-    assert!(bus.find(0).unwrap().is_none(), "gone in the end");
+    let reopened = EmbeddedBus::open(dir.path(), small()).unwrap();
+    assert_eq!((reopened.start(), reopened.end()), (start, 100), "the archive is not part of the log");
+    bus.trim(50, &TrimPolicy { segments_before: early, archive_before: late, keep: &keep }).unwrap();
+    assert!(bus.find(0).unwrap().is_none(), "past the retention of the archive");
 }
 
 #[tokio::test]
-async fn a_damaged_group_reads_from_the_beginning() {
+async fn damaged_group_offset_reads_as_none() {
     let dir = tempfile::tempdir().unwrap();
     let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
     bus.commit("detect", 77).unwrap();
     let path = dir.path().join("groups/detect");
     let whole = std::fs::read(&path).unwrap();
     for at in 0..whole.len() {
-        let mut bent = whole.clone();
-        bent[at] ^= 1;
-        std::fs::write(&path, &bent).unwrap();
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
         assert_eq!(bus.committed("detect").unwrap(), None, "byte {at}");
         std::fs::write(&path, &whole[..at]).unwrap();
         assert_eq!(bus.committed("detect").unwrap(), None, "cut to {at}");
@@ -138,7 +142,7 @@ async fn a_damaged_group_reads_from_the_beginning() {
 }
 
 #[tokio::test]
-async fn what_waits_for_the_disk_is_limited() {
+async fn limits_bytes_waiting_to_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let bus = Arc::new(EmbeddedBus::open(dir.path(), Config { pending_bytes: 10_000, ..Config::default() }).unwrap());
     let mut tasks = tokio::task::JoinSet::new();
@@ -147,16 +151,19 @@ async fn what_waits_for_the_disk_is_limited() {
         tasks.spawn(async move { bus.append(contract::envelope(0), Bytes::from(vec![1; 3000])).await });
     }
     let outcomes = tasks.join_all().await;
-    let taken = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let accepted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(Error::Overloaded { .. }))));
-    assert_eq!(bus.read(0, 1000).unwrap().len(), taken);
-    assert!(taken > 0);
-    assert!(bus.append(contract::envelope(0), Bytes::from(vec![1; 20_000])).await.is_ok(), "one alone always fits");
+    assert_eq!(bus.read(0, 1000).unwrap().len(), accepted);
+    assert!(accepted > 0);
+    assert!(
+        bus.append(contract::envelope(0), Bytes::from(vec![1; 20_000])).await.is_ok(),
+        "a single append is always allowed"
+    );
 }
 
-fn reason(offset: u64) -> wardroom_bus::Reason {
+fn reason(offset: u64) -> wardroom_bus::DeadLetterReason {
     let at = Timestamp::from_millis(7);
-    wardroom_bus::Reason {
+    wardroom_bus::DeadLetterReason {
         group: "detect".into(),
         offset,
         reason: "panic".into(),
@@ -167,48 +174,48 @@ fn reason(offset: u64) -> wardroom_bus::Reason {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_kept_and_lands_once() {
+async fn stores_a_dead_letter_and_replays_it_once() {
     let dir = tempfile::tempdir().unwrap();
     let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small()).unwrap());
     let tenant = wardroom_domain::TenantId::main();
     bus.append(contract::envelope(1), Bytes::from_static(b"poison")).await.unwrap();
     let record = bus.read(0, 1).unwrap().remove(0);
     let open = || wardroom_bus::DeadLetters::open(&dir.path().join("dead")).unwrap();
-    let letters = open();
-    let id = letters.bury(reason(0), &record).await.unwrap();
-    drop(letters);
-    let letters = open();
-    let found = letters.list(&tenant).unwrap();
+    let dead_letters = open();
+    let id = dead_letters.add(reason(0), &record).await.unwrap();
+    drop(dead_letters);
+    let dead_letters = open();
+    let found = dead_letters.list(&tenant).unwrap();
     assert_eq!((found.len(), &found[0].reason, &found[0].body[..]), (1, &reason(0), &b"poison"[..]));
     assert_eq!(found[0].envelope, record.envelope);
-    assert!(letters.list(&wardroom_domain::TenantId::new("other").unwrap()).unwrap().is_empty());
-    assert_eq!(letters.replay(&bus, &tenant, 99).await.unwrap(), None);
-    assert_eq!(letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
-    assert_eq!(letters.replay(&bus, &tenant, id).await.unwrap(), Some(1), "asked twice, landed once");
+    assert!(dead_letters.list(&wardroom_domain::TenantId::new("other").unwrap()).unwrap().is_empty());
+    assert_eq!(dead_letters.replay(&bus, &tenant, 99).await.unwrap(), None);
+    assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
+    assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1), "a second replay appends nothing");
     assert_eq!(bus.end(), 2);
-    let seen = wardroom_bus::dead_letters(&dir.path().join("dead"), &tenant).unwrap();
+    let seen = wardroom_bus::read_dead_letters(&dir.path().join("dead"), &tenant).unwrap();
     assert_eq!(seen[0].replayed_as, Some(1));
 }
 
-/// The process died between the append and the note that it is done.
+/// The process was killed between the append and the entry that ends the replay.
 #[tokio::test]
-async fn a_replay_that_was_cut_off_is_finished_not_repeated() {
+async fn completes_an_interrupted_replay_without_a_second_append() {
     let dir = tempfile::tempdir().unwrap();
     let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small()).unwrap());
     let tenant = wardroom_domain::TenantId::main();
     bus.append(contract::envelope(1), Bytes::from_static(b"poison")).await.unwrap();
     let record = bus.read(0, 1).unwrap().remove(0);
     let folder = dir.path().join("dead");
-    let letters = wardroom_bus::DeadLetters::open(&folder).unwrap();
-    let id = letters.bury(reason(0), &record).await.unwrap();
-    letters.replay(&bus, &tenant, id).await.unwrap();
-    drop(letters);
-    // Take the last note away.
+    let dead_letters = wardroom_bus::DeadLetters::open(&folder).unwrap();
+    let id = dead_letters.add(reason(0), &record).await.unwrap();
+    dead_letters.replay(&bus, &tenant, id).await.unwrap();
+    drop(dead_letters);
+    // Cut off the last entry.
     let segment = folder.join("00000000000000000000.seg");
     let bytes = std::fs::read(&segment).unwrap();
     std::fs::write(&segment, &bytes[..bytes.len() - 1]).unwrap();
-    let letters = wardroom_bus::DeadLetters::open(&folder).unwrap();
-    assert_eq!(letters.list(&tenant).unwrap()[0].replayed_as, None);
-    assert_eq!(letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
+    let dead_letters = wardroom_bus::DeadLetters::open(&folder).unwrap();
+    assert_eq!(dead_letters.list(&tenant).unwrap()[0].replayed_as, None);
+    assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
     assert_eq!(bus.end(), 2);
 }

@@ -1,5 +1,7 @@
-//! The store on a real file.
+//! Tests of the store on a database file.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
+
+use std::time::Duration;
 
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::incident::TRANSITIONS;
@@ -28,7 +30,7 @@ fn step<'a>(tenant: &'a TenantId, from: IncidentState, to: IncidentState) -> Tra
 }
 
 #[tokio::test]
-async fn an_incident_opens_once_and_moves_only_along_the_table() {
+async fn opens_an_incident_once_and_allows_only_transitions_of_the_table() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await;
     let tenant = TenantId::main();
@@ -44,17 +46,17 @@ async fn an_incident_opens_once_and_moves_only_along_the_table() {
     }
     let opened = step(&tenant, IncidentState::Open, IncidentState::Investigating);
     assert!(store.transition(&opened, &entry("INC-1")).await.unwrap());
-    assert!(!store.transition(&opened, &entry("INC-1")).await.unwrap(), "a second mover must lose");
+    assert!(!store.transition(&opened, &entry("INC-1")).await.unwrap(), "the second of two equal transitions fails");
     assert_eq!(store.history(&tenant, "k").await.unwrap().len(), 2);
-    assert_eq!(store.audit_entries("INC-1").await.unwrap().len(), 2);
+    assert_eq!(store.verify_audit().await.unwrap().entries, 2);
     assert_eq!(store.incident(&tenant, 1).await.unwrap().unwrap().state, IncidentState::Investigating);
     let other = TenantId::new("other").unwrap();
     assert!(store.incident(&other, 1).await.unwrap().is_none());
 }
 
-/// The approval of a plan was lost when a service joined the incident at the same moment.
+/// Regression: the approval of a plan was lost when a service joined the incident at the same moment.
 #[tokio::test]
-async fn nobody_writes_over_a_workflow_that_he_has_not_read() {
+async fn rejects_a_write_based_on_an_outdated_workflow() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await;
     let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
@@ -68,15 +70,15 @@ async fn nobody_writes_over_a_workflow_that_he_has_not_read() {
     assert!(!store.transition(&late, &entry("INC-1")).await.unwrap());
     let row = store.incident(&tenant, 1).await.unwrap().unwrap();
     assert_eq!((row.state, row.workflow.as_str()), (from, "moved, joined"));
-    assert_eq!(store.audit_entries("INC-1").await.unwrap().len(), 3, "what was not written is not in the book");
+    assert_eq!(store.verify_audit().await.unwrap().entries, 3, "a rejected write leaves no audit entry");
 }
 
 #[tokio::test]
-async fn an_altered_audit_row_is_named() {
+async fn reports_the_first_altered_audit_row() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await;
     for _ in 0..5 {
-        store.audit(&entry("INC-1")).await.unwrap();
+        store.append_audit(&entry("INC-1")).await.unwrap();
     }
     assert!(store.verify_audit().await.unwrap().ok);
     let file = dir.path().join("state/wardroom.db");
@@ -85,12 +87,12 @@ async fn an_altered_audit_row_is_named() {
         .execute(&pool)
         .await
         .unwrap();
-    let verdict = store.verify_audit().await.unwrap();
-    assert_eq!((verdict.ok, verdict.first_broken), (false, Some(3)));
+    let found = store.verify_audit().await.unwrap();
+    assert_eq!((found.ok, found.first_broken), (false, Some(3)));
 }
 
 #[tokio::test]
-async fn tokens_are_stored_by_hash_and_revoked_once() {
+async fn keeps_the_first_revocation_time_of_a_token() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir).await;
     let identity =
@@ -101,4 +103,54 @@ async fn tokens_are_stored_by_hash_and_revoked_once() {
     store.revoke_token("t1", Timestamp::from_millis(9)).await.unwrap();
     assert_eq!(store.tokens().await.unwrap()[0].revoked_at, Some(Timestamp::from_millis(5)));
     assert!(store.revoke_token("t2", Timestamp::from_millis(9)).await.is_err());
+}
+
+#[tokio::test]
+async fn notifies_subscribers_of_committed_incident_changes_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let mut changes = store.subscribe_incidents();
+    let mut changed = || {
+        let changed = changes.has_changed().unwrap();
+        changes.mark_unchanged();
+        changed
+    };
+    let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
+    assert!(changed(), "the first check");
+    assert!(!changed());
+    // Through a clone: the API and the responder hold their own.
+    store.clone().open_incident(&tenant, "k", now, "{}", now, entry).await.unwrap();
+    assert!(changed());
+    let investigated = step(&tenant, IncidentState::Open, IncidentState::Investigating);
+    assert!(store.transition(&investigated, &entry("INC-1")).await.unwrap());
+    assert!(changed());
+    assert!(store.save_workflow(&tenant, "k", "{}", "joined", &entry("INC-1")).await.unwrap());
+    assert!(changed());
+    assert!(!store.save_workflow(&tenant, "k", "{}", "late", &entry("INC-1")).await.unwrap());
+    assert!(!store.transition(&investigated, &entry("INC-1")).await.unwrap());
+    assert_eq!(store.open_incident(&tenant, "k", now, "{}", now, entry).await.unwrap(), None);
+    store.append_audit(&entry("INC-1")).await.unwrap();
+    store.live_incidents(now).await.unwrap();
+    assert!(!changed(), "rejected writes, audit entries and reads");
+}
+
+/// A client that disconnects cancels its request; the incident may have been written all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifies_subscribers_when_the_writer_is_cancelled_during_the_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir).await;
+    let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
+    let mut changes = store.subscribe_incidents();
+    for index in 0..60_u32 {
+        changes.mark_unchanged();
+        let key = index.to_string();
+        let opening = store.open_incident(&tenant, &key, now, "{}", now, entry);
+        drop(tokio::time::timeout(Duration::from_micros(u64::from(index) * 100), opening).await);
+        // A write waits for the cancelled transaction to end.
+        store.append_audit(&entry("INC-0")).await.unwrap();
+        if store.live_incidents(now).await.unwrap().iter().any(|row| row.key == key) {
+            let seen = tokio::time::timeout(Duration::from_secs(10), changes.changed()).await;
+            assert!(seen.is_ok(), "incident {index} was opened without a notification");
+        }
+    }
 }

@@ -1,44 +1,47 @@
-//! A file that tells whether it is whole: the CRC-32 of what comes before stands in its last four bytes (little-endian).
+//! A file with a trailing checksum: its last four bytes are the CRC-32 (little-endian) of all bytes before them.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// A file whose checksum stands at its end.
+/// Size of the write buffer, in bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Writes a file that ends with the CRC-32 of its content.
 #[derive(Debug)]
-pub struct Checked {
+pub struct ChecksummedWriter {
     out: BufWriter<File>,
     crc: crc32fast::Hasher,
-    size: u64,
+    len: u64,
 }
 
-impl Checked {
-    /// An empty file.
+impl ChecksummedWriter {
+    /// Creates or truncates the file.
     ///
     /// # Errors
-    /// The disk's.
+    /// Returns an error if the file cannot be created.
     pub fn create(path: &Path) -> std::io::Result<Self> {
-        let out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        Ok(Self { out, crc: crc32fast::Hasher::new(), size: 0 })
+        let out = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
+        Ok(Self { out, crc: crc32fast::Hasher::new(), len: 0 })
     }
 
-    /// Writes the checksum, waits for the disk, and says how long the file is.
+    /// Appends the checksum, syncs the file and returns its length in bytes, checksum included.
     ///
     /// # Errors
-    /// The disk's.
+    /// Returns an error if the file cannot be written or synced.
     pub fn finish(mut self) -> std::io::Result<u64> {
         let crc = self.crc.clone().finalize().to_le_bytes();
         self.out.write_all(&crc)?;
         self.out.flush()?;
         self.out.get_ref().sync_all()?;
-        Ok(self.size + 4)
+        Ok(self.len + crc.len() as u64)
     }
 }
 
-impl Write for Checked {
+impl Write for ChecksummedWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.crc.update(bytes);
-        self.size += bytes.len() as u64;
+        self.len += bytes.len() as u64;
         self.out.write_all(bytes)?;
         Ok(bytes.len())
     }
@@ -53,10 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_stands_at_the_end() {
+    fn appends_the_checksum_of_the_content() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
-        let mut file = Checked::create(&path).unwrap();
+        let mut file = ChecksummedWriter::create(&path).unwrap();
         file.write_all(b"some").unwrap();
         file.write_all(b"thing").unwrap();
         assert_eq!(file.finish().unwrap(), 13);

@@ -1,8 +1,8 @@
-//! Confinement of the process that parses hostile bytes (decision D12).
+//! The sandbox of the process that parses untrusted input (decision D12).
 //!
-//! Landlock, for root too: from here on this process and all its threads can read system files, write
-//! their own folders, and nothing else. Neither the executor's file nor its ledger lies there; and a
-//! confined process may not look into one outside its domain (`/proc/PID/environ`, `/proc/PID/mem`).
+//! Landlock, effective for root too: the process and all its threads can read system files, write to their own folders,
+//! and access nothing else. The executor's configuration and ledger are outside; and a sandboxed process cannot inspect
+//! a process outside its Landlock domain (`/proc/PID/environ`, `/proc/PID/mem`).
 
 use std::path::{Path, PathBuf};
 
@@ -11,17 +11,17 @@ use landlock::{
     RulesetError, RulesetStatus,
 };
 
-/// How well this process is confined.
+/// The isolation of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// By Landlock.
+    /// Landlock is enforced.
     Landlock,
-    /// Not at all: the kernel has none.
+    /// None: the kernel does not support Landlock.
     None,
 }
 
 impl Isolation {
-    /// The word, as `/readyz` shows it.
+    /// Returns the spelling in `/readyz`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Landlock => "landlock",
@@ -30,11 +30,11 @@ impl Isolation {
     }
 }
 
-/// What of the data folder the server writes to.
-pub const FOLDERS: [&str; 4] = ["bus", "state", "checkpoint", "dead-letters"];
+/// Subfolders of the data folder that the server may write to.
+pub const WRITABLE_FOLDERS: [&str; 4] = ["bus", "state", "checkpoint", "dead-letters"];
 
-/// Files of the system that a server may read: libraries, certificates, name resolution, randomness.
-const READABLE: [&str; 12] = [
+/// System paths that the server may read: libraries, certificates, name resolution, randomness.
+const READABLE_SYSTEM_PATHS: [&str; 12] = [
     "/usr",
     "/lib",
     "/lib64",
@@ -49,19 +49,20 @@ const READABLE: [&str; 12] = [
     "/sys/fs/cgroup",
 ];
 
-/// Confines the calling thread and all it will start to what the server of a data folder needs, and of a lake if that is
-/// on a local disk. Call before any other thread exists.
-pub fn confine_server(data: &Path, lake: Option<PathBuf>, readable: &[PathBuf]) -> Isolation {
-    let writable: Vec<_> = FOLDERS.map(|folder| data.join(folder)).into_iter().chain(lake).collect();
-    confine(&writable, readable)
+/// Restricts the calling thread, and all threads it starts, to the files that a server needs: the writable subfolders
+/// of the data folder, the lake if it is on a local disk, and the paths in `readable`. Call before starting other
+/// threads.
+pub fn sandbox_server(data: &Path, lake: Option<PathBuf>, readable: &[PathBuf]) -> Isolation {
+    let writable: Vec<_> = WRITABLE_FOLDERS.map(|folder| data.join(folder)).into_iter().chain(lake).collect();
+    sandbox(&writable, readable)
 }
 
-fn confine(writable: &[PathBuf], readable: &[PathBuf]) -> Isolation {
+fn sandbox(writable: &[PathBuf], readable: &[PathBuf]) -> Isolation {
     match restrict(writable, readable) {
         Ok(status) if status.ruleset != RulesetStatus::NotEnforced => Isolation::Landlock,
         Ok(_) => Isolation::None,
         Err(error) => {
-            tracing::warn!(%error, "landlock failed");
+            tracing::warn!(%error, "enabling Landlock failed; the process is not sandboxed");
             Isolation::None
         }
     }
@@ -71,9 +72,9 @@ fn restrict(writable: &[PathBuf], readable: &[PathBuf]) -> Result<RestrictionSta
     let abi = ABI::V5;
     let read = AccessFs::from_read(abi);
     let mut ruleset = Ruleset::default().handle_access(AccessFs::from_all(abi))?.create()?;
-    let system = READABLE.iter().map(Path::new);
+    let system = READABLE_SYSTEM_PATHS.iter().map(Path::new);
     for path in system.chain(readable.iter().map(PathBuf::as_path)) {
-        // What is not there need not be allowed.
+        // Missing paths need no rule.
         if let Ok(fd) = PathFd::new(path) {
             let access = if path.is_dir() { read } else { read & AccessFs::from_file(abi) };
             ruleset = ruleset.add_rule(PathBeneath::new(fd, access))?;

@@ -1,0 +1,134 @@
+//! The state of a segmented log that readers and the writer share, and reading from it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use wardroom_domain::Envelope;
+
+use crate::config::Config;
+use crate::metrics as names;
+use crate::position_index::PositionIndex;
+use crate::record::{self, Record};
+use crate::segment::{self, Frame};
+
+/// End of a log opened read-only: all valid frames are read.
+const UNKNOWN_END: u64 = u64::MAX;
+
+/// The shared state of a log.
+#[derive(Debug)]
+pub(crate) struct LogState {
+    pub(crate) dir: PathBuf,
+    pub(crate) config: Config,
+    /// Offset after the last durable record.
+    pub(crate) end: AtomicU64,
+    /// Base offsets of the segments on disk, ascending.
+    pub(crate) segments: Mutex<Vec<u64>>,
+    /// Positions where readers stopped.
+    pub(crate) positions: Mutex<PositionIndex>,
+    /// Bytes of appends that are waiting for the writer.
+    pub(crate) pending_bytes: AtomicUsize,
+    /// Why the last group of appends failed.
+    pub(crate) append_error: Mutex<Option<String>>,
+}
+
+impl LogState {
+    pub(crate) fn new(dir: &Path, config: Config, end: u64, segments: Vec<u64>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            config,
+            end: AtomicU64::new(end),
+            segments: Mutex::new(segments),
+            positions: Mutex::default(),
+            pending_bytes: AtomicUsize::new(0),
+            append_error: Mutex::default(),
+        }
+    }
+
+    /// Creates the state of a log that another process may be writing.
+    pub(crate) fn read_only(dir: &Path, segments: Vec<u64>) -> Self {
+        Self::new(dir, Config::default(), UNKNOWN_END, segments)
+    }
+
+    /// Reads up to `limit` records from `from`; only the header of requests that `skip` selects.
+    pub(crate) fn read(
+        &self,
+        from: u64,
+        limit: usize,
+        skip: Option<&dyn Fn(&Envelope) -> bool>,
+    ) -> std::io::Result<Vec<Record>> {
+        let end = self.end.load(Ordering::Acquire);
+        let mut records = Vec::new();
+        let segments = lock(&self.segments).clone();
+        let mut index = segments.partition_point(|base| *base <= from).saturating_sub(1);
+        let mut position = segments.get(index).map_or(0, |base| lock(&self.positions).scan_start(*base, from));
+        // Where the next read continues: without this it would scan the segment again.
+        let (mut next_offset, mut stopped_at) = (from, None);
+        'segments: while let Some(base) = segments.get(index) {
+            let mut file = File::open(segment::path(&self.dir, *base))?;
+            while records.len() < limit {
+                // Frames below the end are valid unless damaged, and damage is detected when the body is read.
+                if let Some(skip) = skip
+                    && let Some(prefix) = segment::read_frame_prefix(&file, position)?
+                    && prefix.offset == next_offset
+                    && next_offset < end
+                    && let Some(record) = record::decode_without_body(*base, position, &prefix)
+                    && skip(&record.envelope)
+                {
+                    (position, next_offset) = (prefix.next, next_offset.max(prefix.offset + 1));
+                    records.push(record);
+                    continue;
+                }
+                match segment::read_frame(&mut file, position)? {
+                    Frame::Valid { offset, .. } if offset >= end => {
+                        stopped_at = Some((*base, position));
+                        break 'segments;
+                    }
+                    Frame::Valid { offset, payload, next } => {
+                        let span = (position, next - position);
+                        (position, next_offset) = (next, next_offset.max(offset + 1));
+                        if offset >= from {
+                            match record::decode(*base, span, offset, &payload, &|_| false) {
+                                Ok(record) => records.push(record),
+                                Err(error) => report_damage(*base, position, &error.to_string()),
+                            }
+                        }
+                    }
+                    Frame::Damaged { next } => {
+                        report_damage(*base, position, "checksum");
+                        position = next;
+                    }
+                    Frame::Torn => {
+                        // In the newest segment the writer may be writing there.
+                        if index + 1 < segments.len() || end == UNKNOWN_END {
+                            report_damage(*base, position, "no valid frame up to the end of the segment");
+                        }
+                        break;
+                    }
+                    Frame::End => break,
+                }
+            }
+            stopped_at = Some((*base, position));
+            if records.len() >= limit {
+                break;
+            }
+            index += 1;
+            position = 0;
+        }
+        if let Some((base, position)) = stopped_at {
+            lock(&self.positions).insert(base, next_offset, position);
+        }
+        Ok(records)
+    }
+}
+
+fn report_damage(segment: u64, position: u64, detail: &str) {
+    metrics::counter!(names::CORRUPT_TOTAL).increment(1);
+    tracing::error!(segment, position, detail, "damaged bus record skipped");
+}
+
+/// Locks a mutex, ignoring poisoning.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,182 @@
+//! The supervisor starts the server and the executor, forwards signals, restarts the executor if it dies, and starts
+//! backups when they are due.
+//!
+//! It parses no untrusted input and holds no secrets. If the server exits, the supervisor exits too, so that an init
+//! system can apply its restart policy. Children die with the supervisor (`PR_SET_PDEATHSIG`).
+
+use std::io::{Error, Result};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{crash, heap};
+
+/// Exit code of a server that requests a restart (`EX_TEMPFAIL` in sysexits.h).
+pub const RESTART_EXIT_CODE: u8 = 75;
+/// Delay of the first backup after the start, and the first backoff after a failed one.
+const MIN_BACKUP_DELAY: Duration = Duration::from_secs(10);
+/// Maximum backoff after failed backups: each may copy much data before it fails.
+const MAX_BACKUP_BACKOFF: Duration = Duration::from_secs(3600);
+/// Interval between two checks whether a backup is due.
+const BACKUP_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Time the server gets to drain before it is killed.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Interval between two checks whether the server has exited.
+const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Delay before the executor is restarted.
+const EXECUTOR_RESTART_DELAY: Duration = Duration::from_millis(100);
+
+/// Returns the arguments that make this binary back up the data folder, if a backup is due.
+pub type DueBackup = dyn Fn() -> Option<Vec<String>> + Send;
+
+/// Runs both children until a signal arrives or the server exits. Returns the exit code. `server` are the arguments
+/// that make this binary the server.
+///
+/// # Errors
+/// Returns an error if a process cannot be started, or the executor's configuration is inside the data folder.
+pub fn supervise(
+    server: &[String],
+    data: &Path,
+    executor_config: Option<&Path>,
+    due_backup: Option<Box<DueBackup>>,
+) -> Result<i32> {
+    let inside = |config: &Path| {
+        let (config, data) = (config.canonicalize().ok(), data.canonicalize().ok());
+        config.zip(data).is_some_and(|(config, data)| config.starts_with(data))
+    };
+    if let Some(config) = executor_config.filter(|config| inside(config)) {
+        return Err(Error::other(format!(
+            "--executor-config {} lies inside the data folder, which the server may read; put it elsewhere",
+            config.display()
+        )));
+    }
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    let executor = |config: &Path| start_executor(data, config);
+    let mut executing = executor_config.map(executor).transpose()?;
+    let mut serving = start("server", server, &[])?;
+    if let Some(due_backup) = due_backup {
+        // The thread ends with the process. A backup in progress then stays incomplete and is removed by the next one.
+        std::thread::Builder::new().name("backup".into()).spawn(move || run_backups(&due_backup))?;
+    }
+    loop {
+        match signals.wait()? {
+            Signal::SIGTERM | Signal::SIGINT => {
+                let code = stop(&mut serving);
+                if let Some(mut child) = executing {
+                    kill_and_wait(&mut child);
+                }
+                return Ok(code);
+            }
+            _ => {
+                if let Ok(Some(status)) = serving.try_wait() {
+                    if status.code() == Some(RESTART_EXIT_CODE.into()) {
+                        serving = start("server", server, &[])?;
+                        continue;
+                    }
+                    if let Some(mut child) = executing {
+                        kill_and_wait(&mut child);
+                    }
+                    return Ok(status.code().filter(|code| *code != 0).unwrap_or(1));
+                }
+                let died = executing.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
+                if let Some(config) = executor_config.filter(|_| died) {
+                    tracing::error!("executor exited; restarting");
+                    std::thread::sleep(EXECUTOR_RESTART_DELAY);
+                    executing = Some(executor(config)?);
+                }
+            }
+        }
+    }
+}
+
+/// Starts a backup whenever one is due. Does not return.
+fn run_backups(due_backup: &DueBackup) {
+    // The initial delay lets a new server create its data folder.
+    let (mut wait, mut backoff) = (MIN_BACKUP_DELAY, MIN_BACKUP_DELAY);
+    loop {
+        std::thread::sleep(wait);
+        wait = BACKUP_CHECK_INTERVAL;
+        if let Some(arguments) = due_backup() {
+            let done = start("backup", &arguments, &[]).and_then(|mut child| child.wait());
+            if done.as_ref().is_ok_and(ExitStatus::success) {
+                backoff = MIN_BACKUP_DELAY;
+            } else {
+                wait = backoff;
+                backoff = (backoff * 2).min(MAX_BACKUP_BACKOFF);
+            }
+            match done {
+                Ok(status) if status.success() => tracing::info!("backup completed"),
+                Ok(status) => tracing::error!(%status, "backup failed; retrying"),
+                Err(error) => tracing::error!(%error, "backup failed; retrying"),
+            }
+        }
+    }
+}
+
+/// Starts the executor with an empty environment, except for the variables of crash tests.
+fn start_executor(data: &Path, config: &Path) -> Result<Child> {
+    let arguments = ["executor".to_owned(), "--data".to_owned(), data.display().to_string()];
+    let more = ["--executor-config".to_owned(), config.display().to_string()];
+    let arguments: Vec<String> = arguments.into_iter().chain(more).collect();
+    start("executor", &arguments, crash::EXECUTOR_ENV)
+}
+
+/// Starts this binary with other arguments. A non-empty `inherited` limits the environment to these variables.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the supervisor starts processes and passes on selected environment variables"
+)]
+fn start(what: &'static str, arguments: &[String], inherited: &[&str]) -> Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments);
+    if inherited.is_empty() {
+        for setting in heap::ALLOCATOR_SETTINGS {
+            if std::env::var_os(setting.variable).is_none() {
+                command.env(setting.variable, setting.value);
+            }
+        }
+    } else {
+        command.env_clear();
+        for name in inherited {
+            if let Ok(value) = std::env::var(name) {
+                command.env(name, value);
+            }
+        }
+    }
+    command.spawn().map_err(|error| Error::new(error.kind(), format!("cannot start {what}: {error}")))
+}
+
+/// Has the server drain, and kills it after [`SHUTDOWN_TIMEOUT`]. Returns its exit code.
+fn stop(child: &mut Child) -> i32 {
+    signal(child, Signal::SIGTERM);
+    let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+    while Instant::now() < deadline {
+        if let Ok(Some(status)) = child.try_wait() {
+            return status.code().unwrap_or(1);
+        }
+        std::thread::sleep(EXIT_POLL_INTERVAL);
+    }
+    tracing::error!("server did not drain before the timeout; killing it");
+    kill_and_wait(child);
+    1
+}
+
+fn kill_and_wait(child: &mut Child) {
+    signal(child, Signal::SIGKILL);
+    if let Err(error) = child.wait() {
+        tracing::warn!(%error, "waiting for the child failed");
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    if let Err(error) = kill(Pid::from_raw(child.id() as i32), signal) {
+        tracing::debug!(%error, "child has already exited");
+    }
+}
