@@ -1,5 +1,5 @@
-//! What it costs to write samples down as a flush does: `cargo bench -p wardroom-lake`. A million samples of 10 000 series, counters,
-//! gauges of one decimal and latencies of three, a step every 15 s.
+//! Cost of encoding a flush: `cargo bench -p wardroom-lake`. A million samples of 10 000 series, one every 15 s:
+//! counters, gauges with one decimal, and latencies with three.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may unwrap")]
 
 use std::sync::LazyLock;

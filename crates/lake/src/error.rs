@@ -1,48 +1,48 @@
-//! How the lake fails.
+//! Errors of the lake.
 
 use deltalake_core::arrow::error::ArrowError;
 use deltalake_core::parquet::errors::ParquetError;
 use deltalake_core::{DeltaTableError, ObjectStoreError};
 
-/// A failure of the lake.
+/// An error of the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read or written now.
+    /// A table cannot be read or written now. Retrying may help.
     #[error("lake unavailable: {0}")]
     Unavailable(String),
-    /// It holds what this build cannot read.
+    /// A table holds data that cannot be read.
     #[error("lake damaged: {0}")]
     Damaged(String),
-    /// Somebody else writes what this writer thinks is his to write.
+    /// Another writer appends to the table.
     #[error(
-        "{table}: this writer left off at {left:?}, and another one has come to {reached:?}; only one may write: stop the other, and \
-         start this one again"
+        "{table}: this writer's last batch ended at {expected:?}, but the table ends at {found:?}; only one process \
+         may write: stop the other one, and restart this one"
     )]
-    Overtaken {
-        /// Which table.
+    OffsetConflict {
+        /// Table name.
         table: &'static str,
-        /// Where this writer left off.
-        left: Option<u64>,
-        /// Where the table ends.
-        reached: Option<u64>,
+        /// Offset at which this writer's last batch ended.
+        expected: Option<u64>,
+        /// Offset at which the table ends.
+        found: Option<u64>,
     },
-    /// A column is not what this build writes, and columns do not change.
+    /// A column of the table differs from what this build writes.
     #[error(
-        "{table}.{column}: {detail}; start the build that wrote it, or move the table's folder aside (anything reads it there, and a \
-         new one is begun)"
+        "{table}.{column}: {detail}; start the build that wrote the table, or move the table's folder away (it stays \
+         readable there, and a new table is created)"
     )]
-    Column {
-        /// Which table.
+    IncompatibleColumn {
+        /// Table name.
         table: &'static str,
-        /// Which column.
+        /// Column name.
         column: String,
-        /// What is different.
+        /// The difference.
         detail: String,
     },
-    /// It is set up in a way that would lose or double data.
+    /// A setting is invalid, or would lose or duplicate data.
     #[error("{field}: {detail}")]
-    Setting {
-        /// Which setting.
+    InvalidConfig {
+        /// Name of the setting.
         field: &'static str,
         /// What is wrong, and the remedy.
         detail: String,

@@ -1,72 +1,66 @@
-//! What arrived, kept in open tables that anything can read.
+//! The lake: telemetry in open Delta tables that any Delta reader can query.
 //!
 //! ```text
-//! head's chunks ──► flush ──► silver.samples  ◄── merge (many short files become few long ones)
-//! label sets ─────────────► silver.series
-//! the bus ──► events ──► bronze.telemetry, silver.logs, .log_templates, .spans, .deployments, .histograms, .exemplars, .quarantine
-//! store, signals ─────────► gold.incidents, .enrichments, .tool_results, .service_health
-//!                              │  _delta_log: txn(topic-partition, bus offset)
-//!                              ▼
-//!              DuckDB, Polars, Spark, Trino, and Wardroom's own queries
+//!           write                           table                          read
+//! samples, label sets ─► flush       ─┐                     ┌─► sample_queries, histogram_queries
+//! records of the bus  ─► event_batch ─┼─► Delta tables ─────┼─► sql_engine, named_queries, log_search
+//! incidents, health   ─► gold_tables ─┘        ▲            └─► replay_window
+//!                                              │
+//!                    maintain: sample_merge, file_join, retention, backup_snapshot
+//!
+//!                    format: table schemas, rows and samples ◄─► Parquet (used by all of them)
 //! ```
 //!
-//! Problem: recent samples live in memory, received bodies for a day on the bus, and questions reach further back than
-//! either. Model: Delta tables below one root, each partitioned by tenant and day, written in batches that end at an offset of
-//! the bus. Guarantees: a batch lands once however often it is tried ([`Landed`]); when an append returns, a power cut
-//! loses nothing of it; every bit of a value comes back.
+//! - `format`: table schemas, and the encoding of rows and samples as Parquet.
+//! - `table`: one Delta table on a local disk or an object store: open, append exactly once, sync, repair, vacuum.
+//! - `write`: batches of samples, events and gold rows that become files of tables.
+//! - `read`: samples and histograms of series, SQL, named queries, log search, and time ranges for a replay.
+//! - `maintain`: merging and joining files, retention, table usage, and the file list of a backup.
+//! - `lake`, `config`, `error`: all tables together, their settings, and their errors.
 //!
-//! This crate alone names Delta, Arrow, Parquet and DataFusion: domain types and plain rows go in and come out.
+//! Tables: `bronze.telemetry`; `silver.samples`, `.series`, `.logs`, `.log_templates`, `.spans`, `.deployments`,
+//! `.histograms`, `.exemplars`, `.quarantine`; `gold.incidents`, `.enrichments`, `.tool_results`, `.service_health`.
+//! Each is partitioned by tenant and day. A commit records the bus offset at which its batch ends (`txn` in
+//! `_delta_log`).
+//!
+//! Guarantees: a batch is committed once, however often it is retried ([`CommitOutcome`]). Once an append has returned,
+//! its rows survive a power cut. Every value is read back bit for bit.
+//!
+//! Only this crate depends on Delta, Arrow, Parquet and DataFusion. Its API uses domain types and plain rows.
 
 #![forbid(unsafe_code)]
 
-mod ask;
-mod compact;
 mod config;
-mod copy;
-mod decimal;
-mod disk;
 mod error;
-mod events;
-mod gold;
-mod group;
-mod histograms;
-mod merge;
-mod numbers;
-mod pages;
-mod past;
-mod read;
-mod remote;
-mod renew;
-mod repair;
-mod rows;
-mod run;
-mod samples;
-mod source;
-mod spec;
-mod sql;
-mod table;
-mod upkeep;
-
+#[cfg(test)]
+mod fixtures;
+mod format;
 mod lake;
+mod maintain;
+mod read;
+mod table;
+mod write;
 
-pub use ask::{About, LogFilter, NAMED, Named};
-pub use config::{Config, Retention};
-pub use copy::{Holds, Piece};
+pub use config::{Config, QueryConfig};
 pub use error::Error;
-pub use events::{Events, Line, Origin, Pending, Reached, Received, Written};
-pub use gold::{EnrichmentFact, IncidentFact, ToolFact};
-pub use histograms::Histograms;
-pub use lake::{Flush, Holding, Lake, NewSeries};
-pub use merge::Merged;
-pub use numbers::Numbers;
-pub use past::{Moment, Past};
-pub use read::Stored;
-pub use rows::Request;
-pub use sql::{Form, Queries, QueryConfig, QueryError};
-pub use table::Landed;
-pub use upkeep::{Chore, Deed, Sweep};
-
-/// The bus topic whose records the tables hold.
-pub(crate) const TOPIC: &str = "telemetry";
-/// Version of the tables' columns.
-pub(crate) const SCHEMA_VERSION: i32 = 1;
+pub use format::row_reader::StoredRequest;
+pub use lake::Lake;
+pub use maintain::backup_snapshot::TableSnapshot;
+pub use maintain::maintenance_report::MaintenanceReport;
+pub use maintain::maintenance_tasks::{MaintenanceKind, MaintenanceTask};
+pub use maintain::retention::Retention;
+pub use maintain::table_usage::TableUsage;
+pub use read::histogram_queries::HistogramPage;
+pub use read::log_search::LogFilter;
+pub use read::named_queries::{NAMED_QUERIES, NamedQuery, QueryParameters};
+pub use read::replay_window::{ReplaySecond, ReplayWindow};
+pub use read::sample_queries::SamplePage;
+pub use read::sql_engine::{OutputFormat, QueryEngine, QueryError};
+pub use table::delta_table::CommitOutcome;
+pub use table::snapshot_files::SnapshotFile;
+pub use table::vacuum_policy::VacuumPolicy;
+pub use write::event_batch::{CommittedOffsets, EventBatch, EventFiles, LogLine, ReceivedRequest, RequestOrigin};
+pub use write::flush::{Flush, NewSeries};
+pub use write::gold_tables::{EnrichmentFact, IncidentFact, ToolFact};
+pub use write::pending_rows::PendingRows;
+pub use write::series_ids::SeriesIds;

@@ -1,93 +1,78 @@
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Deployment, LogEntry, Matcher, Severity, Span, SpanKind};
+use wardroom_domain::{Labels, Matcher, Sample, Severity, Span, SpanKind, TenantId, Timestamp};
 
-use super::*;
-use crate::events::{Events, Line, Origin};
-use crate::spec::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, SPANS};
-use crate::sql::{Form, Queries, QueryConfig};
+use crate::config::{Config, QueryConfig};
+use crate::error::Error;
+use crate::fixtures::{
+    add_events, event_batch, file_and_row_count, flush, log_entry, new_series, sample_row_count, sample_run, table_of,
+};
+use crate::format::table_schemas::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, SPANS};
+use crate::lake::Lake;
+use crate::read::sql_engine::{OutputFormat, QueryEngine};
+use crate::table::delta_table::CommitOutcome;
+use crate::write::event_batch::{CommittedOffsets, EventBatch, LogLine, RequestOrigin};
+use crate::write::flush::{Flush, NewSeries};
 
-/// A table that the reader of the bus fills.
-pub(crate) fn of<'a>(lake: &'a Lake, spec: &Spec) -> &'a Mutex<Table> {
-    lake.table(spec.name).unwrap()
-}
-
-pub(crate) fn run(from_ms: i64, count: i64) -> Vec<Sample> {
-    (0..count).map(|at| Sample { ts_ms: from_ms + at * 15_000, value: at as f64 / 10.0 }).collect()
-}
-
-pub(crate) fn flush(offset: u64, from_ms: i64) -> Flush {
-    let mut flush = Flush::new(offset);
-    for series in 1..=3 {
-        flush.push(&TenantId::main(), series, &run(from_ms, 10)).unwrap();
-    }
-    flush
-}
-
-/// A finished file that no commit names.
-pub(crate) fn stray(offset: u64, from_ms: i64) -> DataFile {
-    let mut lost = flush(offset, from_ms);
-    lost.close().unwrap();
-    lost.full.remove(0)
-}
-
-pub(crate) fn new(id: i64) -> NewSeries {
-    let labels = Labels::of(&[("__name__", "up"), ("n", &id.to_string())]);
-    NewSeries { tenant: TenantId::main(), id, labels, first_ms: 0 }
-}
-
-pub(crate) async fn rows(lake: &Lake) -> usize {
-    lake.files().await.unwrap().iter().map(|file| file.rows as usize).sum()
-}
-
-/// Bar 5a, in one process: tried again, tried by another writer, tried with an older offset.
+/// Bar 5a within a process: retries, another writer, and an older offset.
 #[tokio::test]
-async fn a_batch_lands_once_and_the_recorded_offset_never_goes_back() {
+async fn commits_a_batch_once_and_never_decreases_the_offset() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config::default();
     let lake = Lake::open(&config, dir.path()).await.unwrap();
     let other = Lake::open(&config, dir.path()).await.unwrap();
-    assert_eq!(lake.reached().await.unwrap(), None);
-    let series: Vec<_> = (1..=3).map(new).collect();
+    assert_eq!(lake.committed_offset().await.unwrap(), None);
+    let series: Vec<_> = (1..=3).map(new_series).collect();
     let now = Timestamp::from_millis(1000);
-    for (writer, offset, landed) in [
-        (&lake, 7, Landed::Now),
-        (&lake, 7, Landed::Before),
-        (&other, 7, Landed::Before),
-        (&other, 3, Landed::Before),
-        (&other, 9, Landed::Now),
-        (&lake, 9, Landed::Before),
+    for (writer, offset, outcome) in [
+        (&lake, 7, CommitOutcome::Committed),
+        (&lake, 7, CommitOutcome::AlreadyCommitted),
+        (&other, 7, CommitOutcome::AlreadyCommitted),
+        (&other, 3, CommitOutcome::AlreadyCommitted),
+        (&other, 9, CommitOutcome::Committed),
+        (&lake, 9, CommitOutcome::AlreadyCommitted),
     ] {
-        assert_eq!(writer.flush(flush(offset, offset as i64 * 1_000_000), &series, now).await.unwrap(), landed);
+        assert_eq!(writer.flush(flush(offset, offset as i64 * 1_000_000), &series, now).await.unwrap(), outcome);
     }
     for lake in [&lake, &other] {
-        assert_eq!((rows(lake).await, lake.reached().await.unwrap()), (60, Some(9)));
+        assert_eq!((sample_row_count(lake).await, lake.committed_offset().await.unwrap()), (60, Some(9)));
     }
     let (first, second) = tokio::join!(lake.flush(flush(11, 0), &[], now), other.flush(flush(11, 0), &[], now),);
-    let landed = [first.unwrap(), second.unwrap()];
-    assert!(landed.contains(&Landed::Now) && landed.contains(&Landed::Before), "{landed:?}");
-    assert_eq!(rows(&lake).await, 90);
-    let (highest, known) = lake.series(Some(7)).await.unwrap().remove(&TenantId::main()).unwrap();
-    assert_eq!((highest, known.len()), (3, 3), "those of the batch that ends at 9");
-    // One that was left behind may not go on with a batch of its own, wherever that ends.
+    let outcome = [first.unwrap(), second.unwrap()];
+    assert!(
+        outcome.contains(&CommitOutcome::Committed) && outcome.contains(&CommitOutcome::AlreadyCommitted),
+        "{outcome:?}"
+    );
+    assert_eq!(sample_row_count(&lake).await, 90);
+    let (highest, known) = lake.known_series(Some(7)).await.unwrap().remove(&TenantId::main()).unwrap();
+    assert_eq!((highest, known.len()), (3, 3), "series of the batch that ends at 9");
+    // A writer that was overtaken must not append another batch, whatever its offset.
     let late = Lake::open(&config, dir.path()).await.unwrap();
-    assert_eq!(lake.flush(flush(13, 0), &[], now).await.unwrap(), Landed::Now);
-    let overtaken = late.flush(flush(15, 0), &[], now).await;
-    assert!(matches!(overtaken, Err(Error::Overtaken { left: Some(11), reached: Some(13), .. })), "{overtaken:?}");
-    assert_eq!(late.flush(flush(12, 0), &[], now).await.unwrap(), Landed::Before, "all of it is there");
-    assert!(late.flush(flush(15, 0), &[], now).await.is_err(), "and it still does not know where to go on");
-    assert_eq!((rows(&lake).await, late.reached().await.unwrap()), (120, Some(13)));
-    assert_eq!(late.flush(flush(15, 0), &[], now).await.unwrap(), Landed::Now);
+    assert_eq!(lake.flush(flush(13, 0), &[], now).await.unwrap(), CommitOutcome::Committed);
+    let conflict = late.flush(flush(15, 0), &[], now).await;
+    assert!(matches!(conflict, Err(Error::OffsetConflict { expected: Some(11), found: Some(13), .. })), "{conflict:?}");
+    assert_eq!(
+        late.flush(flush(12, 0), &[], now).await.unwrap(),
+        CommitOutcome::AlreadyCommitted,
+        "the whole batch is committed"
+    );
+    assert!(late.flush(flush(15, 0), &[], now).await.is_err(), "still without a reload of the position");
+    assert_eq!((sample_row_count(&lake).await, late.committed_offset().await.unwrap()), (120, Some(13)));
+    assert_eq!(late.flush(flush(15, 0), &[], now).await.unwrap(), CommitOutcome::Committed);
 }
 
 #[tokio::test]
-async fn samples_stand_under_their_day_and_come_back() {
+async fn partitions_samples_by_day_and_reads_them_back() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let midnight = 20_000 * 86_400_000;
     let mut flush = Flush::new(1);
-    flush.push(&TenantId::main(), 1, &run(midnight - 45_000, 6)).unwrap();
-    lake.flush(flush, &[new(1)], Timestamp::from_millis(midnight)).await.unwrap();
-    let files = lake.files().await.unwrap();
+    flush.push(&TenantId::main(), 1, &sample_run(midnight - 45_000, 6)).unwrap();
+    lake.flush(flush, &[new_series(1)], Timestamp::from_millis(midnight)).await.unwrap();
+    let files = lake.sample_files().await.unwrap();
     let mut found: Vec<_> = files.iter().map(|file| (file.day, file.rows, file.span_ms)).collect();
     found.sort_unstable();
     assert_eq!(
@@ -96,34 +81,39 @@ async fn samples_stand_under_their_day_and_come_back() {
     );
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let mut all = Vec::new();
-    for file in lake.files().await.unwrap() {
-        all.extend(lake.rows(&file).await.unwrap().into_iter().map(|row| row.sample));
+    for file in lake.sample_files().await.unwrap() {
+        all.extend(lake.sample_rows(&file).await.unwrap().into_iter().map(|row| row.sample));
     }
     all.sort_by_key(|sample: &Sample| sample.ts_ms);
     let plain = |all: &[Sample]| all.iter().map(|sample| (sample.ts_ms, sample.value)).collect::<Vec<_>>();
-    assert_eq!(plain(&all), plain(&run(midnight - 45_000, 6)));
-    let named = HashMap::from([(new(1).labels, 1)]);
-    assert_eq!(lake.series(None).await.unwrap(), BTreeMap::from([(TenantId::main(), (1, named))]));
+    assert_eq!(plain(&all), plain(&sample_run(midnight - 45_000, 6)));
+    let named = HashMap::from([(new_series(1).labels, 1)]);
+    assert_eq!(lake.known_series(None).await.unwrap(), BTreeMap::from([(TenantId::main(), (1, named))]));
 }
 
-/// What a page by page reader sees.
-async fn all(lake: &Lake, query: &SeriesQuery, before: u64, most: usize) -> BTreeMap<String, Vec<(i64, f64)>> {
+/// Reads all pages.
+async fn read_all_pages(
+    lake: &Lake,
+    query: &SeriesQuery,
+    before: u64,
+    max_samples: usize,
+) -> BTreeMap<String, Vec<(i64, f64)>> {
     let (mut found, mut from) = (BTreeMap::new(), Some(0));
     while let Some(next) = from {
-        let page = lake.samples(&TenantId::main(), query, (next, before), most).await.unwrap();
+        let page = lake.read_samples(&TenantId::main(), query, (next, before), max_samples).await.unwrap();
         for (labels, samples) in page.series {
             let samples = samples.iter().map(|sample| (sample.ts_ms, sample.value)).collect();
-            assert_eq!(found.insert(labels.to_string(), samples), None, "a series stands on one page");
+            assert_eq!(found.insert(labels.to_string(), samples), None, "a series is on one page");
         }
         from = page.next;
     }
     found
 }
 
-/// Series 1 to 6 of two names and another tenant's, flushed at random, some samples written twice, some merged: any
-/// question finds what came before an offset, once, and of two with one time the later.
+/// Six series of two names and another tenant, with gaps, samples written twice, and some files merged: a query finds
+/// the latest of the samples before an offset, once.
 #[tokio::test]
-async fn a_series_is_found_whole_wherever_its_samples_lie() {
+async fn finds_all_samples_of_a_series_across_flushes_and_merges() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let (main, other) = (TenantId::main(), TenantId::new("other").unwrap());
@@ -133,7 +123,7 @@ async fn a_series_is_found_whole_wherever_its_samples_lie() {
         let (mut flush, mut new) = (Flush::new(flush_at * 10), Vec::new());
         for tenant in [&main, &other] {
             for id in 1..=6 {
-                // Each skips some batches; every third batch comes again, late, with other values.
+                // Each series skips some batches. Every third batch repeats earlier times with other values.
                 if (flush_at + id as u64).is_multiple_of(4) {
                     continue;
                 }
@@ -157,7 +147,7 @@ async fn a_series_is_found_whole_wherever_its_samples_lie() {
         }
         lake.flush(flush, &new, Timestamp::from_millis(0)).await.unwrap();
         if flush_at == 38 {
-            assert!(lake.maintain(None).await.unwrap().files_in > 30, "some of it is merged");
+            assert!(lake.maintain(None).await.unwrap().files_in > 30, "some files are merged");
         }
     }
     let expected = |query: &SeriesQuery, before: u64, names: &[&str]| {
@@ -171,7 +161,7 @@ async fn a_series_is_found_whole_wherever_its_samples_lie() {
         }
         found
     };
-    let moment = |minutes: i64| Timestamp::from_millis(minutes * 60_000);
+    let minute = |minutes: i64| Timestamp::from_millis(minutes * 60_000);
     let selectors: [(&[&str], Vec<&str>); 4] = [
         (&["even", "odd"], vec![]),
         (&["even"], vec!["even"]),
@@ -182,104 +172,65 @@ async fn a_series_is_found_whole_wherever_its_samples_lie() {
         let selectors = selectors.iter().map(|text| Matcher::parse_selector(text).unwrap()).collect::<Vec<_>>();
         for (start, end) in [(0, 1000), (25, 25), (100, 260), (379, 381), (5000, 6000)] {
             let query =
-                SeriesQuery { selectors: selectors.clone(), start: moment(start), end: moment(end), step_ms: None };
-            // Merged batches know the later of two samples only, so an earlier offset is asked for beyond them.
+                SeriesQuery { selectors: selectors.clone(), start: minute(start), end: minute(end), step_ms: None };
+            // Merged files hold only the latest of samples at one time, so earlier offsets are queried only after the
+            // merge.
             for before in [400, 395] {
                 for most in [1, 50, 100_000] {
-                    let found = all(&lake, &query, before, most).await;
+                    let found = read_all_pages(&lake, &query, before, most).await;
                     assert_eq!(found, expected(&query, before, names), "{names:?} {start}..{end} before {before}");
                 }
             }
         }
     }
-    // A copy that nobody writes shows the same, and makes no tables where there are none.
-    let copy = Lake::look(&Config::default(), dir.path()).await.unwrap().unwrap();
-    let query = SeriesQuery { selectors: Vec::new(), start: moment(0), end: moment(1000), step_ms: None };
-    assert_eq!(all(&copy, &query, 400, 1000).await, expected(&query, 400, &["even", "odd"]));
-    assert!(Lake::look(&Config::default(), &dir.path().join("nothing")).await.unwrap().is_none());
+    // Read-only access finds the same, and creates no tables.
+    let copy = Lake::open_read_only(&Config::default(), dir.path()).await.unwrap().unwrap();
+    let query = SeriesQuery { selectors: Vec::new(), start: minute(0), end: minute(1000), step_ms: None };
+    assert_eq!(read_all_pages(&copy, &query, 400, 1000).await, expected(&query, 400, &["even", "odd"]));
+    assert!(Lake::open_read_only(&Config::default(), &dir.path().join("nothing")).await.unwrap().is_none());
     assert!(!dir.path().join("nothing").exists());
 }
 
-fn line(offset: u64, message: &str) -> (Origin, LogEntry) {
-    let at = Timestamp::from_millis(1_795_255_038_000 + offset as i64);
-    let log = LogEntry {
-        at,
-        severity: Severity::Warning,
-        message: message.into(),
-        service: "web".into(),
-        labels: Labels::of(&[("region", "eu")]),
-    };
-    (Origin::new(TenantId::main(), offset, at, Some(u64::MAX - offset)), log)
-}
-
-pub(crate) fn events(reached: Reached, offsets: std::ops::Range<u64>) -> Events {
-    let mut events = Events::new(reached);
-    fill(&mut events, offsets);
-    events
-}
-
-fn fill(events: &mut Events, offsets: std::ops::Range<u64>) {
-    for offset in offsets {
-        let (from, log) = line(offset, &format!("took {offset} ms"));
-        let number = offset.to_string();
-        let line = Line { log: &log, service: "web", template: "took <*> ms", parameters: &[&number] };
-        events.log(&from, 0, &line).unwrap();
-        let deployment = Deployment {
-            at: log.at,
-            service: "web".into(),
-            version: number.clone(),
-            status: "success".into(),
-            metadata: Labels::default(),
-        };
-        events.deployment(&from, 0, &deployment).unwrap();
-    }
-}
-
-pub(crate) async fn count(table: &Mutex<Table>) -> (usize, u64) {
-    let files = table.lock().await.files().await.unwrap();
-    (files.len(), files.iter().map(|file| file.rows).sum())
-}
-
-/// A crash came between the commits of two tables: the batch that is made up anew ends elsewhere.
+/// After a crash between the commits of two tables, the next batch ends elsewhere.
 #[tokio::test]
-async fn a_table_that_is_ahead_lets_go_what_it_has() {
+async fn drops_rows_of_a_table_that_is_ahead_after_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let now = Timestamp::from_millis(1_795_255_040_000);
-    let mut torn = events(lake.events_reached().await.unwrap(), 0..10).finish(10, now).unwrap();
-    torn.files.remove("silver.deployments");
-    torn.files.remove("silver.log_templates");
-    lake.land(&torn).await.unwrap();
+    let mut partial = event_batch(lake.committed_event_offsets().await.unwrap(), 0..10).finish(10, now).unwrap();
+    partial.files.remove("silver.deployments");
+    partial.files.remove("silver.log_templates");
+    lake.commit_events(&partial).await.unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
-    let mut events = Events::new(lake.events_reached().await.unwrap());
-    // The first of the new batches ends before the table that is ahead does.
-    for stretch in [0..6, 6..15] {
-        let end = stretch.end;
-        fill(&mut events, stretch);
+    let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
+    // The first new batch ends before the table that is ahead.
+    for range in [0..6, 6..15] {
+        let end = range.end;
+        add_events(&mut events, range);
         let whole = events.finish(end, now).unwrap();
-        lake.land(&whole).await.unwrap();
-        lake.land(&whole).await.unwrap();
+        lake.commit_events(&whole).await.unwrap();
+        lake.commit_events(&whole).await.unwrap();
     }
     assert_eq!(
         [
-            count(of(&lake, &LOGS)).await.1,
-            count(of(&lake, &DEPLOYMENTS)).await.1,
-            count(of(&lake, &LOG_TEMPLATES)).await.1
+            file_and_row_count(table_of(&lake, &LOGS)).await.1,
+            file_and_row_count(table_of(&lake, &DEPLOYMENTS)).await.1,
+            file_and_row_count(table_of(&lake, &LOG_TEMPLATES)).await.1
         ],
         [15, 15, 2]
     );
-    let requests = lake.requests(12, 0).await.unwrap().remove(&TenantId::main()).unwrap();
+    let requests = lake.stored_requests(12, 0).await.unwrap().remove(&TenantId::main()).unwrap();
     let expected: Vec<_> = (0..12).map(|offset| (offset, u64::MAX - offset)).collect();
     assert_eq!(requests.iter().map(|request| (request.offset, request.fingerprint)).collect::<Vec<_>>(), expected);
 }
 
-/// A sender may claim that an operation began long ago: that makes no file for each day it could name.
+/// A sender may claim any start time: that must not create a file per day.
 #[tokio::test]
-async fn spans_stand_under_the_day_of_their_end_and_last_no_less_than_nothing() {
+async fn partitions_spans_by_end_and_clamps_negative_durations() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let (end, now) = (Timestamp::from_millis(1_795_255_038_000), Timestamp::from_millis(1_795_255_040_000));
-    let mut events = Events::new(Reached::default());
+    let mut events = EventBatch::new(CommittedOffsets::default());
     for days in -20..20_i64 {
         let span = Span {
             trace_id: [1; 16],
@@ -292,49 +243,49 @@ async fn spans_stand_under_the_day_of_their_end_and_last_no_less_than_nothing() 
             failed: false,
             labels: Labels::default(),
         };
-        events.span(&Origin::new(TenantId::main(), 1, now, None), 0, &span, "web").unwrap();
+        events.add_span(&RequestOrigin::new(TenantId::main(), 1, now, None), 0, &span, "web").unwrap();
     }
-    lake.land(&events.finish(2, now).unwrap()).await.unwrap();
-    assert_eq!(count(of(&lake, &SPANS)).await, (1, 40));
-    let queries = Queries::new(Arc::new(lake), QueryConfig::default()).unwrap();
-    let text = "SELECT min(duration_ns) AS least, count(DISTINCT day) AS days FROM spans";
-    let found = queries.ask(&TenantId::main(), text, Form::Csv).await.unwrap();
+    lake.commit_events(&events.finish(2, now).unwrap()).await.unwrap();
+    assert_eq!(file_and_row_count(table_of(&lake, &SPANS)).await, (1, 40));
+    let queries = QueryEngine::new(Arc::new(lake), QueryConfig::default()).unwrap();
+    let text = "SELECT min(duration_ns) AS least, file_and_row_count(DISTINCT day) AS days FROM spans";
+    let found = queries.run_sql(&TenantId::main(), text, OutputFormat::Csv).await.unwrap();
     assert_eq!(String::from_utf8(found).unwrap(), "least,days\n0,1\n");
 }
 
-/// Rows may be let in days after their own time, and the request they came in may be repeated all the same.
+/// Rows may be days older than their request, which may still be a duplicate.
 #[tokio::test]
-async fn late_rows_are_recognised_when_they_come_again() {
+async fn finds_requests_of_late_rows() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
-    let (from, mut log) = line(1, "late");
+    let (from, mut log) = log_entry(1, "late");
     log.at = Timestamp::from_millis(log.at.millis() - 30 * 86_400_000);
-    let mut events = Events::new(Reached::default());
-    events.log(&from, 0, &Line { log: &log, service: "web", template: "late", parameters: &[] }).unwrap();
-    lake.land(&events.finish(2, log.at).unwrap()).await.unwrap();
+    let mut events = EventBatch::new(CommittedOffsets::default());
+    events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "late", parameters: &[] }).unwrap();
+    lake.commit_events(&events.finish(2, log.at).unwrap()).await.unwrap();
     let since = Timestamp::from_millis(1_795_255_038_000 - 86_400_000);
-    let found = lake.requests(2, since.nanos() / 1000).await.unwrap();
+    let found = lake.stored_requests(2, since.nanos() / 1000).await.unwrap();
     assert_eq!(found[&TenantId::main()].len(), 1);
 }
 
-fn copy(from: &Path, to: &Path) {
+fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
+            copy_folder(&entry.path(), &to);
         } else {
             std::fs::copy(entry.path(), to).unwrap();
         }
     }
 }
 
-/// The tables as the first version wrote them, before there was gold: they are read, and written on.
+/// Tables of the first version, from before the gold tables, are read and written.
 #[tokio::test]
-async fn tables_of_the_first_version_open() {
+async fn opens_tables_of_the_first_version() {
     let dir = tempfile::tempdir().unwrap();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/lake-v1"), &dir.path().join("lake"));
+    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/lake-v1"), &dir.path().join("lake"));
     let tenant = TenantId::main();
     let query = SeriesQuery {
         selectors: vec![vec![Matcher::equal("__name__", "kept")]],
@@ -343,25 +294,28 @@ async fn tables_of_the_first_version_open() {
         step_ms: None,
     };
     let values = async |lake: &Lake| {
-        let page = lake.samples(&tenant, &query, (0, u64::MAX), 1000).await.unwrap();
+        let page = lake.read_samples(&tenant, &query, (0, u64::MAX), 1000).await.unwrap();
         let [(labels, samples)] = page.series.try_into().unwrap();
         assert_eq!(labels.get("job"), Some("sample"));
         samples.iter().map(|sample| sample.value).collect::<Vec<_>>()
     };
     let written = [0.1, 42.0, -3.25, 1e308, 0.0];
-    let looked = Lake::look(&Config::default(), dir.path()).await.unwrap().unwrap();
-    assert_eq!(values(&looked).await, written, "only looked at");
+    let read_only = Lake::open_read_only(&Config::default(), dir.path()).await.unwrap().unwrap();
+    assert_eq!(values(&read_only).await, written, "read-only");
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     assert_eq!(values(&lake).await, written);
-    let past = lake.past(&tenant, (query.start, query.end), u64::MAX).await.unwrap();
-    let logs: Vec<_> = past.seconds.values().flat_map(|second| &second.logs).collect();
+    let window = lake.read_replay_window(&tenant, (query.start, query.end), u64::MAX).await.unwrap();
+    let logs: Vec<_> = window.seconds.values().flat_map(|second| &second.logs).collect();
     assert_eq!((logs.len(), logs[0].message.as_str(), logs[0].severity), (1, "pool of 17 exhausted", Severity::High));
-    let spans: Vec<_> = past.seconds.values().flat_map(|second| &second.spans).collect();
+    let spans: Vec<_> = window.seconds.values().flat_map(|second| &second.spans).collect();
     assert_eq!((spans.len(), spans[0].span_id[0], spans[0].parent_id, spans[0].seconds()), (1, 1, [0; 8], 0.25));
-    assert_eq!(past.seconds.values().map(|second| second.deployments.len()).sum::<usize>(), 1);
-    assert_eq!(past.seconds.values().map(|second| second.samples.len()).sum::<usize>(), 5);
-    let (reached, now) = (lake.reached().await.unwrap().unwrap(), Timestamp::from_millis(0));
-    assert_eq!(lake.flush(flush(reached + 1, 0), &[], now).await.unwrap(), Landed::Now);
-    assert!(lake.conclude(&tenant, 0, &[crate::IncidentFact::default()], now).await.unwrap(), "gold is there now");
-    assert!(!lake.conclude(&tenant, 0, &[crate::IncidentFact::default()], now).await.unwrap(), "and the same already");
+    assert_eq!(window.seconds.values().map(|second| second.deployments.len()).sum::<usize>(), 1);
+    assert_eq!(window.seconds.values().map(|second| second.samples.len()).sum::<usize>(), 5);
+    let (committed, now) = (lake.committed_offset().await.unwrap().unwrap(), Timestamp::from_millis(0));
+    assert_eq!(lake.flush(flush(committed + 1, 0), &[], now).await.unwrap(), CommitOutcome::Committed);
+    assert!(
+        lake.write_incidents(&tenant, 0, &[crate::IncidentFact::default()], now).await.unwrap(),
+        "the gold tables were created"
+    );
+    assert!(!lake.write_incidents(&tenant, 0, &[crate::IncidentFact::default()], now).await.unwrap(), "unchanged");
 }

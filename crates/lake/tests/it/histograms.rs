@@ -1,13 +1,13 @@
-//! Native histograms and exemplars go to their tables and come back, every bit of them, in pages.
+//! Native histograms and exemplars are read back bit for bit, in pages.
 
 use proptest::prelude::*;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Buckets, Exemplar, Labels, NativeHistogram, TenantId, Timestamp};
-use wardroom_lake::{Config, Events, Lake, Origin};
+use wardroom_lake::{Config, EventBatch, Lake, RequestOrigin};
 
 const START_MS: i64 = 1_795_255_038_178;
 
-fn side() -> impl Strategy<Value = Buckets> {
+fn buckets() -> impl Strategy<Value = Buckets> {
     let spans = prop::collection::vec((any::<i32>(), 0_u32..4), 0..3);
     spans.prop_flat_map(|spans| {
         let buckets = spans.iter().map(|(_, length)| *length as usize).sum::<usize>();
@@ -16,10 +16,10 @@ fn side() -> impl Strategy<Value = Buckets> {
 }
 
 prop_compose! {
-    /// Any bits for what may be any.
+    /// Arbitrary bits where any value is allowed.
     fn histogram()(
         ms in 0_i64..3_600_000, count in any::<f64>(), sum in any::<u64>(), schema in -53..9_i32,
-        zero in any::<(f64, f64)>(), positive in side(), negative in side(),
+        zero in any::<(f64, f64)>(), positive in buckets(), negative in buckets(),
         bounds in prop::collection::vec(any::<f64>(), 0..3), reset_hint in 0_u8..4,
     ) -> NativeHistogram {
         NativeHistogram {
@@ -29,8 +29,8 @@ prop_compose! {
     }
 }
 
-/// As text: NaN is not itself, and its bits matter.
-fn written(histogram: &NativeHistogram) -> String {
+/// Text with the bits of the sum, since NaN is not equal to itself.
+fn debug_text(histogram: &NativeHistogram) -> String {
     format!("{histogram:?} {:x}", histogram.sum.to_bits())
 }
 
@@ -40,20 +40,20 @@ fn query(selector: &str) -> SeriesQuery {
     SeriesQuery { selectors, start, end, step_ms: None }
 }
 
-fn origin(offset: u64) -> Origin {
-    Origin::new(TenantId::main(), offset, Timestamp::from_millis(START_MS), Some(7))
+fn origin(offset: u64) -> RequestOrigin {
+    RequestOrigin::new(TenantId::main(), offset, Timestamp::from_millis(START_MS), Some(7))
 }
 
 fn series(name: &str, n: usize) -> Labels {
     Labels::new(vec![("__name__", name), ("n", &n.to_string())])
 }
 
-/// All pages.
-async fn all(lake: &Lake, mut query: SeriesQuery, before: u64) -> Vec<(Labels, String)> {
+/// Reads all pages.
+async fn read_all_pages(lake: &Lake, mut query: SeriesQuery, before: u64) -> Vec<(Labels, String)> {
     let mut found = Vec::new();
     loop {
-        let page = lake.histograms(&TenantId::main(), &query, before).await.unwrap();
-        found.extend(page.found.iter().map(|(labels, histogram)| (labels.clone(), written(histogram))));
+        let page = lake.read_histograms(&TenantId::main(), &query, before).await.unwrap();
+        found.extend(page.found.iter().map(|(labels, histogram)| (labels.clone(), debug_text(histogram))));
         let Some(next_ms) = page.next_ms else { break };
         assert!(next_ms > query.start.millis() && next_ms % 60_000 == 0, "{next_ms}");
         query.start = Timestamp::from_millis(next_ms);
@@ -65,36 +65,37 @@ async fn all(lake: &Lake, mut query: SeriesQuery, before: u64) -> Vec<(Labels, S
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn every_bit_comes_back(
-        made in prop::collection::vec((0_usize..3, histogram()), 1..20), landed in any::<prop::sample::Index>()
+    fn reads_back_every_bit(
+        made in prop::collection::vec((0_usize..3, histogram()), 1..20), committed in any::<prop::sample::Index>()
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
-            let mut events = Events::new(lake.events_reached().await.unwrap());
-            let landed = landed.index(made.len());
+            let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
+            let committed = committed.index(made.len());
             let (now, mut expected) = (Timestamp::from_millis(START_MS), Vec::new());
             for (at, (n, histogram)) in made.iter().enumerate() {
                 let labels = series("latency", *n);
-                events.histogram(&origin(at as u64), 0, &labels, histogram).unwrap();
-                events.histogram(&origin(at as u64), 1, &series("other", *n), histogram).unwrap();
-                expected.push((at as u64, labels, written(histogram)));
-                // Some are in the table, the others on their way.
-                if at == landed {
-                    lake.land(&events.finish(at as u64 + 1, now).unwrap()).await.unwrap();
+                events.add_histogram(&origin(at as u64), 0, &labels, histogram).unwrap();
+                events.add_histogram(&origin(at as u64), 1, &series("other", *n), histogram).unwrap();
+                expected.push((at as u64, labels, debug_text(histogram)));
+                // Some rows are committed, the others are pending.
+                if at == committed {
+                    lake.commit_events(&events.finish(at as u64 + 1, now).unwrap()).await.unwrap();
                 }
             }
-            lake.show(events.pending(made.len() as u64).unwrap()).await;
-            assert_eq!(lake.events_shown().await, made.len() as u64);
-            for before in [made.len() as u64, landed as u64] {
+            lake.publish_pending(events.pending_rows(made.len() as u64).unwrap()).await;
+            assert_eq!(lake.visible_event_offset().await, made.len() as u64);
+            for before in [made.len() as u64, committed as u64] {
                 for wanted in [None, Some(1)] {
                     let selector = wanted.map_or("latency".into(), |n: usize| format!("latency{{n=\"{n}\"}}"));
                     let known = |labels: &Labels| wanted.is_none_or(|n| *labels == series("latency", n));
-                    let fits = expected.iter().filter(|(offset, labels, _)| *offset < before && known(labels));
-                    let mut fits: Vec<_> = fits.map(|(_, labels, text)| (labels.clone(), text.clone())).collect();
-                    fits.sort();
-                    assert_eq!(all(&lake, query(&selector), before).await, fits);
+                    let matching = expected.iter().filter(|(offset, labels, _)| *offset < before && known(labels));
+                    let matching = matching.map(|(_, labels, text)| (labels.clone(), text.clone()));
+                    let mut matching: Vec<_> = matching.collect();
+                    matching.sort();
+                    assert_eq!(read_all_pages(&lake, query(&selector), before).await, matching);
                 }
             }
         });
@@ -102,10 +103,10 @@ proptest! {
 }
 
 #[tokio::test]
-async fn many_come_in_pages_and_exemplars_with_their_names() {
+async fn reads_many_histograms_in_pages_and_exemplars_with_labels() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
-    let mut events = Events::new(lake.events_reached().await.unwrap());
+    let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
     let (labels, mut sent) = (series("latency", 0), Vec::new());
     for step in 0..250_000_i64 {
         let histogram = NativeHistogram {
@@ -120,28 +121,28 @@ async fn many_come_in_pages_and_exemplars_with_their_names() {
             bounds: Vec::new(),
             reset_hint: 2,
         };
-        events.histogram(&origin(1), 0, &labels, &histogram).unwrap();
-        sent.push((labels.clone(), written(&histogram)));
+        events.add_histogram(&origin(1), 0, &labels, &histogram).unwrap();
+        sent.push((labels.clone(), debug_text(&histogram)));
     }
     let name = |trace: &str| Labels::new(vec![("trace_id", trace)]);
     let exemplar = |ms: i64, trace: &str| Exemplar { labels: name(trace), value: -0.0, ts_ms: START_MS + ms };
     let exemplars = [exemplar(0, "a"), exemplar(7_200_000, "b")];
     for exemplar in &exemplars {
-        events.exemplar(&origin(1), 0, &labels, exemplar).unwrap();
-        events.exemplar(&origin(1), 0, &series("other", 0), exemplar).unwrap();
+        events.add_exemplar(&origin(1), 0, &labels, exemplar).unwrap();
+        events.add_exemplar(&origin(1), 0, &series("other", 0), exemplar).unwrap();
     }
-    lake.land(&events.finish(2, Timestamp::from_millis(START_MS)).unwrap()).await.unwrap();
+    lake.commit_events(&events.finish(2, Timestamp::from_millis(START_MS)).unwrap()).await.unwrap();
     sent.sort();
-    let first = lake.histograms(&TenantId::main(), &query("latency"), 2).await.unwrap();
+    let first = lake.read_histograms(&TenantId::main(), &query("latency"), 2).await.unwrap();
     assert!(first.next_ms.is_some() && first.found.len() < sent.len(), "{:?}", first.next_ms);
-    assert!(all(&lake, query("latency"), 2).await == sent, "each once over all pages");
+    assert!(read_all_pages(&lake, query("latency"), 2).await == sent, "each histogram once over all pages");
     let hour = (Timestamp::from_millis(START_MS), Timestamp::from_millis(START_MS + 3_600_000));
-    let past = lake.past(&TenantId::main(), hour, 2).await.unwrap();
-    assert_eq!(past.series, std::slice::from_ref(&labels));
-    let counts = past.seconds.values().flat_map(|moment| &moment.histograms).map(|(_, histogram)| histogram.count);
+    let window = lake.read_replay_window(&TenantId::main(), hour, 2).await.unwrap();
+    assert_eq!(window.series, std::slice::from_ref(&labels));
+    let counts = window.seconds.values().flat_map(|second| &second.histograms).map(|(_, histogram)| histogram.count);
     assert!(counts.eq((0..240_000).map(f64::from)), "second by second");
-    let found = lake.exemplars(&TenantId::main(), &query("latency"), 10).await.unwrap();
+    let found = lake.read_exemplars(&TenantId::main(), &query("latency"), 10).await.unwrap();
     assert_eq!(found, exemplars.map(|exemplar| (labels.clone(), exemplar)));
     assert!(found[0].1.value.is_sign_negative());
-    assert_eq!(lake.exemplars(&TenantId::main(), &query("latency"), 1).await.unwrap().len(), 1);
+    assert_eq!(lake.read_exemplars(&TenantId::main(), &query("latency"), 1).await.unwrap().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! What takes too many rows to stand beside the code.
+//! Tests with many rows.
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
 mod histograms;

@@ -1,0 +1,355 @@
+//! Runs SQL queries over one tenant's rows.
+//!
+//! ```text
+//! text ─► plan over one tenant's views ─► read-only? ─► run within memory and time limits ─► table, JSON, CSV or Arrow
+//! ```
+//!
+//! Problem: queries are arbitrary, and must not see other tenants' rows, write anything, or take memory or CPU that
+//! ingestion needs. Model: each query gets its own session in which every table is a view with a filter on the tenant
+//! in its plan; nothing is inserted into the text. A plan that is more than a query is refused before it runs. Queries
+//! share a few threads of low priority and one memory pool, never spill to disk, and are cancelled when the caller
+//! stops waiting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltalake_core::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use deltalake_core::arrow::datatypes::SchemaRef;
+use deltalake_core::arrow::error::ArrowError;
+use deltalake_core::arrow::util::display::{ArrayFormatter, FormatOptions};
+use deltalake_core::arrow::util::pretty::pretty_format_batches;
+use deltalake_core::arrow::{csv, ipc, json};
+use deltalake_core::datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
+};
+use deltalake_core::datafusion::error::DataFusionError;
+use deltalake_core::datafusion::execution::TaskContext;
+use deltalake_core::datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
+use deltalake_core::datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use deltalake_core::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use deltalake_core::datafusion::physical_plan::execute_stream;
+use deltalake_core::datafusion::prelude::{DataFrame, col, lit};
+use futures_util::StreamExt;
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
+use tokio::task::JoinHandle;
+use wardroom_domain::{TenantId, Timestamp};
+
+use crate::config::QueryConfig;
+use crate::error::Error;
+use crate::lake::Lake;
+use crate::maintain::table_usage::TableUsage;
+
+/// The view `silver.metrics` with values, names and labels, and the columns of contract 000.
+const METRICS_VIEW: &str = include_str!("metrics_view.sql");
+
+/// Priority of query threads, 0 to 99; corresponds to niceness 10.
+const QUERY_THREAD_PRIORITY: u8 = 25;
+
+/// Threads of queries, and partitions in which a query reads a table.
+const QUERY_THREADS: usize = 2;
+
+/// Format of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// Text table.
+    Pretty,
+    /// JSON array of objects.
+    Json,
+    /// CSV with a header.
+    Csv,
+    /// Arrow IPC stream.
+    Arrow,
+}
+
+/// Why a query has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The text is not a query, or names something unknown.
+    #[error("{0}")]
+    Invalid(String),
+    /// The statement is not read-only.
+    #[error("{0}")]
+    Refused(String),
+    /// The query failed while running.
+    #[error("{0}")]
+    Failed(String),
+    /// The query took longer than allowed, in seconds.
+    #[error("stopped after {0} s (lake.query.seconds); narrow it by `day`, `ts` or `series_id`")]
+    Timeout(u64),
+    /// The query needs more memory, or returns more rows, than allowed.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The tables cannot be read now.
+    #[error(transparent)]
+    Lake(#[from] Error),
+}
+
+/// Runs queries.
+#[derive(Debug)]
+pub struct QueryEngine {
+    pub(crate) lake: Arc<Lake>,
+    config: QueryConfig,
+    environment: Arc<RuntimeEnv>,
+    permits: Arc<tokio::sync::Semaphore>,
+    /// Own threads, so that long queries delay nothing else. `Some` until dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl QueryEngine {
+    /// Creates the threads and the memory pool of queries.
+    ///
+    /// # Errors
+    /// Returns an error if the threads cannot be created.
+    pub fn new(lake: Arc<Lake>, config: QueryConfig) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            // As many as a query has partitions. File reads run on blocking threads: delta-rs makes some of them wait
+            // for others, and with a bounded number all of them could block.
+            .worker_threads(QUERY_THREADS)
+            .thread_name("query")
+            .on_thread_start(lower_priority)
+            .enable_all()
+            .build()?;
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let environment = RuntimeEnvBuilder::new().with_memory_limit(config.memory_bytes, 1.0);
+        let environment = environment.with_disk_manager_builder(disk).build_arc();
+        let environment = environment.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let permits = Arc::new(tokio::sync::Semaphore::new(config.concurrent.max(1)));
+        Ok(Self { lake, config, environment, permits, runtime: Some(runtime) })
+    }
+
+    /// Runs a query over one tenant's rows. It is cancelled when the future is dropped.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn run_sql(&self, tenant: &TenantId, text: &str, format: OutputFormat) -> Result<Vec<u8>, QueryError> {
+        let text = text.to_owned();
+        self.run_plan(tenant, async move |session| plan_query(&session, &text).await, format).await
+    }
+
+    /// Runs a plan built by this crate.
+    pub(crate) async fn run_trusted<P, F>(
+        &self,
+        tenant: &TenantId,
+        plan: P,
+        format: OutputFormat,
+    ) -> Result<Vec<u8>, QueryError>
+    where
+        P: FnOnce(SessionContext) -> F + Send + 'static,
+        F: Future<Output = Result<DataFrame, DataFusionError>> + Send + 'static,
+    {
+        self.run_plan(tenant, async move |session| plan(session).await.map_err(execution_error), format).await
+    }
+
+    async fn run_plan<P, F>(&self, tenant: &TenantId, plan: P, format: OutputFormat) -> Result<Vec<u8>, QueryError>
+    where
+        P: FnOnce(SessionContext) -> F + Send + 'static,
+        F: Future<Output = Result<DataFrame, QueryError>> + Send + 'static,
+    {
+        let stopping = || Error::Unavailable("the server is shutting down".into());
+        let (lake, environment, permits) =
+            (Arc::clone(&self.lake), Arc::clone(&self.environment), Arc::clone(&self.permits));
+        let (tenant, limits) = (tenant.clone(), (self.config.max_rows, self.config.memory_bytes));
+        let work = async move {
+            let _permit = permits.acquire().await.map_err(|_| stopping())?;
+            let session = session(&lake, environment, &tenant).await?;
+            let context = session.task_ctx();
+            let (schema, batches) = collect(plan(session).await?, context, limits).await?;
+            encode_output(format, &schema, &batches)
+        };
+        let runtime = self.runtime.as_ref().ok_or_else(stopping)?;
+        let mut task = AbortOnDrop(runtime.spawn(work));
+        // Outside of the task, which may not yield for a while.
+        let limit = self.config.seconds;
+        let done = tokio::time::timeout(Duration::from_secs(limit), &mut task.0).await;
+        done.map_err(|_| QueryError::Timeout(limit))?.map_err(|error| QueryError::Failed(error.to_string()))?
+    }
+
+    /// See [`Lake::table_usage`].
+    ///
+    /// # Errors
+    /// Returns an error if a table cannot be read.
+    pub async fn table_usage(&self, tenant: &TenantId, now: Timestamp) -> Result<Vec<TableUsage>, Error> {
+        self.lake.table_usage(tenant, now).await
+    }
+
+    /// Number of queries in progress.
+    pub fn running_queries(&self) -> usize {
+        self.config.concurrent.max(1).saturating_sub(self.permits.available_permits())
+    }
+}
+
+/// Lowers the priority of the thread to niceness 10: ingestion and its acknowledgements go first.
+fn lower_priority() {
+    let set = ThreadPriorityValue::try_from(QUERY_THREAD_PRIORITY)
+        .map(ThreadPriority::Crossplatform)
+        .map(set_current_thread_priority);
+    if !matches!(set, Ok(Ok(()))) {
+        tracing::warn!(?set, "lowering the priority of query threads failed");
+    }
+}
+
+/// Creates a session that sees one tenant's rows.
+async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -> Result<SessionContext, Error> {
+    let config = SessionConfig::new()
+        .with_default_catalog_and_schema("wardroom", "silver")
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(QUERY_THREADS);
+    let session = SessionContext::new_with_config_rt(config, environment);
+    let (catalog, silver) = (Arc::new(MemoryCatalogProvider::new()), Arc::new(MemorySchemaProvider::new()));
+    let (bronze, gold) = (Arc::new(MemorySchemaProvider::new()), Arc::new(MemorySchemaProvider::new()));
+    let session_error = |error: DataFusionError| Error::Unavailable(error.to_string());
+    catalog.register_schema("silver", Arc::<MemorySchemaProvider>::clone(&silver)).map_err(session_error)?;
+    catalog.register_schema("bronze", Arc::<MemorySchemaProvider>::clone(&bronze)).map_err(session_error)?;
+    catalog.register_schema("gold", Arc::<MemorySchemaProvider>::clone(&gold)).map_err(session_error)?;
+    session.register_catalog("wardroom", catalog);
+    let (providers, pending) = lake.providers().await?;
+    for (name, provider) in providers {
+        let all = session.read_table(provider).map_err(session_error)?;
+        let mut view = all.filter(col("tenant").eq(lit(tenant.as_str()))).map_err(session_error)?;
+        let pending_batches = pending.batches(name, tenant)?;
+        if !pending_batches.is_empty() {
+            let pending_rows = session.read_batches(pending_batches).map_err(session_error)?;
+            view = view.union_by_name(pending_rows).map_err(session_error)?;
+        }
+        let (layer, name) = name.split_once('.').unwrap_or(("silver", name));
+        let schema = match layer {
+            "bronze" => &bronze,
+            "gold" => &gold,
+            _ => &silver,
+        };
+        schema.register_table(name.to_owned(), view.into_view()).map_err(session_error)?;
+    }
+    let metrics = session.sql(METRICS_VIEW).await.map_err(session_error)?;
+    silver.register_table("metrics".to_owned(), metrics.into_view()).map_err(session_error)?;
+    Ok(session)
+}
+
+impl Drop for QueryEngine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Aborts the task when dropped.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn plan_query(session: &SessionContext, text: &str) -> Result<DataFrame, QueryError> {
+    let invalid = |error: DataFusionError| QueryError::Invalid(error.strip_backtrace());
+    let plan = session.state().create_logical_plan(text).await.map_err(invalid)?;
+    let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let refused = |error: DataFusionError| {
+        QueryError::Refused(format!(
+            "only queries are allowed (SELECT, WITH, EXPLAIN, SHOW): {}",
+            error.strip_backtrace()
+        ))
+    };
+    reads.verify_plan(&plan).map_err(refused)?;
+    session.execute_logical_plan(plan).await.map_err(invalid)
+}
+
+/// Runs a plan, and fails once the result grows too large.
+async fn collect(
+    frame: DataFrame,
+    context: Arc<TaskContext>,
+    (rows, bytes): (usize, usize),
+) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+    let plan = frame.create_physical_plan().await.map_err(execution_error)?;
+    let mut stream = execute_stream(plan, context).map_err(execution_error)?;
+    let (schema, mut batches, mut count, mut size) = (stream.schema(), Vec::new(), 0, 0);
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(execution_error)?;
+        count += batch.num_rows();
+        if count > rows {
+            let detail =
+                format!("the result has more than {rows} rows (lake.query.max-rows); add a LIMIT or aggregate");
+            return Err(QueryError::TooLarge(detail));
+        }
+        size += batch.get_array_memory_size();
+        if size > bytes {
+            let detail =
+                format!("the result is larger than {bytes} bytes (lake.query.memory-bytes); ask for fewer columns");
+            return Err(QueryError::TooLarge(detail));
+        }
+        batches.push(batch);
+    }
+    Ok((schema, batches))
+}
+
+fn execution_error(error: DataFusionError) -> QueryError {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(detail) => {
+            let remedy = "narrow it by `day` or `ts`, or raise lake.query.memory-bytes";
+            QueryError::TooLarge(format!("the query needs more memory than allowed; {remedy}: {detail}"))
+        }
+        _ => QueryError::Failed(error.strip_backtrace()),
+    }
+}
+
+fn encode_output(format: OutputFormat, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, QueryError> {
+    let encode_error = |error: ArrowError| QueryError::Failed(error.to_string());
+    let mut out = Vec::new();
+    match format {
+        OutputFormat::Pretty => {
+            let empty = [RecordBatch::new_empty(Arc::clone(schema))];
+            let batches = if batches.is_empty() { &empty } else { batches };
+            out = pretty_format_batches(batches).map_err(encode_error)?.to_string().into_bytes();
+            out.push(b'\n');
+        }
+        OutputFormat::Json => {
+            let builder = json::WriterBuilder::new().with_explicit_nulls(true);
+            let mut writer = builder.build::<_, json::writer::JsonArray>(&mut out);
+            writer.write_batches(&batches.iter().collect::<Vec<_>>()).map_err(encode_error)?;
+            writer.finish().map_err(encode_error)?;
+            if out.is_empty() {
+                out.extend(b"[]");
+            }
+        }
+        OutputFormat::Csv => {
+            let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut out);
+            writer
+                .write(&flatten_nested(&RecordBatch::new_empty(Arc::clone(schema))).map_err(encode_error)?)
+                .map_err(encode_error)?;
+            for batch in batches {
+                writer.write(&flatten_nested(batch).map_err(encode_error)?).map_err(encode_error)?;
+            }
+        }
+        OutputFormat::Arrow => {
+            let mut writer = ipc::writer::StreamWriter::try_new(&mut out, schema).map_err(encode_error)?;
+            for batch in batches {
+                writer.write(batch).map_err(encode_error)?;
+            }
+            writer.finish().map_err(encode_error)?;
+        }
+    }
+    Ok(out)
+}
+
+/// Converts lists and maps to text for CSV.
+fn flatten_nested(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    let options = FormatOptions::default();
+    let mut columns = Vec::new();
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        let column: ArrayRef = if column.data_type().is_nested() {
+            let shown = ArrayFormatter::try_new(column, &options)?;
+            let text = |at: usize| column.is_valid(at).then(|| shown.value(at).to_string());
+            Arc::new((0..column.len()).map(text).collect::<StringArray>())
+        } else {
+            Arc::clone(column)
+        };
+        columns.push((field.name(), column));
+    }
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+use wardroom_domain::{Deployment, Labels, LogEntry, Sample, Severity, Timestamp};
+
+use super::*;
+use crate::config::{Config, QueryConfig};
+use crate::lake::Lake;
+use crate::read::sql_engine::{OutputFormat, QueryEngine, QueryError};
+use crate::write::event_batch::{EventBatch, LogLine, RequestOrigin};
+use crate::write::flush::{Flush, NewSeries};
+
+const START_MS: i64 = 1_795_255_038_000;
+
+/// Two tenants, each with a series of ten samples, a log line and a deployment.
+async fn lake(folder: &tempfile::TempDir) -> Arc<Lake> {
+    let lake = Arc::new(Lake::open(&Config::default(), folder.path()).await.unwrap());
+    let (mut flush, mut new) = (Flush::new(9), Vec::new());
+    let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
+    for (offset, tenant) in ["main", "other"].into_iter().enumerate() {
+        let tenant = TenantId::new(tenant).unwrap();
+        let samples: Vec<_> = (0..10)
+            .map(|at| Sample {
+                ts_ms: START_MS + at * 15_000,
+                value: if at == 3 { f64::NAN } else { at as f64 / 10.0 },
+            })
+            .collect();
+        flush.push(&tenant, 1, &samples).unwrap();
+        let labels = Labels::of(&[("__name__", "up"), ("of", tenant.as_str()), ("validator_id", "v1")]);
+        new.push(NewSeries { tenant: tenant.clone(), id: 1, labels, first_ms: START_MS });
+        let at = Timestamp::from_millis(START_MS);
+        let from = RequestOrigin::new(tenant.clone(), offset as u64, at, None);
+        let message = format!("secret of {tenant}");
+        let (service, labels) = (String::from("web"), Labels::default());
+        let log = LogEntry { at, severity: Severity::High, message, service: service.clone(), labels: labels.clone() };
+        events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "secret", parameters: &[] }).unwrap();
+        let deployment = Deployment { at, service, version: "1".into(), status: "success".into(), metadata: labels };
+        events.add_deployment(&from, 0, &deployment).unwrap();
+    }
+    let now = Timestamp::from_millis(START_MS + 200_000);
+    lake.flush(flush, &new, now).await.unwrap();
+    lake.commit_events(&events.finish(9, now).unwrap()).await.unwrap();
+    lake
+}
+
+async fn query(queries: &QueryEngine, text: &str) -> Result<serde_json::Value, QueryError> {
+    let answer = queries.run_sql(&TenantId::main(), text, OutputFormat::Json).await?;
+    Ok(serde_json::from_slice(&answer).unwrap())
+}
+
+#[tokio::test]
+async fn runs_queries_in_all_formats() {
+    let folder = tempfile::tempdir().unwrap();
+    let queries = QueryEngine::new(lake(&folder).await, QueryConfig::default()).unwrap();
+    for (text, expected) in [
+        ("SELECT count(*) AS n FROM samples", serde_json::json!([{ "n": 10 }])),
+        (
+            "SELECT message FROM silver.logs WHERE severity = 'high'",
+            serde_json::json!([{ "message": "secret of main" }]),
+        ),
+        (
+            "SELECT value, labels['of'] AS of, validator_id, src_uri FROM metrics WHERE metric_name = 'up' \
+             ORDER BY \"timestamp\" LIMIT 3 OFFSET 6",
+            serde_json::json!([6, 7, 8].map(|at| serde_json::json!({
+                "value": f64::from(at) / 10.0, "of": "main", "validator_id": "v1", "src_uri": "bus://telemetry/0/9"
+            }))),
+        ),
+        ("SELECT 1 AS one WHERE false", serde_json::json!([])),
+    ] {
+        assert_eq!(query(&queries, text).await.unwrap(), expected, "{text}");
+    }
+    let text = "SELECT service, version FROM deployments";
+    let main = TenantId::main();
+    let csv = queries.run_sql(&main, text, OutputFormat::Csv).await.unwrap();
+    assert_eq!(String::from_utf8(csv).unwrap(), "service,version\nweb,1\n");
+    let nested = queries.run_sql(&main, "SELECT labels, parameters FROM logs", OutputFormat::Csv).await.unwrap();
+    assert_eq!(String::from_utf8(nested).unwrap(), "labels,parameters\n{},[]\n");
+    let pretty = String::from_utf8(queries.run_sql(&main, text, OutputFormat::Pretty).await.unwrap()).unwrap();
+    assert!(pretty.contains("| web     | 1       |"), "{pretty}");
+    let arrow = queries.run_sql(&main, text, OutputFormat::Arrow).await.unwrap();
+    let rows = ipc::reader::StreamReader::try_new(arrow.as_slice(), None).unwrap();
+    assert_eq!(rows.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 1);
+}
+
+/// No query returns a row of another tenant.
+#[tokio::test]
+async fn hides_rows_of_other_tenants() {
+    let folder = tempfile::tempdir().unwrap();
+    let queries = QueryEngine::new(lake(&folder).await, QueryConfig::default()).unwrap();
+    for text in [
+        "SELECT * FROM logs WHERE tenant = 'other' OR true",
+        "SELECT * FROM logs a RIGHT JOIN logs b ON a.tenant <> b.tenant",
+        "SELECT tenant, message FROM logs UNION ALL SELECT tenant, message FROM wardroom.silver.logs",
+        "SELECT (SELECT max(message) FROM logs WHERE tenant = 'other') AS message, \
+         (SELECT count(*) FROM metrics WHERE tenant = 'other') AS n",
+        "SELECT message FROM logs WHERE true OR tenant = 'main' -- ')",
+        "WITH logs AS (SELECT * FROM silver.logs) SELECT * FROM logs",
+        "SELECT * FROM log_templates",
+        "SELECT * FROM deployments",
+        "SELECT DISTINCT tenant FROM samples",
+        "SELECT * FROM series",
+    ] {
+        let found = query(&queries, text).await.unwrap().to_string();
+        assert!(!found.contains("other"), "{text}: {found}");
+    }
+}
+
+#[tokio::test]
+async fn refuses_statements_that_are_not_read_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let queries = QueryEngine::new(lake(&folder).await, QueryConfig::default()).unwrap();
+    for text in [
+        "COPY samples TO '/tmp/out.parquet'",
+        "CREATE EXTERNAL TABLE passwd STORED AS CSV LOCATION '/etc/passwd'",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE TABLE t AS SELECT 1",
+        "INSERT INTO logs SELECT * FROM logs",
+        "DELETE FROM logs",
+        "UPDATE logs SET message = ''",
+        "DROP TABLE logs",
+        "SET datafusion.execution.target_partitions = 64",
+        "EXPLAIN ANALYZE INSERT INTO logs SELECT * FROM logs",
+        "PREPARE p AS SELECT 1",
+    ] {
+        let error = query(&queries, text).await.unwrap_err();
+        assert!(matches!(error, QueryError::Refused(_) | QueryError::Invalid(_)), "{text}: {error:?}");
+    }
+    for text in [
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_parquet('/etc/passwd')",
+        "SELECT load_file('/etc/passwd')",
+        "SELECT nothing FROM nowhere",
+        "SELEC",
+        "",
+        "SELECT 1; SELECT 2",
+    ] {
+        let error = query(&queries, text).await.unwrap_err();
+        assert!(matches!(error, QueryError::Invalid(_)), "{text}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn enforces_query_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder).await;
+    let config = QueryConfig { memory_bytes: 16 << 20, seconds: 60, max_rows: 1000, concurrent: 1 };
+    let queries = QueryEngine::new(Arc::clone(&lake), config.clone()).unwrap();
+    let error = query(&queries, "SELECT * FROM generate_series(1, 1001)").await.unwrap_err();
+    assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
+    let wide = "SELECT repeat('x', 1000000) FROM generate_series(1, 100)";
+    let error = query(&queries, wide).await.unwrap_err();
+    assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
+    let large = "SELECT count(*) FROM (SELECT DISTINCT a.value, b.value \
+                 FROM generate_series(1, 5000) a, generate_series(1, 5000) b)";
+    let error = query(&queries, large).await.unwrap_err();
+    assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
+    let long = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 1";
+    let hasty = QueryEngine::new(lake, QueryConfig { seconds: 1, ..config }).unwrap();
+    let error = query(&hasty, long).await.unwrap_err();
+    assert!(matches!(error, QueryError::Timeout(1)), "{error:?}");
+    // A cancelled query frees its permit: only one may run at a time.
+    let waiting = tokio::time::timeout(Duration::from_millis(500), query(&queries, long)).await;
+    assert!(waiting.is_err());
+    let started = std::time::Instant::now();
+    assert_eq!(query(&queries, "SELECT 1 AS one").await.unwrap(), serde_json::json!([{ "one": 1 }]));
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// Reading a table blocks threads on others: four queries at once used to deadlock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_many_concurrent_queries() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = QueryConfig { seconds: 20, ..QueryConfig::default() };
+    let queries = Arc::new(QueryEngine::new(lake(&folder).await, config).unwrap());
+    for round in 0..3 {
+        let engines: Vec<_> = (0..12).map(|_| Arc::clone(&queries)).collect();
+        let all = engines.into_iter().map(|queries| {
+            tokio::spawn(async move { query(&queries, "SELECT severity, count(*) AS n FROM logs GROUP BY 1").await })
+        });
+        for answer in all.collect::<Vec<_>>() {
+            let answer = answer.await.unwrap();
+            let n = answer.as_ref().map(|rows| rows[0]["n"].clone());
+            assert_eq!(n.unwrap(), 1, "round {round}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Batches of samples, of events and of gold rows on their way into tables.
+
+pub(crate) mod event_batch;
+pub(crate) mod event_tables;
+pub(crate) mod flush;
+pub(crate) mod gold_tables;
+pub(crate) mod pending_rows;
+pub(crate) mod series_ids;
