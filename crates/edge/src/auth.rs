@@ -1,4 +1,4 @@
-//! Static bearer tokens: hashed, with tenant, principal and access role (decision D11).
+//! Static bearer tokens, stored as hashes, each with tenant, principal and access role (decision D11).
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,32 +10,32 @@ use subtle::ConstantTimeEq;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 
-use crate::Problem;
+use crate::problem::Problem;
 
-/// Whether credentials are asked for.
+/// Whether requests need a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
-    /// Every port asks.
+    /// Every listener requires a credential.
     On,
-    /// Nobody is asked; accepted on loopback only.
+    /// No credential is required; allowed on loopback only.
     Off,
 }
 
-/// A token that may be used now.
+/// A token in the table.
 #[derive(Clone, Debug)]
 pub struct KnownToken {
     /// SHA-256 of the secret, in hex.
     pub sha256: String,
-    /// What it proves.
+    /// The identity it proves.
     pub identity: Identity,
-    /// From when on it is refused.
+    /// When it expires, exclusive; never if `None`.
     pub expires_at: Option<Timestamp>,
 }
 
-/// The tokens in force, refreshed from the store by the role that owns it; cheap to clone.
+/// The current tokens, refreshed from the store by the role that owns it; cheap to clone.
 ///
-/// 401 is said only to a token known to be bad, because senders drop data on 4xx. While the store
-/// cannot be read, an unknown token gets 503.
+/// Only a token known to be invalid gets 401, because senders drop data on 4xx. While the token store cannot be read,
+/// requests get 503.
 #[derive(Clone, Debug)]
 pub struct TokenTable {
     mode: AuthMode,
@@ -43,40 +43,40 @@ pub struct TokenTable {
 }
 
 impl TokenTable {
-    /// An empty table; nobody is known until [`TokenTable::replace`].
+    /// Creates an unloaded table: requests get 503 until [`TokenTable::replace`].
     pub fn new(mode: AuthMode) -> Self {
         Self { mode, tokens: Arc::default() }
     }
 
-    /// Puts a fresh list into force; `None` says that the store cannot be read.
+    /// Replaces all tokens; `None` means that the store cannot be read.
     pub fn replace(&self, tokens: Option<Vec<KnownToken>>) {
         let table = tokens.map(|tokens| tokens.into_iter().map(|token| (token.sha256.clone(), token)).collect());
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
-    /// Who is asking, by the `Authorization` header: `Bearer TOKEN`, or `Basic` with the token as
-    /// password (browsers).
+    /// Authenticates a request by its `Authorization` header: `Bearer TOKEN`, or `Basic` with the token as password
+    /// (browsers).
     ///
     /// # Errors
-    /// 401 or 503, see above.
-    pub fn identify(&self, headers: &HeaderMap, now: Timestamp) -> Result<Identity, Problem> {
+    /// Returns 401 for a missing or invalid token, 503 while the token store cannot be read.
+    pub fn authenticate(&self, headers: &HeaderMap, now: Timestamp) -> Result<Identity, Problem> {
         if self.mode == AuthMode::Off {
             let tenant = TenantId::main();
             return Ok(Identity { tenant, principal: Principal::anonymous(), role: AccessRole::Admin });
         }
-        let secret = secret(headers).ok_or_else(|| {
-            let detail = "no credential; send `Authorization: Bearer TOKEN` (wardroom token create makes one)";
+        let secret = extract_secret(headers).ok_or_else(|| {
+            let detail = "no credential; send `Authorization: Bearer TOKEN` (create one with `wardroom token create`)";
             Problem::new(StatusCode::UNAUTHORIZED, "no_credential", detail)
         })?;
         let digest = sha256_hex(secret.as_bytes());
         let guard = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tokens) = guard.as_ref() else {
-            return Err(Problem::unavailable("token_store_unavailable", "the token store cannot be read now"));
+            return Err(Problem::unavailable("token_store_unavailable", "the token store cannot be read; retry"));
         };
         match tokens.get(&digest) {
             Some(token) if !bool::from(token.sha256.as_bytes().ct_eq(digest.as_bytes())) => Err(bad_token()),
             Some(token) if token.expires_at.is_some_and(|end| end <= now) => {
-                Err(Problem::new(StatusCode::UNAUTHORIZED, "token_expired", "this token has expired; create a new one"))
+                Err(Problem::new(StatusCode::UNAUTHORIZED, "token_expired", "the token has expired; create a new one"))
             }
             Some(token) => Ok(token.identity.clone()),
             None => Err(bad_token()),
@@ -84,34 +84,34 @@ impl TokenTable {
     }
 }
 
-/// Whether two secrets are the same, in a time that does not tell where they differ.
-pub fn same_secret(a: &str, b: &str) -> bool {
+/// Compares two secrets in constant time.
+pub fn secrets_match(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }
 
-/// What was refused, for the audit book.
+/// A rejected request, for the audit log.
 #[derive(Clone, Debug)]
-pub struct Refused {
-    /// Who, if a credential proved it.
+pub struct RejectedRequest {
+    /// The caller, if the credential was valid.
     pub identity: Option<Identity>,
-    /// The matched route.
+    /// The path pattern of the matched route.
     pub path: String,
-    /// The problem's code.
+    /// The problem code.
     pub code: &'static str,
 }
 
-/// Told of every refused request.
-pub type RefusedHook = Arc<dyn Fn(Refused) + Send + Sync>;
+/// Called for every rejected request.
+pub type RejectionHook = Arc<dyn Fn(RejectedRequest) + Send + Sync>;
 
-/// A new random secret (256 bits, `wr_` before it so that scanners know it) and its SHA-256.
-pub fn mint_token() -> (String, String) {
+/// Generates a random secret (256 bits, prefixed with `wr_` for secret scanners) and returns it with its SHA-256.
+pub fn generate_token() -> (String, String) {
     let secret = format!("wr_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
     let digest = sha256_hex(secret.as_bytes());
     (secret, digest)
 }
 
-/// The secret in an `Authorization` header, if there is one.
-pub fn secret(headers: &HeaderMap) -> Option<String> {
+/// Returns the secret in the `Authorization` header, if there is one.
+pub fn extract_secret(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = value.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -125,7 +125,7 @@ pub fn secret(headers: &HeaderMap) -> Option<String> {
 }
 
 fn bad_token() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "bad_token", "this token is unknown or revoked")
+    Problem::new(StatusCode::UNAUTHORIZED, "bad_token", "the token is unknown or revoked")
 }
 
 #[cfg(test)]
@@ -137,23 +137,24 @@ mod tests {
     }
 
     #[test]
-    fn only_a_known_token_in_force_is_let_in() {
-        let (token, sha256) = mint_token();
+    fn accepts_only_known_tokens_that_have_not_expired() {
+        let (token, sha256) = generate_token();
         let identity =
             Identity { tenant: TenantId::main(), principal: Principal::wardroom(), role: AccessRole::Viewer };
         let table = TokenTable::new(AuthMode::On);
         let now = Timestamp::from_millis(1000);
-        let ask = |value: &str| table.identify(&headers(value), now).map_err(|problem| problem.status().as_u16());
+        let authenticate =
+            |value: &str| table.authenticate(&headers(value), now).map_err(|problem| problem.status().as_u16());
 
-        assert_eq!(ask(&format!("Bearer {token}")), Err(503), "the store was never read");
+        assert_eq!(authenticate(&format!("Bearer {token}")), Err(503), "the token table was never loaded");
         let expires_at = Some(Timestamp::from_millis(2000));
         table.replace(Some(vec![KnownToken { sha256, identity: identity.clone(), expires_at }]));
-        assert_eq!(ask(&format!("Bearer {token}")), Ok(identity.clone()));
-        assert_eq!(ask(&format!("Basic {}", STANDARD.encode(format!("me:{token}")))), Ok(identity));
-        assert_eq!(ask("Bearer wr_wrong"), Err(401));
-        assert_eq!(ask("Digest x"), Err(401));
-        assert_eq!(table.identify(&HeaderMap::new(), now).unwrap_err().status(), 401);
+        assert_eq!(authenticate(&format!("Bearer {token}")), Ok(identity.clone()));
+        assert_eq!(authenticate(&format!("Basic {}", STANDARD.encode(format!("me:{token}")))), Ok(identity));
+        assert_eq!(authenticate("Bearer wr_wrong"), Err(401));
+        assert_eq!(authenticate("Digest x"), Err(401));
+        assert_eq!(table.authenticate(&HeaderMap::new(), now).unwrap_err().status(), 401);
         let late = Timestamp::from_millis(2000);
-        assert!(table.identify(&headers(&format!("Bearer {token}")), late).is_err());
+        assert!(table.authenticate(&headers(&format!("Bearer {token}")), late).is_err());
     }
 }

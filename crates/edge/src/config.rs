@@ -1,22 +1,23 @@
-//! What of a port can be configured.
+//! Configuration of the listeners: `edge.*`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Limits of every port.
+/// Limits of every listener.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
-    /// Largest body as received, in bytes; more is answered 413. Default 16 MiB. Since 0.1.
+    /// Maximum size of a request body as received, in bytes; larger bodies get 413. Default 16 MiB. Since 0.1.
     pub max_body_bytes: usize,
-    /// Largest body after decompression, in bytes; more is answered 413. Default 32 MiB. Since 0.1.
+    /// Maximum size of a request body after decompression, in bytes; larger bodies get 413. Default 32 MiB. Since 0.1.
     pub max_inflated_bytes: usize,
-    /// All bodies being decompressed at one moment, in bytes; more is answered 503. Default 64 MiB. Since 0.1.
+    /// Memory budget of all bodies being decompressed at the same time, in bytes; over it requests get 503.
+    /// Default 64 MiB. Since 0.1.
     pub inflate_budget_bytes: usize,
-    /// Where OTLP over gRPC is taken beside the main port, which takes it too: `ADDRESS:PORT`, `off`, or `auto`:
-    /// port 4317 of the address of `--listen`, if it is free. Default auto. Since 0.1.
+    /// Additional listener for OTLP over gRPC, which the main port accepts too: `ADDRESS:PORT`, `off`, or `auto` for
+    /// port 4317 at the address of `--listen` if that port is free. Default auto. Since 0.1.
     pub otlp_grpc: String,
-    /// Time a sender has to send its body, in seconds; then 503. Default 30. Since 0.1.
+    /// Timeout for receiving a request body, in seconds; after it the request gets 503. Default 30. Since 0.1.
     pub body_timeout_seconds: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What every port does first, for every request, before anything else looks at it.
+//! The HTTP listeners: what happens to every request before its handler runs.
 //!
 //! ```text
 //! listener ─► correlation id ─► matched route ─► credential ─► access role ─► body limit ─► handler
@@ -6,31 +6,32 @@
 //!                                                   └──────── problem+json, metric, audit ────────┘
 //! ```
 //!
-//! Authorisation happens after routing, on the matched route, so that a disguised path can never be
-//! seen differently by router and guard. A route cannot be mounted without saying who may use it
-//! ([`Access`]); the list of all routes is public so that tests can walk it. The tenant comes from the
-//! credential, never from a header.
+//! Authorisation runs after routing, on the matched route, so router and access check cannot interpret a path
+//! differently. Every route declares its access level ([`Access`]); the list of all routes is public, so tests can
+//! cover each of them. The tenant comes from the credential, never from a header.
 
 #![forbid(unsafe_code)]
 
-mod access;
 mod auth;
-mod body;
 mod config;
-mod inflate;
-mod listen;
+mod inflate_budget;
+mod listeners;
 pub mod metrics;
 mod port;
 mod problem;
+mod read_body;
+mod routes;
 
-/// An HTTP status, for those who name no HTTP library themselves.
+/// An HTTP status, for crates without a dependency on an HTTP library.
 pub use axum::http::StatusCode as Status;
 
-pub use access::{Access, Route, Routes};
-pub use auth::{AuthMode, KnownToken, Refused, RefusedHook, TokenTable, mint_token, same_secret, secret};
-pub use body::read_body;
+pub use auth::{
+    AuthMode, KnownToken, RejectedRequest, RejectionHook, TokenTable, extract_secret, generate_token, secrets_match,
+};
 pub use config::Config;
-pub use inflate::{InflateBudget, InflateError, Inflated, Share};
-pub use listen::listen_otlp_grpc;
+pub use inflate_budget::{BudgetPermit, InflateBudget, InflateError, InflatedBody};
+pub use listeners::bind_otlp_grpc_listener;
 pub use port::Port;
 pub use problem::Problem;
+pub use read_body::read_body;
+pub use routes::{Access, Route, Routes};

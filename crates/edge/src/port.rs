@@ -1,28 +1,30 @@
-//! A listening port: the guard before every route, and the server around it.
+//! A port: the access check in front of every route, and the HTTP server.
 
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use metrics::Counter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
-use wardroom_domain::Timestamp;
+use wardroom_domain::{Identity, Timestamp};
 
-use crate::{Problem, Refused, RefusedHook, Route, Routes, TokenTable, metrics as names};
+use crate::auth::{RejectedRequest, RejectionHook, TokenTable};
+use crate::metrics as names;
+use crate::problem::Problem;
+use crate::routes::{Access, Route, Routes};
 
-/// A port before it listens.
+/// Authentication and hooks shared by all listeners of a port.
 #[derive(Clone)]
 pub struct Port {
-    /// Who is known.
+    /// The accepted tokens.
     pub tokens: TokenTable,
-    /// Told of every refusal.
-    pub refused: RefusedHook,
+    /// Called for every rejected request.
+    pub on_rejection: RejectionHook,
     /// The clock.
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -34,39 +36,39 @@ impl std::fmt::Debug for Port {
 }
 
 impl Port {
-    /// The router with every guard in place.
+    /// Builds the router with the access check in front of every route.
     pub fn router(&self, routes: Routes) -> axum::Router {
         let guard = |route: Route, handler: axum::routing::MethodRouter| {
-            let guard = Guard { port: self.clone(), route, answered: RwLock::default() };
-            handler.layer(from_fn_with_state(Arc::new(guard), admit))
+            let guard = RouteGuard { port: self.clone(), route };
+            handler.layer(from_fn_with_state(Arc::new(guard), guard_request))
         };
-        routes.into_router(guard).fallback(unknown)
+        routes.into_router(guard).fallback(not_found)
     }
 
-    /// Serves the same on all listeners until `stop` resolves, then lets running requests finish.
+    /// Serves the routes on all listeners until `shutdown` resolves, then waits for requests in flight.
     ///
     /// # Errors
-    /// A listener's.
+    /// Returns an error if a listener fails.
     pub async fn serve(
         &self,
         listeners: Vec<TcpListener>,
         routes: Routes,
-        stop: impl Future<Output = ()> + Send + 'static,
+        shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let router = self.router(routes);
-        let (stopping, stopped) = watch::channel(false);
+        let (sender, receiver) = watch::channel(false);
         tokio::spawn(async move {
-            stop.await;
-            // Nobody listens any more if serving failed meanwhile.
-            stopping.send_replace(true);
+            shutdown.await;
+            // Has no receivers if serving failed before.
+            sender.send_replace(true);
         });
         let mut serving = JoinSet::new();
         for listener in listeners {
-            let mut stopped = stopped.clone();
-            let stop = async move {
-                let _gone = stopped.wait_for(|stopped| *stopped).await;
+            let mut receiver = receiver.clone();
+            let stopped = async move {
+                let _closed = receiver.wait_for(|stopped| *stopped).await;
             };
-            serving.spawn(axum::serve(listener, router.clone()).with_graceful_shutdown(stop).into_future());
+            serving.spawn(axum::serve(listener, router.clone()).with_graceful_shutdown(stopped).into_future());
         }
         while let Some(served) = serving.join_next().await {
             served.map_err(std::io::Error::other)??;
@@ -75,39 +77,23 @@ impl Port {
     }
 }
 
-/// What stands before a route.
-struct Guard {
+/// The access check of one route.
+struct RouteGuard {
     port: Port,
     route: Route,
-    /// Its answers by status. Looked up by name once each, since a lookup costs what many requests cost.
-    answered: RwLock<Vec<(StatusCode, Counter)>>,
 }
 
-impl Guard {
-    fn count(&self, status: StatusCode) {
-        let known = |answered: &[(StatusCode, Counter)]| answered.iter().find(|(known, _)| *known == status).cloned();
-        let counter = known(&self.answered.read().unwrap_or_else(PoisonError::into_inner));
-        let (_, counter) = counter.unwrap_or_else(|| {
-            let (path, name) = (self.route.path, status.as_u16().to_string());
-            let new = (status, metrics::counter!(names::REQUESTS_TOTAL, "path" => path, "status" => name));
-            self.answered.write().unwrap_or_else(PoisonError::into_inner).push(new.clone());
-            new
-        });
-        counter.increment(1);
-    }
+/// One middleware layer does everything, because each layer costs every request an allocation.
+async fn guard_request(State(guard): State<Arc<RouteGuard>>, request: Request, next: Next) -> Response {
+    with_request_id(request, |request| authorise(&guard, request, next)).await
 }
 
-/// One layer for both: each costs every request a box and a way back.
-async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    correlate(request, |request| authorise(&guard, request, next)).await
-}
-
-async fn authorise(guard: &Guard, mut request: Request, next: Next) -> Response {
-    let Guard { port, route, .. } = guard;
-    let response = if route.access == crate::Access::Public {
+async fn authorise(guard: &RouteGuard, mut request: Request, next: Next) -> Response {
+    let RouteGuard { port, route } = guard;
+    let response = if route.access == Access::Public {
         next.run(request).await
     } else {
-        match port.tokens.identify(request.headers(), (port.now)()) {
+        match port.tokens.authenticate(request.headers(), (port.now)()) {
             Ok(identity) if route.access.allows(identity.role) => {
                 request.extensions_mut().insert(identity);
                 next.run(request).await
@@ -116,34 +102,38 @@ async fn authorise(guard: &Guard, mut request: Request, next: Next) -> Response 
                 let role = identity.role.as_str();
                 let detail = format!("role {role} may not use {} {}; ask an administrator", route.method, route.path);
                 let problem = Problem::new(StatusCode::FORBIDDEN, "role_forbidden", detail);
-                refuse(port, *route, Some(identity), problem)
+                reject(port, *route, Some(identity), problem)
             }
-            Err(problem) => refuse(port, *route, None, problem),
+            Err(problem) => reject(port, *route, None, problem),
         }
     };
-    guard.count(response.status());
+    let status = response.status().as_u16().to_string();
+    metrics::counter!(names::REQUESTS_TOTAL, "path" => route.path, "status" => status).increment(1);
     response
 }
 
-fn refuse(port: &Port, route: Route, identity: Option<wardroom_domain::Identity>, problem: Problem) -> Response {
+fn reject(port: &Port, route: Route, identity: Option<Identity>, problem: Problem) -> Response {
     metrics::counter!(names::REFUSED_TOTAL, "reason" => problem.code()).increment(1);
-    (port.refused)(Refused { identity, path: route.path.to_owned(), code: problem.code() });
+    (port.on_rejection)(RejectedRequest { identity, path: route.path.to_owned(), code: problem.code() });
     problem.into_response()
 }
 
-async fn unknown(request: Request) -> Response {
+async fn not_found(request: Request) -> Response {
     let problem = Problem::new(StatusCode::NOT_FOUND, "no_such_path", "no such path; GET /openapi.json lists them");
-    correlate(request, |_| async { problem.into_response() }).await
+    with_request_id(request, |_| async { problem.into_response() }).await
 }
 
-/// Ties a request's log lines together by the caller's `X-Request-Id`, or a new one, and tells it in the answer.
-async fn correlate<F: Future<Output = Response>>(request: Request, answer: impl FnOnce(Request) -> F) -> Response {
+/// Runs the request in a span with the caller's `X-Request-Id`, or a new one, and returns it in the response.
+async fn with_request_id<F: Future<Output = Response>>(
+    request: Request,
+    handle: impl FnOnce(Request) -> F,
+) -> Response {
     let given = request.headers().get("x-request-id").and_then(|value| value.to_str().ok());
-    let fits =
+    let valid =
         |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let id = given.filter(fits).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
+    let id = given.filter(valid).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
     let span = tracing::info_span!("request", correlation_id = %id, path = request.uri().path());
-    let mut response = answer(request).instrument(span).await;
+    let mut response = handle(request).instrument(span).await;
     if let Ok(value) = HeaderValue::try_from(id) {
         response.headers_mut().insert("x-request-id", value);
     }
@@ -154,24 +144,23 @@ async fn correlate<F: Future<Output = Response>>(request: Request, answer: impl 
 mod tests {
     use axum::body::Body;
     use tower::ServiceExt;
-    use wardroom_domain::{AccessRole, Identity, Principal, TenantId};
+    use wardroom_domain::{AccessRole, Principal, TenantId};
 
     use super::*;
-    use crate::{Access, AuthMode, KnownToken, mint_token};
+    use crate::auth::{AuthMode, KnownToken, generate_token};
 
-    /// Whatever the answer, it says which log lines are about it, and is counted by route and status.
     #[test]
-    fn every_answer_carries_a_request_id_and_is_counted() {
-        let (token, sha256) = mint_token();
+    fn every_response_has_a_request_id_and_is_counted_by_path_and_status() {
+        let (token, sha256) = generate_token();
         let identity =
             Identity { tenant: TenantId::main(), principal: Principal::wardroom(), role: AccessRole::Viewer };
         let tokens = TokenTable::new(AuthMode::On);
         tokens.replace(Some(vec![KnownToken { sha256, identity, expires_at: None }]));
-        let port = Port { tokens, refused: Arc::new(|_| {}), now: Arc::new(|| Timestamp::from_millis(0)) };
+        let port = Port { tokens, on_rejection: Arc::new(|_| {}), now: Arc::new(|| Timestamp::from_millis(0)) };
         let routes = Routes::new().get("/read", Access::Read, async || "hello");
         let router = port.router(routes.post("/decide", Access::Respond, async || "done"));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let ask = |method: &str, path: &str, token: &str, given: &str| {
+        let send = |method: &str, path: &str, token: &str, given: &str| {
             let request = Request::builder().method(method).uri(path).header("x-request-id", given);
             let request = request.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
             let response = runtime.block_on(router.clone().oneshot(request)).unwrap();
@@ -189,12 +178,12 @@ mod tests {
                 ("PUT", "/read", token.as_str(), 405),
             ] {
                 assert_eq!(
-                    ask(method, path, token, "deploy-4711"),
+                    send(method, path, token, "deploy-4711"),
                     (status, "deploy-4711".to_owned()),
                     "{method} {path}"
                 );
             }
-            let (_, id) = ask("GET", "/read", &token, "two words");
+            let (_, id) = send("GET", "/read", &token, "two words");
             assert!(id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{id}");
         });
         let text = recorder.handle().render();

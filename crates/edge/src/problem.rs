@@ -1,10 +1,10 @@
-//! RFC 9457 problem documents: every refusal names the field and the remedy.
+//! RFC 9457 problem documents. The detail names the field at fault and the remedy.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-/// A refusal, as the client sees it.
+/// An error response.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -15,49 +15,49 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with a stable code (its `type` is `urn:wardroom:problem:<code>`) and a text for a
-    /// person that names the field and the remedy.
+    /// Creates a problem with a stable code (`type` is `urn:wardroom:problem:<code>`) and a human-readable detail that
+    /// names the field and the remedy.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into(), retry_after_s: None, more: Box::default() }
     }
 
-    /// 400.
+    /// Creates a 400 response.
     pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
-    /// 503 with `Retry-After`: every sender that matters tries again.
+    /// Creates a 503 response with `Retry-After`, on which senders retry.
     pub fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         problem.retry_after_s = Some(5);
         problem
     }
 
-    /// Says when to try again, in seconds from now.
+    /// Sets `Retry-After`, in seconds from now, clamped to 1 to 3600.
     #[must_use]
     pub fn retry_after(mut self, seconds: f64) -> Self {
         self.retry_after_s = Some(seconds.clamp(1.0, 3600.0).ceil() as u32);
         self
     }
 
-    /// Adds a member to the document.
+    /// Adds a field to the document.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.more.insert(key.to_owned(), value.into());
         self
     }
 
-    /// The stable code.
+    /// Returns the stable code.
     pub const fn code(&self) -> &'static str {
         self.code
     }
 
-    /// The text for a person.
+    /// Returns the human-readable detail.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// The status.
+    /// Returns the HTTP status.
     pub const fn status(&self) -> StatusCode {
         self.status
     }

@@ -1,51 +1,52 @@
-//! The newest exemplars of a tenant: a ring, as Prometheus keeps them.
+//! The newest exemplars of a tenant in a ring buffer, as in Prometheus.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{Exemplar, SeriesId};
 
-/// The ring.
+/// Ring buffer of the newest exemplars.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Exemplars {
-    most: usize,
+    capacity: usize,
     ring: VecDeque<(SeriesId, Exemplar)>,
-    /// The newest of each series: senders repeat it with every scrape.
+    /// Time and value bits of the newest exemplar of each series: senders repeat it with every scrape.
     newest: BTreeMap<SeriesId, (i64, u64)>,
 }
 
 impl Exemplars {
-    /// An empty ring for so many.
-    pub fn new(most: usize) -> Self {
-        Self { most, ring: VecDeque::new(), newest: BTreeMap::new() }
+    /// Creates an empty buffer for at most `capacity` exemplars.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, ring: VecDeque::new(), newest: BTreeMap::new() }
     }
 
-    /// Adds one, unless it is the one that came before, or older.
+    /// Adds an exemplar and evicts the oldest if the buffer is full. Ignores one that is equal to the newest of its
+    /// series or older.
     pub fn push(&mut self, series: SeriesId, exemplar: Exemplar) {
-        let mark = (exemplar.ts_ms, exemplar.value.to_bits());
+        let identity = (exemplar.ts_ms, exemplar.value.to_bits());
         let known = self.newest.get(&series).copied();
-        if self.most == 0 || known == Some(mark) || known.is_some_and(|(ts_ms, _)| ts_ms > mark.0) {
+        if self.capacity == 0 || known == Some(identity) || known.is_some_and(|(ts_ms, _)| ts_ms > identity.0) {
             return;
         }
-        if self.ring.len() >= self.most
-            && let Some((oldest, gone)) = self.ring.pop_front()
-            && self.newest.get(&oldest) == Some(&(gone.ts_ms, gone.value.to_bits()))
+        if self.ring.len() >= self.capacity
+            && let Some((oldest, evicted)) = self.ring.pop_front()
+            && self.newest.get(&oldest) == Some(&(evicted.ts_ms, evicted.value.to_bits()))
         {
             self.newest.remove(&oldest);
         }
-        self.newest.insert(series, mark);
+        self.newest.insert(series, identity);
         self.ring.push_back((series, exemplar));
     }
 
-    /// Follows series to their new ids; those of others are dropped.
-    pub fn renumber(&mut self, place: impl Fn(SeriesId) -> Option<SeriesId>) {
+    /// Renumbers the series: `new_id` returns the new id of a series, or `None` to drop its exemplars.
+    pub fn renumber(&mut self, new_id: impl Fn(SeriesId) -> Option<SeriesId>) {
         let ring = std::mem::take(&mut self.ring).into_iter();
-        self.ring = ring.filter_map(|(id, exemplar)| Some((place(id)?, exemplar))).collect();
+        self.ring = ring.filter_map(|(id, exemplar)| Some((new_id(id)?, exemplar))).collect();
         let newest = std::mem::take(&mut self.newest).into_iter();
-        self.newest = newest.filter_map(|(id, mark)| Some((place(id)?, mark))).collect();
+        self.newest = newest.filter_map(|(id, identity)| Some((new_id(id)?, identity))).collect();
     }
 
-    /// Those of some series within a stretch of time, both ends included, by series, oldest first.
+    /// Returns the exemplars of some series within a time range (both ends inclusive), by series, in order of arrival.
     pub fn select(&self, series: &BTreeSet<SeriesId>, start_ms: i64, end_ms: i64) -> Vec<(SeriesId, Vec<Exemplar>)> {
         let mut found: BTreeMap<SeriesId, Vec<Exemplar>> = BTreeMap::new();
         for (id, exemplar) in &self.ring {
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_keeps_the_newest_and_each_once() {
+    fn holds_the_newest_exemplars_without_repeats() {
         let mut ring = Exemplars::new(3);
         for (series, ts_ms, value) in
             [(1, 10, 0.5), (1, 10, 0.5), (2, 11, 1.0), (1, 9, 3.0), (1, 12, 0.7), (2, 13, 2.0)]

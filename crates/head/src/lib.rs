@@ -1,37 +1,28 @@
-//! The live series: label set to dense id, inverted index, and the recent samples of each.
+//! The head: the active series of a tenant, their inverted index and their recent samples.
 //!
 //! ```text
-//! wire key ──► SeriesId ◄── label set        Registry: who is there
-//!                 │            └─► index: label pair ─► ids, for selectors
+//! wire key ──► SeriesId ◄── label set                     SeriesRegistry
+//!                 │            └─► label index: label pair ─► ids, for selectors
 //!                 ▼
-//!     tail of 16 samples ──► sealed blocks   Recent: what they measured; the blocks are kept by others
+//!     open chunk of 16 samples ──► sealed blocks ──► stream   RecentSamples; the caller persists the stream
 //! ```
 //!
-//! Pure: no clock, no I/O. Ids are dense from 0 in order of first sight, so that detectors can keep
-//! their state in plain vectors. A request's series are found by a keyed hash of their bytes; only a
-//! hash never seen before costs a look at the labels, which are then compared whole (decision D3). The
-//! series limit is asked before anything is appended, so that a refusal is decided once and stands in
-//! the envelope.
+//! Pure: no clock, no I/O. Ids are dense from 0 in order of creation, so detectors can store their state in plain
+//! vectors. The series of a request are found by a keyed hash of their encoded labels; labels are decoded and compared
+//! only for a hash seen for the first time (decision D3). The series limit is checked before the request is appended,
+//! so a refusal is decided once and is stored in the envelope.
 //!
-//! The registry is asked by intake and the samples are written by detection, each under its own lock,
-//! so that an acknowledgement never waits for a detector.
+//! Intake uses the registry and detection writes the samples, each under its own lock, so an acknowledgement never
+//! waits for a detector.
 
 #![forbid(unsafe_code)]
 
-mod block;
 mod config;
-mod cut;
 mod exemplars;
-mod index;
-mod recent;
-mod registry;
-mod sealed;
-mod tail;
-mod wire;
+mod recent_samples;
+mod series_registry;
 
 pub use config::Config;
-pub use cut::{Cut, NumberedCut};
 pub use exemplars::Exemplars;
-pub use recent::{Arrival, Part, Recent};
-pub use registry::{Denied, Registry};
-pub use sealed::{Fetch, START};
+pub use recent_samples::{FlushBatch, KeyedFlushBatch, PushOutcome, RangeSamples, ReadAt, RecentSamples, STREAM_START};
+pub use series_registry::{ResolveError, SeriesRegistry};

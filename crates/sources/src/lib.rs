@@ -1,38 +1,35 @@
-//! Every way in: one file or folder per protocol, one line each in [`SOURCES`].
+//! Ingestion of telemetry: one file or folder per protocol under `protocols`, one entry each in [`SOURCES`].
 //!
 //! ```text
-//! body ─► check type ─► decompress (capped) ─► decode ─► admit (time window, labels) ─► append ─► 2xx
-//!              415            413 / 503            400         refusals by record        503 if not durable
+//! body ─► check type ─► decompress (bounded) ─► decode ─► apply limits (time, labels) ─► append ─► 2xx
+//!              415            413 / 503           400          refuse single records      503 if not durable
 //! ```
 //!
-//! Decoding is pure: the same bytes under the same header always give the same records, so the bus can
-//! be read again years later. What depends on the clock or on state (which records were too old, which
-//! series came over the limit) is decided once, written into the envelope, and only applied on replay
-//! ([`replay`]).
+//! Decoding is pure: the same body under the same header always gives the same records, so a request can be read again
+//! from the bus years later. What depends on the clock or on state (which records were too old, which series exceeded
+//! the limit) is decided once, stored in the envelope, and only applied by [`replay`].
+//!
+//! `decode` holds what all decoders share, `intake` the way of a request from HTTP or gRPC to a durable record.
 
 #![forbid(unsafe_code)]
 
-mod admit;
 mod config;
-mod grpc;
+mod decode;
+mod grpc_status;
 mod intake;
-mod json_ingest;
 pub mod metrics;
-mod otlp;
-mod protobuf;
-mod quota;
-mod recorded;
-mod redrive;
+mod protocols;
 mod registry;
-mod remote_write;
-mod series;
 mod source;
 
 pub use config::Config;
-pub use intake::{Accepted, AppendHook, Intake, ReadLabels, ResolveHook, Resolved, routes};
-pub use quota::ByteQuota;
-pub use recorded::Recorded;
-pub use redrive::redrive;
-pub use registry::SOURCES;
-pub use series::{Denial, WireMetrics};
-pub use source::{Decoded, Outcome, RequestHead, Source, replay};
+pub use decode::decoded::Decoded;
+pub use decode::refusals::RefusalCause;
+pub use decode::wire_metrics::WireMetrics;
+pub use intake::byte_rate_limiter::ByteRateLimiter;
+pub use intake::endpoint::{AcceptedRequest, AppendHook, Intake, ReadLabels, ResolveHook, ResolvedSeries};
+pub use intake::redrive::redrive;
+pub use intake::request_events::RequestEvents;
+pub use intake::routes;
+pub use registry::{SOURCES, replay};
+pub use source::{RequestHead, RequestOutcome, Source};

@@ -1,12 +1,12 @@
-//! Names of the intake's own metrics.
+//! Names of the metrics of this crate.
 
-/// Counter by `protocol`: requests that arrived.
+/// Counter by `protocol`: requests received.
 pub const REQUESTS_TOTAL: &str = "wardroom_intake_requests_total";
-/// Counter by `protocol`: records made durable.
+/// Counter by `protocol`: records accepted and made durable.
 pub const ACCEPTED_TOTAL: &str = "wardroom_intake_accepted_records_total";
-/// Counter by `protocol` and `reason`: records or whole requests refused.
+/// Counter by `protocol` and `reason`: records or requests refused.
 pub const REJECTED_TOTAL: &str = "wardroom_intake_rejected_records_total";
-/// Counter by `protocol`: bytes of bodies as received.
+/// Counter by `protocol`: bytes of request bodies as received.
 pub const BYTES_TOTAL: &str = "wardroom_intake_bytes_total";
-/// Histogram by `protocol`: seconds from the whole body to the answer.
+/// Histogram by `protocol`: request duration in seconds.
 pub const LATENCY_SECONDS: &str = "wardroom_intake_latency_seconds";

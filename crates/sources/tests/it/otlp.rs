@@ -1,4 +1,4 @@
-//! OTLP: real senders' bodies, every kind of data point, and a generated reader beside ours.
+//! OTLP: captured requests, every kind of data point, and comparison with a generated decoder.
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use wardroom_domain::{Severity, SpanKind};
 use wardroom_sources::{Decoded, RequestHead, SOURCES, Source};
 
-use super::{NOW_MS, World, budget, capture, world};
+use super::{NOW_MS, TestServer, budget, capture, test_server};
 
 fn source(name: &str) -> &'static dyn Source {
     SOURCES.iter().copied().find(|source| source.name() == name).unwrap()
@@ -32,7 +32,7 @@ fn read(signal: &str, name: &str) -> Decoded {
     source(signal).decode(&head, &capture(&format!("otlp/{name}")), &budget()).unwrap()
 }
 
-/// Everything that was read, a line each.
+/// Formats all records, one per line.
 fn lines(decoded: &Decoded) -> Vec<String> {
     let labels = |at: usize| decoded.metrics.labels(at).unwrap();
     let mut lines: Vec<String> = Vec::new();
@@ -59,14 +59,14 @@ fn lines(decoded: &Decoded) -> Vec<String> {
     for (at, found) in decoded.metrics.exemplars() {
         lines.push(format!("{} exemplar {} {} @{}", labels(*at as usize), found.labels, found.value, found.ts_ms));
     }
-    lines.extend(decoded.metadata.iter().map(|said| format!("{said:?}")));
+    lines.extend(decoded.metadata.iter().map(|metadata| format!("{metadata:?}")));
     lines.extend(decoded.logs.iter().map(|log| format!("{log:?}")));
     lines.extend(decoded.spans.iter().map(|span| format!("{span:?}")));
     lines
 }
 
 #[test]
-fn real_senders_are_read() {
+fn decodes_captured_requests() {
     for (signal, name) in [
         ("otlp_metrics", "001-metrics-rotel.pb.gz"),
         ("otlp_metrics", "005-metrics-python.pb.gz"),
@@ -138,13 +138,12 @@ fn decode_json(signal: &str, body: &Value) -> Decoded {
 }
 
 #[test]
-fn every_kind_of_data_point_becomes_what_prometheus_makes_of_it() {
+fn every_kind_of_data_point_becomes_the_series_that_prometheus_creates() {
     insta::assert_snapshot!("everything", lines(&decode_json("otlp_metrics", &everything())).join("\n"));
 }
 
-/// The request that our own way from JSON writes is one that a generated reader understands, and holds as much.
 #[test]
-fn protobuf_by_another_library_is_read_the_same() {
+fn protobuf_and_json_decode_to_the_same_records() {
     use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
     use opentelemetry_proto::tonic::metrics::v1::{
         Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, number_data_point,
@@ -194,10 +193,10 @@ fn protobuf_by_another_library_is_read_the_same() {
             ..ResourceMetrics::default()
         }],
     };
-    let theirs = source("otlp_metrics").decode(&head(false, false), &request.encode_to_vec(), &budget()).unwrap();
+    let expected = source("otlp_metrics").decode(&head(false, false), &request.encode_to_vec(), &budget()).unwrap();
     let at = time_unix_nano;
     let pair = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
-    let ours = decode_json(
+    let decoded = decode_json(
         "otlp_metrics",
         &json!({ "resourceMetrics": [{
         "resource": { "attributes": [pair("service.name", "shop")] },
@@ -209,90 +208,91 @@ fn protobuf_by_another_library_is_read_the_same() {
                 "attributes": [pair("code", "200")] }] } },
         ] }] }] }),
     );
-    assert_eq!(lines(&ours), lines(&theirs));
-    assert_eq!(ours.len(), 7, "a gauge, three buckets, count, sum, target_info");
+    assert_eq!(lines(&decoded), lines(&expected));
+    assert_eq!(decoded.len(), 7, "a gauge, three buckets, count, sum, target_info");
 }
 
-/// Status, headers and body of a POST.
-async fn post(world: &World, path: &str, kind: &str, body: Vec<u8>) -> (StatusCode, HeaderMap, Vec<u8>) {
+/// Sends a POST and returns status, headers and body.
+async fn post(server: &TestServer, path: &str, kind: &str, body: Vec<u8>) -> (StatusCode, HeaderMap, Vec<u8>) {
     let request = Request::post(path)
-        .header("authorization", format!("Bearer {}", world.token))
+        .header("authorization", format!("Bearer {}", server.token))
         .header("content-type", kind)
         .body(Body::from(body))
         .unwrap();
-    let answer = world.router.clone().oneshot(request).await.unwrap();
-    let (parts, body) = answer.into_parts();
+    let response = server.router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
     (parts.status, parts.headers, to_bytes(body, 1 << 20).await.unwrap().to_vec())
 }
 
 #[tokio::test]
-async fn what_is_left_out_is_told_as_partial_success() {
+async fn refused_records_are_reported_as_partial_success() {
     let at = |ms: i64| (ms * 1_000_000).to_string();
     let point = |ms: i64| json!({ "timeUnixNano": at(ms), "count": 3, "sum": 1.0, "bucketCounts": [1, 2], "explicitBounds": [1] });
     let body = json!({ "resourceMetrics": [{ "scopeMetrics": [{ "metrics": [{ "name": "d", "histogram":
         { "aggregationTemporality": 2, "dataPoints": [point(1), point(NOW_MS), point(2)] } }] }] }] });
-    let first = world(None);
-    let (status, _, answer) = post(&first, "/v1/metrics", "application/json", body.to_string().into_bytes()).await;
-    let answer: Value = serde_json::from_slice(&answer).unwrap();
-    assert_eq!((status, &answer["partialSuccess"]["rejectedDataPoints"]), (StatusCode::OK, &json!("2")));
-    assert!(answer["partialSuccess"]["errorMessage"].as_str().unwrap().contains("more than 48 h old"), "{answer}");
-    assert_eq!(first.kept.lock().unwrap()[0].batch.len(), 4, "two buckets, count and sum of the one");
+    let first = test_server(None);
+    let (status, _, response) = post(&first, "/v1/metrics", "application/json", body.to_string().into_bytes()).await;
+    let response: Value = serde_json::from_slice(&response).unwrap();
+    assert_eq!((status, &response["partialSuccess"]["rejectedDataPoints"]), (StatusCode::OK, &json!("2")));
+    assert!(response["partialSuccess"]["errorMessage"].as_str().unwrap().contains("more than 48 h old"), "{response}");
+    assert_eq!(first.appended.lock().unwrap()[0].batch.len(), 4, "two buckets, count and sum of one data point");
 
     let zero = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [
         { "traceId": "00000000000000000000000000000000", "spanId": "0102030405060708", "endTimeUnixNano": at(NOW_MS) }] }] }] });
-    let (status, _, answer) = post(&world(None), "/v1/traces", "application/json", zero.to_string().into_bytes()).await;
-    let answer: Value = serde_json::from_slice(&answer).unwrap();
-    assert_eq!((status, &answer["partialSuccess"]["rejectedSpans"]), (StatusCode::OK, &json!("1")));
-    let (status, headers, answer) = post(&world(None), "/v1/logs", "application/x-protobuf", Vec::new()).await;
+    let (status, _, response) =
+        post(&test_server(None), "/v1/traces", "application/json", zero.to_string().into_bytes()).await;
+    let response: Value = serde_json::from_slice(&response).unwrap();
+    assert_eq!((status, &response["partialSuccess"]["rejectedSpans"]), (StatusCode::OK, &json!("1")));
+    let (status, headers, response) = post(&test_server(None), "/v1/logs", "application/x-protobuf", Vec::new()).await;
     assert_eq!((status, headers["content-type"].to_str().unwrap()), (StatusCode::OK, "application/x-protobuf"));
-    assert!(answer.is_empty(), "a full success says nothing");
+    assert!(response.is_empty(), "a full success has an empty body");
 }
 
 #[tokio::test]
-async fn refusals_are_status_messages_with_the_headers_that_senders_heed() {
-    let broken = world(Some(wardroom_domain::error::Failure::Fatal("the disk is full".into())));
+async fn failures_are_status_messages_with_retry_after_if_retryable() {
+    let failing = test_server(Some(wardroom_domain::error::Failure::Fatal("the disk is full".into())));
     let body = everything().to_string().into_bytes();
-    let (status, headers, answer) = post(&broken, "/v1/metrics", "application/json", body).await;
-    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    let (status, headers, response) = post(&failing, "/v1/metrics", "application/json", body).await;
+    let response: Value = serde_json::from_slice(&response).unwrap();
     assert_eq!((status, headers.contains_key("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, true));
-    assert_eq!((&answer["code"], &answer["message"]), (&json!(14), &json!("the disk is full")));
-    let (status, headers, answer) = post(&broken, "/v1/logs", "application/x-protobuf", vec![0xff; 9]).await;
+    assert_eq!((&response["code"], &response["message"]), (&json!(14), &json!("the disk is full")));
+    let (status, headers, response) = post(&failing, "/v1/logs", "application/x-protobuf", vec![0xff; 9]).await;
     assert_eq!((status, headers.contains_key("retry-after")), (StatusCode::BAD_REQUEST, false));
-    assert_eq!(answer[..2], [0x08, 3], "google.rpc.Status, INVALID_ARGUMENT");
+    assert_eq!(response[..2], [0x08, 3], "google.rpc.Status, INVALID_ARGUMENT");
     for (body, words) in [
         ("{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[{\"timeUnixNano\":\"soon\"}]}]}]}", "timeUnixNano"),
         ("[1]", "OTLP/JSON"),
     ] {
-        let (status, _, answer) = post(&broken, "/v1/logs", "application/json", body.into()).await;
-        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        let (status, _, response) = post(&failing, "/v1/logs", "application/json", body.into()).await;
+        let response: Value = serde_json::from_slice(&response).unwrap();
         assert_eq!(status, StatusCode::BAD_REQUEST);
-        assert!(answer["message"].as_str().unwrap().contains(words), "{answer}");
+        assert!(response["message"].as_str().unwrap().contains(words), "{response}");
     }
 }
 
 #[tokio::test]
-async fn grpc_carries_the_same_message_and_its_own_status() {
+async fn grpc_has_the_same_message_and_a_grpc_status() {
     let frame = |message: &[u8]| [&[0_u8][..], &(message.len() as u32).to_be_bytes(), message].concat();
     let path = source("otlp_logs").grpc_path().unwrap();
     let message = capture("otlp/001-logs.pb");
-    let taken = world(None);
-    let (status, headers, answer) = post(&taken, path, "application/grpc", frame(&message)).await;
+    let server = test_server(None);
+    let (status, headers, response) = post(&server, path, "application/grpc", frame(&message)).await;
     assert_eq!((status, headers["content-type"].to_str().unwrap()), (StatusCode::OK, "application/grpc"));
-    assert_eq!(answer, frame(&[]));
-    assert_eq!(taken.kept.lock().unwrap()[0].body, message, "the bus has the message, not the frame");
-    assert_eq!(taken.kept.lock().unwrap()[0].batch.logs.len(), read("otlp_logs", "001-logs.pb").logs.len());
-    let full = world(Some(wardroom_domain::error::Failure::Quota("full".into())));
-    let (_, headers, _) = post(&full, path, "application/grpc", frame(&message)).await;
-    assert_eq!(headers["grpc-status"], "14", "UNAVAILABLE is sent again");
-    let (_, headers, _) = post(&full, path, "application/grpc", frame(&[0xff; 9])).await;
+    assert_eq!(response, frame(&[]));
+    assert_eq!(server.appended.lock().unwrap()[0].body, message, "the bus has the message, not the frame");
+    assert_eq!(server.appended.lock().unwrap()[0].batch.logs.len(), read("otlp_logs", "001-logs.pb").logs.len());
+    let failing = test_server(Some(wardroom_domain::error::Failure::Quota("full".into())));
+    let (_, headers, _) = post(&failing, path, "application/grpc", frame(&message)).await;
+    assert_eq!(headers["grpc-status"], "14", "UNAVAILABLE is retried");
+    let (_, headers, _) = post(&failing, path, "application/grpc", frame(&[0xff; 9])).await;
     assert_eq!(headers["grpc-status"], "3", "INVALID_ARGUMENT is not");
-    let (_, headers, _) = post(&full, path, "application/grpc", message).await;
-    assert_eq!(headers["grpc-status"], "3", "a torn frame");
+    let (_, headers, _) = post(&failing, path, "application/grpc", message).await;
+    assert_eq!(headers["grpc-status"], "3", "an incomplete frame");
 }
 
-/// Small bodies that would take hundreds of megabytes once understood.
+/// Small bodies that would need hundreds of megabytes when decoded.
 #[test]
-fn a_crowd_of_tiny_points_is_refused() {
+fn too_many_small_records_are_refused() {
     let nest = |fields: &[u8], inner: Vec<u8>| {
         fields.iter().rev().fold(inner, |inner, field| {
             let mut outer = vec![field << 3 | 2];
@@ -326,46 +326,46 @@ fn a_crowd_of_tiny_points_is_refused() {
 }
 
 proptest! {
-    /// What our reader takes of a damaged message, a generated one takes too, and both find as much (bar 9a).
+    /// Damaged messages that both decoders accept have the same number of records.
     #[test]
-    fn bent_messages_are_read_alike_or_refused(at in 0_usize..4000, bits in 1_u8.., cut in prop::option::of(0_usize..4000)) {
-        let bend = |name: &str| {
+    fn damaged_messages_are_decoded_alike_or_refused(at in 0_usize..4000, bits in 1_u8.., truncate_at in prop::option::of(0_usize..4000)) {
+        let damage = |name: &str| {
             let mut plain = capture(name);
             let at = at % plain.len();
             plain[at] ^= bits;
-            plain.truncate(cut.unwrap_or(usize::MAX));
+            plain.truncate(truncate_at.unwrap_or(usize::MAX));
             plain
         };
-        let ours = |signal: &str, body: &[u8]| source(signal).decode(&head(false, false), body, &budget()).ok();
-        let body = bend("otlp/001-logs.pb");
-        if let (Some(ours), Ok(theirs)) = (ours("otlp_logs", &body), ExportLogsServiceRequest::decode(&body[..])) {
-            let groups = theirs.resource_logs.iter().flat_map(|group| &group.scope_logs);
-            prop_assert_eq!(ours.logs.len(), groups.map(|group| group.log_records.len()).sum::<usize>());
+        let decoded = |signal: &str, body: &[u8]| source(signal).decode(&head(false, false), body, &budget()).ok();
+        let body = damage("otlp/001-logs.pb");
+        if let (Some(decoded), Ok(expected)) = (decoded("otlp_logs", &body), ExportLogsServiceRequest::decode(&body[..])) {
+            let groups = expected.resource_logs.iter().flat_map(|group| &group.scope_logs);
+            prop_assert_eq!(decoded.logs.len(), groups.map(|group| group.log_records.len()).sum::<usize>());
         }
-        let body = bend("otlp/003-traces.pb");
-        if let (Some(ours), Ok(theirs)) = (ours("otlp_traces", &body), ExportTraceServiceRequest::decode(&body[..])) {
-            let groups = theirs.resource_spans.iter().flat_map(|group| &group.scope_spans);
-            let found = ours.spans.len() + ours.refused.iter().map(|refusal| (refusal.last - refusal.first + 1) as usize).sum::<usize>();
+        let body = damage("otlp/003-traces.pb");
+        if let (Some(decoded), Ok(expected)) = (decoded("otlp_traces", &body), ExportTraceServiceRequest::decode(&body[..])) {
+            let groups = expected.resource_spans.iter().flat_map(|group| &group.scope_spans);
+            let found = decoded.spans.len() + decoded.refused.iter().map(|refusal| (refusal.last - refusal.first + 1) as usize).sum::<usize>();
             prop_assert_eq!(found, groups.map(|group| group.spans.len()).sum::<usize>());
         }
-        let body = bend("otlp/002-metrics.pb");
-        if let (Some(ours), Ok(theirs)) = (ours("otlp_metrics", &body), ExportMetricsServiceRequest::decode(&body[..])) {
-            let metrics = theirs.resource_metrics.iter().flat_map(|group| &group.scope_metrics).flat_map(|group| &group.metrics);
+        let body = damage("otlp/002-metrics.pb");
+        if let (Some(decoded), Ok(expected)) = (decoded("otlp_metrics", &body), ExportMetricsServiceRequest::decode(&body[..])) {
+            let metrics = expected.resource_metrics.iter().flat_map(|group| &group.scope_metrics).flat_map(|group| &group.metrics);
             let numbers = metrics.map(|metric| match &metric.data {
                 Some(Data::Gauge(gauge)) => gauge.data_points.len(),
                 Some(Data::Sum(sum)) => sum.data_points.len(),
                 _ => 0,
             });
-            let single = (0..ours.metrics.keys().len()).filter_map(|at| ours.metrics.labels(at).ok())
+            let single = (0..decoded.metrics.keys().len()).filter_map(|at| decoded.metrics.labels(at).ok())
                 .filter(|labels| !labels.name().ends_with("_bucket") && !labels.name().ends_with("_sum"))
                 .filter(|labels| !labels.name().ends_with("_count") && labels.name() != "target_info").count();
-            prop_assert!(single <= numbers.sum::<usize>() + ours.metrics.histograms().len() + 9);
+            prop_assert!(single <= numbers.sum::<usize>() + decoded.metrics.histograms().len() + 9);
         }
     }
 
-    /// Any text in any place: nothing panics, and what is no JSON is refused.
+    /// A changed byte never panics, and text that is not JSON is refused.
     #[test]
-    fn bent_json_is_read_or_refused(at in 0_usize..4000, byte: u8, cut in prop::option::of(0_usize..4000)) {
+    fn damaged_json_is_decoded_or_refused(at in 0_usize..4000, byte: u8, truncate_at in prop::option::of(0_usize..4000)) {
         for (signal, mut body) in [
             ("otlp_metrics", everything().to_string().into_bytes()),
             ("otlp_logs", capture("otlp/009-logs-node.json")),
@@ -373,9 +373,9 @@ proptest! {
         ] {
             let at = at % body.len();
             body[at] = byte;
-            body.truncate(cut.unwrap_or(usize::MAX));
-            let ours = source(signal).decode(&head(true, false), &body, &budget()).is_ok();
-            prop_assert!(!ours || serde_json::from_slice::<Value>(&body).is_ok());
+            body.truncate(truncate_at.unwrap_or(usize::MAX));
+            let decoded = source(signal).decode(&head(true, false), &body, &budget()).is_ok();
+            prop_assert!(!decoded || serde_json::from_slice::<Value>(&body).is_ok());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Bar 1d: what each sender is told for each cause of failure, so that it keeps what it should send again and drops
-//! what can never be taken. Twelve causes, every protocol.
+//! The response of every protocol to each of twelve causes of failure: it must make the sender retry what can succeed
+//! later and drop what cannot.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,15 +13,18 @@ use tower::ServiceExt;
 use wardroom_domain::error::Failure;
 use wardroom_edge::Config as EdgeConfig;
 
-use super::{Label, NOW_MS, PbSample, TimeSeries, World, WriteRequest, capture, world, world_of, world_with};
+use super::{
+    Label, NOW_MS, PbSample, TestServer, TimeSeries, WriteRequest, capture, test_server, test_server_with,
+    test_server_with_rate_limit,
+};
 
-/// One way in.
-struct Column {
+/// One protocol with its requests.
+struct Protocol {
     name: &'static str,
     path: &'static str,
     kind: &'static str,
     encoding: &'static str,
-    good: fn() -> Vec<u8>,
+    valid: fn() -> Vec<u8>,
     /// One record of two is too old.
     partial: fn() -> Vec<u8>,
     grpc: bool,
@@ -67,69 +70,69 @@ fn frame(message: Vec<u8>) -> Vec<u8> {
 
 const OLD: &str = "1970-01-02T00:00:00Z";
 
-const COLUMNS: [Column; 8] = [
-    Column {
+const PROTOCOLS: [Protocol; 8] = [
+    Protocol {
         name: "remote_write 1.0",
         path: "/api/v1/write",
         kind: PB,
         encoding: "snappy",
-        good: || capture("first_scrape.snappy.pb"),
+        valid: || capture("first_scrape.snappy.pb"),
         partial: two_samples,
         grpc: false,
     },
-    Column {
+    Protocol {
         name: "remote_write 2.0",
         path: "/api/v1/write",
         kind: V2,
         encoding: "snappy",
-        good: || fixture("ordinary"),
+        valid: || fixture("ordinary"),
         partial: || fixture("too_old"),
         grpc: false,
     },
-    Column {
+    Protocol {
         name: "OTLP protobuf",
         path: "/v1/logs",
         kind: PB,
         encoding: "",
-        good: || capture("otlp/001-logs.pb"),
+        valid: || capture("otlp/001-logs.pb"),
         partial: pb_logs,
         grpc: false,
     },
-    Column {
+    Protocol {
         name: "OTLP JSON",
         path: "/v1/logs",
         kind: JSON,
         encoding: "",
-        good: || capture("otlp/009-logs-node.json"),
+        valid: || capture("otlp/009-logs-node.json"),
         partial: || text(otlp_logs()),
         grpc: false,
     },
-    Column {
+    Protocol {
         name: "OTLP gRPC",
         path: GRPC,
         kind: "application/grpc",
         encoding: "",
-        good: || frame(capture("otlp/001-logs.pb")),
+        valid: || frame(capture("otlp/001-logs.pb")),
         partial: || frame(pb_logs()),
         grpc: true,
     },
-    Column {
+    Protocol {
         name: "JSON metrics",
         path: "/ingest/metrics",
         kind: JSON,
         encoding: "",
-        good: || text(json!({ "metric_name": "a", "value": 1 })),
+        valid: || text(json!({ "metric_name": "a", "value": 1 })),
         partial: || {
             text(json!([{ "metric_name": "a", "value": 1 }, { "metric_name": "a", "value": 1, "timestamp": OLD }]))
         },
         grpc: false,
     },
-    Column {
+    Protocol {
         name: "JSON logs",
         path: "/ingest/logs",
         kind: JSON,
         encoding: "",
-        good: || text(json!({ "level": "INFO", "message": "m", "service": "s" })),
+        valid: || text(json!({ "level": "INFO", "message": "m", "service": "s" })),
         partial: || {
             text(
                 json!([{ "level": "INFO", "message": "m", "service": "s" }, { "level": "INFO", "message": "m", "service": "s", "timestamp": OLD }]),
@@ -137,12 +140,12 @@ const COLUMNS: [Column; 8] = [
         },
         grpc: false,
     },
-    Column {
+    Protocol {
         name: "JSON deployment",
         path: "/ingest/deployment",
         kind: JSON,
         encoding: "",
-        good: || text(json!({ "service": "s", "version": "1" })),
+        valid: || text(json!({ "service": "s", "version": "1" })),
         partial: || {
             text(json!([{ "service": "s", "version": "1" }, { "service": "s", "version": "1", "timestamp": OLD }]))
         },
@@ -150,15 +153,15 @@ const COLUMNS: [Column; 8] = [
     },
 ];
 
-/// What a sender sees: the HTTP status, or that of gRPC, and whether it is told when to come again.
+/// The response as the sender sees it: the HTTP status with whether there is `Retry-After`, or the gRPC status.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum SenderResponse {
     Http(u16, bool),
     Grpc(u16),
 }
 
-impl Column {
-    async fn ask(&self, world: &World, token: &str, kind: &str, body: Body) -> Told {
+impl Protocol {
+    async fn send(&self, server: &TestServer, token: &str, kind: &str, body: Body) -> SenderResponse {
         let mut request = Request::post(self.path).header("content-type", kind);
         if !token.is_empty() {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -166,27 +169,27 @@ impl Column {
         if !self.encoding.is_empty() {
             request = request.header("content-encoding", self.encoding);
         }
-        let answer = world.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let (parts, body) = answer.into_parts();
+        let http_response = server.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let (parts, body) = http_response.into_parts();
         let trailers = body.collect().await.unwrap().trailers().cloned().unwrap_or_default();
         let status =
             |headers: &HeaderMap| headers.get("grpc-status").map(|code| code.to_str().unwrap().parse().unwrap());
         match status(&parts.headers).or_else(|| status(&trailers)) {
-            Some(code) if self.grpc => Told::Grpc(code),
-            _ => Told::Http(parts.status.as_u16(), parts.headers.contains_key("retry-after")),
+            Some(code) if self.grpc => SenderResponse::Grpc(code),
+            _ => SenderResponse::Http(parts.status.as_u16(), parts.headers.contains_key("retry-after")),
         }
     }
 
-    async fn good(&self, world: &World) -> Told {
-        self.ask(world, &world.token, self.kind, Body::from((self.good)())).await
+    async fn valid(&self, server: &TestServer) -> SenderResponse {
+        self.send(server, &server.token, self.kind, Body::from((self.valid)())).await
     }
 
-    fn expect(&self, http: StatusCode, again: bool, grpc: u16) -> Told {
-        if self.grpc { Told::Grpc(grpc) } else { Told::Http(http.as_u16(), again) }
+    fn expect(&self, http: StatusCode, retry: bool, grpc: u16) -> SenderResponse {
+        if self.grpc { SenderResponse::Grpc(grpc) } else { SenderResponse::Http(http.as_u16(), retry) }
     }
 }
 
-/// A body that never comes.
+/// A body that never arrives.
 struct Never;
 
 impl HttpBody for Never {
@@ -202,14 +205,14 @@ impl HttpBody for Never {
 }
 
 #[tokio::test]
-async fn each_cause_has_the_answer_that_its_sender_needs() {
-    let (again, gone) = (true, false);
+async fn every_failure_cause_has_the_right_response_in_every_protocol() {
+    let (retry, no_retry) = (true, false);
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     let mut cells = 0;
-    for column in &COLUMNS {
-        let name = column.name;
-        let mut check = |cause: &str, told: Told, expected: Told| {
-            assert_eq!(told, expected, "{name}: {cause}");
+    for protocol in &PROTOCOLS {
+        let name = protocol.name;
+        let mut check = |cause: &str, response: SenderResponse, expected: SenderResponse| {
+            assert_eq!(response, expected, "{name}: {cause}");
             cells += 1;
         };
         for (cause, failure) in [
@@ -218,35 +221,35 @@ async fn each_cause_has_the_answer_that_its_sender_needs() {
             ("bus down", Failure::Fatal("bus open failed".into())),
             ("shutting down", Failure::Fatal("bus is closed".into())),
         ] {
-            let broken = world(Some(failure));
-            check(cause, column.good(&broken).await, column.expect(unavailable, again, 14));
+            let failing = test_server(Some(failure));
+            check(cause, protocol.valid(&failing).await, protocol.expect(unavailable, retry, 14));
         }
-        let locked = world(None);
-        locked.tokens.replace(None);
-        // The guard stands before every protocol: a client of gRPC reads 503 as UNAVAILABLE and 401 as
+        let without_tokens = test_server(None);
+        without_tokens.tokens.replace(None);
+        // The access check responds over HTTP for every protocol: gRPC clients map 503 to UNAVAILABLE and 401 to
         // UNAUTHENTICATED.
-        check("state store down", column.good(&locked).await, Told::Http(503, again));
-        let narrow = world_with(None, 1);
-        column.good(&narrow).await;
-        check("over quota", column.good(&narrow).await, column.expect(unavailable, again, 14));
-        let open = world(None);
+        check("state store down", protocol.valid(&without_tokens).await, SenderResponse::Http(503, retry));
+        let limited = test_server_with_rate_limit(None, 1);
+        protocol.valid(&limited).await;
+        check("over quota", protocol.valid(&limited).await, protocol.expect(unavailable, retry, 14));
+        let server = test_server(None);
         let large = Body::from(vec![b' '; 17 << 20]);
-        let told = column.ask(&open, &open.token, column.kind, large).await;
-        check("over size", told, column.expect(StatusCode::PAYLOAD_TOO_LARGE, gone, 8));
-        let told = column.ask(&open, &open.token, column.kind, Body::from(vec![0xff; 64])).await;
-        check("bad body", told, column.expect(StatusCode::BAD_REQUEST, gone, 3));
-        let told = column.ask(&open, &open.token, "text/csv", Body::from((column.good)())).await;
-        check("bad type", told, Told::Http(415, gone));
-        let told = column.ask(&open, &open.token, column.kind, Body::from((column.partial)())).await;
+        let response = protocol.send(&server, &server.token, protocol.kind, large).await;
+        check("over size", response, protocol.expect(StatusCode::PAYLOAD_TOO_LARGE, no_retry, 8));
+        let response = protocol.send(&server, &server.token, protocol.kind, Body::from(vec![0xff; 64])).await;
+        check("bad body", response, protocol.expect(StatusCode::BAD_REQUEST, no_retry, 3));
+        let response = protocol.send(&server, &server.token, "text/csv", Body::from((protocol.valid)())).await;
+        check("bad type", response, SenderResponse::Http(415, no_retry));
+        let response = protocol.send(&server, &server.token, protocol.kind, Body::from((protocol.partial)())).await;
         let otlp = name.starts_with("OTLP");
         let status = if otlp { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-        check("partial", told, column.expect(status, gone, 0));
-        assert!(!open.kept.lock().unwrap().is_empty(), "{name}: the good part is kept");
-        let told = column.ask(&open, "", column.kind, Body::from((column.good)())).await;
-        check("unauthenticated", told, Told::Http(401, gone));
-        let hurried = world_of(None, 0, EdgeConfig { body_timeout_seconds: 0, ..EdgeConfig::default() });
-        let told = column.ask(&hurried, &hurried.token, column.kind, Body::new(Never)).await;
-        check("timeout", told, column.expect(unavailable, again, 14));
+        check("partial", response, protocol.expect(status, no_retry, 0));
+        assert!(!server.appended.lock().unwrap().is_empty(), "{name}: the valid part is appended");
+        let response = protocol.send(&server, "", protocol.kind, Body::from((protocol.valid)())).await;
+        check("unauthenticated", response, SenderResponse::Http(401, no_retry));
+        let impatient = test_server_with(None, 0, EdgeConfig { body_timeout_seconds: 0, ..EdgeConfig::default() });
+        let response = protocol.send(&impatient, &impatient.token, protocol.kind, Body::new(Never)).await;
+        check("timeout", response, protocol.expect(unavailable, retry, 14));
     }
     assert_eq!(cells, 96);
 }

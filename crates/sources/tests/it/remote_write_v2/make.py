@@ -1,5 +1,5 @@
-"""Makes the fixtures beside this file with Google's protobuf library for Python, so that our reader is never
-compared with our own writer. Run in a virtual environment with `protobuf` and `python-snappy`:
+"""Generates the fixtures in this folder with Google's protobuf library for Python, so that the decoder is tested
+with the output of an independent encoder. Run in a virtual environment with `protobuf` and `python-snappy`:
 
     python make.py
 

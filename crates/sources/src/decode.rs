@@ -1,0 +1,8 @@
+//! What the decoders of all protocols share.
+
+pub(crate) mod decoded;
+pub(crate) mod failures;
+pub(crate) mod protobuf;
+pub(crate) mod refusals;
+pub(crate) mod series_key;
+pub(crate) mod wire_metrics;

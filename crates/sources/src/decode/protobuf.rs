@@ -1,0 +1,274 @@
+//! A zero-copy protobuf reader: fields borrow from the message, nothing is allocated.
+//!
+//! A generated decoder allocates a string for every label, which costs forty times as much as reading in place
+//! (855 against 21.6 ns per sample). Wire format: <https://protobuf.dev/programming-guides/encoding>.
+
+use std::fmt;
+
+use crate::decode::failures::MAX_RECORDS;
+
+/// Why a message cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DecodeError {
+    /// The message ends inside a field.
+    Truncated,
+    /// A varint longer than 64 bits.
+    VarintOverflow,
+    /// A wire type that does not exist or is obsolete (groups).
+    UnknownWireType(u8),
+    /// A repeated numeric field that is not packed in one field.
+    Unpacked,
+    /// More than [`MAX_RECORDS`] records.
+    TooManyRecords,
+}
+
+/// Adds an item to a list of at most [`MAX_RECORDS`] items.
+#[inline]
+pub(crate) fn push_bounded<T>(list: &mut Vec<T>, item: T) -> Result<(), DecodeError> {
+    if list.len() >= MAX_RECORDS {
+        return Err(DecodeError::TooManyRecords);
+    }
+    list.push(item);
+    Ok(())
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => f.write_str("the protobuf is truncated"),
+            Self::VarintOverflow => f.write_str("the protobuf has a varint longer than 64 bits"),
+            Self::TooManyRecords => write!(f, "the request holds more than {MAX_RECORDS} records"),
+            Self::Unpacked => f.write_str("labels_refs must be packed, in one field"),
+            Self::UnknownWireType(kind) => write!(f, "the protobuf has a field of unknown wire type {kind}"),
+        }
+    }
+}
+
+/// The value of one field, borrowed from the message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Field<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Fixed32,
+    /// Offset in the message, and the bytes.
+    Bytes(usize, &'a [u8]),
+}
+
+impl Field<'_> {
+    /// Calls `take` with each number of a repeated 64-bit field, packed or not.
+    pub(crate) fn for_each_fixed64(
+        self,
+        mut take: impl FnMut(u64) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        match self {
+            Self::Fixed64(bits) => take(bits),
+            Self::Bytes(_, packed) => {
+                let (numbers, remaining) = packed.as_chunks::<8>();
+                if !remaining.is_empty() {
+                    return Err(DecodeError::Truncated);
+                }
+                numbers.iter().try_for_each(|bytes| take(u64::from_le_bytes(*bytes)))
+            }
+            Self::Varint(_) | Self::Fixed32 => Ok(()),
+        }
+    }
+
+    /// Calls `take` with each number of a repeated varint field, packed or not.
+    pub(crate) fn for_each_varint(
+        self,
+        mut take: impl FnMut(u64) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        match self {
+            Self::Varint(number) => take(number),
+            Self::Bytes(_, packed) => {
+                let mut message = Message::new(packed);
+                while message.at < packed.len() {
+                    let number = message.varint()?;
+                    take(number)?;
+                }
+                Ok(())
+            }
+            Self::Fixed64(_) | Self::Fixed32 => Ok(()),
+        }
+    }
+}
+
+/// Decodes a zigzag-encoded number.
+pub(crate) const fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+/// A reader over the fields of one message.
+#[derive(Debug)]
+pub(crate) struct Message<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Message<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Returns the offset of the next field.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Returns the bytes not read yet.
+    #[inline]
+    pub(crate) fn remaining(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Reads the next field: number and value.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, DecodeError> {
+        if self.at >= self.bytes.len() {
+            return Ok(None);
+        }
+        let key = self.varint()?;
+        let field = match key & 7 {
+            0 => Field::Varint(self.varint()?),
+            1 => Field::Fixed64(u64::from_le_bytes(self.take()?)),
+            2 => {
+                let size = usize::try_from(self.varint()?).map_err(|_| DecodeError::Truncated)?;
+                let start = self.at;
+                let end = start.checked_add(size).ok_or(DecodeError::Truncated)?;
+                let bytes = self.bytes.get(start..end).ok_or(DecodeError::Truncated)?;
+                self.at = end;
+                Field::Bytes(start, bytes)
+            }
+            5 => {
+                self.take::<4>()?;
+                Field::Fixed32
+            }
+            other => return Err(DecodeError::UnknownWireType(other as u8)),
+        };
+        Ok(Some((key >> 3, field)))
+    }
+
+    /// Skips consecutive length-delimited fields with this one-byte key and a one-byte length. Stops at any other field
+    /// and at a truncated one, which [`Message::next`] then reads or rejects.
+    ///
+    /// Labels are most of a request and are not decoded for known series.
+    #[inline]
+    pub(crate) fn skip_short_fields(&mut self, key: u8) {
+        while let Some([chunk, size, ..]) = self.bytes.get(self.at..) {
+            let end = self.at + 2 + usize::from(*size);
+            if *chunk != key || *size >= 0x80 || end > self.bytes.len() {
+                return;
+            }
+            self.at = end;
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let remaining = self.bytes.get(self.at..).unwrap_or_default();
+        let chunk = remaining.first_chunk::<N>().ok_or(DecodeError::Truncated)?;
+        self.at += N;
+        Ok(*chunk)
+    }
+
+    /// Reads a varint.
+    #[inline(always)]
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
+        // Fast path: keys take one byte, the length of a series two.
+        match self.bytes.get(self.at..) {
+            Some([low @ ..0x80, ..]) => {
+                self.at += 1;
+                Ok(u64::from(*low))
+            }
+            Some([low, high @ ..0x80, ..]) => {
+                self.at += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.bytes.get(self.at).ok_or(DecodeError::Truncated)?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::VarintOverflow)
+    }
+}
+
+/// Decodes the varint in the last `size` bytes, if it fills them exactly and `size` is at most eight, without a loop
+/// over the bytes. A timestamp in milliseconds takes six.
+#[inline(always)]
+pub(crate) fn read_trailing_varint(bytes: &[u8], size: usize) -> Option<u64> {
+    let word = u64::from_le_bytes(*bytes.last_chunk::<8>()?);
+    let word = word >> (64 - 8 * u32::try_from(size).ok().filter(|size| (1..=8).contains(size))?);
+    let ends = !word & 0x8080_8080_8080_8080;
+    // The first byte without a continuation bit must be the last one.
+    if ends == 0 || ends.trailing_zeros() as usize != 8 * size - 1 {
+        return None;
+    }
+    // Joins the seven bits of each byte: in pairs, fours, then all eight.
+    let word = word & 0x7f7f_7f7f_7f7f_7f7f;
+    let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+    let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
+    Some((word & 0x0000_0000_0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4)
+}
+
+/// Appends a varint.
+pub(crate) fn write_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Appends a length-delimited field.
+pub(crate) fn write_bytes_field(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    write_varint(out, field << 3 | 2);
+    write_varint(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn varints_of_any_length_round_trip(number: u64, bits in 0_u32..64, before: [u8; 8], after: Vec<u8>) {
+            let number = number >> bits;
+            let mut bytes = Vec::new();
+            write_varint(&mut bytes, number);
+            let size = bytes.len();
+            let last: Vec<u8> = before.iter().chain(&bytes).copied().collect();
+            prop_assert_eq!(read_trailing_varint(&last, size), (size <= 8).then_some(number));
+            bytes.extend(after);
+            let mut message = Message::new(&bytes);
+            prop_assert_eq!(message.varint(), Ok(number));
+            prop_assert_eq!(message.at(), size);
+        }
+
+        #[test]
+        fn the_fast_path_agrees_with_the_loop(bytes: [u8; 12], size in 0_usize..13) {
+            let mut message = Message::new(&bytes[12 - size..]);
+            let long = message.varint().ok().filter(|_| message.at() == size && (1..=8).contains(&size));
+            prop_assert_eq!(read_trailing_varint(&bytes, size), long);
+        }
+    }
+
+    #[test]
+    fn accepts_overlong_varints_up_to_64_bits() {
+        assert_eq!(Message::new(&[0x81, 0x80, 0x80, 0x00, 9]).varint(), Ok(1));
+        assert_eq!(Message::new(&[0x81, 0x80, 0x80]).varint(), Err(DecodeError::Truncated));
+        assert_eq!(Message::new(&[0xff; 12]).varint(), Err(DecodeError::VarintOverflow));
+    }
+}

@@ -1,0 +1,140 @@
+//! Limits of records: the accepted time window (decision D10) and the limits on labels.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use wardroom_domain::{Labels, RefusalReason, Timestamp};
+
+use crate::config::Config;
+use crate::decode::decoded::Decoded;
+use crate::decode::refusals::{RefusalCause, push_refusal};
+use crate::decode::wire_metrics::WireMetrics;
+
+/// Maximum number of labels of a log line.
+const MAX_LOG_LABELS: usize = 300;
+
+fn too_many_log_labels() -> RefusalCause {
+    (RefusalReason::LabelLimit, format!("more than {MAX_LOG_LABELS} labels on one log line"))
+}
+
+/// Removes the records outside the limits and lists them as refused. The labels of a series are checked when the series
+/// is new ([`check_series`]).
+pub(crate) fn apply_limits(decoded: &mut Decoded, config: &Config, received_at: Timestamp) {
+    let window = TimeWindow::new(config, received_at);
+    let (oldest_ms, newest_ms) = (window.oldest.millis(), window.newest.millis());
+    let mut refused = Vec::new();
+    decoded.metrics.retain_exemplars(|_, exemplar| window.contains(exemplar.ts_ms));
+    let samples = decoded.metrics.samples();
+    let times = || samples.iter().map(|sample| sample.ts_ms);
+    // One vectorised pass handles the common case of no refused sample.
+    if times().any(|ts_ms| ts_ms < oldest_ms || ts_ms > newest_ms) {
+        for (at, ts_ms) in times().enumerate() {
+            if let Some((reason, detail)) = window.check(Timestamp::from_millis(ts_ms)) {
+                push_refusal(&mut refused, decoded.position(at), reason, detail);
+            }
+        }
+    }
+    let mut at = samples.len();
+    let mut record_result = |cause: Option<RefusalCause>| {
+        if let Some((reason, detail)) = cause {
+            push_refusal(&mut refused, decoded.position(at), reason, detail);
+        }
+        at += 1;
+    };
+    for (_, histogram) in decoded.metrics.histograms() {
+        let invalid =
+            histogram.validate().err().map(|detail| (RefusalReason::BadValue, format!("histogram: {detail}")));
+        record_result(invalid.or_else(|| window.check(Timestamp::from_millis(histogram.ts_ms))));
+    }
+    for log in &decoded.logs {
+        let too_long = (log.message.len() > config.max_message_bytes).then(|| {
+            let detail =
+                format!("message is longer than {} bytes; see sources.max-message-bytes", config.max_message_bytes);
+            (RefusalReason::LabelLimit, detail)
+        });
+        let attributes = || (log.labels.iter().count() > MAX_LOG_LABELS).then(too_many_log_labels);
+        record_result(too_long.or_else(attributes).or_else(|| window.check(log.at)));
+    }
+    for deployment in &decoded.deployments {
+        record_result(check_labels(&deployment.metadata, config).or_else(|| window.check(deployment.at)));
+    }
+    for span in &decoded.spans {
+        record_result(window.check(span.end));
+    }
+    decoded.remove_refused(&refused);
+    decoded.refused.extend(refused);
+}
+
+/// Removes the exemplars outside the limits on replay. The envelope does not list them, because they are not records.
+pub(crate) fn remove_refused_exemplars(metrics: &mut WireMetrics, config: &Config, received_at: Timestamp) {
+    let window = TimeWindow::new(config, received_at);
+    let mut valid: BTreeMap<u32, bool> = BTreeMap::new();
+    for (series, _) in metrics.exemplars() {
+        valid.entry(*series).or_insert_with(|| {
+            metrics.labels(*series as usize).is_ok_and(|labels| check_series(labels, config).is_ok())
+        });
+    }
+    metrics.retain_exemplars(|series, exemplar| valid.get(&series) == Some(&true) && window.contains(exemplar.ts_ms));
+}
+
+/// Checks the labels of a new series.
+pub(crate) fn check_series(labels: Labels, config: &Config) -> Result<Labels, RefusalCause> {
+    if labels.name().is_empty() {
+        return Err((RefusalReason::BadLabels, "label __name__ is missing: a series needs a metric name".into()));
+    }
+    check_labels(&labels, config).map_or(Ok(labels), Err)
+}
+
+/// The accepted times of records.
+struct TimeWindow<'a> {
+    config: &'a Config,
+    oldest: Timestamp,
+    newest: Timestamp,
+}
+
+impl<'a> TimeWindow<'a> {
+    fn new(config: &'a Config, received_at: Timestamp) -> Self {
+        Self {
+            config,
+            oldest: received_at.minus(Duration::from_secs(config.max_age_hours * 3600)),
+            newest: received_at.plus(Duration::from_secs(config.max_ahead_minutes * 60)),
+        }
+    }
+
+    fn contains(&self, at_ms: i64) -> bool {
+        (self.oldest.millis()..=self.newest.millis()).contains(&at_ms)
+    }
+
+    fn check(&self, at: Timestamp) -> Option<RefusalCause> {
+        if at < self.oldest {
+            let hours = self.config.max_age_hours;
+            let detail = format!("timestamp {at} is more than {hours} h old; see sources.max-age-hours");
+            Some((RefusalReason::TooOld, detail))
+        } else if at > self.newest {
+            let ahead = self.config.max_ahead_minutes;
+            let detail = format!("timestamp {at} is more than {ahead} min ahead; check the sender's clock");
+            Some((RefusalReason::TooNew, detail))
+        } else {
+            None
+        }
+    }
+}
+
+fn check_labels(labels: &Labels, config: &Config) -> Option<RefusalCause> {
+    if labels.iter().count() > config.max_labels {
+        let detail = format!("more than {} labels; see sources.max-labels", config.max_labels);
+        return Some((RefusalReason::LabelLimit, detail));
+    }
+    for (name, value) in labels.iter() {
+        if name.len() > config.max_label_name_bytes {
+            let detail = format!("a label name has {} bytes; at most {}", name.len(), config.max_label_name_bytes);
+            return Some((RefusalReason::LabelLimit, detail));
+        }
+        if value.len() > config.max_label_value_bytes {
+            let (limit, size) = (config.max_label_value_bytes, value.len());
+            let detail = format!("label {name:?} has {size} bytes; at most {limit}, see sources.max-label-value-bytes");
+            return Some((RefusalReason::LabelLimit, detail));
+        }
+    }
+    None
+}

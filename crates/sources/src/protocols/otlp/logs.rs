@@ -1,0 +1,64 @@
+//! OTLP log records.
+
+use wardroom_domain::{Labels, LogEntry, Severity, Timestamp};
+use wardroom_edge::InflatedBody;
+
+use super::attributes::{Attribute, hex_id, read_bounded_attributes, value_text};
+use super::resources::for_each_record;
+use crate::decode::decoded::Decoded;
+use crate::decode::protobuf::{DecodeError, Field, Message, push_bounded};
+use crate::source::RequestHead;
+
+/// Reads an `ExportLogsServiceRequest`.
+pub(super) fn read_request(plain: InflatedBody, head: &RequestHead) -> Result<Decoded, DecodeError> {
+    let mut decoded = Decoded::default();
+    for_each_record(plain.bytes(), &mut |resource, service, record| {
+        push_bounded(&mut decoded.logs, read_record(resource, service, record, head)?)
+    })?;
+    Ok(decoded)
+}
+
+fn read_record(
+    resource: &[Attribute<'_>],
+    service: &str,
+    record: &[u8],
+    head: &RequestHead,
+) -> Result<LogEntry, DecodeError> {
+    let (mut at, mut observed, mut number, mut severity_text) = (0, 0, 0, "".into());
+    let (mut message, mut ids) = (String::new(), Vec::new());
+    let mut fields = Message::new(record);
+    while let Some((field, value)) = fields.next()? {
+        match (field, value) {
+            (1, Field::Fixed64(nanos)) => at = nanos,
+            (2, Field::Varint(severity)) => number = severity,
+            (3, Field::Bytes(_, bytes)) => severity_text = String::from_utf8_lossy(bytes),
+            (5, Field::Bytes(_, body)) => message = value_text(body)?.into_owned(),
+            (9, Field::Bytes(_, id)) if id.iter().any(|byte| *byte != 0) => ids.push(("trace_id", hex_id(id))),
+            (10, Field::Bytes(_, id)) if id.iter().any(|byte| *byte != 0) => ids.push(("span_id", hex_id(id))),
+            (11, Field::Fixed64(nanos)) => observed = nanos,
+            _ => {}
+        }
+    }
+    let own = read_bounded_attributes(record, 6)?;
+    let labels = own.iter().chain(resource).map(|(key, value)| (&**key, &**value));
+    let labels = ids.iter().map(|(key, id)| (*key, id.as_str())).chain(labels).collect();
+    let nanos = [at, observed].into_iter().find(|nanos| *nanos > 0);
+    Ok(LogEntry {
+        at: nanos.and_then(|nanos| i64::try_from(nanos).ok()).map_or(head.received_at, Timestamp::from_nanos),
+        severity: severity_of(number, &severity_text),
+        message,
+        service: service.to_owned(),
+        labels: Labels::new(labels),
+    })
+}
+
+/// Returns the severity for a severity number, or for the severity text if the number is 0.
+fn severity_of(number: u64, severity_text: &str) -> Severity {
+    match number {
+        0 => Severity::from_level(severity_text),
+        1..=12 => Severity::Info,
+        13..=16 => Severity::Warning,
+        17..=20 => Severity::High,
+        _ => Severity::Critical,
+    }
+}
