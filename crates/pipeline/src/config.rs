@@ -1,23 +1,23 @@
-//! What telemetry's way is told: the parts of the whole configuration that it reads.
+//! Configuration of the pipeline: the sections of the whole configuration that it reads.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::EntityRules;
 
-/// The configuration of everybody on the way.
+/// Configuration of all roles of the pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Ports and their limits.
     pub edge: wardroom_edge::Config,
-    /// What requests may hold.
+    /// Limits of requests.
     pub sources: wardroom_sources::Config,
     /// The durable log.
     pub bus: wardroom_bus::Config,
-    /// What is kept for good.
+    /// The tables.
     pub lake: wardroom_lake::Config,
     /// The live series.
     pub head: wardroom_head::Config,
-    /// Which label names which thing.
+    /// Which labels name services and other entities.
     pub entities: EntityRules,
     /// Detection.
     pub detect: wardroom_detect::Config,
@@ -31,7 +31,7 @@ pub struct Config {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct CheckpointConfig {
-    /// How often detection writes its state down, in seconds; a restart reads what came since from the bus.
+    /// Interval between checkpoints of detection's state, in seconds; a restart reads newer records from the bus.
     /// Default 60. Since 0.1.
     pub interval_seconds: u64,
 }

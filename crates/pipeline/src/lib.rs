@@ -1,29 +1,28 @@
-//! Telemetry's way: from the bus through head and detection into the tables, and back to whoever asks.
+//! The telemetry pipeline: from intake over the bus through detection into the lake, and queries over all of it.
 //!
 //! ```text
-//! sources ─► intake ─► bus ─┬─► pump ─► head, detectors, correlation ─► News
-//!                           │     └─ keep ─► silver.samples, silver.series
-//!                           └─► events ─► bronze, silver.logs, .spans, .deployments, .quarantine
-//! samples ◄── head, tables, bus (whoever asks does not know which)
+//! sources ─► intake ─► bus ─┬─► detection: live series, detectors, correlation ─► DetectorEvent
+//!                           │     └─ lake writer ─► silver.samples, silver.series
+//!                           └─► event writer ─► bronze, silver.logs, .spans, .deployments, .quarantine
+//! query ◄── live series, tables, bus (one answer, whichever of them holds the data)
 //! ```
 //!
-//! One file for each pump. Nothing here knows an incident's response, and nothing decides: pure cores do. Guarantee: every offset of
-//! the bus goes through detection once and in order, and each row lands in the tables once, whenever the process dies; what
-//! cannot be taken is laid aside, and the rest goes on.
+//! One folder for each role. Nothing here knows how an incident is responded to; decisions are taken by pure crates
+//! (`detect`, `correlate`). Guarantees: detection processes every bus offset once and in order, and each row is
+//! committed to the tables exactly once, whenever the process dies. A poison record is retried, dead-lettered and
+//! skipped.
 
 #![forbid(unsafe_code)]
 
-pub mod checkpoint;
 mod config;
-pub mod events;
-pub mod findings;
+pub mod consumer_groups;
+pub mod detection;
 pub mod intake;
-pub mod keep;
+pub mod lake;
 pub mod metrics;
-pub mod poison;
-pub mod pump;
-pub mod salvage;
-pub mod samples;
-pub mod tenants;
+mod poison_injection;
+pub mod poison_records;
+pub mod query;
+pub mod state;
 
 pub use config::{CheckpointConfig, Config};

@@ -1,4 +1,4 @@
-//! A plan through approval and execution to its undo, because it did not help:
+//! A plan from approval through execution to its undo, since verification failed:
 //! `cargo run -p wardroom-respond --example approval_to_undo`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
@@ -51,9 +51,9 @@ fn main() {
         reason: "looks right".into(),
     };
     let diagnosis = Diagnosis { causes: vec![], evidence: vec![], severity: Severity::High, impact: String::new() };
-    let reason = "it never became good".to_owned();
+    let reason = "the signals did not become good before the timeout".to_owned();
     for event in [
-        Event::TakenUp,
+        Event::InvestigationStarted,
         Event::Proposed { diagnosis, plan: Box::new(plan), watched: vec![] },
         Event::Approved(approval),
         Event::Executed {
@@ -62,11 +62,11 @@ fn main() {
             at_ms: at.millis(),
             watched: vec![],
         },
-        Event::NotHelped { undo: Some(Outcome::Applied), reason, at_ms: at.millis() },
+        Event::VerificationFailed { undo: Some(Outcome::Applied), reason, at_ms: at.millis() },
     ] {
-        // What a role would do now: this is how it would ask.
+        // A role would perform the effect here.
         let effect = workflow.next(at, at.millis() + 60_000, &Config::default());
-        let moved = workflow.apply(event).unwrap();
-        println!("{effect:?}: {} -> {}: {}", moved.from, moved.to, moved.note);
+        let change = workflow.apply(event).unwrap();
+        println!("{effect:?}: {} -> {}: {}", change.from, change.to, change.note);
     }
 }

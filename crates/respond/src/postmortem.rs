@@ -1,4 +1,4 @@
-//! The postmortem, in Markdown, from what was recorded.
+//! The postmortem of an incident in Markdown.
 
 use std::fmt::Write;
 
@@ -9,13 +9,13 @@ use crate::Workflow;
 /// One line of an incident's timeline.
 #[derive(Clone, Debug)]
 pub struct TimelineEntry {
-    /// When.
+    /// Time of the entry.
     pub at: Timestamp,
-    /// What.
+    /// Description; may quote telemetry.
     pub text: String,
 }
 
-/// A postmortem.
+/// A postmortem in Markdown.
 pub type Postmortem = String;
 
 /// Writes the postmortem of an incident.
@@ -36,7 +36,7 @@ pub fn postmortem(id: &str, workflow: &Workflow, timeline: &[TimelineEntry]) -> 
     match workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best().map(|best| (diagnosis, best))) {
         Some((diagnosis, best)) => {
             line(format!(
-                "{} ({:.0} % sure). {}\n",
+                "{} ({:.0} % confidence). {}\n",
                 escape(&best.reasoning),
                 best.confidence * 100.0,
                 escape(&diagnosis.impact)
@@ -45,7 +45,7 @@ pub fn postmortem(id: &str, workflow: &Workflow, timeline: &[TimelineEntry]) -> 
                 line(format!("- `{}` {}", escape(&evidence.id), escape(&evidence.summary)));
             }
         }
-        None => line("No cause could be named from the evidence.".into()),
+        None => line("The evidence did not show a cause.".into()),
     }
     line("\n## What was done\n".into());
     match (&workflow.plan, &workflow.approval) {
@@ -78,7 +78,7 @@ pub fn postmortem(id: &str, workflow: &Workflow, timeline: &[TimelineEntry]) -> 
     out
 }
 
-/// Telemetry is untrusted: nothing of it may become markup.
+/// Escapes untrusted text so that it cannot become markup.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! The contract of everything that changes the world.
+//! The contract of tools, which execute actions on target systems.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,91 +8,90 @@ use wardroom_domain::{DryRun, Outcome, ToolCall};
 /// One operation of a tool.
 #[derive(Clone, Debug, Serialize)]
 pub struct Operation {
-    /// Its name in a call.
+    /// Name in a call.
     pub name: &'static str,
-    /// One line for a person.
+    /// Description, one line.
     pub summary: &'static str,
-    /// JSON Schema of its arguments.
+    /// JSON Schema of the arguments.
     pub arguments: Value,
-    /// `low`, `medium` or `high`.
+    /// Risk: `low`, `medium` or `high`.
     pub risk: &'static str,
 }
 
-/// What a tool is.
+/// Description of a tool.
 #[derive(Clone, Debug, Serialize)]
 pub struct ToolSpec {
-    /// Its name in a call.
+    /// Name in a call.
     pub name: &'static str,
-    /// One line for a person.
+    /// Description, one line.
     pub summary: &'static str,
-    /// Its operations.
+    /// The operations.
     pub operations: Vec<Operation>,
 }
 
-/// What a target says after an operation.
+/// Result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// Whether the effect is there.
+    /// Whether the operation took effect.
     pub outcome: Outcome,
-    /// The target's own words.
+    /// Detail from the target.
     pub detail: String,
 }
 
-/// Why a tool could not do what was asked.
+/// Why a tool call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
-    /// The call does not fit the tool, or the target cannot do it.
+    /// The call is invalid, or the target does not support it.
     #[error("{0}")]
     Invalid(String),
-    /// The target is no longer as the plan found it.
+    /// The target has changed since the plan was made.
     #[error("plan is stale: {0}")]
     Stale(String),
-    /// The target did not answer; whether anything happened is unknown until probed.
+    /// The target did not answer; whether the operation took effect is unknown until it is probed.
     #[error("target did not answer: {0}")]
     Unavailable(String),
 }
 
-/// Something that changes the world, one target at a time.
+/// A tool that executes operations on targets.
 ///
-/// `plan` changes nothing and may be called by anybody at any time. `execute` carries the idempotency
-/// key to the target and refuses with [`ToolError::Stale`] if the target's state is not
-/// `precondition`; called twice with one key it has one effect. `probe` says whether the effect of a
-/// key is there: after a crash it is asked before anything is tried again, and
-/// [`Outcome::Unknown`] goes to a person, never to a retry. All block.
+/// `plan` is read-only and may be called at any time. `execute` passes the idempotency key to the target and fails with
+/// [`ToolError::Stale`] if the target's state is not `precondition`; called twice with one key it takes effect once.
+/// `probe` returns whether the operation of a key took effect: after a crash it is called before any retry, and
+/// [`Outcome::Unknown`] is escalated to a person and never retried. All methods block.
 pub trait Tool: Send + Sync {
-    /// Name, operations and their argument schemas.
+    /// Returns name, operations and their argument schemas.
     fn spec(&self) -> ToolSpec;
 
-    /// What the call would do.
+    /// Returns what the call would do.
     ///
     /// # Errors
-    /// It cannot be done, or the target does not answer.
+    /// Returns an error if the call is invalid or the target does not answer.
     fn plan(&self, call: &ToolCall) -> Result<DryRun, ToolError>;
 
-    /// Does it.
+    /// Executes the call.
     ///
     /// # Errors
     /// See [`ToolError`].
     fn execute(&self, call: &ToolCall, precondition: &str, key: &str) -> Result<Applied, ToolError>;
 
-    /// Whether the effect of a key is there, if the target was at `precondition` before.
+    /// Returns whether the operation of a key took effect, if the target was at `precondition` before.
     ///
     /// # Errors
-    /// The target does not answer.
+    /// Returns an error if the target does not answer.
     fn probe(&self, call: &ToolCall, precondition: &str, key: &str) -> Result<Outcome, ToolError>;
 
-    /// The target's state now, as a plan's precondition has it.
+    /// Returns the target's current state, in the form of a plan's precondition.
     ///
     /// # Errors
-    /// The target does not answer.
+    /// Returns an error if the target does not answer.
     fn state(&self, call: &ToolCall) -> Result<String, ToolError>;
 }
 
-/// Reads an operation's arguments into their type; names the field that does not fit.
+/// Parses an operation's arguments.
 ///
 /// # Errors
-/// Unknown, missing or ill-typed arguments.
-pub fn call_errors<T: serde::de::DeserializeOwned + JsonSchema>(
+/// Returns an error that names the argument if one is unknown, missing or of a wrong type.
+pub fn parse_arguments<T: serde::de::DeserializeOwned + JsonSchema>(
     arguments: &Map<String, Value>,
 ) -> Result<T, ToolError> {
     serde_json::from_value(Value::Object(arguments.clone()))

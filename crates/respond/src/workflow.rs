@@ -1,174 +1,174 @@
-//! One incident's way from open to settled.
+//! The state machine of one incident, from open to settled.
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{Approval, Diagnosis, Incident, IncidentState, Outcome, Plan, Timestamp};
 
-use crate::{Config, Watched};
+use crate::{Config, WatchedSignal};
 
-/// Everything the response remembers of one incident; persisted as JSON, format version 1.
+/// State of the response to one incident. Persisted as JSON, format version 1: field names are the format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
     /// Format version.
     pub version: u8,
-    /// What opened it.
+    /// The incident.
     pub incident: Incident,
-    /// Where it stands.
+    /// Current state.
     pub state: IncidentState,
-    /// Why, as far as known.
+    /// Diagnosis, once made.
     pub diagnosis: Option<Diagnosis>,
-    /// What is proposed.
+    /// The proposed plan.
     pub plan: Option<Plan>,
-    /// Its hash.
+    /// Hash of the plan.
     pub plan_sha256: Option<String>,
-    /// What has to become good again.
-    pub watched: Vec<Watched>,
-    /// Who said yes.
+    /// Signals that have to become good again.
+    pub watched: Vec<WatchedSignal>,
+    /// The approval of the plan.
     pub approval: Option<Approval>,
-    /// How the execution ended.
+    /// Outcome of the execution.
     pub execution: Option<Outcome>,
-    /// How the undo ended, if there was one.
+    /// Outcome of the undo, if there was one.
     pub undo: Option<Outcome>,
-    /// How it all ended: `resolved`, `inconclusive`, `escalated`, `rejected`, `noise`.
+    /// Final outcome: `resolved`, `inconclusive`, `escalated`, `rejected`, `noise`.
     pub outcome: Option<String>,
-    /// A person's judgement: `real`, `noise` or `wrong_cause`, and the right cause.
+    /// Verdict of a person: `real`, `noise` or `wrong_cause`, and the actual cause.
     pub verdict: Option<(String, Option<String>)>,
-    /// The telemetry's own time when it opened, in ms: diagnosis waits from there.
+    /// Telemetry time when it opened, in ms; diagnosis starts `settle-seconds` later.
     pub opened_ms: i64,
-    /// The telemetry's own time when the action was done, in ms.
+    /// Telemetry time of the execution, in ms.
     pub executed_ms: Option<i64>,
-    /// The telemetry's own time when it was good, in ms.
+    /// Telemetry time of the mitigation, in ms.
     pub mitigated_ms: Option<i64>,
-    /// The telemetry's own time when it was settled, in ms.
+    /// Telemetry time when it was settled, in ms.
     pub settled_ms: Option<i64>,
 }
 
-/// What to do about an incident now. Asking twice gives the same answer and does no harm.
+/// The next effect to perform for an incident. All effects are idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing to do yet, or ever again.
+    /// Nothing to do, now or at all.
     Wait,
-    /// Take it up: move to `investigating`.
-    TakeUp,
-    /// Diagnose, find a runbook, dry-run its action, propose.
+    /// Change the state to `investigating`.
+    StartInvestigation,
+    /// Diagnose, select a runbook, dry-run its action, propose a plan.
     Investigate,
-    /// Ask the executor whether a person's approval reached it (it may have, before a crash).
+    /// Ask the executor for an approval that it recorded before a crash.
     AwaitApproval,
-    /// The plan expired.
+    /// Expire the plan.
     Expire,
-    /// Have the executor carry the plan out.
+    /// Have the executor execute the plan.
     Execute,
-    /// Judge the telemetry since the action.
+    /// Verify the telemetry since the action.
     Verify,
 }
 
-/// What happened.
+/// An event of an incident.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// It was taken up.
-    TakenUp,
-    /// A plan is proposed.
+    /// The investigation started.
+    InvestigationStarted,
+    /// A plan was proposed.
     Proposed {
-        /// The answer.
+        /// The diagnosis.
         diagnosis: Diagnosis,
         /// The plan.
         plan: Box<Plan>,
-        /// What has to become good.
-        watched: Vec<Watched>,
+        /// Signals that have to become good.
+        watched: Vec<WatchedSignal>,
     },
-    /// There is nothing to propose.
+    /// No plan can be proposed.
     NoPlan {
-        /// The answer.
+        /// The diagnosis.
         diagnosis: Diagnosis,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// A person said yes and the executor has the proof.
+    /// A person approved and the executor recorded it.
     Approved(Approval),
-    /// A person said no.
+    /// A person rejected the plan, with a reason.
     Rejected(String),
-    /// Nobody said anything in time.
+    /// The plan expired without an approval.
     Expired,
-    /// The executor is done.
+    /// The executor finished.
     Executed {
-        /// How it ended.
+        /// Outcome.
         outcome: Outcome,
-        /// The target's words.
+        /// Detail from the target.
         detail: String,
-        /// Telemetry's time, in ms.
+        /// Telemetry time, in ms.
         at_ms: i64,
-        /// Everything that was bad at that moment.
-        watched: Vec<Watched>,
+        /// Signals that were bad at that time.
+        watched: Vec<WatchedSignal>,
     },
-    /// Twenty good samples of everything.
-    Good(i64),
-    /// The hold passed.
-    Held(i64),
-    /// It did not help, or cannot be said to have helped.
-    NotHelped {
-        /// How the undo ended, if there is one.
+    /// Every watched signal is good again; telemetry time in ms.
+    Mitigated(i64),
+    /// The hold passed without a breach; telemetry time in ms.
+    HoldPassed(i64),
+    /// Verification failed: the action did not help, or an improvement cannot be attributed to it.
+    VerificationFailed {
+        /// Outcome of the undo, if the action is reversible.
         undo: Option<Outcome>,
-        /// Why.
+        /// The reason.
         reason: String,
-        /// Telemetry's time, in ms.
+        /// Telemetry time, in ms.
         at_ms: i64,
     },
-    /// A person says that this was noise.
+    /// A person marked the incident as noise; telemetry time in ms.
     Noise(i64),
-    /// A person is done with it.
+    /// A person closed the incident.
     Closed,
 }
 
-/// One move of the transition table.
+/// A change of an incident's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// From.
+pub struct StateChange {
+    /// Previous state.
     pub from: IncidentState,
-    /// To.
+    /// New state.
     pub to: IncidentState,
-    /// One line for a person.
+    /// Note for the history, one line.
     pub note: String,
 }
 
-/// An event that does not fit where the incident stands.
+/// An event that is not valid in the current state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an incident that is {state} cannot take this in: {event}")]
+#[error("the event is not valid for an incident that is {state}: {event}")]
 pub struct WorkflowError {
     state: IncidentState,
     event: String,
 }
 
-/// A persisted workflow that this build cannot use.
+/// Why a persisted workflow cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    /// Written by a newer build.
-    #[error("the workflow has format {0}; this build reads up to {FORMAT}: run the newer Wardroom")]
+pub enum WorkflowReadError {
+    /// Written by a newer version.
+    #[error("the workflow has format {0}; this build reads up to {FORMAT_VERSION}: run the newer Wardroom")]
     Newer(u64),
-    /// Not what was written.
+    /// Not valid JSON, or not a workflow.
     #[error("the workflow is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
 }
 
-/// The format this build writes.
-const FORMAT: u8 = 1;
+/// Format version that this build writes.
+const FORMAT_VERSION: u8 = 1;
 
 impl Workflow {
-    /// Reads what was persisted, of this format or an older one.
+    /// Parses a persisted workflow of this or an older format version.
     ///
     /// # Errors
-    /// See [`Unreadable`].
-    pub fn read(text: &str) -> Result<Self, Unreadable> {
+    /// See [`WorkflowReadError`].
+    pub fn read(text: &str) -> Result<Self, WorkflowReadError> {
         let document: serde_json::Value = serde_json::from_str(text)?;
         match document["version"].as_u64() {
-            Some(version) if version > u64::from(FORMAT) => Err(Unreadable::Newer(version)),
+            Some(version) if version > u64::from(FORMAT_VERSION) => Err(WorkflowReadError::Newer(version)),
             _ => Ok(serde_json::from_value(document)?),
         }
     }
 
-    /// A fresh one.
+    /// Creates the workflow of a new incident.
     pub fn new(incident: Incident) -> Self {
         let opened_ms = incident.opened_at.millis();
         Self {
-            version: FORMAT,
+            version: FORMAT_VERSION,
             incident,
             state: IncidentState::Open,
             diagnosis: None,
@@ -187,11 +187,11 @@ impl Workflow {
         }
     }
 
-    /// What to do now. `now` is the wall clock (for expiry), `watermark_ms` the telemetry's time.
+    /// Returns the next effect. `now` is the wall clock (for expiry), `watermark_ms` is telemetry time.
     pub fn next(&self, now: Timestamp, watermark_ms: i64, config: &Config) -> Effect {
         let settled = watermark_ms >= self.opened_ms + (config.settle_seconds * 1000.0) as i64;
         match self.state {
-            IncidentState::Open => Effect::TakeUp,
+            IncidentState::Open => Effect::StartInvestigation,
             IncidentState::Investigating if settled => Effect::Investigate,
             IncidentState::AwaitingApproval if self.plan.as_ref().is_some_and(|plan| plan.expires_at <= now) => {
                 Effect::Expire
@@ -207,17 +207,17 @@ impl Workflow {
         }
     }
 
-    /// Takes an event in and says which move that is.
+    /// Applies an event and returns the state change.
     ///
     /// # Errors
-    /// The event does not fit the state; nothing has changed.
-    pub fn apply(&mut self, event: Event) -> Result<Move, WorkflowError> {
+    /// Returns an error if the event is not valid in the current state; the workflow is unchanged then.
+    pub fn apply(&mut self, event: Event) -> Result<StateChange, WorkflowError> {
         let from = self.state;
         let (to, note) = destination(from, &event)
-            .filter(|(to, _)| from.may_become(*to))
+            .filter(|(to, _)| from.can_transition_to(*to))
             .ok_or_else(|| WorkflowError { state: from, event: format!("{event:?}") })?;
         match event {
-            Event::TakenUp | Event::Closed => {}
+            Event::InvestigationStarted | Event::Closed => {}
             Event::Proposed { diagnosis, plan, watched } => {
                 self.diagnosis = Some(diagnosis);
                 self.plan_sha256 = plan.sha256().ok();
@@ -243,12 +243,12 @@ impl Workflow {
                     self.outcome = Some("escalated".into());
                 }
             }
-            Event::Good(at_ms) => self.mitigated_ms = Some(at_ms),
-            Event::Held(at_ms) => {
+            Event::Mitigated(at_ms) => self.mitigated_ms = Some(at_ms),
+            Event::HoldPassed(at_ms) => {
                 self.settled_ms = Some(at_ms);
                 self.outcome = Some("resolved".into());
             }
-            Event::NotHelped { undo, .. } => {
+            Event::VerificationFailed { undo, .. } => {
                 self.undo = undo;
                 self.outcome = Some("inconclusive".into());
             }
@@ -258,16 +258,16 @@ impl Workflow {
             }
         }
         self.state = to;
-        Ok(Move { from, to, note })
+        Ok(StateChange { from, to, note })
     }
 }
 
-/// Where an event leads from a state, and the line that history gets.
+/// Returns the state that an event leads to, and the note for the history.
 fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, String)> {
     use IncidentState as S;
-    // Each event belongs to one place of the way; anywhere else it is an error, whatever the table allows.
+    // Each event is valid in these states only, whatever transitions the table allows.
     let found = match (from, event) {
-        (S::Open, Event::TakenUp) => (S::Investigating, "gathering evidence".to_owned()),
+        (S::Open, Event::InvestigationStarted) => (S::Investigating, "gathering evidence".to_owned()),
         (S::Investigating, Event::Proposed { plan, .. }) => {
             let call = &plan.call;
             (S::AwaitingApproval, format!("proposed {} {} of {}", call.tool, call.operation, call.target))
@@ -277,21 +277,21 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
             (S::Mitigating, format!("approved by {}", approval.principal))
         }
         (S::AwaitingApproval, Event::Rejected(reason)) => (S::Escalated, format!("rejected: {reason}")),
-        (S::AwaitingApproval, Event::Expired) => (S::Escalated, "nobody approved in time".to_owned()),
+        (S::AwaitingApproval, Event::Expired) => (S::Escalated, "the plan expired without an approval".to_owned()),
         (S::Mitigating, Event::Executed { outcome: Outcome::Applied, detail, .. }) => {
             (S::Verifying, format!("executed: {detail}"))
         }
         (S::Mitigating, Event::Executed { outcome, detail, .. }) => {
             (S::Escalated, format!("execution {}: {detail}", outcome.as_str()))
         }
-        (S::Verifying, Event::Good(_)) => (S::Mitigated, "every watched signal is good again".to_owned()),
-        (S::Mitigated, Event::Held(_)) => (S::Resolved, "it stayed good for the whole hold".to_owned()),
-        (S::Verifying | S::Mitigated, Event::NotHelped { undo, reason, .. }) => {
+        (S::Verifying, Event::Mitigated(_)) => (S::Mitigated, "every watched signal is good again".to_owned()),
+        (S::Mitigated, Event::HoldPassed(_)) => (S::Resolved, "no breach within the hold".to_owned()),
+        (S::Verifying | S::Mitigated, Event::VerificationFailed { undo, reason, .. }) => {
             let undone = undo.map_or_else(|| "nothing to undo".to_owned(), |undo| format!("undo {}", undo.as_str()));
             (S::Escalated, format!("inconclusive: {reason}; {undone}"))
         }
         (S::Escalated | S::AwaitingApproval, Event::Noise(_)) => {
-            (S::Suppressed, "a person says this was noise".to_owned())
+            (S::Suppressed, "marked as noise by a person".to_owned())
         }
         (S::Escalated, Event::Closed) => (S::Closed, "closed by a person".to_owned()),
         _ => return None,
@@ -362,7 +362,7 @@ mod tests {
     fn event(pick: u8) -> Event {
         let executed = |outcome| Event::Executed { outcome, detail: String::new(), at_ms: 7, watched: vec![] };
         match pick {
-            0 => Event::TakenUp,
+            0 => Event::InvestigationStarted,
             1 => Event::Proposed { diagnosis: diagnosis(), plan: Box::new(plan()), watched: vec![] },
             2 => Event::NoPlan { diagnosis: diagnosis(), reason: "x".into() },
             3 => Event::Approved(approval()),
@@ -370,23 +370,23 @@ mod tests {
             5 => Event::Expired,
             6 => executed(Outcome::Applied),
             7 => executed(Outcome::Unknown),
-            8 => Event::Good(8),
-            9 => Event::Held(9),
-            10 => Event::NotHelped { undo: None, reason: "x".into(), at_ms: 9 },
+            8 => Event::Mitigated(8),
+            9 => Event::HoldPassed(9),
+            10 => Event::VerificationFailed { undo: None, reason: "x".into(), at_ms: 9 },
             11 => Event::Noise(9),
             _ => Event::Closed,
         }
     }
 
     proptest! {
-        /// Whatever happens in whatever order: only moves of the table, and nothing is executed unapproved.
+        /// Random events in random order cause only transitions of the table, and no execution without an approval.
         #[test]
-        fn only_the_table_and_never_without_approval(picks in prop::collection::vec(0_u8..13, 0..40)) {
+        fn allows_only_table_transitions_and_approved_executions(picks in prop::collection::vec(0_u8..13, 0..40)) {
             let mut workflow = workflow();
             for pick in picks {
                 let before = workflow.clone();
                 match workflow.apply(event(pick)) {
-                    Ok(step) => prop_assert!(step.from == before.state && step.from.may_become(step.to)),
+                    Ok(change) => prop_assert!(change.from == before.state && change.from.can_transition_to(change.to)),
                     Err(_) => prop_assert_eq!(&workflow, &before),
                 }
                 prop_assert!(workflow.execution.is_none() || workflow.approval.is_some());
@@ -396,7 +396,7 @@ mod tests {
         }
     }
 
-    /// A workflow of every format version ever released stays readable, and means the same.
+    /// Workflows of every released format version stay readable.
     #[test]
     fn version_1_stays_readable() {
         let text = include_str!("../tests/formats/workflow-v1.json");
@@ -406,28 +406,28 @@ mod tests {
         assert_eq!(serde_json::to_value(&workflow).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
         let newer = text.replacen("\"version\":1", "\"version\":2", 1);
         assert!(Workflow::read(&newer).unwrap_err().to_string().contains("newer Wardroom"));
-        assert!(matches!(Workflow::read("{"), Err(Unreadable::Damaged(_))));
+        assert!(matches!(Workflow::read("{"), Err(WorkflowReadError::Damaged(_))));
     }
 
     #[test]
-    fn every_unsettled_state_has_something_to_do_or_wait_for() {
+    fn returns_an_effect_for_every_unsettled_state() {
         let mut workflow = workflow();
         let now = Timestamp::from_millis(2000);
-        let ask = |workflow: &Workflow, watermark| workflow.next(now, watermark, &Config::default());
-        assert_eq!(ask(&workflow, 1000), Effect::TakeUp);
+        let next_effect = |workflow: &Workflow, watermark| workflow.next(now, watermark, &Config::default());
+        assert_eq!(next_effect(&workflow, 1000), Effect::StartInvestigation);
         workflow.apply(event(0)).unwrap();
-        assert_eq!(ask(&workflow, 1000), Effect::Wait, "the evidence is still coming in");
-        assert_eq!(ask(&workflow, 3000), Effect::Investigate);
+        assert_eq!(next_effect(&workflow, 1000), Effect::Wait, "evidence is still arriving");
+        assert_eq!(next_effect(&workflow, 3000), Effect::Investigate);
         workflow.apply(event(1)).unwrap();
-        assert_eq!(ask(&workflow, 3000), Effect::AwaitApproval);
+        assert_eq!(next_effect(&workflow, 3000), Effect::AwaitApproval);
         assert_eq!(workflow.next(Timestamp::from_millis(6000), 3000, &Config::default()), Effect::Expire);
         workflow.apply(event(3)).unwrap();
-        assert_eq!(ask(&workflow, 3000), Effect::Execute);
+        assert_eq!(next_effect(&workflow, 3000), Effect::Execute);
         workflow.apply(event(6)).unwrap();
-        assert_eq!(ask(&workflow, 3000), Effect::Verify);
+        assert_eq!(next_effect(&workflow, 3000), Effect::Verify);
         workflow.apply(event(8)).unwrap();
-        assert_eq!(ask(&workflow, 3000), Effect::Verify);
+        assert_eq!(next_effect(&workflow, 3000), Effect::Verify);
         workflow.apply(event(9)).unwrap();
-        assert_eq!(ask(&workflow, 3000), Effect::Wait);
+        assert_eq!(next_effect(&workflow, 3000), Effect::Wait);
     }
 }

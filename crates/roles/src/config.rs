@@ -1,4 +1,4 @@
-//! The whole configuration: every crate's own, under its name.
+//! The whole configuration: one section for each crate.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,15 +10,15 @@ use wardroom_domain::EntityRules;
 pub struct Config {
     /// Ports and their limits.
     pub edge: wardroom_edge::Config,
-    /// What requests may hold.
+    /// Limits of requests.
     pub sources: wardroom_sources::Config,
     /// The durable log.
     pub bus: wardroom_bus::Config,
-    /// What is kept for good.
+    /// The tables.
     pub lake: wardroom_lake::Config,
     /// The live series.
     pub head: wardroom_head::Config,
-    /// Which label names which thing.
+    /// Which labels name services and other entities.
     pub entities: EntityRules,
     /// Detection.
     pub detect: wardroom_detect::Config,
@@ -32,21 +32,22 @@ pub struct Config {
     pub respond: wardroom_respond::Config,
     /// Checkpoints of detection.
     pub checkpoint: wardroom_pipeline::CheckpointConfig,
-    /// Copies of the data folder.
+    /// Backups of the data folder.
     pub backup: BackupConfig,
-    /// The dead man's switch.
+    /// The outgoing heartbeat.
     pub heartbeat: HeartbeatConfig,
 }
 
-/// Copies of the data folder, as `wardroom backup` makes them.
+/// Backups of the data folder, as `wardroom backup` makes them.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct BackupConfig {
-    /// Folder they go to, each below a name of its own; none are made without it. Best another disk. Default: none. Since 0.1.
+    /// Folder for the backups, preferably on another disk; each gets a subfolder. No backups without it.
+    /// Default: none. Since 0.1.
     pub to: Option<std::path::PathBuf>,
-    /// How often, in hours. Default 24. Since 0.1.
+    /// Interval between backups, in hours. Default 24. Since 0.1.
     pub every_hours: u32,
-    /// How many are kept; the oldest goes first. Default 7. Since 0.1.
+    /// Number of backups to keep; older ones are deleted. Default 7. Since 0.1.
     pub keep: u32,
 }
 
@@ -60,9 +61,9 @@ impl Default for BackupConfig {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct HeartbeatConfig {
-    /// Posted to as long as readings really reach the detector. Default: none. Since 0.1.
+    /// URL to post to while probe samples reach detection. Default: none. Since 0.1.
     pub url: Option<String>,
-    /// How often, in seconds. Default 30. Since 0.1.
+    /// Interval between heartbeats, in seconds. Default 30. Since 0.1.
     pub interval_seconds: u64,
 }
 
@@ -73,7 +74,7 @@ impl Default for HeartbeatConfig {
 }
 
 impl Config {
-    /// What telemetry's way is told of it.
+    /// Returns the sections that the pipeline reads.
     pub fn pipeline(&self) -> wardroom_pipeline::Config {
         wardroom_pipeline::Config {
             edge: self.edge.clone(),

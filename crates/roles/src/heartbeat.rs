@@ -1,4 +1,4 @@
-//! The dead man's switch: a sign of life outward, only while readings really reach the detector.
+//! The heartbeat (dead man's switch): posts to a URL only while probe samples reach detection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,48 +7,52 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use wardroom_domain::labels::NAME;
-use wardroom_domain::{Batch, Envelope, Labels, Metrics, Principal, Run, Sample, TenantId};
-use wardroom_sources::{Accepted, Intake};
+use wardroom_domain::{Batch, Envelope, Labels, Metrics, Principal, Sample, SeriesRun, TenantId};
+use wardroom_pipeline::state::tenants::{PROBE_METRIC, SELF_TENANT, Tenants};
+use wardroom_sources::{AcceptedRequest, Intake};
 
 use crate::clock;
 use crate::config::HeartbeatConfig;
 use crate::metrics as names;
-use wardroom_pipeline::tenants::{PROBE, SELF, Tenants};
 
-/// Sends a probe sample through intake, bus and detector, and reports outward if it arrived.
-pub(crate) async fn run(config: HeartbeatConfig, intake: Intake, tenants: Arc<Tenants>) {
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build().into();
+/// Timeout of a heartbeat request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends probe samples through intake, bus and detection, and posts a heartbeat for each that arrived. Runs until
+/// cancelled.
+pub(crate) async fn run_heartbeat(config: HeartbeatConfig, intake: Intake, tenants: Arc<Tenants>) {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).build().into();
     let mut tick = tokio::time::interval(Duration::from_secs(config.interval_seconds.max(1)));
     tick.tick().await;
-    let mut last = 0;
+    let mut last_probe_ms = 0;
     loop {
         if let Err(error) = (intake.append)(probe(&tenants)).await {
-            tracing::error!(%error, "heartbeat probe could not be stored");
+            tracing::error!(%error, "appending the heartbeat probe failed");
         }
         tick.tick().await;
-        let probed = tenants.probed_ms.load(Ordering::Acquire);
-        let arrived = probed > last;
-        last = probed;
+        let probe_ms = tenants.last_probe_ms.load(Ordering::Acquire);
+        let arrived = probe_ms > last_probe_ms;
+        last_probe_ms = probe_ms;
         metrics::gauge!(names::HEARTBEAT_PROBE_ARRIVED).set(if arrived { 1.0 } else { 0.0 });
         let Some(url) = config.url.clone().filter(|_| arrived) else {
             if !arrived {
-                tracing::error!("heartbeat probe did not reach the detector; no heartbeat is sent");
+                tracing::error!("heartbeat probe did not reach detection; no heartbeat sent");
             }
             continue;
         };
         let agent = agent.clone();
         let sent = tokio::task::spawn_blocking(move || agent.post(&url).send(&[] as &[u8]).map(drop)).await;
         if let Ok(Err(error)) = sent {
-            tracing::warn!(%error, "heartbeat could not be delivered");
+            tracing::warn!(%error, "sending a heartbeat failed");
         }
     }
 }
 
-fn probe(tenants: &Tenants) -> Accepted {
+fn probe(tenants: &Tenants) -> AcceptedRequest {
     let now = clock::now();
-    let series = tenants.get(&probe_tenant()).registry().id_of(&Labels::of(&[(NAME, PROBE)]));
+    let series = tenants.get(&probe_tenant()).registry().get_or_insert(&Labels::of(&[(NAME, PROBE_METRIC)]));
     let samples = vec![Sample { ts_ms: now.millis(), value: 1.0 }];
-    let body = json!({ "timestamp": now, "metric_name": PROBE, "value": 1.0 }).to_string();
+    let body = json!({ "timestamp": now, "metric_name": PROBE_METRIC, "value": 1.0 }).to_string();
     let envelope = Envelope {
         tenant: probe_tenant(),
         principal: Principal::wardroom(),
@@ -57,14 +61,14 @@ fn probe(tenants: &Tenants) -> Accepted {
         content_encoding: String::new(),
         received_at: now,
         refused: Vec::new(),
-        events: false,
+        has_events: false,
     };
-    let metrics = Metrics { runs: vec![Run { series, count: 1 }], samples, ..Metrics::default() };
+    let metrics = Metrics { runs: vec![SeriesRun { series, count: 1 }], samples, ..Metrics::default() };
     let batch = Batch { metrics, ..Batch::default() };
-    Accepted { envelope, body: Bytes::from(body), batch }
+    AcceptedRequest { envelope, body: Bytes::from(body), batch }
 }
 
-/// Wardroom's own readings stay out of every tenant's data.
+/// The tenant of Wardroom's own telemetry, apart from users' data.
 fn probe_tenant() -> TenantId {
-    TenantId::new(SELF).unwrap_or_else(|_| TenantId::main())
+    TenantId::new(SELF_TENANT).unwrap_or_else(|_| TenantId::main())
 }

@@ -1,38 +1,40 @@
-//! The composition root: the only crate that knows all the others. One file per role.
+//! The composition root: the only crate that knows all the others.
 //!
 //! ```text
-//! supervisor ──┬─► serve (confined): intake ─► bus ─► detect ─► respond ─► api
-//!              └─► executor (its own secrets, its own ledger)
+//! supervisor ──┬─► server (sandboxed): intake ─► bus ─► detection ─► response ─► API
+//!              └─► executor (own secrets, own ledger)
 //! ```
 //!
-//! A role pumps: it reads from the bus or the store, asks a pure core what that means, performs the
-//! effects it names, and persists. Nothing here decides anything. Three processes keep hostile bytes away
-//! from credentials: the supervisor parses nothing, the server that parses everything is confined by
-//! Landlock, and the executor alone holds credentials and checks every plan for itself.
+//! A role reads from the bus or the store, asks a pure core what to do, performs the effects that the core returns, and
+//! persists the result. No decisions are made here. Three processes keep untrusted input away from credentials: the
+//! supervisor parses nothing, the server, which parses everything, is sandboxed with Landlock, and only the executor
+//! has credentials; it checks every plan itself.
 
 #![forbid(unsafe_code)]
 
-pub mod backups;
+pub mod backup_status;
 pub mod config;
-mod gold;
+mod gold_writer;
 mod heartbeat;
 pub mod metrics;
+mod problem_responses;
 mod replay;
 mod respond;
-mod serve;
+mod server;
 pub mod tokens;
 mod views;
 
 pub use config::Config;
-pub use replay::{ReplayError, ReplayOptions, Replayed, replay};
-pub use views::dead_letters;
+pub use replay::{ReplayError, ReplayOptions, ReplayReport, replay};
+pub use server::serve_error::ServeError;
+pub use server::serve_options::ServeOptions;
+pub use server::startup::serve;
+pub use views::dead_letters::dead_letters;
+pub use views::series::dump;
 pub use wardroom_api::document as openapi;
 pub use wardroom_bus::ReadOnlyBus;
 pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
-pub use wardroom_lake::{Chore, Deed, Holds, Lake, Sweep};
-pub use wardroom_pipeline::samples::dump;
-pub use wardroom_process::{clock, crash, isolation};
-pub use wardroom_store::{Store, database};
-
-pub use serve::{ServeError, ServeOptions, serve};
+pub use wardroom_lake::{Lake, MaintenanceKind, MaintenanceTask, TableSnapshot, VacuumPolicy};
+pub use wardroom_process::{clock, crash, sandbox, supervisor};
+pub use wardroom_store::{Store, database_path};

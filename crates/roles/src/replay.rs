@@ -1,15 +1,15 @@
-//! A stored stretch once more, through today's configuration: what would have been found?
+//! Replays a time range of stored telemetry through the current configuration: what would have been detected?
 //!
 //! ```text
-//! tables (what the bus has forgotten) ─┐
-//! bus, as it was received ─────────────┴─► head ─► detectors ─► correlation ─► incidents ─► gold tables of their own
+//! tables (what the bus has dropped) ─┐
+//! bus, as received ──────────────────┴─► live series ─► detectors ─► correlation ─► incidents ─► separate gold tables
 //! ```
 //!
-//! Problem: whoever turns a threshold wants to know what that would have changed, on his own data, before it is in force. Model:
-//! the requests of the stretch, and of a while before it so that baselines are what they were, go through the very functions
-//! that detection runs, in the order of the bus; what the live response told correlation (this incident is settled) is told again at
-//! the moment when it was told. Guarantee: all time is the telemetry's, so the same configuration opens the same incidents, under
-//! the same keys, at any speed. Nothing of the data folder changes.
+//! Problem: before a threshold is changed, its effect on existing data should be known. Model: the requests of the
+//! range, and of a warm-up before it so that baselines are learnt, go through the same functions as in detection, in
+//! bus order. What the response reported to correlation at the time (an incident is settled) is reported again at the
+//! same time. Guarantee: all time is telemetry time, so the same configuration opens the same incidents with the same
+//! keys at any speed. The data folder is only read.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -18,114 +18,118 @@ use std::time::{Duration, Instant};
 
 use wardroom_bus::ReadOnlyBus;
 use wardroom_correlate::Decision;
-use wardroom_domain::{Batch, Incident, IncidentState, Metrics, Run, TenantId, Timestamp};
+use wardroom_domain::{Batch, Incident, IncidentState, Metrics, SeriesRun, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
-use wardroom_lake::{IncidentFact, Lake, Moment, Past};
+use wardroom_lake::{IncidentFact, Lake, ReplaySecond, ReplayWindow};
+use wardroom_pipeline::detection::bus_records::{decode_record, first_offset_since};
+use wardroom_pipeline::detection::evaluate::evaluate;
+use wardroom_pipeline::state::checkpoint::Checkpoints;
+use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_respond::Workflow;
-use wardroom_store::{Store, database};
+use wardroom_store::{Store, database_path};
 
 use crate::config::Config;
-use crate::gold::{DAY_MS, opened};
-use wardroom_pipeline::checkpoint::Checkpoints;
-use wardroom_pipeline::pump::{decode, first_since, judge};
-use wardroom_pipeline::tenants::Tenants;
+use crate::gold_writer::{DAY_MS, opened_incident_fact};
 
 /// Records read at once.
-const READ: usize = 256;
-/// How much of the tables is put in order at once.
-const SLICE: Duration = Duration::from_secs(600);
+const READ_RECORDS: usize = 256;
+/// Time range of the tables that is read and sorted at once.
+const LAKE_WINDOW: Duration = Duration::from_secs(600);
 
-/// What is to be replayed, and how.
+/// What to replay, and how.
 #[derive(Clone, Debug)]
 pub struct ReplayOptions {
     /// The data folder; a server may be running on it.
     pub data: PathBuf,
-    /// Where the tables of the outcome go.
+    /// Folder for the resulting tables.
     pub out: PathBuf,
-    /// Whose telemetry.
+    /// The tenant.
     pub tenant: TenantId,
-    /// Incidents that opened from this moment on are told.
+    /// Start of the range: incidents that open from here on are reported.
     pub from: Timestamp,
-    /// Up to this moment.
+    /// End of the range, inclusive.
     pub to: Timestamp,
-    /// How long before the stretch detection begins to learn what is normal.
+    /// Time before the range from which detection learns baselines.
     pub warm_up: Duration,
-    /// So many times as fast as it happened; without it as fast as possible.
+    /// Speed as a multiple of real time; as fast as possible without it.
     pub speed: Option<f64>,
 }
 
-/// What came of it.
+/// Result of a replay.
 #[derive(Clone, Debug, Default)]
-pub struct Replayed {
-    /// Incidents that opened within the stretch, in their order, each with what it was called when it happened, if it did.
+pub struct ReplayReport {
+    /// Incidents that opened within the range, in order, each with the id of the original incident, if there was one.
     pub incidents: Vec<(Incident, Option<String>)>,
-    /// Incidents that opened then and did not open now: what they were called, and their titles.
+    /// Ids and titles of original incidents that did not open in the replay.
     pub missing: Vec<(String, String)>,
-    /// Requests that went through, the warm-up counted in; what came from the tables counts by moments.
+    /// Requests processed, including the warm-up; of the tables each second counts as one.
     pub requests: u64,
-    /// Their samples.
+    /// Samples in them.
     pub samples: u64,
-    /// Unusual points found within the stretch.
+    /// Anomalies within the range.
     pub anomalies: u64,
-    /// Requests that could not be read, or that tripped a detector; they are left out, as they were laid aside then.
+    /// Requests that could not be decoded or made a detector panic (dead-lettered originally, too).
     pub skipped: u64,
-    /// When the oldest request was received.
-    pub begun: Option<Timestamp>,
+    /// Time of arrival of the oldest request.
+    pub oldest_request_at: Option<Timestamp>,
 }
 
-/// Why there is no outcome.
+/// Why a replay failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The bus cannot be read.
+    /// Reading the bus failed.
     #[error(transparent)]
     Bus(#[from] wardroom_bus::Error),
-    /// The tables cannot be read or written.
+    /// Reading or writing tables failed.
     #[error(transparent)]
     Lake(#[from] wardroom_lake::Error),
-    /// The store cannot be read.
+    /// Reading the store failed.
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),
-    /// What waits on disk cannot be written.
+    /// Writing temporary files failed.
     #[error("{0}")]
     Io(String),
 }
 
-/// Runs a stretch through `config`. `tell` hears where it is.
+/// Replays a time range with `config`. `report_progress` receives the time of each request.
 ///
 /// # Errors
 /// See [`ReplayError`].
 pub async fn replay(
     config: &Config,
     options: &ReplayOptions,
-    tell: &mut (dyn FnMut(Timestamp) + Send),
-) -> Result<Replayed, ReplayError> {
+    report_progress: &mut (dyn FnMut(Timestamp) + Send),
+) -> Result<ReplayReport, ReplayError> {
     let begin = options.from.minus(options.warm_up);
-    let store = Store::look(&database(&options.data)).await?;
-    let (happened, endings) = told(&store, options, begin).await?;
+    let store = Store::open_read_only(&database_path(&options.data)).await?;
+    let (originals, releases) = read_original_incidents(&store, options, begin).await?;
     let mut config = config.pipeline();
     let lake_config =
         std::mem::replace(&mut config.lake, wardroom_lake::Config { enabled: false, ..Default::default() });
     let bus = ReadOnlyBus::open(&options.data.join("bus"))?;
-    let mut machine = Machine::new(config, options, endings)?;
-    let at = |offset: u64| bus.read(offset, 1).ok().and_then(|records| records.into_iter().next());
-    let (first, held) = at(0).map_or((u64::MAX, options.to), |first| (first.offset, first.envelope.received_at));
-    if first > 0
-        && held > begin
-        && let Some(lake) = Lake::look(&lake_config, &options.data).await?
+    let mut detection = ReplayDetection::new(config, options, releases)?;
+    let read = |offset: u64| bus.read(offset, 1).ok().and_then(|records| records.into_iter().next());
+    let first = read(0).map(|first| (first.offset, first.envelope.received_at));
+    let (first_offset, bus_from) = first.unwrap_or((u64::MAX, options.to));
+    if first_offset > 0
+        && bus_from > begin
+        && let Some(lake) = Lake::open_read_only(&lake_config, &options.data).await?
     {
-        let mut slice = begin;
-        while slice < held.min(options.to) {
-            let end = slice.plus(SLICE).min(held).min(options.to);
-            for (received_at, batch) in machine.batches(lake.past(&options.tenant, (slice, end), first).await?) {
-                machine.take(received_at, &batch, tell).await?;
+        let mut from = begin;
+        while from < bus_from.min(options.to) {
+            let to = from.plus(LAKE_WINDOW).min(bus_from).min(options.to);
+            let window = lake.read_replay_window(&options.tenant, (from, to), first_offset).await?;
+            for (received_at, batch) in detection.batches(window) {
+                detection.process(received_at, &batch, report_progress).await?;
             }
-            slice = end;
+            from = to;
         }
     }
-    let budget = InflateBudget::new(machine.config.edge.inflate_budget_bytes, machine.config.edge.max_inflated_bytes);
-    let mut next = first_since(at, (0, u64::MAX), begin);
+    let edge = &detection.config.edge;
+    let budget = InflateBudget::new(edge.inflate_budget_bytes, edge.max_inflated_bytes);
+    let mut next = first_offset_since(read, (0, u64::MAX), begin);
     'bus: loop {
-        let records = bus.read(next, READ)?;
+        let records = bus.read(next, READ_RECORDS)?;
         if records.is_empty() {
             break;
         }
@@ -135,164 +139,164 @@ pub async fn replay(
                 break 'bus;
             }
             if record.envelope.tenant == options.tenant {
-                match decode(&machine.tenants, &budget, &record) {
-                    Ok(batch) => machine.take(record.envelope.received_at, &batch, tell).await?,
-                    Err(_) => machine.found.skipped += 1,
+                match decode_record(&detection.tenants, &budget, &record) {
+                    Ok(batch) => detection.process(record.envelope.received_at, &batch, report_progress).await?,
+                    Err(_) => detection.report.skipped += 1,
                 }
             }
         }
     }
-    machine.finish(&happened).await
+    detection.finish(&originals).await
 }
 
-/// What the live response told correlation, and when: this incident takes in what began until this moment (ms).
-type Ending = (Timestamp, String, i64);
+/// The response released an incident from correlation: time of the release, key of the incident, and the time until
+/// which the incident takes in breaches, in ms.
+type Release = (Timestamp, String, i64);
 
-/// The incidents that opened within the stretch, by their keys, with name and title; and the endings of all that matter, in the order in which they were told.
-async fn told(
+/// Reads the original incidents of the range, by key, with id and title; and the releases of all that matter, ordered
+/// by time.
+async fn read_original_incidents(
     store: &Store,
     options: &ReplayOptions,
     begin: Timestamp,
-) -> Result<(BTreeMap<String, (String, String)>, VecDeque<Ending>), ReplayError> {
-    let (mut happened, mut endings) = (BTreeMap::new(), Vec::new());
+) -> Result<(BTreeMap<String, (String, String)>, VecDeque<Release>), ReplayError> {
+    let (mut originals, mut releases) = (BTreeMap::new(), Vec::new());
     for row in store.incidents_opened(&options.tenant, begin, options.to).await? {
         let Ok(workflow) = Workflow::read(&row.workflow) else { continue };
         if row.opened_at >= options.from {
-            happened.insert(row.key.clone(), (row.id(), workflow.incident.title.clone()));
+            originals.insert(row.key.clone(), (row.id(), workflow.incident.title.clone()));
         }
         let Some(settled_ms) = workflow.settled_ms else { continue };
         let settled = [IncidentState::Resolved, IncidentState::Suppressed];
         let history = store.history(&options.tenant, &row.key).await?;
-        if let Some(moved) = history.iter().find(|moved| settled.contains(&moved.to)) {
-            endings.push((moved.at, row.key, settled_ms));
+        if let Some(transition) = history.iter().find(|transition| settled.contains(&transition.to)) {
+            releases.push((transition.at, row.key, settled_ms));
         }
     }
-    endings.sort_by_key(|(told_at, ..)| *told_at);
-    Ok((happened, endings.into()))
+    releases.sort_by_key(|(released_at, ..)| *released_at);
+    Ok((originals, releases.into()))
 }
 
-/// Detection, without anybody who listens.
-struct Machine<'a> {
+/// Detection for a replay, without a response.
+struct ReplayDetection<'a> {
     config: wardroom_pipeline::Config,
     options: &'a ReplayOptions,
     tenants: Tenants,
-    /// Where sealed blocks wait, so that memory does not grow with the stretch.
+    /// Sealed blocks go to temporary files, so that memory does not grow with the range.
     blocks: Checkpoints,
-    endings: VecDeque<Ending>,
-    /// The first moment of the telemetry, and when that went through.
-    pace: Option<(Timestamp, Instant)>,
-    found: Replayed,
+    releases: VecDeque<Release>,
+    /// Time of the first request within the range, and when it was processed, for [`ReplayOptions::speed`].
+    pace_start: Option<(Timestamp, Instant)>,
+    report: ReplayReport,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> ReplayDetection<'a> {
     fn new(
         config: wardroom_pipeline::Config,
         options: &'a ReplayOptions,
-        endings: VecDeque<Ending>,
+        releases: VecDeque<Release>,
     ) -> Result<Self, ReplayError> {
         let tenants = Tenants::new(config.clone());
         let folder = options.out.join("work");
         if folder.exists() {
-            std::fs::remove_dir_all(&folder).map_err(|error| unwritten(&error))?;
+            std::fs::remove_dir_all(&folder).map_err(|error| temporary_files_error(&error))?;
         }
         let opened = Checkpoints::open(&folder, &config, 0..=0, &tenants, None);
-        let (blocks, _) = opened.map_err(|error| unwritten(&error))?;
-        Ok(Self { config, options, tenants, blocks, endings, pace: None, found: Replayed::default() })
+        let (blocks, _) = opened.map_err(|error| temporary_files_error(&error))?;
+        Ok(Self { config, options, tenants, blocks, releases, pace_start: None, report: ReplayReport::default() })
     }
 
-    /// What the tables hold of a stretch, second by second, as if it came so.
-    fn batches(&self, past: Past) -> Vec<(Timestamp, Batch)> {
+    /// Converts rows of the tables into one batch for each second.
+    fn batches(&self, window: ReplayWindow) -> Vec<(Timestamp, Batch)> {
         let state = self.tenants.get(&self.options.tenant);
-        let series: Vec<_> = past.series.iter().map(|labels| state.registry().id_of(labels)).collect();
-        let batch = |Moment { samples, histograms, logs, spans, deployments }| {
-            let histograms = histograms.into_iter().map(|(place, histogram)| (series[place], histogram));
+        let series: Vec<_> = window.series.iter().map(|labels| state.registry().get_or_insert(labels)).collect();
+        let batch = |ReplaySecond { samples, histograms, logs, spans, deployments }| {
+            let histograms = histograms.into_iter().map(|(index, histogram)| (series[index], histogram));
             let mut metrics = Metrics { histograms: histograms.collect(), ..Metrics::default() };
-            for (place, sample) in samples {
-                match metrics.runs.last_mut().filter(|run: &&mut Run| run.series == series[place]) {
+            for (index, sample) in samples {
+                match metrics.runs.last_mut().filter(|run: &&mut SeriesRun| run.series == series[index]) {
                     Some(run) => run.count += 1,
-                    None => metrics.runs.push(Run { series: series[place], count: 1 }),
+                    None => metrics.runs.push(SeriesRun { series: series[index], count: 1 }),
                 }
                 metrics.samples.push(sample);
             }
             Batch { metrics, logs, spans, deployments, ..Batch::default() }
         };
-        past.seconds
-            .into_iter()
-            .map(|(second, moment)| (Timestamp::from_millis(second * 1000), batch(moment)))
-            .collect()
+        let seconds = window.seconds.into_iter();
+        seconds.map(|(second, rows)| (Timestamp::from_millis(second * 1000), batch(rows))).collect()
     }
 
-    /// One batch through everything.
-    async fn take(
+    /// Evaluates a batch.
+    async fn process(
         &mut self,
         received_at: Timestamp,
         batch: &Batch,
-        tell: &mut (dyn FnMut(Timestamp) + Send),
+        report_progress: &mut (dyn FnMut(Timestamp) + Send),
     ) -> Result<(), ReplayError> {
-        self.found.begun.get_or_insert(received_at);
-        self.keep_pace(received_at).await;
-        tell(received_at);
+        self.report.oldest_request_at.get_or_insert(received_at);
+        self.wait_for_pace(received_at).await;
+        report_progress(received_at);
         let state = self.tenants.get(&self.options.tenant);
-        while let Some((_, key, settled_ms)) = self.endings.pop_front_if(|(told_at, ..)| *told_at <= received_at) {
+        while let Some((_, key, settled_ms)) = self.releases.pop_front_if(|(at, ..)| *at <= received_at) {
             state.live().correlator.release(&key, settled_ms);
         }
-        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| judge(&self.config, &state, batch)));
-        let Ok((anomalies, decisions)) = judged else {
-            self.found.skipped += 1;
+        let evaluated = std::panic::catch_unwind(AssertUnwindSafe(|| evaluate(&self.config, &state, batch)));
+        let Ok((anomalies, decisions)) = evaluated else {
+            self.report.skipped += 1;
             return Ok(());
         };
-        self.found.requests += 1;
-        self.found.samples += batch.metrics.samples.len() as u64;
+        self.report.requests += 1;
+        self.report.samples += batch.metrics.samples.len() as u64;
         if received_at >= self.options.from {
-            self.found.anomalies += anomalies.len() as u64;
+            self.report.anomalies += anomalies.len() as u64;
         }
         for decision in decisions {
             match decision {
-                Decision::Opened(incident) => self.found.incidents.push((incident, None)),
+                Decision::Opened(incident) => self.report.incidents.push((incident, None)),
                 Decision::Joined { key, service } => {
-                    let known = self.found.incidents.iter_mut().find(|(incident, _)| incident.key == key);
+                    let known = self.report.incidents.iter_mut().find(|(incident, _)| incident.key == key);
                     known.into_iter().for_each(|(incident, _)| incident.services.push(service.clone()));
                 }
             }
         }
-        self.blocks.drain(&self.options.tenant, &mut state.live()).map_err(|error| unwritten(&error))
+        let flushed = self.blocks.flush_blocks_if_large(&self.options.tenant, &mut state.live());
+        flushed.map_err(|error| temporary_files_error(&error))
     }
 
-    /// Waits until it is time.
-    async fn keep_pace(&mut self, received_at: Timestamp) {
+    /// Waits until a request is due at the replay's speed.
+    async fn wait_for_pace(&mut self, received_at: Timestamp) {
         let Some(speed) = self.options.speed.filter(|_| received_at >= self.options.from) else { return };
-        let (first, since) = *self.pace.get_or_insert((received_at, Instant::now()));
-        let happened = (received_at.millis() - first.millis()).max(0) as f64 / 1000.0;
-        let due = Duration::try_from_secs_f64(happened / speed).unwrap_or_default();
+        let (first, since) = *self.pace_start.get_or_insert((received_at, Instant::now()));
+        let elapsed_seconds = (received_at.millis() - first.millis()).max(0) as f64 / 1000.0;
+        let due = Duration::try_from_secs_f64(elapsed_seconds / speed).unwrap_or_default();
         tokio::time::sleep(due.saturating_sub(since.elapsed())).await;
     }
 
-    /// Writes the outcome down and says what it is.
-    async fn finish(mut self, happened: &BTreeMap<String, (String, String)>) -> Result<Replayed, ReplayError> {
+    /// Completes the report and writes its incidents to gold tables.
+    async fn finish(mut self, originals: &BTreeMap<String, (String, String)>) -> Result<ReplayReport, ReplayError> {
         let (from, to) = (self.options.from, self.options.to);
-        self.found.incidents.retain(|(incident, _)| (from..=to).contains(&incident.opened_at));
-        for (incident, name) in &mut self.found.incidents {
-            *name = happened.get(&incident.key).map(|(name, _)| name.clone());
+        self.report.incidents.retain(|(incident, _)| (from..=to).contains(&incident.opened_at));
+        for (incident, id) in &mut self.report.incidents {
+            *id = originals.get(&incident.key).map(|(id, _)| id.clone());
         }
-        let again = |key: &String| self.found.incidents.iter().any(|(incident, _)| incident.key == *key);
-        self.found.missing = happened.iter().filter(|(key, _)| !again(key)).map(|(_, told)| told.clone()).collect();
+        let opened_again = |key: &String| self.report.incidents.iter().any(|(incident, _)| incident.key == *key);
+        let missing = originals.iter().filter(|(key, _)| !opened_again(key)).map(|(_, original)| original.clone());
+        self.report.missing = missing.collect();
         drop(self.blocks);
-        std::fs::remove_dir_all(self.options.out.join("work")).map_err(|error| unwritten(&error))?;
+        std::fs::remove_dir_all(self.options.out.join("work")).map_err(|error| temporary_files_error(&error))?;
         let lake = Lake::open(&wardroom_lake::Config::default(), &self.options.out).await?;
         for day in from.millis().div_euclid(DAY_MS)..=to.millis().div_euclid(DAY_MS) {
-            let opened_then = |fact: &IncidentFact| fact.opened_at.millis().div_euclid(DAY_MS) == day;
-            let facts = self
-                .found
-                .incidents
-                .iter()
-                .map(|(incident, name)| IncidentFact { id: name.clone(), ..opened(incident) });
-            let facts: Vec<_> = facts.filter(opened_then).collect();
-            lake.conclude(&self.options.tenant, day, &facts, to).await?;
+            let is_of_day = |fact: &IncidentFact| fact.opened_at.millis().div_euclid(DAY_MS) == day;
+            let incidents = self.report.incidents.iter();
+            let facts =
+                incidents.map(|(incident, id)| IncidentFact { id: id.clone(), ..opened_incident_fact(incident) });
+            let facts: Vec<_> = facts.filter(is_of_day).collect();
+            lake.write_incidents(&self.options.tenant, day, &facts, to).await?;
         }
-        Ok(self.found)
+        Ok(self.report)
     }
 }
 
-fn unwritten(error: &dyn std::fmt::Display) -> ReplayError {
-    ReplayError::Io(format!("what waits on disk cannot be written: {error}"))
+fn temporary_files_error(error: &dyn std::fmt::Display) -> ReplayError {
+    ReplayError::Io(format!("writing temporary files failed: {error}"))
 }

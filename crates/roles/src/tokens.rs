@@ -1,30 +1,33 @@
-//! Tokens: made and revoked by the CLI, in force here within half a second.
+//! Tokens: created and revoked by the CLI, another process; in force in the server within a second.
 
 use std::time::Duration;
 
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId};
-use wardroom_edge::{KnownToken, TokenTable, mint_token};
+use wardroom_edge::{KnownToken, TokenTable, generate_token};
 use wardroom_store::{NewToken, Store};
 
 use crate::clock;
 
-/// Makes a token, and the secret that its owner sees once.
+/// How often the server reads the tokens table. With the time of a query a change is in force within a second.
+const TOKEN_POLL_INTERVAL: Duration = Duration::from_millis(700);
+
+/// Creates a token and returns it with its secret, which is not stored.
 ///
 /// # Errors
-/// The store's.
+/// Returns an error if the store cannot be written.
 pub async fn create(
     store: &Store,
     identity: Identity,
-    lives: Option<Duration>,
+    lifetime: Option<Duration>,
 ) -> Result<(NewToken, String), wardroom_store::Error> {
-    let (secret, sha256) = mint_token();
+    let (secret, sha256) = generate_token();
     let now = clock::now();
-    let token = NewToken::new(sha256, identity, lives.map(|lives| now.plus(lives)));
+    let token = NewToken::new(sha256, identity, lifetime.map(|lifetime| now.plus(lifetime)));
     store.create_token(&token, now).await?;
     Ok((token, secret))
 }
 
-/// Makes the first administrator's token, if there is no token at all.
+/// Creates an administrator's token if there is no token at all, and returns its secret.
 pub(crate) async fn first_admin(store: &Store) -> Result<Option<String>, wardroom_store::Error> {
     if !store.tokens().await?.is_empty() {
         return Ok(None);
@@ -34,24 +37,21 @@ pub(crate) async fn first_admin(store: &Store) -> Result<Option<String>, wardroo
     create(store, identity, None).await.map(|(_, secret)| Some(secret))
 }
 
-/// Keeps the table of known tokens fresh, for ever.
+/// Polls the tokens table and replaces the table of known tokens. Never returns.
 pub(crate) async fn refresh(store: Store, table: TokenTable) {
-    let mut changes = store.changes();
     loop {
-        if changes.any(clock::now()) {
-            match load(&store).await {
-                Ok(tokens) => table.replace(Some(tokens)),
-                Err(error) => {
-                    tracing::error!(%error, "token store cannot be read");
-                    table.replace(None);
-                    changes.again();
-                }
+        match load(&store).await {
+            Ok(tokens) => table.replace(Some(tokens)),
+            Err(error) => {
+                tracing::error!(%error, "reading tokens failed; retrying");
+                table.replace(None);
             }
         }
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(TOKEN_POLL_INTERVAL).await;
     }
 }
 
+/// Reads the tokens that are not revoked.
 pub(crate) async fn load(store: &Store) -> Result<Vec<KnownToken>, wardroom_store::Error> {
     let in_force = store.tokens().await?.into_iter().filter(|token| token.revoked_at.is_none());
     Ok(in_force

@@ -1,15 +1,15 @@
-//! Targets: what may be acted on, where it is, and the credential for it.
+//! Targets: systems that may be acted on, with address and credential.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// A text that shows itself to nobody.
+/// A secret; `Debug` does not print it.
 #[derive(Clone, Default, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text, for the one place that sends it.
+    /// Returns the secret, to send it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -21,20 +21,20 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// One target of one tool, declared in the executor's file.
+/// A target of one tool, declared in the executor's configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Target {
-    /// The tool it is for.
+    /// Name of the tool.
     pub tool: String,
-    /// What plans call it.
+    /// Name in plans.
     pub name: String,
-    /// Base URL of its control API.
+    /// Base URL of the control API.
     pub url: String,
-    /// Bearer token for it.
+    /// Bearer token for the control API.
     #[serde(default)]
     pub token: Option<Secret>,
-    /// Operations allowed on it; all if absent.
+    /// Allowed operations; all if absent.
     #[serde(default)]
     pub operations: Option<Vec<String>>,
 }

@@ -1,13 +1,13 @@
-//! The adapters that change the world, and their registry.
+//! Tools: adapters that execute actions on target systems, and their registry.
 //!
 //! ```text
-//! plan (dry run) ─► execute (precondition, key) ─► probe (is the effect there?) ─► undo (a plan's own call)
+//! plan (dry run) ─► execute (precondition, key) ─► probe (did it take effect?) ─► undo (a call in the plan)
 //! ```
 //!
-//! They run in the executor only, which alone knows targets and credentials. A tool is one file and one
-//! line in [`tools`]; the batteries every tool must pass (twice, stale, refused, undone) are in
-//! `tests/it`. A yes from a target alone proves nothing: every tool looks for the effect.
-//! What is declared in no executor's file cannot be acted on.
+//! Tools run only in the executor, which alone knows targets and credentials. A tool is one file and one line in
+//! [`tools`]; the contract tests every tool must pass (repeat, stale, refuse, undo) are in `tests/it`. A success
+//! response of a target is not trusted: every tool probes for the effect. Only targets declared in the executor's
+//! configuration can be acted on.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ use wardroom_respond::Tool;
 pub use config::{Secret, Target};
 pub use process::ProcessTool;
 
-/// Every tool there is, over these targets.
+/// Returns every tool, configured with these targets.
 pub fn tools(targets: &[Target]) -> Vec<Box<dyn Tool>> {
     vec![Box::new(ProcessTool::new(targets.to_vec()))]
 }

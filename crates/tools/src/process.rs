@@ -1,9 +1,9 @@
-//! `process`: a supervised service, through its supervisor's control API.
+//! `process`: controls a supervised service through its supervisor's control API.
 //!
-//! `GET {url}/services/{name}` tells version, settings and the key of the last operation;
-//! `POST …/{restart|rollback|settings}` with `Idempotency-Key` and `If-Match` does one. The probe is the
-//! last key: the supervisor sets it together with the effect. A last key that is neither ours nor the one
-//! the plan saw is somebody else's, and the outcome is unknown.
+//! `GET {url}/services/{name}` returns version, settings and the key of the last operation.
+//! `POST {url}/services/{name}/{restart|rollback|settings}` with `Idempotency-Key` and `If-Match` executes one.
+//! The probe compares the last key, which the supervisor sets together with the effect. If the last key is neither this
+//! operation's nor the one in the plan, another operation came in between and the outcome is unknown.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wardroom_domain::{DryRun, Outcome, ToolCall};
-use wardroom_respond::{Applied, Operation, Tool, ToolError, ToolSpec, call_errors};
+use wardroom_respond::{Applied, Operation, Tool, ToolError, ToolSpec, parse_arguments};
 
 use crate::Target;
 
@@ -23,7 +23,7 @@ pub struct ProcessTool {
     agent: ureq::Agent,
 }
 
-/// `restart` and `rollback` take none.
+/// Arguments of `restart` and `rollback`: none.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NoArguments {}
@@ -32,13 +32,13 @@ struct NoArguments {}
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SettingArguments {
-    /// Which setting.
+    /// Name of the setting.
     key: String,
-    /// Its new value.
+    /// New value.
     value: Value,
 }
 
-/// What the supervisor says of a service.
+/// State of a service as the supervisor reports it.
 #[derive(Debug, Deserialize)]
 struct State {
     version: String,
@@ -49,7 +49,7 @@ struct State {
 }
 
 impl ProcessTool {
-    /// The tool over these targets; those of other tools are ignored.
+    /// Creates the tool with these targets; targets of other tools are ignored.
     pub fn new(targets: Vec<Target>) -> Self {
         let targets = targets.into_iter().filter(|target| target.tool == "process").collect();
         let config = ureq::Agent::config_builder()
@@ -63,7 +63,7 @@ impl ProcessTool {
     fn target(&self, call: &ToolCall) -> Result<&Target, ToolError> {
         let known = self.targets.iter().find(|target| target.name == call.target);
         let target = known.ok_or_else(|| {
-            ToolError::Invalid(format!("target {:?} is not declared in the executor's file", call.target))
+            ToolError::Invalid(format!("target {:?} is not declared in the executor's configuration", call.target))
         })?;
         let listed = target.operations.as_ref().is_none_or(|allowed| allowed.contains(&call.operation));
         if !listed {
@@ -104,9 +104,9 @@ impl Tool for ProcessTool {
             name: "process",
             summary: "a supervised service",
             operations: vec![
-                operation("restart", "start the service anew", "low", schema_for!(NoArguments)),
-                operation("rollback", "put the previous version back", "medium", schema_for!(NoArguments)),
-                operation("settings", "give one setting another value", "medium", schema_for!(SettingArguments)),
+                operation("restart", "restart the service", "low", schema_for!(NoArguments)),
+                operation("rollback", "roll back to the previous version", "medium", schema_for!(NoArguments)),
+                operation("settings", "change one setting", "medium", schema_for!(SettingArguments)),
             ],
         }
     }
@@ -116,11 +116,11 @@ impl Tool for ProcessTool {
         let state = self.read(target)?;
         let (diff, undo, precondition) = match call.operation.as_str() {
             "restart" => {
-                call_errors::<NoArguments>(&call.arguments)?;
-                (format!("{} {} stops and starts again", target.name, state.version), None, fingerprint(&state, None))
+                parse_arguments::<NoArguments>(&call.arguments)?;
+                (format!("{} {} is restarted", target.name, state.version), None, fingerprint(&state, None))
             }
             "rollback" => {
-                call_errors::<NoArguments>(&call.arguments)?;
+                parse_arguments::<NoArguments>(&call.arguments)?;
                 let Some(previous) = &state.previous_version else {
                     return Err(ToolError::Invalid(format!("{:?} has no previous version to go back to", target.name)));
                 };
@@ -132,19 +132,18 @@ impl Tool for ProcessTool {
                 )
             }
             "settings" => {
-                let arguments: SettingArguments = call_errors(&call.arguments)?;
+                let arguments: SettingArguments = parse_arguments(&call.arguments)?;
                 let Some(now) = state.settings.get(&arguments.key) else {
                     let known: Vec<&String> = state.settings.keys().collect();
                     return Err(ToolError::Invalid(format!("no setting {:?}; there are {known:?}", arguments.key)));
                 };
-                let seen = fingerprint(&state, Some(&arguments.key));
-                let arguments_back = json!({ "key": arguments.key, "value": now });
-                let undo =
-                    ToolCall { arguments: arguments_back.as_object().cloned().unwrap_or_default(), ..call.clone() };
+                let precondition = fingerprint(&state, Some(&arguments.key));
+                let previous = json!({ "key": arguments.key, "value": now });
+                let undo = ToolCall { arguments: previous.as_object().cloned().unwrap_or_default(), ..call.clone() };
                 (
-                    format!("{}: {} goes from {now} to {}", target.name, arguments.key, plain(&arguments.value)),
+                    format!("{}: {} goes from {now} to {}", target.name, arguments.key, display_text(&arguments.value)),
                     Some(undo),
-                    seen,
+                    precondition,
                 )
             }
             other => return Err(unknown_operation(other)),
@@ -165,8 +164,8 @@ impl Tool for ProcessTool {
         let body = match call.operation.as_str() {
             "restart" | "rollback" => json!({}),
             "settings" => {
-                let arguments: SettingArguments = call_errors(&call.arguments)?;
-                json!({ "key": arguments.key, "value": number(&arguments.value) })
+                let arguments: SettingArguments = parse_arguments(&call.arguments)?;
+                json!({ "key": arguments.key, "value": parse_number(&arguments.value) })
             }
             other => return Err(unknown_operation(other)),
         };
@@ -180,12 +179,16 @@ impl Tool for ProcessTool {
         let text = answer.body_mut().read_to_string().unwrap_or_default();
         match answer.status().as_u16() {
             200..=299 => {
-                // A yes alone proves nothing: the effect must be there.
+                // A success response is not trusted: probe for the effect.
                 let outcome = self.probe(call, precondition, key)?;
                 let detail = match outcome {
                     Outcome::Applied => format!("{} of {} done", call.operation, call.target),
-                    Outcome::NotApplied => "the supervisor said yes, but shows no effect".to_owned(),
-                    Outcome::Unknown => "the supervisor said yes, but shows somebody else's change".to_owned(),
+                    Outcome::NotApplied => {
+                        "the supervisor reported success, but the change did not take effect".to_owned()
+                    }
+                    Outcome::Unknown => {
+                        "the supervisor reported success, but shows a change by another operation".to_owned()
+                    }
                 };
                 Ok(Applied { outcome, detail })
             }
@@ -199,10 +202,10 @@ impl Tool for ProcessTool {
         let state = self.read(self.target(call)?)?;
         Ok(if state.last_key.as_deref() == Some(key) {
             Outcome::Applied
-        } else if precondition.ends_with(&after(&state)) {
+        } else if precondition.ends_with(&last_key_suffix(&state)) {
             Outcome::NotApplied
         } else {
-            // Somebody else came after us, or instead of us.
+            // Another operation came after this one, or instead of it.
             Outcome::Unknown
         })
     }
@@ -210,7 +213,7 @@ impl Tool for ProcessTool {
     fn state(&self, call: &ToolCall) -> Result<String, ToolError> {
         let state = self.read(self.target(call)?)?;
         let setting = match call.operation.as_str() {
-            "settings" => Some(call_errors::<SettingArguments>(&call.arguments)?.key),
+            "settings" => Some(parse_arguments::<SettingArguments>(&call.arguments)?.key),
             _ => None,
         };
         Ok(fingerprint(&state, setting.as_deref()))
@@ -221,28 +224,29 @@ fn unknown_operation(name: &str) -> ToolError {
     ToolError::Invalid(format!("process has no operation {name:?}; there are restart, rollback, settings"))
 }
 
-/// What a plan saw: version, the setting in question, and who changed the target last. Any change by
-/// somebody else makes the plan stale.
+/// Precondition of a plan: version, value of the setting, and key of the last operation. Any other operation in between
+/// makes the plan stale.
 fn fingerprint(state: &State, setting: Option<&str>) -> String {
     let mut text = state.version.clone();
     if let Some(key) = setting {
         let value = state.settings.get(key).cloned().unwrap_or_default();
         text.push_str(&format!(" {key}={value}"));
     }
-    text + &after(state)
+    text + &last_key_suffix(state)
 }
 
-fn after(state: &State) -> String {
+/// Suffix of a precondition with the key of the last operation.
+fn last_key_suffix(state: &State) -> String {
     format!(" after={}", state.last_key.as_deref().unwrap_or("nothing"))
 }
 
-/// The version alone, which is what the supervisor compares.
+/// Returns the version in a precondition, which the supervisor compares.
 fn version_of(precondition: &str) -> &str {
     precondition.split_once(' ').map_or(precondition, |(version, _)| version)
 }
 
-/// A number written as text (as logs have it) becomes a number.
-fn number(value: &Value) -> Value {
+/// Converts a number in a string, as found in logs, to a number.
+fn parse_number(value: &Value) -> Value {
     value
         .as_str()
         .and_then(|text| serde_json::from_str(text).ok())
@@ -250,6 +254,6 @@ fn number(value: &Value) -> Value {
         .unwrap_or_else(|| value.clone())
 }
 
-fn plain(value: &Value) -> String {
+fn display_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! From an incident to a proposal: diagnose, find the runbook, have its action dry-run.
+//! Investigates an incident: diagnoses it, selects a runbook and has its action dry-run.
 
 use std::time::Duration;
 
@@ -8,44 +8,48 @@ use wardroom_domain::{Plan, ToolCall};
 use wardroom_respond::{Event, Workflow};
 use wardroom_store::IncidentRow;
 
-use super::{RespondError, Responder, facts};
+use super::diagnosis_facts;
+use super::respond_error::RespondError;
+use super::responder::Responder;
 use crate::clock;
 
 impl Responder {
-    /// Diagnoses and proposes. "No plan" is a normal answer and goes to a person.
+    /// Diagnoses an incident and proposes a plan. Without a plan the incident is escalated to a person.
     pub(super) async fn investigate(&self, row: &IncidentRow, workflow: &Workflow) -> Result<Event, RespondError> {
         let services = &workflow.incident.services;
-        let (facts, watched, control) = self.tenants.with(&row.tenant, |state| {
-            let engine = &state.engine;
-            let facts = facts::facts(engine, services, workflow.incident.began_at, &self.config.diagnose);
-            (facts, facts::watched(engine, services), facts::control(engine, services))
+        let (facts, watched, control) = self.tenants.with(&row.tenant, |live| {
+            let engine = &live.engine;
+            let facts =
+                diagnosis_facts::collect_facts(engine, services, workflow.incident.began_at, &self.config.diagnose);
+            let watched = diagnosis_facts::watched_signals(engine, services);
+            (facts, watched, diagnosis_facts::select_control(engine, services))
         });
         let diagnosis = diagnose(&facts, &self.config.diagnose);
         let no_plan = |diagnosis, reason: String| Ok(Event::NoPlan { diagnosis, reason });
         let Some(best) = diagnosis.best().filter(|best| best.confidence >= self.config.diagnose.min_confidence) else {
-            return no_plan(diagnosis, "no cause is likely enough to act on; a person must look".into());
+            return no_plan(diagnosis, "no cause is confident enough to act on; a person must look".into());
         };
         let Some(runbook) = self.runbooks.for_diagnosis(&diagnosis)? else {
-            let reason = format!("no runbook is for {} at {}", best.kind, best.service);
+            let reason = format!("no runbook matches {} at {}", best.kind, best.service);
             return no_plan(diagnosis, reason);
         };
         let Some(call) = runbook.action(best) else {
-            let reason = format!("runbook {} needs something the diagnosis does not know", runbook.id);
+            let reason = format!("runbook {} needs parameters that the diagnosis does not have", runbook.id);
             return no_plan(diagnosis, reason);
         };
         if !self.executor.configured() {
             return no_plan(
                 diagnosis,
-                format!("no executor is configured; runbook {} says {}", runbook.id, words(&call)),
+                format!("no executor is configured; runbook {} proposes {}", runbook.id, describe(&call)),
             );
         }
-        let dry_run = match self.executor.ask(&Request::DryRun { call: call.clone() }).await? {
+        let dry_run = match self.executor.request(&Request::DryRun { call: call.clone() }).await? {
             Response::DryRun { dry_run } => dry_run,
             Response::Refused { code: RefusalCode::Unavailable, detail } => {
-                return Err(wardroom_executor::Unreachable(detail).into());
+                return Err(wardroom_executor::ExecutorUnavailable(detail).into());
             }
             Response::Refused { detail, .. } => {
-                return no_plan(diagnosis, format!("{} cannot be done: {detail}", words(&call)));
+                return no_plan(diagnosis, format!("{} cannot be executed: {detail}", describe(&call)));
             }
             other => return Err(RespondError::Refused(format!("unexpected answer {other:?}"))),
         };
@@ -63,6 +67,6 @@ impl Responder {
     }
 }
 
-fn words(call: &ToolCall) -> String {
+fn describe(call: &ToolCall) -> String {
     format!("{} {} of {}", call.tool, call.operation, call.target)
 }

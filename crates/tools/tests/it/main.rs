@@ -1,4 +1,4 @@
-//! The battery every tool must pass, against the real supervisor of the shop.
+//! Contract tests that every tool must pass, against the real supervisor of the demo shop.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
 use serde_json::{Value, json};
@@ -7,15 +7,15 @@ use wardroom_respond::{Tool, ToolError};
 use wardroom_testing::Shop;
 use wardroom_tools::{Target, tools};
 
-struct World {
+struct ShopFixture {
     shop: Shop,
     tools: Vec<Box<dyn Tool>>,
-    /// Last, so that the shop is gone before its folder.
+    /// Last field, so that the shop stops before its folder is deleted.
     _dir: tempfile::TempDir,
 }
 
-/// A healthy shop in which one service was deployed at the start.
-fn shop(more: &[&str]) -> World {
+/// Starts a healthy shop with one deployment at the start.
+fn shop(more: &[&str]) -> ShopFixture {
     let dir = tempfile::tempdir().unwrap();
     let shop = Shop::start(dir.path(), &[&["--deploy", "cart", "--deploy-at", "0s"], more].concat()).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1500));
@@ -25,7 +25,7 @@ fn shop(more: &[&str]) -> World {
         { "tool": "process", "name": "queue", "url": "http://127.0.0.1:1", "token": "control" },
     ]))
     .unwrap();
-    World { shop, tools: tools(&targets), _dir: dir }
+    ShopFixture { shop, tools: tools(&targets), _dir: dir }
 }
 
 fn call(operation: &str, target: &str, arguments: Value) -> ToolCall {
@@ -33,15 +33,15 @@ fn call(operation: &str, target: &str, arguments: Value) -> ToolCall {
     ToolCall { tool: "process".into(), operation: operation.into(), target: target.into(), arguments }
 }
 
-impl World {
+impl ShopFixture {
     fn effects(&self) -> usize {
         self.shop.effects_since(Timestamp::default()).unwrap().len()
     }
 }
 
-/// Every operation: planned, done, done again under the same key, undone, undone again.
+/// Plans, executes, repeats, undoes and repeats the undo of every operation.
 #[test]
-fn twice_is_once_and_undo_brings_it_back() {
+fn repeated_operations_take_effect_once_and_undo_restores() {
     let shop = shop(&[]);
     let tool = shop.tools[0].as_ref();
     let calls = [
@@ -53,19 +53,19 @@ fn twice_is_once_and_undo_brings_it_back() {
     assert_eq!(
         operations,
         calls.iter().map(|call| call.operation.as_str()).collect::<Vec<_>>(),
-        "the battery covers every operation"
+        "all operations are tested"
     );
     let mut expected = 0;
     for call in calls {
         let dry_run = tool.plan(&call).unwrap();
-        assert_eq!(shop.effects(), expected, "a dry run changes nothing");
+        assert_eq!(shop.effects(), expected, "a dry run has no effect");
         let key = format!("key-{}", call.operation);
         assert_eq!(tool.probe(&call, &dry_run.precondition, &key).unwrap(), Outcome::NotApplied);
         for _ in 0..2 {
             assert_eq!(tool.execute(&call, &dry_run.precondition, &key).unwrap().outcome, Outcome::Applied);
         }
         expected += 1;
-        assert_eq!(shop.effects(), expected, "{}: twice is once", call.operation);
+        assert_eq!(shop.effects(), expected, "{}: executed twice, effective once", call.operation);
         assert_eq!(tool.probe(&call, &dry_run.precondition, &key).unwrap(), Outcome::Applied);
         let Some(undo) = dry_run.undo else {
             assert!(!dry_run.reversible);
@@ -79,8 +79,8 @@ fn twice_is_once_and_undo_brings_it_back() {
         assert_eq!(shop.effects(), expected);
         assert_eq!(tool.plan(&call).unwrap().diff, dry_run.diff, "{}: undone", call.operation);
         let probed = tool.probe(&call, &dry_run.precondition, &key).unwrap();
-        assert_eq!(probed, Outcome::Unknown, "somebody else came after: no retry, a person looks");
-        assert_ne!(tool.state(&call).unwrap(), dry_run.precondition, "and the plan is stale");
+        assert_eq!(probed, Outcome::Unknown, "unknown after another operation");
+        assert_ne!(tool.state(&call).unwrap(), dry_run.precondition, "the plan is stale");
         let settle = self::call("restart", "cart", json!({}));
         tool.execute(&settle, &dry_run.precondition, "between").unwrap();
         expected += 1;
@@ -88,30 +88,30 @@ fn twice_is_once_and_undo_brings_it_back() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_anything_happens() {
+fn invalid_calls_are_refused_without_effect() {
     let shop = shop(&[]);
     let tool = shop.tools[0].as_ref();
     let invalid = |call: &ToolCall| matches!(tool.plan(call), Err(ToolError::Invalid(_)));
-    assert!(invalid(&call("restart", "nobody", json!({}))), "undeclared target");
+    assert!(invalid(&call("restart", "no_such_target", json!({}))), "undeclared target");
     assert!(invalid(&call("explode", "cart", json!({}))), "unknown operation");
     assert!(invalid(&call("rollback", "payments", json!({}))), "operation not allowed on the target");
     assert!(invalid(&call("restart", "cart", json!({ "force": true }))), "unknown argument");
     assert!(invalid(&call("settings", "cart", json!({ "key": "no_such", "value": 1 }))), "unknown setting");
     assert!(matches!(tool.plan(&call("restart", "queue", json!({}))), Err(ToolError::Unavailable(_))));
     let restart = call("restart", "cart", json!({}));
-    assert!(matches!(tool.execute(&restart, "0.0.0", "k"), Err(ToolError::Stale(_))), "the target moved");
+    assert!(matches!(tool.execute(&restart, "0.0.0", "k"), Err(ToolError::Stale(_))), "the target has changed");
     assert_eq!(shop.effects(), 0);
 }
 
 #[test]
-fn without_a_previous_version_a_rollback_cannot_even_be_planned() {
+fn rollback_needs_a_previous_version() {
     let shop = shop(&["--deploy-at", "3600s"]);
     let refused = shop.tools[0].plan(&call("rollback", "cart", json!({})));
     assert!(matches!(refused, Err(ToolError::Invalid(text)) if text.contains("previous version")));
 }
 
 #[test]
-fn a_yes_without_an_effect_is_not_believed() {
+fn success_without_effect_is_reported_as_not_applied() {
     let shop = shop(&["--ignore-control"]);
     let restart = call("restart", "cart", json!({}));
     let dry_run = shop.tools[0].plan(&restart).unwrap();

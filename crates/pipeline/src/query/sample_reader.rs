@@ -1,0 +1,369 @@
+//! Answers queries for samples, series and exemplars: from memory where the live series hold the whole answer, else
+//! from the tables and, beyond their committed offset, from the bus.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use wardroom_bus::Bus;
+use wardroom_domain::query::{LOOKBACK_MS, SeriesQuery};
+use wardroom_domain::{Exemplar, Labels, SeriesId, TenantId, Timestamp};
+use wardroom_edge::InflateBudget;
+use wardroom_files::EvictedSeries;
+use wardroom_head::{RangeSamples, SeriesRegistry};
+use wardroom_process::clock;
+
+use super::bus_scan::{PAGE_SAMPLES, scan_page};
+use super::cursor;
+use super::query_error::SampleQueryError;
+use super::series_data::{SeriesData, SeriesExemplars, SeriesMap, SeriesPoints, into_series_data};
+use crate::lake::lake_state::{LakeState, LakeTables};
+use crate::state::tenants::{LiveState, Tenants};
+
+/// Maximum of samples behind one query by steps.
+const MAX_STEP_SAMPLES: usize = 5_000_000;
+/// Maximum of exemplars in one answer.
+const MAX_EXEMPLARS: usize = 100_000;
+/// Series read under one lock of the live state.
+const SERIES_PER_LOCK: usize = 256;
+/// Lag of detection up to which a query is answered from memory.
+const MAX_LAG_RECORDS: u64 = 1024;
+const MINUTE_MS: i64 = 60_000;
+
+/// Reads samples from memory, tables and bus.
+#[derive(Clone)]
+pub struct SampleReader {
+    /// The bus: records that are not in the tables yet.
+    pub bus: Arc<dyn Bus>,
+    /// Memory budget of decompression.
+    pub budget: InflateBudget,
+    /// The live series.
+    pub tenants: Arc<Tenants>,
+    /// The next offset of detection: the live series are complete up to it.
+    pub next: Arc<AtomicU64>,
+    /// The tables.
+    pub lake: LakeState,
+    /// How long evicted series are kept in the index on disk.
+    pub evicted_retention: Duration,
+}
+
+impl SampleReader {
+    /// Returns one page and the cursor of the next. A query by steps is answered in one page.
+    ///
+    /// # Errors
+    /// Returns an error if there are too many samples behind the steps or storage cannot be read.
+    pub fn read_page(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        cursor: u64,
+    ) -> Result<(Vec<SeriesData>, Option<u64>), SampleQueryError> {
+        if query.step_ms.is_none() {
+            let (found, next) = self.read_raw_page(tenant, query, cursor)?;
+            return Ok((into_series_data(found), next));
+        }
+        let start = Timestamp::from_millis(query.start.millis().saturating_sub(LOOKBACK_MS));
+        let raw_query = SeriesQuery { start, ..query.clone() };
+        let (mut all, mut count, mut next_cursor) = (SeriesMap::new(), 0, Some(0));
+        while let Some(next) = next_cursor {
+            let (found, after) = self.read_raw_page(tenant, &raw_query, next)?;
+            for (labels, more) in found {
+                count += more.samples.len();
+                all.entry(labels).or_default().samples.extend(more.samples);
+            }
+            if count > MAX_STEP_SAMPLES {
+                return Err(SampleQueryError::TooManySamples { limit: MAX_STEP_SAMPLES });
+            }
+            next_cursor = after;
+        }
+        for points in all.values_mut() {
+            // Samples from the bus come in order of arrival.
+            points.samples.sort_by_key(|sample| sample.ts_ms);
+            points.samples = query.at_steps(&points.samples);
+        }
+        Ok((into_series_data(all), None))
+    }
+
+    fn read_raw_page(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        cursor: u64,
+    ) -> Result<(SeriesMap, Option<u64>), SampleQueryError> {
+        let mut offset = cursor;
+        if cursor::starts_in_memory(cursor) {
+            let found = self.read_live_page(tenant, query, cursor).map_err(SampleQueryError::storage)?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            // The query continued in memory, which is not complete any more: start over with the tables and the bus.
+            offset = 0;
+        }
+        let (mut found, offset) = match self.read_lake_page(tenant, query, offset)? {
+            Some((found, next)) if cursor::is_in_lake(next) => return Ok((found, Some(next))),
+            // The last page of the tables includes the first page of the bus, for callers that read only one page.
+            Some(last_page) => last_page,
+            None => (SeriesMap::new(), offset),
+        };
+        let read = |from: u64, limit: usize| self.bus.read(from.max(self.bus.start()), limit);
+        let scanned = scan_page(&read, &self.budget, tenant, query, offset);
+        let (more, next) = scanned.map_err(SampleQueryError::storage)?;
+        more.into_iter().for_each(|(labels, more)| found.entry(labels).or_default().extend(more));
+        Ok((found, next))
+    }
+
+    /// Returns an error if the tables are enabled and unavailable.
+    fn check_lake_available(&self) -> Result<(), SampleQueryError> {
+        self.lake.unavailable_reason().map_or(Ok(()), |reason| Err(SampleQueryError::LakeUnavailable(reason)))
+    }
+
+    /// Reads a page from the tables. The next cursor is in the tables or, after the last page, the offset on the bus
+    /// where the tables end. Returns `None` if there are no tables or the query continues on the bus.
+    fn read_lake_page(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        cursor: u64,
+    ) -> Result<Option<(SeriesMap, u64)>, SampleQueryError> {
+        self.check_lake_available()?;
+        let Some(tables) = self.lake.tables() else { return Ok(None) };
+        let committed = tables.samples_progress.committed_offset();
+        let before = match cursor {
+            0 => committed,
+            cursor if cursor::is_in_lake(cursor) => cursor::lake_end(cursor, committed),
+            _ => return Ok(None),
+        };
+        if before == 0 {
+            return Ok(None);
+        }
+        let mut found = SeriesMap::new();
+        let mut position = i64::try_from(cursor::lake_position(cursor)).unwrap_or(i64::MAX);
+        if !cursor::is_in_lake_histograms(cursor) {
+            let reading = tables.lake.read_samples(tenant, query, (position, before), PAGE_SAMPLES);
+            let page = tokio::runtime::Handle::current().block_on(reading).map_err(SampleQueryError::storage)?;
+            let points = |(labels, samples)| (labels, SeriesPoints { samples, histograms: Vec::new() });
+            found.extend(page.series.into_iter().map(points));
+            if let Some(next) = page.next.and_then(|next| u64::try_from(next).ok()) {
+                return Ok(Some((found, cursor::lake_series(next, before))));
+            }
+            position = 0;
+        }
+        // Queries by steps are for float samples only.
+        if query.step_ms.is_some() {
+            return Ok(Some((found, before)));
+        }
+        let next_minute = self.read_lake_histograms(tables, tenant, query, (position, before), &mut found)?;
+        let next = next_minute.map_or(before, |minute| cursor::lake_histograms(minute, before));
+        Ok(Some((found, next)))
+    }
+
+    /// Reads a page of native histograms from before an offset of the bus, starting with a minute; returns the minute
+    /// of the next page. The last page includes histograms that are not in the tables yet.
+    fn read_lake_histograms(
+        &self,
+        tables: &LakeTables,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        (minute, before): (i64, u64),
+        found: &mut SeriesMap,
+    ) -> Result<Option<u64>, SampleQueryError> {
+        let runtime = tokio::runtime::Handle::current();
+        let start = query.start.millis().max(minute.saturating_mul(MINUTE_MS));
+        let rest = SeriesQuery { start: Timestamp::from_millis(start), ..query.clone() };
+        // Read before the tables: rows written meanwhile are read twice rather than missed.
+        let visible = runtime.block_on(tables.lake.visible_event_offset());
+        let mut visible = tables.events_progress.committed_offset().max(visible);
+        let reading = tables.lake.read_histograms(tenant, &rest, visible.min(before));
+        let page = runtime.block_on(reading).map_err(SampleQueryError::storage)?;
+        for (labels, histogram) in page.found {
+            found.entry(labels).or_default().histograms.push(histogram);
+        }
+        if let Some(next_ms) = page.next_ms {
+            return Ok(u64::try_from(next_ms / MINUTE_MS).ok());
+        }
+        while visible < before {
+            let read = |from: u64, limit: usize| {
+                let left = usize::try_from(before.saturating_sub(from)).unwrap_or(limit);
+                self.bus.read(from.max(self.bus.start()), limit.min(left))
+            };
+            let scanned = scan_page(&read, &self.budget, tenant, query, visible);
+            let (more, next) = scanned.map_err(SampleQueryError::storage)?;
+            for (labels, points) in more.into_iter().filter(|(_, points)| !points.histograms.is_empty()) {
+                found.entry(labels).or_default().histograms.extend(points.histograms);
+            }
+            visible = next.unwrap_or(before);
+        }
+        Ok(None)
+    }
+
+    /// Returns the series that a query selects and that have samples in its time range, including evicted ones.
+    ///
+    /// # Errors
+    /// Returns an error if the index of evicted series cannot be read.
+    pub fn series(&self, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<Labels>, SampleQueryError> {
+        let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
+        let overlaps = |first_ms: i64, last_ms: i64| first_ms <= end_ms && last_ms >= start_ms;
+        let (mut found, evicted) = self.with_selected(tenant, query, |live, ids, labels| {
+            let in_range = |id: &SeriesId| {
+                let has_samples = live.recent.span_ms(*id).is_some_and(|(first, last)| overlaps(first, last));
+                has_samples || live.native_newest_ms.contains_key(id)
+            };
+            let selected = ids.iter().zip(labels).filter(|(id, _)| in_range(id)).map(|(_, labels)| labels);
+            (selected.collect::<Vec<_>>(), live.evicted.clone())
+        });
+        if evicted.newest_ms() < start_ms {
+            return Ok(found);
+        }
+        let evicted = evicted.read().map_err(SampleQueryError::storage)?;
+        let known: BTreeSet<Labels> = found.iter().cloned().collect();
+        let is_selected =
+            |series: &EvictedSeries| overlaps(series.first_ms, series.last_ms) && query.selects(&series.labels);
+        let evicted: BTreeSet<Labels> = evicted.into_iter().filter(is_selected).map(|series| series.labels).collect();
+        found.extend(evicted.difference(&known).cloned());
+        Ok(found)
+    }
+
+    /// Runs `work` on the live state with the ids and labels of the series that a query selects.
+    fn with_selected<T>(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        work: impl Fn(&mut LiveState, &[SeriesId], Vec<Labels>) -> T,
+    ) -> T {
+        loop {
+            let (ids, labels, generation) = select(&self.tenants.get(tenant).registry(), query, 0);
+            // Series may be renumbered between the two locks; then select again. That is rare.
+            let is_current = |live: &mut LiveState| (live.generation == generation).then(|| work(live, &ids, labels));
+            if let Some(found) = self.tenants.with(tenant, is_current) {
+                return found;
+            }
+        }
+    }
+
+    /// Returns the exemplars of the series that a query selects, from the tables and from memory, without duplicates.
+    ///
+    /// # Errors
+    /// Returns an error if there are too many exemplars, or if the tables are unavailable.
+    pub fn exemplars(&self, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<SeriesExemplars>, SampleQueryError> {
+        let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
+        let live = self.with_selected(tenant, query, |live, ids, labels| {
+            let labels_of: BTreeMap<SeriesId, Labels> = ids.iter().copied().zip(labels).collect();
+            let found = live.exemplars.select(&labels_of.keys().copied().collect(), start_ms, end_ms);
+            let with_labels = |(id, exemplars)| Some((labels_of.get(&id)?.clone(), exemplars));
+            found.into_iter().filter_map(with_labels).collect::<Vec<(Labels, Vec<Exemplar>)>>()
+        });
+        // Keyed by time, labels and value, since an exemplar may be both in the tables and in memory.
+        let mut found: BTreeMap<Labels, BTreeMap<(i64, Labels, u64), Exemplar>> = BTreeMap::new();
+        let mut insert = |series: &Labels, exemplar: Exemplar| {
+            let key = (exemplar.ts_ms, exemplar.labels.clone(), exemplar.value.to_bits());
+            found.entry(series.clone()).or_default().insert(key, exemplar);
+        };
+        self.check_lake_available()?;
+        if let Some(tables) = self.lake.tables() {
+            let reading = tables.lake.read_exemplars(tenant, query, MAX_EXEMPLARS + 1);
+            let stored = tokio::runtime::Handle::current().block_on(reading).map_err(SampleQueryError::storage)?;
+            if stored.len() > MAX_EXEMPLARS {
+                return Err(SampleQueryError::TooManyExemplars { limit: MAX_EXEMPLARS });
+            }
+            stored.into_iter().for_each(|(series, exemplar)| insert(&series, exemplar));
+        }
+        for (series, exemplars) in live {
+            exemplars.into_iter().for_each(|exemplar| insert(&series, exemplar));
+        }
+        let with_series = |(series, all): (Labels, BTreeMap<_, Exemplar>)| SeriesExemplars {
+            series,
+            exemplars: all.into_values().collect(),
+        };
+        Ok(found.into_iter().map(with_series).collect())
+    }
+
+    /// Reads a page from memory; returns `None` if memory does not hold the whole answer.
+    fn read_live_page(
+        &self,
+        tenant: &TenantId,
+        query: &SeriesQuery,
+        cursor: u64,
+    ) -> Result<Option<(SeriesMap, Option<u64>)>, wardroom_bus::Error> {
+        let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
+        let detected_to = self.next.load(Ordering::Acquire);
+        let lag = self.bus.end().saturating_sub(detected_to);
+        // The index of evicted series reaches back this far.
+        let evicted_known_from_ms = clock::now().minus(self.evicted_retention).millis();
+        let complete_from_ms = self.tenants.complete_from_ms.load(Ordering::Acquire).max(evicted_known_from_ms);
+        if start_ms < complete_from_ms || lag > MAX_LAG_RECORDS {
+            return Ok(None);
+        }
+        let state = self.tenants.get(tenant);
+        let (ids, labels, generation, known) = {
+            let registry = state.registry();
+            let (ids, labels, generation) = select(&registry, query, cursor::live_series_id(cursor));
+            (ids, labels, generation, registry.labels_from(0).len())
+        };
+        if !cursor::is_of_generation(cursor, generation) {
+            return Ok(None);
+        }
+        let (mut found, mut count, mut next) = (SeriesMap::new(), 0, None);
+        // Detection waits for the lock, so it is held for a few series at a time and never during disk I/O.
+        let mut selected = ids.iter().zip(labels);
+        while next.is_none() {
+            let some: Vec<_> = selected.by_ref().take(SERIES_PER_LOCK).collect();
+            if some.is_empty() {
+                break;
+            }
+            let ranges = self.tenants.with(tenant, |live| {
+                let range = |id: &SeriesId| {
+                    let is_complete =
+                        live.recent.complete_from_ms(*id) <= start_ms && !live.native_newest_ms.contains_key(id);
+                    is_complete.then(|| live.recent.range(*id, start_ms, end_ms))
+                };
+                if live.generation != generation || live.evicted.newest_ms() >= start_ms {
+                    return None;
+                }
+                let ranges: Option<Vec<RangeSamples>> = some.iter().map(|(id, _)| range(id)).collect();
+                ranges.map(|ranges| (ranges, live.sealed.clone()))
+            });
+            let Some((ranges, sealed)) = ranges else { return Ok(None) };
+            for ((id, labels), range) in some.into_iter().zip(ranges) {
+                if count >= PAGE_SAMPLES {
+                    next = Some(cursor::live_series(generation, id.0));
+                    break;
+                }
+                let samples = range.read_all(&|address, buffer| sealed.read(address, buffer));
+                // Blocks that cannot be read from disk are still on the bus.
+                let Some(samples) = samples else { return Ok(None) };
+                count += samples.len();
+                found.insert(labels, SeriesPoints { samples, histograms: Vec::new() });
+            }
+        }
+        // Records that were acknowledged but not evaluated yet.
+        let read = |from: u64, limit: usize| self.bus.read(from, limit);
+        let mut from = (lag > 0).then_some(detected_to);
+        while let Some(at) = from {
+            let (fresh, after) = scan_page(&read, &self.budget, tenant, query, at)?;
+            for (labels, points) in fresh {
+                // Known series get theirs on their own page; new ones come on the last page.
+                let on_other_page =
+                    state.registry().get(&labels).is_some_and(|id| id.index() < known) || next.is_some();
+                if !on_other_page || found.contains_key(&labels) {
+                    found.entry(labels).or_default().extend(points);
+                }
+            }
+            from = after;
+        }
+        Ok(Some((found, next)))
+    }
+}
+
+/// Returns ids and labels of the series that a query selects, from an id on, and the generation of the ids.
+fn select(registry: &SeriesRegistry, query: &SeriesQuery, from: u64) -> (Vec<SeriesId>, Vec<Labels>, u64) {
+    let mut ids: Vec<SeriesId> = query.selectors.iter().flat_map(|all| registry.select(all)).collect();
+    if query.selectors.is_empty() {
+        ids = registry.select(&[]);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    ids.retain(|id| u64::from(id.0) >= from);
+    let labels = ids.iter().filter_map(|id| registry.labels(*id)).cloned().collect();
+    (ids, labels, registry.generation())
+}

@@ -1,0 +1,175 @@
+//! The gold writer: writes incidents and service health to the gold tables at an interval.
+//!
+//! ```text
+//! store ───► changed incidents ──► rows of their whole day ──► gold.incidents, .enrichments, .tool_results
+//! signals ─► completed windows ──────────────────────────────► gold.service_health
+//! ```
+//!
+//! The tables are derived: they are rebuilt from the store and the signals if they are deleted. At the start all days
+//! are written once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wardroom_detect::{Engine, health};
+use wardroom_domain::{ServiceHealth, TenantId, Timestamp};
+use wardroom_lake::{EnrichmentFact, IncidentFact, Lake, ToolFact};
+use wardroom_respond::{Workflow, WorkflowReadError};
+use wardroom_store::{IncidentRow, Store};
+
+use wardroom_pipeline::metrics as pipeline_metrics;
+use wardroom_pipeline::state::tenants::{SELF_TENANT, Tenants};
+
+use crate::clock;
+
+/// Length of a health window, in ms.
+const WINDOW_MS: i64 = 5 * 60_000;
+/// A window is complete this long after its end, in telemetry time, in ms.
+const GRACE_MS: i64 = 60_000;
+/// Windows to look back for at the start; detection keeps history for about as long.
+const MAX_BACKFILL_WINDOWS: i64 = 24;
+/// A day in ms.
+pub(crate) const DAY_MS: i64 = 86_400_000;
+/// Overlap of two reads of changed incidents, so that writes that were in progress during a read are not missed.
+const READ_OVERLAP: Duration = Duration::from_secs(60);
+
+/// The gold writer.
+pub(crate) struct GoldWriter {
+    pub(crate) lake: Arc<Lake>,
+    pub(crate) store: Store,
+    pub(crate) tenants: Arc<Tenants>,
+}
+
+/// Why a round failed; the next round retries.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Lake(#[from] wardroom_lake::Error),
+    #[error(transparent)]
+    Store(#[from] wardroom_store::Error),
+}
+
+impl GoldWriter {
+    /// Writes the tables at this interval until it is cancelled.
+    pub(crate) async fn run(self, interval: Duration) {
+        let mut since = Timestamp::from_nanos(i64::MIN);
+        let mut written_to = BTreeMap::new();
+        loop {
+            tokio::time::sleep(interval).await;
+            let now = clock::now();
+            let incidents = self.write_incidents(since, now).await;
+            let health = self.write_health(&mut written_to).await;
+            if incidents.is_ok() {
+                since = now.minus(READ_OVERLAP);
+            }
+            for error in [incidents, health].into_iter().filter_map(Result::err) {
+                metrics::counter!(pipeline_metrics::LAKE_FAILURES_TOTAL).increment(1);
+                tracing::error!(%error, "writing gold tables failed; retrying");
+            }
+        }
+    }
+
+    /// Writes all incidents of the days on which changed incidents opened.
+    async fn write_incidents(&self, since: Timestamp, now: Timestamp) -> Result<(), Error> {
+        let mut changed = self.store.live_incidents(since).await?;
+        // The query also returns unsettled incidents, which may be unchanged for weeks.
+        changed.retain(|row| row.updated_at >= since);
+        let days: BTreeSet<(TenantId, i64)> =
+            changed.iter().map(|row| (row.tenant.clone(), row.opened_at.millis().div_euclid(DAY_MS))).collect();
+        for (tenant, day) in days {
+            let [from, to] = [day, day + 1].map(|day| Timestamp::from_millis(day * DAY_MS));
+            let rows = self.store.incidents_opened(&tenant, from, to).await?;
+            let facts: Vec<_> = rows.iter().filter_map(incident_fact).collect();
+            self.lake.write_incidents(&tenant, day, &facts, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the completed health windows of all tenants.
+    async fn write_health(&self, written_to: &mut BTreeMap<TenantId, i64>) -> Result<(), Error> {
+        for (tenant, state) in self.tenants.all().into_iter().filter(|(tenant, _)| tenant.as_str() != SELF_TENANT) {
+            let written = match written_to.get(&tenant) {
+                Some(written) => *written,
+                None => self.lake.committed_health_end(&tenant).await?.map_or(i64::MIN, Timestamp::millis),
+            };
+            let (windows, end) = {
+                let engine = &state.live().engine;
+                let watermark_ms = engine.watermark_ms().max(MAX_BACKFILL_WINDOWS * WINDOW_MS);
+                let end = (watermark_ms - GRACE_MS).div_euclid(WINDOW_MS) * WINDOW_MS;
+                (health_windows(engine, written.max(end - MAX_BACKFILL_WINDOWS * WINDOW_MS), end), end)
+            };
+            if !windows.is_empty() {
+                self.lake.write_service_health(&tenant, &windows).await?;
+            }
+            written_to.insert(tenant, written.max(end));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the health of all services for each window in a time range; windows without data are left out.
+fn health_windows(engine: &Engine, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<ServiceHealth>)> {
+    let starts = (from_ms..end_ms).step_by(WINDOW_MS as usize);
+    let windows = starts.map(|start_ms| {
+        let [start, end] = [start_ms, start_ms + WINDOW_MS].map(Timestamp::from_millis);
+        (start, end, health(engine, start_ms..start_ms + WINDOW_MS))
+    });
+    windows.filter(|(.., facts)| !facts.is_empty()).collect()
+}
+
+/// Converts an incident to its row.
+fn incident_fact(row: &IncidentRow) -> Option<IncidentFact> {
+    let log = |error: &WorkflowReadError| {
+        tracing::error!(incident = %row.id(), %error, "reading an incident failed; no gold row written");
+    };
+    let workflow = Workflow::read(&row.workflow).inspect_err(log).ok()?;
+    let incident = &workflow.incident;
+    let best = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
+    let text = |outcome: wardroom_domain::Outcome| outcome.as_str().to_owned();
+    let enrichments =
+        workflow.diagnosis.iter().flat_map(|diagnosis| &diagnosis.evidence).map(|evidence| EnrichmentFact {
+            id: evidence.id.clone(),
+            service: evidence.service.clone(),
+            at: evidence.at,
+            summary: evidence.summary.clone(),
+            cited: best.is_some_and(|best| best.evidence.contains(&evidence.id)),
+        });
+    let tool_results = workflow.plan.iter().zip(&workflow.plan_sha256).map(|(plan, plan_sha256)| ToolFact {
+        at: workflow.executed_ms.map_or(incident.opened_at, Timestamp::from_millis),
+        plan_sha256: plan_sha256.clone(),
+        call: [&plan.call.tool, &plan.call.operation, &plan.call.target].map(Clone::clone),
+        arguments: serde_json::Value::Object(plan.call.arguments.clone()).to_string(),
+        risk: plan.dry_run.risk.clone(),
+        runbook: plan.runbook.clone(),
+        approved: workflow.approval.as_ref().map(|approval| (approval.principal.to_string(), approval.channel.clone())),
+        outcome: workflow.execution.map(text),
+        undo: workflow.undo.map(text),
+    });
+    Some(IncidentFact {
+        id: Some(row.id()),
+        state: row.state.to_string(),
+        settled_at: workflow.settled_ms.map(Timestamp::from_millis),
+        outcome: workflow.outcome.clone(),
+        cause: best.map(|best| (best.service.clone(), best.kind.to_string(), best.confidence)),
+        verdict: workflow.verdict.as_ref().map(|(verdict, _)| verdict.clone()),
+        enrichments: enrichments.collect(),
+        tool_results: tool_results.collect(),
+        ..opened_incident_fact(incident)
+    })
+}
+
+/// Returns the row of an incident that has just opened.
+pub(crate) fn opened_incident_fact(incident: &wardroom_domain::Incident) -> IncidentFact {
+    IncidentFact {
+        key: incident.key.clone(),
+        title: incident.title.clone(),
+        severity: incident.severity.as_str().to_owned(),
+        state: "open".to_owned(),
+        services: incident.services.clone(),
+        trigger: incident.trigger.clone(),
+        began_at: incident.began_at,
+        opened_at: incident.opened_at,
+        ..IncidentFact::default()
+    }
+}

@@ -1,0 +1,151 @@
+//! Decisions of people: approve, reject, verdict, close.
+
+use serde_json::json;
+use wardroom_api::{Decision, DecisionView};
+use wardroom_domain::audit::AuditEntry;
+use wardroom_domain::executor::{RefusalCode, Request, Response};
+use wardroom_domain::{Approval, Identity, IncidentState, Principal};
+use wardroom_edge::{Problem, Status};
+use wardroom_respond::{Event, Workflow};
+use wardroom_store::IncidentRow;
+
+use super::audit_entry::audit_entry;
+use super::respond_error::RespondError;
+use super::responder::Responder;
+use crate::clock;
+use crate::problem_responses::{conflict, store_problem, unreadable_workflow};
+
+impl Responder {
+    /// Applies a decision to an incident. Refused decisions are audited, too.
+    pub(crate) async fn decide(
+        &self,
+        caller: Identity,
+        number: i64,
+        decision: Decision,
+    ) -> Result<DecisionView, Problem> {
+        let action = match &decision {
+            Decision::Approve { .. } => "approve",
+            Decision::Reject { .. } => "reject",
+            Decision::Verdict { .. } => "verdict",
+            Decision::Close => "close",
+        };
+        let id = format!("INC-{number}");
+        let decided = self.apply_decision(&caller, number, decision).await;
+        if let Err(problem) = &decided {
+            let (action, decision) = (format!("{action}_refused"), json!({ "code": problem.code() }));
+            let refused = AuditEntry {
+                principal: caller.principal.clone(),
+                ..audit_entry(&caller.tenant, "resolver", Some(&id), &action, decision, clock::now())
+            };
+            self.store.append_audit(&refused).await.map_err(store_problem)?;
+        }
+        decided
+    }
+
+    /// Retries while other writers change the incident at the same time.
+    async fn apply_decision(
+        &self,
+        caller: &Identity,
+        number: i64,
+        decision: Decision,
+    ) -> Result<DecisionView, Problem> {
+        // The executor is asked for authorization once, however often this retries.
+        let mut authorized: Option<Approval> = None;
+        loop {
+            let (row, mut workflow) = self.find_incident(&caller.tenant, number).await?;
+            let event = match (&decision, &authorized) {
+                (Decision::Approve { .. }, Some(approval)) => {
+                    let known = workflow.approval.as_ref().map(|approval| &approval.plan_sha256);
+                    if known == Some(&approval.plan_sha256) {
+                        // The responder found the approval in the executor's ledger first.
+                        return Ok(decision_view(&row, &workflow));
+                    }
+                    check_approvable(&workflow, &approval.plan_sha256)?;
+                    Event::Approved(approval.clone())
+                }
+                (Decision::Approve { plan_sha256, reason, proof, channel }, None) => {
+                    check_approvable(&workflow, plan_sha256)?;
+                    let principal = self.authorize(&workflow, plan_sha256, proof.0.clone()).await?;
+                    let (channel, plan_sha256, reason) = (channel.clone(), plan_sha256.clone(), reason.clone());
+                    let approval = Approval { principal, at: clock::now(), channel, plan_sha256, reason };
+                    Event::Approved(authorized.insert(approval).clone())
+                }
+                (Decision::Reject { reason }, _) => Event::Rejected(reason.clone()),
+                (Decision::Close, _) => Event::Closed,
+                (Decision::Verdict { verdict, cause }, _) => {
+                    workflow.verdict = Some((verdict.clone(), cause.clone()));
+                    if verdict == "noise" && workflow.state.can_transition_to(IncidentState::Suppressed) {
+                        Event::Noise(self.tenants.with(&caller.tenant, |live| live.engine.watermark_ms()))
+                    } else {
+                        let decision = json!({ "verdict": verdict, "cause": cause });
+                        let (id, now) = (row.id(), clock::now());
+                        let mut audit = audit_entry(&caller.tenant, "resolver", Some(&id), "verdict", decision, now);
+                        audit.principal = caller.principal.clone();
+                        let text = serde_json::to_string(&workflow).map_err(unreadable_workflow)?;
+                        let saved = self.store.save_workflow(&caller.tenant, &row.key, &row.workflow, &text, &audit);
+                        if saved.await.map_err(store_problem)? {
+                            let view = decision_view(&row, &workflow);
+                            return Ok(DecisionView { verdict: Some(verdict.clone()), ..view });
+                        }
+                        continue;
+                    }
+                }
+            };
+            let applied = self.apply(&row, &mut workflow, event, &caller.principal).await;
+            let applied = applied.map_err(|error| match error {
+                RespondError::Workflow(error) => conflict("wrong_state", error.to_string()),
+                error => Problem::unavailable("not_moved", error.to_string()),
+            })?;
+            if applied {
+                return Ok(decision_view(&row, &workflow));
+            }
+        }
+    }
+
+    /// Has the executor verify the approver's token and record the approval in its ledger.
+    async fn authorize(&self, workflow: &Workflow, plan_sha256: &str, proof: String) -> Result<Principal, Problem> {
+        let Some(plan) = workflow.plan.clone() else { return Err(conflict("plan_changed", "there is no plan")) };
+        let request = Request::Authorize { plan: Box::new(plan), plan_sha256: plan_sha256.to_owned(), proof };
+        let answer = self.executor.request(&request).await;
+        match answer.map_err(|error| Problem::unavailable("executor_unavailable", error.to_string()))? {
+            Response::Status { status } => status.approved_by.ok_or_else(|| {
+                Problem::unavailable("executor_unavailable", "the executor did not record the approval")
+            }),
+            Response::Refused { code, detail } => Err(match code {
+                RefusalCode::NotAnApprover => Problem::new(Status::FORBIDDEN, "not_an_approver", detail),
+                RefusalCode::Expired => Problem::new(Status::GONE, "expired", detail),
+                RefusalCode::AlreadyUsed => conflict("already_used", detail),
+                RefusalCode::HashMismatch | RefusalCode::Stale => conflict("plan_changed", detail),
+                RefusalCode::Invalid | RefusalCode::NotApproved => Problem::bad_request("invalid_plan", detail),
+                RefusalCode::Unavailable => Problem::unavailable("executor_unavailable", detail),
+            }),
+            other => Err(Problem::unavailable("executor_unavailable", format!("unexpected answer {other:?}"))),
+        }
+    }
+}
+
+fn decision_view(row: &IncidentRow, workflow: &Workflow) -> DecisionView {
+    DecisionView {
+        incident_id: row.id(),
+        state: workflow.state.to_string(),
+        execution_id: workflow.plan.as_ref().and_then(|plan| plan.idempotency_key().ok()),
+        verdict: None,
+    }
+}
+
+/// Returns an error unless the plan with this hash can be approved now.
+fn check_approvable(workflow: &Workflow, plan_sha256: &str) -> Result<(), Problem> {
+    if workflow.plan_sha256.as_deref() != Some(plan_sha256) {
+        return Err(conflict("plan_changed", "this is not the pending plan; read the incident again"));
+    }
+    if workflow.approval.is_some() {
+        return Err(conflict("already_used", "this plan was approved before"));
+    }
+    if workflow.plan.as_ref().is_some_and(|plan| plan.expires_at <= clock::now()) {
+        return Err(Problem::new(Status::GONE, "expired", "the plan has expired"));
+    }
+    if workflow.state != IncidentState::AwaitingApproval {
+        return Err(conflict("wrong_state", format!("the incident is {}", workflow.state)));
+    }
+    Ok(())
+}

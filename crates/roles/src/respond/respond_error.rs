@@ -1,0 +1,22 @@
+//! Errors of the response role.
+
+/// Why a step of the response failed. Logged, and retried at the next tick.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RespondError {
+    #[error(transparent)]
+    Store(#[from] wardroom_store::Error),
+    #[error(transparent)]
+    Executor(#[from] wardroom_executor::ExecutorUnavailable),
+    #[error(transparent)]
+    Workflow(#[from] wardroom_respond::WorkflowError),
+    #[error(transparent)]
+    Unreadable(#[from] wardroom_respond::WorkflowReadError),
+    #[error("workflow JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("runbooks: {0}")]
+    Knowledge(#[from] wardroom_knowledge::Error),
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Panic(String),
+}

@@ -1,0 +1,352 @@
+//! Drives each incident's workflow: asks it for the next effect, performs that, persists the transition, and asks
+//! again.
+//!
+//! All state is in the database, so a restart resumes where it stopped. Every transition is one transaction that checks
+//! the state it starts from, so of two concurrent writers only one succeeds.
+
+#[cfg(test)]
+mod tests;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use wardroom_correlate::Decision;
+use wardroom_domain::executor::{PlanStatus, RefusalCode, Request, Response};
+use wardroom_domain::{Approval, Incident, Outcome, Principal, TenantId, Timestamp};
+use wardroom_executor::ExecutorClient;
+use wardroom_knowledge::Library;
+use wardroom_pipeline::detection::detector_output::DetectorEvent;
+use wardroom_pipeline::poison_records::panic_message;
+use wardroom_pipeline::state::tenants::Tenants;
+use wardroom_respond::{Effect, Event, ObservedSignal, VerificationProgress, Workflow, verify};
+use wardroom_store::{IncidentRow, Store, Transition};
+
+use super::audit_entry::{agent_of, audit_entry};
+use super::diagnosis_facts;
+use super::respond_error::RespondError;
+use crate::config::Config;
+use crate::metrics as names;
+use crate::{clock, crash};
+
+/// Interval between steps of open incidents.
+const TICK_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval between checks for open incidents while there are none; new ones from detection cause a tick at once.
+const IDLE_TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum of detector events that are stored at once.
+const MAX_EVENTS_PER_BATCH: usize = 512;
+
+/// The response role.
+#[derive(Clone)]
+pub(crate) struct Responder {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) tenants: Arc<Tenants>,
+    pub(crate) executor: ExecutorClient,
+    pub(crate) runbooks: Arc<Library>,
+}
+
+/// Incidents that are not settled, as stored.
+struct UnsettledIncidents {
+    /// Changes when an incident was written.
+    changes: watch::Receiver<u64>,
+    rows: Vec<IncidentRow>,
+}
+
+/// Stores detector events and steps incidents until the channel is closed.
+pub(crate) async fn run_responder(responder: Responder, mut events: mpsc::Receiver<DetectorEvent>) {
+    let mut tick = tokio::time::interval(TICK_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut unsettled = UnsettledIncidents { changes: responder.store.subscribe_incidents(), rows: Vec::new() };
+    loop {
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else { return };
+                let mut batch = vec![event];
+                while batch.len() < MAX_EVENTS_PER_BATCH && let Ok(more) = events.try_recv() {
+                    batch.push(more);
+                }
+                // Detection sends each event once, so storing is retried; meanwhile the channel fills and detection
+                // waits.
+                while let Err(error) = responder.store_events(&batch).await {
+                    tracing::error!(%error, "storing detector events failed; retrying");
+                    tokio::time::sleep(TICK_INTERVAL).await;
+                }
+                for event in batch {
+                    match event {
+                        // Detection may have ended meanwhile.
+                        DetectorEvent::Barrier(done) => drop(done.send(())),
+                        DetectorEvent::Decision(..) => tick.reset_immediately(),
+                        DetectorEvent::Anomalies(..) => {}
+                    }
+                }
+            }
+            _ = tick.tick() => {
+                if let Err(error) = responder.step_incidents(&mut unsettled).await {
+                    unsettled.changes.mark_changed();
+                    tracing::error!(%error, "reading incidents failed; retrying");
+                }
+                tick.reset_after(if unsettled.rows.is_empty() { IDLE_TICK_INTERVAL } else { TICK_INTERVAL });
+            }
+        }
+    }
+}
+
+impl Responder {
+    /// Stores the anomalies and decisions of detection.
+    async fn store_events(&self, events: &[DetectorEvent]) -> Result<(), RespondError> {
+        let mut by_tenant: std::collections::BTreeMap<TenantId, Vec<_>> = std::collections::BTreeMap::new();
+        let mut decisions = Vec::new();
+        for event in events {
+            match event {
+                DetectorEvent::Anomalies(tenant, anomalies) => {
+                    by_tenant.entry(tenant.clone()).or_default().extend_from_slice(anomalies);
+                }
+                DetectorEvent::Decision(tenant, decision) => decisions.push((tenant, decision)),
+                DetectorEvent::Barrier(_) => {}
+            }
+        }
+        for (tenant, decision) in decisions {
+            match decision {
+                Decision::Opened(incident) => self.open_incident(tenant, incident.clone()).await?,
+                Decision::Joined { key, service } => self.add_service(tenant, key, service).await?,
+            }
+        }
+        for (tenant, anomalies) in by_tenant {
+            self.store.add_anomalies(&tenant, &anomalies).await?;
+        }
+        Ok(())
+    }
+
+    async fn open_incident(&self, tenant: &TenantId, incident: Incident) -> Result<(), RespondError> {
+        let workflow = Workflow::new(incident);
+        let (key, opened_at) = (workflow.incident.key.clone(), workflow.incident.opened_at);
+        let text = serde_json::to_string(&workflow)?;
+        let now = clock::now();
+        crash::maybe_crash("incident:open", "before");
+        let number = self
+            .store
+            .open_incident(tenant, &key, opened_at, &text, now, |id| {
+                let decision = json!({ "title": workflow.incident.title, "trigger": workflow.incident.trigger });
+                audit_entry(tenant, "sentinel", Some(id), "open_incident", decision, now)
+            })
+            .await?;
+        crash::maybe_crash("incident:open", "after");
+        if let Some(number) = number {
+            metrics::counter!(names::INCIDENTS_OPENED_TOTAL).increment(1);
+            tracing::warn!(incident = number, title = %workflow.incident.title, "incident opened");
+        }
+        Ok(())
+    }
+
+    /// Adds a service to an incident.
+    async fn add_service(&self, tenant: &TenantId, key: &str, service: &str) -> Result<(), RespondError> {
+        loop {
+            let rows = self.store.live_incidents(clock::now()).await?;
+            let Some(row) = rows.into_iter().find(|row| row.key == key && row.tenant == *tenant) else { return Ok(()) };
+            let mut workflow = match Workflow::read(&row.workflow) {
+                Ok(workflow) => workflow,
+                // Not retried: later detector events must not wait for a person to repair the incident.
+                Err(error) => {
+                    metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
+                    tracing::error!(incident = %row.id(), service, %error, "reading an incident failed");
+                    return Ok(());
+                }
+            };
+            if workflow.incident.services.iter().any(|known| known == service) {
+                return Ok(());
+            }
+            workflow.incident.services.push(service.to_owned());
+            let (text, decision) = (serde_json::to_string(&workflow)?, json!({ "service": service }));
+            let audit = audit_entry(tenant, "sentinel", Some(&row.id()), "service_joined", decision, clock::now());
+            // Fails if the workflow changed meanwhile, for example by a decision; then it is read again.
+            if self.store.save_workflow(tenant, key, &row.workflow, &text, &audit).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Steps every unsettled incident once.
+    async fn step_incidents(&self, unsettled: &mut UnsettledIncidents) -> Result<(), RespondError> {
+        // The store outlives its subscribers, so the channel is never closed.
+        if unsettled.changes.has_changed().unwrap_or(true) {
+            unsettled.changes.mark_unchanged();
+            unsettled.rows = self.store.live_incidents(Timestamp::from_nanos(i64::MAX)).await?;
+            unsettled.rows.retain(|row| !row.state.is_settled());
+        }
+        for row in &unsettled.rows {
+            // A panic in the step of one incident must not stop the others.
+            let stepped = AssertUnwindSafe(self.step(row)).catch_unwind().await;
+            if let Err(error) = stepped.unwrap_or_else(|panic| Err(RespondError::Panic(panic_message(&*panic)))) {
+                metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
+                tracing::error!(incident = %row.id(), %error, "step of an incident failed; retrying");
+            }
+        }
+        Ok(())
+    }
+
+    /// Performs the next effect of an incident.
+    async fn step(&self, row: &IncidentRow) -> Result<(), RespondError> {
+        let mut workflow = Workflow::read(&row.workflow)?;
+        let watermark_ms = self.tenants.with(&row.tenant, |live| live.engine.watermark_ms());
+        let event = match workflow.next(clock::now(), watermark_ms, &self.config.respond) {
+            Effect::Wait => return Ok(()),
+            Effect::StartInvestigation => Event::InvestigationStarted,
+            Effect::Expire => Event::Expired,
+            Effect::Investigate => self.investigate(row, &workflow).await?,
+            Effect::AwaitApproval => match self.recover_approval(&workflow).await? {
+                Some(approval) => Event::Approved(approval),
+                None => return Ok(()),
+            },
+            Effect::Execute => match self.execute(row, &workflow).await? {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+            Effect::Verify => match self.verify(row, &workflow, watermark_ms).await? {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+        };
+        self.apply(row, &mut workflow, event, &Principal::wardroom()).await?;
+        Ok(())
+    }
+
+    /// Applies an event and persists the transition. Returns false if the stored incident has changed since `row` was
+    /// read.
+    pub(crate) async fn apply(
+        &self,
+        row: &IncidentRow,
+        workflow: &mut Workflow,
+        event: Event,
+        principal: &Principal,
+    ) -> Result<bool, RespondError> {
+        let change = workflow.apply(event)?;
+        let (now, text) = (clock::now(), serde_json::to_string(&workflow)?);
+        let transition = Transition {
+            tenant: &row.tenant,
+            key: &row.key,
+            from: change.from,
+            to: change.to,
+            before: &row.workflow,
+            workflow: &text,
+            note: &change.note,
+            at: now,
+        };
+        let mut audit = audit_entry(
+            &row.tenant,
+            agent_of(change.to),
+            Some(&row.id()),
+            "transition",
+            json!({
+                "from": change.from, "to": change.to, "note": change.note, "plan_sha256": workflow.plan_sha256,
+            }),
+            now,
+        );
+        audit.principal = principal.clone();
+        audit.approved_by = workflow.approval.as_ref().map(|approval| approval.principal.clone());
+        let name = format!("incident:{}-{}", change.from, change.to);
+        crash::maybe_crash(&name, "before");
+        let persisted = self.store.transition(&transition, &audit).await?;
+        crash::maybe_crash(&name, "after");
+        if persisted {
+            let (from, to) = (change.from, change.to);
+            tracing::info!(incident = %row.id(), %from, %to, note = %change.note, "incident state changed");
+            if let Some(settled_ms) = workflow.settled_ms {
+                self.tenants.with(&row.tenant, |live| live.correlator.release(&row.key, settled_ms));
+            }
+        }
+        Ok(persisted)
+    }
+
+    /// Returns an approval that the executor recorded before a crash of this process, if any.
+    async fn recover_approval(&self, workflow: &Workflow) -> Result<Option<Approval>, RespondError> {
+        let Some(plan_sha256) = workflow.plan_sha256.clone().filter(|_| self.executor.configured()) else {
+            return Ok(None);
+        };
+        let status = self.status(Request::Status { plan_sha256: plan_sha256.clone() }).await?;
+        Ok(status.approved_by.map(|principal| Approval {
+            principal,
+            at: clock::now(),
+            channel: "recovered".into(),
+            plan_sha256,
+            reason: String::new(),
+        }))
+    }
+
+    /// Has the executor carry out the plan.
+    async fn execute(&self, row: &IncidentRow, workflow: &Workflow) -> Result<Option<Event>, RespondError> {
+        let plan_sha256 = workflow.plan_sha256.clone().unwrap_or_default();
+        let status = match self.status(Request::Execute { plan_sha256 }).await {
+            Ok(status) => status,
+            // Refused permanently: nothing was executed.
+            Err(RespondError::Refused(detail)) => {
+                PlanStatus { executed: Some(Outcome::NotApplied), detail, ..Default::default() }
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(outcome) = status.executed else { return Ok(None) };
+        let (watched, at_ms) = self.tenants.with(&row.tenant, |live| {
+            let watched = diagnosis_facts::watched_signals(&live.engine, &workflow.incident.services);
+            (watched, live.engine.watermark_ms())
+        });
+        Ok(Some(Event::Executed { outcome, detail: status.detail, at_ms, watched }))
+    }
+
+    /// Verifies the action against the telemetry since; undoes it if it failed.
+    async fn verify(&self, row: &IncidentRow, workflow: &Workflow, now_ms: i64) -> Result<Option<Event>, RespondError> {
+        let executed_ms = workflow.executed_ms.unwrap_or(now_ms);
+        let control = workflow.plan.as_ref().map(|plan| plan.control.clone()).filter(|control| control != "none");
+        let began_ms = workflow.incident.began_at.millis();
+        let progress = self.tenants.with(&row.tenant, |live| {
+            let observed: Vec<ObservedSignal<'_>> = workflow
+                .watched
+                .iter()
+                .map(|watched| ObservedSignal {
+                    watched,
+                    points: diagnosis_facts::history(&live.engine, &watched.signal),
+                })
+                .collect();
+            let control = control.as_deref().map(|service| {
+                diagnosis_facts::bad_share(&live.engine, service, began_ms, executed_ms, &self.config.detect)
+            });
+            verify(&observed, executed_ms, workflow.mitigated_ms, now_ms, control, &self.config.respond)
+        });
+        let reason = match progress {
+            VerificationProgress::Pending(_) => return Ok(None),
+            VerificationProgress::Mitigated(at_ms) => return Ok(Some(Event::Mitigated(at_ms))),
+            VerificationProgress::HoldPassed => return Ok(Some(Event::HoldPassed(now_ms))),
+            VerificationProgress::Failed if workflow.mitigated_ms.is_some() => {
+                "a watched signal was bad again within the hold"
+            }
+            VerificationProgress::Failed => "the watched signals did not become good before the timeout",
+            VerificationProgress::NotAttributable => {
+                "the control was bad too, so an improvement cannot be attributed to the action"
+            }
+        };
+        let undo = self.undo(workflow).await?;
+        Ok(Some(Event::VerificationFailed { undo, reason: reason.to_owned(), at_ms: now_ms }))
+    }
+
+    /// Undoes the action if it is reversible.
+    async fn undo(&self, workflow: &Workflow) -> Result<Option<Outcome>, RespondError> {
+        let reversible = workflow.plan.as_ref().is_some_and(|plan| plan.dry_run.undo.is_some());
+        let Some(plan_sha256) = workflow.plan_sha256.clone().filter(|_| reversible) else { return Ok(None) };
+        let status = self.status(Request::Undo { plan_sha256 }).await?;
+        Ok(status.undone)
+    }
+
+    /// Sends a request about a plan to the executor and returns the plan's status.
+    async fn status(&self, request: Request) -> Result<PlanStatus, RespondError> {
+        match self.executor.request(&request).await? {
+            Response::Status { status } => Ok(status),
+            Response::Refused { code: RefusalCode::Unavailable, detail } => {
+                Err(wardroom_executor::ExecutorUnavailable(detail).into())
+            }
+            Response::Refused { detail, .. } => Err(RespondError::Refused(detail)),
+            other => Err(RespondError::Refused(format!("unexpected answer {other:?}"))),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The server process: all roles except the executor, in one sandboxed process.
+
+mod api_backend;
+mod audit_rejections;
+mod detection_startup;
+mod first_token;
+mod housekeeping;
+mod lake_access;
+mod listening;
+mod port_thread;
+mod readiness;
+pub(crate) mod serve_error;
+pub(crate) mod serve_options;
+pub(crate) mod startup;

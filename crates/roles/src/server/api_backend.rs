@@ -1,0 +1,143 @@
+//! Implements the closures of the API on the roles.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use wardroom_api::{Backend, BackendFuture, ExemplarsView, SamplesPage};
+use wardroom_bus::DeadLetters;
+use wardroom_domain::query::SeriesQuery;
+use wardroom_domain::{Labels, TenantId};
+use wardroom_edge::InflateBudget;
+use wardroom_pipeline::query::sample_reader::SampleReader;
+use wardroom_sources::Intake;
+
+use super::readiness::Readiness;
+use crate::clock;
+use crate::problem_responses::{run_blocking, store_problem};
+use crate::respond::responder::Responder;
+use crate::views::dead_letters::DeadLetterBackend;
+use crate::views::incidents::anomaly_view;
+use crate::views::lake_queries::LakeQueries;
+use crate::views::series::{exemplars_view, query_problem, series_view};
+
+/// What the API is built from.
+pub(super) struct ApiState {
+    /// Whether callers are authenticated.
+    pub(super) authenticated: bool,
+    pub(super) responder: Arc<Responder>,
+    pub(super) budget: InflateBudget,
+    pub(super) recorder: PrometheusHandle,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    pub(super) intake: Intake,
+}
+
+/// Builds the closures of the API.
+pub(super) fn api_backend(state: ApiState) -> Backend {
+    let ApiState { authenticated, responder, budget, recorder, readiness, dead_letters, intake } = state;
+    let gauges = Arc::clone(&readiness);
+    let copy = || Arc::clone(&responder);
+    let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
+    let dead_letters = DeadLetterBackend {
+        dead_letters,
+        bus: Arc::clone(&readiness.bus),
+        store: responder.store.clone(),
+        intake,
+        queries: readiness.queries.clone(),
+    };
+    let (listing, redriving) = (dead_letters.clone(), dead_letters.clone());
+    let samples = SampleReader {
+        bus: Arc::clone(&readiness.bus),
+        budget,
+        tenants: Arc::clone(&responder.tenants),
+        next: Arc::clone(&readiness.next),
+        lake: readiness.lake.clone(),
+        evicted_retention: Duration::from_secs(responder.config.bus.retention_hours * 3600),
+    };
+    Backend {
+        incidents: Arc::new(move |tenant, before, limit| {
+            let responder = Arc::clone(&r1);
+            Box::pin(async move { responder.list(tenant, before, limit).await })
+        }),
+        incident: Arc::new(move |tenant, number| {
+            let responder = Arc::clone(&r2);
+            Box::pin(async move { responder.detail(tenant, number).await })
+        }),
+        decide: Arc::new(move |caller, number, decision| {
+            let responder = Arc::clone(&r3);
+            Box::pin(async move { responder.decide(caller, number, decision).await })
+        }),
+        postmortem: Arc::new(move |tenant, number| {
+            let responder = Arc::clone(&r4);
+            Box::pin(async move { responder.postmortem(tenant, number).await })
+        }),
+        anomalies: Arc::new(move |tenant, since, service, after, limit| {
+            let responder = Arc::clone(&r5);
+            Box::pin(async move {
+                let found = responder.store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
+                Ok(found.map_err(store_problem)?.into_iter().map(anomaly_view).collect())
+            })
+        }),
+        deployments: Arc::new(move |tenant, since| {
+            r6.tenants.with(&tenant, |live| live.engine.deployments(since, clock::now()))
+        }),
+        samples: samples_closure(samples.clone()),
+        series: series_closure(samples.clone()),
+        exemplars: exemplars_closure(samples),
+        metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
+        tables: LakeQueries { engine: readiness.queries.clone(), lake: readiness.lake.clone() }.backend(),
+        dead_letters: Arc::new(move |tenant| {
+            let dead_letters = listing.clone();
+            Box::pin(async move { dead_letters.list(tenant).await })
+        }),
+        replay_dead_letter: Arc::new(move |caller, id| {
+            let dead_letters = dead_letters.clone();
+            Box::pin(async move { dead_letters.replay(caller, id).await })
+        }),
+        redrive: Arc::new(move |caller, offset| {
+            let dead_letters = redriving.clone();
+            Box::pin(async move { dead_letters.redrive(caller, offset).await })
+        }),
+        readiness: Arc::new(move || readiness.document()),
+        metrics: Arc::new(move || {
+            gauges.update_gauges();
+            recorder.render()
+        }),
+        authenticated,
+        form_secret: wardroom_edge::generate_token().1.into(),
+    }
+}
+
+/// A closure that answers a query for series.
+type SeriesClosure<T> = Arc<dyn Fn(TenantId, SeriesQuery) -> BackendFuture<T> + Send + Sync>;
+
+fn samples_closure(
+    reader: SampleReader,
+) -> Arc<dyn Fn(TenantId, SeriesQuery, u64) -> BackendFuture<SamplesPage> + Send + Sync> {
+    Arc::new(move |tenant, query, cursor| {
+        let reader = reader.clone();
+        Box::pin(async move {
+            let page = run_blocking(move || reader.read_page(&tenant, &query, cursor)).await?;
+            let (found, next) = page.map_err(query_problem)?;
+            Ok((found.into_iter().map(series_view).collect(), next))
+        })
+    })
+}
+
+fn series_closure(reader: SampleReader) -> SeriesClosure<Vec<Labels>> {
+    Arc::new(move |tenant, query| {
+        let reader = reader.clone();
+        Box::pin(async move { run_blocking(move || reader.series(&tenant, &query)).await?.map_err(query_problem) })
+    })
+}
+
+fn exemplars_closure(reader: SampleReader) -> SeriesClosure<Vec<ExemplarsView>> {
+    Arc::new(move |tenant, query| {
+        let reader = reader.clone();
+        Box::pin(async move {
+            let found = run_blocking(move || reader.exemplars(&tenant, &query)).await?;
+            Ok(found.map_err(query_problem)?.into_iter().map(exemplars_view).collect())
+        })
+    })
+}

@@ -1,0 +1,86 @@
+//! Periodic background work: lake maintenance, retention of bus and anomalies, and the executor's health check.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use wardroom_bus::{Bus, TrimPolicy};
+use wardroom_domain::Envelope;
+use wardroom_domain::executor::Request;
+use wardroom_executor::ExecutorClient;
+use wardroom_pipeline::consumer_groups;
+use wardroom_pipeline::lake::lake_state::LakeState;
+use wardroom_pipeline::lake::maintenance::run_maintenance;
+use wardroom_store::Store;
+
+use crate::clock;
+use crate::config::Config;
+use crate::metrics as names;
+
+/// Interval between trims of the bus and the anomalies.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval between health checks of an executor that answers.
+const EXECUTOR_UP_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between health checks of an executor that does not answer.
+const EXECUTOR_DOWN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Runs lake maintenance and retention until it is cancelled.
+pub(super) async fn run_housekeeping(
+    store: Store,
+    bus: Arc<dyn Bus>,
+    next: Arc<AtomicU64>,
+    lake: LakeState,
+    config: Config,
+) {
+    let interval = Duration::from_secs(config.lake.maintain_seconds.max(1));
+    let lake_enabled = !matches!(lake, LakeState::Disabled);
+    tokio::join!(
+        run_maintenance(lake.tables().cloned(), interval),
+        run_retention(store, bus, next, lake_enabled, config.bus)
+    );
+}
+
+/// Drops anomalies and bus records that are past their retention.
+async fn run_retention(
+    store: Store,
+    bus: Arc<dyn Bus>,
+    next: Arc<AtomicU64>,
+    lake_enabled: bool,
+    config: wardroom_bus::Config,
+) {
+    loop {
+        tokio::time::sleep(TRIM_INTERVAL).await;
+        let hours_ago = |hours: u64| clock::now().minus(Duration::from_secs(hours * 3600));
+        let segments_before = hours_ago(config.retention_hours);
+        let archive_before = hours_ago(config.archive_hours.max(config.retention_hours));
+        if let Err(error) = store.delete_anomalies_before(segments_before).await {
+            tracing::error!(%error, "deleting old anomalies failed; retrying");
+        }
+        // Records are retained that a restart from the checkpoint would read, and those that are not in the tables yet.
+        let trimmed = bus.committed(consumer_groups::DETECT).and_then(|committed| {
+            let lake_committed = |group| match lake_enabled {
+                true => Ok(bus.committed(group)?.unwrap_or_default()),
+                false => Ok(u64::MAX),
+            };
+            let needed = committed.unwrap_or_default();
+            let needed = needed.min(lake_committed(consumer_groups::LAKE_SAMPLES)?);
+            let needed = needed.min(lake_committed(consumer_groups::LAKE_EVENTS)?);
+            let needed = needed.min(next.load(Ordering::Acquire));
+            let keep = |envelope: &Envelope| envelope.has_events;
+            bus.trim(needed, &TrimPolicy { segments_before, archive_before, keep: &keep })
+        });
+        if let Err(error) = trimmed {
+            tracing::error!(%error, "trimming the bus failed; retrying");
+        }
+    }
+}
+
+/// Checks whether the executor answers, until it is cancelled.
+pub(super) async fn watch_executor(executor: ExecutorClient, up: Arc<AtomicBool>) {
+    loop {
+        let answered = executor.request(&Request::Ping).await.is_ok();
+        up.store(answered, Ordering::Release);
+        metrics::gauge!(names::EXECUTOR_UP).set(if answered { 1.0 } else { 0.0 });
+        tokio::time::sleep(if answered { EXECUTOR_UP_INTERVAL } else { EXECUTOR_DOWN_INTERVAL }).await;
+    }
+}

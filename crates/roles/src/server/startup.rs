@@ -1,0 +1,302 @@
+//! Starts the server's roles, serves until it is stopped, and shuts down.
+
+use std::fs::File;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use wardroom_api::metrics_recorder;
+use wardroom_bus::{Bus, EmbeddedBus};
+use wardroom_edge::{AuthMode, InflateBudget, Port, Routes, TokenTable};
+use wardroom_executor::{ExecutorClient, socket_path};
+use wardroom_knowledge::Library;
+use wardroom_lake::QueryEngine;
+use wardroom_pipeline::intake::source_intake::source_intake;
+use wardroom_pipeline::lake::event_writer::{EventWriterHandle, spawn_event_writer};
+use wardroom_pipeline::lake::lake_state::{LakeState, LakeTables};
+use wardroom_pipeline::state::tenants::Tenants;
+use wardroom_process::sandbox::{Isolation, WRITABLE_FOLDERS, sandbox_server};
+use wardroom_store::{Store, database_path};
+
+use super::api_backend::{ApiState, api_backend};
+use super::audit_rejections::audit_rejections;
+use super::detection_startup::{Detection, start_detection};
+use super::first_token::{hand_over_token, open_secret_file};
+use super::housekeeping::{run_housekeeping, watch_executor};
+use super::lake_access::wait_until_available;
+use super::listening::{Listeners, bind_listeners};
+use super::port_thread::spawn_port_thread;
+use super::readiness::Readiness;
+use super::serve_error::{ServeError, io_error};
+use super::serve_options::ServeOptions;
+use crate::config::Config;
+use crate::gold_writer::GoldWriter;
+use crate::respond::responder::{Responder, run_responder};
+use crate::{clock, heartbeat, tokens};
+
+/// Capacity of the channel from detection to the response, in events.
+const DETECTOR_EVENTS_CAPACITY: usize = 1024;
+/// Capacity of the channel of rejected requests; rejections beyond it are counted but not audited.
+const REJECTIONS_CAPACITY: usize = 256;
+/// Longest wait for open connections at shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for tasks of the runtime at shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sandboxes the process, then serves until `stop` resolves; drains and flushes before it returns.
+/// `announce` receives the lines for stdout, the address first.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn serve<F: Future<Output = ()> + Send + 'static>(
+    options: ServeOptions,
+    config: Config,
+    announce: impl FnMut(String),
+    stop: impl FnOnce() -> F,
+) -> Result<(), ServeError> {
+    if options.auth == AuthMode::Off {
+        let otlp_grpc = config.edge.otlp_grpc.parse::<SocketAddr>().ok();
+        let mut addresses = [Some(options.listen), otlp_grpc].into_iter().flatten();
+        if let Some(address) = addresses.find(|address| !address.ip().is_loopback()) {
+            return Err(ServeError::Exposed(address));
+        }
+    }
+    let lake = if config.lake.enabled { config.lake.folder(&options.data)? } else { None };
+    for dir in WRITABLE_FOLDERS.map(|folder| options.data.join(folder)).into_iter().chain(lake.clone()) {
+        std::fs::create_dir_all(&dir).map_err(|error| io_error(format!("create {}", dir.display()), error))?;
+    }
+    // Opened before the sandbox is set up, so that the sandbox need not include its folder.
+    let admin_file = options.admin_token_file.as_deref().map(open_secret_file).transpose()?;
+    let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().cloned().collect();
+    let isolation = sandbox_server(&options.data, lake, &readable);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("role")
+        .enable_all()
+        .build()
+        .map_err(|error| io_error("start threads", error))?;
+    let outcome = runtime.block_on(run(options, config, isolation, admin_file, announce, stop));
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    outcome
+}
+
+async fn run<F: Future<Output = ()> + Send + 'static>(
+    options: ServeOptions,
+    config: Config,
+    isolation: Isolation,
+    admin_file: Option<File>,
+    mut announce: impl FnMut(String),
+    stop: impl FnOnce() -> F,
+) -> Result<(), ServeError> {
+    let mut background = JoinSet::new();
+    let roles = start_roles(&options, &config, isolation, &mut background).await?;
+    let Roles { store, lake, event_writer, detecting, first_token, port, routes, otlp_address } = roles;
+    let Listeners { listeners, address, otlp_grpc } = bind_listeners(options.listen, &config.edge.otlp_grpc).await?;
+    otlp_address.get_or_init(|| otlp_grpc);
+    announce(format!("listening http://{address}"));
+    hand_over_token(first_token, admin_file, address, &mut announce)?;
+    tracing::info!(%address, isolation = isolation.as_str(), "serving");
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let (stop, restart, (leave, left)) = (stop(), AtomicBool::new(false), oneshot::channel());
+    // A clone of the port stays here: it holds the sender of rejections, whose audit task would end otherwise.
+    let spawned = spawn_port_thread(port.clone(), listeners, routes, async move {
+        tokio::select! {
+            () = stop => {}
+            Ok(()) = left => {}
+        }
+        // The receiver is dropped if serving failed meanwhile.
+        let _ended = stopping.send(());
+    });
+    let (serving, port_thread) = spawned.map_err(|error| io_error("start the port thread", error))?;
+    let restart_for_lake = async {
+        wait_until_available(&lake, &config.lake, &options.data).await;
+        restart.store(true, Ordering::Release);
+        leave.send(()).unwrap_or_default(); // The receiver is dropped if serving ended meanwhile.
+        std::future::pending().await
+    };
+    let until_ended = until_ended(serving, stopped, &mut background);
+    let ended = tokio::select! { ended = until_ended => ended, ended = restart_for_lake => ended };
+    drop(event_writer);
+    join_thread(port_thread, "ports").await;
+    background.shutdown().await;
+    // With the response stopped, the receiver of detector events is dropped and detection ends.
+    join_thread(detecting, "detect").await;
+    store.close().await;
+    tracing::info!("stopped");
+    ended.and(if restart.load(Ordering::Acquire) { Err(ServeError::LakeAvailable) } else { Ok(()) })
+}
+
+/// The started roles, as far as serving and shutdown need them.
+struct Roles {
+    store: Store,
+    lake: LakeState,
+    event_writer: Option<EventWriterHandle>,
+    /// Thread of detection.
+    detecting: JoinHandle<()>,
+    /// The first administrator's token, if it was created at this start.
+    first_token: Option<String>,
+    port: Port,
+    routes: Routes,
+    /// Address for OTLP over gRPC, to be set once it is bound.
+    otlp_address: Arc<OnceLock<String>>,
+}
+
+/// Starts all roles; their tasks are spawned on `background`.
+async fn start_roles(
+    options: &ServeOptions,
+    config: &Config,
+    isolation: Isolation,
+    background: &mut JoinSet<()>,
+) -> Result<Roles, ServeError> {
+    let recorder = metrics_recorder::install();
+    background.spawn(metrics_recorder::run_upkeep(recorder.clone()));
+    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&options.data.join("bus"), config.bus.clone())?);
+    let store = Store::open(&database_path(&options.data)).await?;
+    let token_table = TokenTable::new(options.auth);
+    let first_token = if options.auth == AuthMode::On { tokens::first_admin(&store).await? } else { None };
+    token_table.replace(Some(tokens::load(&store).await?));
+
+    let runbooks = Arc::new(Library::load(&config.knowledge)?);
+    let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
+    let (events_in, events_out) = mpsc::channel(DETECTOR_EVENTS_CAPACITY);
+    let detection = start_detection(options, config, &bus, &store, &budget, events_in).await?;
+    let Detection { tenants, queue, next, dead_letters, lake, thread: detecting } = detection;
+    let spawn_events =
+        |tables| spawn_event_writer(tables, &config.pipeline(), &bus, &budget, &dead_letters, background);
+    let event_writer = lake.tables().map(spawn_events);
+    let query_engine = |tables: &LakeTables| QueryEngine::new(Arc::clone(&tables.lake), config.lake.query.clone());
+    let queries = lake.tables().map(query_engine).transpose()?.map(Arc::new);
+    spawn_gold_writer(&lake, &store, &tenants, config, background);
+
+    let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
+    let executor_up = Arc::new(AtomicBool::new(false));
+    if executor.configured() {
+        background.spawn(watch_executor(executor.clone(), Arc::clone(&executor_up)));
+    }
+    let (config, store_copy) = (config.clone(), store.clone());
+    let responder = Responder { config, store: store_copy, tenants: Arc::clone(&tenants), executor, runbooks };
+    let config = &responder.config;
+    let intake = source_intake(&config.pipeline(), Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
+    background.spawn(tokens::refresh(store.clone(), token_table.clone()));
+    background.spawn(run_responder(responder.clone(), events_out));
+    background.spawn(heartbeat::run_heartbeat(config.heartbeat.clone(), intake.clone(), tenants));
+    background.spawn(run_housekeeping(
+        store.clone(),
+        Arc::clone(&bus),
+        Arc::clone(&next),
+        lake.clone(),
+        config.clone(),
+    ));
+
+    let otlp_address = Arc::new(OnceLock::new());
+    let readiness = Readiness {
+        data: options.data.clone(),
+        bus,
+        next,
+        executor: responder.executor.clone(),
+        executor_up,
+        isolation,
+        lake: lake.clone(),
+        queries,
+        otlp_grpc: Arc::clone(&otlp_address),
+    };
+    let backend = api_backend(ApiState {
+        authenticated: options.auth == AuthMode::On,
+        responder: Arc::new(responder),
+        budget,
+        recorder,
+        readiness: Arc::new(readiness),
+        dead_letters,
+        intake: intake.clone(),
+    });
+    let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
+    debug_assert_eq!(
+        wardroom_api::document_mismatches(&routes),
+        Vec::<String>::new(),
+        "the OpenAPI document does not match the mounted routes"
+    );
+    let port = audited_port(token_table, &store, background);
+    Ok(Roles { store, lake, event_writer, detecting, first_token, port, routes, otlp_address })
+}
+
+/// Builds the port; rejected requests are audited.
+fn audited_port(tokens: TokenTable, store: &Store, background: &mut JoinSet<()>) -> Port {
+    let (rejections_in, rejections_out) = mpsc::channel(REJECTIONS_CAPACITY);
+    background.spawn(audit_rejections(store.clone(), rejections_out));
+    Port {
+        tokens,
+        on_rejection: Arc::new(move |rejected| {
+            // Rejections beyond the capacity are counted by the metric only.
+            let _full = rejections_in.try_send(rejected);
+        }),
+        now: Arc::new(clock::now),
+    }
+}
+
+/// Joins a thread that is about to end.
+async fn join_thread(thread: JoinHandle<()>, name: &str) {
+    let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+    if !matches!(ended, Ok(Ok(()))) {
+        tracing::error!(thread = name, "thread panicked before shutdown");
+    }
+}
+
+/// Spawns the gold writer if the tables are open.
+fn spawn_gold_writer(
+    lake: &LakeState,
+    store: &Store,
+    tenants: &Arc<Tenants>,
+    config: &Config,
+    background: &mut JoinSet<()>,
+) {
+    let Some(LakeTables { lake, .. }) = lake.tables() else { return };
+    let writer = GoldWriter { lake: Arc::clone(lake), store: store.clone(), tenants: Arc::clone(tenants) };
+    background.spawn(writer.run(Duration::from_secs(config.lake.gold_seconds.max(1))));
+}
+
+/// Waits until serving ends, the drain times out, or a background role ends.
+async fn until_ended(
+    serving: impl Future<Output = std::io::Result<()>>,
+    stopped: oneshot::Receiver<()>,
+    background: &mut JoinSet<()>,
+) -> Result<(), ServeError> {
+    let drain_timeout = async {
+        let _stopping = stopped.await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(|error| io_error("serve", error)),
+        () = drain_timeout => {
+            tracing::warn!(timeout = ?DRAIN_TIMEOUT, "draining connections timed out; closing them");
+            Ok(())
+        }
+        Some(ended) = background.join_next() => {
+            let why = ended.err().map_or_else(|| "its input channel was closed".to_owned(), |panic| panic.to_string());
+            Err(ServeError::RoleEnded(why))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auth_off_is_refused_beyond_loopback() {
+        let options = ServeOptions {
+            data: PathBuf::from("/nonexistent"),
+            listen: "0.0.0.0:0".parse().unwrap(),
+            auth: AuthMode::Off,
+            admin_token_file: None,
+            executor: false,
+        };
+        let refused = serve(options, Config::default(), |_| {}, std::future::pending);
+        assert!(matches!(refused, Err(ServeError::Exposed(_))));
+    }
+}

@@ -1,0 +1,214 @@
+//! Incidents and anomalies as views of the API.
+
+use serde_json::{Value, json};
+use wardroom_api::{
+    AnomalyView, ChartView, EvidenceView, HypothesisView, IncidentDetail, IncidentSummary, PlanView, TimelineView,
+    VerdictView,
+};
+use wardroom_detect::SignalKind;
+use wardroom_diagnose::root_cause_answer;
+use wardroom_domain::{Anomaly, TenantId};
+use wardroom_edge::{Problem, Status};
+use wardroom_respond::{TimelineEntry, Workflow, postmortem};
+use wardroom_store::{HistoryRow, IncidentRow};
+
+use crate::problem_responses::{store_problem, unreadable_workflow};
+use crate::respond::diagnosis_facts::connected_services;
+use crate::respond::responder::Responder;
+
+/// Maximum of charts of one incident.
+const MAX_CHARTS: usize = 12;
+/// Charts start this long before the incident, in ms.
+const CHART_LEAD_MS: i64 = 120_000;
+
+impl Responder {
+    /// Lists incidents, newest first, with numbers below `before`.
+    pub(crate) async fn list(
+        &self,
+        tenant: TenantId,
+        before: i64,
+        limit: u32,
+    ) -> Result<Vec<IncidentSummary>, Problem> {
+        let rows = self.store.incidents(&tenant, before, limit).await.map_err(store_problem)?;
+        rows.iter().map(|row| Ok(summary(row, &read_workflow(row)?))).collect()
+    }
+
+    /// Returns one incident in detail.
+    pub(crate) async fn detail(&self, tenant: TenantId, number: i64) -> Result<IncidentDetail, Problem> {
+        let (row, workflow) = self.find_incident(&tenant, number).await?;
+        let history = self.store.history(&tenant, &row.key).await.map_err(store_problem)?;
+        let plan = workflow.plan.as_ref().zip(workflow.plan_sha256.as_ref());
+        let proposal = plan.map(|(plan, _)| {
+            let action = format!("{} {} of {}", plan.call.tool, plan.call.operation, plan.call.target);
+            (action, plan.runbook.clone(), plan.dry_run.risk.clone())
+        });
+        let proposal =
+            proposal.as_ref().map(|(action, runbook, risk)| (action.as_str(), runbook.as_str(), risk.as_str()));
+        let text = |outcome: Option<wardroom_domain::Outcome>| outcome.map(|outcome| outcome.as_str().to_owned());
+        Ok(IncidentDetail {
+            summary: summary(&row, &workflow),
+            trigger: workflow.incident.trigger.clone(),
+            timeline: timeline(&workflow, &history),
+            hypotheses: workflow.diagnosis.iter().flat_map(|d| &d.causes).map(HypothesisView::from).collect(),
+            evidence: evidence(&workflow),
+            analysis: workflow.diagnosis.as_ref().map(|diagnosis| json!(root_cause_answer(diagnosis, proposal))),
+            plan: plan.map(|(plan, plan_sha256)| PlanView {
+                plan_sha256: plan_sha256.clone(),
+                tool: plan.call.tool.clone(),
+                operation: plan.call.operation.clone(),
+                target: plan.call.target.clone(),
+                arguments: Value::Object(plan.call.arguments.clone()),
+                diff: plan.dry_run.diff.clone(),
+                blast_radius: plan.dry_run.blast_radius.clone(),
+                risk: plan.dry_run.risk.clone(),
+                reversible: plan.dry_run.reversible,
+                runbook: plan.runbook.clone(),
+                control: plan.control.clone(),
+                expires_at: plan.expires_at,
+            }),
+            plan_sha256: workflow.plan_sha256.clone(),
+            approved_by: workflow.approval.as_ref().map(|approval| approval.principal.to_string()),
+            execution: text(workflow.execution),
+            idempotency_key: workflow
+                .plan
+                .as_ref()
+                .filter(|_| workflow.execution.is_some())
+                .and_then(|p| p.idempotency_key().ok()),
+            undo: text(workflow.undo),
+            outcome: workflow.outcome.clone(),
+            verdict: workflow
+                .verdict
+                .as_ref()
+                .map(|(verdict, cause)| VerdictView { verdict: verdict.clone(), cause: cause.clone() }),
+            charts: self.charts(&tenant, &workflow),
+        })
+    }
+
+    /// Returns the postmortem of an incident in Markdown.
+    pub(crate) async fn postmortem(&self, tenant: TenantId, number: i64) -> Result<String, Problem> {
+        let (row, workflow) = self.find_incident(&tenant, number).await?;
+        let history = self.store.history(&tenant, &row.key).await.map_err(store_problem)?;
+        let lines: Vec<TimelineEntry> = timeline(&workflow, &history)
+            .into_iter()
+            .map(|line| TimelineEntry { at: line.at, text: line.text })
+            .collect();
+        Ok(postmortem(&row.id(), &workflow, &lines))
+    }
+
+    /// Reads an incident and its workflow.
+    pub(crate) async fn find_incident(
+        &self,
+        tenant: &TenantId,
+        number: i64,
+    ) -> Result<(IncidentRow, Workflow), Problem> {
+        let row = self.store.incident(tenant, number).await.map_err(store_problem)?;
+        let missing = || Problem::new(Status::NOT_FOUND, "no_such_incident", format!("there is no INC-{number}"));
+        let row = row.ok_or_else(missing)?;
+        let workflow = read_workflow(&row)?;
+        Ok((row, workflow))
+    }
+
+    /// Returns charts of the watched signals and of the cause's signals.
+    fn charts(&self, tenant: &TenantId, workflow: &Workflow) -> Vec<ChartView> {
+        let from_ms = workflow.incident.began_at.millis() - CHART_LEAD_MS;
+        self.tenants.with(tenant, |live| {
+            let nearby = connected_services(&live.engine, &workflow.incident.services);
+            let cause = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
+            let mut charts: Vec<((bool, bool), ChartView)> = Vec::new();
+            for (key, signal) in live.engine.signals() {
+                let labels = key.labels();
+                let watched = workflow.watched.iter().find(|watched| watched.signal == labels);
+                let is_cause = cause.is_some_and(|cause| cause.service == key.service && key.peer.is_none());
+                if !nearby.contains(&key.service)
+                    || (watched.is_none() && !is_cause)
+                    || key.kind == SignalKind::RequestRate
+                {
+                    continue;
+                }
+                let (title, unit) = match key.kind {
+                    SignalKind::ErrorRatio => ("errors", "ratio"),
+                    SignalKind::LatencyP99 => ("p99", "seconds"),
+                    SignalKind::Cpu => ("CPU of limit", "ratio"),
+                    SignalKind::Memory => ("memory of limit", "ratio"),
+                    SignalKind::RequestRate => ("requests", "per_second"),
+                };
+                let recent = signal.history.iter().filter(|(at_ms, _)| *at_ms >= from_ms);
+                let points = recent.map(|(at_ms, value)| (*at_ms as f64 / 1000.0, *value)).collect();
+                let title = format!("{}: {title}", key.service);
+                let chart = ChartView { title, unit: unit.into(), points, bad_above: watched.map(|w| w.bad_above) };
+                // Watched signals first, of those the cause first.
+                charts.push(((watched.is_none(), !is_cause), chart));
+            }
+            charts.sort_by(|a, b| (a.0, &a.1.title).cmp(&(b.0, &b.1.title)));
+            charts.into_iter().map(|(_, chart)| chart).take(MAX_CHARTS).collect()
+        })
+    }
+}
+
+/// Converts an anomaly.
+pub(crate) fn anomaly_view(anomaly: Anomaly) -> AnomalyView {
+    AnomalyView {
+        id: anomaly.id,
+        series: anomaly.series,
+        service: anomaly.service,
+        detector: anomaly.detector,
+        score: anomaly.score,
+        z: anomaly.z,
+        severity: anomaly.severity.to_string(),
+        value: anomaly.value,
+        expected: anomaly.expected,
+        at: anomaly.at,
+    }
+}
+
+fn summary(row: &IncidentRow, workflow: &Workflow) -> IncidentSummary {
+    IncidentSummary {
+        id: row.id(),
+        state: row.state.to_string(),
+        severity: workflow.diagnosis.as_ref().map_or(workflow.incident.severity, |d| d.severity).to_string(),
+        title: workflow.incident.title.clone(),
+        services: workflow.incident.services.clone(),
+        began_at: workflow.incident.began_at,
+        opened_at: workflow.incident.opened_at,
+        updated_at: row.updated_at,
+        number: row.number,
+    }
+}
+
+fn evidence(workflow: &Workflow) -> Vec<EvidenceView> {
+    let items = workflow.diagnosis.iter().flat_map(|diagnosis| &diagnosis.evidence);
+    items
+        .map(|item| EvidenceView {
+            id: item.id.clone(),
+            service: item.service.clone(),
+            at: item.at,
+            summary: item.summary.clone(),
+        })
+        .collect()
+}
+
+fn timeline(workflow: &Workflow, history: &[HistoryRow]) -> Vec<TimelineView> {
+    let best = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
+    let cited = workflow.diagnosis.iter().flat_map(|diagnosis| &diagnosis.evidence);
+    let cited = cited.filter(|item| best.is_some_and(|best| best.evidence.contains(&item.id)));
+    let mut lines: Vec<TimelineView> = cited
+        .map(|item| TimelineView {
+            at: item.at,
+            kind: "evidence".into(),
+            state: None,
+            text: format!("{}: {}", item.service, item.summary),
+        })
+        .collect();
+    lines.extend(history.iter().map(|row| TimelineView {
+        at: row.at,
+        kind: "transition".into(),
+        state: Some(row.to.to_string()),
+        text: row.note.clone(),
+    }));
+    lines.sort_by_key(|line| line.at);
+    lines
+}
+
+fn read_workflow(row: &IncidentRow) -> Result<Workflow, Problem> {
+    Workflow::read(&row.workflow).map_err(unreadable_workflow)
+}
