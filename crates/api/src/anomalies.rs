@@ -1,4 +1,4 @@
-//! `GET /api/v1/anomalies` and `GET /api/v1/deployments`: what was noticed and what was changed.
+//! `GET /api/v1/anomalies` and `GET /api/v1/deployments`.
 
 use axum::Json;
 use axum::extract::Query;
@@ -8,60 +8,61 @@ use wardroom_domain::Timestamp;
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
-use crate::incidents::Who;
+use crate::request::{Caller, bad_cursor, parse_time};
 
-const PAGE: u32 = 1000;
+/// Anomalies of one page.
+const PAGE_ROWS: u32 = 1000;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let (b1, b2) = (backend.clone(), backend.clone());
     Routes::new()
-        .get("/api/v1/anomalies", Access::Read, move |who: Who, query: Query<Asked>| list(b1.clone(), who, query))
-        .get("/api/v1/deployments", Access::Read, move |who: Who, query: Query<Asked>| {
-            deployments(b2.clone(), who, query)
+        .get("/api/v1/anomalies", Access::Read, move |caller: Caller, parameters: Query<Parameters>| {
+            list_anomalies(b1.clone(), caller, parameters)
+        })
+        .get("/api/v1/deployments", Access::Read, move |caller: Caller, parameters: Query<Parameters>| {
+            list_deployments(b2.clone(), caller, parameters)
         })
 }
 
-async fn deployments(backend: Backend, who: Who, Query(asked): Query<Asked>) -> Result<Json<Value>, Problem> {
-    let since = asked.since.as_deref().map_or(Ok(Timestamp::from_nanos(0)), |text| moment("since", text))?;
-    let mut found = (backend.deployments)(who.tenant.clone(), since);
-    found.retain(|deployment| asked.service.as_ref().is_none_or(|service| *service == deployment.service));
-    Ok(Json(json!({ "deployments": found })))
-}
-
 #[derive(Debug, Deserialize)]
-struct Asked {
+struct Parameters {
     since: Option<String>,
     service: Option<String>,
     cursor: Option<String>,
 }
 
-async fn list(backend: Backend, who: Who, Query(asked): Query<Asked>) -> Result<Json<Value>, Problem> {
-    let since = match &asked.since {
-        Some(text) => moment("since", text)?,
-        None => Timestamp::from_nanos(0),
-    };
-    let after = match &asked.cursor {
+impl Parameters {
+    /// Start of the range, inclusive; everything if it is missing.
+    fn since(&self) -> Result<Timestamp, Problem> {
+        self.since.as_deref().map_or(Ok(Timestamp::from_nanos(0)), |text| parse_time("since", text))
+    }
+}
+
+async fn list_deployments(
+    backend: Backend,
+    caller: Caller,
+    Query(parameters): Query<Parameters>,
+) -> Result<Json<Value>, Problem> {
+    let mut deployments = (backend.deployments)(caller.tenant.clone(), parameters.since()?);
+    deployments.retain(|deployment| parameters.service.as_ref().is_none_or(|service| *service == deployment.service));
+    Ok(Json(json!({ "deployments": deployments })))
+}
+
+async fn list_anomalies(
+    backend: Backend,
+    caller: Caller,
+    Query(parameters): Query<Parameters>,
+) -> Result<Json<Value>, Problem> {
+    let since = parameters.since()?;
+    let after = match &parameters.cursor {
         Some(cursor) => {
-            let bad =
-                || Problem::bad_request("bad_cursor", "parameter cursor: use `next` of the page before, as it was");
-            let (nanos, id) = cursor.split_once('.').ok_or_else(bad)?;
-            Some((Timestamp::from_nanos(nanos.parse().map_err(|_| bad())?), id.to_owned()))
+            let (nanos, id) = cursor.split_once('.').ok_or_else(bad_cursor)?;
+            Some((Timestamp::from_nanos(nanos.parse().map_err(|_| bad_cursor())?), id.to_owned()))
         }
         None => None,
     };
-    let anomalies = (backend.anomalies)(who.tenant.clone(), since, asked.service, after, PAGE).await?;
-    let next =
-        anomalies.last().filter(|_| anomalies.len() == PAGE as usize).map(|a| format!("{}.{}", a.at.nanos(), a.id));
+    let anomalies = (backend.anomalies)(caller.tenant.clone(), since, parameters.service, after, PAGE_ROWS).await?;
+    let last = anomalies.last().filter(|_| anomalies.len() == PAGE_ROWS as usize);
+    let next = last.map(|last| format!("{}.{}", last.at.nanos(), last.id));
     Ok(Json(json!({ "anomalies": anomalies, "next": next })))
-}
-
-/// A moment in a parameter: RFC 3339 or seconds since the epoch.
-pub(crate) fn moment(name: &'static str, text: &str) -> Result<Timestamp, Problem> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
-    if let Some(seconds) = seconds {
-        return Ok(Timestamp::from_millis((seconds * 1000.0) as i64));
-    }
-    Timestamp::parse(text).map_err(|error| {
-        Problem::bad_request("bad_time", format!("parameter {name}: {error}; use RFC 3339 or seconds since the epoch"))
-    })
 }

@@ -1,4 +1,4 @@
-//! What this crate asks of the rest.
+//! The closures that the handlers call; the composition root supplies them.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,117 +10,117 @@ use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Deployment, Identity, Labels, MetricMetadata, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
-use crate::ask::Question;
-use crate::sql::TableForm;
-use crate::view::{
-    AnomalyView, DeadLetterView, ExemplarsView, HoldingView, IncidentDetail, IncidentSummary, SeriesView,
+use crate::request::{NamedQuery, TableFormat};
+use crate::views::{
+    AnomalyView, DeadLetterView, DecisionView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView,
+    TableUsageView,
 };
 
-/// An answer on its way.
-pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
+/// The future of a backend call.
+pub type BackendFuture<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
 
 /// A person's decision on an incident.
 #[derive(Clone, Debug)]
 pub enum Decision {
-    /// Yes to a plan.
+    /// Approves a plan.
     Approve {
-        /// The hash they saw.
+        /// Hash of the approved plan.
         plan_sha256: String,
-        /// In their words.
+        /// Free text for the audit log.
         reason: String,
-        /// What proves it to the executor.
-        proof: Proof,
+        /// The approver's token, verified by the executor.
+        proof: BearerToken,
         /// `http`, `cli` or `page`.
         channel: String,
     },
-    /// No to a plan.
+    /// Rejects a plan.
     Reject {
-        /// In their words.
+        /// Free text for the audit log.
         reason: String,
     },
-    /// Whether it was real.
+    /// Records whether the incident was real.
     Verdict {
         /// `real`, `noise` or `wrong_cause`.
         verdict: String,
-        /// The right cause.
+        /// The actual cause, if known.
         cause: Option<String>,
     },
-    /// Done with it.
+    /// Closes an escalated incident.
     Close,
 }
 
-/// A bearer token on its way to the executor; shows itself to nobody.
+/// A bearer token; `Debug` does not print it.
 #[derive(Clone)]
-pub struct Proof(pub String);
+pub struct BearerToken(pub String);
 
-impl std::fmt::Debug for Proof {
+impl std::fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")
     }
 }
 
-/// The closures.
+/// The closures behind all routes.
 #[derive(Clone)]
 pub struct Backend {
-    /// Incidents, newest first: tenant, below this number, at most so many.
-    pub incidents: Arc<dyn Fn(TenantId, i64, u32) -> Answer<Vec<IncidentSummary>> + Send + Sync>,
-    /// One incident.
-    pub incident: Arc<dyn Fn(TenantId, i64) -> Answer<IncidentDetail> + Send + Sync>,
-    /// A decision; the answer is the JSON of the response.
-    pub decide: Arc<dyn Fn(Identity, i64, Decision) -> Answer<Value> + Send + Sync>,
-    /// The postmortem in Markdown.
-    pub postmortem: Arc<dyn Fn(TenantId, i64) -> Answer<String> + Send + Sync>,
-    /// Anomalies: tenant, since, service, after (time, id), at most so many.
+    /// Lists incidents, newest first: tenant, exclusive upper bound of the number, limit.
+    pub incidents: Arc<dyn Fn(TenantId, i64, u32) -> BackendFuture<Vec<IncidentSummary>> + Send + Sync>,
+    /// Returns one incident.
+    pub incident: Arc<dyn Fn(TenantId, i64) -> BackendFuture<IncidentDetail> + Send + Sync>,
+    /// Applies a decision to an incident.
+    pub decide: Arc<dyn Fn(Identity, i64, Decision) -> BackendFuture<DecisionView> + Send + Sync>,
+    /// Returns the postmortem in Markdown.
+    pub postmortem: Arc<dyn Fn(TenantId, i64) -> BackendFuture<String> + Send + Sync>,
+    /// Lists anomalies, oldest first: tenant, since, service, after (time, id), limit.
     pub anomalies: Arc<AnomaliesFn>,
-    /// Deployments since a moment, oldest first.
+    /// Lists deployments since a time, oldest first.
     pub deployments: Arc<dyn Fn(TenantId, Timestamp) -> Vec<Deployment> + Send + Sync>,
-    /// Samples of everything retained: tenant, query, from this bus offset; with the next offset.
-    pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> Answer<SamplesPage> + Send + Sync>,
-    /// The live series of a tenant that a query selects and that have samples in its time.
-    pub series: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<Labels>> + Send + Sync>,
-    /// The exemplars of the series that a query selects.
-    pub exemplars: Arc<dyn Fn(TenantId, SeriesQuery) -> Answer<Vec<ExemplarsView>> + Send + Sync>,
-    /// What senders said of a tenant's metrics, by family.
+    /// Reads raw samples of the whole retention: tenant, query, first bus offset. Returns the offset of the next page.
+    pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> BackendFuture<SamplesPage> + Send + Sync>,
+    /// Returns the live series that a query selects and that have samples in its time range.
+    pub series: Arc<dyn Fn(TenantId, SeriesQuery) -> BackendFuture<Vec<Labels>> + Send + Sync>,
+    /// Returns the exemplars of the series that a query selects.
+    pub exemplars: Arc<dyn Fn(TenantId, SeriesQuery) -> BackendFuture<Vec<ExemplarsView>> + Send + Sync>,
+    /// Returns the metric metadata that senders reported, by family.
     pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,
-    /// Questions about the tables.
+    /// Queries over the tables.
     pub tables: TablesBackend,
-    /// What detection could not take, oldest first.
-    pub dead_letters: Arc<dyn Fn(TenantId) -> Answer<Vec<DeadLetterView>> + Send + Sync>,
-    /// Puts one back on the bus, once: its offset there, or nothing if there is no such letter.
-    pub replay: Arc<dyn Fn(Identity, u64) -> Answer<Option<u64>> + Send + Sync>,
-    /// Judges the refused records of a request at an offset again: the offset at which those that pass stand now, or
-    /// nothing if none is known.
-    pub redrive: Arc<dyn Fn(Identity, u64) -> Answer<Option<u64>> + Send + Sync>,
-    /// Readiness: whether, and the document.
-    pub ready: Arc<dyn Fn() -> (bool, Value) + Send + Sync>,
-    /// Metrics in Prometheus' text format.
+    /// Lists the dead letters of detection, oldest first.
+    pub dead_letters: Arc<dyn Fn(TenantId) -> BackendFuture<Vec<DeadLetterView>> + Send + Sync>,
+    /// Appends a dead letter to the bus again, at most once. Returns its new offset, or `None` for an unknown id.
+    pub replay_dead_letter: Arc<dyn Fn(Identity, u64) -> BackendFuture<Option<u64>> + Send + Sync>,
+    /// Validates the quarantined records of the request at an offset again. Returns the offset of the records that are
+    /// accepted now, or `None` if the request has no quarantined records.
+    pub redrive: Arc<dyn Fn(Identity, u64) -> BackendFuture<Option<u64>> + Send + Sync>,
+    /// Returns whether the server is ready, and the readiness document.
+    pub readiness: Arc<dyn Fn() -> (bool, Value) + Send + Sync>,
+    /// Renders the metrics in the Prometheus text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Whether credentials are asked for; without them the page asks for the approver's token.
+    /// Whether callers are authenticated. If not, the incident page has a field for the approver's token.
     pub authenticated: bool,
-    /// The origin check needs the page's own secret; random at each start.
+    /// Key of the form tokens of the incident page (CSRF protection); random at each start.
     pub form_secret: Arc<str>,
 }
 
-/// The closures that answer questions about the tables.
+/// The closures that query the tables.
 #[derive(Clone)]
 pub struct TablesBackend {
-    /// The answer to a query in SQL over one tenant's rows, in this form.
-    pub sql: Arc<dyn Fn(TenantId, String, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
-    /// How much of a tenant's each table holds.
-    pub holdings: Arc<dyn Fn(TenantId) -> Answer<Vec<HoldingView>> + Send + Sync>,
-    /// The questions that have a name, with their SQL.
-    pub questions: Arc<[(&'static str, &'static str)]>,
-    /// The answer to one of them.
-    pub ask: Arc<dyn Fn(TenantId, Question, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
-    /// The log lines that a question's filter wants, newest first.
-    pub logs: Arc<dyn Fn(TenantId, Question, TableForm) -> Answer<Vec<u8>> + Send + Sync>,
+    /// Runs a SQL query over the rows of a tenant.
+    pub sql: Arc<dyn Fn(TenantId, String, TableFormat) -> BackendFuture<Vec<u8>> + Send + Sync>,
+    /// Returns a tenant's usage of each table.
+    pub usage: Arc<dyn Fn(TenantId) -> BackendFuture<Vec<TableUsageView>> + Send + Sync>,
+    /// The named queries, as (name, SQL).
+    pub named_queries: Arc<[(&'static str, &'static str)]>,
+    /// Runs a named query.
+    pub run_named_query: Arc<dyn Fn(TenantId, NamedQuery, TableFormat) -> BackendFuture<Vec<u8>> + Send + Sync>,
+    /// Returns the log lines that match the query's filter, newest first.
+    pub search_logs: Arc<dyn Fn(TenantId, NamedQuery, TableFormat) -> BackendFuture<Vec<u8>> + Send + Sync>,
 }
 
-/// Series of one page, and the offset of the next.
+/// One page of series, and the offset of the next page.
 pub type SamplesPage = (Vec<SeriesView>, Option<u64>);
 
 /// See [`Backend::anomalies`].
-pub type AnomaliesFn = dyn Fn(TenantId, Timestamp, Option<String>, Option<(Timestamp, String)>, u32) -> Answer<Vec<AnomalyView>>
+pub type AnomaliesFn = dyn Fn(TenantId, Timestamp, Option<String>, Option<(Timestamp, String)>, u32) -> BackendFuture<Vec<AnomalyView>>
     + Send
     + Sync;
 

@@ -1,4 +1,4 @@
-//! `/api/v1/dead-letters`: what could not be taken, and the way back; the same for what was refused (`/api/v1/quarantine`).
+//! `/api/v1/dead-letters`: lists and replays dead letters. `/api/v1/quarantine`: redrives quarantined records.
 
 use axum::Json;
 use axum::extract::Path;
@@ -7,49 +7,52 @@ use serde_json::{Value, json};
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
-use crate::incidents::Who;
+use crate::request::Caller;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let (b1, b2, b3, b4) = (backend.clone(), backend.clone(), backend.clone(), backend.clone());
     Routes::new()
-        .get("/api/v1/dead-letters", Access::Read, move |who: Who| list(b1.clone(), who))
-        .get("/api/v1/dead-letters/{id}", Access::Read, move |who: Who, id: Path<String>| show(b2.clone(), who, id))
-        .post("/api/v1/dead-letters/{id}/replay", Access::Respond, move |who: Who, id: Path<String>| {
-            replay(b3.clone(), who, id)
+        .get("/api/v1/dead-letters", Access::Read, move |caller: Caller| list(b1.clone(), caller))
+        .get("/api/v1/dead-letters/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
+            show(b2.clone(), caller, id)
         })
-        .post("/api/v1/quarantine/{offset}/redrive", Access::Respond, move |who: Who, offset: Path<String>| {
-            redrive(b4.clone(), who, offset)
+        .post("/api/v1/dead-letters/{id}/replay", Access::Respond, move |caller: Caller, id: Path<String>| {
+            replay(b3.clone(), caller, id)
+        })
+        .post("/api/v1/quarantine/{offset}/redrive", Access::Respond, move |caller: Caller, offset: Path<String>| {
+            redrive(b4.clone(), caller, offset)
         })
 }
 
-async fn list(backend: Backend, who: Who) -> Result<Json<Value>, Problem> {
-    let letters = (backend.dead_letters)(who.tenant.clone()).await?;
-    Ok(Json(json!({ "dead_letters": letters })))
+async fn list(backend: Backend, caller: Caller) -> Result<Json<Value>, Problem> {
+    let dead_letters = (backend.dead_letters)(caller.tenant.clone()).await?;
+    Ok(Json(json!({ "dead_letters": dead_letters })))
 }
 
-async fn show(backend: Backend, who: Who, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    let letters = (backend.dead_letters)(who.tenant.clone()).await?;
-    let found = letters.into_iter().find(|letter| letter.id.to_string() == id);
-    found.map(|letter| Json(json!(letter))).ok_or_else(|| unknown(&id))
+async fn show(backend: Backend, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let dead_letters = (backend.dead_letters)(caller.tenant.clone()).await?;
+    let found = dead_letters.into_iter().find(|dead_letter| dead_letter.id.to_string() == id);
+    found.map(|dead_letter| Json(json!(dead_letter))).ok_or_else(|| no_such_dead_letter(&id))
 }
 
-async fn replay(backend: Backend, who: Who, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    let number = id.parse().map_err(|_| unknown(&id))?;
-    let offset = (backend.replay)(who.0.clone(), number).await?.ok_or_else(|| unknown(&id))?;
+async fn replay(backend: Backend, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let number = id.parse().map_err(|_| no_such_dead_letter(&id))?;
+    let replayed = (backend.replay_dead_letter)(caller.0.clone(), number).await?;
+    let offset = replayed.ok_or_else(|| no_such_dead_letter(&id))?;
     Ok(Json(json!({ "id": number, "offset": offset })))
 }
 
-async fn redrive(backend: Backend, who: Who, Path(offset): Path<String>) -> Result<Json<Value>, Problem> {
-    let unknown = || {
+async fn redrive(backend: Backend, caller: Caller, Path(offset): Path<String>) -> Result<Json<Value>, Problem> {
+    let not_in_quarantine = || {
         let detail = format!("no request at offset {offset} has records in quarantine; silver.quarantine lists them");
         Problem::new(StatusCode::NOT_FOUND, "not_in_quarantine", detail)
     };
-    let number = offset.parse().map_err(|_| unknown())?;
-    let landed = (backend.redrive)(who.0.clone(), number).await?.ok_or_else(unknown)?;
-    Ok(Json(json!({ "offset": number, "redriven_as": landed })))
+    let number = offset.parse().map_err(|_| not_in_quarantine())?;
+    let redriven_as = (backend.redrive)(caller.0.clone(), number).await?.ok_or_else(not_in_quarantine)?;
+    Ok(Json(json!({ "offset": number, "redriven_as": redriven_as })))
 }
 
-fn unknown(id: &str) -> Problem {
+fn no_such_dead_letter(id: &str) -> Problem {
     let detail = format!("there is no dead letter {id}; GET /api/v1/dead-letters lists them");
     Problem::new(StatusCode::NOT_FOUND, "no_such_dead_letter", detail)
 }

@@ -1,139 +1,233 @@
-//! `/api/v1/incidents…` and seed 004's name for it.
+//! `/api/v1/incidents…`: lists, shows and decides incidents. The operations are documented beside their handlers.
 
 use axum::Json;
-use axum::extract::{Extension, Path, Query};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use wardroom_domain::Identity;
-use wardroom_edge::{Access, Problem, Routes, secret};
+use utoipa::ToSchema;
+use wardroom_edge::{Access, Problem, Routes, extract_secret};
 
-use crate::backend::{Backend, Decision, Proof};
+use crate::backend::{Backend, BearerToken, Decision};
+use crate::problem_responses::{GuardErrors, IncidentErrors, ProblemDocument};
+use crate::request::{Caller, JsonBody, parse_incident_id};
+use crate::views::{DecisionView, IncidentDetail, IncidentPage};
+
+/// Incidents of a page without `limit`.
+const DEFAULT_PAGE_ROWS: u32 = 100;
+/// Largest accepted `limit`.
+const MAX_PAGE_ROWS: u32 = 1000;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let b = || backend.clone();
     let (b1, b2, b3, b4, b5, b6, b7) = (b(), b(), b(), b(), b(), b(), b());
     Routes::new()
-        .get("/api/v1/incidents", Access::Read, move |who: Who, page: Query<Page>| list(b1.clone(), who, page))
-        .get("/api/v1/incidents/{id}", Access::Read, move |who: Who, id: Path<String>| show(b2.clone(), who, id))
+        .get("/api/v1/incidents", Access::Read, move |caller: Caller, page: Query<PageParameters>| {
+            list(b1.clone(), caller, page)
+        })
+        .get("/api/v1/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
+            show(b2.clone(), caller, id)
+        })
         .post(
             "/api/v1/incidents/{id}/approve",
             Access::Respond,
-            move |who: Who, id: Path<String>, headers: HeaderMap, body: String| {
-                approve(b3.clone(), who, id, headers, body)
+            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<ApproveRequest>| {
+                approve(b3.clone(), caller, id, headers, body)
             },
         )
-        .post("/api/v1/incidents/{id}/reject", Access::Respond, move |who: Who, id: Path<String>, body: String| {
-            reject(b4.clone(), who, id, body)
+        .post(
+            "/api/v1/incidents/{id}/reject",
+            Access::Respond,
+            move |caller: Caller, id: Path<String>, body: JsonBody<RejectRequest>| reject(b4.clone(), caller, id, body),
+        )
+        .post(
+            "/api/v1/incidents/{id}/verdict",
+            Access::Respond,
+            move |caller: Caller, id: Path<String>, body: JsonBody<VerdictRequest>| {
+                verdict(b5.clone(), caller, id, body)
+            },
+        )
+        .post("/api/v1/incidents/{id}/close", Access::Respond, move |caller: Caller, id: Path<String>| {
+            close(b6.clone(), caller, id)
         })
-        .post("/api/v1/incidents/{id}/verdict", Access::Respond, move |who: Who, id: Path<String>, body: String| {
-            verdict(b5.clone(), who, id, body)
-        })
-        .post("/api/v1/incidents/{id}/close", Access::Respond, move |who: Who, id: Path<String>| {
-            close(b6.clone(), who, id)
-        })
-        .get("/api/v1/incidents/{id}/postmortem", Access::Read, move |who: Who, id: Path<String>| {
-            postmortem(b7.clone(), who, id)
+        .get("/api/v1/incidents/{id}/postmortem", Access::Read, move |caller: Caller, id: Path<String>| {
+            postmortem(b7.clone(), caller, id)
         })
 }
 
-/// Whoever the guard let in.
-pub(crate) type Who = Extension<Identity>;
-
-/// The number in `INC-42`.
-pub(crate) fn number(id: &str) -> Result<i64, Problem> {
-    let number = id.strip_prefix("INC-").and_then(|digits| digits.parse().ok()).filter(|number| *number > 0);
-    number.ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, "no_such_incident", format!("{id:?} is not of the form INC-42"))
-    })
-}
-
-#[derive(Debug, Deserialize)]
-struct Page {
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PageParameters {
+    /// `next` of the previous page.
     cursor: Option<i64>,
+    /// Maximum number of incidents; 100 by default, at most 1000.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
-async fn list(backend: Backend, who: Who, page: Query<Page>) -> Result<Json<Value>, Problem> {
-    let limit = page.limit.unwrap_or(100).clamp(1, 1000);
-    let incidents = (backend.incidents)(who.tenant.clone(), page.cursor.unwrap_or(i64::MAX), limit).await?;
+/// Lists incidents, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/incidents", operation_id = "listIncidents", tag = "incidents",
+    params(PageParameters),
+    responses((status = 200, description = "One page of incidents", body = IncidentPage),
+        (status = 400, description = "Invalid parameter", body = String, content_type = "text/plain"), GuardErrors),
+    extensions(("x-access" = json!("read"))),
+)]
+async fn list(backend: Backend, caller: Caller, page: Query<PageParameters>) -> Result<Json<IncidentPage>, Problem> {
+    let limit = page.limit.unwrap_or(DEFAULT_PAGE_ROWS).clamp(1, MAX_PAGE_ROWS);
+    let incidents = (backend.incidents)(caller.tenant.clone(), page.cursor.unwrap_or(i64::MAX), limit).await?;
     let next = incidents.last().filter(|_| incidents.len() == limit as usize).map(|last| last.number);
-    Ok(Json(json!({ "incidents": incidents, "next": next })))
+    Ok(Json(IncidentPage { incidents, next }))
 }
 
-async fn show(backend: Backend, who: Who, id: Path<String>) -> Result<Json<Value>, Problem> {
-    let detail = (backend.incident)(who.tenant.clone(), number(&id)?).await?;
-    Ok(Json(serde_json::to_value(detail).map_err(|error| Problem::unavailable("unrenderable", error.to_string()))?))
+/// Returns one incident with timeline, hypotheses, evidence and plan.
+#[utoipa::path(
+    get, path = "/api/v1/incidents/{id}", operation_id = "getIncident", tag = "incidents",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    responses((status = 200, description = "The incident", body = IncidentDetail),
+        IncidentErrors),
+    extensions(("x-access" = json!("read"))),
+)]
+async fn show(backend: Backend, caller: Caller, id: Path<String>) -> Result<Json<IncidentDetail>, Problem> {
+    Ok(Json((backend.incident)(caller.tenant.clone(), parse_incident_id(&id)?).await?))
 }
 
-#[derive(Debug, Deserialize)]
+/// Approval of a plan.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Approve {
+struct ApproveRequest {
+    /// SHA-256 of the plan, as shown with the incident.
     plan_sha256: String,
+    /// Free text for the audit log.
     #[serde(default)]
     reason: String,
+    /// `cli` if the command line sends the request.
     #[serde(default)]
     channel: Option<String>,
 }
 
+/// Approves the plan with the given hash.
+///
+/// The caller's bearer token is passed to the executor, which verifies it against its list of approvers.
+#[utoipa::path(
+    post, path = "/api/v1/incidents/{id}/approve", operation_id = "approvePlan", tag = "incidents",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    request_body = ApproveRequest,
+    responses((status = 202, description = "Approved; the executor runs the plan", body = DecisionView),
+        (status = 400, description = "`bad_body` or `invalid_plan`", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 409, description = "`plan_changed`, `already_used` or `wrong_state`", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 410, description = "`expired`", body = ProblemDocument,
+            content_type = "application/problem+json"), IncidentErrors),
+    extensions(("x-access" = json!("respond"))),
+)]
 async fn approve(
     backend: Backend,
-    who: Who,
+    caller: Caller,
     id: Path<String>,
     headers: HeaderMap,
-    body: String,
+    JsonBody(request): JsonBody<ApproveRequest>,
 ) -> Result<Response, Problem> {
-    let Approve { plan_sha256, reason, channel } = read(&body)?;
-    let proof = secret(&headers).ok_or_else(|| {
-        Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "no_credential",
-            "the executor wants the approver's bearer token as proof",
-        )
+    let ApproveRequest { plan_sha256, reason, channel } = request;
+    let token = extract_secret(&headers).ok_or_else(|| {
+        let detail = "approvals require a bearer token, which the executor verifies";
+        Problem::new(StatusCode::UNAUTHORIZED, "no_credential", detail)
     })?;
     let channel = if channel.as_deref() == Some("cli") { "cli" } else { "http" }.to_owned();
-    let decision = Decision::Approve { plan_sha256, reason, proof: Proof(proof), channel };
-    let answer = (backend.decide)(who.0, number(&id)?, decision).await?;
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    let decision = Decision::Approve { plan_sha256, reason, proof: BearerToken(token), channel };
+    let decided = (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
+    Ok((StatusCode::ACCEPTED, Json(decided)).into_response())
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Reject {
+/// Rejection of a plan; the body may be empty.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RejectRequest {
+    /// Free text for the audit log.
+    #[serde(default)]
     reason: String,
 }
 
-async fn reject(backend: Backend, who: Who, id: Path<String>, body: String) -> Result<Json<Value>, Problem> {
-    let Reject { reason } = if body.trim().is_empty() { Reject::default() } else { read(&body)? };
-    Ok(Json((backend.decide)(who.0, number(&id)?, Decision::Reject { reason }).await?))
+/// Rejects the plan.
+#[utoipa::path(
+    post, path = "/api/v1/incidents/{id}/reject", operation_id = "rejectPlan", tag = "incidents",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    request_body(content = RejectRequest, description = "May be empty"),
+    responses((status = 200, description = "Rejected; the incident is escalated", body = DecisionView),
+        (status = 400, description = "`bad_body`", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 409, description = "`wrong_state`", body = ProblemDocument,
+            content_type = "application/problem+json"), IncidentErrors),
+    extensions(("x-access" = json!("respond"))),
+)]
+async fn reject(
+    backend: Backend,
+    caller: Caller,
+    id: Path<String>,
+    JsonBody(request): JsonBody<RejectRequest>,
+) -> Result<Json<DecisionView>, Problem> {
+    let decision = Decision::Reject { reason: request.reason };
+    Ok(Json((backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?))
 }
 
-#[derive(Debug, Deserialize)]
+/// Verdict on an incident.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Verdict {
+struct VerdictRequest {
+    /// `real`, `noise` or `wrong_cause`.
     verdict: String,
+    /// The actual cause, if known.
     cause: Option<String>,
 }
 
-async fn verdict(backend: Backend, who: Who, id: Path<String>, body: String) -> Result<Json<Value>, Problem> {
-    let Verdict { verdict, cause } = read(&body)?;
+/// Records whether the incident was real, noise, or had another cause.
+#[utoipa::path(
+    post, path = "/api/v1/incidents/{id}/verdict", operation_id = "setVerdict", tag = "incidents",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    request_body = VerdictRequest,
+    responses((status = 200, description = "Recorded", body = DecisionView),
+        (status = 400, description = "`bad_body` or `bad_verdict`", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 409, description = "`wrong_state`", body = ProblemDocument,
+            content_type = "application/problem+json"), IncidentErrors),
+    extensions(("x-access" = json!("respond"))),
+)]
+async fn verdict(
+    backend: Backend,
+    caller: Caller,
+    id: Path<String>,
+    JsonBody(request): JsonBody<VerdictRequest>,
+) -> Result<Json<DecisionView>, Problem> {
+    let VerdictRequest { verdict, cause } = request;
     if !["real", "noise", "wrong_cause"].contains(&verdict.as_str()) {
         return Err(Problem::bad_request("bad_verdict", "field verdict: must be real, noise or wrong_cause"));
     }
-    Ok(Json((backend.decide)(who.0, number(&id)?, Decision::Verdict { verdict, cause }).await?))
+    Ok(Json((backend.decide)(caller.0, parse_incident_id(&id)?, Decision::Verdict { verdict, cause }).await?))
 }
 
-async fn close(backend: Backend, who: Who, id: Path<String>) -> Result<Json<Value>, Problem> {
-    Ok(Json((backend.decide)(who.0, number(&id)?, Decision::Close).await?))
+/// Closes an escalated incident.
+#[utoipa::path(
+    post, path = "/api/v1/incidents/{id}/close", operation_id = "closeIncident", tag = "incidents",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    responses((status = 200, description = "Closed", body = DecisionView),
+        (status = 409, description = "`wrong_state`", body = ProblemDocument,
+            content_type = "application/problem+json"), IncidentErrors),
+    extensions(("x-access" = json!("respond"))),
+)]
+async fn close(backend: Backend, caller: Caller, id: Path<String>) -> Result<Json<DecisionView>, Problem> {
+    Ok(Json((backend.decide)(caller.0, parse_incident_id(&id)?, Decision::Close).await?))
 }
 
-async fn postmortem(backend: Backend, who: Who, id: Path<String>) -> Result<Response, Problem> {
-    let text = (backend.postmortem)(who.tenant.clone(), number(&id)?).await?;
+/// Returns the postmortem in Markdown.
+#[utoipa::path(
+    get, path = "/api/v1/incidents/{id}/postmortem", operation_id = "getPostmortem", tag = "incidents",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    responses((status = 200, description = "The postmortem", body = String, content_type = "text/markdown"),
+        IncidentErrors),
+    extensions(("x-access" = json!("read"))),
+)]
+async fn postmortem(backend: Backend, caller: Caller, id: Path<String>) -> Result<Response, Problem> {
+    let text = (backend.postmortem)(caller.tenant.clone(), parse_incident_id(&id)?).await?;
     Ok(([("content-type", "text/markdown; charset=utf-8")], text).into_response())
-}
-
-fn read<T: DeserializeOwned>(body: &str) -> Result<T, Problem> {
-    serde_json::from_str(body).map_err(|error| Problem::bad_request("bad_body", format!("body: {error}")))
 }

@@ -1,52 +1,56 @@
-//! What people and programs ask: incidents, anomalies, samples, health, and the incident page.
+//! The HTTP API: incidents, anomalies, samples, queries, health, and the incident page.
 //!
 //! ```text
 //! edge (guard) ─► one file per resource ─► Backend closures ─► roles
 //! ```
 //!
-//! One file per resource. What the answers are made of comes from a [`Backend`] of closures that the
-//! composition root builds, so this crate names neither store nor bus nor head. Wire types are this
-//! crate's own, converted by hand, held by snapshots: the wire is not the domain.
-//! Text from telemetry is escaped by the page's template and never becomes markup.
+//! Each resource has one file with its routes and handlers. The data comes from a [`Backend`] of closures supplied by
+//! the composition root, so this crate depends on neither store, bus nor head. Wire types (`views`) are separate from
+//! domain types, converted by hand and pinned by snapshots. The page template escapes all text from telemetry.
+//!
+//! `openapi` builds the document that `/openapi.json` serves and compares it with the mounted routes.
 
 #![forbid(unsafe_code)]
 
 mod anomalies;
-mod ask;
 mod backend;
 mod dead_letters;
-mod expression;
+mod health;
 mod incidents;
+pub mod metrics_recorder;
+mod named_queries;
 mod openapi;
-mod operations;
 mod page;
-pub mod recorder;
-mod samples;
-mod series;
+mod problem_responses;
+mod prometheus;
+mod promql_selectors;
+mod raw_samples;
+mod request;
 mod sql;
-mod view;
+mod views;
 
 use wardroom_edge::Routes;
 
-pub use ask::Question;
-pub use backend::{AnomaliesFn, Answer, Backend, Decision, Proof, SamplesPage, TablesBackend};
-pub use expression::selectors;
-pub use openapi::{described, document};
-pub use sql::TableForm;
-pub use view::{
-    AnomalyView, BucketsView, Chart, DeadLetterView, EvidenceView, ExemplarsView, HistogramView, HoldingView,
-    IncidentDetail, IncidentSummary, PlanView, SeriesView, TimelineView,
+pub use backend::{AnomaliesFn, Backend, BackendFuture, BearerToken, Decision, SamplesPage, TablesBackend};
+pub use openapi::{document, document_mismatches};
+pub use problem_responses::ProblemDocument;
+pub use promql_selectors::extract_selectors;
+pub use request::{NamedQuery, TableFormat};
+pub use views::{
+    AnomalyView, BucketsView, ChartView, DeadLetterView, DecisionView, EvidenceView, ExemplarsView, HistogramView,
+    HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, SeriesView, TableUsageView, TimelineView,
+    VerdictView,
 };
 
-/// Every route of this crate.
+/// Returns every route of this crate.
 pub fn routes(backend: &Backend) -> Routes {
-    operations::routes(backend)
+    health::routes(backend)
         .merge(incidents::routes(backend))
         .merge(anomalies::routes(backend))
-        .merge(samples::routes(backend))
-        .merge(series::routes(backend))
+        .merge(raw_samples::routes(backend))
+        .merge(prometheus::routes(backend))
         .merge(sql::routes(backend))
-        .merge(ask::routes(backend))
+        .merge(named_queries::routes(backend))
         .merge(dead_letters::routes(backend))
         .merge(page::routes(backend))
 }

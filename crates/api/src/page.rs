@@ -1,7 +1,7 @@
-//! The incident as one plain server-rendered page; the console will take its place.
+//! The incident list and an incident as server-rendered HTML without scripts.
 //!
-//! Everything from telemetry is escaped by the template; there is no script on the page and its content
-//! security policy allows none. Approving needs the same origin and a form token bound to the plan.
+//! The template escapes all text from telemetry, and the content security policy forbids scripts. Approving requires
+//! the same origin and a form token bound to caller and plan (CSRF protection).
 
 use axum::extract::{Form, Path};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -10,34 +10,34 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Deserialize;
 use wardroom_domain::Timestamp;
 use wardroom_domain::canonical::sha256_hex;
-use wardroom_edge::{Access, Problem, Routes, same_secret, secret};
+use wardroom_edge::{Access, Problem, Routes, extract_secret, secrets_match};
 
-use crate::backend::{Backend, Decision, Proof};
-use crate::incidents::{Who, number};
-use crate::view::{Chart, IncidentDetail, IncidentSummary, PlanView};
+use crate::backend::{Backend, BearerToken, Decision};
+use crate::request::{Caller, parse_incident_id};
+use crate::views::{ChartView, IncidentDetail, IncidentSummary, PlanView};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let (b1, b2, b3) = (backend.clone(), backend.clone(), backend.clone());
     Routes::new()
-        .get("/", Access::Read, move |who: Who| index(b1.clone(), who))
-        .get("/incidents/{id}", Access::Read, move |who: Who, id: Path<String>| show(b2.clone(), who, id))
+        .get("/", Access::Read, move |caller: Caller| index(b1.clone(), caller))
+        .get("/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| show(b2.clone(), caller, id))
         .post(
             "/incidents/{id}/approve",
             Access::Respond,
-            move |who: Who, id: Path<String>, headers: HeaderMap, form: Form<ApproveForm>| {
-                approve(b3.clone(), who, id, headers, form)
+            move |caller: Caller, id: Path<String>, headers: HeaderMap, form: Form<ApproveForm>| {
+                approve(b3.clone(), caller, id, headers, form)
             },
         )
 }
 
-async fn index(backend: Backend, who: Who) -> Result<Response, Problem> {
-    let incidents = (backend.incidents)(who.tenant.clone(), i64::MAX, 100).await?;
+async fn index(backend: Backend, caller: Caller) -> Result<Response, Problem> {
+    let incidents = (backend.incidents)(caller.tenant.clone(), i64::MAX, 100).await?;
     Ok(page(
         "Incidents",
         false,
         &html! {
             h1 { "Incidents" }
-            @if incidents.is_empty() { p { "None. Everything that is watched is well." } }
+            @if incidents.is_empty() { p { "No incidents." } }
             @for incident in &incidents { (row(incident)) }
         },
     ))
@@ -46,51 +46,50 @@ async fn index(backend: Backend, who: Who) -> Result<Response, Problem> {
 fn row(incident: &IncidentSummary) -> Markup {
     html! {
         p { a href={ "/incidents/" (incident.id) } { b { (incident.id) } " " (incident.title) } " "
-            span class={ "state " (incident.state) } { (words(&incident.state)) } " "
-            small { (words(&incident.severity)) ", opened " (incident.opened_at) } }
+            span class={ "state " (incident.state) } { (spaced(&incident.state)) } " "
+            small { (spaced(&incident.severity)) ", opened " (incident.opened_at) } }
     }
 }
 
-async fn show(backend: Backend, who: Who, id: Path<String>) -> Result<Response, Problem> {
-    let detail = (backend.incident)(who.tenant.clone(), number(&id)?).await?;
-    let form_token = detail.plan.as_ref().map(|plan| form_token(&backend, &who, &plan.plan_sha256));
-    // Not while a person may be typing into the form.
-    let moving = ["open", "investigating", "mitigating", "verifying", "mitigated"];
-    let moving = moving.contains(&detail.summary.state.as_str());
+async fn show(backend: Backend, caller: Caller, id: Path<String>) -> Result<Response, Problem> {
+    let detail = (backend.incident)(caller.tenant.clone(), parse_incident_id(&id)?).await?;
+    let form_token = detail.plan.as_ref().map(|plan| form_token(&backend, &caller, &plan.plan_sha256));
+    // Refresh only in states without a form, so that no input is lost.
+    let refreshing_states = ["open", "investigating", "mitigating", "verifying", "mitigated"];
+    let refresh = refreshing_states.contains(&detail.summary.state.as_str());
     let body = render(&detail, form_token.as_deref(), backend.authenticated);
-    Ok(page(&format!("{} {}", detail.summary.id, detail.summary.title), moving, &body))
+    Ok(page(&format!("{} {}", detail.summary.id, detail.summary.title), refresh, &body))
 }
 
 fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool) -> Markup {
     let summary = &detail.summary;
-    let marks = marks(detail);
+    let markers = markers(detail);
     html! {
         p { a href="/" { "All incidents" } " · "
             a href={ "/api/v1/incidents/" (summary.id) "/postmortem" } { "Postmortem" } }
         h1 { (summary.id) ": " (summary.title) }
-        p { span class={ "state " (summary.state) } { (words(&summary.state)) }
+        p { span class={ "state " (summary.state) } { (spaced(&summary.state)) }
             " severity " b { (summary.severity) } ", services " b { (summary.services.join(", ")) }
             ", since " (summary.began_at) }
         @if let Some(plan) = &detail.plan { (plan_box(detail, plan, form_token, authenticated)) }
-        @if let Some(outcome) = &detail.outcome { p { "Outcome: " b { (words(outcome)) } } }
-        h2 { "Why" }
-        @if detail.hypotheses.is_empty() { p { "No cause named yet." } }
+        @if let Some(outcome) = &detail.outcome { p { "Outcome: " b { (spaced(outcome)) } } }
+        h2 { "Probable causes" }
+        @if detail.hypotheses.is_empty() { p { "No probable cause yet." } }
         ol { @for cause in &detail.hypotheses {
-            li { b { (text(cause, "service")) } " · " (text(cause, "kind")) " · "
-                (format!("{:.0} %", cause["confidence"].as_f64().unwrap_or_default() * 100.0))
-                br; (text(cause, "reasoning")) }
+            li { b { (cause.service) } " · " (cause.kind) " · " (format!("{:.0} %", cause.confidence * 100.0))
+                br; (cause.reasoning) }
         } }
-        h2 { "What was seen" }
-        p class="legend" { span class="limit" { "limit" } span class="began" { "trouble begins" }
+        h2 { "Signals" }
+        p class="legend" { span class="limit" { "threshold" } span class="began" { "incident start" }
             span class="done" { "action" } }
-        div class="charts" { @for chart in &detail.charts { (svg(chart, &marks)) } }
+        div class="charts" { @for chart in &detail.charts { (chart_svg(chart, &markers)) } }
         h2 { "Evidence" }
         table { @for item in &detail.evidence {
-            tr { td { code { (item.id) } } td { (clock(&item.at)) } td { (item.summary) } }
+            tr { td { code { (item.id) } } td { (time_of_day(&item.at)) } td { (item.summary) } }
         } }
         h2 { "Timeline" }
         table { @for item in &detail.timeline {
-            tr { td { (clock(&item.at)) } td { @if let Some(state) = &item.state { span class={ "state " (state) } { (words(state)) } } }
+            tr { td { (time_of_day(&item.at)) } td { @if let Some(state) = &item.state { span class={ "state " (state) } { (spaced(state)) } } }
                 td { (item.text) } }
         } }
     }
@@ -99,12 +98,12 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
 fn plan_box(detail: &IncidentDetail, plan: &PlanView, form_token: Option<&str>, authenticated: bool) -> Markup {
     html! {
         div class="plan" {
-            h2 { (if detail.execution.is_some() { "Done: " } else { "Proposed: " })
+            h2 { (if detail.execution.is_some() { "Executed: " } else { "Proposed: " })
                 (plan.tool) " " (plan.operation) " of " (plan.target) }
             p { (plan.diff) }
-            p { "Who feels it: " (plan.blast_radius) ". Risk " b { (plan.risk) } ", "
-                @if plan.reversible { "can be taken back" } @else { "cannot be taken back" }
-                ". Runbook " code { (plan.runbook) } ". Compared with: " (plan.control) "." }
+            p { "Blast radius: " (plan.blast_radius) ". Risk " b { (plan.risk) } ", "
+                @if plan.reversible { "reversible" } @else { "not reversible" }
+                ". Runbook " code { (plan.runbook) } ". Control: " (plan.control) "." }
             p { small { "Plan " code { (plan.plan_sha256) } ", valid until " (plan.expires_at) } }
             @if let (Some(token), "awaiting_approval") = (form_token, detail.summary.state.as_str()) {
                 form method="post" action={ "/incidents/" (detail.summary.id) "/approve" } {
@@ -117,7 +116,7 @@ fn plan_box(detail: &IncidentDetail, plan: &PlanView, form_token: Option<&str>, 
                     button { "Approve" }
                 }
             }
-            @if let Some(who) = &detail.approved_by { p { "Approved by " b { (who) } } }
+            @if let Some(approver) = &detail.approved_by { p { "Approved by " b { (approver) } } }
         }
     }
 }
@@ -134,87 +133,89 @@ struct ApproveForm {
 
 async fn approve(
     backend: Backend,
-    who: Who,
+    caller: Caller,
     id: Path<String>,
     headers: HeaderMap,
     Form(form): Form<ApproveForm>,
 ) -> Result<Response, Problem> {
-    same_origin(&headers)?;
-    if !same_secret(&form.form_token, &form_token(&backend, &who, &form.plan_sha256)) {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "bad_form_token", "the page is out of date; load it again"));
+    check_same_origin(&headers)?;
+    if !secrets_match(&form.form_token, &form_token(&backend, &caller, &form.plan_sha256)) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "bad_form_token",
+            "the form token is invalid; reload the page",
+        ));
     }
-    let proof = secret(&headers).unwrap_or(form.proof);
+    let proof = extract_secret(&headers).unwrap_or(form.proof);
     let decision = Decision::Approve {
         plan_sha256: form.plan_sha256,
         reason: form.reason,
-        proof: Proof(proof),
+        proof: BearerToken(proof),
         channel: "page".into(),
     };
-    (backend.decide)(who.0, number(&id)?, decision).await?;
+    (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
     Ok(Redirect::to(&format!("/incidents/{}", *id)).into_response())
 }
 
-/// A browser says where a form came from; it must be this very host.
-fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+/// Checks that the form was sent from a page of this host: `Origin` must match `Host`.
+fn check_same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let value = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let (host, origin) = (value(header::HOST), value(header::ORIGIN));
-    let of_origin = origin.and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    if host.is_some() && of_origin == host {
+    let origin_host = origin.and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    if host.is_some() && origin_host == host {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::FORBIDDEN, "wrong_origin", "approvals are taken from this server's own page only"))
+    Err(Problem::new(StatusCode::FORBIDDEN, "wrong_origin", "the form must be sent from a page of this server"))
 }
 
-fn form_token(backend: &Backend, who: &Who, plan_sha256: &str) -> String {
-    sha256_hex(format!("{}\n{}\n{}\n{plan_sha256}", backend.form_secret, who.tenant, who.principal).as_bytes())
+fn form_token(backend: &Backend, caller: &Caller, plan_sha256: &str) -> String {
+    sha256_hex(format!("{}\n{}\n{}\n{plan_sha256}", backend.form_secret, caller.tenant, caller.principal).as_bytes())
 }
 
-fn text<'a>(value: &'a serde_json::Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
-}
-
-fn words(state: &str) -> String {
+/// `awaiting_approval` as `awaiting approval`.
+fn spaced(state: &str) -> String {
     state.replace('_', " ")
 }
 
-/// The time of day; the whole of it on a pointer.
-fn clock(at: &Timestamp) -> Markup {
-    let whole = at.to_string();
-    html! { time datetime=(whole) title=(whole) { (whole.get(11..19).unwrap_or(&whole)) } }
+/// The time of day, with the full timestamp as tooltip.
+fn time_of_day(at: &Timestamp) -> Markup {
+    let full = at.to_string();
+    html! { time datetime=(full) title=(full) { (full.get(11..19).unwrap_or(&full)) } }
 }
 
-/// Moments that every chart shows: when it began, and when something was done.
-fn marks(detail: &IncidentDetail) -> Vec<(f64, &'static str)> {
-    let done = detail.timeline.iter().filter(|item| item.state.as_deref() == Some("verifying"));
-    let done = done.map(|item| (item.at.seconds_f64(), "done"));
-    [(detail.summary.began_at.seconds_f64(), "began")].into_iter().chain(done).collect()
+/// Vertical markers of every chart, as (seconds since the epoch, CSS class): start of the incident, and actions.
+fn markers(detail: &IncidentDetail) -> Vec<(f64, &'static str)> {
+    let actions = detail.timeline.iter().filter(|item| item.state.as_deref() == Some("verifying"));
+    let actions = actions.map(|item| (item.at.seconds_f64(), "done"));
+    [(detail.summary.began_at.seconds_f64(), "began")].into_iter().chain(actions).collect()
 }
 
-/// A line chart without a script: the line, the limit, the moments, newest value and peak.
-fn svg(chart: &Chart, marks: &[(f64, &'static str)]) -> Markup {
+/// Renders a line chart as SVG: the series, the threshold, the markers, the latest value and the peak.
+fn chart_svg(chart: &ChartView, markers: &[(f64, &'static str)]) -> Markup {
     let (width, height) = (360.0, 90.0);
     let (first, last) = (chart.points.first().map_or(0.0, |p| p.0), chart.points.last().map_or(1.0, |p| p.0));
     let peak = chart.points.iter().map(|p| p.1).fold(0.0, f64::max);
-    // A quiet line shall look quiet: a share without a limit is drawn against the whole.
-    let floor = if chart.unit == "ratio" { 1.0 } else { 1e-9 };
-    let top = chart.bad_above.unwrap_or(floor).max(peak) * 1.1;
+    // Without a threshold, a ratio is scaled to 1 so that noise near zero does not fill the chart.
+    let min_top = if chart.unit == "ratio" { 1.0 } else { 1e-9 };
+    let top = chart.bad_above.unwrap_or(min_top).max(peak) * 1.1;
     let x = |at: f64| (at - first) / (last - first).max(1e-9) * width;
     let y = |value: f64| height - value / top * height;
     let line: Vec<String> = chart.points.iter().map(|(at, value)| format!("{:.1},{:.1}", x(*at), y(*value))).collect();
-    let shown = |value: f64| match chart.unit.as_str() {
+    let format_value = |value: f64| match chart.unit.as_str() {
         "ratio" => format!("{:.1} %", value * 100.0),
         "seconds" => format!("{:.0} ms", value * 1000.0),
         _ => format!("{value:.1}"),
     };
-    let now = chart.points.last().map_or_else(String::new, |p| shown(p.1));
+    let latest = chart.points.last().map_or_else(String::new, |p| format_value(p.1));
     html! {
         figure {
-            figcaption { (chart.title) " " b { (now) } " " small { "peak " (shown(peak)) } }
+            figcaption { (chart.title) " " b { (latest) } " " small { "peak " (format_value(peak)) } }
             svg viewBox={ "0 0 " (width) " " (height) } role="img" aria-label=(chart.title) {
-                @if let Some(limit) = chart.bad_above {
-                    line class="limit" x1="0" x2=(width) y1=(format!("{:.1}", y(limit))) y2=(format!("{:.1}", y(limit))) {}
+                @if let Some(threshold) = chart.bad_above {
+                    line class="limit" x1="0" x2=(width) y1=(format!("{:.1}", y(threshold)))
+                        y2=(format!("{:.1}", y(threshold))) {}
                 }
-                @for (at, class) in marks.iter().filter(|(at, _)| (first..=last).contains(at)) {
+                @for (at, class) in markers.iter().filter(|(at, _)| (first..=last).contains(at)) {
                     line class=(class) x1=(format!("{:.1}", x(*at))) x2=(format!("{:.1}", x(*at))) y1="0" y2=(height) {}
                 }
                 polyline points=(line.join(" ")) {}

@@ -1,7 +1,50 @@
-//! Talking to a running server.
+//! HTTP client for a running server.
 
 use anyhow::{Context, bail};
+use clap::Args;
 use serde_json::Value;
+
+use crate::output::print_line;
+
+/// Maximum size of a response, in bytes.
+const MAX_RESPONSE_BYTES: u64 = 1 << 30;
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RemoteArgs {
+    /// URL of the server.
+    #[arg(long, env = "WARDROOM_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// Bearer token for the server.
+    #[arg(long, env = "WARDROOM_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl RemoteArgs {
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.url, self.token.clone())
+    }
+}
+
+/// [`RemoteArgs`] of a command that can print the server's answer as JSON.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RemoteJsonArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl RemoteJsonArgs {
+    pub(crate) fn client(&self) -> Client {
+        self.remote.client()
+    }
+
+    /// Prints the answer with `--json`, else a message.
+    pub(crate) fn print(&self, answer: &Value, message: &str) -> std::io::Result<()> {
+        if self.json { print_line(answer) } else { print_line(message) }
+    }
+}
 
 /// A server and the token for it.
 pub(crate) struct Client {
@@ -24,45 +67,43 @@ impl Client {
         Ok(String::from_utf8(self.get_bytes(path, &[])?)?)
     }
 
-    /// What stands there, with these parameters.
     pub(crate) fn get_bytes(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Vec<u8>> {
         let mut request = self.agent.get(format!("{}{path}", self.url));
         for (name, value) in parameters {
             request = request.query(name, value);
         }
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        bytes(request.call().with_context(|| format!("no answer from {}", self.url))?)
+        read_response(self.authorize(request).call().with_context(|| self.no_answer())?)
     }
 
+    /// Sends JSON, and parses the response as JSON.
     pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let mut request = self.agent.post(format!("{}{path}", self.url));
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        let text = answer(request.send_json(body).with_context(|| format!("no answer from {}", self.url))?)?;
-        Ok(serde_json::from_str(&text)?)
+        let request = self.authorize(self.agent.post(format!("{}{path}", self.url)));
+        let response = read_response(request.send_json(body).with_context(|| self.no_answer())?)?;
+        Ok(serde_json::from_slice(&response)?)
     }
 
-    /// Sends text, and takes whatever comes.
+    /// Sends text, and returns the response unparsed.
     pub(crate) fn post_text(&self, path: &str, body: &str) -> anyhow::Result<Vec<u8>> {
-        let mut request = self.agent.post(format!("{}{path}", self.url)).header("Content-Type", "text/plain");
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+        let request = self.agent.post(format!("{}{path}", self.url)).header("Content-Type", "text/plain");
+        read_response(self.authorize(request).send(body).with_context(|| self.no_answer())?)
+    }
+
+    fn authorize<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
         }
-        bytes(request.send(body).with_context(|| format!("no answer from {}", self.url))?)
+    }
+
+    fn no_answer(&self) -> String {
+        format!("no answer from {}", self.url)
     }
 }
 
-/// The body, or the problem's own words.
-fn answer(response: ureq::http::Response<ureq::Body>) -> anyhow::Result<String> {
-    Ok(String::from_utf8(bytes(response)?)?)
-}
-
-fn bytes(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Vec<u8>> {
+/// Returns the body, or an error with the code and detail of the problem document.
+fn read_response(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Vec<u8>> {
     let status = response.status();
-    let body = response.body_mut().with_config().limit(1 << 30).read_to_vec()?;
+    let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_vec()?;
     if status.is_success() {
         return Ok(body);
     }

@@ -1,4 +1,4 @@
-//! Configuration: defaults lowest, then the YAML file, then `WARDROOM_…` from the environment.
+//! Loads the configuration from defaults, the YAML file and `WARDROOM_…` environment variables, in ascending priority.
 
 use std::path::Path;
 
@@ -7,7 +7,10 @@ use figment::Figment;
 use figment::providers::{Env, Serialized};
 use wardroom_roles::Config;
 
-/// Reads the configuration; every mistake names the field.
+/// Loads the configuration.
+///
+/// # Errors
+/// Returns an error that names the field if a value is invalid.
 pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
     let mut figment = Figment::from(Serialized::defaults(Config::default()));
     if let Some(file) = file {
@@ -19,7 +22,7 @@ pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
         };
         figment = figment.merge(Serialized::globals(value));
     }
-    // WARDROOM_DETECT__Z_WARNING=3 sets detect.z-warning; names without `__` (WARDROOM_URL) are no configuration.
+    // WARDROOM_DETECT__Z_WARNING=3 sets detect.z-warning. Names without `__`, such as WARDROOM_URL, are ignored.
     let environment = Env::prefixed("WARDROOM_")
         .filter(|name| name.as_str().contains("__"))
         .map(|name| name.as_str().replace("__", ".").replace('_', "-").into())
@@ -30,7 +33,7 @@ pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
     })
 }
 
-/// The JSON Schema of the file.
+/// Returns the JSON Schema of the configuration file.
 pub(crate) fn schema() -> serde_json::Value {
     schemars::schema_for!(Config).to_value()
 }

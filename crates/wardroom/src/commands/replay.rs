@@ -1,109 +1,140 @@
-//! `wardroom replay`: a stored stretch once more, through the configuration as it is now.
+//! `wardroom replay`: runs stored telemetry through detection again, with the current or another configuration.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::ensure;
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use wardroom_domain::{TenantId, Timestamp};
-use wardroom_roles::{ReplayOptions, Replayed, clock};
+use wardroom_roles::{ReplayOptions, ReplayReport, clock};
 
-use super::{Done, block, lifetime, say};
-use crate::configuration;
-use crate::options::ReplayArgs;
+use crate::blocking::block_on;
+use crate::duration::{parse_duration, parse_time_or_age};
+use crate::output::{CommandResult, print_line};
+use crate::{configuration, logging};
 
-/// Runs the command.
-pub(crate) fn replay(arguments: &ReplayArgs) -> Done {
-    let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
-    warnings.try_init().map_err(|error| anyhow::anyhow!(error))?;
-    let config = configuration::load(arguments.config.as_deref())?;
-    let from = moment("--from", &arguments.from)?;
-    let to = arguments.to.as_deref().map_or_else(|| Ok(clock::now()), |to| moment("--to", to))?;
+/// Telemetry, in milliseconds, between two updates of the progress bar.
+const PROGRESS_INTERVAL_MS: u64 = 1000;
+/// The stored range counts as incomplete if it starts more than this after --from.
+const START_TOLERANCE: Duration = Duration::from_secs(60);
+
+/// Replay stored telemetry with the current configuration, and print the incidents it would open.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The data folder; a server may be running on it.
+    #[arg(long)]
+    data: PathBuf,
+    /// Start of the range: RFC 3339, or time before now, such as 2h.
+    #[arg(long)]
+    from: String,
+    /// End of the range; now by default.
+    #[arg(long)]
+    to: Option<String>,
+    /// Replay at this multiple of real time; as fast as possible if omitted.
+    #[arg(long)]
+    speed: Option<f64>,
+    /// Telemetry before the range that detection learns its baselines from.
+    #[arg(long, default_value = "45m")]
+    warm_up: String,
+    /// Tenant.
+    #[arg(long, default_value = "main")]
+    tenant: String,
+    /// Configuration file (YAML) to try.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Folder for the result tables; by default below `replays` in the data folder.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: ReplayArgs) -> CommandResult {
+    logging::init_warnings()?;
+    let config = configuration::load(args.config.as_deref())?;
+    let from = parse_time_or_age("--from", &args.from)?;
+    let to = args.to.as_deref().map_or_else(|| Ok(clock::now()), |to| parse_time_or_age("--to", to))?;
     ensure!(from < to, "--from {from} is not before --to {to}");
-    ensure!(arguments.speed.is_none_or(|speed| speed > 0.0), "--speed has to be more than 0");
-    ensure!(arguments.data.join("bus").is_dir(), "{} is no data folder", arguments.data.display());
-    let out = arguments.out.clone().unwrap_or_else(|| {
-        let stretch = [from, to].map(|at| at.to_string().replace(':', "-"));
-        arguments.data.join("replays").join(stretch.join("_"))
+    ensure!(args.speed.is_none_or(|speed| speed > 0.0), "--speed must be greater than 0");
+    ensure!(args.data.join("bus").is_dir(), "{} is not a data folder", args.data.display());
+    let out = args.out.unwrap_or_else(|| {
+        let range = [from, to].map(|at| at.to_string().replace(':', "-"));
+        args.data.join("replays").join(range.join("_"))
     });
     let options = ReplayOptions {
-        data: arguments.data.clone(),
+        data: args.data,
         out,
-        tenant: TenantId::new(arguments.tenant.as_str()).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?,
+        tenant: TenantId::new(args.tenant).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?,
         from,
         to,
-        warm_up: lifetime("--warm-up", &arguments.warm_up)?,
-        speed: arguments.speed,
+        warm_up: parse_duration("--warm-up", &args.warm_up)?,
+        speed: args.speed,
     };
-    let begin_ms = from.minus(options.warm_up).millis();
-    let bar = ProgressBar::new(u64::try_from(to.millis() - begin_ms).unwrap_or_default());
+    let start_ms = from.minus(options.warm_up).millis();
+    let bar = ProgressBar::new(u64::try_from(to.millis() - start_ms).unwrap_or_default());
     bar.set_style(ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}  {eta} left")?);
-    let mut shown = 0;
-    let mut tell = |at: Timestamp| {
-        let done = u64::try_from(at.millis() - begin_ms).unwrap_or_default();
-        // A line a second of the telemetry at most.
-        if done >= shown + 1000 {
-            shown = done;
-            bar.set_position(done);
+    let mut shown_ms = 0;
+    let mut on_progress = |at: Timestamp| {
+        let done_ms = u64::try_from(at.millis() - start_ms).unwrap_or_default();
+        if done_ms >= shown_ms + PROGRESS_INTERVAL_MS {
+            shown_ms = done_ms;
+            bar.set_position(done_ms);
             bar.set_message(at.to_string());
         }
     };
-    let found = block(async { Ok(wardroom_roles::replay(&config, &options, &mut tell).await?) })?;
+    let replayed = block_on(async { Ok(wardroom_roles::replay(&config, &options, &mut on_progress).await?) })?;
     bar.finish_and_clear();
-    if arguments.json { print(&found, &options) } else { show(&found, &options) }
+    if args.json { print_json(&replayed, &options) } else { print_text(&replayed, &options) }
 }
 
-/// RFC 3339, or how long ago.
-fn moment(flag: &str, text: &str) -> anyhow::Result<Timestamp> {
-    if let Ok(ago) = lifetime(flag, text) {
-        return Ok(clock::now().minus(ago));
-    }
-    Timestamp::parse(text)
-        .map_err(|error| anyhow::anyhow!("{flag}: {text:?} is neither RFC 3339 nor a duration such as 2h: {error}"))
-}
-
-fn print(found: &Replayed, options: &ReplayOptions) -> Done {
-    let incidents: Vec<_> = found
+fn print_json(replayed: &ReplayReport, options: &ReplayOptions) -> CommandResult {
+    let incidents: Vec<_> = replayed
         .incidents
         .iter()
-        .map(|(incident, known)| {
-            json!({ "key": incident.key, "id": known, "title": incident.title, "severity": incident.severity,
+        .map(|(incident, original_id)| {
+            json!({ "key": incident.key, "id": original_id, "title": incident.title, "severity": incident.severity,
                 "services": incident.services, "trigger": incident.trigger, "began_at": incident.began_at,
                 "opened_at": incident.opened_at })
         })
         .collect();
-    let missing: Vec<_> = found.missing.iter().map(|(id, title)| json!({ "id": id, "title": title })).collect();
-    say(json!({ "from": options.from, "to": options.to, "begun": found.begun, "requests": found.requests,
-        "samples": found.samples, "anomalies": found.anomalies, "skipped": found.skipped, "incidents": incidents,
-        "missing": missing, "tables": options.out.join("lake") }))?;
+    let missing: Vec<_> = replayed.missing.iter().map(|(id, title)| json!({ "id": id, "title": title })).collect();
+    print_line(json!({ "from": options.from, "to": options.to, "begun": replayed.oldest_request_at,
+        "requests": replayed.requests, "samples": replayed.samples, "anomalies": replayed.anomalies,
+        "skipped": replayed.skipped, "incidents": incidents, "missing": missing,
+        "tables": options.out.join("lake") }))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(found: &Replayed, options: &ReplayOptions) -> Done {
-    let late = found.begun.is_none_or(|begun| begun > options.from.plus(Duration::from_secs(60)));
-    if late {
-        let begun = found.begun.map_or_else(|| "nothing".to_owned(), |begun| format!("nothing before {begun}"));
-        say(format!("of that stretch {begun} is stored"))?;
+fn print_text(replayed: &ReplayReport, options: &ReplayOptions) -> CommandResult {
+    match replayed.oldest_request_at {
+        None => print_line("no telemetry of this range is stored")?,
+        Some(start) if start > options.from.plus(START_TOLERANCE) => {
+            print_line(format!("telemetry of this range is stored only from {start} on"))?;
+        }
+        Some(_) => {}
     }
-    for (incident, known) in &found.incidents {
-        let known = known.as_deref().unwrap_or("new");
-        say(format!("{known:8} {}  {}  {}", incident.opened_at, incident.key, incident.title))?;
+    for (incident, original_id) in &replayed.incidents {
+        let id = original_id.as_deref().unwrap_or("new");
+        print_line(format!("{id:8} {}  {}  {}", incident.opened_at, incident.key, incident.title))?;
     }
-    for (id, title) in &found.missing {
-        say(format!("{id:8} does not open now: {title}"))?;
+    for (id, title) in &replayed.missing {
+        print_line(format!("{id:8} not opened: {title}"))?;
     }
-    let again = found.incidents.iter().filter(|(_, known)| known.is_some()).count();
-    say(format!(
-        "{} incidents: {again} as it happened, {} new, {} no more; {} requests with {} samples, {} unusual points, {} left out",
-        found.incidents.len(),
-        found.incidents.len() - again,
-        found.missing.len(),
-        found.requests,
-        found.samples,
-        found.anomalies,
-        found.skipped
+    let reopened = replayed.incidents.iter().filter(|(_, original_id)| original_id.is_some()).count();
+    print_line(format!(
+        "{} incidents: {reopened} as before, {} new, {} not opened; {} requests with {} samples, {} anomalies, {} skipped",
+        replayed.incidents.len(),
+        replayed.incidents.len() - reopened,
+        replayed.missing.len(),
+        replayed.requests,
+        replayed.samples,
+        replayed.anomalies,
+        replayed.skipped
     ))?;
-    say(format!("tables: {}", options.out.join("lake").display()))?;
+    print_line(format!("tables: {}", options.out.join("lake").display()))?;
     Ok(ExitCode::SUCCESS)
 }

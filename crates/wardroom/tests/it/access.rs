@@ -1,12 +1,17 @@
-//! Who may do what, over every route of the running server.
+//! Access control on every route, and the resources of an idle server.
 
 use serde_json::Value;
 use wardroom_testing::server::{create_token, run};
 
 use crate::server;
 
+/// Maximum private memory of all idle processes.
+const MAX_PRIVATE_KIB: u64 = 40 * 1024;
+/// Maximum memory of all idle processes, including the binary.
+const MAX_TOTAL_BYTES: u64 = 120_000_000;
+
 #[test]
-fn every_route_asks_for_the_role_it_says() {
+fn every_route_enforces_its_documented_access() {
     let (dir, server) = server();
     let data = dir.path().join("data");
     let viewer = create_token(&data, "vera", "viewer").unwrap();
@@ -18,14 +23,14 @@ fn every_route_asks_for_the_role_it_says() {
         for (method, operation) in operations.as_object().unwrap() {
             routes += 1;
             let path = path.replace("{id}", "INC-1");
-            let ask = |token: &str| match method.as_str() {
+            let status = |token: &str| match method.as_str() {
                 "get" => server.get(&path, token).unwrap().0,
                 _ => server.post(&path, token, &[], b"").unwrap().0,
             };
             let access = operation["x-access"].as_str().unwrap();
-            let may = |status: u16| status != 401 && status != 403;
+            let allowed = |token: &str| ![401, 403].contains(&status(token));
             let (sender, viewer, responder) =
-                (may(ask(&server.sender)), may(ask(&viewer)), may(ask(&server.responder)));
+                (allowed(&server.sender_token), allowed(&viewer), allowed(&server.responder_token));
             let expected = match access {
                 "public" => (true, true, true),
                 "send" => (true, false, false),
@@ -35,7 +40,7 @@ fn every_route_asks_for_the_role_it_says() {
             };
             assert_eq!((sender, viewer, responder), expected, "{method} {path}");
             if access != "public" {
-                assert_eq!(ask("wr_wrong"), 401, "{method} {path}");
+                assert_eq!(status("wr_wrong"), 401, "{method} {path}");
             }
         }
     }
@@ -43,10 +48,10 @@ fn every_route_asks_for_the_role_it_says() {
 }
 
 #[test]
-fn refusals_are_audited_and_a_revoked_token_is_refused_within_a_second() {
+fn audits_rejections_and_rejects_a_revoked_token_within_a_second() {
     let (dir, mut server) = server();
     let data = dir.path().join("data").display().to_string();
-    let (status, _, _) = server.post("/api/v1/incidents/INC-1/approve", &server.sender, &[], b"{}").unwrap();
+    let (status, _, _) = server.post("/api/v1/incidents/INC-1/approve", &server.sender_token, &[], b"{}").unwrap();
     assert_eq!(status, 403);
     let (_, list) = run(&["token", "list", "--json", "--data", &data]).unwrap();
     let tokens: Value = serde_json::from_str(&list).unwrap();
@@ -55,18 +60,18 @@ fn refusals_are_audited_and_a_revoked_token_is_refused_within_a_second() {
     let (code, _) = run(&["token", "revoke", "--data", &data, id.as_str().unwrap()]).unwrap();
     assert_eq!(code, Some(0));
     std::thread::sleep(std::time::Duration::from_millis(950));
-    let (status, _, text) = server.post("/ingest/logs", &server.sender, &[], b"{}").unwrap();
+    let (status, _, text) = server.post("/ingest/logs", &server.sender_token, &[], b"{}").unwrap();
     assert_eq!((status, text.contains("bad_token")), (401, true));
     std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(server.stop().unwrap(), Some(0), "SIGTERM drains and ends with 0");
-    let (code, verdict) = run(&["audit", "verify", "--json", "--data", &data]).unwrap();
-    let verdict: Value = serde_json::from_str(&verdict).unwrap();
-    assert_eq!((code, &verdict["ok"]), (Some(0), &Value::Bool(true)));
-    assert!(verdict["entries"].as_i64().unwrap() >= 2, "{verdict}");
+    assert_eq!(server.stop().unwrap(), Some(0), "SIGTERM drains and exits with 0");
+    let (code, verified) = run(&["audit", "verify", "--json", "--data", &data]).unwrap();
+    let verified: Value = serde_json::from_str(&verified).unwrap();
+    assert_eq!((code, &verified["ok"]), (Some(0), &Value::Bool(true)));
+    assert!(verified["entries"].as_i64().unwrap() >= 2, "{verified}");
 }
 
 #[test]
-fn a_server_starts_fast_and_stays_small() {
+fn starts_within_a_second_and_uses_little_memory() {
     let (_dir, mut server) = server();
     let started = std::time::Instant::now();
     server.restart().unwrap();
@@ -77,14 +82,13 @@ fn a_server_starts_fast_and_stays_small() {
     let (_, ready) = server.get("/readyz", "").unwrap();
     let ready: Value = serde_json::from_str(&ready).unwrap();
     assert_eq!((&ready["status"], &ready["durability"]), (&Value::from("ready"), &Value::from("power-loss")));
-    // The processes run one program: its pages are there once, whoever maps them.
+    // All processes map the same binary, so its pages count once.
     let pids: Vec<u32> = server.processes().into_iter().map(|(_, pid)| pid).collect();
-    let own: u64 = pids.iter().map(|pid| resident_kib(*pid, "RssAnon") + resident_kib(*pid, "RssShmem")).sum();
-    let program = pids.iter().map(|pid| resident_kib(*pid, "RssFile")).max().unwrap();
-    // With the lake: 120 MB.
+    let private: u64 = pids.iter().map(|pid| resident_kib(*pid, "RssAnon") + resident_kib(*pid, "RssShmem")).sum();
+    let binary = pids.iter().map(|pid| resident_kib(*pid, "RssFile")).max().unwrap();
     assert!(
-        own < 40 * 1024 && (own + program) * 1024 < 120_000_000,
-        "all processes together hold {own} KiB and {program} KiB"
+        private < MAX_PRIVATE_KIB && (private + binary) * 1024 < MAX_TOTAL_BYTES,
+        "private memory of all processes: {private} KiB; pages of the binary: {binary} KiB"
     );
 }
 

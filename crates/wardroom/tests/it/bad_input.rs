@@ -1,7 +1,7 @@
-//! Bad input on every endpoint: the right status, a problem that names the field, good records kept.
+//! Invalid input on the ingest endpoints: status, problem code, the field named in the detail, and partial acceptance.
 
 use serde_json::{Value, json};
-use wardroom_testing::{Server, wire};
+use wardroom_testing::{Server, remote_write};
 
 use crate::server;
 use wardroom_testing::now_ms;
@@ -9,9 +9,9 @@ use wardroom_testing::now_ms;
 const PROTO: [(&str, &str); 2] = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
 const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 
-/// Posts and checks status, code and a word of the detail.
+/// Posts a body and checks status, problem code and a word of the detail.
 fn check(server: &Server, path: &str, headers: &[(&str, &str)], body: &[u8], expected: (u16, &str, &str)) -> Value {
-    let (status, kind, text) = server.post(path, &server.sender, headers, body).unwrap();
+    let (status, kind, text) = server.post(path, &server.sender_token, headers, body).unwrap();
     let problem: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {status} {text}"));
     assert_eq!(kind, "application/problem+json", "{path}");
     let detail = problem["detail"].as_str().unwrap();
@@ -21,40 +21,40 @@ fn check(server: &Server, path: &str, headers: &[(&str, &str)], body: &[u8], exp
 }
 
 #[test]
-fn remote_write_refuses_what_is_broken() {
+fn remote_write_rejects_invalid_requests() {
     let (_dir, server) = server();
     let path = "/api/v1/write";
-    let good = wire::body(vec![wire::series(&[("__name__", "up")], 1.0, now_ms())]);
+    let good = remote_write::body(vec![remote_write::series(&[("__name__", "up")], 1.0, now_ms())]);
     check(&server, path, &PROTO, &good[..good.len() - 3], (400, "malformed", "snappy"));
     check(&server, path, &PROTO, b"\xff\xff\xff\xff\xff", (400, "malformed", "snappy"));
-    check(&server, path, &PROTO, &wire::compress(b"\x0a\x7f"), (400, "malformed", "cut short"));
+    check(&server, path, &PROTO, &remote_write::compress(b"\x0a\x7f"), (400, "malformed", "cut short"));
     check(&server, path, &JSON, &good, (415, "unsupported_type", "Content-Type"));
-    // A bomb: a few bytes that claim to become 4 GiB.
+    // Six bytes that claim to decompress to 4 GiB.
     check(&server, path, &PROTO, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0x00], (413, "too_large", "decompresses"));
     let huge = "x".repeat(10 << 20);
     check(
         &server,
         path,
         &PROTO,
-        &wire::body(vec![wire::series(&[("__name__", "up"), ("big", &huge)], 1.0, now_ms())]),
+        &remote_write::body(vec![remote_write::series(&[("__name__", "up"), ("big", &huge)], 1.0, now_ms())]),
         (400, "label_limit", "\"big\""),
     );
-    let mut utf8 = wire::series(&[("__name__", "up"), ("l", "AAAA")], 1.0, now_ms());
+    let mut utf8 = remote_write::series(&[("__name__", "up"), ("l", "AAAA")], 1.0, now_ms());
     utf8.labels[1].name = "l".into();
-    let plain = prost_bytes(utf8);
-    check(&server, path, &PROTO, &wire::compress(&plain), (400, "malformed", "UTF-8"));
+    let plain = body_with_invalid_utf8(utf8);
+    check(&server, path, &PROTO, &remote_write::compress(&plain), (400, "malformed", "UTF-8"));
     check(
         &server,
         path,
         &PROTO,
-        &wire::body(vec![wire::series(&[("a", "b")], 1.0, now_ms())]),
+        &remote_write::body(vec![remote_write::series(&[("a", "b")], 1.0, now_ms())]),
         (400, "bad_labels", "__name__"),
     );
 }
 
-/// A request whose label value is not UTF-8.
-fn prost_bytes(series: wire::TimeSeries) -> Vec<u8> {
-    let body = wire::body(vec![series]);
+/// Returns a request whose label value is not valid UTF-8.
+fn body_with_invalid_utf8(series: remote_write::TimeSeries) -> Vec<u8> {
+    let body = remote_write::body(vec![series]);
     let mut plain = snap::raw::Decoder::new();
     let length = snap::raw::decompress_len(&body).unwrap();
     let mut out = vec![0; length];
@@ -65,18 +65,18 @@ fn prost_bytes(series: wire::TimeSeries) -> Vec<u8> {
 }
 
 #[test]
-fn good_records_of_a_bad_request_are_kept() {
+fn valid_records_of_a_partly_invalid_request_are_accepted() {
     let (_dir, server) = server();
     let now = now_ms();
     let series = vec![
-        wire::series(&[("__name__", "kept")], 1.5, now),
-        wire::series(&[("__name__", "old")], 1.0, now - 49 * 3_600_000),
-        wire::series(&[("__name__", "new")], 1.0, now + 11 * 60_000),
-        wire::series(&[("__name__", "kept_too")], f64::NAN, now),
+        remote_write::series(&[("__name__", "kept")], 1.5, now),
+        remote_write::series(&[("__name__", "old")], 1.0, now - 49 * 3_600_000),
+        remote_write::series(&[("__name__", "new")], 1.0, now + 11 * 60_000),
+        remote_write::series(&[("__name__", "kept_too")], f64::NAN, now),
     ];
-    let problem = check(&server, "/api/v1/write", &PROTO, &wire::body(series), (400, "too_old", "h old"));
+    let problem = check(&server, "/api/v1/write", &PROTO, &remote_write::body(series), (400, "too_old", "h old"));
     assert_eq!((&problem["accepted"], &problem["rejected"]), (&json!(2), &json!(2)));
-    let (_, text) = server.get("/api/v1/samples", &server.responder).unwrap();
+    let (_, text) = server.get("/api/v1/samples", &server.responder_token).unwrap();
     let page: Value = serde_json::from_str(&text).unwrap();
     let names: Vec<&str> = page["series"]
         .as_array()
@@ -87,7 +87,7 @@ fn good_records_of_a_bad_request_are_kept() {
     assert_eq!(names, ["kept", "kept_too"]);
     let (_, metrics) = server.get("/metrics", "").unwrap();
     let latency = "wardroom_intake_latency_seconds_bucket{protocol=\"prometheus_remote_write\",le=\"+Inf\"}";
-    assert!(metrics.contains(latency), "latencies are a histogram: {metrics}");
+    assert!(metrics.contains(latency), "no latency histogram: {metrics}");
     for reason in ["too_old", "too_new"] {
         let line = metrics.lines().find(|line| line.contains("rejected_records_total") && line.contains(reason));
         assert!(line.is_some_and(|line| line.ends_with(" 1")), "{reason}: {line:?}");
@@ -95,7 +95,7 @@ fn good_records_of_a_bad_request_are_kept() {
 }
 
 #[test]
-fn json_ingest_names_the_field() {
+fn json_ingest_errors_name_the_field() {
     let (_dir, server) = server();
     let metrics = "/ingest/metrics";
     check(&server, metrics, &JSON, br#"{"metric_name":"a","value":1.0"#, (400, "malformed", "JSON"));
@@ -124,9 +124,10 @@ fn json_ingest_names_the_field() {
     );
     check(&server, "/ingest/deployment", &JSON, br#"{"service":"a"}"#, (400, "malformed", "version"));
     let gzip = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
-    check(&server, metrics, &gzip, &bomb(), (413, "too_large", "decompresses"));
+    check(&server, metrics, &gzip, &gzip_bomb(), (413, "too_large", "decompresses"));
     check(&server, metrics, &[("Content-Type", "text/plain")], b"{}", (415, "unsupported_type", "Content-Type"));
-    let (status, _, _) = server.post(metrics, &server.sender, &JSON, br#"[{"metric_name":"a","value":1}]"#).unwrap();
+    let (status, _, _) =
+        server.post(metrics, &server.sender_token, &JSON, br#"[{"metric_name":"a","value":1}]"#).unwrap();
     assert_eq!(status, 200);
     let deep = "[".repeat(10_000);
     check(&server, metrics, &JSON, deep.as_bytes(), (400, "malformed", "JSON"));
@@ -134,8 +135,8 @@ fn json_ingest_names_the_field() {
     check(&server, metrics, &JSON, &large, (413, "body_too_large", "edge.max-body-bytes"));
 }
 
-/// 64 MiB of zeros in 64 KiB of gzip.
-fn bomb() -> Vec<u8> {
+/// 64 MiB of spaces, compressed to 64 KiB of gzip.
+fn gzip_bomb() -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     let block = vec![b' '; 1 << 20];

@@ -1,4 +1,4 @@
-//! Configuration: mistakes name the field; every sample in the docs can be used.
+//! Validation of the configuration.
 
 use wardroom_testing::server::run;
 
@@ -10,7 +10,7 @@ fn check(text: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn good_and_bad_files_are_told_apart() {
+fn config_check_accepts_valid_and_rejects_invalid_files() {
     assert_eq!(check("").0, Some(0));
     assert_eq!(check("detect:\n  z-warning: 3\nrespond:\n  hold: 120\n").0, Some(0));
     assert_eq!(check("detect:\n  z-warning: lots\n").0, Some(1));
@@ -18,7 +18,7 @@ fn good_and_bad_files_are_told_apart() {
 }
 
 #[test]
-fn auth_off_is_refused_beyond_loopback() {
+fn auth_off_requires_a_loopback_address() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data").display().to_string();
     let (code, out) = run(&["serve", "--data", &data, "--listen", "0.0.0.0:0", "--auth", "off"]).unwrap();

@@ -1,43 +1,43 @@
-//! What an acknowledgement means, as the kernel saw it: between the last write of a body to the bus and the
-//! 2xx there is an fdatasync that succeeded.
+//! Acknowledged requests are durable: strace shows a successful fdatasync between the last write to the bus and the
+//! 2xx response.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use wardroom_testing::server::program;
-use wardroom_testing::{now_ms, wire};
+use wardroom_testing::{now_ms, remote_write};
 
 use crate::server;
 
-/// What of a trace matters here.
+/// A relevant system call.
 #[derive(Debug, PartialEq)]
-enum Seen {
+enum Event {
     Written,
     Synced,
     Acknowledged,
 }
 
-/// Reads `strace -f -y`: file descriptors with their paths, calls that were interrupted in two lines.
-fn read(trace: &str) -> Vec<Seen> {
-    let seen = |line: &str| {
+/// Parses the output of `strace -f -y`: file descriptors have paths; interrupted calls take two lines.
+fn parse_trace(trace: &str) -> Vec<Event> {
+    let event = |line: &str| {
         let segment = line.contains("/data/bus/");
         let call = |name: &str| line.contains(&format!("{name}("));
         if (call("write") || call("writev") || call("pwrite64")) && segment {
-            Some(Seen::Written)
+            Some(Event::Written)
         } else if (call("fdatasync") && segment || line.contains("fdatasync resumed")) && line.ends_with("= 0") {
-            Some(Seen::Synced)
+            Some(Event::Synced)
         } else if line.contains("HTTP/1.1 204") {
-            Some(Seen::Acknowledged)
+            Some(Event::Acknowledged)
         } else {
             None
         }
     };
-    trace.lines().filter_map(seen).collect()
+    trace.lines().filter_map(event).collect()
 }
 
 #[test]
-fn an_fdatasync_stands_between_every_body_and_its_answer() {
+fn every_acknowledgement_follows_an_fdatasync() {
     let (dir, server) = server();
     let pid = server.processes().into_iter().find(|(role, _)| role == "server").unwrap().1;
     let file = dir.path().join("trace");
@@ -49,46 +49,46 @@ fn an_fdatasync_stands_between_every_body_and_its_answer() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // It is attached once the heartbeat of other threads shows; a request before that would go untraced.
-    let attached = || Path::new(&format!("/proc/{pid}/status")).exists() && tracer(pid) != 0;
+    // Requests before strace is attached would not be traced.
+    let attached = || Path::new(&format!("/proc/{pid}/status")).exists() && tracer_pid(pid) != 0;
     assert!((0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         attached()
     }));
     std::thread::sleep(Duration::from_millis(500));
     for number in 0..50 {
-        let series = wire::series(&[("__name__", "m"), ("n", &number.to_string())], 1.0, now_ms());
-        assert_eq!(server.write(&wire::body(vec![series])).unwrap(), 204);
+        let series = remote_write::series(&[("__name__", "m"), ("n", &number.to_string())], 1.0, now_ms());
+        assert_eq!(server.write(&remote_write::body(vec![series])).unwrap(), 204);
     }
     Command::new("kill").arg(strace.id().to_string()).status().unwrap();
     strace.wait().unwrap();
-    let seen = read(&std::fs::read_to_string(&file).unwrap());
-    let (mut unsynced, mut since, mut acknowledged) = (false, 0, 0);
-    for event in &seen {
+    let events = parse_trace(&std::fs::read_to_string(&file).unwrap());
+    let (mut unsynced, mut syncs, mut acknowledged) = (false, 0, 0);
+    for event in &events {
         match event {
-            Seen::Written => unsynced = true,
-            Seen::Synced => (unsynced, since) = (false, since + 1),
-            Seen::Acknowledged => {
-                assert!(!unsynced && since > 0, "answer {acknowledged} went out before the disk had its body");
-                (since, acknowledged) = (0, acknowledged + 1);
+            Event::Written => unsynced = true,
+            Event::Synced => (unsynced, syncs) = (false, syncs + 1),
+            Event::Acknowledged => {
+                assert!(!unsynced && syncs > 0, "response {acknowledged} was sent before its body was synced");
+                (syncs, acknowledged) = (0, acknowledged + 1);
             }
         }
     }
-    assert_eq!(acknowledged, 50, "{seen:?}");
+    assert_eq!(acknowledged, 50, "{events:?}");
 }
 
-/// Who traces a process; 0 for nobody.
-fn tracer(pid: u32) -> u32 {
+/// Returns the pid that traces a process; 0 if there is none.
+fn tracer_pid(pid: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     line.and_then(|pid| pid.trim().parse().ok()).unwrap_or_default()
 }
 
 #[test]
-fn the_reader_of_traces_tells_a_false_promise() {
-    let honest = "7 write(12</d/data/bus/0.log>, \"x\", 1) = 1\n7 fdatasync(12</d/data/bus/0.log> <unfinished ...>\n\
+fn parses_interrupted_and_failed_calls() {
+    let synced = "7 write(12</d/data/bus/0.log>, \"x\", 1) = 1\n7 fdatasync(12</d/data/bus/0.log> <unfinished ...>\n\
                   8 write(3</x>, \"y\", 1) = 1\n7 <... fdatasync resumed>) = 0\n9 sendto(9<TCP>, \"HTTP/1.1 204 No\", 9) = 9\n";
-    assert_eq!(read(honest), [Seen::Written, Seen::Synced, Seen::Acknowledged]);
+    assert_eq!(parse_trace(synced), [Event::Written, Event::Synced, Event::Acknowledged]);
     let failed = "7 fdatasync(12</d/data/bus/0.log>) = -1 EIO (Input/output error)\n";
-    assert_eq!(read(failed), []);
+    assert_eq!(parse_trace(failed), []);
 }

@@ -1,4 +1,4 @@
-//! The executor trusts nobody: what is sent straight to its socket, and who can look at it.
+//! The executor verifies every request on its socket, and the sandboxed server cannot access it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use wardroom_domain::{DryRun, Plan, TenantId, Timestamp, ToolCall};
 use crate::server;
 use wardroom_testing::now_ms;
 
-fn ask(dir: &Path, request: &Value) -> Value {
+fn send_request(dir: &Path, request: &Value) -> Value {
     let mut stream = UnixStream::connect(dir.join("data/executor.sock")).unwrap();
     stream.write_all(format!("{request}\n").as_bytes()).unwrap();
     let mut line = String::new();
@@ -44,69 +44,71 @@ fn plan(expires_in_ms: i64) -> Plan {
 }
 
 #[test]
-fn approval_hash_expiry_and_single_use_are_checked_at_the_socket() {
+fn verifies_approver_hash_expiry_and_single_use() {
     let (dir, server) = server();
     let good = plan(60_000);
     let hash = good.sha256().unwrap();
     let authorize = |plan: &Plan, hash: &str, proof: &str| {
-        ask(dir.path(), &json!({ "op": "authorize", "plan": plan, "plan_sha256": hash, "proof": proof }))["code"]
+        send_request(dir.path(), &json!({ "op": "authorize", "plan": plan, "plan_sha256": hash, "proof": proof }))["code"]
             .clone()
     };
-    let execute = |hash: &str| ask(dir.path(), &json!({ "op": "execute", "plan_sha256": hash }))["code"].clone();
+    let execute =
+        |hash: &str| send_request(dir.path(), &json!({ "op": "execute", "plan_sha256": hash }))["code"].clone();
     assert_eq!(execute(&hash), "not_approved");
     assert_eq!(authorize(&good, &hash, "wr_forged"), "not_an_approver");
-    assert_eq!(authorize(&good, &hash, &server.sender), "not_an_approver");
+    assert_eq!(authorize(&good, &hash, &server.sender_token), "not_an_approver");
     let mut changed = good.clone();
     changed.call.target = "b".into();
-    assert_eq!(authorize(&changed, &hash, &server.responder), "hash_mismatch");
+    assert_eq!(authorize(&changed, &hash, &server.responder_token), "hash_mismatch");
     let mut other_tenant = good.clone();
     other_tenant.tenant = TenantId::new("other").unwrap();
-    assert_eq!(authorize(&other_tenant, &other_tenant.sha256().unwrap(), &server.responder), "not_an_approver");
+    assert_eq!(authorize(&other_tenant, &other_tenant.sha256().unwrap(), &server.responder_token), "not_an_approver");
     let expired = plan(-1000);
-    assert_eq!(authorize(&expired, &expired.sha256().unwrap(), &server.responder), "expired");
-    assert_eq!(authorize(&good, &hash, &server.responder), Value::Null, "the real approval is taken");
-    assert_eq!(authorize(&good, &hash, &server.responder), "already_used");
+    assert_eq!(authorize(&expired, &expired.sha256().unwrap(), &server.responder_token), "expired");
+    assert_eq!(authorize(&good, &hash, &server.responder_token), Value::Null, "a valid approval is accepted");
+    assert_eq!(authorize(&good, &hash, &server.responder_token), "already_used");
     assert_eq!(execute(&hash), "invalid", "the target is not declared");
-    assert_eq!(ask(dir.path(), &json!({ "op": "bogus" }))["code"], "invalid");
+    assert_eq!(send_request(dir.path(), &json!({ "op": "bogus" }))["code"], "invalid");
 }
 
 #[test]
-fn of_many_approvals_at_once_one_counts() {
+fn concurrent_approvals_are_accepted_once() {
     let (dir, server) = server();
     for round in 0..5 {
         let plan = plan(60_000 + round);
         let request = json!({ "op": "authorize", "plan": plan, "plan_sha256": plan.sha256().unwrap(),
-            "proof": server.responder });
+            "proof": server.responder_token });
         let codes: Vec<Value> = std::thread::scope(|scope| {
-            let racing: Vec<_> = (0..64).map(|_| scope.spawn(|| ask(dir.path(), &request)["code"].clone())).collect();
-            racing.into_iter().map(|racer| racer.join().unwrap()).collect()
+            let threads: Vec<_> =
+                (0..64).map(|_| scope.spawn(|| send_request(dir.path(), &request)["code"].clone())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let taken = codes.iter().filter(|code| code.is_null()).count();
-        let refused = codes.iter().filter(|code| **code == "already_used").count();
-        assert_eq!((taken, refused), (1, 63), "round {round}");
+        let accepted = codes.iter().filter(|code| code.is_null()).count();
+        let rejected = codes.iter().filter(|code| **code == "already_used").count();
+        assert_eq!((accepted, rejected), (1, 63), "round {round}");
     }
 }
 
 #[test]
-fn an_approver_taken_off_the_list_may_approve_no_more_at_once() {
+fn removed_approvers_are_rejected_immediately() {
     let (dir, server) = server();
     let plan = plan(60_000);
     let hash = plan.sha256().unwrap();
     std::fs::write(&server.executor_config, "approvers: []\n").unwrap();
-    let request = json!({ "op": "authorize", "plan": plan, "plan_sha256": hash, "proof": server.responder });
-    assert_eq!(ask(dir.path(), &request)["code"], "not_an_approver");
+    let request = json!({ "op": "authorize", "plan": plan, "plan_sha256": hash, "proof": server.responder_token });
+    assert_eq!(send_request(dir.path(), &request)["code"], "not_an_approver");
 }
 
 #[test]
-fn the_confined_server_cannot_look_at_the_executor() {
+fn sandboxed_server_cannot_access_the_executor() {
     let (dir, server) = server();
     let (_, ready) = server.get("/readyz", "").unwrap();
     let ready: Value = serde_json::from_str(&ready).unwrap();
-    assert_eq!(ready["isolation"], "landlock", "this kernel must have Landlock for the test to mean anything");
+    assert_eq!(ready["isolation"], "landlock", "the test requires a kernel with Landlock");
     let executor = server.processes().into_iter().find(|(role, _)| role == "executor").unwrap().1;
-    // The same walls, put up in a process of its own that then tries to look over them.
+    // A process in the same sandbox tries to open the files.
     let mut probe = std::process::Command::new(wardroom_testing::server::program("WARDROOM_BIN"));
-    let looked = probe
+    let output = probe
         .args(["confined-probe", "--data"])
         .arg(dir.path().join("data"))
         .arg(&server.executor_config)
@@ -114,14 +116,14 @@ fn the_confined_server_cannot_look_at_the_executor() {
         .arg(dir.path().join("data/executor/ledger.jsonl"))
         .output()
         .unwrap();
-    let text = String::from_utf8(looked.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 4, "{text}");
     assert!(lines.iter().all(|line| line.ends_with(" refused")), "{text}");
 }
 
 #[test]
-fn the_executor_is_started_again_and_dies_with_its_parent() {
+fn supervisor_restarts_the_executor_which_dies_with_it() {
     let (_dir, mut server) = server();
     let pid = |server: &wardroom_testing::Server| {
         server.processes().into_iter().find(|(role, _)| role == "executor").map(|p| p.1)
@@ -133,8 +135,8 @@ fn the_executor_is_started_again_and_dies_with_its_parent() {
     assert_ne!(first, second);
     server.kill();
     std::thread::sleep(std::time::Duration::from_secs(1));
-    // Where process 1 does not reap, a dead one stays behind as a zombie.
+    // In a container whose init does not reap children, it stays a zombie.
     let stat = std::fs::read_to_string(format!("/proc/{second}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("gone").to_owned();
-    assert!(["Z", "gone"].contains(&state.as_str()), "the executor outlived its parent: {state}");
+    assert!(["Z", "gone"].contains(&state.as_str()), "the executor outlived the supervisor: {state}");
 }

@@ -1,27 +1,28 @@
-//! Scenarios: the shipped binary against real programs and hostile input.
+//! End-to-end tests of the shipped binary, with real clients and invalid input.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests may unwrap and start programs")]
 
 mod access;
-mod away;
 mod backup;
 mod bad_input;
+mod binary_hardening;
 mod config;
 mod durability;
 mod executor;
 mod heartbeat;
 mod incidents;
-mod json;
+mod json_ingest;
 mod lake;
+mod lake_outage;
 mod otlp;
 mod prometheus;
+mod prometheus_api;
 mod quarantine;
+mod queries;
 mod replay;
-mod series;
-mod sql;
 
 use wardroom_testing::Server;
 
-/// A server on fresh data, without targets.
+/// Starts a server on an empty data folder, without executor targets.
 fn server() -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), "", &[]).unwrap();

@@ -1,5 +1,4 @@
-//! OpenTelemetry's own senders: the SDKs for Python (protobuf, gRPC) and JavaScript (JSON), and the rotel
-//! collector between one of them and us.
+//! OpenTelemetry clients: the SDKs for Python (protobuf, gRPC) and JavaScript (JSON), and the rotel collector.
 
 use std::path::Path;
 use std::process::{Child, Command, Output};
@@ -15,7 +14,7 @@ fn script(name: &str) -> String {
     format!("{}/tests/it/clients/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Python's SDK sends one of everything.
+/// Sends one of each signal with the Python SDK.
 fn python(kind: &str, endpoint: &str, token: &str) -> Output {
     let mut python = Command::new(program("CLIENT_PYTHON"));
     python.args([&script("send.py"), kind, endpoint, token]);
@@ -24,7 +23,7 @@ fn python(kind: &str, endpoint: &str, token: &str) -> Output {
     python.output().unwrap()
 }
 
-/// Node finds packages beside the script, so the script goes where they are.
+/// Sends one of each signal with the JavaScript SDK. Node resolves packages relative to the script.
 fn node(dir: &Path, endpoint: &str, token: &str) -> Output {
     std::os::unix::fs::symlink(program("CLIENT_NODE").join("node_modules"), dir.join("node_modules")).unwrap();
     std::fs::copy(script("send.mjs"), dir.join("send.mjs")).unwrap();
@@ -35,13 +34,13 @@ fn assert_sent(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Waits until a service's samples, calls and log lines are there.
+/// Waits until the samples of a service have arrived.
 fn assert_arrived(server: &Server, viewer: &str, service: &str, expect: &[(&str, f64)], histogram: bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let selector = format!("/api/v1/samples?match[]=%7Bservice_name%3D%22{service}%22%7D");
     loop {
         let (status, text) = server.get(&selector, viewer).unwrap();
-        // A token that was made a moment ago is known within a second; some senders are done before.
+        // The server learns of a new token within a second; some clients finish earlier.
         if status == 401 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(100));
             continue;
@@ -55,8 +54,8 @@ fn assert_arrived(server: &Server, viewer: &str, service: &str, expect: &[(&str,
         };
         let native = series.iter().find(|series| series["labels"]["__name__"] == "size_bytes");
         let native = native.and_then(|series| series["histograms"][0]["count"].as_f64());
-        let whole = expect.iter().all(|(name, value)| last(name) == Some(*value));
-        if whole && (!histogram || native == Some(5.0)) {
+        let complete = expect.iter().all(|(name, value)| last(name) == Some(*value));
+        if complete && (!histogram || native == Some(5.0)) {
             let info = series.iter().find(|series| series["labels"]["__name__"] == "target_info").unwrap();
             assert_eq!(info["labels"]["service_version"], "1.2.3");
             return;
@@ -72,20 +71,20 @@ fn accepted(server: &Server, protocol: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
 }
 
-/// Counts of one run of a script.
+/// Values that one run of a script produces.
 const ORDERS: (&str, f64) = ("orders_total", 5.0);
 const LATENCY: (&str, f64) = ("latency_seconds_count", 5.0);
 
 #[test]
-fn the_sdks_of_opentelemetry_are_understood() {
+fn ingests_from_the_opentelemetry_sdks() {
     let (dir, server) = server();
     let viewer = create_token(&server.dir.join("data"), "eve", "viewer").unwrap();
-    assert_sent(&python("http", &server.url, &server.sender));
+    assert_sent(&python("http", &server.url, &server.sender_token));
     assert_arrived(&server, &viewer, "python-http", &[ORDERS, LATENCY, ("queue_depth", 4.0)], true);
-    // gRPC on the main port: HTTP/2 is told from HTTP/1 by its first bytes.
-    assert_sent(&python("grpc", server.url.strip_prefix("http://").unwrap(), &server.sender));
+    // gRPC on the main port: HTTP/2 is recognised by its connection preface.
+    assert_sent(&python("grpc", server.url.strip_prefix("http://").unwrap(), &server.sender_token));
     assert_arrived(&server, &viewer, "python-grpc", &[ORDERS, LATENCY, ("queue_depth", 4.0)], true);
-    assert_sent(&node(dir.path(), &server.url, &server.sender));
+    assert_sent(&node(dir.path(), &server.url, &server.sender_token));
     assert_arrived(&server, &viewer, "node-json", &[ORDERS, LATENCY], false);
     assert_eq!((accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")), (15, 25));
     let (_, text) = server
@@ -99,7 +98,11 @@ fn the_sdks_of_opentelemetry_are_understood() {
         "{text}"
     );
     python("grpc", server.url.strip_prefix("http://").unwrap(), "wr_wrong");
-    assert_eq!((accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")), (15, 25), "a token nobody knows");
+    assert_eq!(
+        (accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")),
+        (15, 25),
+        "accepted records with an unknown token"
+    );
 }
 
 struct Rotel(Child);
@@ -115,16 +118,16 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// rotel's exporter sends one way; what the page of the documentation tells a user is what is tested.
+/// Starts rotel with the flags of the documentation.
 fn rotel(dir: &Path, server: &Server, protocol: &str) -> (Rotel, u16) {
     let (grpc, http) = (free_port(), free_port());
     let page = include_str!("../../../../docs/sources/opentelemetry.md");
     let (_, rest) = page.split_once("```sh rotel\n").unwrap();
     let (flags, _) = rest.split_once("```").unwrap();
-    let flags = flags.replace("http://127.0.0.1:8080", &server.url).replace("$WARDROOM_TOKEN", &server.sender);
+    let flags = flags.replace("http://127.0.0.1:8080", &server.url).replace("$WARDROOM_TOKEN", &server.sender_token);
     let flags = flags.replace("--otlp-exporter-protocol http", &format!("--otlp-exporter-protocol {protocol}"));
-    assert!(flags.contains(&server.url) && flags.contains(&server.sender));
-    // As a shell splits it: what stands in quotes is one word.
+    assert!(flags.contains(&server.url) && flags.contains(&server.sender_token));
+    // Splits like a shell: quoted text is one word.
     let words: Vec<String> = flags
         .replace("\\\n", " ")
         .split('"')
@@ -149,14 +152,14 @@ fn rotel(dir: &Path, server: &Server, protocol: &str) -> (Rotel, u16) {
     let rotel = Rotel(child);
     let deadline = Instant::now() + Duration::from_secs(10);
     while std::net::TcpStream::connect(("127.0.0.1", http)).is_err() {
-        assert!(Instant::now() < deadline, "rotel does not start; see {}", dir.display());
+        assert!(Instant::now() < deadline, "rotel did not start; see {}", dir.display());
         std::thread::sleep(Duration::from_millis(50));
     }
     (rotel, http)
 }
 
 #[test]
-fn a_collector_hands_on_over_http_and_grpc() {
+fn ingests_from_a_collector_over_http_and_grpc() {
     let (dir, server) = server();
     let viewer = create_token(&server.dir.join("data"), "eve", "viewer").unwrap();
     for (round, protocol) in (1..).zip(["http", "grpc"]) {

@@ -1,4 +1,4 @@
-//! A default Prometheus writes through restarts; both sides hold the same samples.
+//! Prometheus remote_write through restarts of the server: both sides end with the same samples.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,7 +21,7 @@ impl Drop for Prometheus {
 fn start(dir: &Path, url: &str, token: &str) -> (Prometheus, u16) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     std::fs::write(dir.join("token"), token).unwrap();
-    // What the documentation tells a user to write is what is tested.
+    // Uses the configuration of the documentation.
     let page = include_str!("../../../../docs/sources/prometheus.md");
     let (_, rest) = page.split_once("```yaml\n").unwrap();
     let (sender, _) = rest.split_once("```").unwrap();
@@ -53,9 +53,9 @@ fn dump(dir: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn nothing_is_lost_or_changed_through_three_restarts() {
+fn remote_write_loses_no_sample_through_three_restarts() {
     let (dir, mut server) = server();
-    let (prometheus, port) = start(dir.path(), &server.url, &server.sender);
+    let (prometheus, port) = start(dir.path(), &server.url, &server.sender_token);
     std::thread::sleep(Duration::from_secs(8));
     for graceful in [false, true, false] {
         if graceful {
@@ -67,37 +67,37 @@ fn nothing_is_lost_or_changed_through_three_restarts() {
         server.restart().unwrap();
         std::thread::sleep(Duration::from_secs(6));
     }
-    // Take all targets away: their series end with stale markers, and then nothing new comes.
-    let busy = std::fs::read_to_string(dir.path().join("prometheus.yml")).unwrap();
-    let quiet: Vec<String> = busy
+    // Without targets, the series end with stale markers and no new samples arrive.
+    let with_targets = std::fs::read_to_string(dir.path().join("prometheus.yml")).unwrap();
+    let without_targets: Vec<String> = with_targets
         .lines()
         .map(|line| {
             line.split_once("targets:").map_or_else(|| line.to_owned(), |(head, _)| format!("{head}targets: []"))
         })
         .collect();
-    std::fs::write(dir.path().join("prometheus.yml"), quiet.join("\n")).unwrap();
+    std::fs::write(dir.path().join("prometheus.yml"), without_targets.join("\n")).unwrap();
     let reload = ureq::post(format!("http://127.0.0.1:{port}/-/reload")).send(&[] as &[u8]).unwrap();
     assert!(reload.status().is_success());
-    // Prometheus writes the markers some intervals after a target is gone.
+    // Prometheus writes the markers some intervals after a target is removed.
     std::thread::sleep(Duration::from_secs(10));
     let data = dir.path().join("data").display().to_string();
-    let (mut sent, mut got) = (BTreeSet::new(), BTreeSet::new());
+    let (mut sent, mut received) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..20 {
         std::thread::sleep(Duration::from_secs(3));
         sent = dump(dir.path());
         let (code, text) = run(&["samples", "dump", "--data", &data]).unwrap();
         assert_eq!(code, Some(0));
-        got = text.lines().map(str::to_owned).collect();
-        if sent == got {
+        received = text.lines().map(str::to_owned).collect();
+        if sent == received {
             break;
         }
     }
     drop(prometheus);
-    let missing: Vec<_> = sent.difference(&got).take(5).collect();
-    let extra: Vec<_> = got.difference(&sent).take(5).collect();
-    assert!(sent.len() > 1000, "Prometheus holds only {} samples", sent.len());
+    let missing: Vec<_> = sent.difference(&received).take(5).collect();
+    let extra: Vec<_> = received.difference(&sent).take(5).collect();
+    assert!(sent.len() > 1000, "Prometheus has only {} samples", sent.len());
     assert!(missing.is_empty() && extra.is_empty(), "missing {missing:?}, extra {extra:?}");
     let (_, json) =
         run(&["samples", "dump", "--format", "json", "--data", &data, "--match", "up{job=\"self\"}"]).unwrap();
-    assert!(json.lines().last().unwrap().contains("7ff0000000000002"), "the series ends with a stale marker");
+    assert!(json.lines().last().unwrap().contains("7ff0000000000002"), "the series does not end with a stale marker");
 }

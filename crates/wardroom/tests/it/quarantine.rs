@@ -1,4 +1,4 @@
-//! Quarantine: what was refused comes in once the reason for it is gone, and lands once.
+//! Redrive: quarantined records are accepted, exactly once, after the limit that rejected them is raised.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,14 @@ use wardroom_domain::Timestamp;
 use wardroom_testing::{Server, now_ms};
 
 fn sql(server: &Server, query: &str) -> Vec<Value> {
-    let (status, answer) = server.json("/api/v1/sql", &server.responder, &json!({ "query": query })).unwrap();
+    let (status, answer) =
+        server.post_json("/api/v1/sql", &server.responder_token, &json!({ "query": query })).unwrap();
     assert_eq!(status, 200, "{answer:#}");
     answer.as_array().unwrap().clone()
 }
 
-/// Asks until there are so many rows.
-fn rows(server: &Server, query: &str, wanted: usize) -> Vec<Value> {
+/// Polls until the query returns at least `wanted` rows.
+fn poll_rows(server: &Server, query: &str, wanted: usize) -> Vec<Value> {
     let started = Instant::now();
     loop {
         let found = sql(server, query);
@@ -25,17 +26,17 @@ fn rows(server: &Server, query: &str, wanted: usize) -> Vec<Value> {
     }
 }
 
-fn refused_at(server: &Server, reason: &str) -> u64 {
+fn quarantined_offset(server: &Server, reason: &str) -> u64 {
     let query = format!("SELECT \"offset\" FROM silver.quarantine WHERE reason = '{reason}'");
-    rows(server, &query, 1)[0]["offset"].as_u64().unwrap()
+    poll_rows(server, &query, 1)[0]["offset"].as_u64().unwrap()
 }
 
 fn redrive(server: &Server, offset: u64) -> (u16, Value) {
-    server.json(&format!("/api/v1/quarantine/{offset}/redrive"), &server.responder, &json!({})).unwrap()
+    server.post_json(&format!("/api/v1/quarantine/{offset}/redrive"), &server.responder_token, &json!({})).unwrap()
 }
 
 #[test]
-fn what_was_refused_lands_once_when_the_limit_is_raised() {
+fn quarantined_records_are_accepted_once_after_the_limit_is_raised() {
     let dir = tempfile::tempdir().unwrap();
     let tight = [
         ("WARDROOM_SOURCES__MAX_MESSAGE_BYTES", "20"),
@@ -46,14 +47,15 @@ fn what_was_refused_lands_once_when_the_limit_is_raised() {
     let at = Timestamp::from_millis(now_ms() - 5000).to_string();
     let line = |message: &str| json!({ "timestamp": at, "level": "ERROR", "message": message, "service": "a" });
     let lines = json!([line("short"), line("much too long for this limit"), line("fits")]);
-    let (status, answer) = server.json("/ingest/logs", &server.sender, &lines).unwrap();
+    let (status, answer) = server.post_json("/ingest/logs", &server.sender_token, &lines).unwrap();
     assert_eq!((status, &answer["accepted"], &answer["rejected"]), (400, &json!(2), &json!(1)), "{answer:#}");
-    let reading = |name: &str| json!({ "timestamp": at, "metric_name": name, "value": 1.5, "service": "a" });
-    let (status, _) = server.json("/ingest/metrics", &server.sender, &json!([reading("one"), reading("two")])).unwrap();
+    let sample = |name: &str| json!({ "timestamp": at, "metric_name": name, "value": 1.5, "service": "a" });
+    let (status, _) =
+        server.post_json("/ingest/metrics", &server.sender_token, &json!([sample("one"), sample("two")])).unwrap();
     assert_eq!(status, 400);
-    let (logs, metrics) = (refused_at(&server, "label_limit"), refused_at(&server, "series_limit"));
+    let (logs, metrics) = (quarantined_offset(&server, "label_limit"), quarantined_offset(&server, "series_limit"));
     let (status, answer) = redrive(&server, logs);
-    assert_eq!((status, &answer["code"]), (400, &json!("label_limit")), "the limit is as it was: {answer:#}");
+    assert_eq!((status, &answer["code"]), (400, &json!("label_limit")), "the limit is unchanged: {answer:#}");
     assert_eq!(redrive(&server, 4711).0, 404);
     server.set_environment("WARDROOM_SOURCES__MAX_MESSAGE_BYTES", "100");
     server.set_environment("WARDROOM_HEAD__MAX_SERIES", "10");
@@ -62,21 +64,17 @@ fn what_was_refused_lands_once_when_the_limit_is_raised() {
         let (status, answer) = redrive(&server, offset);
         assert_eq!(status, 200, "{answer:#}");
         assert!(answer["redriven_as"].as_u64().unwrap() > offset);
-        assert_eq!(redrive(&server, offset).1, answer, "asked again, it is where it was");
+        assert_eq!(redrive(&server, offset).1, answer, "a repeated redrive is idempotent");
     }
-    rows(&server, "SELECT message FROM logs", 3);
+    poll_rows(&server, "SELECT message FROM logs", 3);
     let each = sql(&server, "SELECT message, count(*) AS rows FROM logs GROUP BY 1 ORDER BY 1");
     let each: Vec<_> =
         each.iter().map(|row| (row["message"].as_str().unwrap(), row["rows"].as_u64().unwrap())).collect();
     assert_eq!(each, [("fits", 1), ("much too long for this limit", 1), ("short", 1)]);
     let values =
-        rows(&server, "SELECT metric_name, value FROM metrics WHERE metric_name IN ('one', 'two') ORDER BY 1", 2);
+        poll_rows(&server, "SELECT metric_name, value FROM metrics WHERE metric_name IN ('one', 'two') ORDER BY 1", 2);
     assert_eq!(values.iter().map(|row| &row["metric_name"]).collect::<Vec<_>>(), ["one", "two"]);
-    assert_eq!(
-        sql(&server, "SELECT * FROM silver.quarantine").len(),
-        2,
-        "what is taken is in quarantine no more than it was"
-    );
-    let (_, letters) = server.get("/api/v1/dead-letters", &server.responder).unwrap();
-    assert_eq!(letters.matches("\"group\":\"quarantine\"").count(), 2, "{letters}");
+    assert_eq!(sql(&server, "SELECT * FROM silver.quarantine").len(), 2, "the redrive added quarantine rows");
+    let (_, dead_letters) = server.get("/api/v1/dead-letters", &server.responder_token).unwrap();
+    assert_eq!(dead_letters.matches("\"group\":\"quarantine\"").count(), 2, "{dead_letters}");
 }

@@ -1,7 +1,7 @@
-"""Reads a lake from outside: DuckDB (its own reader of the log), the deltalake package and Polars.
+"""Reads the lake tables with DuckDB (which has its own reader of the log), the deltalake package and Polars.
 
-Prints one JSON object: what each of them counted, every sample of the view as DuckDB shows it (labels, time, bits), and how
-many rows the first version with rows holds.
+Prints one JSON object: the row counts of each reader, for the current and all earlier versions, every sample as DuckDB
+returns it (labels, time, bits), and the rows of the other tables.
 """
 
 import glob
@@ -29,11 +29,11 @@ rows = db.execute(
 
 
 def bits(text):
-    # As text: on their way into Python, numbers lose the sign of minus zero.
+    # The value is passed as text: the conversion of numbers to Python loses the sign of -0.0.
     return struct.pack(">d", float(text)).hex()
 
 
-shown = [
+samples_of_view = [
     [tenant, sorted([pair["key"], pair["value"]] for pair in labels), micros, bits(value)]
     for tenant, labels, micros, value in rows
 ]
@@ -65,7 +65,7 @@ print(
             "polars": polars.read_delta(samples).height,
             "deltalake": sum(table.get_add_actions(flatten=True)["num_records"].to_pylist()),
             "series": db.execute(f"SELECT count(*) FROM delta_scan('{series}')").fetchone()[0],
-            "shown": shown,
+            "samples": samples_of_view,
             "versions": versions,
             "logs": events(
                 "logs",

@@ -1,4 +1,4 @@
-// Sends one of everything by OpenTelemetry's SDK for JavaScript, as JSON: `send.mjs ENDPOINT TOKEN`.
+// Sends one of each signal with the OpenTelemetry SDK for JavaScript, as JSON: `send.mjs ENDPOINT TOKEN`.
 import { SpanKind } from "@opentelemetry/api";
 import { OTLPLogExporter } from "@opentelemetry/exporter-logs-otlp-http";
 import { OTLPMetricExporter } from "@opentelemetry/exporter-metrics-otlp-http";

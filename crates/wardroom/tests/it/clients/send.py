@@ -1,4 +1,4 @@
-"""Sends one of everything by OpenTelemetry's SDK: `send.py http|grpc ENDPOINT TOKEN`."""
+"""Sends one of each signal with the OpenTelemetry SDK: `send.py http|grpc ENDPOINT TOKEN`."""
 
 import logging
 import sys
@@ -61,5 +61,5 @@ for number in range(5):
         logging.getLogger().error("payment %d failed", number)
 for provider in (meters, traces, callee, logs):
     if not provider.force_flush():
-        sys.exit("not everything was taken")
+        sys.exit("the flush failed")
     provider.shutdown()

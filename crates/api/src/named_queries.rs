@@ -1,0 +1,86 @@
+//! Table usage, named queries, log search and traces: `/api/v1/lake`, `/api/v1/ask…`, `/api/v1/logs`,
+//! `/api/v1/traces/{id}`.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+use wardroom_edge::{Access, Problem, Routes};
+
+use crate::backend::Backend;
+use crate::request::{Caller, NamedQuery};
+
+/// Length of a trace id, in hexadecimal digits.
+const TRACE_ID_DIGITS: usize = 32;
+
+pub(crate) fn routes(backend: &Backend) -> Routes {
+    let b = || backend.clone();
+    let (b1, b2, b3, b4, b5) = (b(), b(), b(), b(), b());
+    Routes::new()
+        .get("/api/v1/ask", Access::Read, move || list(b1.clone()))
+        .get(
+            "/api/v1/ask/{name}",
+            Access::Read,
+            move |caller: Caller, name: Path<String>, query: RawQuery, headers: HeaderMap| {
+                run(b2.clone(), caller, name, query, headers)
+            },
+        )
+        .get("/api/v1/lake", Access::Read, move |caller: Caller| table_usage(b5.clone(), caller))
+        .get("/api/v1/logs", Access::Read, move |caller: Caller, query: RawQuery, headers: HeaderMap| {
+            search_logs(b3.clone(), caller, query, headers)
+        })
+        .get("/api/v1/traces/{id}", Access::Read, move |caller: Caller, id: Path<String>, headers: HeaderMap| {
+            show_trace(b4.clone(), caller, id, headers)
+        })
+}
+
+async fn table_usage(backend: Backend, caller: Caller) -> Result<Json<Value>, Problem> {
+    Ok(Json(json!({ "tables": (backend.tables.usage)(caller.tenant.clone()).await? })))
+}
+
+async fn list(backend: Backend) -> Json<Value> {
+    let queries = backend.tables.named_queries.iter().map(|(name, sql)| json!({ "name": name, "sql": sql }));
+    Json(json!({ "questions": queries.collect::<Vec<_>>() }))
+}
+
+async fn run(
+    backend: Backend,
+    caller: Caller,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (mut query, format) = NamedQuery::parse(query.as_deref().unwrap_or_default(), &headers)?;
+    if !backend.tables.named_queries.iter().any(|(known, _)| *known == name) {
+        let detail = format!("there is no named query {name:?}; GET /api/v1/ask lists them");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "no_such_question", detail));
+    }
+    query.name = name;
+    Ok(format.response((backend.tables.run_named_query)(caller.tenant.clone(), query, format).await?))
+}
+
+async fn search_logs(
+    backend: Backend,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (query, format) = NamedQuery::parse(query.as_deref().unwrap_or_default(), &headers)?;
+    Ok(format.response((backend.tables.search_logs)(caller.tenant.clone(), query, format).await?))
+}
+
+async fn show_trace(
+    backend: Backend,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if id.len() != TRACE_ID_DIGITS || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let detail = format!("{id:?} is not a trace id of {TRACE_ID_DIGITS} hexadecimal digits");
+        return Err(Problem::bad_request("bad_trace_id", detail));
+    }
+    let (mut query, format) = NamedQuery::parse("limit=10000", &headers)?;
+    (query.name, query.trace) = ("trace".to_owned(), Some(id.to_ascii_lowercase()));
+    Ok(format.response((backend.tables.run_named_query)(caller.tenant.clone(), query, format).await?))
+}

@@ -1,0 +1,188 @@
+//! Series, labels, exemplars and metadata, in the request and response shapes of Prometheus, errors included:
+//! <https://prometheus.io/docs/prometheus/latest/querying/api/>.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::{Path, RawForm};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use wardroom_domain::query::SeriesQuery;
+use wardroom_domain::{Labels, Matcher, MetricMetadata, Timestamp};
+use wardroom_edge::{Access, Routes};
+
+use crate::backend::Backend;
+use crate::promql_selectors::extract_selectors;
+use crate::request::{Caller, parse_time, query_pairs};
+
+pub(crate) fn routes(backend: &Backend) -> Routes {
+    let b = || backend.clone();
+    let (b1, b2, b3, b4, b5, b6, b7, b8) = (b(), b(), b(), b(), b(), b(), b(), b());
+    Routes::new()
+        .get("/api/v1/series", Access::Read, move |caller: Caller, form: RawForm| series(b1.clone(), caller, form))
+        .post("/api/v1/series", Access::Read, move |caller: Caller, form: RawForm| series(b2.clone(), caller, form))
+        .get("/api/v1/labels", Access::Read, move |caller: Caller, form: RawForm| label_names(b3.clone(), caller, form))
+        .post("/api/v1/labels", Access::Read, move |caller: Caller, form: RawForm| {
+            label_names(b4.clone(), caller, form)
+        })
+        .get("/api/v1/label/{name}/values", Access::Read, move |caller: Caller, name: Path<String>, form: RawForm| {
+            label_values(b5.clone(), caller, name, form)
+        })
+        .get("/api/v1/query_exemplars", Access::Read, move |caller: Caller, form: RawForm| {
+            exemplars(b7.clone(), caller, form)
+        })
+        .post("/api/v1/query_exemplars", Access::Read, move |caller: Caller, form: RawForm| {
+            exemplars(b8.clone(), caller, form)
+        })
+        .get("/api/v1/metadata", Access::Read, move |caller: Caller, form: RawForm| metadata(b6.clone(), caller, form))
+}
+
+/// Answers at most `limit` metric families, or only the one named by `metric`.
+async fn metadata(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
+    let (mut limit, mut metric) = (usize::MAX, None);
+    for (name, value) in query_pairs(&String::from_utf8_lossy(&form)) {
+        match name.as_str() {
+            "limit" => match value.parse::<i64>() {
+                Ok(parsed) => limit = usize::try_from(parsed).unwrap_or(usize::MAX),
+                Err(_) => return bad_data("limit must be a number"),
+            },
+            "metric" => metric = Some(value),
+            _ => {}
+        }
+    }
+    let mut families = (backend.metadata)(caller.tenant.clone());
+    families.retain(|family, _| metric.as_ref().is_none_or(|metric| metric == family));
+    let entry =
+        |metadata: MetricMetadata| json!([{ "type": metadata.kind, "help": metadata.help, "unit": metadata.unit }]);
+    let data: Map<String, Value> =
+        families.into_iter().take(limit).map(|(family, metadata)| (family, entry(metadata))).collect();
+    Json(json!({ "status": "success", "data": data })).into_response()
+}
+
+async fn series(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
+    let parameters = match SeriesParameters::parse(&form) {
+        Ok(parameters) if parameters.query.selectors.is_empty() => return bad_data("no match[] parameter provided"),
+        Ok(parameters) => parameters,
+        Err(error) => return bad_data(&error),
+    };
+    match (backend.series)(caller.tenant.clone(), parameters.query).await {
+        Ok(found) => parameters.limit.response(found.iter().map(|labels| json!(labels))),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn exemplars(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
+    let parameters = match SeriesParameters::parse(&form) {
+        Ok(parameters) if !parameters.has_expression => return bad_data("no query parameter provided"),
+        // The expression selects no series, such as `1 + 2`.
+        Ok(parameters) if parameters.query.selectors.is_empty() => {
+            return parameters.limit.response(std::iter::empty());
+        }
+        Ok(parameters) => parameters,
+        Err(error) => return bad_data(&error),
+    };
+    let found = match (backend.exemplars)(caller.tenant.clone(), parameters.query).await {
+        Ok(found) => found,
+        Err(problem) => return problem.into_response(),
+    };
+    let exemplar = |(labels, value, ts_ms): &(Labels, String, i64)| json!({ "labels": labels, "value": value, "timestamp": *ts_ms as f64 / 1000.0 });
+    parameters.limit.response(found.iter().map(|series| {
+        let exemplars: Vec<Value> = series.exemplars.iter().map(exemplar).collect();
+        json!({ "seriesLabels": series.series, "exemplars": exemplars })
+    }))
+}
+
+async fn label_names(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
+    distinct_values(backend, caller, &form, |labels, into| into.extend(labels.iter().map(|(name, _)| name))).await
+}
+
+async fn label_values(backend: Backend, caller: Caller, Path(name): Path<String>, RawForm(form): RawForm) -> Response {
+    distinct_values(backend, caller, &form, move |labels, into| into.extend(labels.get(&name))).await
+}
+
+/// Answers what `collect` takes from each selected series: distinct, in ascending order.
+async fn distinct_values(
+    backend: Backend,
+    caller: Caller,
+    form: &[u8],
+    collect: impl for<'a> Fn(&'a Labels, &mut BTreeSet<&'a str>),
+) -> Response {
+    let parameters = match SeriesParameters::parse(form) {
+        Ok(parameters) => parameters,
+        Err(error) => return bad_data(&error),
+    };
+    let found = match (backend.series)(caller.tenant.clone(), parameters.query).await {
+        Ok(found) => found,
+        Err(problem) => return problem.into_response(),
+    };
+    let mut values = BTreeSet::new();
+    found.iter().for_each(|labels| collect(labels, &mut values));
+    parameters.limit.response(values.into_iter().map(Value::from))
+}
+
+/// The parameters of a request, parsed.
+struct SeriesParameters {
+    query: SeriesQuery,
+    /// Whether there was a `query` parameter.
+    has_expression: bool,
+    limit: Limit,
+}
+
+impl SeriesParameters {
+    fn parse(form: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(form).map_err(|_| "the request is not UTF-8".to_owned())?;
+        let mut query = SeriesQuery {
+            selectors: Vec::new(),
+            start: Timestamp::from_nanos(i64::MIN),
+            end: Timestamp::from_nanos(i64::MAX),
+            step_ms: None,
+        };
+        let (mut limit, mut has_expression) = (0, false);
+        for (name, value) in query_pairs(text) {
+            let time = |name| {
+                parse_time(name, &value).map_err(|_| format!("invalid parameter {name:?}: cannot parse {value:?}"))
+            };
+            match name.as_str() {
+                "query" => {
+                    has_expression = true;
+                    let selectors =
+                        extract_selectors(&value).map_err(|error| format!("invalid parameter \"query\": {error}"))?;
+                    query.selectors.extend(selectors);
+                }
+                "match[]" => query.selectors.push(
+                    Matcher::parse_selector(&value)
+                        .map_err(|error| format!("invalid parameter \"match[]\": {error}"))?,
+                ),
+                "start" => query.start = time("start")?,
+                "end" => query.end = time("end")?,
+                "limit" => limit = value.parse().map_err(|_| format!("invalid parameter \"limit\": {value:?}"))?,
+                _ => {}
+            }
+        }
+        if query.end < query.start {
+            return Err("invalid parameter \"end\": end timestamp must not be before start time".to_owned());
+        }
+        Ok(Self { query, has_expression, limit: Limit(limit) })
+    }
+}
+
+/// Maximum number of entries in the response; 0 means no limit.
+struct Limit(usize);
+
+impl Limit {
+    fn response(&self, entries: impl Iterator<Item = Value>) -> Response {
+        let mut data: Vec<Value> = entries.collect();
+        if self.0 > 0 && data.len() > self.0 {
+            data.truncate(self.0);
+            let warning = "results truncated due to limit";
+            return Json(json!({ "status": "success", "data": data, "warnings": [warning] })).into_response();
+        }
+        Json(json!({ "status": "success", "data": data })).into_response()
+    }
+}
+
+fn bad_data(error: &str) -> Response {
+    let body = json!({ "status": "error", "errorType": "bad_data", "error": error });
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
+}

@@ -1,0 +1,426 @@
+//! Wire types of the responses.
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use wardroom_domain::{Buckets, Cause, Exemplar, Labels, NativeHistogram, Sample, Timestamp};
+
+/// An incident in a list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct IncidentSummary {
+    /// Incident id, such as `INC-42`.
+    pub id: String,
+    /// Workflow state: `open`, `investigating`, `awaiting_approval`, `mitigating`, `verifying`, `mitigated`,
+    /// `resolved`, `suppressed`, `escalated` or `closed`.
+    pub state: String,
+    /// Severity: `info`, `warning`, `high` or `critical`.
+    pub severity: String,
+    /// One line.
+    pub title: String,
+    /// Affected services.
+    pub services: Vec<String>,
+    /// Start of the first anomaly, in telemetry time.
+    #[schema(value_type = String, format = DateTime)]
+    pub began_at: Timestamp,
+    /// When the incident was opened, in telemetry time.
+    #[schema(value_type = String, format = DateTime)]
+    pub opened_at: Timestamp,
+    /// Time of the last change.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+    /// The number of the id, used as cursor.
+    #[serde(skip)]
+    pub number: i64,
+}
+
+/// One page of incidents, newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct IncidentPage {
+    /// The incidents of this page.
+    pub incidents: Vec<IncidentSummary>,
+    /// Cursor of the next page; null on the last page.
+    #[schema(required)]
+    pub next: Option<i64>,
+}
+
+/// One entry of the timeline.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct TimelineView {
+    /// Time of the event.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// `evidence` or `transition`.
+    pub kind: String,
+    /// The new state of a transition.
+    #[schema(required)]
+    pub state: Option<String>,
+    /// One line; may quote telemetry.
+    pub text: String,
+}
+
+/// One piece of evidence.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct EvidenceView {
+    /// Id that hypotheses refer to.
+    pub id: String,
+    /// Observed service.
+    pub service: String,
+    /// Time of the observation.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// One line; may quote telemetry.
+    pub summary: String,
+}
+
+/// A candidate cause.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct HypothesisView {
+    /// The service at fault.
+    pub service: String,
+    /// Kind of cause, such as `connection-leak` or `bad-setting`.
+    pub kind: String,
+    /// Confidence, 0 to 1.
+    pub confidence: f64,
+    /// One or two sentences, derived from the evidence only.
+    pub reasoning: String,
+    /// Ids of the supporting evidence.
+    pub evidence: Vec<String>,
+    /// Version of the deployment shortly before, if there was one.
+    #[schema(required)]
+    pub deployment: Option<String>,
+    /// The changed setting that explains the cause, as `[key, from, to]`.
+    #[schema(required, value_type = Option<Vec<String>>)]
+    pub setting: Option<(String, String, String)>,
+}
+
+impl From<&Cause> for HypothesisView {
+    fn from(cause: &Cause) -> Self {
+        Self {
+            service: cause.service.clone(),
+            kind: cause.kind.to_string(),
+            confidence: cause.confidence,
+            reasoning: cause.reasoning.clone(),
+            evidence: cause.evidence.clone(),
+            deployment: cause.deployment.clone(),
+            setting: cause.setting.clone(),
+        }
+    }
+}
+
+/// A proposed or executed plan; the facts come from the executor's dry run.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PlanView {
+    /// SHA-256 of the plan; an approval is bound to it.
+    pub plan_sha256: String,
+    /// Tool.
+    pub tool: String,
+    /// Operation of the tool.
+    pub operation: String,
+    /// Target of the operation.
+    pub target: String,
+    /// Arguments of the operation.
+    #[schema(value_type = Object)]
+    pub arguments: Value,
+    /// The change, as text.
+    pub diff: String,
+    /// Who is affected while the plan runs.
+    pub blast_radius: String,
+    /// `low`, `medium` or `high`.
+    pub risk: String,
+    /// Whether the change can be undone.
+    pub reversible: bool,
+    /// Runbook that the plan follows.
+    pub runbook: String,
+    /// The control that the outcome is compared with.
+    pub control: String,
+    /// Deadline for an approval.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+}
+
+/// A signal around the incident.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ChartView {
+    /// Title.
+    pub title: String,
+    /// `ratio`, `seconds` or `per_second`.
+    pub unit: String,
+    /// `[seconds since the epoch, value]` pairs, oldest first.
+    #[schema(value_type = Vec<Vec<f64>>)]
+    pub points: Vec<(f64, f64)>,
+    /// Threshold above which the signal is unhealthy.
+    #[schema(required)]
+    pub bad_above: Option<f64>,
+}
+
+/// A person's verdict on an incident.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct VerdictView {
+    /// `real`, `noise` or `wrong_cause`.
+    pub verdict: String,
+    /// The actual cause, if known.
+    #[schema(required)]
+    pub cause: Option<String>,
+}
+
+/// One incident in full.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct IncidentDetail {
+    /// The fields of the list entry.
+    #[serde(flatten)]
+    pub summary: IncidentSummary,
+    /// The anomaly that opened the incident.
+    pub trigger: String,
+    /// Evidence and state transitions, oldest first.
+    pub timeline: Vec<TimelineView>,
+    /// Candidate causes, best first.
+    pub hypotheses: Vec<HypothesisView>,
+    /// The evidence that hypotheses refer to.
+    pub evidence: Vec<EvidenceView>,
+    /// The diagnosis in the format of the analysis contract.
+    #[schema(required, value_type = Option<Object>)]
+    pub analysis: Option<Value>,
+    /// The proposed or executed plan.
+    #[schema(required)]
+    pub plan: Option<PlanView>,
+    /// SHA-256 of the plan; `approve` requires it.
+    #[schema(required)]
+    pub plan_sha256: Option<String>,
+    /// Principal who approved the plan.
+    #[schema(required)]
+    pub approved_by: Option<String>,
+    /// Outcome of the execution.
+    #[schema(required)]
+    pub execution: Option<String>,
+    /// Idempotency key sent to the target.
+    #[schema(required)]
+    pub idempotency_key: Option<String>,
+    /// Outcome of the undo.
+    #[schema(required)]
+    pub undo: Option<String>,
+    /// Final outcome of the incident.
+    #[schema(required)]
+    pub outcome: Option<String>,
+    /// A person's verdict.
+    #[schema(required)]
+    pub verdict: Option<VerdictView>,
+    /// Signals of the affected services.
+    pub charts: Vec<ChartView>,
+}
+
+/// Result of a decision on an incident.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DecisionView {
+    /// Incident id, such as `INC-42`.
+    pub incident_id: String,
+    /// State of the incident after the decision.
+    pub state: String,
+    /// Idempotency key of the plan's execution; null without a plan.
+    #[schema(required)]
+    pub execution_id: Option<String>,
+    /// The recorded verdict; absent if the decision changed the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+}
+
+/// One anomaly.
+#[derive(Clone, Debug, Serialize)]
+pub struct AnomalyView {
+    /// Stable id, derived from series, detector and time.
+    pub id: String,
+    /// Labels of the series.
+    pub series: Labels,
+    /// Service.
+    pub service: String,
+    /// Name of the detector.
+    pub detector: String,
+    /// Score, 0 to 1.
+    pub score: f64,
+    /// Deviation, in standard deviations.
+    pub z: f64,
+    /// Severity.
+    pub severity: String,
+    /// Observed value.
+    pub value: f64,
+    /// Expected value.
+    pub expected: f64,
+    /// Time of the sample.
+    pub at: Timestamp,
+}
+
+/// A dead letter: a record that a consumer could not process.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeadLetterView {
+    /// Number of the dead letter.
+    pub id: u64,
+    /// Consumer group.
+    pub group: String,
+    /// Offset of the record on the bus.
+    pub offset: u64,
+    /// Error message; may quote telemetry.
+    pub reason: String,
+    /// Number of attempts.
+    pub tries: u32,
+    /// Time of the first attempt.
+    pub first_try: Timestamp,
+    /// Time of the last attempt.
+    pub last_try: Timestamp,
+    /// Ingest protocol.
+    pub protocol: String,
+    /// Principal of the sender.
+    pub principal: String,
+    /// Time of receipt.
+    pub received_at: Timestamp,
+    /// Size of the body, in bytes.
+    pub bytes: usize,
+    /// Offset of the replayed record on the bus, if it was replayed.
+    pub replayed_as: Option<u64>,
+}
+
+/// A tenant's usage of a lake table.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableUsageView {
+    /// Name of the table.
+    pub table: &'static str,
+    /// Number of data files.
+    pub files: usize,
+    /// Rows.
+    pub rows: u64,
+    /// Size of the files, in bytes.
+    pub bytes: u64,
+    /// Rows older than the retention, deleted by the next maintenance run.
+    pub outdated: u64,
+}
+
+/// Raw samples of one series.
+#[derive(Clone, Debug, Serialize)]
+pub struct SeriesView {
+    /// Labels of the series.
+    pub labels: Labels,
+    /// (milliseconds since the epoch, value as text, IEEE 754 bits as hex).
+    pub samples: Vec<(i64, String, String)>,
+    /// Native histograms.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<HistogramView>,
+}
+
+impl SeriesView {
+    /// Converts the samples of a series.
+    pub fn new(labels: Labels, samples: Vec<Sample>, histograms: &[NativeHistogram]) -> Self {
+        let sample_row =
+            |sample: Sample| (sample.ts_ms, format_like_go(sample.value), format!("{:016x}", sample.value.to_bits()));
+        Self {
+            labels,
+            samples: samples.into_iter().map(sample_row).collect(),
+            histograms: histograms.iter().map(HistogramView::from).collect(),
+        }
+    }
+}
+
+/// A native histogram sample, as received; counts are absolute.
+#[derive(Clone, Debug, Serialize)]
+pub struct HistogramView {
+    /// Milliseconds since the epoch.
+    pub ts_ms: i64,
+    /// Number of observations.
+    pub count: f64,
+    /// Sum of the observations, as IEEE 754 bits in hex: it may be NaN or infinite.
+    pub sum_bits: String,
+    /// Resolution; -53 means custom bucket bounds.
+    pub schema: i32,
+    /// Width of the zero bucket.
+    pub zero_threshold: f64,
+    /// Observations in the zero bucket.
+    pub zero_count: f64,
+    /// Buckets above zero.
+    pub positive: BucketsView,
+    /// Buckets below zero.
+    pub negative: BucketsView,
+    /// Custom bucket bounds.
+    pub bounds: Vec<f64>,
+    /// Counter reset hint, numbered as in remote_write.
+    pub reset_hint: u8,
+}
+
+/// One side of a native histogram.
+#[derive(Clone, Debug, Serialize)]
+pub struct BucketsView {
+    /// (gap to the previous span, number of buckets).
+    pub spans: Vec<(i32, u32)>,
+    /// Absolute counts.
+    pub counts: Vec<f64>,
+}
+
+impl From<&NativeHistogram> for HistogramView {
+    fn from(histogram: &NativeHistogram) -> Self {
+        let side = |side: &Buckets| BucketsView { spans: side.spans.clone(), counts: side.counts.clone() };
+        Self {
+            ts_ms: histogram.ts_ms,
+            count: histogram.count,
+            sum_bits: format!("{:016x}", histogram.sum.to_bits()),
+            schema: histogram.schema,
+            zero_threshold: histogram.zero_threshold,
+            zero_count: histogram.zero_count,
+            positive: side(&histogram.positive),
+            negative: side(&histogram.negative),
+            bounds: histogram.bounds.clone(),
+            reset_hint: histogram.reset_hint,
+        }
+    }
+}
+
+/// The exemplars of one series.
+#[derive(Clone, Debug)]
+pub struct ExemplarsView {
+    /// Labels of the series.
+    pub series: Labels,
+    /// (labels, value as text, milliseconds since the epoch), oldest first.
+    pub exemplars: Vec<(Labels, String, i64)>,
+}
+
+impl ExemplarsView {
+    /// Converts the exemplars of a series.
+    pub fn new(series: Labels, exemplars: Vec<Exemplar>) -> Self {
+        let exemplar_row = |exemplar: Exemplar| (exemplar.labels, format_like_go(exemplar.value), exemplar.ts_ms);
+        Self { series, exemplars: exemplars.into_iter().map(exemplar_row).collect() }
+    }
+}
+
+/// Formats a number like Go's `%g`: the shortest digits that round-trip, with an exponent below 1e-4 and from 1e6.
+fn format_like_go(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".into();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.into();
+    }
+    let scientific = format!("{value:e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if value == 0.0 || (-4..6).contains(&exponent) {
+        return format!("{value}");
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.abs())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_formatted_like_go() {
+        let cases = [
+            (0.1, "0.1"),
+            (-0.0, "-0"),
+            (1e-5, "1e-05"),
+            (0.0001, "0.0001"),
+            (123_456.5, "123456.5"),
+            (1_234_567.0, "1.234567e+06"),
+            (1.5e300, "1.5e+300"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NAN, "NaN"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(super::format_like_go(value), text);
+        }
+    }
+}

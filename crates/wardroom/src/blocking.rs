@@ -1,0 +1,16 @@
+//! Runs async code from a command.
+
+use std::path::Path;
+
+use anyhow::Context;
+use wardroom_roles::{Store, database_path};
+
+/// Runs a future to completion on the current thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Opens the state database of a data folder.
+pub(crate) async fn open_store(data: &Path) -> anyhow::Result<Store> {
+    Store::open(&database_path(data)).await.with_context(|| format!("data folder {}", data.display()))
+}

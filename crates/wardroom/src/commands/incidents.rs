@@ -1,0 +1,178 @@
+//! `wardroom incidents`.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::client::{RemoteArgs, RemoteJsonArgs};
+use crate::output::{CommandResult, print_line};
+
+/// Exit code of `approve` if the user does not confirm.
+const NOT_CONFIRMED: u8 = 3;
+
+/// Incidents: list, show, approve, reject, verdict, postmortem.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct IncidentsArgs {
+    #[command(subcommand)]
+    command: IncidentsCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum IncidentsCommand {
+    /// List incidents, newest first.
+    List {
+        #[command(flatten)]
+        remote: RemoteJsonArgs,
+    },
+    /// Show one incident.
+    Show {
+        /// Incident id, such as INC-1.
+        id: String,
+        #[command(flatten)]
+        remote: RemoteJsonArgs,
+    },
+    /// Approve the plan of an incident; without a terminal, --plan is required.
+    Approve(ApproveArgs),
+    /// Reject the plan of an incident.
+    Reject {
+        /// Incident id, such as INC-1.
+        id: String,
+        /// Reason, for the audit log.
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        remote: RemoteJsonArgs,
+    },
+    /// Record whether an incident was real.
+    Verdict {
+        /// Incident id, such as INC-1.
+        id: String,
+        /// real, noise or wrong_cause.
+        verdict: String,
+        /// The actual cause.
+        #[arg(long)]
+        cause: Option<String>,
+        #[command(flatten)]
+        remote: RemoteJsonArgs,
+    },
+    /// Print the postmortem in Markdown.
+    Postmortem {
+        /// Incident id, such as INC-1.
+        id: String,
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+struct ApproveArgs {
+    /// Incident id, such as INC-1.
+    id: String,
+    /// SHA-256 of the plan.
+    #[arg(long)]
+    plan: Option<String>,
+    /// Do not ask for confirmation.
+    #[arg(long)]
+    yes: bool,
+    /// Reason, for the audit log.
+    #[arg(long, default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    remote: RemoteJsonArgs,
+}
+
+pub(crate) fn run(args: IncidentsArgs) -> CommandResult {
+    match args.command {
+        IncidentsCommand::List { remote } => {
+            let answer = remote.client().get("/api/v1/incidents")?;
+            if remote.json {
+                print_line(&answer)?;
+            } else {
+                for item in answer["incidents"].as_array().into_iter().flatten() {
+                    let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
+                    let (id, state, severity, title) = (text("id"), text("state"), text("severity"), text("title"));
+                    print_line(format!("{id:8} {state:18} {severity:9} {title}"))?;
+                }
+            }
+        }
+        IncidentsCommand::Show { id, remote } => {
+            let answer = remote.client().get(&format!("/api/v1/incidents/{id}"))?;
+            if remote.json { print_line(&answer)? } else { print_incident(&answer)? }
+        }
+        IncidentsCommand::Approve(args) => return approve(&args),
+        IncidentsCommand::Reject { id, reason, remote } => {
+            let body = json!({ "reason": reason });
+            let answer = remote.client().post(&format!("/api/v1/incidents/{id}/reject"), &body)?;
+            remote.print(&answer, &format!("{id} rejected"))?;
+        }
+        IncidentsCommand::Verdict { id, verdict, cause, remote } => {
+            let body = json!({ "verdict": verdict, "cause": cause });
+            let answer = remote.client().post(&format!("/api/v1/incidents/{id}/verdict"), &body)?;
+            remote.print(&answer, &format!("{id}: {verdict}"))?;
+        }
+        IncidentsCommand::Postmortem { id, remote } => {
+            print_line(remote.client().get_text(&format!("/api/v1/incidents/{id}/postmortem"))?)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn approve(args: &ApproveArgs) -> CommandResult {
+    let (id, client) = (&args.id, args.remote.client());
+    let plan_sha256 = match &args.plan {
+        Some(plan) => plan.clone(),
+        None if !std::io::stdin().is_terminal() => {
+            bail!("without a terminal, --plan must give the plan's SHA-256; `wardroom incidents show {id}` prints it")
+        }
+        None => {
+            let incident = client.get(&format!("/api/v1/incidents/{id}"))?;
+            print_incident(&incident)?;
+            let plan = incident["plan_sha256"].as_str().map(str::to_owned);
+            let plan = plan.with_context(|| format!("{id} has no plan to approve"))?;
+            if !args.yes && !confirm("Approve this plan? [y/N] ")? {
+                print_line("not approved")?;
+                return Ok(ExitCode::from(NOT_CONFIRMED));
+            }
+            plan
+        }
+    };
+    let body = json!({ "plan_sha256": plan_sha256, "reason": args.reason, "channel": "cli" });
+    let answer = client.post(&format!("/api/v1/incidents/{id}/approve"), &body)?;
+    args.remote.print(&answer, &format!("{id} approved"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirm(question: &str) -> anyhow::Result<bool> {
+    write!(std::io::stdout(), "{question}")?;
+    std::io::stdout().flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str()))
+}
+
+fn print_incident(incident: &Value) -> std::io::Result<()> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    print_line(format!("{}  {}  ({})", text(&incident["id"]), text(&incident["title"]), text(&incident["state"])))?;
+    if let Some(cause) = incident["hypotheses"].get(0) {
+        let confidence = cause["confidence"].as_f64().unwrap_or_default() * 100.0;
+        print_line(format!(
+            "cause   {} at {} ({confidence:.0} %): {}",
+            text(&cause["kind"]),
+            text(&cause["service"]),
+            text(&cause["reasoning"])
+        ))?;
+    }
+    if let Some(plan) = incident["plan"].as_object() {
+        let field = |key: &str| plan.get(key).map(text).unwrap_or_default();
+        print_line(format!("plan    {} {} of {}", field("tool"), field("operation"), field("target")))?;
+        print_line(format!("        {}; risk {}; {}", field("diff"), field("risk"), field("blast_radius")))?;
+        print_line(format!("        sha256 {}", field("plan_sha256")))?;
+    }
+    for item in incident["timeline"].as_array().into_iter().flatten() {
+        print_line(format!("{}  {}", text(&item["at"]), text(&item["text"])))?;
+    }
+    Ok(())
+}

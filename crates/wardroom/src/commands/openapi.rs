@@ -1,0 +1,17 @@
+//! `wardroom openapi`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::output::{CommandResult, print_line};
+
+/// Print the OpenAPI document.
+#[derive(Clone, Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct OpenapiArgs {}
+
+pub(crate) fn run(_: OpenapiArgs) -> CommandResult {
+    print_line(serde_json::to_string_pretty(&wardroom_roles::openapi())?)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,70 @@
+//! `wardroom serve`: the supervisor process, which starts the server and the executor.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use wardroom_roles::supervisor::{DueBackup, supervise};
+
+use crate::backup_schedule::BackupSchedule;
+use crate::configuration;
+use crate::logging::LogArgs;
+use crate::output::CommandResult;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Run the server.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The data folder.
+    #[arg(long)]
+    pub(super) data: PathBuf,
+    /// Address of API, incident page and receivers; port 0 selects a free port.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub(super) listen: SocketAddr,
+    /// Configuration file (YAML).
+    #[arg(long)]
+    pub(super) config: Option<PathBuf>,
+    /// Configuration file of the executor (YAML, mode 0600, outside the data folder): targets and approvers.
+    #[arg(long)]
+    pub(super) executor_config: Option<PathBuf>,
+    /// Whether requests need credentials; `off` is accepted on loopback addresses only.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    auth: Switch,
+    /// File for the first administrator's token (mode 0600); stdout if omitted.
+    #[arg(long)]
+    pub(super) admin_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
+impl ServeArgs {
+    pub(super) fn auth_enabled(&self) -> bool {
+        self.auth == Switch::On
+    }
+}
+
+pub(crate) fn run(args: ServeArgs) -> CommandResult {
+    args.log.init()?;
+    // Validates the configuration before any process starts.
+    let config = configuration::load(args.config.as_deref())?;
+    create_private_folder(&args.data)?;
+    let mut server = vec!["server".to_owned()];
+    server.extend(std::env::args().skip(2));
+    let schedule = BackupSchedule::new(config.backup, &args.data, args.config.as_deref());
+    let due_backup = schedule.map(|schedule| -> Box<DueBackup> { Box::new(move || schedule.due_arguments()) });
+    let code = supervise(&server, &args.data, args.executor_config.as_deref(), due_backup)?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Creates the data folder, accessible to its owner only.
+pub(super) fn create_private_folder(data: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
+}

@@ -1,0 +1,50 @@
+//! `wardroom server`: the sandboxed server process.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use wardroom_roles::supervisor::RESTART_EXIT_CODE;
+use wardroom_roles::{AuthMode, ServeError, ServeOptions};
+
+use super::serve::{ServeArgs, create_private_folder};
+use crate::configuration;
+use crate::output::CommandResult;
+use crate::signals;
+
+/// The sandboxed server process; started by `serve`.
+#[derive(Clone, Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+pub(crate) fn run(args: ServerArgs) -> CommandResult {
+    let args = args.serve;
+    signals::die_with_parent()?;
+    signals::unblock()?;
+    args.log.init()?;
+    let config = configuration::load(args.config.as_deref())?;
+    create_private_folder(&args.data)?;
+    let options = ServeOptions {
+        data: args.data.clone(),
+        listen: args.listen,
+        auth: if args.auth_enabled() { AuthMode::On } else { AuthMode::Off },
+        admin_token_file: args.admin_token_file.clone(),
+        executor: args.executor_config.is_some(),
+    };
+    let mut stdout = std::io::stdout();
+    let announce = |line: String| {
+        if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+            tracing::warn!(%error, "writing to stdout failed");
+        }
+    };
+    match wardroom_roles::serve(options, config, announce, signals::shutdown_requested) {
+        Err(error @ ServeError::LakeAvailable) => {
+            tracing::info!("{error}");
+            Ok(ExitCode::from(RESTART_EXIT_CODE))
+        }
+        served => Ok(served.map(|()| ExitCode::SUCCESS)?),
+    }
+}

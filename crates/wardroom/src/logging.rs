@@ -1,0 +1,41 @@
+//! Log output of the processes, on stderr.
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Pretty,
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Format of the log lines on stderr.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub(crate) log_format: LogFormat,
+    /// Log level, or tracing filter directives.
+    #[arg(long, default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+impl LogArgs {
+    /// Installs the subscriber of a server process.
+    pub(crate) fn init(&self) -> anyhow::Result<()> {
+        // Below warn, these crates log every table snapshot they read.
+        let directives = format!("buoyant_kernel=warn,deltalake_core=warn,datafusion=warn,{}", self.log_level);
+        let filter = EnvFilter::try_new(directives)?;
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Json => builder.json().init(),
+            LogFormat::Pretty => builder.init(),
+        }
+        Ok(())
+    }
+}
+
+/// Installs a subscriber for warnings, for commands that read a data folder.
+pub(crate) fn init_warnings() -> anyhow::Result<()> {
+    let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    warnings.try_init().map_err(|error| anyhow::anyhow!(error))
+}

@@ -1,0 +1,28 @@
+//! Signals of the child processes.
+
+use nix::sys::signal::{SigSet, Signal};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Unblocks all signals: the supervisor blocks those it waits for, and children inherit the mask.
+pub(crate) fn unblock() -> nix::Result<()> {
+    SigSet::all().thread_unblock()
+}
+
+/// Has the kernel kill this process when its supervisor dies.
+pub(crate) fn die_with_parent() -> nix::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+}
+
+/// Completes on SIGTERM or SIGINT.
+pub(crate) async fn shutdown_requested() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot install signal handlers; only SIGKILL stops this process");
+        return std::future::pending().await;
+    };
+    // A Ctrl-C in a terminal reaches this process too; the supervisor's SIGTERM follows.
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
