@@ -1,32 +1,30 @@
-//! For tests only: a server as a user starts it, and encoders that share nothing with the product.
+//! Test support: a running server, its fixtures, and encoders that share no code with the product.
 //!
-//! [`Server`] starts the shipped binary (`WARDROOM_BIN`) on a free port with tokens of its own, can be
-//! killed and started again on the same data, and speaks HTTP for the test. [`wire`] writes remote_write
-//! bodies with prost, so that the product's own hand-written reader is never compared with itself.
+//! - [`Server`] starts the shipped binary (`WARDROOM_BIN`) on a free port with its own tokens. It can be killed and
+//!   restarted on the same data, and sends HTTP requests.
+//! - [`remote_write`] encodes remote_write bodies with prost, so that the product's hand-written decoder is never
+//!   tested against itself.
+//! - [`SyntheticTelemetry`] generates request histograms of a few services on a simulated clock.
+//! - [`Shop`] runs the demo shop as an executor target and reads its recorded effects.
+//! - [`FakeObjectStore`] is an in-memory object store with fault injection.
 //!
-//! [`tape`] is a recorded stretch of telemetry: services with histograms, healthy or in trouble, one
-//! second a step, on a clock that the test moves as fast as it likes.
-//!
-//! [`Shop`] is the demo's shop as a target whose effects can be counted.
-//!
-//! [`Bucket`] is an object store that can be told to misbehave.
-//!
-//! Nothing here is shipped.
+//! Not part of any release.
 
 #![forbid(unsafe_code)]
 
-pub mod bucket;
+mod fake_object_store;
+pub mod remote_write;
 pub mod server;
-pub mod shop;
-pub mod tape;
-pub mod wire;
+mod shop;
+mod synthetic_telemetry;
 
-pub use bucket::Bucket;
+pub use fake_object_store::{FakeObjectStore, StoreFaults};
 pub use server::Server;
 pub use shop::Shop;
+pub use synthetic_telemetry::SyntheticTelemetry;
 
-/// Milliseconds since the epoch, by the test's own clock.
-#[expect(clippy::disallowed_methods, reason = "tests and oracles read their own clock")]
+/// The system clock, in ms since the epoch.
+#[expect(clippy::disallowed_methods, reason = "tests and oracles read the system clock")]
 pub fn now_ms() -> i64 {
     let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     age.as_millis() as i64

@@ -1,4 +1,4 @@
-//! The shipped binary, as a user starts it.
+//! Runs the shipped binary as a user does.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,28 +10,31 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use wardroom_domain::canonical::sha256_hex;
 
-/// A running server on data of its own.
+/// A running server with its own data folder.
 pub struct Server {
-    /// Everything it keeps lies below.
+    /// Folder of the data, secrets and log.
     pub dir: PathBuf,
-    /// Where it listens; the same after a restart.
+    /// Base URL; the same after a restart.
     pub url: String,
-    /// A token that may only send.
-    pub sender: String,
-    /// A token that may approve; the executor knows it.
-    pub responder: String,
-    /// The executor's file.
+    /// Token with the role `sender`.
+    pub sender_token: String,
+    /// Token with the role `responder`; listed as an approver in the executor's configuration.
+    pub responder_token: String,
+    /// The executor's configuration file.
     pub executor_config: PathBuf,
     environment: Vec<(String, String)>,
-    /// Words before the program, such as `unshare`.
+    /// Command that runs the program, such as `unshare`, with its arguments.
     wrapper: Vec<String>,
     port: u16,
     child: Option<Child>,
     agent: ureq::Agent,
 }
 
-/// A program that the tests were given; a test that needs one fails without it.
-#[expect(clippy::disallowed_methods, reason = "tests are told by xtask where the programs are")]
+/// Returns the path of a program from an environment variable.
+///
+/// # Panics
+/// Panics if the variable is not set.
+#[expect(clippy::disallowed_methods, reason = "xtask passes the paths of programs in the environment")]
 pub fn program(variable: &str) -> PathBuf {
     std::env::var(variable)
         .map(PathBuf::from)
@@ -44,23 +47,28 @@ pub(crate) fn command(program: &Path) -> Command {
 }
 
 impl Server {
-    /// Starts one in `dir`, whose executor knows these targets (YAML list items).
+    /// Starts a server in `dir`; `targets` are YAML list items of the executor's configuration.
     ///
     /// # Errors
-    /// It does not start.
+    /// Returns an error if the server does not start.
     pub fn start(dir: &Path, targets: &str, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
-        Self::start_in(dir, targets, environment, &[])
+        Self::start_wrapped(dir, targets, environment, &[])
     }
 
-    /// As [`Server::start`], behind words that run it, such as `unshare`.
+    /// Like [`Server::start`], run by a wrapper command such as `unshare`.
     ///
     /// # Errors
-    /// It does not start.
-    pub fn start_in(dir: &Path, targets: &str, environment: &[(&str, &str)], wrapper: &[&str]) -> anyhow::Result<Self> {
+    /// Returns an error if the server does not start.
+    pub fn start_wrapped(
+        dir: &Path,
+        targets: &str,
+        environment: &[(&str, &str)],
+        wrapper: &[&str],
+    ) -> anyhow::Result<Self> {
         let (data, secrets) = (dir.join("data"), dir.join("secrets"));
         std::fs::create_dir_all(&secrets)?;
         let token = |principal: &str, role: &str| create_token(&data, principal, role);
-        let (sender, responder) = (token("oracle", "sender")?, token("alice", "responder")?);
+        let (sender_token, responder_token) = (token("oracle", "sender")?, token("alice", "responder")?);
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut server = Self {
             dir: dir.to_owned(),
@@ -80,19 +88,19 @@ impl Server {
                 .timeout_global(Some(Duration::from_secs(20)))
                 .build()
                 .new_agent(),
-            sender,
-            responder,
+            sender_token,
+            responder_token,
         };
         server.write_executor_config(targets)?;
         server.restart()?;
         Ok(server)
     }
 
-    /// Another one on a copy of this one's folder, with the same tokens and environment, on a port of its own.
+    /// Starts a second server on a copy of this server's folder, with the same tokens and environment and another port.
     ///
     /// # Errors
-    /// It does not start.
-    pub fn on_copy(&self, dir: &Path) -> anyhow::Result<Self> {
+    /// Returns an error if the server does not start.
+    pub fn start_on_copy(&self, dir: &Path) -> anyhow::Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let within = self.executor_config.strip_prefix(&self.dir)?;
         let mut server = Self {
@@ -104,22 +112,22 @@ impl Server {
             port,
             child: None,
             agent: self.agent.clone(),
-            sender: self.sender.clone(),
-            responder: self.responder.clone(),
+            sender_token: self.sender_token.clone(),
+            responder_token: self.responder_token.clone(),
         };
         server.restart()?;
         Ok(server)
     }
 
-    /// Writes the executor's file with these targets.
+    /// Writes the executor's configuration with these targets.
     ///
     /// # Errors
-    /// The disk's.
+    /// Returns an error if the file cannot be written.
     pub fn write_executor_config(&self, targets: &str) -> anyhow::Result<()> {
         let list = if targets.is_empty() { "  []\n" } else { targets };
         let text = format!(
             "approvers:\n  - principal: alice\n    tenant: main\n    token-sha256: {}\ntargets:\n{list}",
-            sha256_hex(self.responder.as_bytes())
+            sha256_hex(self.responder_token.as_bytes())
         );
         let mut file = std::fs::OpenOptions::new()
             .create(true)
@@ -130,10 +138,10 @@ impl Server {
         Ok(file.write_all(text.as_bytes())?)
     }
 
-    /// Starts it again on the same data and port.
+    /// Kills the server if it runs, and starts it on the same data and port.
     ///
     /// # Errors
-    /// It does not start.
+    /// Returns an error if the server does not start after 100 attempts.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();
         for _ in 0..100 {
@@ -161,43 +169,43 @@ impl Server {
             if line.starts_with("listening ") {
                 return Ok(());
             }
-            // The port or the lock of a predecessor may take a moment; or a crash point lies on the way up.
+            // Retried: the previous process may still hold the port or the lock, or a crash point lies in the startup.
             self.kill();
             std::thread::sleep(Duration::from_millis(50));
         }
         bail!("wardroom does not start; see {}", self.dir.join("wardroom.log").display())
     }
 
-    /// A variable of its environment, from the next start on.
+    /// Sets an environment variable for the next start.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Whether it has ended by itself.
-    pub fn ended(&mut self) -> bool {
+    /// Whether the process has exited.
+    pub fn has_exited(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
-    /// SIGKILL, and wait for the end.
+    /// Sends SIGKILL and waits for the exit.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // One that is gone already needs no killing.
+            // The process may have exited already.
             drop(child.kill());
             drop(child.wait());
         }
     }
 
-    /// SIGTERM; the exit code.
+    /// Sends SIGTERM and returns the exit code.
     ///
     /// # Errors
-    /// It was not running, or does not end.
+    /// Returns an error if the server is not running or cannot be waited for.
     pub fn stop(&mut self) -> anyhow::Result<Option<i32>> {
         let mut child = self.child.take().context("not running")?;
         command(Path::new("kill")).arg(child.id().to_string()).status()?;
         Ok(child.wait()?.code())
     }
 
-    /// The processes, by their role: supervisor, server, executor.
+    /// Returns (role, pid) of each process; roles are supervisor, server and executor.
     pub fn processes(&self) -> Vec<(String, u32)> {
         let Some(parent) = self.child.as_ref().map(Child::id) else { return Vec::new() };
         let mut found = vec![("supervisor".to_owned(), parent)];
@@ -213,10 +221,10 @@ impl Server {
         found
     }
 
-    /// A request with a token; status and body.
+    /// Sends a GET request; returns status and body.
     ///
     /// # Errors
-    /// No answer.
+    /// Returns an error if there is no response.
     pub fn get(&self, path: &str, token: &str) -> anyhow::Result<(u16, String)> {
         let request = self.agent.get(format!("{}{path}", self.url)).header("Authorization", format!("Bearer {token}"));
         let mut answer = request.call()?;
@@ -224,10 +232,10 @@ impl Server {
         Ok((answer.status().as_u16(), text))
     }
 
-    /// A request with a token and these headers; status, content type and body.
+    /// Sends a POST request; returns status, content type and body. An empty token is not sent.
     ///
     /// # Errors
-    /// No answer.
+    /// Returns an error if there is no response.
     pub fn post(
         &self,
         path: &str,
@@ -243,81 +251,81 @@ impl Server {
             request = request.header(*name, *value);
         }
         let mut answer = request.send(body)?;
-        let kind =
+        let content_type =
             answer.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let text = answer.body_mut().with_config().limit(1 << 24).read_to_string()?;
-        Ok((answer.status().as_u16(), kind, text))
+        Ok((answer.status().as_u16(), content_type, text))
     }
 
-    /// JSON there and back; status and answer.
+    /// Sends a POST request with a JSON body; returns status and JSON response.
     ///
     /// # Errors
-    /// No answer.
-    pub fn json(&self, path: &str, token: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
+    /// Returns an error if there is no response.
+    pub fn post_json(&self, path: &str, token: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
         let headers = [("Content-Type", "application/json")];
         let (status, _, text) = self.post(path, token, &headers, body.to_string().as_bytes())?;
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    /// A remote_write body.
+    /// Sends a remote_write request with the sender token; returns the status.
     ///
     /// # Errors
-    /// No answer.
+    /// Returns an error if there is no response.
     pub fn write(&self, body: &[u8]) -> anyhow::Result<u16> {
         let headers = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
-        Ok(self.post("/api/v1/write", &self.sender, &headers, body)?.0)
+        Ok(self.post("/api/v1/write", &self.sender_token, &headers, body)?.0)
     }
 }
 
 impl Server {
-    /// What a test that fails wants to know: whether it had ended, and its last words.
-    #[expect(clippy::print_stderr, reason = "a failing test shows what it saw")]
-    fn tell(&mut self) {
-        let state = if self.ended() { "had ended" } else { "was running" };
+    /// Prints the state of the process and the end of its log, for a failing test.
+    #[expect(clippy::print_stderr, reason = "output of a failing test")]
+    fn print_log_tail(&mut self) {
+        let state = if self.has_exited() { "has exited" } else { "is running" };
         let log = std::fs::read_to_string(self.dir.join("wardroom.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        eprintln!("the server {state}; the end of its log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        eprintln!("the server {state}; end of its log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.tell();
+            self.print_log_tail();
         }
         self.kill();
     }
 }
 
-/// Makes a token of a tenant in a data folder.
+/// Creates a token of a tenant.
 ///
 /// # Errors
-/// The program's.
+/// Returns an error if `wardroom token create` fails.
 pub fn create_tenant_token(data: &Path, principal: &str, role: &str, tenant: &str) -> anyhow::Result<String> {
-    make_token(data, &["--principal", principal, "--role", role, "--tenant", tenant])
+    token_create(data, &["--principal", principal, "--role", role, "--tenant", tenant])
 }
 
-/// Makes a token in a data folder.
+/// Creates a token of the default tenant.
 ///
 /// # Errors
-/// The program's.
+/// Returns an error if `wardroom token create` fails.
 pub fn create_token(data: &Path, principal: &str, role: &str) -> anyhow::Result<String> {
-    make_token(data, &["--principal", principal, "--role", role])
+    token_create(data, &["--principal", principal, "--role", role])
 }
 
-fn make_token(data: &Path, words: &[&str]) -> anyhow::Result<String> {
-    let mut make = command(&program("WARDROOM_BIN"));
-    make.args(["token", "create", "--json"]).args(words).arg("--data").arg(data);
-    let made = make.output()?;
+fn token_create(data: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut create = command(&program("WARDROOM_BIN"));
+    create.args(["token", "create", "--json"]).args(arguments).arg("--data").arg(data);
+    let output = create.output()?;
     let answer: Value =
-        serde_json::from_slice(&made.stdout).with_context(|| String::from_utf8_lossy(&made.stderr).into_owned())?;
+        serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     Ok(answer["token"].as_str().context("no token")?.to_owned())
 }
 
-/// Runs the binary; exit code and standard output.
+/// Runs the binary; returns exit code and standard output.
 ///
 /// # Errors
-/// It cannot be run.
+/// Returns an error if the binary cannot be run.
 pub fn run(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
     let output = command(&program("WARDROOM_BIN")).args(arguments).output()?;
     Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))

@@ -1,4 +1,4 @@
-//! The demo's shop as a target: healthy, without telemetry, every effect counted in its own file.
+//! Runs the demo shop as an executor target: no fault, no telemetry, every effect recorded in its `effects.jsonl`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -10,20 +10,20 @@ use wardroom_domain::Timestamp;
 
 use crate::server::{command, program};
 
-/// A running shop (`SHOP_BIN`); its control token is `control`.
+/// A running shop (`SHOP_BIN`). Its control token is `control`.
 pub struct Shop {
-    /// Address of its control API.
+    /// URL of the control API.
     pub control: String,
     dir: PathBuf,
     child: Child,
 }
 
 impl Shop {
-    /// Starts one in `dir`, with more arguments than the usual ones.
+    /// Starts a shop in `dir`, with additional arguments.
     ///
     /// # Errors
-    /// It does not start.
-    pub fn start(dir: &Path, more: &[&str]) -> anyhow::Result<Self> {
+    /// Returns an error if the shop does not start within 30 s.
+    pub fn start(dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let token = dir.join("token");
         std::fs::write(&token, "control")?;
@@ -32,7 +32,7 @@ impl Shop {
             .arg(dir)
             .arg("--control-token-file")
             .arg(&token)
-            .args(more)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -49,15 +49,15 @@ impl Shop {
         bail!("the shop does not start")
     }
 
-    /// One service of it as an item of the executor's `targets`.
+    /// Returns one service as a YAML list item of the executor's `targets`.
     pub fn target(&self, service: &str) -> String {
         format!("  - tool: process\n    name: {service}\n    url: {}\n    token: control\n", self.control)
     }
 
-    /// Keys of the effects since a moment.
+    /// Returns the idempotency keys of the effects since `since`.
     ///
     /// # Errors
-    /// The file does not hold what it should.
+    /// Returns an error if `effects.jsonl` is malformed.
     pub fn effects_since(&self, since: Timestamp) -> anyhow::Result<Vec<String>> {
         let text = std::fs::read_to_string(self.dir.join("effects.jsonl")).unwrap_or_default();
         let mut keys = Vec::new();
@@ -74,7 +74,7 @@ impl Shop {
 
 impl Drop for Shop {
     fn drop(&mut self) {
-        // One that is gone already needs no stopping.
+        // If `kill` cannot be run there is nothing to wait for.
         if command(Path::new("kill")).arg(self.child.id().to_string()).status().is_ok() {
             drop(self.child.wait());
         }

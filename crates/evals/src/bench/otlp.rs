@@ -1,15 +1,14 @@
-//! `bench otlp`: the same prebuilt log records and spans at Wardroom and at the rotel collector.
+//! `bench otlp`: the same prebuilt log records and spans for Wardroom and the rotel collector.
 //!
-//! rotel has no file writer: it writes into its `blackhole`, that is nowhere, while Wardroom makes every request
-//! durable, keeps its body, and looks at every line and span. The figures are printed beside each other with
-//! that said.
+//! rotel has no file exporter, so it exports into its `blackhole`, while Wardroom makes every request durable, keeps
+//! its body, and runs detection on every record. The report states both figures.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use lexopt::prelude::{Long, Value as Word, ValueExt};
+use lexopt::prelude::{Long, ValueExt};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -21,22 +20,25 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use wardroom_testing::now_ms;
 
-use super::target::Target;
-use super::{CONNECTIONS, median, process};
-use crate::tell;
+use super::load::CONNECTIONS;
+use super::run_environment::{commit, machine};
+use super::statistics::{median, quantile};
+use super::target::{LakeOptions, Target};
+use crate::progress::print_progress;
 
 const TARGETS: [&str; 2] = ["wardroom", "rotel"];
-/// Records of one request, as SDKs and collectors batch them.
-const BATCH: usize = 500;
-/// What a request says of its body.
-pub(super) const HEADERS: &[(&str, &str)] = &[("Content-Type", "application/x-protobuf")];
+/// Records of a request, as SDKs and collectors batch them.
+const RECORDS_PER_REQUEST: usize = 500;
+/// Failed requests of a run before it is given up.
+const MAX_RETRIES: u64 = 100_000;
+const RETRY_DELAY: Duration = Duration::from_millis(20);
+const HEADERS: &[(&str, &str)] = &[("Content-Type", "application/x-protobuf")];
 
 /// Runs the benchmark.
 pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let (mut repeat, mut records, mut file) = (3, 1_000_000, None);
     while let Some(argument) = arguments.next()? {
         match argument {
-            Word(word) if word == "otlp" => {}
             Long("repeat") => repeat = arguments.value()?.parse()?,
             Long("records") => records = arguments.value()?.parse()?,
             Long("json") => file = Some(std::path::PathBuf::from(arguments.value()?)),
@@ -47,13 +49,13 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     for (signal, path, build) in
         [("logs", "/v1/logs", logs as fn(usize) -> Vec<Vec<u8>>), ("traces", "/v1/traces", traces)]
     {
-        tell(format!("{records} {signal}: preparing bodies"));
-        let bodies = build(records / BATCH);
+        print_progress(format!("{records} {signal}: preparing bodies"));
+        let bodies = build(records / RECORDS_PER_REQUEST);
         let bytes: usize = bodies.iter().map(Vec::len).sum();
         for repeat in 0..repeat {
             for name in TARGETS {
                 let mut figures =
-                    one(name, path, &bodies).with_context(|| format!("{name}, {signal}, run {repeat}"))?;
+                    measure(name, path, &bodies).with_context(|| format!("{name}, {signal}, run {repeat}"))?;
                 let cpu_s = figures["cpu_s"].as_f64().unwrap_or(f64::NAN);
                 figures["target"] = json!(name);
                 figures["signal"] = json!(signal);
@@ -61,22 +63,21 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
                 figures["bytes"] = json!(bytes);
                 figures["cpu_s_per_gb"] = json!(cpu_s / (bytes as f64 / 1e9));
                 figures["cpu_s_per_m"] = json!(cpu_s / (records as f64 / 1e6));
-                tell(&figures);
+                print_progress(&figures);
                 runs.push(figures);
             }
         }
     }
-    let report =
-        json!({ "commit": process::commit(), "machine": process::machine(), "medians": medians(&runs), "runs": runs });
-    tell(serde_json::to_string_pretty(&report["medians"])?);
+    let report = json!({ "commit": commit(), "machine": machine(), "medians": medians(&runs), "runs": runs });
+    print_progress(serde_json::to_string_pretty(&report["medians"])?);
     if let Some(file) = file {
         std::fs::write(file, report.to_string())?;
     }
     Ok(())
 }
 
-fn one(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> {
-    let mut target = Target::start(name, false)?;
+fn measure(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> {
+    let mut target = Target::start(name, LakeOptions::OFF)?;
     let before = target.usage()?;
     let (next, errors) = (AtomicU64::new(0), AtomicU64::new(0));
     let latencies = Mutex::new(Vec::new());
@@ -85,19 +86,19 @@ fn one(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> {
         for _ in 0..CONNECTIONS {
             scope.spawn(|| {
                 let client = target.client_for(path, HEADERS);
-                let mut own = Vec::new();
+                let mut own_latencies = Vec::new();
                 while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
                     let sent = Instant::now();
-                    // Told to wait, a sender waits and sends again.
+                    // Like any sender, retries after a delay.
                     while !client.send(body) {
-                        if errors.fetch_add(1, Ordering::Relaxed) > 100_000 {
+                        if errors.fetch_add(1, Ordering::Relaxed) > MAX_RETRIES {
                             return;
                         }
-                        std::thread::sleep(Duration::from_millis(20));
+                        std::thread::sleep(RETRY_DELAY);
                     }
-                    own.push(sent.elapsed().as_secs_f64() * 1000.0);
+                    own_latencies.push(sent.elapsed().as_secs_f64() * 1000.0);
                 }
-                latencies.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+                latencies.lock().unwrap_or_else(PoisonError::into_inner).extend(own_latencies);
             });
         }
     });
@@ -106,14 +107,13 @@ fn one(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> {
     let after = target.usage()?;
     target.end()?;
     let mut latencies = latencies.into_inner().unwrap_or_else(PoisonError::into_inner);
-    ensure!(latencies.len() == bodies.len(), "{name} did not take everything");
+    ensure!(latencies.len() == bodies.len(), "{name} did not accept every request");
     latencies.sort_unstable_by(f64::total_cmp);
-    let quantile = |q: f64| latencies.get((latencies.len() as f64 * q) as usize).copied().unwrap_or(f64::NAN);
     Ok(json!({
         "cpu_s": after.cpu_s - before.cpu_s,
         "wall_s": wall,
         "rss_mib": after.rss_kib / 1024.0,
-        "ack_ms": { "p50": quantile(0.5), "p99": quantile(0.99) },
+        "ack_ms": { "p50": quantile(&latencies, 0.5), "p99": quantile(&latencies, 0.99) },
         "retries": errors.load(Ordering::Relaxed),
     }))
 }
@@ -122,9 +122,10 @@ fn medians(runs: &[Value]) -> Value {
     let mut all = serde_json::Map::new();
     for signal in ["logs", "traces"] {
         for name in TARGETS {
-            let own: Vec<&Value> = runs.iter().filter(|run| run["target"] == name && run["signal"] == signal).collect();
-            let of = |field: &str| median(own.iter().filter_map(|run| run[field].as_f64()));
-            let p99 = median(own.iter().filter_map(|run| run["ack_ms"]["p99"].as_f64()));
+            let matching: Vec<&Value> =
+                runs.iter().filter(|run| run["target"] == name && run["signal"] == signal).collect();
+            let of = |field: &str| median(matching.iter().filter_map(|run| run[field].as_f64()));
+            let p99 = median(matching.iter().filter_map(|run| run["ack_ms"]["p99"].as_f64()));
             all.insert(
                 format!("{name}, {signal}"),
                 json!({ "cpu_s_per_gb": of("cpu_s_per_gb"),
@@ -135,27 +136,29 @@ fn medians(runs: &[Value]) -> Value {
     Value::Object(all)
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
+/// Returns a string attribute.
+fn attribute(key: &str, value: &str) -> KeyValue {
     let value = any_value::Value::StringValue(value.to_owned());
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
-fn resource(at: usize) -> Option<Resource> {
+fn resource(number: usize) -> Option<Resource> {
     let attributes = [
-        ("service.name", format!("workload-{}", at % 37)),
+        ("service.name", format!("workload-{}", number % 37)),
         ("service.version", "1.14.2".to_owned()),
-        ("service.instance.id", format!("workload-{}-7d9f8b6c5d-{:05x}", at % 37, at % 200)),
-        ("k8s.namespace.name", format!("team-{}", at % 11)),
-        ("host.name", format!("node-{:03}", at % 50)),
+        ("service.instance.id", format!("workload-{}-7d9f8b6c5d-{:05x}", number % 37, number % 200)),
+        ("k8s.namespace.name", format!("team-{}", number % 11)),
+        ("host.name", format!("node-{:03}", number % 50)),
     ];
-    let attributes = attributes.iter().map(|(key, value)| text(key, value)).collect();
+    let attributes = attributes.iter().map(|(key, value)| attribute(key, value)).collect();
     Some(Resource { attributes, ..Resource::default() })
 }
 
-pub(super) fn logs(requests: usize) -> Vec<Vec<u8>> {
+/// Encodes requests of log records.
+fn logs(requests: usize) -> Vec<Vec<u8>> {
     let mut random = StdRng::seed_from_u64(7);
     let start = now_ms() as u64 - 600_000;
-    let body = |random: &mut StdRng, at: usize| {
+    let body = |random: &mut StdRng, number: usize| {
         let record = |record: usize, random: &mut StdRng| {
             let user = random.random_range(0..100_000);
             let message = match record % 4 {
@@ -168,64 +171,64 @@ pub(super) fn logs(requests: usize) -> Vec<Vec<u8>> {
                 ),
             };
             LogRecord {
-                time_unix_nano: (start + at as u64) * 1_000_000,
+                time_unix_nano: (start + number as u64) * 1_000_000,
                 severity_number: if record % 4 == 3 { 13 } else { 9 },
                 severity_text: if record % 4 == 3 { "WARN" } else { "INFO" }.to_owned(),
                 body: Some(AnyValue { value: Some(any_value::Value::StringValue(message)) }),
                 attributes: vec![
-                    text("http.route", "/api/v1/orders/{id}"),
-                    text("thread", &format!("worker-{}", record % 16)),
-                    text("user.id", &user.to_string()),
+                    attribute("http.route", "/api/v1/orders/{id}"),
+                    attribute("thread", &format!("worker-{}", record % 16)),
+                    attribute("user.id", &user.to_string()),
                 ],
                 trace_id: random.random::<[u8; 16]>().to_vec(),
                 span_id: random.random::<[u8; 8]>().to_vec(),
                 ..LogRecord::default()
             }
         };
-        let log_records = (0..BATCH).map(|number| record(number, random)).collect();
+        let log_records = (0..RECORDS_PER_REQUEST).map(|record_number| record(record_number, random)).collect();
         let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
-        let group = ResourceLogs { resource: resource(at), scope_logs, ..ResourceLogs::default() };
+        let group = ResourceLogs { resource: resource(number), scope_logs, ..ResourceLogs::default() };
         ExportLogsServiceRequest { resource_logs: vec![group] }.encode_to_vec()
     };
-    (0..requests).map(|at| body(&mut random, at)).collect()
+    (0..requests).map(|number| body(&mut random, number)).collect()
 }
 
-/// Calls, each a client's span and the server's, from two services in turn.
-pub(super) fn traces(requests: usize) -> Vec<Vec<u8>> {
+/// Encodes requests of spans: one request of client spans, then one with the server spans of the same calls.
+fn traces(requests: usize) -> Vec<Vec<u8>> {
     let mut random = StdRng::seed_from_u64(8);
     let start = now_ms() as u64 - 600_000;
     let mut bodies = Vec::with_capacity(requests);
-    let mut waiting: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    for at in 0..requests {
-        let calling = waiting.is_empty();
+    let mut open_calls: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for number in 0..requests {
+        let client = open_calls.is_empty();
         let span = |random: &mut StdRng, (trace_id, span_id, parent_span_id): (Vec<u8>, Vec<u8>, Vec<u8>)| {
-            let end = (start + at as u64 * 10) * 1_000_000;
+            let end = (start + number as u64 * 10) * 1_000_000;
             Span {
                 trace_id,
                 span_id,
                 parent_span_id,
-                name: if calling { "GET" } else { "GET /api/v1/orders/{id}" }.to_owned(),
-                kind: if calling { 3 } else { 2 },
+                name: if client { "GET" } else { "GET /api/v1/orders/{id}" }.to_owned(),
+                kind: if client { 3 } else { 2 },
                 start_time_unix_nano: end - random.random_range(1_000_000..80_000_000),
                 end_time_unix_nano: end,
                 attributes: vec![
-                    text("http.request.method", "GET"),
-                    text("http.response.status_code", "200"),
-                    text("server.address", "orders.shop.svc"),
-                    text("url.path", "/api/v1/orders/1234"),
-                    text("user_agent.original", "okhttp/4.12"),
+                    attribute("http.request.method", "GET"),
+                    attribute("http.response.status_code", "200"),
+                    attribute("server.address", "orders.shop.svc"),
+                    attribute("url.path", "/api/v1/orders/1234"),
+                    attribute("user_agent.original", "okhttp/4.12"),
                 ],
                 ..Span::default()
             }
         };
-        let spans = if calling {
-            let ids: Vec<(Vec<u8>, Vec<u8>)> = (0..BATCH)
+        let spans = if client {
+            let ids: Vec<(Vec<u8>, Vec<u8>)> = (0..RECORDS_PER_REQUEST)
                 .map(|_| (random.random::<[u8; 16]>().to_vec(), random.random::<[u8; 8]>().to_vec()))
                 .collect();
-            waiting.clone_from(&ids);
+            open_calls.clone_from(&ids);
             ids.into_iter().map(|(trace, id)| span(&mut random, (trace, id, Vec::new()))).collect()
         } else {
-            let ids = std::mem::take(&mut waiting);
+            let ids = std::mem::take(&mut open_calls);
             ids.into_iter()
                 .map(|(trace, parent)| {
                     let id = random.random::<[u8; 8]>().to_vec();
@@ -234,7 +237,7 @@ pub(super) fn traces(requests: usize) -> Vec<Vec<u8>> {
                 .collect()
         };
         let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-        let group = ResourceSpans { resource: resource(at), scope_spans, ..ResourceSpans::default() };
+        let group = ResourceSpans { resource: resource(number), scope_spans, ..ResourceSpans::default() };
         bodies.push(ExportTraceServiceRequest { resource_spans: vec![group] }.encode_to_vec());
     }
     bodies
