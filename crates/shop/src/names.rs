@@ -1,12 +1,12 @@
-//! What things are called: plainly, or, with a names seed, quite differently.
+//! Names of services, metrics and settings, and log texts: the defaults, or others with `--names-seed`.
 //!
-//! Whoever watches the shop must not live off its vocabulary, so every name and text can be changed
-//! without changing what happens.
+//! A monitoring system must not depend on the shop's names, so all of them can be changed without changing the
+//! behaviour.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-/// What a service does, whatever it is called.
+/// A service's function, independent of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
@@ -32,8 +32,8 @@ impl Role {
         Self::Newsletter,
     ];
 
-    /// The plain name.
-    pub(crate) const fn plain(self) -> &'static str {
+    /// The name without `--names-seed`.
+    pub(crate) const fn default_name(self) -> &'static str {
         match self {
             Self::Storefront => "storefront",
             Self::Cart => "cart",
@@ -46,7 +46,7 @@ impl Role {
         }
     }
 
-    /// Whom it calls.
+    /// The services that it calls.
     pub(crate) const fn calls(self) -> &'static [Self] {
         match self {
             Self::Storefront => &[Self::Cart, Self::Catalogue, Self::Payments],
@@ -58,7 +58,7 @@ impl Role {
     }
 }
 
-/// Every name and text.
+/// All names and texts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Names {
     services: Vec<(Role, String)>,
@@ -68,9 +68,9 @@ pub(crate) struct Names {
     pub(crate) pool_key: String,
     pub(crate) no_connection: String,
     pub(crate) upstream_failed: String,
-    pub(crate) too_many: String,
+    pub(crate) rate_limited: String,
     pub(crate) queue_refused: String,
-    pub(crate) behind: String,
+    pub(crate) handled_slowly: String,
     pub(crate) reloaded: String,
     pub(crate) served: String,
 }
@@ -80,16 +80,16 @@ impl Names {
         let text = |s: &str| s.to_owned();
         let Some(seed) = seed else {
             return Self {
-                services: Role::ALL.map(|role| (role, text(role.plain()))).to_vec(),
+                services: Role::ALL.map(|role| (role, text(role.default_name()))).to_vec(),
                 prefix: text("shop"),
                 timeout_key: text("client_timeout_ms"),
                 rate_key: text("max_requests_per_second"),
                 pool_key: text("pool_size"),
                 no_connection: text("no connection became free within"),
                 upstream_failed: text("call failed"),
-                too_many: text("request refused, over the configured rate"),
+                rate_limited: text("request refused, over the configured rate"),
                 queue_refused: text("message refused"),
-                behind: text("message took long"),
+                handled_slowly: text("message took long"),
                 reloaded: text("configuration reloaded"),
                 served: text("request served"),
             };
@@ -118,20 +118,20 @@ impl Names {
             pool_key: pick(&["conns.max", "slots", "maxOpen"]),
             no_connection: pick(&["gave up waiting for a slot after", "all slots busy for"]),
             upstream_failed: pick(&["could not reach", "remote side did not answer"]),
-            too_many: pick(&["turned away by admission control", "shed a caller"]),
+            rate_limited: pick(&["turned away by admission control", "shed a caller"]),
             queue_refused: pick(&["no room left for an item", "put rejected"]),
-            behind: pick(&["handler needed long", "item dragged on"]),
+            handled_slowly: pick(&["handler needed long", "item dragged on"]),
             reloaded: pick(&["new options in force", "options re-read"]),
             served: pick(&["done", "handled"]),
         }
     }
 
-    /// What a service is called.
+    /// The name of a service.
     pub(crate) fn of(&self, role: Role) -> &str {
         self.services.iter().find(|(known, _)| *known == role).map_or("", |(_, name)| name)
     }
 
-    /// The service of that name.
+    /// The service with a name.
     pub(crate) fn role(&self, name: &str) -> Option<Role> {
         self.services.iter().find(|(_, known)| known == name).map(|(role, _)| *role)
     }

@@ -1,5 +1,5 @@
-//! The same readings as OpenTelemetry's protocol, for `--otlp`: metrics, logs and spans. Who calls whom is
-//! told by the spans alone, as services do that were given an SDK and nothing else.
+//! OTLP export for `--otlp`: metrics, logs and spans. The metrics of outgoing calls are left out, so that the spans
+//! alone contain which service calls which, as with services that are instrumented by an OpenTelemetry SDK only.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,36 +20,37 @@ use prometheus::proto::MetricType;
 use prost::Message;
 use serde_json::Value;
 
-/// Spans that wait for the next interval.
-const WAITING: usize = 20_000;
+/// Spans that are queued until the next export; further ones are dropped.
+const MAX_QUEUED_SPANS: usize = 20_000;
+/// `AggregationTemporality` in OTLP.
 const CUMULATIVE: i32 = 2;
 
-/// Which end of a call a span stands at.
+/// The side of a call that a span describes, with its number in OTLP.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum End {
+pub(crate) enum SpanKind {
     Server = 2,
     Client = 3,
 }
 
-/// Where a request is: its trace, and the span that serves it.
+/// Trace of a request, and the span that serves it.
 #[derive(Clone, Debug)]
-pub(crate) struct Here {
+pub(crate) struct TraceContext {
     /// 32 hexadecimal digits.
     pub(crate) trace: String,
     pub(crate) span: u64,
 }
 
-/// One end of a call that is over.
-pub(crate) struct Ended<'a> {
-    pub(crate) end: End,
+/// A finished span.
+pub(crate) struct FinishedSpan<'a> {
+    pub(crate) kind: SpanKind,
     pub(crate) trace: &'a str,
     pub(crate) span: u64,
-    /// 0 for none.
+    /// Span id of the parent; 0 for none.
     pub(crate) parent: u64,
     pub(crate) name: String,
     pub(crate) took: std::time::Duration,
     pub(crate) status: u16,
-    /// Where the call went.
+    /// Port of the called service, for client spans.
     pub(crate) port: Option<u16>,
 }
 
@@ -57,43 +58,44 @@ pub(crate) struct Ended<'a> {
 #[derive(Clone)]
 pub(crate) struct Spans {
     service: String,
-    waiting: Arc<Mutex<Vec<Span>>>,
+    queued: Arc<Mutex<Vec<Span>>>,
 }
 
 impl Spans {
     pub(crate) fn new(service: &str) -> Self {
-        Self { service: service.to_owned(), waiting: Arc::default() }
+        Self { service: service.to_owned(), queued: Arc::default() }
     }
 
-    pub(crate) fn record(&self, ended: Ended<'_>, now_ms: i64) {
+    /// Queues a span that ended at `now_ms`.
+    pub(crate) fn record(&self, finished: FinishedSpan<'_>, now_ms: i64) {
         let end_time_unix_nano = now_ms as u64 * 1_000_000;
-        let trace = u128::from_str_radix(ended.trace, 16).unwrap_or_default();
-        let mut attributes = vec![number("http.response.status_code", i64::from(ended.status))];
-        if let Some(port) = ended.port {
+        let trace = u128::from_str_radix(finished.trace, 16).unwrap_or_default();
+        let mut attributes = vec![number("http.response.status_code", i64::from(finished.status))];
+        if let Some(port) = finished.port {
             attributes.extend([text("server.address", "127.0.0.1"), number("server.port", i64::from(port))]);
         }
-        let failed = ended.status >= if matches!(ended.end, End::Client) { 400 } else { 500 };
+        let failed = finished.status >= if matches!(finished.kind, SpanKind::Client) { 400 } else { 500 };
         let span = Span {
             trace_id: trace.to_be_bytes().to_vec(),
-            span_id: ended.span.to_be_bytes().to_vec(),
-            parent_span_id: if ended.parent == 0 { Vec::new() } else { ended.parent.to_be_bytes().to_vec() },
-            name: ended.name,
-            kind: ended.end as i32,
-            start_time_unix_nano: end_time_unix_nano.saturating_sub(ended.took.as_nanos() as u64),
+            span_id: finished.span.to_be_bytes().to_vec(),
+            parent_span_id: if finished.parent == 0 { Vec::new() } else { finished.parent.to_be_bytes().to_vec() },
+            name: finished.name,
+            kind: finished.kind as i32,
+            start_time_unix_nano: end_time_unix_nano.saturating_sub(finished.took.as_nanos() as u64),
             end_time_unix_nano,
             attributes,
             status: failed.then(|| Status { code: 2, ..Status::default() }),
             ..Span::default()
         };
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < WAITING {
-            waiting.push(span);
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        if queued.len() < MAX_QUEUED_SPANS {
+            queued.push(span);
         }
     }
 
-    /// The spans since the last call, as one request; `None` if there are none.
+    /// Encodes the spans since the last call as one request; `None` if there are none.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
-        let spans = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let spans = std::mem::take(&mut *self.queued.lock().unwrap_or_else(PoisonError::into_inner));
         let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
         let group = ResourceSpans { resource: resource(&self.service), scope_spans, ..ResourceSpans::default() };
         let empty = group.scope_spans.iter().all(|scope| scope.spans.is_empty());
@@ -101,13 +103,13 @@ impl Spans {
     }
 }
 
-/// Everything in some registries, but for the client's view of calls.
+/// Encodes all metrics of some registries, except those of outgoing calls.
 pub(crate) fn metrics(registries: &[&Registry], service: &str, at_ms: i64) -> Vec<u8> {
     let time_unix_nano = at_ms as u64 * 1_000_000;
     let mut metrics = Vec::new();
     for family in registries.iter().flat_map(|registry| registry.gather()) {
         let (mut numbers, mut histograms) = (Vec::new(), Vec::new());
-        for metric in family.get_metric().iter().filter(|metric| !calls(metric)) {
+        for metric in family.get_metric().iter().filter(|metric| !is_client_metric(metric)) {
             let labels = metric.get_label().iter().filter(|pair| pair.name() != "service");
             let attributes = labels.map(|pair| text(pair.name(), pair.value())).collect();
             let value = match family.get_field_type() {
@@ -137,11 +139,11 @@ pub(crate) fn metrics(registries: &[&Registry], service: &str, at_ms: i64) -> Ve
     ExportMetricsServiceRequest { resource_metrics: vec![group] }.encode_to_vec()
 }
 
-/// Log lines as [`crate::telemetry::Log`] writes them.
+/// Encodes log lines that [`Log`](crate::telemetry::Log) wrote, with their times in ms.
 pub(crate) fn logs(lines: &[(i64, Value)], service: &str) -> Vec<u8> {
-    let word = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    let field = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
     let record = |(at_ms, line): &(i64, Value)| {
-        let level = word(line, "level");
+        let level = field(line, "level");
         let trace =
             u128::from_str_radix(line["labels"]["trace_id"].as_str().unwrap_or_default(), 16).unwrap_or_default();
         LogRecord {
@@ -152,7 +154,7 @@ pub(crate) fn logs(lines: &[(i64, Value)], service: &str) -> Vec<u8> {
                 _ => 9,
             },
             severity_text: level,
-            body: Some(AnyValue { value: Some(any_value::Value::StringValue(word(line, "message"))) }),
+            body: Some(AnyValue { value: Some(any_value::Value::StringValue(field(line, "message"))) }),
             trace_id: trace.to_be_bytes().to_vec(),
             ..LogRecord::default()
         }
@@ -162,17 +164,18 @@ pub(crate) fn logs(lines: &[(i64, Value)], service: &str) -> Vec<u8> {
     ExportLogsServiceRequest { resource_logs: vec![group] }.encode_to_vec()
 }
 
-/// Whether this is how a client saw its calls.
-fn calls(metric: &prometheus::proto::Metric) -> bool {
+/// Whether a metric describes outgoing calls.
+fn is_client_metric(metric: &prometheus::proto::Metric) -> bool {
     metric.get_label().iter().any(|pair| pair.name() == "peer_service")
 }
 
+/// Converts a histogram: Prometheus counts cumulatively, OTLP per bucket.
 fn histogram(
-    found: &prometheus::proto::Histogram,
+    source: &prometheus::proto::Histogram,
     attributes: Vec<KeyValue>,
     time_unix_nano: u64,
 ) -> HistogramDataPoint {
-    let buckets: Vec<_> = found.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite()).collect();
+    let buckets: Vec<_> = source.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite()).collect();
     let mut below = 0;
     let mut bucket_counts: Vec<u64> = buckets
         .iter()
@@ -182,12 +185,12 @@ fn histogram(
             within
         })
         .collect();
-    bucket_counts.push(found.get_sample_count() - below);
+    bucket_counts.push(source.get_sample_count() - below);
     HistogramDataPoint {
         attributes,
         time_unix_nano,
-        count: found.get_sample_count(),
-        sum: Some(found.get_sample_sum()),
+        count: source.get_sample_count(),
+        sum: Some(source.get_sample_sum()),
         bucket_counts,
         explicit_bounds: buckets.iter().map(|bucket| bucket.upper_bound()).collect(),
         ..HistogramDataPoint::default()

@@ -1,4 +1,4 @@
-//! One service: a process of its own, serving and calling HTTP, measuring itself as services do.
+//! One service: a process that serves and calls HTTP, and exports metrics, logs and spans.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -16,22 +16,34 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::Semaphore;
 
-use crate::fault::Behaviour;
+use crate::faults::Behaviour;
 use crate::names::{Names, Role};
-use crate::otlp::{End, Ended, Here, Spans};
+use crate::otlp::{FinishedSpan, SpanKind, Spans, TraceContext};
 use crate::telemetry::{Log, Outboxes, Targets, now_ms};
 
-/// Bytes of memory and share of a processor each service may use.
-const MEMORY_LIMIT: f64 = 160.0 * 1024.0 * 1024.0;
-const CPU_LIMIT: f64 = 0.5;
-/// Messages the queue holds.
-const QUEUE_LIMIT: usize = 60;
+/// Memory that a service may use.
+const MEMORY_LIMIT_BYTES: f64 = 160.0 * 1024.0 * 1024.0;
+/// Share of one CPU core that a service may use.
+const CPU_LIMIT_CORES: f64 = 0.5;
+const MAX_QUEUED_MESSAGES: usize = 60;
+/// Messages that a consumer takes at once.
+const MAX_TAKEN_MESSAGES: usize = 5;
+/// Default size of the connection pool.
+const DEFAULT_POOL_CONNECTIONS: usize = 20;
+const DEFAULT_TIMEOUT_MS: u64 = 2000;
+const DEFAULT_MAX_REQUESTS_PER_S: u64 = 1000;
+/// Time that a call waits for a free connection.
+const CONNECTION_TIMEOUT: Duration = Duration::from_millis(600);
+/// Retries of a call while its peer is being replaced, and the interval between them.
+const MAX_CALL_RETRIES: usize = 14;
+const CALL_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// Upper bounds of the histograms, in seconds.
 const BUCKETS: [f64; 19] =
     [0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0];
 
-/// What a service is told when it starts, as the first line of its standard input.
+/// A service's specification, the first line of its standard input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Spec {
+pub(crate) struct ServiceSpec {
     pub(crate) role: Role,
     pub(crate) version: String,
     pub(crate) names: Names,
@@ -42,72 +54,79 @@ pub(crate) struct Spec {
     pub(crate) interval_ms: u64,
 }
 
-/// What a running service is told, one line each.
+/// A command to a running service, one line of its standard input each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Order {
+pub(crate) enum ServiceCommand {
     /// Read the settings again.
     Reload,
-    /// Behave like this from now on.
-    Behave(Behaviour),
+    /// Replace the behaviour injected at run time.
+    SetBehaviour(Behaviour),
 }
 
-/// A service's settings, by their (renamed) keys.
+/// A service's settings by key; `--names-seed` renames the keys.
 pub(crate) type Settings = std::collections::BTreeMap<String, u64>;
 
 struct Service {
-    spec: Spec,
+    spec: ServiceSpec,
     client: reqwest::Client,
     connections: Arc<Semaphore>,
     pool_size: usize,
     pool_used: prometheus::Gauge,
     behaviour: RwLock<Behaviour>,
+    /// Behaviour of the release.
     built_in: Behaviour,
     settings: RwLock<Settings>,
-    hoard: Mutex<Vec<Vec<u8>>>,
-    hoarded: AtomicI64,
-    turn: tokio::sync::Mutex<()>,
+    leaked_blocks: Mutex<Vec<Vec<u8>>>,
+    leaked_bytes: AtomicI64,
+    /// Held while a CPU hog computes; requests wait for it.
+    cpu: tokio::sync::Mutex<()>,
+    /// Token bucket of the rate limit: when it was filled last, and its tokens.
     rate: Mutex<(Instant, f64)>,
     queue: Mutex<VecDeque<String>>,
     depth: IntGauge,
     stopping: AtomicBool,
-    served: HistogramVec,
-    called: HistogramVec,
-    worked: HistogramVec,
+    request_duration: HistogramVec,
+    client_duration: HistogramVec,
+    process_duration: HistogramVec,
     log: Log,
-    /// Told only to whoever understands them.
+    /// Only with `--otlp`.
     spans: Option<Spans>,
 }
 
-/// Runs one service until it is told to stop.
+/// Runs one service until SIGTERM, or until its standard input is closed.
+///
+/// # Errors
+/// Returns an error if the specification cannot be read or the port is in use.
 pub(crate) async fn run() -> anyhow::Result<()> {
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     let first = input.next_line().await?.ok_or_else(|| anyhow::anyhow!("`shop service` is started by `shop run`"))?;
-    let spec: Spec = serde_json::from_str(&first)?;
+    let spec: ServiceSpec = serde_json::from_str(&first)?;
     let registry = Registry::new();
     let service = Arc::new(Service::new(spec, &registry)?);
     service.reload(false);
     let listener = listen(service.spec.ports[&service.spec.role])?;
 
-    let orders = Arc::clone(&service);
+    let commanded = Arc::clone(&service);
     tokio::spawn(async move {
         while let Ok(Some(line)) = input.next_line().await {
             match serde_json::from_str(&line) {
-                Ok(Order::Reload) => orders.reload(true),
-                Ok(Order::Behave(behaviour)) => {
-                    *orders.behaviour.write().unwrap_or_else(PoisonError::into_inner) = behaviour.or(orders.built_in);
+                Ok(ServiceCommand::Reload) => commanded.reload(true),
+                Ok(ServiceCommand::SetBehaviour(behaviour)) => {
+                    *commanded.behaviour.write().unwrap_or_else(PoisonError::into_inner) =
+                        behaviour.or(commanded.built_in);
                 }
-                Err(error) => orders.log.write("ERROR", format!("order not understood: {error}"), ""),
+                Err(error) => commanded.log.write("ERROR", format!("invalid command: {error}"), ""),
             }
         }
-        // The supervisor is gone.
+        // The supervisor has ended.
         std::process::exit(0);
     });
     service.log.write("INFO", format!("{} {} started", service.name(), service.spec.version), "");
-    let pushing = tokio::spawn(push(Arc::clone(&service), registry));
+    let exporting = tokio::spawn(export_telemetry(Arc::clone(&service), registry));
     std::thread::spawn({
         let service = Arc::clone(&service);
-        move || misbehave(&service)
+        move || run_background_faults(&service)
     });
     if service.spec.role == Role::Fulfilment {
         for _ in 0..2 {
@@ -130,11 +149,11 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     };
     let serving = axum::serve(listener, app).with_graceful_shutdown(stop);
     serving.await?;
-    pushing.abort();
+    exporting.abort();
     Ok(())
 }
 
-/// Several processes may hold the port, so that a new one is ready before the old one leaves.
+/// Binds the port with SO_REUSEPORT, so that a new process is ready before its predecessor ends.
 fn listen(port: u16) -> anyhow::Result<tokio::net::TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -146,7 +165,7 @@ fn listen(port: u16) -> anyhow::Result<tokio::net::TcpListener> {
 }
 
 impl Service {
-    fn new(spec: Spec, registry: &Registry) -> anyhow::Result<Self> {
+    fn new(spec: ServiceSpec, registry: &Registry) -> anyhow::Result<Self> {
         let name = spec.names.of(spec.role).to_owned();
         let metric = |suffix: &str| format!("{}_{suffix}", spec.names.prefix);
         let buckets = |suffix: &str, help: &str, labels: &[&str]| -> anyhow::Result<HistogramVec> {
@@ -154,26 +173,28 @@ impl Service {
             let histogram = HistogramVec::new(opts, labels)?;
             Ok(histogram)
         };
-        let served = buckets("request_duration_seconds", "Requests served", &["code"])?;
-        let called = buckets("client_duration_seconds", "Requests made", &["peer_service", "code"])?;
-        let worked = buckets("process_duration_seconds", "Messages handled", &["code"])?;
+        let request_duration = buckets("request_duration_seconds", "Requests served", &["code"])?;
+        let client_duration = buckets("client_duration_seconds", "Requests made", &["peer_service", "code"])?;
+        let process_duration = buckets("process_duration_seconds", "Messages handled", &["code"])?;
         let gauge = |suffix: &str, help: &str| Opts::new(metric(suffix), help).const_label("service", &name);
         let pool = GaugeVec::new(gauge("pool_connections", "Connections of the pool"), &["state"])?;
         let depth = IntGauge::with_opts(gauge("queue_depth", "Messages waiting"))?;
         let info = GaugeVec::new(gauge("build_info", "What runs"), &["version"])?;
         info.with_label_values(&[spec.version.as_str()]).set(1.0);
-        for (name_of, value) in [("process_memory_limit_bytes", MEMORY_LIMIT), ("process_cpu_limit_cores", CPU_LIMIT)] {
+        for (name_of, value) in
+            [("process_memory_limit_bytes", MEMORY_LIMIT_BYTES), ("process_cpu_limit_cores", CPU_LIMIT_CORES)]
+        {
             let limit = prometheus::Gauge::with_opts(Opts::new(name_of, "Limit").const_label("service", &name))?;
             limit.set(value);
             registry.register(Box::new(limit))?;
         }
-        registry.register(Box::new(served.clone()))?;
+        registry.register(Box::new(request_duration.clone()))?;
         if !spec.role.calls().is_empty() {
-            registry.register(Box::new(called.clone()))?;
+            registry.register(Box::new(client_duration.clone()))?;
             registry.register(Box::new(pool.clone()))?;
         }
         if spec.role == Role::Fulfilment {
-            registry.register(Box::new(worked.clone()))?;
+            registry.register(Box::new(process_duration.clone()))?;
         }
         if spec.role == Role::Queue {
             registry.register(Box::new(depth.clone()))?;
@@ -184,7 +205,7 @@ impl Service {
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
         let settings = read_settings(&spec);
-        let pool_size = settings.get(&spec.names.pool_key).map_or(20, |size| *size as usize);
+        let pool_size = settings.get(&spec.names.pool_key).map_or(DEFAULT_POOL_CONNECTIONS, |size| *size as usize);
         pool.with_label_values(&["max"]).set(pool_size as f64);
         Ok(Self {
             client: reqwest::Client::builder().pool_max_idle_per_host(64).build()?,
@@ -194,16 +215,16 @@ impl Service {
             behaviour: RwLock::new(built_in),
             built_in,
             settings: RwLock::new(settings),
-            hoard: Mutex::default(),
-            hoarded: AtomicI64::new(0),
-            turn: tokio::sync::Mutex::new(()),
+            leaked_blocks: Mutex::default(),
+            leaked_bytes: AtomicI64::new(0),
+            cpu: tokio::sync::Mutex::new(()),
             rate: Mutex::new((Instant::now(), 50.0)),
             queue: Mutex::default(),
             depth,
             stopping: AtomicBool::new(false),
-            served,
-            called,
-            worked,
+            request_duration,
+            client_duration,
+            process_duration,
             log: Log::new(&name),
             spans: spec.targets.otlp.is_some().then(|| Spans::new(&name)),
             spec,
@@ -218,14 +239,15 @@ impl Service {
         *self.behaviour.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn setting(&self, key: &str, usual: u64) -> u64 {
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or(usual)
+    fn setting(&self, key: &str, default: u64) -> u64 {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).get(key).copied().unwrap_or(default)
     }
 
-    fn reload(&self, announce: bool) {
+    /// Reads the settings again; with `log_changes` logs every changed one.
+    fn reload(&self, log_changes: bool) {
         let fresh = read_settings(&self.spec);
         let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
-        for (key, to) in fresh.iter().filter(|_| announce) {
+        for (key, to) in fresh.iter().filter(|_| log_changes) {
             let from = settings.get(key).copied().unwrap_or_default();
             if from != *to {
                 self.log.write("INFO", format!("{} key={key} from={from} to={to}", self.spec.names.reloaded), "");
@@ -234,9 +256,9 @@ impl Service {
         *settings = fresh;
     }
 
-    /// Whether one more request fits the configured rate.
-    fn admitted(&self) -> bool {
-        let cap = self.setting(&self.spec.names.rate_key, 1000) as f64;
+    /// Takes a token from the rate limit's bucket, which holds those of one second; false if it is empty.
+    fn admit(&self) -> bool {
+        let cap = self.setting(&self.spec.names.rate_key, DEFAULT_MAX_REQUESTS_PER_S) as f64;
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         rate.1 = (rate.1 + now.duration_since(rate.0).as_secs_f64() * cap).min(cap);
@@ -248,49 +270,48 @@ impl Service {
         fits
     }
 
-    /// The service's own work for one request.
-    async fn work(&self, usual_ms: f64) {
+    /// Simulates the service's work for one request, `typical_ms` without a fault.
+    async fn work(&self, typical_ms: f64) {
         let behaviour = self.behaviour();
-        let mut ms = usual_ms * rand::rng().random_range(0.7..1.6);
+        let mut ms = typical_ms * rand::rng().random_range(0.7..1.6);
         if behaviour.slow {
             ms += rand::rng().random_range(600.0..1100.0);
         }
-        let memory = self.hoarded.load(Ordering::Relaxed) as f64 / MEMORY_LIMIT;
+        let memory = self.leaked_bytes.load(Ordering::Relaxed) as f64 / MEMORY_LIMIT_BYTES;
         if memory > 0.5 {
             ms += rand::rng().random_range(500.0..900.0) * memory;
         }
-        if behaviour.spin {
-            // Whoever wants the processor waits for its turn.
-            drop(self.turn.lock().await);
+        if behaviour.spin_cpu {
+            // Wait until the CPU hog pauses.
+            drop(self.cpu.lock().await);
         }
         tokio::time::sleep(Duration::from_micros((ms * 1000.0) as u64)).await;
     }
 
     /// Calls another service through the connection pool.
-    async fn call(&self, peer: Role, path: &str, body: String, here: &Here) -> (StatusCode, String) {
-        let (started, span, trace) = (Instant::now(), rand::rng().random::<u64>(), here.trace.as_str());
-        let deadline = Duration::from_millis(self.setting(&self.spec.names.timeout_key, 2000));
+    async fn call(&self, peer: Role, path: &str, body: String, context: &TraceContext) -> (StatusCode, String) {
+        let (started, span, trace) = (Instant::now(), rand::rng().random::<u64>(), context.trace.as_str());
+        let deadline = Duration::from_millis(self.setting(&self.spec.names.timeout_key, DEFAULT_TIMEOUT_MS));
         let peer_name = self.spec.names.of(peer);
-        let wait = Duration::from_millis(600);
-        let outcome = match tokio::time::timeout(wait, self.connections.acquire()).await {
+        let outcome = match tokio::time::timeout(CONNECTION_TIMEOUT, self.connections.acquire()).await {
             Ok(Ok(permit)) => {
-                let answer = tokio::time::timeout(
+                let response = tokio::time::timeout(
                     deadline,
-                    self.exchange(peer, path, body, &Here { trace: trace.to_owned(), span }),
+                    self.exchange(peer, path, body, &TraceContext { trace: trace.to_owned(), span }),
                 )
                 .await;
-                if self.behaviour().keep_connections && rand::rng().random_bool(0.3) {
+                if self.behaviour().leak_connections && rand::rng().random_bool(0.3) {
                     permit.forget();
                 } else {
                     drop(permit);
                 }
-                answer.unwrap_or_else(|_| Err(format!("deadline of {} ms", deadline.as_millis())))
+                response.unwrap_or_else(|_| Err(format!("deadline of {} ms", deadline.as_millis())))
             }
-            _ => Err(format!("{} {} ms", self.spec.names.no_connection, wait.as_millis())),
+            _ => Err(format!("{} {} ms", self.spec.names.no_connection, CONNECTION_TIMEOUT.as_millis())),
         };
         self.pool_used.set((self.pool_size - self.connections.available_permits().min(self.pool_size)) as f64);
         let (status, text) = match outcome {
-            Ok(answer) => answer,
+            Ok(response) => response,
             Err(reason) => {
                 self.log.write(
                     "ERROR",
@@ -300,12 +321,12 @@ impl Service {
                 (StatusCode::GATEWAY_TIMEOUT, String::new())
             }
         };
-        self.called.with_label_values(&[peer_name, status.as_str()]).observe(started.elapsed().as_secs_f64());
-        self.ended(Ended {
-            end: End::Client,
+        self.client_duration.with_label_values(&[peer_name, status.as_str()]).observe(started.elapsed().as_secs_f64());
+        self.record_span(FinishedSpan {
+            kind: SpanKind::Client,
             trace,
             span,
-            parent: here.span,
+            parent: context.span,
             name: format!("{} {path}", if path == "/" { "GET" } else { "POST" }),
             took: started.elapsed(),
             status: status.as_u16(),
@@ -314,31 +335,32 @@ impl Service {
         (status, text)
     }
 
-    fn ended(&self, ended: Ended<'_>) {
+    fn record_span(&self, span: FinishedSpan<'_>) {
         if let Some(spans) = &self.spans {
-            spans.record(ended, now_ms());
+            spans.record(span, now_ms());
         }
     }
 
+    /// Sends a request and reads the response.
     async fn exchange(
         &self,
         peer: Role,
         path: &str,
         body: String,
-        here: &Here,
+        context: &TraceContext,
     ) -> Result<(StatusCode, String), String> {
         let url = format!("http://127.0.0.1:{}{path}", self.spec.ports[&peer]);
-        let span = format!("00-{}-{:016x}-01", here.trace, here.span);
-        for attempt in 0..15 {
+        let span = format!("00-{}-{:016x}-01", context.trace, context.span);
+        for attempt in 0..=MAX_CALL_RETRIES {
             let request = if path == "/" { self.client.get(&url) } else { self.client.post(&url) };
             match request.header("traceparent", &span).body(body.clone()).send().await {
-                Ok(answer) => {
-                    let status = answer.status();
-                    return Ok((status, answer.text().await.map_err(|error| error.to_string())?));
+                Ok(response) => {
+                    let status = response.status();
+                    return Ok((status, response.text().await.map_err(|error| error.to_string())?));
                 }
-                // A connection that broke before any answer: the peer was just replaced.
-                Err(error) if attempt < 14 && (error.is_connect() || error.is_request()) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                // The connection failed before the response: the peer may be in the middle of a restart.
+                Err(error) if attempt < MAX_CALL_RETRIES && (error.is_connect() || error.is_request()) => {
+                    tokio::time::sleep(CALL_RETRY_INTERVAL).await;
                 }
                 Err(error) => return Err(error.to_string()),
             }
@@ -347,27 +369,34 @@ impl Service {
     }
 }
 
-fn read_settings(spec: &Spec) -> Settings {
+fn read_settings(spec: &ServiceSpec) -> Settings {
     std::fs::read_to_string(&spec.settings).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
-/// Where a request that arrives is from now on, and the span that sent it.
-fn enter(headers: &HeaderMap) -> (Here, u64) {
+/// The context of a received request (header `traceparent`), and the id of the span that sent it.
+fn trace_context(headers: &HeaderMap) -> (TraceContext, u64) {
     let given = headers.get("traceparent").and_then(|value| value.to_str().ok());
     let mut parts = given.into_iter().flat_map(|text| text.split('-')).skip(1);
     let trace = parts.next().filter(|id| id.len() == 32).map(str::to_owned);
     let parent = parts.next().and_then(|id| u64::from_str_radix(id, 16).ok()).unwrap_or_default();
     let trace = trace.unwrap_or_else(|| format!("{:032x}", rand::rng().random::<u128>()));
-    (Here { trace, span: rand::rng().random() }, parent)
+    (TraceContext { trace, span: rand::rng().random() }, parent)
 }
 
-/// A request was answered.
-fn served(service: &Service, here: &Here, parent: u64, path: &str, status: StatusCode, started: Instant) {
-    observe(&service.served, status, started);
-    service.ended(Ended {
-        end: End::Server,
-        trace: &here.trace,
-        span: here.span,
+/// Records a served request.
+fn record_served(
+    service: &Service,
+    context: &TraceContext,
+    parent: u64,
+    path: &str,
+    status: StatusCode,
+    started: Instant,
+) {
+    observe(&service.request_duration, status, started);
+    service.record_span(FinishedSpan {
+        kind: SpanKind::Server,
+        trace: &context.trace,
+        span: context.span,
         parent,
         name: path.to_owned(),
         took: started.elapsed(),
@@ -377,18 +406,18 @@ fn served(service: &Service, here: &Here, parent: u64, path: &str, status: Statu
 }
 
 async fn serve(State(service): State<Arc<Service>>, headers: HeaderMap) -> StatusCode {
-    let (here, parent) = enter(&headers);
+    let (context, parent) = trace_context(&headers);
     let started = Instant::now();
-    let status = if service.admitted() {
-        handle(&service, &here).await
+    let status = if service.admit() {
+        handle(&service, &context).await
     } else {
-        service.log.write("ERROR", service.spec.names.too_many.clone(), &here.trace);
+        service.log.write("ERROR", service.spec.names.rate_limited.clone(), &context.trace);
         StatusCode::SERVICE_UNAVAILABLE
     };
-    served(&service, &here, parent, "GET /", status, started);
+    record_served(&service, &context, parent, "GET /", status, started);
     if status == StatusCode::OK && rand::rng().random_bool(0.02) {
         let took = started.elapsed().as_millis();
-        service.log.write("INFO", format!("{} in {took} ms", service.spec.names.served), &here.trace);
+        service.log.write("INFO", format!("{} in {took} ms", service.spec.names.served), &context.trace);
     }
     status
 }
@@ -398,15 +427,15 @@ fn observe(histogram: &HistogramVec, status: StatusCode, started: Instant) {
     observed.observe(started.elapsed().as_secs_f64());
 }
 
-async fn handle(service: &Arc<Service>, here: &Here) -> StatusCode {
-    let usual_ms = match service.spec.role {
+async fn handle(service: &Arc<Service>, context: &TraceContext) -> StatusCode {
+    let typical_ms = match service.spec.role {
         Role::Storefront | Role::Cart => 2.0,
         Role::Catalogue | Role::Newsletter => 4.0,
         Role::Payments => 5.0,
         _ => 3.0,
     };
-    service.work(usual_ms).await;
-    let mut worst = StatusCode::OK;
+    service.work(typical_ms).await;
+    let mut result = StatusCode::OK;
     for peer in service.spec.role.calls() {
         let (path, skip) = match peer {
             Role::Queue => ("/enqueue", rand::rng().random_bool(0.5)),
@@ -415,9 +444,9 @@ async fn handle(service: &Arc<Service>, here: &Here) -> StatusCode {
         if skip {
             continue;
         }
-        let (status, _) = service.call(*peer, path, here.trace.clone(), here).await;
+        let (status, _) = service.call(*peer, path, context.trace.clone(), context).await;
         if !status.is_success() {
-            worst = if status == StatusCode::GATEWAY_TIMEOUT {
+            result = if status == StatusCode::GATEWAY_TIMEOUT {
                 StatusCode::BAD_GATEWAY
             } else {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -427,15 +456,15 @@ async fn handle(service: &Arc<Service>, here: &Here) -> StatusCode {
             }
         }
     }
-    worst
+    result
 }
 
 async fn enqueue(State(service): State<Arc<Service>>, headers: HeaderMap, body: String) -> StatusCode {
-    let ((here, parent), started) = (enter(&headers), Instant::now());
+    let ((context, parent), started) = (trace_context(&headers), Instant::now());
     service.work(1.0).await;
     let (depth, status) = {
         let mut queue = service.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = queue.len() < QUEUE_LIMIT;
+        let fits = queue.len() < MAX_QUEUED_MESSAGES;
         if fits {
             queue.push_back(body);
         }
@@ -443,54 +472,54 @@ async fn enqueue(State(service): State<Arc<Service>>, headers: HeaderMap, body: 
     };
     service.depth.set(depth as i64);
     if !status.is_success() {
-        service.log.write("ERROR", service.spec.names.queue_refused.clone(), &here.trace);
+        service.log.write("ERROR", service.spec.names.queue_refused.clone(), &context.trace);
     }
-    served(&service, &here, parent, "POST /enqueue", status, started);
+    record_served(&service, &context, parent, "POST /enqueue", status, started);
     status
 }
 
 async fn take(State(service): State<Arc<Service>>, headers: HeaderMap) -> String {
-    let ((here, parent), started) = (enter(&headers), Instant::now());
+    let ((context, parent), started) = (trace_context(&headers), Instant::now());
     let taken: Vec<String> = {
         let mut queue = service.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = queue.len().min(5);
+        let count = queue.len().min(MAX_TAKEN_MESSAGES);
         let taken = queue.drain(..count).collect();
         service.depth.set(queue.len() as i64);
         taken
     };
-    served(&service, &here, parent, "POST /take", StatusCode::OK, started);
+    record_served(&service, &context, parent, "POST /take", StatusCode::OK, started);
     taken.join("\n")
 }
 
 async fn consume(service: Arc<Service>) {
     while !service.stopping.load(Ordering::Acquire) {
-        let (here, _) = enter(&HeaderMap::new());
-        let (_, batch) = service.call(Role::Queue, "/take", String::new(), &here).await;
+        let (context, _) = trace_context(&HeaderMap::new());
+        let (_, batch) = service.call(Role::Queue, "/take", String::new(), &context).await;
         for message in batch.lines() {
             let started = Instant::now();
             service.work(4.0).await;
             if service.behaviour().stall {
                 let ms = rand::rng().random_range(1200..1800);
                 tokio::time::sleep(Duration::from_millis(ms)).await;
-                service.log.write("WARN", service.spec.names.behind.clone(), message);
+                service.log.write("WARN", service.spec.names.handled_slowly.clone(), message);
             }
-            observe(&service.worked, StatusCode::OK, started);
+            observe(&service.process_duration, StatusCode::OK, started);
         }
         tokio::time::sleep(Duration::from_millis(if batch.is_empty() { 50 } else { 1 })).await;
     }
 }
 
-/// The faults that need no request: a spinning thread and memory that is never given back.
-fn misbehave(service: &Service) {
+/// The faults that do not depend on requests: a CPU hog and a memory leak.
+fn run_background_faults(service: &Service) {
     loop {
         let behaviour = service.behaviour();
-        if behaviour.keep_memory && (service.hoarded.load(Ordering::Relaxed) as f64) < MEMORY_LIMIT * 0.9 {
+        if behaviour.leak_memory && (service.leaked_bytes.load(Ordering::Relaxed) as f64) < MEMORY_LIMIT_BYTES * 0.9 {
             let block = vec![1_u8; 4 << 20];
-            service.hoarded.fetch_add(block.len() as i64, Ordering::Relaxed);
-            service.hoard.lock().unwrap_or_else(PoisonError::into_inner).push(block);
+            service.leaked_bytes.fetch_add(block.len() as i64, Ordering::Relaxed);
+            service.leaked_blocks.lock().unwrap_or_else(PoisonError::into_inner).push(block);
         }
-        if behaviour.spin {
-            let guard = service.turn.blocking_lock();
+        if behaviour.spin_cpu {
+            let guard = service.cpu.blocking_lock();
             let until = Instant::now() + Duration::from_millis(420);
             while Instant::now() < until {
                 std::hint::black_box((0..2000_u64).fold(0_u64, |sum, n| sum.wrapping_mul(31).wrapping_add(n)));
@@ -503,28 +532,28 @@ fn misbehave(service: &Service) {
     }
 }
 
-/// Sends metrics and logs, once an interval.
-async fn push(service: Arc<Service>, registry: Registry) {
+/// Exports metrics, logs and spans once per interval.
+async fn export_telemetry(service: Arc<Service>, registry: Registry) {
     let name = service.name().to_owned();
     let targets = &service.spec.targets;
     let label = [("service".to_owned(), name)].into();
     let process = prometheus::process_collector::ProcessCollector::new(std::process::id() as i32, "");
-    let readings = Registry::new_custom(None, Some(label)).ok();
-    if let Some(readings) = &readings {
-        readings.register(Box::new(process)).ok();
+    let process_metrics = Registry::new_custom(None, Some(label)).ok();
+    if let Some(process_metrics) = &process_metrics {
+        process_metrics.register(Box::new(process)).ok();
     }
     let outboxes = Outboxes::new(targets);
-    // The first reading comes one interval after the start, when a predecessor has fallen silent: its
-    // counters must not interleave with ours.
+    // The first export is one interval after the start, when a predecessor has stopped exporting: the counters of two
+    // processes must not mix under one identity.
     let interval = Duration::from_millis(service.spec.interval_ms);
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
     loop {
         tick.tick().await;
-        // While a predecessor drains, two processes would report one identity: the one that leaves is silent.
+        // A process that drains has a successor with the same identity.
         if service.stopping.load(Ordering::Acquire) {
             return;
         }
-        let registries: Vec<&Registry> = std::iter::once(&registry).chain(&readings).collect();
-        outboxes.put(service.name(), &registries, &service.log, service.spans.as_ref());
+        let registries: Vec<&Registry> = std::iter::once(&registry).chain(&process_metrics).collect();
+        outboxes.enqueue(service.name(), &registries, &service.log, service.spans.as_ref());
     }
 }

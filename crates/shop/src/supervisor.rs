@@ -1,4 +1,5 @@
-//! Starts the services, keeps their versions and settings, restarts what exits, tells the story.
+//! Starts the services, keeps their versions and settings, restarts those that exit, deploys versions and injects
+//! faults.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -13,14 +14,23 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
-use crate::fault::{Behaviour, Kind, Story};
+use crate::arguments::RunArgs;
+use crate::faults::{Behaviour, FaultKind};
 use crate::names::{Names, Role};
-use crate::service::{Order, Settings, Spec};
+use crate::scenario::{Case, Scenario};
+use crate::service::{ServiceCommand, ServiceSpec, Settings};
 use crate::telemetry::{Outbox, Targets, now_ms, rfc3339};
-use crate::{RunArgs, control, load};
 
-/// What is known of one service.
-pub(crate) struct Running {
+/// How often exited services are looked for.
+const RESTART_INTERVAL: Duration = Duration::from_millis(250);
+/// Time that a replaced process has to finish its requests.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a starting service is checked, and how many times.
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
+const MAX_READY_POLLS: usize = 100;
+
+/// A service and its process.
+pub(crate) struct RunningService {
     pub(crate) role: Role,
     pub(crate) name: String,
     pub(crate) version: String,
@@ -30,23 +40,24 @@ pub(crate) struct Running {
     pub(crate) pid: u32,
     child: Option<tokio::process::Child>,
     input: Option<tokio::process::ChildStdin>,
-    /// What a runtime fault makes it do, until it is restarted.
+    /// Behaviour injected at run time; a restart removes it.
     runtime: Behaviour,
 }
 
-/// The supervisor.
-pub(crate) struct Shop {
+/// Runs all services.
+pub(crate) struct Supervisor {
     pub(crate) args: RunArgs,
-    pub(crate) names: Names,
-    pub(crate) story: Story,
+    names: Names,
+    scenario: Scenario,
     ports: HashMap<Role, u16>,
     targets: Targets,
+    /// Deployments to report.
     deployments: Option<Arc<Outbox>>,
-    pub(crate) services: Mutex<Vec<Running>>,
-    struck: Mutex<bool>,
+    /// Held while a service is changed.
+    pub(crate) services: Mutex<Vec<RunningService>>,
 }
 
-/// What heals a service.
+/// An operation of the control API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Operation {
@@ -55,84 +66,69 @@ pub(crate) enum Operation {
     Settings,
 }
 
-/// Runs the shop until a signal comes.
-pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&args.dir)?;
-    let names = Names::new(args.names_seed);
-    let story = Story::tell(&args, &names)?;
-    let targets = Targets {
-        otlp: args.otlp.clone(),
-        remote_write: args.remote_write.clone(),
-        logs: args.logs.clone(),
-        deployments: args.deployments.clone(),
-        bearer_token_file: args.bearer_token_file.clone(),
-    };
-    let deployments = targets.deployments.clone().map(|url| Outbox::json(url, targets.bearer_token_file.clone()));
-    if let Some(outbox) = &deployments {
-        tokio::spawn(Arc::clone(outbox).run());
+/// Replaces a file atomically: a concurrent reader sees the old or the new content.
+fn replace_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, text)?;
+    Ok(std::fs::rename(temporary, path)?)
+}
+
+impl Supervisor {
+    /// Derives names and scenario from the arguments and reserves the ports.
+    ///
+    /// # Errors
+    /// Returns an error if the arguments are invalid or the folder cannot be created.
+    pub(crate) fn new(args: RunArgs) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&args.dir)?;
+        let names = Names::new(args.names_seed);
+        let scenario = Scenario::new(&args, &names)?;
+        let targets = Targets {
+            otlp: args.otlp.clone(),
+            remote_write: args.remote_write.clone(),
+            logs: args.logs.clone(),
+            deployments: args.deployments.clone(),
+            bearer_token_file: args.bearer_token_file.clone(),
+        };
+        let deployments = targets.deployments.clone().map(|url| Outbox::json(url, targets.bearer_token_file.clone()));
+        let (ports, services) = (free_ports()?, Mutex::default());
+        Ok(Self { args, names, scenario, ports, targets, deployments, services })
     }
-    let shop = Arc::new(Shop {
-        ports: free_ports()?,
-        services: Mutex::default(),
-        struck: Mutex::new(false),
-        args,
-        names,
-        story,
-        targets,
-        deployments,
-    });
-    shop.install().await?;
-    for index in 0..Role::ALL.len() {
-        shop.start(index).await?;
+
+    /// Installs and starts all services.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written or a process cannot be started.
+    pub(crate) async fn start_all(&self) -> anyhow::Result<()> {
+        if let Some(outbox) = &self.deployments {
+            tokio::spawn(Arc::clone(outbox).run());
+        }
+        self.install().await?;
+        for service in self.services.lock().await.iter_mut() {
+            self.start_process(service).await?;
+        }
+        Ok(())
     }
-    let control = control::listen(Arc::clone(&shop)).await?;
-    shop.describe(control).await?;
-    for role in [Role::Storefront, Role::Newsletter] {
-        let url = format!("http://127.0.0.1:{}/", shop.ports[&role]);
-        tokio::spawn(load::run(url, shop.args.rps, shop.args.seed));
-    }
-    tokio::spawn(Arc::clone(&shop).keep_running());
-    tokio::spawn(Arc::clone(&shop).tell());
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        stopped = tokio::signal::ctrl_c() => stopped?,
-    }
-    for service in shop.services.lock().await.iter_mut() {
-        if let Some(child) = &mut service.child {
-            child.start_kill().ok();
+
+    /// Kills the processes of all services.
+    pub(crate) async fn kill_all(&self) {
+        for service in self.services.lock().await.iter_mut() {
+            if let Some(child) = &mut service.child {
+                child.start_kill().ok();
+            }
         }
     }
-    Ok(())
-}
 
-/// Writes a file anew in one step: whoever reads it meanwhile sees the old or the new, never half of one.
-fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text)?;
-    Ok(std::fs::rename(fresh, path)?)
-}
-
-/// Says what runs, from the folder's `run.json`.
-pub(crate) async fn status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(dir.join("run.json"))
-        .map_err(|error| anyhow::anyhow!("no shop was started in {}: {error}", dir.display()))?;
-    let status: serde_json::Value = serde_json::from_str(&text)?;
-    let mut out = std::io::stdout();
-    if as_json {
-        writeln!(out, "{status}")?;
-    } else {
-        writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
+    /// The URL of a service.
+    pub(crate) fn url(&self, role: Role) -> String {
+        format!("http://127.0.0.1:{}/", self.ports[&role])
     }
-    Ok(())
-}
 
-impl Shop {
-    fn home(&self, name: &str) -> PathBuf {
+    /// The folder with a service's releases and settings.
+    fn service_folder(&self, name: &str) -> PathBuf {
         self.args.dir.join("releases").join(name)
     }
 
-    /// Lays out the first release and the settings of every service.
+    /// Writes the first release and the settings of every service.
     async fn install(&self) -> anyhow::Result<()> {
         let mut random = StdRng::seed_from_u64(self.args.seed ^ 0x7665_7273);
         for role in Role::ALL {
@@ -145,9 +141,9 @@ impl Shop {
                 (self.names.pool_key.clone(), 20),
             ]
             .into();
-            self.release(&name, &version, Behaviour::default())?;
-            std::fs::write(self.home(&name).join("settings.json"), serde_json::to_string_pretty(&settings)?)?;
-            self.services.lock().await.push(Running {
+            self.write_release(&name, &version, Behaviour::default())?;
+            std::fs::write(self.service_folder(&name).join("settings.json"), serde_json::to_string_pretty(&settings)?)?;
+            self.services.lock().await.push(RunningService {
                 role,
                 name,
                 version,
@@ -163,36 +159,32 @@ impl Shop {
         Ok(())
     }
 
-    fn release(&self, name: &str, version: &str, behaviour: Behaviour) -> anyhow::Result<()> {
-        let folder = self.home(name).join(version);
+    /// Writes a release and makes it the current one.
+    fn write_release(&self, name: &str, version: &str, behaviour: Behaviour) -> anyhow::Result<()> {
+        let folder = self.service_folder(name).join(version);
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join("behaviour.json"), serde_json::to_string(&behaviour)?)?;
-        self.point(name, version)
+        self.set_current(name, version)
     }
 
-    /// Makes `current` point to a version.
-    fn point(&self, name: &str, version: &str) -> anyhow::Result<()> {
-        let link = self.home(name).join("current.new");
+    /// Points the link `current` to a version.
+    fn set_current(&self, name: &str, version: &str) -> anyhow::Result<()> {
+        let link = self.service_folder(name).join("current.new");
         std::fs::remove_file(&link).ok();
         std::os::unix::fs::symlink(version, &link)?;
-        Ok(std::fs::rename(link, self.home(name).join("current"))?)
+        Ok(std::fs::rename(link, self.service_folder(name).join("current"))?)
     }
 
-    /// Starts the process of one service; one that runs already keeps its port until the new one is up.
-    async fn start(&self, index: usize) -> anyhow::Result<()> {
-        let mut services = self.services.lock().await;
-        self.start_locked(&mut services[index]).await
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the supervisor's job is to start processes")]
-    async fn start_locked(&self, service: &mut Running) -> anyhow::Result<()> {
-        let spec = Spec {
+    /// Starts the process of a service. A running predecessor serves the port until the new process is ready.
+    #[expect(clippy::disallowed_methods, reason = "the supervisor starts the services")]
+    async fn start_process(&self, service: &mut RunningService) -> anyhow::Result<()> {
+        let spec = ServiceSpec {
             role: service.role,
             version: service.version.clone(),
             names: self.names.clone(),
             ports: self.ports.clone(),
-            release: self.home(&service.name).join(&service.version),
-            settings: self.home(&service.name).join("settings.json"),
+            release: self.service_folder(&service.name).join(&service.version),
+            settings: self.service_folder(&service.name).join("settings.json"),
             targets: self.targets.clone(),
             interval_ms: self.args.interval.as_millis() as u64,
         };
@@ -223,7 +215,7 @@ impl Shop {
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGTERM).ok();
             }
             tokio::spawn(async move {
-                if tokio::time::timeout(Duration::from_secs(3), old.wait()).await.is_err() {
+                if tokio::time::timeout(DRAIN_TIMEOUT, old.wait()).await.is_err() {
                     old.start_kill().ok();
                 }
             });
@@ -231,50 +223,51 @@ impl Shop {
         Ok(())
     }
 
-    async fn order(service: &mut Running, order: &Order) -> anyhow::Result<()> {
-        let line = format!("{}\n", serde_json::to_string(order)?);
+    async fn send_command(service: &mut RunningService, command: &ServiceCommand) -> anyhow::Result<()> {
+        let line = format!("{}\n", serde_json::to_string(command)?);
         let input = service.input.as_mut().ok_or_else(|| anyhow::anyhow!("not running"))?;
         Ok(input.write_all(line.as_bytes()).await?)
     }
 
-    /// Restarts what exits.
-    async fn keep_running(self: Arc<Self>) {
+    /// Restarts services that exit, until the task is aborted.
+    pub(crate) async fn restart_exited(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(RESTART_INTERVAL).await;
             let mut services = self.services.lock().await;
             for service in services.iter_mut() {
                 let exited = service.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
                 if exited {
                     service.child = None;
-                    self.start_locked(service).await.ok();
+                    self.start_process(service).await.ok();
                 }
             }
         }
     }
 
-    /// What the story holds: a harmless deployment, then the fault.
-    async fn tell(self: Arc<Self>) {
-        let mut events: Vec<(Duration, bool)> = self.story.harmless.iter().map(|(_, at)| (*at, false)).collect();
-        events.extend(self.story.fault.map(|_| (self.story.at, true)));
+    /// Runs the scenario: a deployment without a fault, then the fault.
+    pub(crate) async fn run_scenario(self: Arc<Self>) {
+        let mut events: Vec<(Duration, bool)> = self.scenario.harmless.iter().map(|(_, at)| (*at, false)).collect();
+        events.extend(self.scenario.fault.map(|_| (self.scenario.at, true)));
         events.sort();
         let started = tokio::time::Instant::now();
         for (at, is_fault) in events {
             tokio::time::sleep_until(started + at).await;
-            let told = match (is_fault, self.story.harmless) {
-                (true, _) => self.strike(true).await,
+            let result = match (is_fault, self.scenario.harmless) {
+                (true, _) => self.inject_fault(true).await,
                 (false, Some((role, _))) => self.deploy(role, Behaviour::default()).await,
                 (false, None) => Ok(()),
             };
-            if let Err(error) = told {
-                self.note(&format!("story failed: {error}"));
+            if let Err(error) = result {
+                self.write_error(&format!("scenario failed: {error}"));
             }
         }
     }
 
-    fn note(&self, text: &str) {
+    fn write_error(&self, text: &str) {
         std::fs::write(self.args.dir.join("error.txt"), text).ok();
     }
 
+    /// Deploys the next minor version of a service.
     async fn deploy(&self, role: Role, behaviour: Behaviour) -> anyhow::Result<()> {
         let mut services = self.services.lock().await;
         let Some(service) = services.iter_mut().find(|service| service.role == role) else { return Ok(()) };
@@ -284,59 +277,61 @@ impl Shop {
             *patch = 0;
         }
         let version = parts.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
-        self.release(&service.name, &version, behaviour)?;
+        self.write_release(&service.name, &version, behaviour)?;
         service.previous = Some(std::mem::replace(&mut service.version, version));
-        self.start_locked(service).await?;
-        self.announce(service);
+        self.start_process(service).await?;
+        self.report_deployment(service);
         Ok(())
     }
 
-    fn announce(&self, service: &Running) {
+    fn report_deployment(&self, service: &RunningService) {
         let Some(outbox) = &self.deployments else { return };
         let event = json!({ "timestamp": rfc3339(now_ms()), "service": service.name, "version": service.version,
             "status": "success", "metadata": { "deployed_by": "pipeline" } });
-        outbox.put(event.to_string().into_bytes());
+        outbox.enqueue(event.to_string().into_bytes());
     }
 
-    /// Lets the fault strike. `first` is the story's own; later ones come back after a short-lived fix.
-    async fn strike(&self, first: bool) -> anyhow::Result<()> {
-        let Some((kind, role)) = self.story.fault else { return Ok(()) };
-        *self.struck.lock().await = true;
+    /// Injects the fault. `first` is the scenario's own; later ones follow a repair that `--fix-lasts` limits.
+    async fn inject_fault(&self, first: bool) -> anyhow::Result<()> {
+        let Some((kind, role)) = self.scenario.fault else { return Ok(()) };
         if first {
-            self.write_truth(true).await?;
+            self.write_truth(true)?;
         }
-        let with_deployment = first && self.story.case == crate::fault::Case::Deployment && kind != Kind::BadSetting;
+        let with_deployment = first && self.scenario.case == Case::Deployment && kind != FaultKind::BadSetting;
         if with_deployment {
             return self.deploy(role, Behaviour::of(kind)).await;
         }
         let mut services = self.services.lock().await;
         let Some(service) = services.iter_mut().find(|service| service.role == role) else { return Ok(()) };
-        if kind == Kind::BadSetting {
+        if kind == FaultKind::BadSetting {
             let (key, value) =
-                if self.story.timeout_setting { (&self.names.timeout_key, 1) } else { (&self.names.rate_key, 5) };
-            self.set(&service.name, key, value)?;
-            return Self::order(service, &Order::Reload).await;
+                if self.scenario.timeout_setting { (&self.names.timeout_key, 1) } else { (&self.names.rate_key, 5) };
+            self.write_setting(&service.name, key, value)?;
+            return Self::send_command(service, &ServiceCommand::Reload).await;
         }
         service.runtime = Behaviour::of(kind);
-        Self::order(service, &Order::Behave(service.runtime)).await
+        Self::send_command(service, &ServiceCommand::SetBehaviour(service.runtime)).await
     }
 
     /// The settings of a service.
     pub(crate) fn settings(&self, name: &str) -> Settings {
-        let text = std::fs::read_to_string(self.home(name).join("settings.json")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.service_folder(name).join("settings.json")).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    fn set(&self, name: &str, key: &str, value: u64) -> anyhow::Result<()> {
+    fn write_setting(&self, name: &str, key: &str, value: u64) -> anyhow::Result<()> {
         let mut settings = self.settings(name);
         settings.insert(key.to_owned(), value);
-        replace(&self.home(name).join("settings.json"), &serde_json::to_string_pretty(&settings)?)
+        replace_file(&self.service_folder(name).join("settings.json"), &serde_json::to_string_pretty(&settings)?)
     }
 
-    /// Carries out one operation and appends its effect, fsynced, before anyone is told.
+    /// Executes an operation and appends its effect to `effects.jsonl`, fsynced before the response.
+    ///
+    /// # Errors
+    /// Returns an error if the operation is not possible or a file cannot be written.
     pub(crate) async fn operate(
         self: &Arc<Self>,
-        service: &mut Running,
+        service: &mut RunningService,
         operation: Operation,
         setting: Option<(String, u64)>,
         key: &str,
@@ -344,17 +339,17 @@ impl Shop {
         let before =
             json!({ "version": service.version, "settings": self.settings(&service.name), "pid": service.pid });
         match operation {
-            Operation::Restart => self.start_locked(service).await?,
+            Operation::Restart => self.start_process(service).await?,
             Operation::Rollback => {
                 let Some(previous) = service.previous.take() else { anyhow::bail!("no previous version") };
-                self.point(&service.name, &previous)?;
+                self.set_current(&service.name, &previous)?;
                 service.previous = Some(std::mem::replace(&mut service.version, previous));
-                self.start_locked(service).await?;
+                self.start_process(service).await?;
             }
             Operation::Settings => {
                 let (key, value) = setting.ok_or_else(|| anyhow::anyhow!("no setting given"))?;
-                self.set(&service.name, &key, value)?;
-                Self::order(service, &Order::Reload).await?;
+                self.write_setting(&service.name, &key, value)?;
+                Self::send_command(service, &ServiceCommand::Reload).await?;
             }
         }
         service.last_key = Some(key.to_owned());
@@ -365,35 +360,39 @@ impl Shop {
             std::fs::OpenOptions::new().create(true).append(true).open(self.args.dir.join("effects.jsonl"))?;
         file.write_all(format!("{effect}\n").as_bytes())?;
         file.sync_all()?;
-        let struck = self.story.fault.is_some_and(|(_, role)| role == service.role);
-        if let Some(lasts) = self.args.fix_lasts.filter(|_| struck) {
-            let shop = Arc::clone(self);
+        let faulty = self.scenario.fault.is_some_and(|(_, role)| role == service.role);
+        if let Some(lasts) = self.args.fix_lasts.filter(|_| faulty) {
+            let supervisor = Arc::clone(self);
             tokio::spawn(async move {
                 tokio::time::sleep(lasts).await;
-                shop.strike(false).await.ok();
+                supervisor.inject_fault(false).await.ok();
             });
         }
         Ok(())
     }
 
-    /// Writes the one file that tells the truth.
-    async fn write_truth(&self, struck: bool) -> anyhow::Result<()> {
-        let fault = self.story.fault.map(|(kind, role)| {
-            let heals = match (kind, self.story.case) {
-                (Kind::BadSetting, _) => Operation::Settings,
-                (_, crate::fault::Case::Deployment) => Operation::Rollback,
+    /// Writes the truth file: which fault is injected, where and when.
+    fn write_truth(&self, injected: bool) -> anyhow::Result<()> {
+        let fault = self.scenario.fault.map(|(kind, role)| {
+            let heals = match (kind, self.scenario.case) {
+                (FaultKind::BadSetting, _) => Operation::Settings,
+                (_, Case::Deployment) => Operation::Rollback,
                 _ => Operation::Restart,
             };
             json!({ "kind": kind, "service": self.names.of(role), "heals": heals,
-                "at": struck.then(|| rfc3339(now_ms())), "at_ms": struck.then(now_ms) })
+                "at": injected.then(|| rfc3339(now_ms())), "at_ms": injected.then(now_ms) })
         });
-        let truth = json!({ "seed": self.args.seed, "case": self.story.case, "fault": fault,
-            "harmless": self.story.harmless.map(|(role, _)| self.names.of(role)) });
-        replace(&self.args.dir.join("truth.json"), &truth.to_string())
+        let truth = json!({ "seed": self.args.seed, "case": self.scenario.case, "fault": fault,
+            "harmless": self.scenario.harmless.map(|(role, _)| self.names.of(role)) });
+        replace_file(&self.args.dir.join("truth.json"), &truth.to_string())
     }
 
-    async fn describe(&self, control: Option<std::net::SocketAddr>) -> anyhow::Result<()> {
-        self.write_truth(false).await?;
+    /// Writes `run.json`, which tells that the shop is ready.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written.
+    pub(crate) async fn write_status(&self, control: Option<std::net::SocketAddr>) -> anyhow::Result<()> {
+        self.write_truth(false)?;
         let services: Vec<_> = self
             .services
             .lock()
@@ -401,20 +400,20 @@ impl Shop {
             .iter()
             .map(|service| {
                 json!({ "name": service.name, "pid": service.pid, "version": service.version,
-                    "url": format!("http://127.0.0.1:{}/", self.ports[&service.role]) })
+                    "url": self.url(service.role) })
             })
             .collect();
         let text = json!({ "pid": std::process::id(), "control": control.map(|addr| format!("http://{addr}")),
             "services": services });
-        replace(&self.args.dir.join("run.json"), &text.to_string())
+        replace_file(&self.args.dir.join("run.json"), &text.to_string())
     }
 }
 
-/// Waits until the service answers, at most two seconds.
+/// Waits until the service accepts requests, at most two seconds.
 async fn wait_ready(port: u16, pid: u32, replaced: bool) {
-    for _ in 0..100 {
-        // With a predecessor on the same port an answer proves nothing; the new process listens once it
-        // has read its settings, which its socket table shows.
+    for _ in 0..MAX_READY_POLLS {
+        // A predecessor on the same port would accept the connection; that the new process listens is visible in its
+        // open files.
         let ready = if replaced {
             std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
                 fds.flatten()
@@ -428,12 +427,13 @@ async fn wait_ready(port: u16, pid: u32, replaced: bool) {
             tokio::time::sleep(Duration::from_millis(if replaced { 60 } else { 0 })).await;
             return;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(READY_POLL_INTERVAL).await;
     }
 }
 
-/// One free loopback port a service.
+/// A free loopback port for each service.
 fn free_ports() -> anyhow::Result<HashMap<Role, u16>> {
+    // All are held until each has one, so that no port is chosen twice.
     let mut held = Vec::new();
     for role in Role::ALL {
         held.push((role, std::net::TcpListener::bind(("127.0.0.1", 0))?));

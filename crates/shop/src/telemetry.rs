@@ -1,7 +1,7 @@
-//! How a service's readings leave: metrics by remote_write 1.0, logs and deployments as JSON; or metrics, logs
-//! and spans by OpenTelemetry's protocol (`otlp.rs`).
+//! Export of telemetry: metrics by remote_write 1.0, logs and deployments as JSON; or metrics, logs and spans by OTLP
+//! (`otlp.rs`).
 //!
-//! What cannot be delivered waits in order and is tried again, as a Prometheus agent does.
+//! Requests that fail stay queued in order and are retried, as by a Prometheus agent.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -15,16 +15,23 @@ use serde_json::{Value, json};
 
 use crate::otlp::{self, Spans};
 
-/// Deliveries that may wait; the oldest go first when there are more.
-const BACKLOG: usize = 900;
+/// Queued requests; the oldest are dropped beyond that.
+const MAX_QUEUED_REQUESTS: usize = 900;
 
-/// Where readings go.
+/// How often an empty queue is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Log lines of a service per second; further ones are dropped.
+const MAX_LOG_LINES_PER_S: u32 = 20;
+
+/// URLs of the receivers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Targets {
     pub(crate) remote_write: Option<String>,
     pub(crate) logs: Option<String>,
     pub(crate) deployments: Option<String>,
-    /// Where metrics, logs and spans go instead, by OpenTelemetry's protocol.
+    /// Base URL for OTLP, instead of `remote_write` and `logs`.
     pub(crate) otlp: Option<String>,
     pub(crate) bearer_token_file: Option<PathBuf>,
 }
@@ -60,15 +67,15 @@ struct Sample {
 }
 
 /// Milliseconds since the epoch.
-#[expect(clippy::disallowed_methods, reason = "the shop is the world outside: it reads its own clock")]
+#[expect(clippy::disallowed_methods, reason = "the shop is not part of the product and has its own clock")]
 pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
 }
 
-/// A moment as RFC 3339.
+/// Formats ms since the epoch as RFC 3339.
 pub(crate) fn rfc3339(ms: i64) -> String {
     let (days, of_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
-    // Civil date from days, after Howard Hinnant.
+    // Civil date from days since the epoch, Howard Hinnant's algorithm.
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);
@@ -81,8 +88,8 @@ pub(crate) fn rfc3339(ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
-/// Everything in a registry, as one remote_write body.
-fn snapshot(registry: &Registry, at_ms: i64) -> anyhow::Result<Vec<u8>> {
+/// Encodes all metrics of a registry as one remote_write body.
+fn remote_write_body(registry: &Registry, at_ms: i64) -> anyhow::Result<Vec<u8>> {
     let mut request = WriteRequest::default();
     let mut push = |name: String, labels: &[(String, String)], more: Option<(&str, String)>, value: f64| {
         let mut all: Vec<Label> = vec![Label { name: "__name__".into(), value: name }];
@@ -116,17 +123,17 @@ fn snapshot(registry: &Registry, at_ms: i64) -> anyhow::Result<Vec<u8>> {
     Ok(snap::raw::Encoder::new().compress_vec(&request.encode_to_vec())?)
 }
 
-/// Sends in order, trying again until it is taken or refused for good.
+/// A queue of requests to one URL, sent in order.
 pub(crate) struct Outbox {
     url: String,
     headers: Vec<(&'static str, String)>,
     token_file: Option<PathBuf>,
-    waiting: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    queue: Arc<Mutex<VecDeque<Vec<u8>>>>,
 }
 
 impl Outbox {
     pub(crate) fn new(url: String, headers: Vec<(&'static str, String)>, token_file: Option<PathBuf>) -> Arc<Self> {
-        Arc::new(Self { url, headers, token_file, waiting: Arc::default() })
+        Arc::new(Self { url, headers, token_file, queue: Arc::default() })
     }
 
     pub(crate) fn json(url: String, token_file: Option<PathBuf>) -> Arc<Self> {
@@ -146,24 +153,25 @@ impl Outbox {
         Self::new(url, headers, token_file)
     }
 
-    pub(crate) fn put(&self, body: Vec<u8>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push_back(body);
-        while waiting.len() > BACKLOG {
-            waiting.pop_front();
+    /// Adds a request to the queue.
+    pub(crate) fn enqueue(&self, body: Vec<u8>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push_back(body);
+        while queue.len() > MAX_QUEUED_REQUESTS {
+            queue.pop_front();
         }
     }
 
-    /// Sends whatever waits, for ever.
+    /// Sends queued requests until the task is aborted. Requests are retried after a failure or a status of 5xx.
     pub(crate) async fn run(self: Arc<Self>) {
         let client = reqwest::Client::new();
         loop {
-            let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).front().cloned();
+            let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).front().cloned();
             let Some(body) = next else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
                 continue;
             };
-            let mut request = client.post(&self.url).timeout(Duration::from_secs(10)).body(body);
+            let mut request = client.post(&self.url).timeout(REQUEST_TIMEOUT).body(body);
             for (name, value) in &self.headers {
                 request = request.header(*name, value);
             }
@@ -171,45 +179,45 @@ impl Outbox {
                 request = request.bearer_auth(token.trim());
             }
             match request.send().await {
-                Ok(answer) if !answer.status().is_server_error() => {
-                    self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                Ok(response) if !response.status().is_server_error() => {
+                    self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 }
-                _ => tokio::time::sleep(Duration::from_millis(200)).await,
+                _ => tokio::time::sleep(RETRY_INTERVAL).await,
             }
         }
     }
 }
 
-/// Log lines of one service: to its own file and to wherever logs go.
+/// Log of one service: written to standard output and queued for export.
 #[derive(Clone)]
 pub(crate) struct Log {
     service: String,
-    /// (ms, line).
+    /// Lines to export, with their times in ms.
     lines: Arc<Mutex<Vec<(i64, Value)>>>,
-    /// Lines left this second for each level, so that a storm of failures does not become a storm of logs.
-    left: Arc<Mutex<(i64, u32)>>,
+    /// The current second and the lines that may still be written in it.
+    remaining: Arc<Mutex<(i64, u32)>>,
 }
 
 impl Log {
     pub(crate) fn new(service: &str) -> Self {
-        Self { service: service.to_owned(), lines: Arc::default(), left: Arc::default() }
+        Self { service: service.to_owned(), lines: Arc::default(), remaining: Arc::default() }
     }
 
     pub(crate) fn write(&self, level: &str, message: String, trace: &str) {
         let now = now_ms();
         {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-            if left.0 != now / 1000 {
-                *left = (now / 1000, 20);
+            let mut remaining = self.remaining.lock().unwrap_or_else(PoisonError::into_inner);
+            if remaining.0 != now / 1000 {
+                *remaining = (now / 1000, MAX_LOG_LINES_PER_S);
             }
-            if left.1 == 0 {
+            if remaining.1 == 0 {
                 return;
             }
-            left.1 -= 1;
+            remaining.1 -= 1;
         }
         let line = json!({ "timestamp": rfc3339(now), "level": level, "message": message, "service": self.service,
             "labels": { "trace_id": trace } });
-        println_line(&line);
+        print_line(&line);
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).push((now, line));
     }
 
@@ -219,12 +227,12 @@ impl Log {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a service's log is its standard output")]
-fn println_line(line: &Value) {
+#[expect(clippy::print_stdout, reason = "a service logs to standard output")]
+fn print_line(line: &Value) {
     println!("{line}");
 }
 
-/// Where one service's readings wait.
+/// The export queues of one service.
 pub(crate) struct Outboxes {
     metrics: Option<Arc<Outbox>>,
     logs: Option<Arc<Outbox>>,
@@ -233,7 +241,7 @@ pub(crate) struct Outboxes {
 }
 
 impl Outboxes {
-    /// Starts to send whatever is put in.
+    /// Creates the queues and starts to send from them.
     pub(crate) fn new(targets: &Targets) -> Self {
         let token = || targets.bearer_token_file.clone();
         let boxes = match &targets.otlp {
@@ -254,23 +262,23 @@ impl Outboxes {
         boxes
     }
 
-    /// Puts in what a service has to tell since the last time.
-    pub(crate) fn put(&self, service: &str, registries: &[&Registry], log: &Log, spans: Option<&Spans>) {
+    /// Queues the current metrics, and the logs and spans since the last call.
+    pub(crate) fn enqueue(&self, service: &str, registries: &[&Registry], log: &Log, spans: Option<&Spans>) {
         let at_ms = now_ms();
         if let Some(outbox) = &self.metrics {
             if self.otlp {
-                outbox.put(otlp::metrics(registries, service, at_ms));
+                outbox.enqueue(otlp::metrics(registries, service, at_ms));
             } else {
                 registries
                     .iter()
-                    .filter_map(|registry| snapshot(registry, at_ms).ok())
-                    .for_each(|body| outbox.put(body));
+                    .filter_map(|registry| remote_write_body(registry, at_ms).ok())
+                    .for_each(|body| outbox.enqueue(body));
             }
         }
         if let Some(outbox) = &self.logs {
             let lines = log.take();
             if !lines.is_empty() {
-                outbox.put(if self.otlp {
+                outbox.enqueue(if self.otlp {
                     otlp::logs(&lines, service)
                 } else {
                     Value::Array(lines.into_iter().map(|(_, line)| line).collect()).to_string().into_bytes()
@@ -278,7 +286,7 @@ impl Outboxes {
             }
         }
         if let (Some(outbox), Some(body)) = (&self.spans, spans.and_then(Spans::take)) {
-            outbox.put(body);
+            outbox.enqueue(body);
         }
     }
 }

@@ -1,13 +1,16 @@
-//! `cargo xtask bench …`: release builds, the peers out of Debian's packages, then the benchmark itself.
+//! `cargo xtask bench …`: builds in release, unpacks the peers and tools from Debian's packages, and runs the
+//! benchmark.
 
 use std::process::ExitCode;
 
-use crate::build::{command, step, target};
-use crate::clients::Clients;
-use crate::debian::{debian, libraries};
+use crate::client_programs::ClientPrograms;
+use crate::debian_packages::{library_folder, unpack, unpack_libraries};
+use crate::programs::RELEASE_PACKAGES;
+use crate::steps::step;
+use crate::workspace::{command, target};
 
-/// Libraries of the profiler that the machine need not have.
-const PERF: [&str; 14] = [
+/// Shared libraries of `perf` that the machine may lack.
+const PERF_LIBRARIES: [&str; 14] = [
     "libopencsd1",
     "libbabeltrace1",
     "libperl5.36",
@@ -23,36 +26,33 @@ const PERF: [&str; 14] = [
     "libunwind8",
     "libzstd1",
 ];
+/// Programs: environment variable, package, file.
+const PROGRAMS: [(&str, &str, &str); 5] = [
+    ("VICTORIA_METRICS_BIN", "victoria-metrics", "usr/bin/victoria-metrics"),
+    ("PROMETHEUS_BIN", "prometheus", "usr/bin/prometheus"),
+    ("PERF_BIN", "linux-perf", "usr/bin/perf"),
+    ("ZSTD_BIN", "zstd", "usr/bin/zstd"),
+    ("RG_BIN", "ripgrep", "usr/bin/rg"),
+];
 
-/// Runs the command.
+/// Runs the command; all arguments are passed to `wardroom-evals bench`.
+///
+/// # Errors
+/// Returns an error if the build fails, a package cannot be unpacked, or the benchmark fails.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
-    let mut passed: Vec<std::ffi::OsString> = vec!["bench".into()];
-    passed.extend(arguments.raw_args()?);
-    let asked = |name: &str| passed.iter().any(|word| word == name);
-    // The tables are looked at from outside, by readers out of Python's packages.
-    let lake = passed.iter().any(|word| word == "--lake=on") || passed.windows(2).any(|pair| pair == ["--lake", "on"]);
-    let (clients, read, layout) = (asked("otlp") || asked("read") || lake, asked("read"), asked("layout"));
     let mut build = command("cargo");
-    build.args(["build", "--release", "--locked", "-p", "wardroom", "-p", "wardroom-evals", "--bins"]);
+    build.args(["build", "--release", "--locked"]).args(RELEASE_PACKAGES).arg("--bins");
     step("release build", &mut build)?;
     let folder = target().join("release");
     let mut bench = command(folder.join("wardroom-evals"));
-    bench.args(passed).env("WARDROOM_BIN", folder.join("wardroom"));
-    bench.env("VICTORIA_METRICS_BIN", debian("victoria-metrics", "usr/bin/victoria-metrics")?);
-    for library in PERF {
-        debian(library, &format!("usr/share/doc/{library}"))?;
+    bench.arg("bench").args(arguments.raw_args()?).env("WARDROOM_BIN", folder.join("wardroom"));
+    for (variable, package, file) in PROGRAMS {
+        bench.env(variable, unpack(package, file)?);
     }
-    bench.env("PERF_BIN", debian("linux-perf", "usr/bin/perf")?).env("DEBIAN_LIBRARIES", libraries());
-    bench.env("PROMETHEUS_BIN", debian("prometheus", "usr/bin/prometheus")?);
-    if clients {
-        Clients::fetch()?.tell(&mut bench);
-    }
-    if read {
-        bench.env("ZSTD_BIN", debian("zstd", "usr/bin/zstd")?).env("RG_BIN", debian("ripgrep", "usr/bin/rg")?);
-    }
-    if layout {
-        bench.env("VALGRIND_BIN", debian("valgrind", "usr/bin/valgrind")?);
-    }
+    unpack_libraries(&PERF_LIBRARIES)?;
+    bench.env("DEBIAN_LIBRARIES", library_folder());
+    // OTLP's peer, and the readers that check the lake's tables from outside.
+    ClientPrograms::install()?.set_env(&mut bench);
     step("bench", &mut bench)?;
     Ok(ExitCode::SUCCESS)
 }

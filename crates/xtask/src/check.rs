@@ -1,13 +1,18 @@
-//! `cargo xtask check`: format, lints, tidy, references, dependencies, docs.
+//! `cargo xtask check`: format, tidy, lints, docs, generated references, dependencies.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::prelude::Long;
 
-use crate::build::{cache, command, step, var};
+use crate::programs::DEMO_FEATURES;
+use crate::steps::{print_durations, step, timed_step};
+use crate::workspace::{cache, command, var};
 
 /// Runs the command.
+///
+/// # Errors
+/// Returns an error if a step fails.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     let mut ci = false;
     while let Some(argument) = arguments.next()? {
@@ -16,47 +21,58 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
             other => return Err(other.unexpected().into()),
         }
     }
+    let result = run_steps(ci);
+    print_durations();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// With `ci` nothing is written: a difference is an error.
+fn run_steps(ci: bool) -> anyhow::Result<()> {
     let mut format = command("cargo");
     format.args(["fmt", "--all"]);
     if ci {
         format.arg("--check");
     }
     step("format", &mut format)?;
-    crate::tidy::check(!ci)?;
+    timed_step("tidy", || crate::tidy::check(!ci))?;
+    // In the tests' profile and with their features: build scripts, which compile C, and procedural macros are built
+    // once.
     let mut clippy = command("cargo");
-    clippy.args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]);
+    clippy.args(["clippy", "--profile", "demo", "--workspace", "--all-targets", "--locked"]).args(DEMO_FEATURES);
+    clippy.args(["--", "-D", "warnings"]);
     step("clippy", &mut clippy)?;
     let mut doc = command("cargo");
-    doc.args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
-    step("doc", &mut doc)?;
+    doc.args(["doc", "--profile", "demo", "--workspace", "--no-deps", "--locked", "--quiet"]).args(DEMO_FEATURES);
+    step("doc", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     crate::generate::check(ci)?;
-    let deny = installed("cargo-deny")?;
-    let mut check = command(&deny);
-    check.args(["--locked", "--workspace", "check"]);
-    let advisories = advisories();
+    let mut deny = command(cargo_tool("cargo-deny")?);
+    deny.args(["--locked", "--workspace", "check"]);
+    let advisories = advisories_fetched();
     if advisories {
-        check.args(["--disable-fetch", "advisories"]);
+        deny.args(["--disable-fetch", "advisories"]);
     }
-    check.args(["bans", "licenses", "sources"]);
-    step("dependencies", &mut check)?;
+    step("dependencies", deny.args(["bans", "licenses", "sources"]))?;
     if !advisories {
         anstream::eprintln!(
-            "advisories NOT checked: their database is not on a package registry; `cargo deny fetch` brings it where it can be reached"
+            "advisories NOT checked: the advisory database is missing; `cargo deny fetch` downloads it where it can be reached"
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// Whether the database of advisories was fetched before.
-fn advisories() -> bool {
+/// Whether `cargo deny fetch` has downloaded the advisory database.
+fn advisories_fetched() -> bool {
     let home =
         var("CARGO_HOME").map(PathBuf::from).or_else(|| var("HOME").map(|home| PathBuf::from(home).join(".cargo")));
-    let found = home.and_then(|home| std::fs::read_dir(home.join("advisory-dbs")).ok());
-    found.is_some_and(|mut entries| entries.next().is_some())
+    let databases = home.and_then(|home| std::fs::read_dir(home.join("advisory-dbs")).ok());
+    databases.is_some_and(|mut entries| entries.next().is_some())
 }
 
-/// A cargo tool: the installed one, or one installed once into the cache.
-pub(crate) fn installed(name: &str) -> anyhow::Result<PathBuf> {
+/// Path of a cargo tool: the installed one, or one that is installed once into the cache.
+///
+/// # Errors
+/// Returns an error if the tool cannot be installed.
+pub(crate) fn cargo_tool(name: &str) -> anyhow::Result<PathBuf> {
     if command(name).arg("--version").output().is_ok_and(|output| output.status.success()) {
         return Ok(name.into());
     }

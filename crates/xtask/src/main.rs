@@ -1,23 +1,23 @@
-//! The only door: `cargo xtask <command>` does everything a developer or a newcomer needs.
+//! `cargo xtask <command>`: every command that a developer needs. CI runs `check --ci` and `test`.
 //!
-//! `demo` and `test` are promised to work on a fresh Debian machine with Rust and Node; the others are
-//! `check` (format, lints, tidy, dependencies, docs), `tidy`, `gen`, `bench`, `torture` and `mutants`.
+//! `demo` and `test` work on a fresh Debian machine with Rust and Node.
 
 #![forbid(unsafe_code)]
 
 mod bench;
-mod build;
 mod check;
-mod clients;
-mod debian;
+mod client_programs;
+mod debian_packages;
 mod demo;
+mod dist;
 mod generate;
-mod mutants;
-mod seeds;
-mod story;
+mod mutation_tests;
+mod programs;
+mod steps;
 mod test;
 mod tidy;
-mod world;
+mod torture;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -26,19 +26,21 @@ use lexopt::prelude::{Long, Value, ValueExt};
 const HELP: &str = "\
 cargo xtask <command>
 
-  demo      watch a real service break, and Wardroom notice, explain, ask, repair and prove it
+  demo      runs a small shop, injects a fault, and shows how Wardroom detects, explains and repairs it
             [--seed N] [--headless] [--fault F --service S] [--names-seed M] [--otlp] [--port P] [--keep DIR]
             [--seeds 1..30 --jobs 2 --out docs/demo.md] [--shop-args '…']
-  test      every test: unit, contract, scenario against real servers   [--yes] [--strict]
-  check     format, lints, tidy, dependencies, docs   [--ci]
-  tidy      the house rules of CONTRIBUTING.md        [--bless]
-  gen       references made from code                 [--check]
-  bench     intake: CPU, memory and latency beside VictoriaMetrics and Prometheus, release build
-            [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--churn] [--check]
-            [--json FILE] [--flame FILE.svg]; or otlp, beside the rotel collector; or start, from a gigabyte of bus
-  torture   crash tests and their like: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|5a|5e|7e|7f|9a|loop [--kills N]
+  test      all tests: unit, contract, scenarios with real servers, demo seeds, crash tests   [--yes] [--strict]
+  check     format, tidy, lints, docs, generated references, dependencies   [--ci]
+  tidy      rules for the source that a program can check, see CONTRIBUTING.md   [--bless]
+  gen       generates docs/reference from the code   [--check]
+  bench     benchmarks a release build: intake (CPU, memory and latency beside VictoriaMetrics and Prometheus),
+            otlp (beside rotel), read (beside DuckDB and ripgrep) or start
+            intake: [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--lake on|off]
+            [--flush-seconds N] [--own-pace-minutes N] [--churn] [--check] [--json FILE] [--flame FILE.svg]
+  torture   crash tests: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|5a|5e|7e|7f|9a|loop [--kills N]
             [--mutant NAME --runs 20] [--seed S] [--json FILE]
-  mutants   bends approval and audit, function by function: the tests must notice nine of ten
+  mutants   mutation tests of approval and audit: the tests must catch nine mutants of ten
+  dist      release build, stripped, with debug information in a separate file
 ";
 
 fn main() -> ExitCode {
@@ -65,12 +67,13 @@ fn run() -> anyhow::Result<ExitCode> {
         "tidy" => tidy::run(arguments),
         "gen" => generate::run(arguments),
         "bench" => bench::run(arguments),
-        "torture" => test::torture(arguments),
-        "mutants" => mutants::run(arguments),
+        "torture" => torture::run(arguments),
+        "mutants" => mutation_tests::run(arguments),
+        "dist" => dist::run(arguments),
         "help" => {
             anstream::print!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
-        other => anyhow::bail!("no command is called {other:?}; `cargo xtask help` lists them"),
+        other => anyhow::bail!("unknown command {other:?}; see `cargo xtask help`"),
     }
 }
