@@ -13,10 +13,7 @@ fn path(data: &Path) -> PathBuf {
 }
 
 /// Records a successful backup: the time of its data, and its size in bytes.
-///
-/// # Errors
-/// Returns an error if the file cannot be written.
-pub fn record(data: &Path, taken_at: Timestamp, bytes: u64) -> std::io::Result<()> {
+pub(crate) fn record(data: &Path, taken_at: Timestamp, bytes: u64) -> std::io::Result<()> {
     let new_path = path(data).with_extension("new");
     std::fs::write(&new_path, json!({ "taken_at_ms": taken_at.millis(), "bytes": bytes }).to_string())?;
     std::fs::rename(new_path, path(data))

@@ -1,18 +1,19 @@
-//! The composition root: the only crate that knows all the others.
+//! The composition root: the only crate that depends on all others.
 //!
 //! ```text
 //! supervisor ──┬─► server (sandboxed): intake ─► bus ─► detection ─► response ─► API
 //!              └─► executor (own secrets, own ledger)
 //! ```
 //!
-//! A role reads from the bus or the store, asks a pure core what to do, performs the effects that the core returns, and
+//! A role reads from the bus or the store, calls a pure core for the next action, performs the effects that the core returns, and
 //! persists the result. No decisions are made here. Three processes keep untrusted input away from credentials: the
 //! supervisor parses nothing, the server, which parses everything, is sandboxed with Landlock, and only the executor
 //! has credentials; it checks every plan itself.
 
 #![forbid(unsafe_code)]
 
-pub mod backup_status;
+pub mod backup;
+mod backup_status;
 pub mod config;
 mod gold_writer;
 mod heartbeat;
@@ -32,7 +33,6 @@ pub use server::startup::serve;
 pub use views::dead_letters::dead_letters;
 pub use views::series::dump;
 pub use wardroom_api::document as openapi;
-pub use wardroom_bus::ReadOnlyBus;
 pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
 pub use wardroom_lake::{Lake, MaintenanceKind, MaintenanceTask, TableSnapshot, VacuumPolicy};

@@ -234,7 +234,7 @@ impl<'a> ReplayDetection<'a> {
         report_progress: &mut (dyn FnMut(Timestamp) + Send),
     ) -> Result<(), ReplayError> {
         self.report.oldest_request_at.get_or_insert(received_at);
-        self.wait_for_pace(received_at).await;
+        self.wait_for_replay_speed(received_at).await;
         report_progress(received_at);
         let state = self.tenants.get(&self.options.tenant);
         while let Some((_, key, settled_ms)) = self.releases.pop_front_if(|(at, ..)| *at <= received_at) {
@@ -264,7 +264,7 @@ impl<'a> ReplayDetection<'a> {
     }
 
     /// Waits until a request is due at the replay's speed.
-    async fn wait_for_pace(&mut self, received_at: Timestamp) {
+    async fn wait_for_replay_speed(&mut self, received_at: Timestamp) {
         let Some(speed) = self.options.speed.filter(|_| received_at >= self.options.from) else { return };
         let (first, since) = *self.pace_start.get_or_insert((received_at, Instant::now()));
         let elapsed_seconds = (received_at.millis() - first.millis()).max(0) as f64 / 1000.0;

@@ -11,13 +11,11 @@
 
 #![forbid(unsafe_code)]
 
-mod backup_manifest;
-mod backup_schedule;
 mod blocking;
 mod client;
 mod commands;
 mod configuration;
-mod data_copy;
+mod copy_progress;
 mod duration;
 mod logging;
 mod output;

@@ -106,8 +106,8 @@ impl Responder {
     async fn authorize(&self, workflow: &Workflow, plan_sha256: &str, proof: String) -> Result<Principal, Problem> {
         let Some(plan) = workflow.plan.clone() else { return Err(conflict("plan_changed", "there is no plan")) };
         let request = Request::Authorize { plan: Box::new(plan), plan_sha256: plan_sha256.to_owned(), proof };
-        let answer = self.executor.request(&request).await;
-        match answer.map_err(|error| Problem::unavailable("executor_unavailable", error.to_string()))? {
+        let response = self.executor.request(&request).await;
+        match response.map_err(|error| Problem::unavailable("executor_unavailable", error.to_string()))? {
             Response::Status { status } => status.approved_by.ok_or_else(|| {
                 Problem::unavailable("executor_unavailable", "the executor did not record the approval")
             }),
@@ -119,7 +119,7 @@ impl Responder {
                 RefusalCode::Invalid | RefusalCode::NotApproved => Problem::bad_request("invalid_plan", detail),
                 RefusalCode::Unavailable => Problem::unavailable("executor_unavailable", detail),
             }),
-            other => Err(Problem::unavailable("executor_unavailable", format!("unexpected answer {other:?}"))),
+            other => Err(Problem::unavailable("executor_unavailable", format!("unexpected response {other:?}"))),
         }
     }
 }

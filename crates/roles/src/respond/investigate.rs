@@ -27,7 +27,7 @@ impl Responder {
         let diagnosis = diagnose(&facts, &self.config.diagnose);
         let no_plan = |diagnosis, reason: String| Ok(Event::NoPlan { diagnosis, reason });
         let Some(best) = diagnosis.best().filter(|best| best.confidence >= self.config.diagnose.min_confidence) else {
-            return no_plan(diagnosis, "no cause is confident enough to act on; a person must look".into());
+            return no_plan(diagnosis, "no cause is confident enough to act on; a person must investigate".into());
         };
         let Some(runbook) = self.runbooks.for_diagnosis(&diagnosis)? else {
             let reason = format!("no runbook matches {} at {}", best.kind, best.service);
@@ -51,7 +51,7 @@ impl Responder {
             Response::Refused { detail, .. } => {
                 return no_plan(diagnosis, format!("{} cannot be executed: {detail}", describe(&call)));
             }
-            other => return Err(RespondError::Refused(format!("unexpected answer {other:?}"))),
+            other => return Err(RespondError::Refused(format!("unexpected response {other:?}"))),
         };
         let plan = Plan {
             version: 1,

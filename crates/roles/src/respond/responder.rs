@@ -346,7 +346,7 @@ impl Responder {
                 Err(wardroom_executor::ExecutorUnavailable(detail).into())
             }
             Response::Refused { detail, .. } => Err(RespondError::Refused(detail)),
-            other => Err(RespondError::Refused(format!("unexpected answer {other:?}"))),
+            other => Err(RespondError::Refused(format!("unexpected response {other:?}"))),
         }
     }
 }

@@ -109,7 +109,7 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
     }
 }
 
-/// A closure that answers a query for series.
+/// A closure that runs a query for series.
 type SeriesClosure<T> = Arc<dyn Fn(TenantId, SeriesQuery) -> BackendFuture<T> + Send + Sync>;
 
 fn samples_closure(

@@ -1,4 +1,4 @@
-//! Hands the first administrator's token to the operator.
+//! Writes the first administrator's token to a file, or announces it on stdout.
 
 use std::fs::File;
 use std::io::Write;
@@ -22,11 +22,11 @@ pub(super) fn open_secret_file(path: &Path) -> Result<File, ServeError> {
         .map_err(|error| io_error(format!("open {}", path.display()), error))
 }
 
-/// Writes the token to the file, or announces it without one.
+/// Writes the token to the file; without a file, announces it.
 ///
 /// # Errors
 /// Returns an error if the file cannot be written.
-pub(super) fn hand_over_token(
+pub(super) fn deliver_first_token(
     token: Option<String>,
     file: Option<File>,
     address: SocketAddr,

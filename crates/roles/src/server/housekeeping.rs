@@ -19,9 +19,9 @@ use crate::metrics as names;
 
 /// Interval between trims of the bus and the anomalies.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
-/// Interval between health checks of an executor that answers.
+/// Interval between health checks of an executor that responds.
 const EXECUTOR_UP_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval between health checks of an executor that does not answer.
+/// Interval between health checks of an executor that does not respond.
 const EXECUTOR_DOWN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs lake maintenance and retention until it is cancelled.
@@ -75,7 +75,7 @@ async fn run_retention(
     }
 }
 
-/// Checks whether the executor answers, until it is cancelled.
+/// Checks whether the executor responds, until it is cancelled.
 pub(super) async fn watch_executor(executor: ExecutorClient, up: Arc<AtomicBool>) {
     loop {
         let answered = executor.request(&Request::Ping).await.is_ok();

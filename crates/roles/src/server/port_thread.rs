@@ -15,10 +15,10 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wardroom_edge::{Port, Routes};
 
-/// Longest wait for tasks of the runtime at shutdown.
+/// Maximum wait for tasks of the runtime at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` resolves and running requests are answered, or until the returned future is dropped. The thread
+/// Serves until `stop` resolves and running requests are finished, or until the returned future is dropped. The thread
 /// ends soon after.
 ///
 /// # Errors

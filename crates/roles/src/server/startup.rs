@@ -27,7 +27,7 @@ use wardroom_store::{Store, database_path};
 use super::api_backend::{ApiState, api_backend};
 use super::audit_rejections::audit_rejections;
 use super::detection_startup::{Detection, start_detection};
-use super::first_token::{hand_over_token, open_secret_file};
+use super::first_token::{deliver_first_token, open_secret_file};
 use super::housekeeping::{run_housekeeping, watch_executor};
 use super::lake_access::wait_until_available;
 use super::listening::{Listeners, bind_listeners};
@@ -44,9 +44,9 @@ use crate::{clock, heartbeat, tokens};
 const DETECTOR_EVENTS_CAPACITY: usize = 1024;
 /// Capacity of the channel of rejected requests; rejections beyond it are counted but not audited.
 const REJECTIONS_CAPACITY: usize = 256;
-/// Longest wait for open connections at shutdown.
+/// Maximum wait for open connections at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for tasks of the runtime at shutdown.
+/// Maximum wait for tasks of the runtime at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sandboxes the process, then serves until `stop` resolves; drains and flushes before it returns.
@@ -100,7 +100,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let Listeners { listeners, address, otlp_grpc } = bind_listeners(options.listen, &config.edge.otlp_grpc).await?;
     otlp_address.get_or_init(|| otlp_grpc);
     announce(format!("listening http://{address}"));
-    hand_over_token(first_token, admin_file, address, &mut announce)?;
+    deliver_first_token(first_token, admin_file, address, &mut announce)?;
     tracing::info!(%address, isolation = isolation.as_str(), "serving");
     let (stopping, stopped) = oneshot::channel::<()>();
     let (stop, restart, (leave, left)) = (stop(), AtomicBool::new(false), oneshot::channel());
@@ -120,7 +120,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
         leave.send(()).unwrap_or_default(); // The receiver is dropped if serving ended meanwhile.
         std::future::pending().await
     };
-    let until_ended = until_ended(serving, stopped, &mut background);
+    let until_ended = wait_until_ended(serving, stopped, &mut background);
     let ended = tokio::select! { ended = until_ended => ended, ended = restart_for_lake => ended };
     drop(event_writer);
     join_thread(port_thread, "ports").await;
@@ -261,7 +261,7 @@ fn spawn_gold_writer(
 }
 
 /// Waits until serving ends, the drain times out, or a background role ends.
-async fn until_ended(
+async fn wait_until_ended(
     serving: impl Future<Output = std::io::Result<()>>,
     stopped: oneshot::Receiver<()>,
     background: &mut JoinSet<()>,

@@ -6,7 +6,7 @@ use wardroom_api::{
     VerdictView,
 };
 use wardroom_detect::SignalKind;
-use wardroom_diagnose::root_cause_answer;
+use wardroom_diagnose::root_cause_analysis;
 use wardroom_domain::{Anomaly, TenantId};
 use wardroom_edge::{Problem, Status};
 use wardroom_respond::{TimelineEntry, Workflow, postmortem};
@@ -51,7 +51,7 @@ impl Responder {
             timeline: timeline(&workflow, &history),
             hypotheses: workflow.diagnosis.iter().flat_map(|d| &d.causes).map(HypothesisView::from).collect(),
             evidence: evidence(&workflow),
-            analysis: workflow.diagnosis.as_ref().map(|diagnosis| json!(root_cause_answer(diagnosis, proposal))),
+            analysis: workflow.diagnosis.as_ref().map(|diagnosis| json!(root_cause_analysis(diagnosis, proposal))),
             plan: plan.map(|(plan, plan_sha256)| PlanView {
                 plan_sha256: plan_sha256.clone(),
                 tool: plan.call.tool.clone(),

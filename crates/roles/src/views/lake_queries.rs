@@ -69,8 +69,8 @@ impl LakeQueries {
     async fn run_named(&self, tenant: &TenantId, query: NamedQuery, format: TableFormat) -> Result<Vec<u8>, Problem> {
         let NamedQuery { name, start, end, service, trace, error_rate, p99_ms, limit, .. } = query;
         let parameters = QueryParameters { start, end, service, trace, error_rate, p99_ms, limit };
-        let answer = self.engine()?.run_named(tenant, &name, parameters, output_format(format)).await;
-        answer.map_err(lake_query_problem)
+        let result = self.engine()?.run_named(tenant, &name, parameters, output_format(format)).await;
+        result.map_err(lake_query_problem)
     }
 
     /// Returns the log lines that match a filter, newest first.
@@ -78,8 +78,8 @@ impl LakeQueries {
         let filter = LogFilter::parse(&query.filter)
             .map_err(|error| Problem::bad_request("bad_filter", format!("parameter query: {error}")))?;
         let range = (query.start, query.end);
-        let answer = self.engine()?.search_logs(tenant, filter, range, query.limit, output_format(format)).await;
-        answer.map_err(lake_query_problem)
+        let result = self.engine()?.search_logs(tenant, filter, range, query.limit, output_format(format)).await;
+        result.map_err(lake_query_problem)
     }
 }
 
@@ -98,7 +98,7 @@ pub(super) fn lake_query_problem(error: QueryError) -> Problem {
     match error {
         QueryError::Invalid(_) => Problem::bad_request("bad_query", detail),
         QueryError::Refused(_) => Problem::bad_request("not_a_query", detail),
-        // 422, as Prometheus answers a query that is valid and cannot be executed.
+        // 422, as in Prometheus for a query that is valid and cannot be executed.
         QueryError::Failed(_) => Problem::new(Status::UNPROCESSABLE_ENTITY, "query_failed", detail),
         QueryError::TooLarge(_) => Problem::new(Status::UNPROCESSABLE_ENTITY, "query_too_large", detail),
         QueryError::Timeout(_) => Problem::unavailable("query_timeout", detail),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use wardroom_roles::backup::BackupSchedule;
 use wardroom_roles::supervisor::{DueBackup, supervise};
 
-use crate::backup_schedule::BackupSchedule;
 use crate::configuration;
 use crate::logging::LogArgs;
 use crate::output::CommandResult;

@@ -12,41 +12,48 @@
 //!
 //! Immutable files are hard-linked from the previous backup, so a daily backup costs one day's data. A backup is
 //! complete once its manifest exists; the manifest lists every file with its SHA-256.
-//!
-//! This runs in its own process: the sandboxed server can access neither the executor's ledger nor other folders.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressStyle};
-use wardroom_roles::{Config, Lake, ReadOnlyBus, Store, clock, database_path};
+use wardroom_bus::ReadOnlyBus;
+use wardroom_lake::Lake;
+use wardroom_store::{Store, database_path};
 
-use crate::backup_manifest::{FileEntry, Manifest, copy_file, create_private_parent, list_backups};
+use super::backup_error::BackupError;
+use super::file_copy::{CopyProgress, copy_file, create_private_parent, list_files};
+use super::manifest::{FileEntry, Manifest, list_backups};
+use crate::clock;
+use crate::config::Config;
 
-/// Records read from the bus at once.
-const READ_BATCH_RECORDS: usize = 256;
-
-/// A complete backup.
-pub(crate) struct Backup {
-    pub(crate) path: PathBuf,
-    pub(crate) manifest: Manifest,
+/// A complete copy of a data folder.
+pub(super) struct BackupCopy {
+    pub(super) path: PathBuf,
+    pub(super) manifest: Manifest,
     /// Bytes shared with the previous backup by hard links.
-    pub(crate) linked_bytes: u64,
+    pub(super) linked_bytes: u64,
 }
 
 /// Copies a data folder to a new backup below `to`. Returns `None` if the bus deleted records that the copy needs.
-pub(crate) async fn copy_data_folder(
+pub(super) async fn copy_data_folder(
     data: &Path,
     config: &Config,
     to: &Path,
     dry_run: bool,
-) -> anyhow::Result<Option<Backup>> {
+    on_progress: &mut (dyn FnMut(CopyProgress<'_>) + Send),
+) -> Result<Option<BackupCopy>, BackupError> {
     let now = clock::now();
     let name = now.to_string().replace(':', "-");
     let partial = to.join(format!(".{name}"));
-    let mut copy = DataCopy::new(&partial, list_backups(to)?.pop(), Manifest::new(now), dry_run)?;
+    if !dry_run {
+        create_private_parent(&partial.join("x"))
+            .map_err(BackupError::io(|| format!("create {}", partial.display())))?;
+    }
+    let previous =
+        list_backups(to)?.pop().and_then(|folder| Some((folder.clone(), Manifest::read(&folder).ok()?.files)));
+    let manifest = Manifest::new(now);
+    let mut copy = DataCopy { to: partial.clone(), previous, manifest, linked_bytes: 0, on_progress, dry_run };
     let groups = ReadOnlyBus::open(&data.join("bus"))?.min_committed()?;
     copy.copy_folder(&data.join("bus/groups"), "bus/groups")?;
     let first_needed = copy.copy_checkpoint(&data.join("checkpoint"))?.into_iter().chain(groups).min();
@@ -65,60 +72,52 @@ pub(crate) async fn copy_data_folder(
     let first_copied = copy.copy_bus(&data.join("bus"))?;
     copy.copy_folder(&data.join("dead-letters"), "dead-letters")?;
     copy.copy_folder(&data.join("executor"), "executor")?;
-    copy.bar.finish_and_clear();
     let DataCopy { manifest, linked_bytes, .. } = copy;
     if first_needed.zip(first_copied).is_some_and(|(needed, copied)| copied > needed) {
         if !dry_run {
-            std::fs::remove_dir_all(&partial)?;
+            std::fs::remove_dir_all(&partial).map_err(BackupError::io(|| format!("remove {}", partial.display())))?;
         }
         return Ok(None);
     }
     let path = to.join(name);
     if !dry_run {
         // Order for durability: all files, then the manifest, then the final name.
-        nix::unistd::syncfs(File::open(&partial)?)?;
+        let synced = File::open(&partial).and_then(|folder| Ok(nix::unistd::syncfs(folder)?));
+        synced.map_err(BackupError::io(|| format!("sync {}", partial.display())))?;
         manifest.write(&partial)?;
-        std::fs::rename(&partial, &path)?;
-        File::open(to)?.sync_all()?;
+        let renamed = std::fs::rename(&partial, &path).and_then(|()| File::open(to)?.sync_all());
+        renamed.map_err(BackupError::io(|| format!("rename {} to {}", partial.display(), path.display())))?;
     }
-    Ok(Some(Backup { path, manifest, linked_bytes }))
+    Ok(Some(BackupCopy { path, manifest, linked_bytes }))
 }
 
 /// A backup in progress.
-struct DataCopy {
+struct DataCopy<'a> {
     to: PathBuf,
     /// The previous backup and its files.
     previous: Option<(PathBuf, BTreeMap<String, FileEntry>)>,
     manifest: Manifest,
     linked_bytes: u64,
-    bar: ProgressBar,
+    on_progress: &'a mut (dyn FnMut(CopyProgress<'_>) + Send),
     dry_run: bool,
 }
 
-impl DataCopy {
-    fn new(to: &Path, previous: Option<PathBuf>, manifest: Manifest, dry_run: bool) -> anyhow::Result<Self> {
-        if !dry_run {
-            create_private_parent(&to.join("x")).with_context(|| format!("create {}", to.display()))?;
-        }
-        let previous = previous.and_then(|folder| Some((folder.clone(), Manifest::read(&folder).ok()?.files)));
-        Ok(Self { to: to.to_owned(), previous, manifest, linked_bytes: 0, bar: progress_bar()?, dry_run })
-    }
-
+impl DataCopy<'_> {
     /// Copies a file that may change later.
-    fn copy(&mut self, from: &Path, name: String) -> anyhow::Result<()> {
-        self.bar.set_message(name.clone());
+    fn copy(&mut self, from: &Path, name: String) -> Result<(), BackupError> {
+        (self.on_progress)(CopyProgress::File(&name));
         let entry = if self.dry_run {
-            FileEntry { bytes: std::fs::metadata(from)?.len(), sha256: String::new() }
+            FileEntry { bytes: file_bytes(from)?, sha256: String::new() }
         } else {
-            copy_file(from, &self.to.join(&name), |bytes| self.bar.inc(bytes))?
+            copy_file(from, &self.to.join(&name), |bytes| (self.on_progress)(CopyProgress::Bytes(bytes)))?
         };
         self.manifest.files.insert(name, entry);
         Ok(())
     }
 
     /// Hard-links an immutable file from the previous backup, or copies it if that does not have it.
-    fn link_or_copy(&mut self, from: &Path, name: String) -> anyhow::Result<()> {
-        let size = std::fs::metadata(from).with_context(|| from.display().to_string())?.len();
+    fn link_or_copy(&mut self, from: &Path, name: String) -> Result<(), BackupError> {
+        let size = file_bytes(from)?;
         let previous = self.previous.as_ref().and_then(|(folder, files)| {
             let entry = files.get(&name).filter(|entry| entry.bytes == size)?;
             Some((folder.join(&name), entry.clone()))
@@ -136,7 +135,7 @@ impl DataCopy {
     }
 
     /// Copies a folder. Skips files that are deleted meanwhile, and unfinished files (`.new`).
-    fn copy_folder(&mut self, from: &Path, name: &str) -> anyhow::Result<()> {
+    fn copy_folder(&mut self, from: &Path, name: &str) -> Result<(), BackupError> {
         for (path, below) in list_files(from)? {
             if path.exists() && path.extension().is_none_or(|extension| extension != "new") {
                 self.copy(&path, format!("{name}/{below}"))?;
@@ -146,9 +145,9 @@ impl DataCopy {
     }
 
     /// Copies the newest checkpoint with its journals, and returns its offset. Retries when a newer one replaces it.
-    fn copy_checkpoint(&mut self, from: &Path) -> anyhow::Result<Option<u64>> {
+    fn copy_checkpoint(&mut self, from: &Path) -> Result<Option<u64>, BackupError> {
         loop {
-            let checkpoints = || -> std::io::Result<Vec<(u64, PathBuf)>> {
+            let checkpoints = || -> Result<Vec<(u64, PathBuf)>, BackupError> {
                 let all = list_files(from)?
                     .into_iter()
                     .filter_map(|(path, below)| Some((below.strip_suffix(".state")?.parse::<u64>().ok()?, path)));
@@ -159,7 +158,7 @@ impl DataCopy {
             let Some((offset, state)) = checkpoints()?.pop() else { return Ok(None) };
             let folder = self.to.join("checkpoint");
             if !self.dry_run && folder.exists() {
-                std::fs::remove_dir_all(&folder)?;
+                std::fs::remove_dir_all(&folder).map_err(BackupError::io(|| format!("remove {}", folder.display())))?;
             }
             self.manifest.files.retain(|name, _| !name.starts_with("checkpoint/"));
             let copied = self.copy(&state, format!("checkpoint/{offset:020}.state"));
@@ -175,23 +174,23 @@ impl DataCopy {
     }
 
     /// Copies a consistent snapshot of the state database.
-    async fn copy_database(&mut self, data: &Path) -> anyhow::Result<()> {
+    async fn copy_database(&mut self, data: &Path) -> Result<(), BackupError> {
         let name = "state/wardroom.db";
         let database = database_path(data);
         if self.dry_run {
             return self.copy(&database, name.to_owned());
         }
-        let (snapshot, to) = (self.to.join("database"), self.to.join(name));
+        let snapshot = self.to.join("database");
         let store = Store::open(&database).await?;
         store.copy_to(&snapshot).await?;
         store.close().await;
         self.copy(&snapshot, name.to_owned())?;
-        std::fs::remove_file(&snapshot).with_context(|| to.display().to_string())
+        std::fs::remove_file(&snapshot).map_err(BackupError::io(|| format!("remove {}", snapshot.display())))
     }
 
     /// Copies the segments of the bus, and returns the first copied offset. Starts with the newest segment: the bus
     /// deletes the oldest first, so the copied segments have no gap.
-    fn copy_bus(&mut self, from: &Path) -> anyhow::Result<Option<u64>> {
+    fn copy_bus(&mut self, from: &Path) -> Result<Option<u64>, BackupError> {
         let mut segments: Vec<_> = list_files(from)?.into_iter().filter(|(_, below)| below.ends_with(".seg")).collect();
         segments.sort();
         let mut first_offset = None;
@@ -215,51 +214,6 @@ impl DataCopy {
     }
 }
 
-/// A progress bar that counts bytes.
-pub(crate) fn progress_bar() -> anyhow::Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{spinner} {bytes} {binary_bytes_per_sec} {wide_msg}")?;
-    Ok(ProgressBar::no_length().with_style(style))
-}
-
-/// Lists the files below a folder, recursively, with their relative paths.
-fn list_files(folder: &Path) -> std::io::Result<Vec<(PathBuf, String)>> {
-    fn walk(folder: &Path, below: &str, found: &mut Vec<(PathBuf, String)>) -> std::io::Result<()> {
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = format!("{below}{}", entry.file_name().to_string_lossy());
-            match entry.file_type()? {
-                kind if kind.is_dir() => walk(&entry.path(), &format!("{name}/"), found)?,
-                kind if kind.is_file() => found.push((entry.path(), name)),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-    let mut found = Vec::new();
-    if folder.is_dir() {
-        walk(folder, "", &mut found)?;
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Returns the first offset of a bus and the one after the last.
-///
-/// # Errors
-/// Returns an error if an offset in between is missing.
-pub(crate) fn contiguous_range(bus: &ReadOnlyBus) -> anyhow::Result<(u64, u64)> {
-    let (mut start, mut next) = (None, 0);
-    loop {
-        let records = bus.read(next, READ_BATCH_RECORDS)?;
-        if records.is_empty() {
-            return Ok((start.unwrap_or_default(), next));
-        }
-        for record in records {
-            if start.is_some() && record.offset != next {
-                bail!("bus: records {next} to {} are damaged or missing", record.offset - 1);
-            }
-            start = start.or(Some(record.offset));
-            next = record.offset + 1;
-        }
-    }
+fn file_bytes(path: &Path) -> Result<u64, BackupError> {
+    Ok(std::fs::metadata(path).map_err(BackupError::io(|| path.display().to_string()))?.len())
 }

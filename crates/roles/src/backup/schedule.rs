@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wardroom_roles::clock;
-use wardroom_roles::config::BackupConfig;
-
-use crate::backup_manifest::{Manifest, list_backups};
+use super::manifest::{Manifest, list_backups};
+use crate::clock;
+use crate::config::BackupConfig;
 
 /// The schedule that the configuration asks for.
-pub(crate) struct BackupSchedule {
+#[derive(Debug)]
+pub struct BackupSchedule {
     to: PathBuf,
     interval: Duration,
     arguments: Vec<String>,
@@ -17,7 +17,7 @@ pub(crate) struct BackupSchedule {
 
 impl BackupSchedule {
     /// Returns `None` if the configuration has no `backup.to`.
-    pub(crate) fn new(config: BackupConfig, data: &Path, config_file: Option<&Path>) -> Option<Self> {
+    pub fn new(config: BackupConfig, data: &Path, config_file: Option<&Path>) -> Option<Self> {
         let to = config.to?;
         let interval = Duration::from_secs(u64::from(config.every_hours) * 3600);
         let text = |path: &Path| path.display().to_string();
@@ -29,7 +29,7 @@ impl BackupSchedule {
     }
 
     /// Returns the arguments of `wardroom` that make a backup, if none exists or the newest is older than the interval.
-    pub(crate) fn due_arguments(&self) -> Option<Vec<String>> {
+    pub fn due_arguments(&self) -> Option<Vec<String>> {
         let newest = list_backups(&self.to).ok().and_then(|mut backups| Manifest::read(&backups.pop()?).ok());
         let due = newest.is_none_or(|newest| newest.taken_at <= clock::now().minus(self.interval));
         due.then(|| self.arguments.clone())
