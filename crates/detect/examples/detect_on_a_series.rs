@@ -12,7 +12,7 @@ fn main() {
         let wobble = (second % 7) as f64;
         let value = if second < 100 { 20.0 + wobble } else { 90.0 + wobble };
         engine.observe(SeriesId(0), &[Sample { ts_ms: second * 1000, value }]);
-        anomalies.extend(engine.settle().anomalies);
+        anomalies.extend(engine.finish_batch().anomalies);
     }
     for anomaly in &anomalies {
         println!(

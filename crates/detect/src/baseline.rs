@@ -1,27 +1,27 @@
-//! The rolling baseline of seed 002: the last 1000 samples, as ten blocks of a hundred.
+//! A rolling baseline: mean and variance of the last 1000 samples, as ten blocks of 100 samples.
 //!
-//! Each block keeps (mean, M2); joining them is Chan's formula. Forgetting drops a whole block, so the
-//! window holds between 900 and 1000 samples. That is 144 bytes a series instead of 8000. The full blocks
-//! are joined once a hundred samples, so that a sample costs one join and one step of Welford's.
+//! Each block keeps (mean, M2), which are merged by Chan's formula. Eviction drops a whole block, so the window holds
+//! 900 to 1000 samples in 144 bytes instead of 8000. The full blocks are merged once per 100 samples, so that a sample
+//! costs one merge and one step of Welford's algorithm.
 
 use serde::{Deserialize, Serialize};
 
-/// Mean and spread of about the last thousand samples.
+/// Mean and standard deviation of about the last 1000 samples.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Baseline {
-    /// The blocks, in two lists so that none pays for padding. The sums of squares are single: their error is a
-    /// millionth of the deviation, and every series pays for the room.
-    means: [f64; BLOCKS],
-    m2s: [f32; BLOCKS],
-    /// The full blocks, joined.
+    /// The blocks, as two arrays to avoid padding. The sums of squares are `f32`: the error is about 1e-6 of the
+    /// deviation, and every series pays for the size.
+    means: [f64; BLOCK_COUNT],
+    m2s: [f32; BLOCK_COUNT],
+    /// The full blocks, merged.
     full: Block,
     full_n: u32,
     open: u16,
     open_n: u16,
 }
 
-const BLOCKS: usize = 10;
-const BLOCK: u16 = 100;
+const BLOCK_COUNT: usize = 10;
+const BLOCK_SAMPLES: u16 = 100;
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Block {
@@ -30,10 +30,10 @@ struct Block {
 }
 
 impl Baseline {
-    /// Adds a sample (Welford).
+    /// Adds a sample (Welford's algorithm).
     #[inline]
     pub fn add(&mut self, x: f64) {
-        if self.open_n >= BLOCK {
+        if self.open_n >= BLOCK_SAMPLES {
             self.roll();
         }
         let mean = &mut self.means[usize::from(self.open)];
@@ -43,22 +43,22 @@ impl Baseline {
         self.m2s[usize::from(self.open)] += (delta * (x - *mean)) as f32;
     }
 
-    /// Samples in the window.
+    /// Returns the number of samples in the window.
     pub fn count(&self) -> u32 {
         self.full_n + u32::from(self.open_n)
     }
 
-    /// Mean and standard deviation (population) of the window.
+    /// Returns mean and standard deviation (population) of the window.
     pub fn mean_and_deviation(&self) -> (f64, f64) {
         let (mean, variance) = self.mean_and_variance();
         (mean, variance.sqrt())
     }
 
-    /// Mean and variance (population) of the window.
+    /// Returns mean and variance (population) of the window.
     #[inline]
     pub fn mean_and_variance(&self) -> (f64, f64) {
         let open = (f64::from(self.open_n), self.block(usize::from(self.open)));
-        let (n, whole) = join((f64::from(self.full_n), self.full), open);
+        let (n, whole) = merge((f64::from(self.full_n), self.full), open);
         (whole.mean, if n > 0.0 { (whole.m2 / n).max(0.0) } else { 0.0 })
     }
 
@@ -66,25 +66,25 @@ impl Baseline {
         Block { mean: self.means[at], m2: f64::from(self.m2s[at]) }
     }
 
-    /// Closes the open block; the oldest one makes room.
+    /// Closes the open block and evicts the oldest.
     #[cold]
     fn roll(&mut self) {
-        let kept = (self.full_n / u32::from(BLOCK) + 1).min(BLOCKS as u32 - 1) as usize;
+        let kept = (self.full_n / u32::from(BLOCK_SAMPLES) + 1).min(BLOCK_COUNT as u32 - 1) as usize;
         let newest = usize::from(self.open);
-        let closed = (0..kept).map(|back| self.block((newest + BLOCKS - back) % BLOCKS));
-        let n = f64::from(BLOCK);
-        let (_, full) = closed.fold((0.0, Block::default()), |whole, block| join(whole, (n, block)));
+        let closed = (0..kept).map(|back| self.block((newest + BLOCK_COUNT - back) % BLOCK_COUNT));
+        let n = f64::from(BLOCK_SAMPLES);
+        let (_, full) = closed.fold((0.0, Block::default()), |whole, block| merge(whole, (n, block)));
         self.full = full;
-        self.full_n = kept as u32 * u32::from(BLOCK);
-        self.open = ((newest + 1) % BLOCKS) as u16;
+        self.full_n = kept as u32 * u32::from(BLOCK_SAMPLES);
+        self.open = ((newest + 1) % BLOCK_COUNT) as u16;
         self.open_n = 0;
         (self.means[usize::from(self.open)], self.m2s[usize::from(self.open)]) = (0.0, 0.0);
     }
 }
 
-/// Two sets of samples as one (Chan, Golub, LeVeque 1979).
+/// Merges two sets of samples (Chan, Golub, LeVeque 1979).
 #[inline]
-fn join((a_n, a): (f64, Block), (b_n, b): (f64, Block)) -> (f64, Block) {
+fn merge((a_n, a): (f64, Block), (b_n, b): (f64, Block)) -> (f64, Block) {
     let n = a_n + b_n;
     if n == 0.0 {
         return (0.0, Block::default());
@@ -102,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_plain_formula(values in prop::collection::vec(-1e6_f64..1e6, 1..900)) {
+        fn agrees_with_the_two_pass_formula(values in prop::collection::vec(-1e6_f64..1e6, 1..900)) {
             let mut baseline = Baseline::default();
             values.iter().for_each(|x| baseline.add(*x));
             let n = values.len() as f64;
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_forgets() {
+    fn evicts_old_samples() {
         let mut baseline = Baseline::default();
         (0..1000).for_each(|_| baseline.add(5.0));
         (0..1000).for_each(|_| baseline.add(7.0));

@@ -1,20 +1,20 @@
-//! How much may be said: a false-discovery budget over single points.
+//! A false-discovery budget: limits how many unusual points are reported per second.
 //!
-//! At |z| > 2.5 one healthy sample in eighty is unusual by chance, so a large estate would fill every list
-//! with noise. Model: a threshold that rises a little with everything that is said and falls back with time,
-//! so that in the long run as much is said as the budget allows, and always what is farthest out. It runs on
-//! the telemetry's own clock, so that a replay says the same.
+//! At |z| > 2.5 one healthy sample in eighty is unusual by chance, so a million healthy series would fill every list
+//! with noise. The budget is a threshold that rises by 5 % with each reported point and decays with time. In the long
+//! run it admits the configured rate, and always the most extreme points. It runs on event time, so that a replay
+//! reports the same points.
 
 use serde::{Deserialize, Serialize};
 
-/// What one word raises the threshold by.
-const STEP: f64 = 1.05;
+/// Factor by which each reported point raises the threshold.
+const THRESHOLD_GROWTH_FACTOR: f64 = 1.05;
 
-/// A rising and falling threshold.
+/// An adaptive threshold.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Budget {
     per_second: f64,
-    /// How many times farther out than the band a point must be.
+    /// Smallest |z| that is admitted, as a multiple of the warning band.
     level: f64,
     at_ms: i64,
 }
@@ -24,20 +24,20 @@ impl Budget {
         Self { per_second: f64::from(per_second), level: 1.0, at_ms: i64::MAX }
     }
 
-    /// Moves the clock on; it never goes back.
+    /// Advances the clock to `now_ms` if that is later than before, and lets the threshold decay.
     pub(crate) fn advance(&mut self, now_ms: i64) {
         let seconds = now_ms.saturating_sub(self.at_ms).max(0) as f64 / 1000.0;
-        self.level = (self.level * STEP.powf(-seconds * self.per_second)).max(1.0);
+        self.level = (self.level * THRESHOLD_GROWTH_FACTOR.powf(-seconds * self.per_second)).max(1.0);
         self.at_ms = if self.at_ms == i64::MAX { now_ms } else { self.at_ms.max(now_ms) };
     }
 
-    /// Whether a point this many times farther out than the band may be told.
-    pub(crate) fn take(&mut self, times: f64) -> bool {
-        let granted = times >= self.level;
-        if granted {
-            self.level *= STEP;
+    /// Returns whether a point at `band_ratio` times the warning band is admitted; if so, raises the threshold.
+    pub(crate) fn try_spend(&mut self, band_ratio: f64) -> bool {
+        let admitted = band_ratio >= self.level;
+        if admitted {
+            self.level *= THRESHOLD_GROWTH_FACTOR;
         }
-        granted
+        admitted
     }
 }
 
@@ -46,28 +46,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn noise_is_held_to_the_budget_and_what_is_far_out_is_told() {
+    fn admits_noise_at_the_configured_rate_and_every_extreme_point() {
         let mut budget = Budget::new(2);
-        let told = |budget: &mut Budget, from: i64| {
+        let count_admitted = |budget: &mut Budget, from: i64| {
             let seconds = (from..from + 100).map(|second| {
                 budget.advance(second * 1000);
-                (0..50).filter(|at| budget.take(1.0 + f64::from(*at) / 100.0)).count()
+                (0..50).filter(|at| budget.try_spend(1.0 + f64::from(*at) / 100.0)).count()
             });
             seconds.sum::<usize>()
         };
-        assert!((200..230).contains(&told(&mut budget, 0)));
-        assert!(budget.take(20.0) && budget.take(20.0));
-        assert!((180..230).contains(&told(&mut budget, 100)), "nothing is saved up, nothing is owed for long");
+        assert!((200..230).contains(&count_admitted(&mut budget, 0)));
+        assert!(budget.try_spend(20.0) && budget.try_spend(20.0));
+        assert!(
+            (180..230).contains(&count_admitted(&mut budget, 100)),
+            "neither unused nor overspent budget carries over for long"
+        );
     }
 
     #[test]
-    fn the_clock_never_goes_back() {
+    fn the_clock_is_monotonic() {
         let mut budget = Budget::new(1);
         budget.advance(5_000_000);
-        while budget.take(1.2) {}
+        while budget.try_spend(1.2) {}
         budget.advance(4_000_000);
-        assert!(!budget.take(1.2));
+        assert!(!budget.try_spend(1.2));
         budget.advance(5_002_000);
-        assert!(budget.take(1.2));
+        assert!(budget.try_spend(1.2));
     }
 }

@@ -1,4 +1,4 @@
-//! What of detection can be configured.
+//! Configuration of detection.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,42 +7,42 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
-    /// |z| above this is a `warning` (seed 002). Default 2.5. Since 0.1.
+    /// |z| above this is a `warning`. Default 2.5. Since 0.1.
     pub z_warning: f64,
     /// |z| above this is `high`. Default 3. Since 0.1.
     pub z_high: f64,
     /// |z| above this is `critical`. Default 4. Since 0.1.
     pub z_critical: f64,
-    /// Samples a baseline needs before it says anything. Default 10. Since 0.1.
+    /// Samples a baseline needs before values are scored. Default 10. Since 0.1.
     pub cold_start: u32,
     /// Consecutive points a breach needs. Default 5. Since 0.1.
     pub consecutive: u32,
-    /// Smallest relative change that counts, as a share of the mean. Default 0.2. Since 0.1.
+    /// Smallest change that is an effect, as a share of the mean. Default 0.2. Since 0.1.
     pub effect: f64,
     /// Window of the service signals, in seconds. Default 10. Since 0.1.
     pub window_seconds: u32,
-    /// Requests a window needs before its ratio and p99 mean anything. Default 10. Since 0.1.
+    /// Requests a window needs before its error ratio and p99 are computed. Default 10. Since 0.1.
     pub min_requests: f64,
     /// Error ratio that is a breach, 0..1. Default 0.05. Since 0.1.
     pub error_ratio: f64,
     /// Smallest rise of the p99 that is a breach, in seconds. Default 0.15. Since 0.1.
     pub latency_floor_seconds: f64,
-    /// CPU share of the limit that is a breach, 0..1 (seed 003). Default 0.8. Since 0.1.
+    /// CPU share of the limit that is a breach, 0..1. Default 0.8. Since 0.1.
     pub cpu: f64,
-    /// Memory share of the limit that is a breach, 0..1 (seed 003). Default 0.85. Since 0.1.
+    /// Memory share of the limit that is a breach, 0..1. Default 0.85. Since 0.1.
     pub memory: f64,
-    /// Counters of CPU seconds used, most telling first. Since 0.1.
+    /// Names of counters of CPU seconds used. Since 0.1.
     pub cpu_metrics: Vec<String>,
-    /// Gauges of the CPU limit, in cores. Since 0.1.
+    /// Names of gauges of the CPU limit, in cores. Since 0.1.
     pub cpu_limit_metrics: Vec<String>,
-    /// Gauges of memory in use, in bytes. Since 0.1.
+    /// Names of gauges of memory in use, in bytes. Since 0.1.
     pub memory_metrics: Vec<String>,
-    /// Gauges of the memory limit, in bytes. Since 0.1.
+    /// Names of gauges of the memory limit, in bytes. Since 0.1.
     pub memory_limit_metrics: Vec<String>,
-    /// Single unusual points recorded for each second of telemetry, the farthest first: a million healthy
-    /// series have thousands by chance. Default 2. Since 0.1.
+    /// Unusual points reported per second of event time, most extreme first: a million healthy series have thousands
+    /// of them by chance. Default 2. Since 0.1.
     pub points_per_second: u32,
-    /// Series whose shift is recorded for each second of telemetry, the farthest first. Default 50. Since 0.1.
+    /// Level shifts reported per second of event time, most extreme first. Default 50. Since 0.1.
     pub shifts_per_second: u32,
     /// Points of each service signal kept for diagnosis, verification and charts. Default 900. Since 0.1.
     pub history: usize,

@@ -1,6 +1,7 @@
-//! Everything of one tenant that detection remembers, and the way a batch goes through it.
+//! The detection engine: all detection state of one tenant, and how a batch is processed.
 
 mod renumber;
+mod span_state;
 mod spans;
 mod state;
 #[cfg(test)]
@@ -12,71 +13,72 @@ use std::num::NonZeroI64;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::anomaly::anomaly_id;
 use wardroom_domain::{
-    Anomaly, Deployment, EntityRules, Labels, LogEntry, Sample, SeriesId, Severity, Sighting, Timestamp,
+    Anomaly, Deployment, EntityRules, Labels, LogEntry, RequestFingerprint, Sample, SeriesId, Severity, Timestamp,
 };
 
-use self::spans::Spans;
+use self::span_state::SpanState;
 use crate::budget::Budget;
+use crate::dedup::DedupCache;
 use crate::histogram::{Bound, Increase, quantile};
 use crate::logs::Logs;
-use crate::seen::Seen;
+use crate::series_detector::{LevelShift, SeriesDetector, ZScore};
 use crate::signal::{Breach, Signal, SignalKey, SignalKind};
-use crate::watch::{Glance, Shift, Watch};
 use crate::{Config, SettingChange, TemplateCount};
 
-/// What a batch brought to light.
+/// The result of a batch.
 #[derive(Clone, Debug, Default)]
-pub struct Findings {
-    /// Unusual points, as far as the budget goes.
+pub struct BatchFindings {
+    /// Unusual points admitted by the budget.
     pub anomalies: Vec<Anomaly>,
-    /// Signals in sustained breach, each time they were looked at.
+    /// Signals in sustained breach, once per evaluation.
     pub breaches: Vec<Breach>,
 }
 
-/// The detector of one tenant.
+/// The detection engine of one tenant.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
     rules: EntityRules,
     series: Vec<Series>,
-    gauges: Vec<Watch>,
+    gauges: Vec<SeriesDetector>,
     counters: Vec<Counter>,
     buckets: Vec<Bucket>,
     cpu_seconds: Vec<Increase>,
     levels: Vec<f64>,
     service_ids: BTreeMap<String, u32>,
     services: Vec<Service>,
-    /// Services that moved on in this batch.
+    /// Services to evaluate at the end of this batch.
     dirty: Vec<u32>,
     /// Unusual points of this batch.
-    unusual: Vec<Unusual>,
+    unusual_points: Vec<UnusualPoint>,
     points: Budget,
     shifts: Budget,
     signals: BTreeMap<SignalKey, Signal>,
-    spans: Spans,
+    spans: SpanState,
     logs: Logs,
     deployments: Vec<Deployment>,
-    seen: Seen,
+    dedup: DedupCache,
     watermark_ms: i64,
 }
 
-/// Least time between two looks at a service's signals: a scrape may come in several requests.
-const TICK_MS: i64 = 500;
-/// Buckets that a look may join for each millisecond between two looks, so that what a service costs grows
-/// with its samples and not with their square: above 10 000 buckets it is looked at less often.
+/// Minimum time between two evaluations of a service: a scrape may arrive in several requests.
+const MIN_EVALUATION_INTERVAL_MS: i64 = 500;
+/// Buckets that an evaluation may merge per millisecond since the last one, so that the cost of a service grows with
+/// its samples and not with their square: services with more than 10 000 buckets are evaluated less often.
 const BUCKETS_PER_MS: i64 = 20;
 
-/// One series and what is made of it.
+/// One series and its role.
 #[derive(Debug)]
 struct Series {
     labels: Labels,
     service: u32,
-    role: Role,
+    role: SeriesRole,
 }
 
-/// Where a series' state stands: each kind in a list of its own, so that none is larger than it must be.
+/// How a series is used, with the index of its state. Each role has its own list, so that no state is larger than it
+/// must be.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Role {
+enum SeriesRole {
     Gauge(u32),
     Counter(u32),
     Bucket(u32),
@@ -84,14 +86,14 @@ enum Role {
     CpuLimit(u32),
     MemoryBytes(u32),
     MemoryLimit(u32),
-    /// `_sum` and `_count` of a histogram: its buckets tell more.
-    Joined,
+    /// `_sum` and `_count` of a histogram: ignored, its buckets are used.
+    Ignored,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Counter {
-    watch: Watch,
-    /// The newest reading; before the first there is none.
+    detector: SeriesDetector,
+    /// Newest reading; valid if `last_ms` is set.
     last: f64,
     last_ms: Option<NonZeroI64>,
 }
@@ -101,12 +103,12 @@ struct Bucket {
     family: u32,
     bound: Bound,
     failed: bool,
-    /// What is counted from one export to the next, added up.
+    /// Running sum of a delta counter; `None` for a cumulative one.
     sum: Option<f64>,
     increase: Increase,
 }
 
-/// A histogram of one service, or of its calls to one peer.
+/// A histogram of one service, or of its calls to one callee.
 #[derive(Debug, Serialize, Deserialize)]
 struct Family {
     metric: String,
@@ -119,24 +121,24 @@ struct Family {
 struct Service {
     name: String,
     families: Vec<Family>,
-    process: Vec<Role>,
+    process: Vec<SeriesRole>,
     buckets: i64,
-    ticked_ms: i64,
+    evaluated_ms: i64,
     newest_ms: i64,
     dirty: bool,
 }
 
-/// A point far from its series' past.
+/// An unusual point of one series.
 #[derive(Clone, Copy, Debug)]
-struct Unusual {
+struct UnusualPoint {
     series: u32,
     at_ms: i64,
     value: f64,
-    glance: Glance,
+    score: ZScore,
 }
 
 impl Engine {
-    /// An engine that has seen nothing.
+    /// Creates an empty engine.
     pub fn new(config: Config, rules: EntityRules) -> Self {
         Self {
             points: Budget::new(config.points_per_second),
@@ -152,49 +154,53 @@ impl Engine {
             service_ids: BTreeMap::new(),
             services: Vec::new(),
             dirty: Vec::new(),
-            unusual: Vec::new(),
+            unusual_points: Vec::new(),
             signals: BTreeMap::new(),
-            spans: Spans::default(),
+            spans: SpanState::default(),
             logs: Logs::default(),
             deployments: Vec::new(),
-            seen: Seen::default(),
+            dedup: DedupCache::default(),
             watermark_ms: i64::MIN,
         }
     }
 
-    /// How many series it was told of.
+    /// Returns the number of series.
     pub fn known_series(&self) -> usize {
         self.series.len()
     }
 
-    /// Tells of a new series; ids must come in order from 0.
+    /// Adds a series; ids are assigned in call order, from 0.
     pub fn add_series(&mut self, labels: &Labels) {
         let service = self.service(self.rules.service_of(labels).to_owned());
         let name = labels.name();
         let listed = |names: &[String]| names.iter().any(|known| known == name);
-        // Each value is what was counted since the one before: it is watched as it is.
+        // A delta counter: each value is already an increase, and is scored like a gauge.
         let delta = labels.get("__temporality__") == Some("delta");
         let role = if let (Some(metric), Some(bound)) =
             (name.strip_suffix("_bucket"), labels.get("le").and_then(Bound::parse))
         {
             let peer = self.rules.peer_of(labels).map(str::to_owned);
-            Role::Bucket(self.add_bucket(service, metric, peer, bound, self.rules.failed(labels), delta))
+            SeriesRole::Bucket(self.add_bucket(service, metric, peer, bound, self.rules.is_failure(labels), delta))
         } else if listed(&self.config.cpu_metrics) {
-            Role::CpuSeconds(add(&mut self.cpu_seconds, Increase::default()))
+            SeriesRole::CpuSeconds(add(&mut self.cpu_seconds, Increase::default()))
         } else if listed(&self.config.cpu_limit_metrics) {
-            Role::CpuLimit(add(&mut self.levels, 0.0))
+            SeriesRole::CpuLimit(add(&mut self.levels, 0.0))
         } else if listed(&self.config.memory_metrics) {
-            Role::MemoryBytes(add(&mut self.levels, 0.0))
+            SeriesRole::MemoryBytes(add(&mut self.levels, 0.0))
         } else if listed(&self.config.memory_limit_metrics) {
-            Role::MemoryLimit(add(&mut self.levels, 0.0))
+            SeriesRole::MemoryLimit(add(&mut self.levels, 0.0))
         } else if name.ends_with("_sum") || name.ends_with("_count") {
-            Role::Joined
+            SeriesRole::Ignored
         } else if name.ends_with("_total") && !delta {
-            Role::Counter(add(&mut self.counters, Counter::default()))
+            SeriesRole::Counter(add(&mut self.counters, Counter::default()))
         } else {
-            Role::Gauge(add(&mut self.gauges, Watch::default()))
+            SeriesRole::Gauge(add(&mut self.gauges, SeriesDetector::default()))
         };
-        if let Role::CpuSeconds(_) | Role::CpuLimit(_) | Role::MemoryBytes(_) | Role::MemoryLimit(_) = role {
+        if let SeriesRole::CpuSeconds(_)
+        | SeriesRole::CpuLimit(_)
+        | SeriesRole::MemoryBytes(_)
+        | SeriesRole::MemoryLimit(_) = role
+        {
             let service = &mut self.services[service as usize];
             if !service.name.is_empty() {
                 service.process.push(role);
@@ -234,7 +240,7 @@ impl Engine {
         id
     }
 
-    fn put_bucket(&mut self, id: u32, service: u32, sample: Sample) {
+    fn observe_bucket(&mut self, id: u32, service: u32, sample: Sample) {
         let window_ms = i64::from(self.config.window_seconds) * 1000;
         let bucket = &mut self.buckets[id as usize];
         let family = &mut self.services[service as usize].families[bucket.family as usize];
@@ -249,7 +255,7 @@ impl Engine {
         bucket.increase.observe(sample.ts_ms, value, window_ms, since_ms < sample.ts_ms);
     }
 
-    /// Takes samples of a known series, in the order they came.
+    /// Adds samples of a known series, in arrival order.
     pub fn observe(&mut self, id: SeriesId, samples: &[Sample]) {
         let Some(series) = self.series.get(id.index()) else { return };
         let (role, service) = (series.role, series.service);
@@ -258,66 +264,66 @@ impl Engine {
             newest_ms = newest_ms.max(sample.ts_ms);
             self.sample(id, role, service, *sample);
         }
-        self.moved_on(service, newest_ms);
+        self.mark_updated(service, newest_ms);
     }
 
-    /// A service has something newer; it is looked at when the batch ends, if enough time went by.
-    fn moved_on(&mut self, service: u32, newest_ms: i64) {
+    /// Records that a service has newer data; it is evaluated at the end of the batch if the interval has passed.
+    fn mark_updated(&mut self, service: u32, newest_ms: i64) {
         self.watermark_ms = self.watermark_ms.max(newest_ms);
         let known = &mut self.services[service as usize];
         known.newest_ms = known.newest_ms.max(newest_ms);
-        let tick_ms = TICK_MS.max(known.buckets / BUCKETS_PER_MS);
-        if !known.dirty && known.newest_ms >= known.ticked_ms + tick_ms {
+        let interval_ms = MIN_EVALUATION_INTERVAL_MS.max(known.buckets / BUCKETS_PER_MS);
+        if !known.dirty && known.newest_ms >= known.evaluated_ms + interval_ms {
             known.dirty = true;
             self.dirty.push(service);
         }
     }
 
     #[inline]
-    fn sample(&mut self, id: SeriesId, role: Role, service: u32, sample: Sample) {
+    fn sample(&mut self, id: SeriesId, role: SeriesRole, service: u32, sample: Sample) {
         let (at_ms, config) = (sample.ts_ms, &self.config);
         match role {
-            Role::Gauge(at) => {
-                let watch = &mut self.gauges[at as usize];
-                if let Some(glance) = watch.glance(at_ms, sample.value, config) {
-                    self.unusual.push(Unusual { series: id.0, at_ms, value: sample.value, glance });
+            SeriesRole::Gauge(at) => {
+                let detector = &mut self.gauges[at as usize];
+                if let Some(score) = detector.observe_unusual(at_ms, sample.value, config) {
+                    self.unusual_points.push(UnusualPoint { series: id.0, at_ms, value: sample.value, score });
                 }
             }
-            Role::Counter(at) => {
-                let Counter { watch, last, last_ms } = &mut self.counters[at as usize];
+            SeriesRole::Counter(at) => {
+                let Counter { detector, last, last_ms } = &mut self.counters[at as usize];
                 let before_ms = last_ms.map(NonZeroI64::get).filter(|before_ms| at_ms > *before_ms);
                 if let Some(before_ms) = before_ms {
                     let increase = if sample.value >= *last { sample.value - *last } else { sample.value };
                     let rate = increase * 1000.0 / (at_ms - before_ms) as f64;
-                    if let Some(glance) = watch.glance(at_ms, rate, config) {
-                        self.unusual.push(Unusual { series: id.0, at_ms, value: rate, glance });
+                    if let Some(score) = detector.observe_unusual(at_ms, rate, config) {
+                        self.unusual_points.push(UnusualPoint { series: id.0, at_ms, value: rate, score });
                     }
                 }
                 (*last, *last_ms) = (sample.value, NonZeroI64::new(at_ms));
             }
-            Role::Bucket(at) => self.put_bucket(at, service, sample),
-            Role::CpuSeconds(at) => {
+            SeriesRole::Bucket(at) => self.observe_bucket(at, service, sample),
+            SeriesRole::CpuSeconds(at) => {
                 let window_ms = i64::from(config.window_seconds) * 1000;
                 self.cpu_seconds[at as usize].observe(at_ms, sample.value, window_ms, false);
             }
-            Role::CpuLimit(at) | Role::MemoryBytes(at) | Role::MemoryLimit(at) => {
+            SeriesRole::CpuLimit(at) | SeriesRole::MemoryBytes(at) | SeriesRole::MemoryLimit(at) => {
                 self.levels[at as usize] = sample.value;
             }
-            Role::Joined => {}
+            SeriesRole::Ignored => {}
         }
     }
 
-    /// Whether a request of logs, spans or deployments was here within a day.
-    pub fn knows(&self, request: Sighting) -> bool {
-        self.seen.knows(request.fingerprint, request.received_at.millis())
+    /// Returns whether a request of logs, spans or deployments was already processed.
+    pub fn is_duplicate(&self, request: RequestFingerprint) -> bool {
+        self.dedup.contains(request.hash, request.received_at.millis())
     }
 
-    /// Remembers a request of which everything was taken.
-    pub fn note(&mut self, request: Sighting) {
-        self.seen.note(request.fingerprint, request.received_at.millis());
+    /// Records a fully processed request, for deduplication.
+    pub fn remember_request(&mut self, request: RequestFingerprint) {
+        self.dedup.insert(request.hash, request.received_at.millis());
     }
 
-    /// Takes one log line.
+    /// Adds one log line.
     pub fn log(&mut self, log: &LogEntry) {
         self.watermark_ms = self.watermark_ms.max(log.at.millis());
         if log.service.is_empty() {
@@ -327,7 +333,7 @@ impl Engine {
         }
     }
 
-    /// Takes one deployment.
+    /// Adds one deployment.
     pub fn deployment(&mut self, deployment: &Deployment) {
         self.watermark_ms = self.watermark_ms.max(deployment.at.millis());
         if !self.deployments.contains(deployment) {
@@ -337,114 +343,114 @@ impl Engine {
         self.deployments.drain(..excess);
     }
 
-    /// Ends a batch: says what was unusual in it, and looks at the signals of every service that moved on.
-    pub fn settle(&mut self) -> Findings {
-        let mut findings = Findings::default();
-        self.tell_unusual(&mut findings);
-        self.settle_spans();
+    /// Ends a batch: reports its unusual points and evaluates the signals of every service with newer data.
+    pub fn finish_batch(&mut self) -> BatchFindings {
+        let mut findings = BatchFindings::default();
+        self.report_unusual(&mut findings);
+        self.flush_spans();
         for id in std::mem::take(&mut self.dirty) {
             let service = &mut self.services[id as usize];
             service.dirty = false;
-            service.ticked_ms = service.newest_ms;
+            service.evaluated_ms = service.newest_ms;
             let service = &self.services[id as usize];
             let at_ms = service.newest_ms;
             let mut points = Vec::new();
             for family in &service.families {
-                points.extend(self.join(&service.name, family, at_ms));
+                points.extend(self.histogram_signals(&service.name, family, at_ms));
             }
-            points.extend(self.process(service, at_ms));
+            points.extend(self.resource_signals(service, at_ms));
             for (key, value) in points {
-                let signal = self.signals.entry(key.clone()).or_insert_with(|| Signal::new(Watch::default()));
-                let (mean, _) = signal.watch.normal();
+                let signal = self.signals.entry(key.clone()).or_insert_with(|| Signal::new(SeriesDetector::default()));
+                let (mean, _) = signal.detector.baseline();
                 let (z, breach) = signal.observe(&key, at_ms, value, &self.config);
                 if let Some(z) = z {
                     let point = (at_ms, z, value, mean);
-                    findings.anomalies.extend(unusual(&self.config, &key.labels(), &key.service, point));
+                    findings.anomalies.extend(zscore_anomaly(&self.config, &key.labels(), &key.service, point));
                 }
-                findings.anomalies.extend(breach.as_ref().and_then(|breach| threshold(breach, z.is_some())));
+                findings.anomalies.extend(breach.as_ref().and_then(|breach| threshold_anomaly(breach, z.is_some())));
                 findings.breaches.extend(breach);
             }
         }
         findings
     }
 
-    /// Spends the budget on the farthest points first.
-    fn tell_unusual(&mut self, findings: &mut Findings) {
-        if self.unusual.is_empty() {
+    /// Reports unusual points within the budget, most extreme first.
+    fn report_unusual(&mut self, findings: &mut BatchFindings) {
+        if self.unusual_points.is_empty() {
             return;
         }
         self.points.advance(self.watermark_ms);
         self.shifts.advance(self.watermark_ms);
-        self.unusual.sort_by(|a, b| b.glance.z.abs().total_cmp(&a.glance.z.abs()));
-        for Unusual { series, at_ms, value, glance } in self.unusual.drain(..) {
-            let times = glance.z.abs() / self.config.z_warning;
-            let told = (glance.shift && self.shifts.take(times)) || self.points.take(times);
-            let Some(series) = self.series.get(series as usize).filter(|_| told) else { continue };
+        self.unusual_points.sort_by(|a, b| b.score.z.abs().total_cmp(&a.score.z.abs()));
+        for UnusualPoint { series, at_ms, value, score } in self.unusual_points.drain(..) {
+            let times = score.z.abs() / self.config.z_warning;
+            let admitted = (score.shift && self.shifts.try_spend(times)) || self.points.try_spend(times);
+            let Some(series) = self.series.get(series as usize).filter(|_| admitted) else { continue };
             let service = &self.services[series.service as usize].name;
-            let point = (at_ms, glance.z, value, glance.mean);
-            findings.anomalies.extend(unusual(&self.config, &series.labels, service, point));
+            let point = (at_ms, score.z, value, score.mean);
+            findings.anomalies.extend(zscore_anomaly(&self.config, &series.labels, service, point));
         }
     }
 
-    /// The newest moment of any telemetry, in ms.
+    /// Returns the newest event time of all telemetry, in ms.
     pub fn watermark_ms(&self) -> i64 {
         self.watermark_ms
     }
 
-    /// All signals.
+    /// Returns all signals.
     pub fn signals(&self) -> impl Iterator<Item = (&SignalKey, &Signal)> {
         self.signals.iter()
     }
 
-    /// One signal.
+    /// Returns one signal.
     pub fn signal(&self, key: &SignalKey) -> Option<&Signal> {
         self.signals.get(key)
     }
 
-    /// Series of a service that have been unusual for at least `points` points, farthest first.
-    pub fn shifts(&self, points: u32) -> Vec<(String, Shift)> {
-        let mut shifts: Vec<(String, Shift)> = self
+    /// Returns the series in an excursion of at least `points` points with their service, most extreme first.
+    pub fn level_shifts(&self, points: u32) -> Vec<(String, LevelShift)> {
+        let mut shifts: Vec<(String, LevelShift)> = self
             .series
             .iter()
             .filter_map(|series| {
-                let watch = match series.role {
-                    Role::Gauge(at) => &self.gauges[at as usize],
-                    Role::Counter(at) => &self.counters[at as usize].watch,
+                let detector = match series.role {
+                    SeriesRole::Gauge(at) => &self.gauges[at as usize],
+                    SeriesRole::Counter(at) => &self.counters[at as usize].detector,
                     _ => return None,
                 };
-                let run = watch.run().filter(|run| run.points >= points)?;
+                let excursion = detector.excursion().filter(|excursion| excursion.points >= points)?;
                 let service = self.services[series.service as usize].name.clone();
-                Some((service, Shift { labels: series.labels.clone(), run }))
+                Some((service, LevelShift { labels: series.labels.clone(), excursion }))
             })
             .collect();
-        shifts.sort_by(|a, b| b.1.run.z().abs().total_cmp(&a.1.run.z().abs()));
+        shifts.sort_by(|a, b| b.1.excursion.z().abs().total_cmp(&a.1.excursion.z().abs()));
         shifts
     }
 
-    /// Templates at or above a severity in a stretch of time, most frequent first.
+    /// Returns the log templates at or above a severity in a time range, most frequent first.
     pub fn templates(&self, from: Timestamp, to: Timestamp, severity: Severity) -> Vec<TemplateCount> {
-        self.logs.top(from.millis(), to.millis(), severity)
+        self.logs.most_frequent(from.millis(), to.millis(), severity)
     }
 
-    /// Announced setting changes in a stretch of time.
+    /// Returns the announced setting changes in a time range.
     pub fn setting_changes(&self, from: Timestamp, to: Timestamp) -> Vec<SettingChange> {
         self.logs.changes(from.millis(), to.millis())
     }
 
-    /// Deployments in a stretch of time.
+    /// Returns the deployments in a time range.
     pub fn deployments(&self, from: Timestamp, to: Timestamp) -> Vec<Deployment> {
         self.deployments.iter().filter(|deployment| (from..=to).contains(&deployment.at)).cloned().collect()
     }
 
-    /// Rate, error ratio and p99 of one joined histogram.
-    fn join(&self, service: &str, family: &Family, at_ms: i64) -> Vec<(SignalKey, f64)> {
+    /// Computes rate, error ratio and p99 of one merged histogram.
+    fn histogram_signals(&self, service: &str, family: &Family, at_ms: i64) -> Vec<(SignalKey, f64)> {
         let Some(unit) = unit_seconds(&family.metric) else { return Vec::new() };
         let window_ms = i64::from(self.config.window_seconds) * 1000;
         let mut buckets: BTreeMap<Bound, f64> = BTreeMap::new();
         let (mut failed_requests, mut span) = (0.0, 0.0_f64);
         for id in &family.buckets {
             let Bucket { bound, failed, increase, .. } = &self.buckets[*id as usize];
-            let (count, seconds) = increase.over(at_ms, window_ms);
+            let (count, seconds) = increase.over_window(at_ms, window_ms);
             *buckets.entry(*bound).or_default() += count;
             span = span.max(seconds);
             if *failed && *bound == Bound::INFINITE {
@@ -469,22 +475,22 @@ impl Engine {
         points
     }
 
-    /// CPU and memory share of the limit, the worst instance's.
-    fn process(&self, service: &Service, at_ms: i64) -> Vec<(SignalKey, f64)> {
+    /// Computes CPU and memory use as a share of the limit, of the worst instance.
+    fn resource_signals(&self, service: &Service, at_ms: i64) -> Vec<(SignalKey, f64)> {
         let window_ms = i64::from(self.config.window_seconds) * 1000;
         let (mut cpu, mut cpu_limit, mut memory, mut memory_limit) = (None, 0.0_f64, None, 0.0_f64);
         for role in &service.process {
             match *role {
-                Role::CpuSeconds(at) => {
-                    let (seconds, span) = self.cpu_seconds[at as usize].over(at_ms, window_ms);
+                SeriesRole::CpuSeconds(at) => {
+                    let (seconds, span) = self.cpu_seconds[at as usize].over_window(at_ms, window_ms);
                     if span >= f64::from(self.config.window_seconds) / 2.0 {
                         cpu = Some(cpu.unwrap_or(0.0_f64).max(seconds / span));
                     }
                 }
-                Role::CpuLimit(at) => cpu_limit = cpu_limit.max(self.levels[at as usize]),
-                Role::MemoryBytes(at) => memory = Some(memory.unwrap_or(0.0_f64).max(self.levels[at as usize])),
-                Role::MemoryLimit(at) => memory_limit = memory_limit.max(self.levels[at as usize]),
-                Role::Gauge(_) | Role::Counter(_) | Role::Bucket(_) | Role::Joined => {}
+                SeriesRole::CpuLimit(at) => cpu_limit = cpu_limit.max(self.levels[at as usize]),
+                SeriesRole::MemoryBytes(at) => memory = Some(memory.unwrap_or(0.0_f64).max(self.levels[at as usize])),
+                SeriesRole::MemoryLimit(at) => memory_limit = memory_limit.max(self.levels[at as usize]),
+                SeriesRole::Gauge(_) | SeriesRole::Counter(_) | SeriesRole::Bucket(_) | SeriesRole::Ignored => {}
             }
         }
         let share = |kind: SignalKind, used: Option<f64>, limit: f64| {
@@ -499,7 +505,7 @@ impl Engine {
     }
 }
 
-/// Puts something at the end of a list and says where.
+/// Appends an item and returns its index.
 fn add<T>(list: &mut Vec<T>, item: T) -> u32 {
     list.push(item);
     list.len() as u32 - 1
@@ -516,9 +522,9 @@ fn unit_seconds(metric: &str) -> Option<f64> {
     }
 }
 
-fn unusual(config: &Config, labels: &Labels, service: &str, point: (i64, f64, f64, f64)) -> Option<Anomaly> {
+fn zscore_anomaly(config: &Config, labels: &Labels, service: &str, point: (i64, f64, f64, f64)) -> Option<Anomaly> {
     let (at_ms, z, value, expected) = point;
-    let severity = Severity::of_z(z, (config.z_warning, config.z_high, config.z_critical))?;
+    let severity = Severity::from_z_score(z, (config.z_warning, config.z_high, config.z_critical))?;
     let at = Timestamp::from_millis(at_ms);
     Some(Anomaly {
         id: anomaly_id("zscore", labels, at),
@@ -535,8 +541,8 @@ fn unusual(config: &Config, labels: &Labels, service: &str, point: (i64, f64, f6
     })
 }
 
-/// The anomaly of a threshold breach (seed 003: a warning, critical from 95 % on).
-fn threshold(breach: &Breach, has_z: bool) -> Option<Anomaly> {
+/// Returns the anomaly of a threshold breach: a warning, critical from 95 % of a resource limit on.
+fn threshold_anomaly(breach: &Breach, has_z: bool) -> Option<Anomaly> {
     if breach.key.peer.is_some() || (breach.key.kind == SignalKind::LatencyP99 && has_z) {
         return None;
     }

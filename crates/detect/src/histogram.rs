@@ -1,7 +1,7 @@
-//! `_bucket` series joined into one signal (decision D17).
+//! `_bucket` series merged into one histogram (ADR 017).
 //!
-//! Every bucket series keeps its increase since it was first seen, resets taken into account, at the
-//! moments of the last window. Joining sums the increases of all series with the same `le`.
+//! Every bucket series keeps the points of its cumulative increase, corrected for resets, over the last window. Merging
+//! sums the increases of all series with the same `le`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,14 +16,14 @@ pub(crate) struct Increase {
 }
 
 impl Increase {
-    /// Takes a reading. `born` says that the series appeared while its group was already known, so its
-    /// first value counts from 0.
-    pub(crate) fn observe(&mut self, at_ms: i64, value: f64, window_ms: i64, born: bool) {
+    /// Adds a reading. `starts_at_zero` says that the series appeared while its histogram was already known, so that
+    /// its first value is an increase from 0.
+    pub(crate) fn observe(&mut self, at_ms: i64, value: f64, window_ms: i64, starts_at_zero: bool) {
         if value.is_nan() || self.points.back().is_some_and(|(last, _)| *last >= at_ms) {
             return;
         }
         match self.last {
-            None if born => {
+            None if starts_at_zero => {
                 self.points.push_back((at_ms - 1, 0.0));
                 self.total = value;
             }
@@ -38,10 +38,10 @@ impl Increase {
         }
     }
 
-    /// The increase over the window that ends at `at_ms`, and the seconds it really spans.
-    pub(crate) fn over(&self, at_ms: i64, window_ms: i64) -> (f64, f64) {
+    /// Returns the increase over the window that ends at `at_ms`, and the seconds it covers.
+    pub(crate) fn over_window(&self, at_ms: i64, window_ms: i64) -> (f64, f64) {
         let Some((end_ms, end)) = self.points.back().copied() else { return (0.0, 0.0) };
-        // A series that has gone silent has no increase in a window it did not report in.
+        // An inactive series has no increase.
         if end_ms < at_ms - 3 * window_ms {
             return (0.0, 0.0);
         }
@@ -51,8 +51,8 @@ impl Increase {
     }
 }
 
-/// The quantile of joined buckets: upper bound → observations at or below it, in the window.
-/// Interpolates inside the bucket as Prometheus' `histogram_quantile` does.
+/// Returns a quantile of merged buckets (upper bound → observations at or below it, in the window). Interpolates
+/// inside the bucket as Prometheus' `histogram_quantile` does.
 pub(crate) fn quantile(q: f64, buckets: &BTreeMap<Bound, f64>) -> Option<f64> {
     let total = buckets.get(&Bound::INFINITE).copied().filter(|total| *total > 0.0)?;
     let rank = q * total;
@@ -71,23 +71,23 @@ pub(crate) fn quantile(q: f64, buckets: &BTreeMap<Bound, f64>) -> Option<f64> {
     Some(lower)
 }
 
-/// A bucket's upper bound, ordered.
+/// The upper bound of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Bound(i64);
 
 impl Bound {
     pub(crate) const INFINITE: Self = Self(i64::MAX);
 
-    /// From a `le` label; `None` if it is no non-negative number.
+    /// Parses an `le` label; `None` if it is not a non-negative number.
     pub(crate) fn parse(le: &str) -> Option<Self> {
         match le {
             "+Inf" | "inf" | "Inf" => Some(Self::INFINITE),
-            // The bits of non-negative doubles order as the numbers do.
+            // The bit patterns of non-negative doubles have the order of their values.
             _ => le.parse::<f64>().ok().filter(|bound| *bound >= 0.0).map(Self::of),
         }
     }
 
-    /// From a number that is not negative.
+    /// Creates a bound from a non-negative number.
     pub(crate) const fn of(bound: f64) -> Self {
         Self(bound.to_bits() as i64)
     }
@@ -113,24 +113,24 @@ mod tests {
     }
 
     #[test]
-    fn resets_and_births_count_once() {
+    fn counts_resets_and_new_series_once() {
         let mut counter = Increase::default();
         for (at, value) in [(0, 100.0), (1000, 110.0), (2000, 4.0), (3000, 9.0)] {
             counter.observe(at, value, 10_000, false);
         }
-        assert_eq!(counter.over(3000, 10_000), (19.0, 3.0));
-        let mut born = Increase::default();
-        born.observe(5000, 7.0, 10_000, true);
-        assert!((born.over(5000, 10_000).0 - 7.0).abs() < 1e-9);
+        assert_eq!(counter.over_window(3000, 10_000), (19.0, 3.0));
+        let mut new = Increase::default();
+        new.observe(5000, 7.0, 10_000, true);
+        assert!((new.over_window(5000, 10_000).0 - 7.0).abs() < 1e-9);
     }
 
     #[test]
-    fn the_window_moves() {
+    fn the_window_slides() {
         let mut counter = Increase::default();
         for second in 0..100 {
             counter.observe(second * 1000, second as f64 * 3.0, 10_000, false);
         }
-        assert_eq!(counter.over(99_000, 10_000), (30.0, 10.0));
-        assert_eq!(counter.over(200_000, 10_000), (0.0, 0.0));
+        assert_eq!(counter.over_window(99_000, 10_000), (30.0, 10.0));
+        assert_eq!(counter.over_window(200_000, 10_000), (0.0, 0.0));
     }
 }

@@ -1,39 +1,39 @@
-//! Tier 1: a cheap detector on every series, and the golden signals of every service.
+//! Tier 1 detection: a cheap z-score detector for every series, and the golden signals of every service.
 //!
 //! ```text
-//! gauge, counter rate ─► z-score (seed 002) ─► shifts, unusual points within a budget ─► anomalies
+//! gauge, counter rate ─► z-score ─► level shifts, unusual points within a budget ──────► anomalies
 //! _bucket series ─► joined histogram ─► request rate, error ratio, p99 (10 s) ──► breaches
-//! native histograms, spans ─► the same, and who calls whom
-//! process_* series ─► CPU %, memory % of the limit (seed 003) ──────────────────► breaches
-//! log lines ─► templates, setting changes          deployments ─► list
+//! native histograms, spans ─► the same signals, and the call graph
+//! process_* series ─► CPU %, memory % of the limit ─────────────────────────────► breaches
+//! log lines ─► templates, setting changes          deployments ─► kept as a list
 //! ```
 //!
-//! The z-score is computed as seed 002 wrote it: window 1000, ten samples cold start, bands 2.5 / 3 / 4;
-//! a spread of 0 gives no z. It opens nothing alone: only a [`Breach`], at least five consecutive points
-//! with an effect of at least 20 % on a signal that customers or limits feel, may.
+//! The z-score uses a window of 1000 samples, a cold start of ten samples and the bands 2.5 / 3 / 4; a standard
+//! deviation of 0 gives no z-score. An anomaly does not open an incident. Only a [`Breach`] does: at least five
+//! consecutive points with an effect of at least 20 % on a signal that users or resource limits are affected by.
 //!
-//! Pure: state and samples in, findings out; all time is the telemetry's own.
+//! This crate is pure: state and samples in, findings out. All times are event times of the telemetry.
 
 #![forbid(unsafe_code)]
 
 mod baseline;
 mod budget;
-mod coarse;
 mod config;
+mod dedup;
+mod durations;
 mod engine;
 mod health;
 mod histogram;
 mod logs;
-mod seen;
+mod series_detector;
 mod signal;
 mod traces;
-mod watch;
 
 pub use baseline::Baseline;
 pub use config::Config;
-pub use engine::{Engine, Findings};
+pub use dedup::DedupCache;
+pub use engine::{BatchFindings, Engine};
 pub use health::health;
 pub use logs::{SettingChange, TemplateCount, template};
-pub use seen::Seen;
+pub use series_detector::{Excursion, LevelShift, SeriesDetector};
 pub use signal::{Breach, Signal, SignalKey, SignalKind};
-pub use watch::{Run, Shift, Watch};

@@ -1,50 +1,50 @@
-//! Log lines become templates; announced setting changes are noticed.
+//! Log templates, and setting changes announced in log lines.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{LogEntry, Severity};
 
-/// Templates kept for each service; further lines count towards the last one.
-const TEMPLATES: usize = 200;
-/// Services whose lines are told apart.
-const SERVICES: usize = 5000;
-/// About how long a template may get.
-const TEMPLATE_BYTES: usize = 400;
-/// What stands for everything beyond a limit.
-const OTHERS: &str = "<*>";
-/// Minutes of counts kept.
-const MINUTES: i64 = 30;
+/// Templates of one service; lines of further templates are counted under [`WILDCARD`].
+const MAX_TEMPLATES_PER_SERVICE: usize = 200;
+/// Services with templates of their own; lines of further services are counted under [`WILDCARD`].
+const MAX_SERVICES: usize = 5000;
+/// Approximate length limit of a template, in bytes.
+const MAX_TEMPLATE_BYTES: usize = 400;
+/// Replaces the variable parts of a line, and names everything beyond a limit.
+const WILDCARD: &str = "<*>";
+/// Counts per minute are kept for this many minutes.
+const RETENTION_MINUTES: i64 = 30;
 
-/// How often a template came in a stretch of time.
+/// Number of lines of one template in a time range.
 #[derive(Clone, Debug)]
 pub struct TemplateCount {
-    /// Of which service.
+    /// The service.
     pub service: String,
     /// The text with its variable parts as `<*>`.
     pub template: String,
-    /// One line as it came. Untrusted text.
+    /// One original line. Untrusted text.
     pub example: String,
-    /// How bad its lines are.
+    /// Highest severity of its lines.
     pub severity: Severity,
-    /// Lines in the stretch.
+    /// Lines in the time range.
     pub count: u64,
-    /// When it was first seen at all, in ms.
+    /// Time of its first line ever, in ms.
     pub first_ms: i64,
 }
 
-/// A setting that a log line says was changed.
+/// A setting change announced in a log line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingChange {
-    /// Of which service.
+    /// The service.
     pub service: String,
-    /// When, in ms.
+    /// Time, in ms.
     pub at_ms: i64,
-    /// Which setting.
+    /// Name of the setting.
     pub key: String,
-    /// Its former value.
+    /// Old value.
     pub from: String,
-    /// Its new value.
+    /// New value.
     pub to: String,
 }
 
@@ -62,13 +62,13 @@ struct Template {
 pub(crate) struct Logs {
     templates: BTreeMap<String, BTreeMap<String, Template>>,
     changes: VecDeque<SettingChange>,
-    /// The template of the line at hand, so that a line needs no memory of its own.
+    /// Reused buffer for the template of the current line.
     #[serde(skip)]
     scratch: String,
 }
 
 impl Logs {
-    /// Takes a line of a service.
+    /// Adds a line of a service.
     pub(crate) fn observe(&mut self, service: &str, log: &LogEntry) {
         let at_ms = log.at.millis();
         if let Some((key, from, to)) = setting_change(&log.message) {
@@ -79,15 +79,15 @@ impl Logs {
         }
         let mut text = std::mem::take(&mut self.scratch);
         mask(&log.message, &mut text, |_| ());
-        // What comes after the limits is still counted, but no longer told apart.
-        let known = self.templates.len() < SERVICES || self.templates.contains_key(service);
-        let service = if known { service } else { OTHERS };
+        // Lines beyond the limits are counted under the wildcard.
+        let known = self.templates.len() < MAX_SERVICES || self.templates.contains_key(service);
+        let service = if known { service } else { WILDCARD };
         if !self.templates.contains_key(service) {
             self.templates.insert(service.to_owned(), BTreeMap::new());
         }
         let Some(templates) = self.templates.get_mut(service) else { return };
-        let known = templates.len() < TEMPLATES || templates.contains_key(text.as_str());
-        let key = if known { text.as_str() } else { OTHERS };
+        let known = templates.len() < MAX_TEMPLATES_PER_SERVICE || templates.contains_key(text.as_str());
+        let key = if known { text.as_str() } else { WILDCARD };
         if !templates.contains_key(key) {
             let example = log.message.chars().take(200).collect();
             let template = Template { severity: log.severity, example, first_ms: at_ms, minutes: VecDeque::new() };
@@ -100,14 +100,14 @@ impl Logs {
             Some((last, count)) if *last >= minute => *count += 1,
             _ => template.minutes.push_back((minute, 1)),
         }
-        while template.minutes.front().is_some_and(|(first, _)| *first < minute - MINUTES) {
+        while template.minutes.front().is_some_and(|(first, _)| *first < minute - RETENTION_MINUTES) {
             template.minutes.pop_front();
         }
         self.scratch = text;
     }
 
-    /// Templates at or above a severity in `from_ms..=to_ms` (whole minutes), most frequent first.
-    pub(crate) fn top(&self, from_ms: i64, to_ms: i64, severity: Severity) -> Vec<TemplateCount> {
+    /// Returns the templates at or above a severity in `from_ms..=to_ms` (whole minutes), most frequent first.
+    pub(crate) fn most_frequent(&self, from_ms: i64, to_ms: i64, severity: Severity) -> Vec<TemplateCount> {
         let minutes = from_ms.div_euclid(60_000)..=to_ms.div_euclid(60_000);
         let mut top = Vec::new();
         for (service, templates) in &self.templates {
@@ -135,17 +135,17 @@ impl Logs {
     }
 }
 
-/// The template that a line follows, and what stands in it where the template has `<*>`, in order.
+/// Computes the template of a line, and the values behind its `<*>`, in order.
 pub fn template<'a>(message: &'a str, text: &mut String, parameters: &mut Vec<&'a str>) {
     parameters.clear();
     mask(message, text, |varying| parameters.push(varying));
 }
 
-/// Replaces what varies (words with digits, long words) with `<*>`, and tells what it was.
+/// Replaces variable words (with digits, or longer than 40 bytes) with `<*>` and passes each to `varying`.
 fn mask<'a>(message: &'a str, out: &mut String, mut varying: impl FnMut(&'a str)) {
     out.clear();
     for word in message.split_whitespace().take(40) {
-        if out.len() > TEMPLATE_BYTES {
+        if out.len() > MAX_TEMPLATE_BYTES {
             break;
         }
         if !out.is_empty() {
@@ -153,25 +153,25 @@ fn mask<'a>(message: &'a str, out: &mut String, mut varying: impl FnMut(&'a str)
         }
         let (key, value) = word.split_once('=').map_or(("", word), |(key, value)| (key, value));
         if !key.is_empty() {
-            out.push_str(start(key));
+            out.push_str(truncate(key));
             out.push('=');
         }
         let varies = value.len() > 40 || value.bytes().any(|byte| byte.is_ascii_digit());
         if varies {
             varying(value);
         }
-        out.push_str(if varies { OTHERS } else { value });
+        out.push_str(if varies { WILDCARD } else { value });
     }
 }
 
-/// As much of a word as a template holds.
-fn start(word: &str) -> &str {
-    if word.len() <= TEMPLATE_BYTES { word } else { word.split_at(word.floor_char_boundary(TEMPLATE_BYTES)).0 }
+/// Truncates a word to [`MAX_TEMPLATE_BYTES`].
+fn truncate(word: &str) -> &str {
+    if word.len() <= MAX_TEMPLATE_BYTES { word } else { word.split_at(word.floor_char_boundary(MAX_TEMPLATE_BYTES)).0 }
 }
 
-/// Reads `… key=K from=A to=B …`, in that order, whatever stands around it.
+/// Parses `… key=K from=A to=B …` with any text around it.
 fn setting_change(message: &str) -> Option<(String, String, String)> {
-    // Nearly no line is one, and every line is asked.
+    // Fast path: nearly no line announces a change.
     if !message.contains("from=") {
         return None;
     }
@@ -184,8 +184,8 @@ fn setting_change(message: &str) -> Option<(String, String, String)> {
         }
     }
     let [Some(key), Some(from), Some(to)] = found else { return None };
-    let sane = !key.is_empty() && [&key, &from, &to].iter().all(|text| text.len() <= 200);
-    sane.then_some((key, from, to))
+    let valid = !key.is_empty() && [&key, &from, &to].iter().all(|text| text.len() <= 200);
+    valid.then_some((key, from, to))
 }
 
 #[cfg(test)]
@@ -206,26 +206,26 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_differ_in_numbers_are_one_template() {
+    fn lines_that_differ_in_numbers_share_a_template() {
         let mut logs = Logs::default();
         logs.observe("a", &line(0, "call failed peer=b: deadline of 2000 ms"));
         logs.observe("a", &line(5, "call failed peer=b: deadline of 17 ms"));
         logs.observe("a", &line(9, "something else"));
-        let top = logs.top(0, 60_000, Severity::High);
+        let top = logs.most_frequent(0, 60_000, Severity::High);
         assert_eq!((top[0].count, top[0].template.as_str()), (2, "call failed peer=b: deadline of <*> ms"));
         assert_eq!(top.len(), 2);
-        assert!(logs.top(0, 60_000, Severity::Critical).is_empty());
+        assert!(logs.most_frequent(0, 60_000, Severity::Critical).is_empty());
     }
 
     #[test]
-    fn what_varies_is_told_in_order() {
+    fn returns_the_parameters_in_order() {
         let (mut text, mut parameters) = (String::new(), Vec::new());
         template("took 17 ms peer=b2 id=x", &mut text, &mut parameters);
         assert_eq!((text.as_str(), parameters.as_slice()), ("took <*> ms peer=<*> id=x", ["17", "b2"].as_slice()));
     }
 
     #[test]
-    fn setting_changes_are_read_whatever_the_words_around_them() {
+    fn parses_setting_changes_with_any_surrounding_text() {
         let mut logs = Logs::default();
         logs.observe("a", &line(7, "options re-read key=slots from=20 to=1"));
         logs.observe("a", &line(8, "mail from=a@b to=c@d"));
@@ -234,15 +234,32 @@ mod tests {
         assert_eq!(logs.changes(0, 10), vec![expected]);
     }
 
+    #[test]
+    fn lines_beyond_the_template_limit_are_counted_under_the_wildcard() {
+        let mut logs = Logs::default();
+        for index in 0..MAX_TEMPLATES_PER_SERVICE as u8 + 50 {
+            let word = [b'a' + index / 26, b'a' + index % 26].map(char::from);
+            logs.observe("a", &line(0, &String::from_iter(word)));
+        }
+        let top = logs.most_frequent(0, 0, Severity::High);
+        assert!(top.len() <= MAX_TEMPLATES_PER_SERVICE + 1, "{} templates", top.len());
+        assert_eq!(top.iter().map(|top| top.count).sum::<u64>(), MAX_TEMPLATES_PER_SERVICE as u64 + 50);
+    }
+
     proptest! {
-        /// Hostile lines: whatever is written, memory stays bounded and nothing panics.
         #[test]
-        fn any_line_becomes_a_template(lines in prop::collection::vec("(?s).{0,200}", 1..40)) {
+        fn every_line_is_counted_once_and_templates_are_bounded(
+            lines in prop::collection::vec("(?s)(.{0,200}|k{0,2000}=v|v{0,2000})", 1..40),
+        ) {
             let mut logs = Logs::default();
             for (at_ms, message) in (0..).zip(&lines) {
                 logs.observe("a", &line(at_ms, message));
             }
-            prop_assert!(logs.top(0, 100, Severity::High).iter().map(|top| top.count).sum::<u64>() <= lines.len() as u64);
+            let top = logs.most_frequent(0, 100, Severity::High);
+            prop_assert_eq!(top.iter().map(|top| top.count).sum::<u64>(), lines.len() as u64);
+            // A word is added while the template is within the limit; its key is truncated to the same limit.
+            let longest = 2 * MAX_TEMPLATE_BYTES + 50;
+            prop_assert!(top.iter().all(|top| top.template.len() <= longest && top.example.chars().count() <= 200));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The golden signals of a service, and when one of them is in breach.
+//! The golden signals of a service and their breaches.
 
 use std::collections::VecDeque;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use wardroom_domain::Labels;
 use wardroom_domain::labels::NAME;
 
-use crate::watch::Watch;
-use crate::{Config, Run};
+use crate::series_detector::SeriesDetector;
+use crate::{Config, Excursion};
 
-/// What is measured of a service or of one of its calls.
+/// The kind of a golden signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignalKind {
@@ -26,7 +26,7 @@ pub enum SignalKind {
 }
 
 impl SignalKind {
-    /// The word, as it stands in signal names.
+    /// Returns the name used in `signal:<name>`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RequestRate => "request_rate",
@@ -38,21 +38,21 @@ impl SignalKind {
     }
 }
 
-/// Which signal.
+/// Identifies one signal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SignalKey {
-    /// Of which service.
+    /// The service.
     pub service: String,
-    /// As seen by its calls to this one; `None` for what it serves itself.
+    /// The callee, for signals of outgoing calls; `None` for requests the service handles.
     pub peer: Option<String>,
-    /// What.
+    /// The kind of signal.
     pub kind: SignalKind,
-    /// The metric family it is made of.
+    /// The metric family it is computed from.
     pub metric: String,
 }
 
 impl SignalKey {
-    /// As a label set, for anomalies: the name starts with `signal:`.
+    /// Returns the label set used in anomalies; the metric name starts with `signal:`.
     pub fn labels(&self) -> Labels {
         let mut pairs = vec![
             (NAME.to_owned(), format!("signal:{}", self.kind.as_str())),
@@ -64,26 +64,26 @@ impl SignalKey {
     }
 }
 
-/// A sustained breach: what may open an incident.
+/// A sustained breach of one signal. Correlation may open an incident for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Breach {
-    /// Of which signal.
+    /// The signal.
     pub key: SignalKey,
-    /// When it began, in ms.
+    /// Time of the first bad point, in ms.
     pub since_ms: i64,
-    /// The point that made it sustained, in ms.
+    /// Time of the newest bad point, in ms.
     pub at_ms: i64,
-    /// The newest value.
+    /// Newest value.
     pub value: f64,
-    /// What was normal before.
+    /// Mean before the breach.
     pub expected: f64,
-    /// Values above this are bad; verification measures against it.
+    /// Values above this are bad; verification compares with it.
     pub bad_above: f64,
 }
 
 impl Breach {
-    /// It in a few words.
-    pub fn words(&self) -> String {
+    /// Returns a short description for titles.
+    pub fn summary(&self) -> String {
         match self.key.kind {
             SignalKind::ErrorRatio => format!("{:.0} % of requests fail", self.value * 100.0),
             SignalKind::LatencyP99 => {
@@ -96,19 +96,19 @@ impl Breach {
     }
 }
 
-/// One signal: its watch, its history, and its breach.
+/// The state of one signal: its detector, its history and its breach.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Signal {
-    /// z-score and runs.
-    pub watch: Watch,
-    /// Newest points, in ms.
+    /// The z-score detector.
+    pub detector: SeriesDetector,
+    /// Newest points: (time in ms, value).
     pub history: VecDeque<(i64, f64)>,
-    /// Consecutive bad points: how many, since when, and what was normal before.
-    bad: Option<Bad>,
+    /// The consecutive bad points up to now, if any.
+    bad: Option<BadRun>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Bad {
+struct BadRun {
     points: u32,
     since_ms: i64,
     expected: f64,
@@ -116,11 +116,11 @@ struct Bad {
 }
 
 impl Signal {
-    pub(crate) const fn new(watch: Watch) -> Self {
-        Self { watch, history: VecDeque::new(), bad: None }
+    pub(crate) const fn new(detector: SeriesDetector) -> Self {
+        Self { detector, history: VecDeque::new(), bad: None }
     }
 
-    /// Takes a point: the z-score, if there is one, and the breach it is in from the fifth bad point on.
+    /// Adds a point. Returns its z-score, if there is one, and the breach from the fifth consecutive bad point on.
     pub(crate) fn observe(
         &mut self,
         key: &SignalKey,
@@ -128,20 +128,21 @@ impl Signal {
         value: f64,
         config: &Config,
     ) -> (Option<f64>, Option<Breach>) {
-        let (mean, _) = self.watch.normal();
-        let warm = self.watch.count() >= config.cold_start;
-        let z = self.watch.observe(at_ms, value, config);
+        let (mean, _) = self.detector.baseline();
+        let warm = self.detector.count() >= config.cold_start;
+        let z = self.detector.observe(at_ms, value, config);
         self.history.push_back((at_ms, value));
         while self.history.len() > config.history {
             self.history.pop_front();
         }
-        let limit = self
-            .bad
-            .map_or_else(|| bad_above(key.kind, mean, warm, self.watch.run(), config), |bad| Some(bad.bad_above));
+        let limit = self.bad.map_or_else(
+            || bad_above(key.kind, mean, warm, self.detector.excursion(), config),
+            |bad| Some(bad.bad_above),
+        );
         self.bad = match (limit, self.bad) {
-            (Some(limit), Some(bad)) if value > limit => Some(Bad { points: bad.points + 1, ..bad }),
+            (Some(limit), Some(bad)) if value > limit => Some(BadRun { points: bad.points + 1, ..bad }),
             (Some(limit), None) if value > limit && warm => {
-                Some(Bad { points: 1, since_ms: at_ms, expected: mean, bad_above: limit })
+                Some(BadRun { points: 1, since_ms: at_ms, expected: mean, bad_above: limit })
             }
             _ => None,
         };
@@ -156,31 +157,31 @@ impl Signal {
         (z, breach)
     }
 
-    /// Since when it is bad, and how many points; `None` while it is good.
+    /// Returns the time of the first bad point (ms) and the number of bad points; `None` while the signal is good.
     pub fn bad_since(&self) -> Option<(i64, u32)> {
         self.bad.map(|bad| (bad.since_ms, bad.points))
     }
 
-    /// Above which value it is bad, while it is bad.
+    /// Returns the limit that the signal exceeds; `None` while the signal is good.
     pub fn limit(&self) -> Option<f64> {
         self.bad.map(|bad| bad.bad_above)
     }
 
-    /// What was normal before the bad stretch, or is normal now.
+    /// Returns the mean before the breach, or the current mean while the signal is good.
     pub fn expected(&self) -> f64 {
-        self.bad.map_or_else(|| self.watch.normal().0, |bad| bad.expected)
+        self.bad.map_or_else(|| self.detector.baseline().0, |bad| bad.expected)
     }
 }
 
-/// Above which value a signal is bad; `None` if it is not one that may be.
-fn bad_above(kind: SignalKind, mean: f64, warm: bool, run: Option<Run>, config: &Config) -> Option<f64> {
+/// Returns the limit of a signal; `None` if signals of this kind have none or it is not known yet.
+fn bad_above(kind: SignalKind, mean: f64, warm: bool, excursion: Option<Excursion>, config: &Config) -> Option<f64> {
     let threshold = |limit: f64| limit.max(if warm { mean * (1.0 + config.effect) } else { limit });
     match kind {
         SignalKind::ErrorRatio => Some(threshold(config.error_ratio)),
         SignalKind::Cpu => Some(threshold(config.cpu)),
         SignalKind::Memory => Some(threshold(config.memory)),
         SignalKind::LatencyP99 => {
-            let (mean, deviation) = run.map(|run| (run.mean, run.deviation))?;
+            let (mean, deviation) = excursion.map(|excursion| (excursion.mean, excursion.deviation))?;
             let floor = config.latency_floor_seconds.max(config.effect * mean).max(config.z_warning * deviation);
             Some(mean + floor)
         }
@@ -198,13 +199,13 @@ mod tests {
 
     fn breaches(kind: SignalKind, values: &[f64]) -> Vec<Breach> {
         let config = Config::default();
-        let mut signal = Signal::new(Watch::default());
+        let mut signal = Signal::new(SeriesDetector::default());
         let feed = values.iter().zip(0..).filter_map(|(x, at)| signal.observe(&key(kind), at * 1000, *x, &config).1);
         feed.collect()
     }
 
     #[test]
-    fn errors_need_five_points_above_the_threshold() {
+    fn an_error_breach_needs_five_points_above_the_threshold() {
         let mut values = vec![0.0; 20];
         values.extend([0.5; 4]);
         assert!(breaches(SignalKind::ErrorRatio, &values).is_empty());
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn latency_is_measured_against_the_time_before() {
+    fn latency_is_compared_with_the_baseline_before_the_breach() {
         let mut values = [0.010, 0.012].repeat(10);
         values.extend([0.9; 60]);
         let found = breaches(SignalKind::LatencyP99, &values);
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_always_sits_at_its_limit_is_not_in_breach() {
+    fn a_service_that_is_always_at_its_limit_is_not_in_breach() {
         assert!(breaches(SignalKind::Memory, &[0.9; 60]).is_empty());
     }
 }

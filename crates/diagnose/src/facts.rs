@@ -1,27 +1,27 @@
-//! What diagnosis is given.
+//! The input of diagnosis.
 
 use wardroom_domain::{Deployment, Timestamp};
 
-/// Everything known about an incident at one moment.
+/// Everything known about an incident at one point in time.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// When the trouble began.
+    /// Start of the incident.
     pub began_at: Timestamp,
-    /// What services serve, how they are, and what they use.
+    /// Request and resource signals of services.
     pub signals: Vec<SignalFact>,
-    /// Who calls whom, and how it goes.
+    /// The call graph with the state of each edge.
     pub calls: Vec<Call>,
-    /// Series that left their own past.
+    /// Series with a level shift.
     pub series: Vec<SeriesFact>,
-    /// Deployments in the configured minutes before, and since.
+    /// Deployments since the configured time before the start.
     pub deployments: Vec<Deployment>,
-    /// Announced setting changes in the same time.
+    /// Announced setting changes of the same time range.
     pub changes: Vec<Change>,
-    /// Error templates of the configured minutes.
+    /// Error log templates of the configured time range.
     pub logs: Vec<LogFact>,
 }
 
-/// What a signal is about.
+/// The kind of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Aspect {
     /// Requests per second.
@@ -39,60 +39,60 @@ pub enum Aspect {
 /// One signal of one service.
 #[derive(Clone, Debug)]
 pub struct SignalFact {
-    /// Of which service.
+    /// The service.
     pub service: String,
-    /// About what.
+    /// Kind of signal.
     pub aspect: Aspect,
-    /// Now.
+    /// Current value.
     pub value: f64,
-    /// Before.
+    /// Value before the start.
     pub expected: f64,
-    /// Since when it is bad, if it is.
+    /// Time of the first bad point, if the signal is in breach.
     pub bad_since: Option<Timestamp>,
 }
 
 /// One edge of the call graph.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Who calls.
+    /// The calling service.
     pub caller: String,
-    /// Who is called.
+    /// The called service.
     pub callee: String,
-    /// Whether the caller sees errors or slowness on it, and since when.
+    /// Time since which the caller sees errors or high latency, if it does.
     pub bad_since: Option<Timestamp>,
-    /// Calls per second now.
+    /// Current calls per second.
     pub rate: f64,
-    /// Calls per second before.
+    /// Calls per second before the start.
     pub usual_rate: f64,
 }
 
-/// One series against its own past.
+/// One series compared with its own baseline.
 #[derive(Clone, Debug)]
 pub struct SeriesFact {
-    /// Of which service.
+    /// The service.
     pub service: String,
-    /// Its labels, as text.
+    /// Text form of its labels.
     pub series: String,
-    /// Deviations from its mean.
+    /// Standard deviations from its mean.
     pub z: f64,
-    /// Now.
+    /// Current value.
     pub value: f64,
-    /// Before.
+    /// Value before the start.
     pub expected: f64,
-    /// Since when.
+    /// Start of the shift.
     pub since: Timestamp,
 }
 
 /// One announced setting change.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Of which service.
+    /// The service.
     pub service: String,
-    /// When.
+    /// Time of the change.
     pub at: Timestamp,
-    /// Which setting.
+    /// Name of the setting.
     pub key: String,
-    /// Former value.
+    /// Old value.
     pub from: String,
     /// New value.
     pub to: String,
@@ -101,36 +101,36 @@ pub struct Change {
 /// One error template.
 #[derive(Clone, Debug)]
 pub struct LogFact {
-    /// Of which service.
+    /// The service.
     pub service: String,
     /// The template.
     pub template: String,
-    /// One line, as it came: untrusted.
+    /// One original line. Untrusted text.
     pub example: String,
-    /// Lines.
+    /// Number of lines.
     pub count: u64,
-    /// When the template was first seen.
+    /// Time of the template's first line.
     pub first: Timestamp,
 }
 
 impl Facts {
     pub(crate) fn signal(&self, service: &str, aspect: Aspect) -> Option<&SignalFact> {
         let of = |fact: &&SignalFact| fact.service == service && fact.aspect == aspect;
-        // A service may have several histograms: the bad one speaks for it.
+        // A service may have several histograms: prefer one in breach.
         self.signals.iter().filter(of).max_by_key(|fact| fact.bad_since.is_some())
     }
 
-    pub(crate) fn bad(&self, service: &str, aspect: Aspect) -> bool {
+    pub(crate) fn is_bad(&self, service: &str, aspect: Aspect) -> bool {
         self.signal(service, aspect).is_some_and(|fact| fact.bad_since.is_some())
     }
 
-    /// Whether what the service serves is bad.
-    pub(crate) fn serves_badly(&self, service: &str) -> bool {
-        self.bad(service, Aspect::Errors) || self.bad(service, Aspect::Latency)
+    /// Returns whether requests to the service fail or are slow.
+    pub(crate) fn is_degraded(&self, service: &str) -> bool {
+        self.is_bad(service, Aspect::Errors) || self.is_bad(service, Aspect::Latency)
     }
 
-    /// Calls a service makes that go badly.
-    pub(crate) fn bad_calls<'a>(&'a self, caller: &'a str) -> impl Iterator<Item = &'a Call> {
+    /// Returns the outgoing calls of a service that fail or are slow.
+    pub(crate) fn unhealthy_calls<'a>(&'a self, caller: &'a str) -> impl Iterator<Item = &'a Call> {
         self.calls.iter().filter(move |call| call.caller == caller && call.bad_since.is_some())
     }
 }

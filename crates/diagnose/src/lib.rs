@@ -1,15 +1,14 @@
-//! Why: evidence in, ranked causes out. No model, no I/O, no clock.
+//! Diagnosis: evidence in, ranked causes out. No language model, no I/O, no clock.
 //!
 //! ```text
-//! who is bad ──► who suffers from whom (call direction) ──► who is left ──► in which way ──► confidence
+//! degraded services ─► explained by another service? (call direction) ─► ranking ─► kind of fault ─► confidence
 //! ```
 //!
-//! A caller whose failing call goes to a callee that is itself bad *suffers*; a caller whose call fails
-//! while the callee is well is *at fault itself*. A queue that refuses work because one of its callers
-//! stopped taking it suffers from that caller. What is left is ranked by how much speaks for it:
-//! resources at their limit, a changed setting, a deployment shortly before, how many suffer from it.
-//! Everything a cause claims points to evidence that stands in the same answer. No cause is a normal
-//! answer.
+//! A caller whose failing calls go to a callee that is itself degraded is *affected*; a caller whose calls fail while
+//! the callee is healthy is a *candidate*. A queue that rejects work because one of its consumers stopped draining it
+//! is affected by that consumer. Candidates are ranked by the evidence: resources at their limit, a changed setting, a
+//! recent deployment, the number of affected callers. Every claim refers to evidence in the same result. "No cause" is
+//! a valid result.
 
 #![forbid(unsafe_code)]
 
@@ -20,18 +19,18 @@ mod render;
 
 pub use facts::{Aspect, Call, Change, Facts, LogFact, SeriesFact, SignalFact};
 pub use rank::diagnose;
-pub use render::{SeedAnswer, seed_answer};
+pub use render::{RootCauseAnalysis, root_cause_analysis};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What of diagnosis can be configured.
+/// Settings of diagnosis.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
-    /// How far back deployments are looked at, in minutes (seed 002). Default 30. Since 0.1.
+    /// How far back deployments are considered, in minutes. Default 30. Since 0.1.
     pub deployment_minutes: u64,
-    /// How far back error logs are looked at, in minutes (seed 002). Default 10. Since 0.1.
+    /// How far back error logs are considered, in minutes. Default 10. Since 0.1.
     pub log_minutes: u64,
     /// A cause below this confidence is not proposed, 0..1. Default 0.4. Since 0.1.
     pub min_confidence: f64,

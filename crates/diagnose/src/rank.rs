@@ -1,4 +1,4 @@
-//! Who causes and who suffers.
+//! Ranks services by how likely they are the cause.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use wardroom_domain::{Cause, CauseKind, Deployment, Diagnosis, Evidence, Severit
 
 use crate::Config;
 use crate::facts::{Aspect, Facts};
-use crate::kind::{kind_of, starves};
+use crate::kind::{match_kind, starved_callee};
 
-/// Ranks the causes of an incident.
+/// Returns the ranked causes of an incident with their evidence.
 pub fn diagnose(facts: &Facts, config: &Config) -> Diagnosis {
     let affected: BTreeSet<&str> = facts
         .signals
@@ -29,46 +29,46 @@ pub fn diagnose(facts: &Facts, config: &Config) -> Diagnosis {
         .map(|(score, service)| cause(service, *score, total, facts, &mut evidence))
         .filter(|cause| cause.confidence >= config.min_confidence / 4.0)
         .collect();
-    let failing: Vec<&str> = affected.iter().filter(|service| facts.bad(service, Aspect::Errors)).copied().collect();
-    let slow: Vec<&str> = affected.iter().filter(|service| facts.bad(service, Aspect::Latency)).copied().collect();
+    let failing: Vec<&str> = affected.iter().filter(|service| facts.is_bad(service, Aspect::Errors)).copied().collect();
+    let slow: Vec<&str> = affected.iter().filter(|service| facts.is_bad(service, Aspect::Latency)).copied().collect();
     let severity = if failing.is_empty() { Severity::High } else { Severity::Critical };
     Diagnosis { causes, evidence, severity, impact: impact(&failing, &slow) }
 }
 
-/// Whether what is wrong with a service is explained by another one.
+/// Returns the service that explains the problems of this one, if there is one.
 fn explained_by<'a>(service: &str, facts: &'a Facts) -> Option<&'a str> {
     let by_callee = facts
         .calls
         .iter()
-        .find(|call| call.caller == service && call.bad_since.is_some() && facts.serves_badly(&call.callee))
+        .find(|call| call.caller == service && call.bad_since.is_some() && facts.is_degraded(&call.callee))
         .map(|call| call.callee.as_str());
     by_callee.or_else(|| {
         let callers = facts.calls.iter().filter(|call| call.callee == service);
-        callers.map(|call| call.caller.as_str()).find(|caller| starves(caller, facts) == Some(service))
+        callers.map(|call| call.caller.as_str()).find(|caller| starved_callee(caller, facts) == Some(service))
     })
 }
 
 fn score(service: &str, facts: &Facts) -> f64 {
     let mut score = 0.2;
     let mut add = |holds: bool, points: f64| score += if holds { points } else { 0.0 };
-    add(facts.bad(service, Aspect::Cpu), 0.5);
-    add(facts.bad(service, Aspect::Memory), 0.5);
-    add(facts.bad(service, Aspect::Latency), 0.3);
-    add(facts.bad(service, Aspect::Errors), 0.2);
+    add(facts.is_bad(service, Aspect::Cpu), 0.5);
+    add(facts.is_bad(service, Aspect::Memory), 0.5);
+    add(facts.is_bad(service, Aspect::Latency), 0.3);
+    add(facts.is_bad(service, Aspect::Errors), 0.2);
     add(crate::kind::recent_change(service, facts).is_some(), 0.7);
-    add(starves(service, facts).is_some(), 0.4);
-    add(facts.bad_calls(service).any(|call| !facts.serves_badly(&call.callee)), 0.3);
+    add(starved_callee(service, facts).is_some(), 0.4);
+    add(facts.unhealthy_calls(service).any(|call| !facts.is_degraded(&call.callee)), 0.3);
     add(facts.logs.iter().any(|log| log.service == service), 0.1);
     if let Some(deployment) = last_deployment(service, facts) {
         let fresh = facts.began_at.seconds_since(deployment.at) < 300.0;
         add(true, if fresh { 0.4 } else { 0.15 });
     }
-    let sufferers = facts.calls.iter().filter(|call| call.callee == service && call.bad_since.is_some()).count();
-    add(true, 0.1 * sufferers.min(3) as f64);
+    let affected_callers = facts.calls.iter().filter(|call| call.callee == service && call.bad_since.is_some()).count();
+    add(true, 0.1 * affected_callers.min(3) as f64);
     if explained_by(service, facts).is_some() { score * 0.15 } else { score }
 }
 
-/// The last deployment of a service before the trouble began (or within its first seconds).
+/// Returns the last deployment of a service before the incident started, or within its first ten seconds.
 fn last_deployment<'a>(service: &str, facts: &'a Facts) -> Option<&'a Deployment> {
     let latest = facts.began_at.plus(std::time::Duration::from_secs(10));
     facts
@@ -79,7 +79,7 @@ fn last_deployment<'a>(service: &str, facts: &'a Facts) -> Option<&'a Deployment
 }
 
 fn cause(service: &str, score: f64, total: f64, facts: &Facts, evidence: &mut Vec<Evidence>) -> Cause {
-    let verdict = kind_of(service, facts);
+    let matched = match_kind(service, facts);
     let mut ids = Vec::new();
     let mut cite = |item: Evidence| {
         ids.push(item.id.clone());
@@ -92,7 +92,7 @@ fn cause(service: &str, score: f64, total: f64, facts: &Facts, evidence: &mut Ve
     }
     for call in facts.calls.iter().filter(|call| call.caller == service || call.callee == service) {
         let Some(at) = call.bad_since else { continue };
-        let summary = format!("calls from {} to {} go badly", call.caller, call.callee);
+        let summary = format!("calls from {} to {} fail or are slow", call.caller, call.callee);
         cite(Evidence { id: format!("edge:{}>{}", call.caller, call.callee), service: service.into(), at, summary });
     }
     let mut shifted: Vec<_> = facts.series.iter().filter(|fact| fact.service == service).collect();
@@ -118,20 +118,20 @@ fn cause(service: &str, score: f64, total: f64, facts: &Facts, evidence: &mut Ve
         let summary = format!("{} × “{}”", log.count, log.example);
         cite(Evidence { id, service: service.into(), at: log.first, summary });
     }
-    let setting = verdict.change.map(|change| (change.key.clone(), change.from.clone(), change.to.clone()));
+    let setting = matched.change.map(|change| (change.key.clone(), change.from.clone(), change.to.clone()));
     let by_version = setting.is_none() && deployment.is_some();
     Cause {
         service: service.to_owned(),
-        kind: verdict.kind,
+        kind: matched.kind,
         confidence: confidence(score, total),
-        reasoning: reasoning(service, &verdict, explained_by(service, facts), deployment.filter(|_| by_version)),
+        reasoning: reasoning(service, &matched, explained_by(service, facts), deployment.filter(|_| by_version)),
         evidence: ids,
         deployment: deployment.filter(|_| by_version).map(|deployment| deployment.version.clone()),
         setting,
     }
 }
 
-/// How sure: the share of all scores, lowered while little speaks for it.
+/// Returns the confidence: the share of all scores, reduced if the score itself is low.
 fn confidence(score: f64, total: f64) -> f64 {
     let share = if total > 0.0 { score / total } else { 0.0 };
     let weight = (score / (score + 0.25)).min(1.0);
@@ -165,18 +165,18 @@ fn signal_evidence<'a>(service: &'a str, facts: &'a Facts) -> impl Iterator<Item
 
 fn reasoning(
     service: &str,
-    verdict: &crate::kind::Verdict<'_>,
+    matched: &crate::kind::KindMatch<'_>,
     explained: Option<&str>,
     deployment: Option<&Deployment>,
 ) -> String {
     if let Some(other) = explained {
-        return format!("{service} suffers: {other}, which it works with, is bad itself.");
+        return format!("{service} is affected by {other}, which is degraded itself.");
     }
-    let mut text = format!("{service} is where it starts: {}.", verdict.because);
-    if let Some(change) = verdict.change {
+    let mut text = format!("{service} is the origin: {}.", matched.because);
+    if let Some(change) = matched.change {
         text.push_str(&format!(" {} went from {} to {}.", change.key, change.from, change.to));
     }
-    if let Some(deployment) = deployment.filter(|_| verdict.kind != CauseKind::BadSetting) {
+    if let Some(deployment) = deployment.filter(|_| matched.kind != CauseKind::BadSetting) {
         text.push_str(&format!(" Version {} was deployed at {}.", deployment.version, deployment.at));
     }
     text
@@ -186,6 +186,6 @@ fn impact(failing: &[&str], slow: &[&str]) -> String {
     match (failing.is_empty(), slow.is_empty()) {
         (false, _) => format!("Requests fail at {}.", failing.join(", ")),
         (true, false) => format!("Requests are slow at {}.", slow.join(", ")),
-        (true, true) => "No customer feels it yet; a resource is near its limit.".to_owned(),
+        (true, true) => "No customer impact yet; a resource is near its limit.".to_owned(),
     }
 }

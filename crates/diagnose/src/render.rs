@@ -1,11 +1,11 @@
-//! The answer as seed 002 §5 writes it.
+//! The root-cause analysis of the API (JSON contract `analysis`).
 
 use serde::Serialize;
 use wardroom_domain::{Diagnosis, Severity};
 
-/// Seed 002's root-cause JSON, with evidence ids beside each claim.
+/// Root-cause analysis with the evidence ids of each claim.
 #[derive(Clone, Debug, Serialize)]
-pub struct SeedAnswer {
+pub struct RootCauseAnalysis {
     root_cause: RootCause,
     recommended_actions: Vec<Action>,
     severity: Severity,
@@ -15,7 +15,7 @@ pub struct SeedAnswer {
 #[derive(Clone, Debug, Serialize)]
 struct RootCause {
     description: String,
-    /// Per cent, as the seed has it.
+    /// Per cent, 0 to 100.
     confidence: u8,
     reasoning: String,
     evidence: Vec<String>,
@@ -29,13 +29,13 @@ struct Action {
     priority: u8,
 }
 
-/// The seed's answer for a diagnosis, with the proposed action, its runbook and its risk.
-pub fn seed_answer(diagnosis: &Diagnosis, proposal: Option<(&str, &str, &str)>) -> SeedAnswer {
+/// Builds the analysis of a diagnosis. `proposal` is the proposed action, its runbook and its risk.
+pub fn root_cause_analysis(diagnosis: &Diagnosis, proposal: Option<(&str, &str, &str)>) -> RootCauseAnalysis {
     let root_cause = diagnosis.best().map_or_else(
         || RootCause {
-            description: "no cause could be named from the evidence".into(),
+            description: "no cause was found".into(),
             confidence: 0,
-            reasoning: "too little of what was seen points to one service".into(),
+            reasoning: "the evidence does not point to one service".into(),
             evidence: Vec::new(),
         },
         |cause| RootCause {
@@ -54,7 +54,7 @@ pub fn seed_answer(diagnosis: &Diagnosis, proposal: Option<(&str, &str, &str)>) 
         })
         .into_iter()
         .collect();
-    SeedAnswer {
+    RootCauseAnalysis {
         root_cause,
         recommended_actions,
         severity: diagnosis.severity,

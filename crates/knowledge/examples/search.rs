@@ -1,4 +1,4 @@
-//! Find a runbook by words: `cargo run -p wardroom-knowledge --example search`.
+//! Searches the built-in runbooks: `cargo run -p wardroom-knowledge --example search`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
 use wardroom_knowledge::{Config, Library};

@@ -1,6 +1,6 @@
-//! The runbooks of `runbooks/`, built into the binary.
+//! The runbooks of `runbooks/`, compiled into the binary.
 
-/// File name and text of every built-in runbook. `xtask tidy` holds this list to the folder.
+/// File name and text of every built-in runbook. `cargo xtask tidy` compares this list with the folder.
 pub const BUILTIN: &[(&str, &str)] = &[
     (
         "connection-pool-exhausted-by-release.md",

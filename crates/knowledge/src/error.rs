@@ -1,22 +1,22 @@
-//! How the knowledge base fails.
+//! Errors of the knowledge base.
 
-/// A failure of the knowledge base.
+/// An error of the knowledge base.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A runbook cannot be used.
+    /// A runbook is invalid.
     #[error("runbook {name}: {detail}")]
     Runbook {
-        /// Its file or id.
+        /// File name or id of the runbook.
         name: String,
-        /// What is wrong and what would be right.
+        /// What is wrong and what is expected.
         detail: String,
     },
-    /// The folder cannot be read.
+    /// The runbook folder could not be read.
     #[error("runbook folder {folder}: {detail}")]
     Folder {
-        /// Which.
+        /// Path of the folder.
         folder: String,
-        /// Why.
+        /// The I/O error.
         detail: String,
     },
     /// The search index failed.

@@ -1,15 +1,15 @@
-//! Runbooks: read, checked, and found by what was seen.
+//! The knowledge base: parses, validates and searches runbooks.
 //!
 //! A runbook is Markdown with YAML front matter: symptoms, checks, and actions as typed tool calls whose
 //! placeholders (`{{service}}`, `{{setting.key}}`, `{{setting.from}}`) are filled from the diagnosis.
-//! Search is BM25 (tantivy) over title, symptoms and text. The runbooks of `runbooks/` are built in; a
-//! folder of one's own can be configured and wins over a built-in one of the same id.
+//! Search is BM25 (tantivy) over title, symptoms and text. The runbooks of `runbooks/` are built in; a configured
+//! folder adds more, and replaces built-in runbooks of the same id.
 //!
 //! ```text
-//! cause ─► words ─► BM25 over title, symptoms, text ─► the best that fits ─► a typed call
+//! cause ─► search terms ─► BM25 over title, symptoms, text ─► best matching runbook ─► typed tool call
 //! ```
 //!
-//! Runbook text is knowledge, not authority: an action from it is still dry-run, planned and approved.
+//! A runbook carries no authority: its actions still need a dry run, a plan and an approval.
 
 #![forbid(unsafe_code)]
 
@@ -22,5 +22,5 @@ mod search;
 pub use builtin::BUILTIN;
 pub use config::Config;
 pub use error::Error;
-pub use runbook::{Runbook, When};
+pub use runbook::{DeploymentCondition, Runbook};
 pub use search::{Hit, Library, query_of};

@@ -1,4 +1,4 @@
-//! One runbook.
+//! The runbook format.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -6,37 +6,37 @@ use wardroom_domain::{Cause, CauseKind, ToolCall};
 
 use crate::Error;
 
-/// Whether a runbook is for a cause that came with a deployment.
+/// Whether a runbook applies to causes with a recent deployment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum When {
-    /// Either way.
+pub enum DeploymentCondition {
+    /// With or without a deployment.
     #[default]
     Any,
     /// Only if the service was deployed shortly before.
     AfterDeployment,
-    /// Only if it was not.
+    /// Only if the service was not deployed shortly before.
     WithoutDeployment,
 }
 
-/// A runbook, checked.
+/// A validated runbook.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Runbook {
-    /// Its name in plans and evidence; lower case, words joined by `-`.
+    /// Identifier used in plans and evidence; lower case, words joined by `-`.
     pub id: String,
-    /// For people.
+    /// Human-readable title.
     pub title: String,
-    /// The causes it is for.
+    /// Causes it applies to.
     pub causes: Vec<CauseKind>,
-    /// Whether a deployment must, or must not, stand behind it.
+    /// Whether the cause must, or must not, have a recent deployment.
     #[serde(default)]
-    pub when: When,
-    /// What one sees.
+    pub when: DeploymentCondition,
+    /// Symptoms an operator sees.
     pub symptoms: Vec<String>,
-    /// What to look at before acting.
+    /// Checks to make before acting.
     pub checks: Vec<String>,
-    /// What to do, best first; placeholders are filled from the diagnosis.
+    /// Actions, preferred first; placeholders are filled from the diagnosis.
     pub actions: Vec<ToolCall>,
     /// The Markdown below the front matter.
     #[serde(skip)]
@@ -44,10 +44,10 @@ pub struct Runbook {
 }
 
 impl Runbook {
-    /// Reads a runbook.
+    /// Parses and validates a runbook.
     ///
     /// # Errors
-    /// Says which part is missing or wrong.
+    /// Returns an error that names the missing or invalid part.
     pub fn parse(name: &str, markdown: &str) -> Result<Self, Error> {
         let wrong = |detail: String| Error::Runbook { name: name.to_owned(), detail };
         let rest = markdown
@@ -70,18 +70,18 @@ impl Runbook {
         Ok(runbook)
     }
 
-    /// Whether it is for this cause.
-    pub fn fits(&self, cause: &Cause) -> bool {
+    /// Returns whether the runbook applies to a cause.
+    pub fn applies_to(&self, cause: &Cause) -> bool {
         let deployed = cause.deployment.is_some();
         let when = match self.when {
-            When::Any => true,
-            When::AfterDeployment => deployed,
-            When::WithoutDeployment => !deployed,
+            DeploymentCondition::Any => true,
+            DeploymentCondition::AfterDeployment => deployed,
+            DeploymentCondition::WithoutDeployment => !deployed,
         };
         when && self.causes.contains(&cause.kind)
     }
 
-    /// Its first action for this cause, placeholders filled. `None` if a placeholder has no value.
+    /// Returns its first action with the placeholders filled; `None` if a placeholder has no value.
     pub fn action(&self, cause: &Cause) -> Option<ToolCall> {
         let call = self.actions.first()?;
         let arguments = fill(&Value::Object(call.arguments.clone()), cause)?;
@@ -134,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_runbook_or_a_clear_no(text in ".*", front in "(?s).{0,80}") {
+        fn any_text_parses_or_gives_an_error_with_the_file_name(text in ".*", front in "(?s).{0,80}") {
             for text in [text, format!("---\n{front}\n---\nwords")] {
                 if let Err(error) = Runbook::parse("x.md", &text) {
                     prop_assert!(error.to_string().contains("x.md"), "{error}");

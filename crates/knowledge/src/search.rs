@@ -1,4 +1,4 @@
-//! Finding the runbook for what was seen.
+//! Search for the runbook that applies_to a diagnosis.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,16 +11,16 @@ use wardroom_domain::{Cause, CauseKind, Diagnosis};
 
 use crate::{BUILTIN, Config, Error, Runbook};
 
-/// A runbook that a search found.
+/// A search result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hit {
-    /// Its id.
+    /// Id of the runbook.
     pub id: String,
-    /// BM25; only its order means something.
+    /// BM25 score; meaningful only for ordering.
     pub score: f32,
 }
 
-/// All runbooks and their index, in memory.
+/// All runbooks and their in-memory search index.
 pub struct Library {
     runbooks: BTreeMap<String, Runbook>,
     reader: IndexReader,
@@ -34,10 +34,10 @@ impl std::fmt::Debug for Library {
 }
 
 impl Library {
-    /// The built-in runbooks and those of the configured folder.
+    /// Loads the built-in runbooks and those of the configured folder.
     ///
     /// # Errors
-    /// The folder cannot be read, or a runbook in it cannot be used.
+    /// Returns an error if the folder cannot be read or one of its runbooks is invalid.
     pub fn load(config: &Config) -> Result<Self, Error> {
         let mut runbooks = BTreeMap::new();
         for (name, text) in BUILTIN {
@@ -52,10 +52,10 @@ impl Library {
         Self::new(runbooks.into_values())
     }
 
-    /// A library of exactly these runbooks.
+    /// Creates a library of the given runbooks.
     ///
     /// # Errors
-    /// The index cannot be built.
+    /// Returns an error if the index cannot be built.
     pub fn new(runbooks: impl IntoIterator<Item = Runbook>) -> Result<Self, Error> {
         let failed = |error: tantivy::TantivyError| Error::Search(error.to_string());
         let mut schema = Schema::builder();
@@ -80,17 +80,17 @@ impl Library {
         Ok(Self { runbooks, reader, parser })
     }
 
-    /// All runbooks, by id.
+    /// Returns all runbooks, ordered by id.
     pub fn runbooks(&self) -> impl Iterator<Item = &Runbook> {
         self.runbooks.values()
     }
 
-    /// The best runbooks for a text, best first.
+    /// Returns the best runbooks for a text, best first.
     ///
     /// # Errors
-    /// The index's.
+    /// Returns an error if the search fails.
     pub fn search(&self, query: &str, limit: usize) -> Result<Vec<Hit>, Error> {
-        // Words only: the text may be telemetry, and must not be read as query syntax.
+        // Keep only letters and digits: the text may be telemetry and must not be parsed as query syntax.
         let words: String =
             query.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { ' ' }).collect();
         let (parsed, _) = self.parser.parse_query_lenient(&words);
@@ -107,18 +107,18 @@ impl Library {
         Ok(hits)
     }
 
-    /// The best runbook that fits the best cause of a diagnosis.
+    /// Returns the best runbook that applies to the most likely cause of a diagnosis.
     ///
     /// # Errors
-    /// The index's.
+    /// Returns an error if the search fails.
     pub fn for_diagnosis(&self, diagnosis: &Diagnosis) -> Result<Option<&Runbook>, Error> {
         let Some(cause) = diagnosis.best() else { return Ok(None) };
         let hits = self.search(&query_of(cause), self.runbooks.len())?;
-        Ok(hits.iter().filter_map(|hit| self.runbooks.get(&hit.id)).find(|runbook| runbook.fits(cause)))
+        Ok(hits.iter().filter_map(|hit| self.runbooks.get(&hit.id)).find(|runbook| runbook.applies_to(cause)))
     }
 }
 
-/// What to search for, from a cause.
+/// Returns the search terms for a cause.
 pub fn query_of(cause: &Cause) -> String {
     let words = match cause.kind {
         CauseKind::ConnectionLeak => "connection pool exhausted connections never returned calls wait callee healthy",

@@ -1,36 +1,36 @@
-//! Series that nobody writes any more leave: what was kept of them is dropped, and the others move together.
+//! Eviction of inactive series: drops their state and renumbers the remaining series.
 
-use super::{Engine, Role, Series};
+use super::{Engine, Series, SeriesRole};
 
-/// Old place → new place; nothing for what leaves.
-type Places = Vec<Option<u32>>;
+/// Old index → new index; `None` for evicted entries.
+type IndexMap = Vec<Option<u32>>;
 
 impl Engine {
-    /// Keeps these of the series; the ids of those kept are dense again, in their order. Between batches.
+    /// Keeps only the marked series and renumbers them densely, in their order. Call between batches.
     pub fn renumber(&mut self, keep: &[bool]) {
-        let places = places(keep);
+        let new_indices = dense_indices(keep);
         let mut buckets = vec![true; self.buckets.len()];
-        let stays = |at: u32| keep.get(at as usize).copied().unwrap_or_default();
+        let is_kept = |at: u32| keep.get(at as usize).copied().unwrap_or_default();
         for (series, _) in self.series.iter().zip(keep).filter(|(_, keep)| !**keep) {
-            if let Role::Bucket(at) = series.role {
+            if let SeriesRole::Bucket(at) = series.role {
                 buckets[at as usize] = false;
             }
         }
-        for (_, own) in self.spans.natives().iter().filter(|(id, _)| !stays(**id)) {
+        for (_, own) in self.spans.natives.iter().filter(|(id, _)| !is_kept(**id)) {
             own.iter().for_each(|at| buckets[*at as usize] = false);
         }
-        let buckets = self.move_buckets(&buckets);
-        self.spans.renumber(&places, &buckets);
+        let buckets = self.renumber_buckets(&buckets);
+        self.spans.renumber(&new_indices, &buckets);
         self.move_series(keep, &buckets);
     }
 
-    /// Drops buckets, and families that have none left.
-    fn move_buckets(&mut self, keep: &[bool]) -> Places {
-        let places = places(keep);
+    /// Drops buckets, and families without buckets.
+    fn renumber_buckets(&mut self, keep: &[bool]) -> IndexMap {
+        let new_indices = dense_indices(keep);
         retain_by(&mut self.buckets, keep);
         for service in &mut self.services {
             for family in &mut service.families {
-                family.buckets = family.buckets.iter().filter_map(|at| places[*at as usize]).collect();
+                family.buckets = family.buckets.iter().filter_map(|at| new_indices[*at as usize]).collect();
             }
             service.families.retain(|family| !family.buckets.is_empty());
             service.buckets = 0;
@@ -39,54 +39,57 @@ impl Engine {
                 family.buckets.iter().for_each(|bucket| self.buckets[*bucket as usize].family = at);
             }
         }
-        places
+        new_indices
     }
 
-    fn move_series(&mut self, keep: &[bool], buckets: &Places) {
+    fn move_series(&mut self, keep: &[bool], buckets: &IndexMap) {
         let (mut gauges, mut counters) = (vec![false; self.gauges.len()], vec![false; self.counters.len()]);
         let (mut cpu, mut levels) = (vec![false; self.cpu_seconds.len()], vec![false; self.levels.len()]);
         let mut kept = keep.iter();
         self.series.retain(|series: &Series| {
-            let stays = kept.next().copied().unwrap_or_default();
-            if stays {
+            let is_kept = kept.next().copied().unwrap_or_default();
+            if is_kept {
                 match series.role {
-                    Role::Gauge(at) => gauges[at as usize] = true,
-                    Role::Counter(at) => counters[at as usize] = true,
-                    Role::CpuSeconds(at) => cpu[at as usize] = true,
-                    Role::CpuLimit(at) | Role::MemoryBytes(at) | Role::MemoryLimit(at) => levels[at as usize] = true,
-                    Role::Bucket(_) | Role::Joined => {}
+                    SeriesRole::Gauge(at) => gauges[at as usize] = true,
+                    SeriesRole::Counter(at) => counters[at as usize] = true,
+                    SeriesRole::CpuSeconds(at) => cpu[at as usize] = true,
+                    SeriesRole::CpuLimit(at) | SeriesRole::MemoryBytes(at) | SeriesRole::MemoryLimit(at) => {
+                        levels[at as usize] = true
+                    }
+                    SeriesRole::Bucket(_) | SeriesRole::Ignored => {}
                 }
             }
-            stays
+            is_kept
         });
         retain_by(&mut self.gauges, &gauges);
         retain_by(&mut self.counters, &counters);
         retain_by(&mut self.cpu_seconds, &cpu);
         retain_by(&mut self.levels, &levels);
-        let (gauges, counters, cpu, levels) = (places(&gauges), places(&counters), places(&cpu), places(&levels));
-        let moved = |role: Role| {
+        let (gauges, counters, cpu, levels) =
+            (dense_indices(&gauges), dense_indices(&counters), dense_indices(&cpu), dense_indices(&levels));
+        let moved = |role: SeriesRole| {
             Some(match role {
-                Role::Gauge(at) => Role::Gauge(gauges[at as usize]?),
-                Role::Counter(at) => Role::Counter(counters[at as usize]?),
-                Role::Bucket(at) => Role::Bucket(buckets[at as usize]?),
-                Role::CpuSeconds(at) => Role::CpuSeconds(cpu[at as usize]?),
-                Role::CpuLimit(at) => Role::CpuLimit(levels[at as usize]?),
-                Role::MemoryBytes(at) => Role::MemoryBytes(levels[at as usize]?),
-                Role::MemoryLimit(at) => Role::MemoryLimit(levels[at as usize]?),
-                Role::Joined => Role::Joined,
+                SeriesRole::Gauge(at) => SeriesRole::Gauge(gauges[at as usize]?),
+                SeriesRole::Counter(at) => SeriesRole::Counter(counters[at as usize]?),
+                SeriesRole::Bucket(at) => SeriesRole::Bucket(buckets[at as usize]?),
+                SeriesRole::CpuSeconds(at) => SeriesRole::CpuSeconds(cpu[at as usize]?),
+                SeriesRole::CpuLimit(at) => SeriesRole::CpuLimit(levels[at as usize]?),
+                SeriesRole::MemoryBytes(at) => SeriesRole::MemoryBytes(levels[at as usize]?),
+                SeriesRole::MemoryLimit(at) => SeriesRole::MemoryLimit(levels[at as usize]?),
+                SeriesRole::Ignored => SeriesRole::Ignored,
             })
         };
-        self.series.iter_mut().for_each(|series| series.role = moved(series.role).unwrap_or(Role::Joined));
+        self.series.iter_mut().for_each(|series| series.role = moved(series.role).unwrap_or(SeriesRole::Ignored));
         for service in &mut self.services {
             service.process = service.process.iter().filter_map(|role| moved(*role)).collect();
         }
     }
 }
 
-/// Where what stays stands afterwards.
-fn places(keep: &[bool]) -> Places {
+/// Returns the new index of every kept entry.
+fn dense_indices(keep: &[bool]) -> IndexMap {
     let mut next = 0;
-    keep.iter().map(|stays| stays.then(|| (next, next += 1).0)).collect()
+    keep.iter().map(|kept| kept.then(|| (next, next += 1).0)).collect()
 }
 
 fn retain_by<T>(list: &mut Vec<T>, keep: &[bool]) {
@@ -130,22 +133,22 @@ mod tests {
 
     fn feed(engine: &mut Engine, ids: impl Iterator<Item = (usize, u32)>, from: i64) -> String {
         let all: Vec<(usize, u32)> = ids.collect();
-        let mut said = String::new();
+        let mut reported = String::new();
         for second in from..from + 30 {
             for (which, id) in &all {
                 let value = (second as f64) * (1.0 + *which as f64) + if second % 13 == 0 { 900.0 } else { 0.0 };
                 engine.observe(SeriesId(*id), &[Sample { ts_ms: second * 1000, value }]);
             }
-            said.push_str(&format!("{:?}\n", engine.settle()));
+            reported.push_str(&format!("{:?}\n", engine.finish_batch()));
         }
-        said
+        reported
     }
 
     proptest! {
-        /// Series that left might never have been there.
+        /// After eviction the engine behaves like one that never had the evicted series.
         #[test]
-        fn the_others_go_on_as_if_nothing_had_been(keep in prop::collection::vec(any::<bool>(), 1..40)) {
-            // A histogram stays or leaves whole: a bucket that nobody writes still has a place in the sum.
+        fn eviction_equals_never_having_had_the_series(keep in prop::collection::vec(any::<bool>(), 1..40)) {
+            // A histogram is kept or evicted whole: an inactive bucket still counts in the sum.
             let keep: Vec<bool> = (0..keep.len()).map(|at| keep[if at % 6 > 3 { at % 6 } else { at }]).collect();
             let engine = || Engine::new(Config::default(), EntityRules::default());
             let (mut all, mut few) = (engine(), engine());
@@ -160,12 +163,12 @@ mod tests {
             prop_assert_eq!(all.buckets.len(), few.buckets.len());
             prop_assert_eq!(all.gauges.len(), few.gauges.len());
             prop_assert_eq!(all.levels.len(), few.levels.len());
-            // Services are told apart by number; what is said names them.
-            let sorted = |said: String| { let mut lines: Vec<String> = said.lines().map(str::to_owned).collect(); lines.sort(); lines };
-            prop_assert_eq!(sorted(feed(&mut all, new(), 30)).len(), sorted(feed(&mut few, new(), 30)).len());
-            let signals = |engine: &Engine| engine.signals().map(|(key, signal)| format!("{key:?} {signal:?}")).collect::<Vec<_>>();
+            prop_assert_eq!(feed(&mut all, new(), 30), feed(&mut few, new(), 30));
+            let signals = |engine: &Engine| {
+                engine.signals().map(|(key, signal)| format!("{key:?} {signal:?}")).collect::<Vec<_>>()
+            };
             prop_assert_eq!(signals(&all), signals(&few));
-            prop_assert_eq!(format!("{:?}", all.shifts(1).len()), format!("{:?}", few.shifts(1).len()));
+            prop_assert_eq!(format!("{:?}", all.level_shifts(1).len()), format!("{:?}", few.level_shifts(1).len()));
         }
     }
 }

@@ -1,51 +1,57 @@
-//! All that an engine remembers, as bytes and back (decision D8): one that was saved and loaded goes on as if
-//! nothing had been.
+//! Saves and loads the state of an engine (ADR 008). A loaded engine continues exactly like the saved one.
 //!
-//! The labels of the series are not in it: they stand in the registry, which numbers them.
+//! The labels of the series are not part of the state: they are stored in the registry that assigns series ids.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use wardroom_domain::{Deployment, EntityRules, Labels};
 
-use super::spans::Spans;
-use super::{Bucket, Counter, Engine, Role, Series, Service};
+use super::span_state::SpanState;
+use super::{Bucket, Counter, Engine, Series, SeriesRole, Service};
 use crate::budget::Budget;
+use crate::dedup::DedupCache;
 use crate::histogram::Increase;
 use crate::logs::Logs;
-use crate::seen::Seen;
 use crate::signal::{Signal, SignalKey};
-use crate::{Config, Watch};
+use crate::{Config, SeriesDetector};
 
-/// By series and what is made of them.
-type Parts<S, G, C, B, I, L> = (S, G, C, B, I, L);
-/// By service.
-type Rest<V, P, G, T, L, D> = (V, P, G, T, L, D, Seen);
+/// State by series.
+type SeriesParts<S, G, C, B, I, L> = (S, G, C, B, I, L);
+/// State by service and tenant.
+type TenantParts<V, P, G, T, L, D> = (V, P, G, T, L, D, DedupCache);
 
 type Loaded = (
-    Parts<Vec<(u32, Role)>, Vec<Watch>, Vec<Counter>, Vec<Bucket>, Vec<Increase>, Vec<f64>>,
-    Rest<Vec<Service>, (Vec<u32>, Budget, Budget), BTreeMap<SignalKey, Signal>, Spans, Logs, Vec<Deployment>>,
+    SeriesParts<Vec<(u32, SeriesRole)>, Vec<SeriesDetector>, Vec<Counter>, Vec<Bucket>, Vec<Increase>, Vec<f64>>,
+    TenantParts<
+        Vec<Service>,
+        (Vec<u32>, Budget, Budget),
+        BTreeMap<SignalKey, Signal>,
+        SpanState,
+        Logs,
+        Vec<Deployment>,
+    >,
     i64,
 );
 
 impl Engine {
-    /// Writes what it remembers. Between batches: what [`Engine::settle`] has not told yet is not in it.
+    /// Writes the state. Call between batches: pending results of [`Engine::finish_batch`] are not included.
     ///
     /// # Errors
-    /// The writer's.
+    /// Returns an error if the writer fails.
     pub fn save(&self, out: impl Write) -> Result<(), postcard::Error> {
-        let series: Vec<(u32, Role)> = self.series.iter().map(|series| (series.service, series.role)).collect();
+        let series: Vec<(u32, SeriesRole)> = self.series.iter().map(|series| (series.service, series.role)).collect();
         let parts = (&series, &self.gauges, &self.counters, &self.buckets, &self.cpu_seconds, &self.levels);
         let budgets = (&self.dirty, &self.points, &self.shifts);
-        let rest = (&self.services, budgets, &self.signals, &self.spans, &self.logs, &self.deployments, &self.seen);
+        let rest = (&self.services, budgets, &self.signals, &self.spans, &self.logs, &self.deployments, &self.dedup);
         postcard::to_io(&(parts, rest, self.watermark_ms), out).map(drop)
     }
 
-    /// Goes on from what [`Engine::save`] wrote, with the series' labels in order, and says what follows it.
-    /// Configuration and rules must be those it was saved under.
+    /// Loads the output of [`Engine::save`], given the labels of the series in id order. Also returns the bytes that
+    /// follow it. Configuration and rules must be those it was saved with.
     ///
     /// # Errors
-    /// It is not whole, or not of these series.
+    /// Returns an error if the bytes are truncated or corrupt, or belong to more series than `labels`.
     pub fn load<'a>(
         config: Config,
         rules: EntityRules,
@@ -54,7 +60,7 @@ impl Engine {
     ) -> Result<(Self, &'a [u8]), postcard::Error> {
         let (loaded, after): (Loaded, _) = postcard::take_from_bytes(bytes)?;
         let ((series, gauges, counters, buckets, cpu_seconds, levels), rest, watermark_ms) = loaded;
-        let (services, (dirty, points, shifts), signals, spans, logs, deployments, seen) = rest;
+        let (services, (dirty, points, shifts), signals, spans, logs, deployments, dedup) = rest;
         if labels.len() < series.len() {
             return Err(postcard::Error::DeserializeBadEncoding);
         }
@@ -72,14 +78,14 @@ impl Engine {
             service_ids,
             services,
             dirty,
-            unusual: Vec::new(),
+            unusual_points: Vec::new(),
             points,
             shifts,
             signals,
             spans,
             logs,
             deployments,
-            seen,
+            dedup,
             watermark_ms,
         };
         Ok((engine, after))

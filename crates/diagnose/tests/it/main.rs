@@ -1,27 +1,27 @@
-//! Small worlds with a known culprit.
+//! Small call graphs with a known cause.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
 use wardroom_diagnose::{Aspect, Call, Change, Config, Facts, SignalFact, diagnose};
 use wardroom_domain::{CauseKind, Deployment, Labels, Timestamp};
 
-const BEGAN: i64 = 1_000_000;
+const BEGAN_AT_MS: i64 = 1_000_000;
 
 fn at(ms: i64) -> Timestamp {
     Timestamp::from_millis(ms)
 }
 
 fn bad(service: &str, aspect: Aspect, value: f64) -> SignalFact {
-    SignalFact { service: service.into(), aspect, value, expected: 0.01, bad_since: Some(at(BEGAN)) }
+    SignalFact { service: service.into(), aspect, value, expected: 0.01, bad_since: Some(at(BEGAN_AT_MS)) }
 }
 
 fn call(caller: &str, callee: &str, is_bad: bool) -> Call {
-    let bad_since = is_bad.then(|| at(BEGAN));
+    let bad_since = is_bad.then(|| at(BEGAN_AT_MS));
     Call { caller: caller.into(), callee: callee.into(), bad_since, rate: 40.0, usual_rate: 40.0 }
 }
 
 fn deployed(service: &str, seconds_before: i64) -> Deployment {
     Deployment {
-        at: at(BEGAN - seconds_before * 1000),
+        at: at(BEGAN_AT_MS - seconds_before * 1000),
         service: service.into(),
         version: "2.0".into(),
         status: "success".into(),
@@ -43,11 +43,11 @@ fn check(facts: &Facts, service: &str, kind: CauseKind) {
 }
 
 fn facts() -> Facts {
-    Facts { began_at: at(BEGAN), ..Facts::default() }
+    Facts { began_at: at(BEGAN_AT_MS), ..Facts::default() }
 }
 
 #[test]
-fn who_suffers_ranks_below_who_causes() {
+fn an_affected_caller_ranks_below_the_cause() {
     let facts = Facts {
         signals: vec![
             bad("front", Aspect::Latency, 2.0),
@@ -55,7 +55,7 @@ fn who_suffers_ranks_below_who_causes() {
             bad("base", Aspect::Latency, 1.0),
         ],
         calls: vec![call("front", "middle", true), call("middle", "base", true)],
-        // The one that suffers was deployed; that must not make it the cause.
+        // The affected service was deployed, which must not make it the cause.
         deployments: vec![deployed("front", 90)],
         ..facts()
     };
@@ -63,7 +63,7 @@ fn who_suffers_ranks_below_who_causes() {
 }
 
 #[test]
-fn a_caller_whose_callee_is_well_is_at_fault_itself() {
+fn a_failing_caller_of_a_healthy_callee_is_the_cause() {
     let facts = Facts {
         signals: vec![bad("front", Aspect::Errors, 0.6), bad("middle", Aspect::Errors, 0.6)],
         calls: vec![call("front", "middle", true), call("middle", "base", true)],
@@ -73,7 +73,7 @@ fn a_caller_whose_callee_is_well_is_at_fault_itself() {
 }
 
 #[test]
-fn a_consumer_that_stopped_taking_explains_the_queue_that_refuses() {
+fn a_slow_consumer_explains_a_queue_that_rejects() {
     let mut slow_take = call("worker", "queue", false);
     slow_take.rate = 2.0;
     let facts = Facts {
@@ -89,7 +89,7 @@ fn a_consumer_that_stopped_taking_explains_the_queue_that_refuses() {
 }
 
 #[test]
-fn resources_and_settings_name_the_kind() {
+fn resources_and_settings_determine_the_kind() {
     let base = |aspect| Facts {
         signals: vec![bad("front", Aspect::Latency, 1.0), bad("base", Aspect::Latency, 1.0), bad("base", aspect, 0.97)],
         calls: vec![call("front", "base", true)],
@@ -97,8 +97,13 @@ fn resources_and_settings_name_the_kind() {
     };
     check(&base(Aspect::Memory), "base", CauseKind::MemoryLeak);
     check(&base(Aspect::Cpu), "base", CauseKind::CpuHog);
-    let change =
-        Change { service: "base".into(), at: at(BEGAN - 3000), key: "k".into(), from: "1000".into(), to: "5".into() };
+    let change = Change {
+        service: "base".into(),
+        at: at(BEGAN_AT_MS - 3000),
+        key: "k".into(),
+        from: "1000".into(),
+        to: "5".into(),
+    };
     let with_change = Facts { changes: vec![change], ..base(Aspect::Errors) };
     check(&with_change, "base", CauseKind::BadSetting);
     let diagnosis = diagnose(&with_change, &Config::default());
@@ -106,7 +111,7 @@ fn resources_and_settings_name_the_kind() {
 }
 
 #[test]
-fn without_anything_bad_there_is_no_cause() {
+fn without_a_breach_there_is_no_cause() {
     let facts = Facts { deployments: vec![deployed("front", 10)], ..facts() };
     assert!(diagnose(&facts, &Config::default()).causes.is_empty());
 }

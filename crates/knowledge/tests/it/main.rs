@@ -1,10 +1,10 @@
-//! Each runbook is found by what it is for, and only it.
+//! Search finds the right runbook for each cause.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
 use wardroom_domain::{Cause, CauseKind, Diagnosis, Severity};
 use wardroom_knowledge::{BUILTIN, Config, Library, Runbook};
 
-/// The faults of the demo and the fixture alerts, each with the runbook that is right for it.
+/// (Cause, with a deployment, expected runbook).
 const CASES: [(CauseKind, bool, &str); 11] = [
     (CauseKind::ConnectionLeak, true, "connection-pool-exhausted-by-release"),
     (CauseKind::ConnectionLeak, false, "connection-pool-exhausted"),
@@ -18,7 +18,7 @@ const CASES: [(CauseKind, bool, &str); 11] = [
     (CauseKind::QueueFull, false, "queue-backlog"),
     (CauseKind::BadSetting, false, "setting-changed"),
 ];
-/// The alert of the Alertmanager fixture, and its runbook.
+/// The alert of the Alertmanager fixture and its expected runbook.
 const ALERT: (&str, &str) = ("TargetDown: target is down, up == 0 for instance", "target-down");
 
 fn cause(kind: CauseKind, deployed: bool) -> Cause {
@@ -44,7 +44,7 @@ fn found(library: &Library, kind: CauseKind, deployed: bool) -> Option<String> {
 }
 
 #[test]
-fn each_fault_finds_its_runbook_on_top() {
+fn finds_the_expected_runbook_for_every_cause() {
     let library = Library::load(&Config::default()).unwrap();
     assert!(library.runbooks().count() >= 12);
     for (kind, deployed, id) in CASES {
@@ -56,15 +56,16 @@ fn each_fault_finds_its_runbook_on_top() {
 }
 
 #[test]
-fn without_its_runbook_a_fault_is_not_served_as_well() {
+fn every_builtin_runbook_is_selected_for_a_cause() {
     for (name, _) in BUILTIN {
         let id = name.trim_end_matches(".md");
         let rest =
             BUILTIN.iter().filter(|(other, _)| other != name).map(|(other, text)| Runbook::parse(other, text).unwrap());
         let library = Library::new(rest).unwrap();
-        let served = CASES.iter().all(|(kind, deployed, id)| found(&library, *kind, *deployed).as_deref() == Some(*id))
-            && library.search(ALERT.0, 1).unwrap()[0].id == ALERT.1;
-        assert!(!served, "{id} could be removed without anybody noticing");
+        let all_found =
+            CASES.iter().all(|(kind, deployed, id)| found(&library, *kind, *deployed).as_deref() == Some(*id))
+                && library.search(ALERT.0, 1).unwrap()[0].id == ALERT.1;
+        assert!(!all_found, "no case needs {id}");
     }
 }
 
@@ -82,7 +83,7 @@ fn every_action_fills_its_placeholders() {
 }
 
 #[test]
-fn hostile_text_is_words_not_syntax() {
+fn query_syntax_in_the_text_is_ignored() {
     let library = Library::load(&Config::default()).unwrap();
     for text in ["id:(a OR *)", "\"", "+-!(){}[]^~*?:\\", "", "title:\"x\"~1000000"] {
         library.search(text, 3).unwrap();

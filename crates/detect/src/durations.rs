@@ -1,22 +1,22 @@
-//! Durations that do not come as `_bucket` series (spans, native histograms), in buckets of our own, so that
-//! one way leads to rate, error ratio and p99 (decision D17).
+//! Durations from spans and native histograms, counted in fixed buckets, so that rate, error ratio and p99 are
+//! computed the same way as from `_bucket` series (ADR 017).
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::NativeHistogram;
 
-/// Upper bounds in seconds; one bucket more for what is longer.
+/// Upper bounds in seconds; one more bucket takes longer durations.
 pub(crate) const BOUNDS: [f64; 22] = [
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0,
     15.0, 30.0, 60.0,
 ];
 
-/// Observations at or below each bound, and all of them last.
+/// Observations at or below each bound; the last element counts all.
 pub(crate) type Counts = [f64; BOUNDS.len() + 1];
 
-/// A growing set of durations.
+/// Counts of durations per bucket.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Durations {
-    /// Observations in each bucket alone.
+    /// Observations in each bucket, not cumulative.
     within: Counts,
 }
 
@@ -40,8 +40,9 @@ impl Durations {
     }
 }
 
-/// A native histogram whose unit is so many seconds. What lies across a bound counts as above it.
-pub(crate) fn counts_of(histogram: &NativeHistogram, unit: f64) -> Counts {
+/// Converts a native histogram to cumulative counts. `unit` is its unit in seconds; an observation whose native bucket
+/// crosses a bound counts as above it.
+pub(crate) fn native_histogram_counts(histogram: &NativeHistogram, unit: f64) -> Counts {
     let mut within = [0.0; BOUNDS.len() + 1];
     within[0] = histogram.zero_count + histogram.negative.counts.iter().sum::<f64>();
     for (index, count) in histogram.positive.iter() {
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_counted_at_or_below_their_bound() {
+    fn counts_durations_at_or_below_their_bound() {
         let mut durations = Durations::default();
         [0.001, 0.0011, 0.3, 100.0].iter().for_each(|seconds| durations.add(*seconds));
         let counts = durations.counts();
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_native_histogram_is_read_in_its_unit() {
+    fn converts_a_native_histogram_in_its_unit() {
         let histogram = NativeHistogram {
             ts_ms: 0,
             count: 5.0,
@@ -83,7 +84,7 @@ mod tests {
             bounds: Vec::new(),
             reset_hint: 0,
         };
-        let counts = counts_of(&histogram, 0.001);
+        let counts = native_histogram_counts(&histogram, 0.001);
         let at = |seconds: f64| counts[BOUNDS.partition_point(|bound| *bound < seconds)];
         assert_eq!((at(0.1), at(0.15), at(2.5), counts[BOUNDS.len()]), (1.0, 4.0, 5.0, 5.0));
     }

@@ -1,7 +1,7 @@
-//! The caller suffers, the callee causes: `cargo run -p wardroom-diagnose --example who_causes_it`.
+//! A slow caller and its slow callee, which is the cause: `cargo run -p wardroom-diagnose --example rank_causes`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
-use wardroom_diagnose::{Aspect, Call, Config, Facts, SignalFact, diagnose, seed_answer};
+use wardroom_diagnose::{Aspect, Call, Config, Facts, SignalFact, diagnose, root_cause_analysis};
 use wardroom_domain::Timestamp;
 
 fn main() {
@@ -22,5 +22,5 @@ fn main() {
     };
     let facts = Facts { began_at, signals: vec![slow("web"), slow("database")], calls: vec![call], ..Facts::default() };
     let diagnosis = diagnose(&facts, &Config::default());
-    println!("{}", serde_json::to_string_pretty(&seed_answer(&diagnosis, None)).unwrap());
+    println!("{}", serde_json::to_string_pretty(&root_cause_analysis(&diagnosis, None)).unwrap());
 }

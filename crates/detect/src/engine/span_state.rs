@@ -1,0 +1,43 @@
+//! State of span durations and native histograms.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::durations::Durations;
+use crate::traces::{Call, Traces};
+
+/// Service, callee (`None` for requests the service handles), and whether the requests failed.
+pub(super) type FamilyKey = (u32, Option<String>, bool);
+
+/// Span and native histogram state of one tenant.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct SpanState {
+    pub(super) traces: Traces,
+    /// Reused buffer for the calls that a span completes.
+    pub(super) calls: Vec<Call>,
+    pub(super) families: BTreeMap<FamilyKey, SpanFamily>,
+    /// Families with new durations in this batch.
+    pub(super) moved: Vec<FamilyKey>,
+    /// Series id of a native histogram → its buckets.
+    pub(super) natives: BTreeMap<u32, Vec<u32>>,
+}
+
+/// Span durations and the buckets they are written to.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct SpanFamily {
+    pub(super) durations: Durations,
+    pub(super) buckets: Vec<u32>,
+    pub(super) dirty: bool,
+}
+
+impl SpanState {
+    /// Maps series and bucket ids to their new values.
+    pub(super) fn renumber(&mut self, series: &[Option<u32>], buckets: &[Option<u32>]) {
+        let moved = |own: &[u32]| own.iter().filter_map(|at| buckets.get(*at as usize).copied().flatten()).collect();
+        let natives = std::mem::take(&mut self.natives).into_iter();
+        let place = |id: u32| series.get(id as usize).copied().flatten();
+        self.natives = natives.filter_map(|(id, own)| Some((place(id)?, moved(&own)))).collect();
+        self.families.values_mut().for_each(|family| family.buckets = moved(&family.buckets));
+    }
+}
