@@ -1,5 +1,5 @@
 -- silver.metrics for Spark and Databricks: every sample with its value, name and labels, and the columns of the validators'
--- Silver. Replace LAKE by the lake's URL. A sample that was sent again with another value stands once, with the later one.
+-- Silver. Replace LAKE by the lake's URL. Of samples with the same series and time, only the latest is returned.
 CREATE OR REPLACE TEMPORARY VIEW metrics AS
 SELECT
     samples.tenant,
@@ -16,7 +16,7 @@ SELECT
 FROM (
     SELECT
         *,
-        -- Division by an exact power of ten gives the value back bit for bit; a product would not.
+        -- Dividing by an exact power of ten returns the original value bit for bit; multiplying does not.
         coalesce(
             CAST(mantissa AS DOUBLE) / element_at(
                 array(1e0D, 1e1D, 1e2D, 1e3D, 1e4D, 1e5D, 1e6D, 1e7D, 1e8D, 1e9D, 1e10D, 1e11D, 1e12D, 1e13D, 1e14D, 1e15D,

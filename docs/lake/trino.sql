@@ -1,6 +1,6 @@
 -- silver.metrics for Trino, over tables registered with the Delta Lake connector as lake.silver.samples and
--- lake.silver.series (`CALL lake.system.register_table(...)`). A sample that was sent again with another value stands once,
--- with the later one.
+-- lake.silver.series (`CALL lake.system.register_table(...)`). Of samples with the same series and time, only
+-- the latest is returned.
 CREATE OR REPLACE VIEW lake.silver.metrics AS
 SELECT
     samples.tenant,
@@ -17,7 +17,7 @@ SELECT
 FROM (
     SELECT
         *,
-        -- Division by an exact power of ten gives the value back bit for bit; a product would not.
+        -- Dividing by an exact power of ten returns the original value bit for bit; multiplying does not.
         coalesce(
             CAST(mantissa AS double) / element_at(
                 ARRAY[1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
