@@ -1,12 +1,12 @@
-//! Dead letters: records that a consumer gave up on, kept with the reason until a person replays them.
+//! Dead letters: records that a consumer failed to process, kept with the reason until an operator replays them.
 //!
 //! ```text
 //! consumer ── all attempts failed ──► add(record)                   a separate log beside the bus
-//! person   ── replay ───────────────► intent ─► append to the bus ─► done
+//! operator ── replay ───────────────► intent ─► append to the bus ─► done
 //! ```
 //!
-//! The log is append-only: the fate of a dead letter is a later record. A replay that was interrupted between intent
-//! and end is completed by the next one, which first checks whether the record is already on the bus; so it is appended
+//! The log is append-only: a later record updates the state of a dead letter. A replay that was interrupted between
+//! intent and end is completed by the next one, which first checks whether the record is already on the bus; so it is appended
 //! once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ const PROTOCOL: &str = "wardroom.dead_letter";
 /// Why and when a record was dead-lettered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterReason {
-    /// The consumer group that gave up.
+    /// The consumer group that failed.
     pub group: String,
     /// Offset of the record on the bus.
     pub offset: u64,
@@ -101,7 +101,7 @@ impl DeadLetters {
         Ok(Self { log: EmbeddedBus::open(dir, config)?, replaying: tokio::sync::Mutex::default() })
     }
 
-    /// Adds a record that a consumer gave up on and returns the id of the dead letter. Durable on return.
+    /// Adds a record that a consumer failed to process and returns the id of the dead letter. Durable on return.
     ///
     /// # Errors
     /// Returns an error if the log cannot be written.
@@ -118,7 +118,7 @@ impl DeadLetters {
         collect(&|from, limit| self.log.read(from, limit), tenant)
     }
 
-    /// Returns the bus offsets of the records that a consumer group gave up on. Blocks on disk I/O.
+    /// Returns the bus offsets of the records that a consumer group dead-lettered. Blocks on disk I/O.
     ///
     /// # Errors
     /// Returns an error if the log cannot be read.

@@ -212,7 +212,7 @@ impl Bus for EmbeddedBus {
                 return Ok(dropped);
             }
             // Without the lock: readers continue meanwhile. If archiving fails (disk full), the segment is dropped
-            // all the same, which frees space.
+            // anyway, which frees space.
             if let Err(error) = request_archive::archive_segment(dir, first, policy.keep) {
                 tracing::warn!(segment = first, %error, "archiving requests failed; they are dropped with the segment");
             }

@@ -11,7 +11,7 @@
 //! record reads back byte for byte; a torn tail is cut off and never delivered; a damaged record is reported and
 //! skipped, and the records after it are delivered.
 //!
-//! Records are requests as received (decision D1). The bus does not interpret bodies.
+//! Records are requests as received (ADR 001). The bus does not interpret bodies.
 
 #![forbid(unsafe_code)]
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 /// Minimum distance between permanent positions of a segment, in bytes.
-const STRIDE_BYTES: u64 = 1 << 20;
+const POSITION_INTERVAL_BYTES: u64 = 1 << 20;
 /// Maximum number of recent positions.
 const MAX_RECENT_POSITIONS: usize = 64;
 
@@ -48,7 +48,9 @@ impl PositionIndex {
         let before = self.strides.range((segment, 0)..=(segment, offset)).next_back().map_or(0, |(_, known)| *known);
         let after = self.strides.range((segment, offset)..=(segment, u64::MAX)).next();
         let after = after.map_or(u64::MAX, |(_, known)| *known);
-        if position >= before.saturating_add(STRIDE_BYTES) && after >= position.saturating_add(STRIDE_BYTES) {
+        if position >= before.saturating_add(POSITION_INTERVAL_BYTES)
+            && after >= position.saturating_add(POSITION_INTERVAL_BYTES)
+        {
             self.strides.insert((segment, offset), position);
         }
         let known = RecentPosition { offset, segment, position };
@@ -97,7 +99,7 @@ mod tests {
         for offset in [150, 5000, 9000] {
             let position = index.scan_start(0, offset);
             assert!(
-                position <= offset * 10_000 && offset * 10_000 - position <= STRIDE_BYTES + 10_000,
+                position <= offset * 10_000 && offset * 10_000 - position <= POSITION_INTERVAL_BYTES + 10_000,
                 "{offset}: {position}"
             );
         }

@@ -122,7 +122,7 @@ mod tests {
         insta::assert_snapshot!(format!("{text}\n{}", chain_hash(GENESIS, 1, &text)));
     }
 
-    /// An attacker with write access can recompute hashes; gaps and non-canonical text are detected all the same.
+    /// An attacker with write access can recompute hashes; gaps and non-canonical text are detected nevertheless.
     #[test]
     fn detects_gaps_and_non_canonical_text_despite_valid_hashes() {
         let relinked = |sequence: i64, text: String| {

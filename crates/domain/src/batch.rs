@@ -112,9 +112,9 @@ impl MetricMetadata {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalReason {
-    /// Older than the accepted time window (decision D10).
+    /// Older than the accepted time window (ADR 010).
     TooOld,
-    /// Further in the future than the accepted time window (decision D10).
+    /// Further in the future than the accepted time window (ADR 010).
     TooNew,
     /// The tenant has reached its series limit.
     SeriesLimit,

@@ -48,7 +48,7 @@ impl std::fmt::Display for CauseKind {
     }
 }
 
-/// One observation that can be looked up.
+/// One observation with a stable id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// `anomaly:…`, `deployment:…`, `log:…`, `edge:…`: unique within the incident.

@@ -1,4 +1,4 @@
-//! Rules that map labels to entities: an ordered, configurable list of label names (decision D13).
+//! Rules that map labels to entities: an ordered, configurable list of label names (ADR 013).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

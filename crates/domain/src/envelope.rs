@@ -1,4 +1,4 @@
-//! The envelope of a bus record: one accepted request, stored as received (decision D1).
+//! The envelope of a bus record: one accepted request, stored as received (ADR 001).
 
 use crate::batch::Refusal;
 use crate::identity::{Principal, TenantId};

@@ -1,4 +1,4 @@
-//! Classification of failures by what the caller can do about them (decision D15).
+//! Classification of failures by what the caller can do about them (ADR 015).
 
 /// A failure of a port, a store or a tool, classified by remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The protocol between `serve` and the executor: one JSON object per line over a Unix socket.
 //!
 //! The executor does not trust the server. It verifies token, hash, expiry, single use and the state of the target
-//! itself, from files that the server cannot read (decision D12).
+//! itself, from files that the server cannot read (ADR 012).
 
 use serde::{Deserialize, Serialize};
 

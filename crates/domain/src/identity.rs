@@ -1,4 +1,4 @@
-//! The identity of a caller: tenant, principal and access role, always derived from a credential (decision D11).
+//! The identity of a caller: tenant, principal and access role, always derived from a credential (ADR 011).
 
 use std::fmt;
 use std::sync::Arc;

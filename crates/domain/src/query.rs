@@ -1,4 +1,4 @@
-//! Queries for samples, recent or stored (decision D4).
+//! Queries for samples, recent or stored (ADR 004).
 
 use std::num::NonZeroU32;
 

@@ -1,4 +1,4 @@
-//! Severity (decision D16).
+//! Severity (ADR 016).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 pub enum Severity {
     /// For information.
     Info,
-    /// Should be looked at.
+    /// Should be checked.
     Warning,
-    /// Needs a person soon.
+    /// Needs attention soon.
     High,
-    /// Needs a person now.
+    /// Needs attention now.
     Critical,
 }
 

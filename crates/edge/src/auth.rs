@@ -1,4 +1,4 @@
-//! Static bearer tokens, stored as hashes, each with tenant, principal and access role (decision D11).
+//! Static bearer tokens, stored as hashes, each with tenant, principal and access role (ADR 011).
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

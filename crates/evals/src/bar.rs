@@ -1,4 +1,4 @@
-//! Options and result of a bar, shared by all of them.
+//! Options and result of a bar: one crash or fault test of `torture`.
 
 use std::path::PathBuf;
 

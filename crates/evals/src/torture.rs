@@ -1,4 +1,4 @@
-//! `torture`: runs a bar one or more times and reports the sum.
+//! `torture`: runs a bar (a crash or fault test) one or more times and reports the totals.
 //!
 //! | bar | shows |
 //! |---|---|
@@ -61,7 +61,7 @@ const BARS: [(&str, Bar); 15] = [
 ];
 
 /// Share of runs in which a mutant must be caught.
-const MUTANTS_CAUGHT: f64 = 0.95;
+const MIN_CAUGHT_SHARE: f64 = 0.95;
 
 /// Runs the command.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
@@ -101,7 +101,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         std::fs::write(file, report.to_string())?;
     }
     let passed = match options.mutant {
-        Some(_) => caught as f64 >= runs as f64 * MUTANTS_CAUGHT,
+        Some(_) => caught as f64 >= runs as f64 * MIN_CAUGHT_SHARE,
         None => caught == 0,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -36,7 +36,7 @@ pub(crate) enum Entry {
         plan_sha256: String,
         key: String,
     },
-    /// The adapter answered, or was probed.
+    /// The adapter responded, or was probed.
     Finished {
         #[serde(rename = "v")]
         version: u8,
@@ -54,7 +54,7 @@ pub(crate) enum Entry {
         key: String,
         precondition: String,
     },
-    /// The undo answered, or was probed.
+    /// The undo responded, or was probed.
     Undone {
         #[serde(rename = "v")]
         version: u8,

@@ -1,4 +1,4 @@
-//! The executor: a separate process that holds the credentials and verifies everything itself (decision D12).
+//! The executor: a separate process that holds the credentials and verifies everything itself (ADR 012).
 //!
 //! ```text
 //! authorize: valid approver token? hash as approved? not expired? not used? ─► ledger

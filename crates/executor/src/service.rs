@@ -126,7 +126,7 @@ impl Service {
             let state = with_crash_points("adapter:probe", || tool.state(&plan.call)).map_err(refuse_tool_error)?;
             if state != plan.dry_run.precondition && !mutant::is_enabled("forget-idempotency-key") {
                 let detail =
-                    format!("plan is stale: the target is at {state}, the plan saw {}", plan.dry_run.precondition);
+                    format!("plan is stale: the target is at {state}, the plan expects {}", plan.dry_run.precondition);
                 return self.finish(plan_sha256, &Applied { outcome: Outcome::NotApplied, detail });
             }
             let started = Entry::Started {

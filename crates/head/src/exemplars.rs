@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_the_newest_exemplars_without_repeats() {
+    fn keeps_the_newest_exemplars_without_duplicates() {
         let mut ring = Exemplars::new(3);
         for (series, ts_ms, value) in
             [(1, 10, 0.5), (1, 10, 0.5), (2, 11, 1.0), (1, 9, 3.0), (1, 12, 0.7), (2, 13, 2.0)]

@@ -9,7 +9,7 @@
 //!
 //! Pure: no clock, no I/O. Ids are dense from 0 in order of creation, so detectors can store their state in plain
 //! vectors. The series of a request are found by a keyed hash of their encoded labels; labels are decoded and compared
-//! only for a hash seen for the first time (decision D3). The series limit is checked before the request is appended,
+//! only for a hash seen for the first time (ADR 003). The series limit is checked before the request is appended,
 //! so a refusal is decided once and is stored in the envelope.
 //!
 //! Intake uses the registry and detection writes the samples, each under its own lock, so an acknowledgement never

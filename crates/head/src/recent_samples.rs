@@ -68,7 +68,7 @@ pub enum PushOutcome {
 }
 
 impl PushOutcome {
-    /// Returns whether detection processes the sample (decision D10).
+    /// Returns whether detection processes the sample (ADR 010).
     pub const fn feeds_detection(self) -> bool {
         matches!(self, Self::InOrder | Self::Late)
     }

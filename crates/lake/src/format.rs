@@ -1,4 +1,4 @@
-//! Table schemas, and the encoding of rows and samples as Parquet. Knows nothing of tables or their logs.
+//! Table schemas, and the encoding of rows and samples as Parquet. Does not depend on tables or their logs.
 
 pub(crate) mod data_file;
 pub(crate) mod decimal;

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, RwLock};
 use crate::config::Config;
 use crate::error::Error;
 use crate::format::parquet_source::ParquetSource;
-use crate::format::row_buffer::TOPIC;
+use crate::format::row_buffer::BUS_TOPIC;
 #[cfg(test)]
 use crate::format::sample_file::{SampleRow, read_sample_file};
 use crate::format::schema::TableSchema;
@@ -128,7 +128,7 @@ impl Lake {
             series: series.into(),
             events,
             gold,
-            app_id: format!("{TOPIC}-0"),
+            app_id: format!("{BUS_TOPIC}-0"),
             pending: RwLock::default(),
             retention: config.retention.clone(),
         }))

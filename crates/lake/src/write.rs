@@ -1,4 +1,4 @@
-//! Batches of samples, of events and of gold rows on their way into tables.
+//! Encodes samples, events and gold rows as files, and commits them to the tables.
 
 pub(crate) mod event_batch;
 pub(crate) mod event_tables;

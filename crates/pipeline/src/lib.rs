@@ -1,13 +1,13 @@
-//! The telemetry pipeline: from intake over the bus through detection into the lake, and queries over all of it.
+//! The telemetry pipeline: from intake through the bus and detection into the lake, and queries over all of it.
 //!
 //! ```text
 //! sources ─► intake ─► bus ─┬─► detection: live series, detectors, correlation ─► DetectorEvent
 //!                           │     └─ lake writer ─► silver.samples, silver.series
 //!                           └─► event writer ─► bronze, silver.logs, .spans, .deployments, .quarantine
-//! query ◄── live series, tables, bus (one answer, whichever of them holds the data)
+//! query ◄── live series, tables, bus (merged into one result)
 //! ```
 //!
-//! One folder for each role. Nothing here knows how an incident is responded to; decisions are taken by pure crates
+//! One folder for each role. This crate does not depend on incident response; decisions are made by pure crates
 //! (`detect`, `correlate`). Guarantees: detection processes every bus offset once and in order, and each row is
 //! committed to the tables exactly once, whenever the process dies. A poison record is retried, dead-lettered and
 //! skipped.

@@ -2,16 +2,16 @@
 
 /// Gauge: records on the bus that detection has not processed yet.
 pub const DETECT_LAG_RECORDS: &str = "wardroom_detect_lag_records";
-/// Counter: panics of detectors; each is a defect worth a report.
+/// Counter: panics of detectors; each is a bug to report.
 pub const DETECT_PANICS_TOTAL: &str = "wardroom_detect_panics_total";
 /// Counter: duplicate requests of logs, spans or deployments; detection counts them once.
-pub const REPEATED_TOTAL: &str = "wardroom_detect_repeated_total";
+pub const DUPLICATE_REQUESTS_TOTAL: &str = "wardroom_detect_repeated_total";
 /// Counter: dead-lettered records (`wardroom bus dlq list`).
 pub const DEAD_LETTERS_TOTAL: &str = "wardroom_dead_letters_total";
 /// Counter: checkpoints of detection that were written.
 pub const CHECKPOINTS_TOTAL: &str = "wardroom_checkpoints_total";
 /// Counter: inactive series evicted from memory.
-pub const SERIES_RETIRED_TOTAL: &str = "wardroom_head_series_retired_total";
+pub const SERIES_EVICTED_TOTAL: &str = "wardroom_head_series_retired_total";
 /// Gauge: duration of the last checkpoint, in seconds.
 pub const CHECKPOINT_SECONDS: &str = "wardroom_checkpoint_seconds";
 /// Gauge: size of the last checkpoint, in bytes.
@@ -29,4 +29,4 @@ pub const LAKE_FLUSH_SECONDS: &str = "wardroom_lake_flush_seconds";
 /// Counter: samples rewritten by compaction.
 pub const LAKE_MERGED_ROWS_TOTAL: &str = "wardroom_lake_merged_rows_total";
 /// Counter: files processed by maintenance, by task: `merge`, `join`, `expire` or `sweep`.
-pub const LAKE_CHORE_FILES_TOTAL: &str = "wardroom_lake_chore_files_total";
+pub const LAKE_MAINTENANCE_FILES_TOTAL: &str = "wardroom_lake_chore_files_total";

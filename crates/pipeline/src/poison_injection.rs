@@ -1,4 +1,4 @@
-//! Poison records on purpose, for tests and for builds with the feature `mutants`. No-ops in other builds.
+//! Injects poison records, for tests and for builds with the feature `mutants`. No-ops in other builds.
 
 #[cfg(all(feature = "mutants", not(test)))]
 use wardroom_domain::mutant;
@@ -13,13 +13,13 @@ pub(crate) const POISON_VALUE: f64 = 6.66e-300;
 
 /// Disables the poison, as a fixed build would.
 #[cfg(test)]
-pub(crate) static DISARMED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+pub(crate) static POISON_DISABLED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 /// Panics on a batch with the poison line.
 #[cfg(any(test, feature = "mutants"))]
 pub(crate) fn panic_on_poison_line(batch: &wardroom_domain::Batch) {
     #[cfg(test)]
-    let armed = !DISARMED.load(std::sync::atomic::Ordering::Acquire);
+    let armed = !POISON_DISABLED.load(std::sync::atomic::Ordering::Acquire);
     #[cfg(not(test))]
     let armed = mutant::is_enabled("poison") || mutant::is_enabled("drop-poison");
     assert!(!armed || batch.logs.iter().all(|log| log.message != POISON_LINE), "poison");
@@ -44,7 +44,7 @@ pub(crate) const fn panic_on_poison_row(_: &wardroom_domain::Batch) {}
 #[cfg(any(test, feature = "mutants"))]
 pub(crate) fn panic_on_poison_sample(samples: &[wardroom_domain::Sample]) {
     #[cfg(test)]
-    let armed = !DISARMED.load(std::sync::atomic::Ordering::Acquire);
+    let armed = !POISON_DISABLED.load(std::sync::atomic::Ordering::Acquire);
     #[cfg(not(test))]
     let armed = mutant::is_enabled("poison");
     assert!(!armed || samples.iter().all(|sample| sample.value.to_bits() != POISON_VALUE.to_bits()), "poisoned sample");

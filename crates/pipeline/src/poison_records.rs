@@ -1,7 +1,7 @@
 //! Poison records: retried with exponential backoff, then dead-lettered.
 //!
 //! Problem: a record on which a detector panics would block detection of everything behind it, or be lost silently.
-//! Model: [`MAX_ATTEMPTS`] attempts with doubling delay, then a dead letter with the reason, and processing goes on
+//! Model: [`MAX_ATTEMPTS`] attempts with doubling delay, then a dead letter with the reason, and processing continues
 //! with the next record. Effects of a failed attempt are not rolled back: samples before the one that panicked may
 //! count several times in their baselines.
 

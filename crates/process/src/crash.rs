@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use wardroom_domain::incident::TRANSITIONS;
 
 /// The selected crash point and its marker file.
-static SELECTED: OnceLock<Option<(String, String)>> = OnceLock::new();
+static SELECTED_CRASH_POINT: OnceLock<Option<(String, String)>> = OnceLock::new();
 
 /// The steps of the executor: ledger writes and adapter calls.
 pub const EXECUTOR_STEPS: [&str; 8] = [
@@ -47,7 +47,7 @@ pub const EXECUTOR_ENV: &[&str] = &[VARIABLES[0], VARIABLES[1], "WARDROOM_MUTANT
     reason = "crash points are selected by environment variables, not by configuration"
 )]
 pub fn maybe_crash(step: &str, when: &str) {
-    let selected = SELECTED.get_or_init(|| {
+    let selected = SELECTED_CRASH_POINT.get_or_init(|| {
         let [point, marker] = VARIABLES.map(|name| std::env::var(name).ok());
         Some((point?, marker?))
     });

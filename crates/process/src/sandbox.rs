@@ -1,4 +1,4 @@
-//! The sandbox of the process that parses untrusted input (decision D12).
+//! The sandbox of the process that parses untrusted input (ADR 012).
 //!
 //! Landlock, effective for root too: the process and all its threads can read system files, write to their own folders,
 //! and access nothing else. The executor's configuration and ledger are outside; and a sandboxed process cannot inspect

@@ -1,8 +1,8 @@
-//! The supervisor starts the server and the executor, forwards signals, restarts the executor if it dies, and starts
+//! The supervisor starts the server and the executor, forwards signals, restarts the executor if it exits, and starts
 //! backups when they are due.
 //!
 //! It parses no untrusted input and holds no secrets. If the server exits, the supervisor exits too, so that an init
-//! system can apply its restart policy. Children die with the supervisor (`PR_SET_PDEATHSIG`).
+//! system can apply its restart policy. Children are killed with the supervisor (`PR_SET_PDEATHSIG`).
 
 use std::io::{Error, Result};
 use std::path::Path;

@@ -47,8 +47,8 @@ pub enum ToolError {
     /// The target has changed since the plan was made.
     #[error("plan is stale: {0}")]
     Stale(String),
-    /// The target did not answer; whether the operation took effect is unknown until it is probed.
-    #[error("target did not answer: {0}")]
+    /// The target did not respond; whether the operation took effect is unknown until it is probed.
+    #[error("target did not respond: {0}")]
     Unavailable(String),
 }
 
@@ -65,7 +65,7 @@ pub trait Tool: Send + Sync {
     /// Returns what the call would do.
     ///
     /// # Errors
-    /// Returns an error if the call is invalid or the target does not answer.
+    /// Returns an error if the call is invalid or the target does not respond.
     fn plan(&self, call: &ToolCall) -> Result<DryRun, ToolError>;
 
     /// Executes the call.
@@ -77,13 +77,13 @@ pub trait Tool: Send + Sync {
     /// Returns whether the operation of a key took effect, if the target was at `precondition` before.
     ///
     /// # Errors
-    /// Returns an error if the target does not answer.
+    /// Returns an error if the target does not respond.
     fn probe(&self, call: &ToolCall, precondition: &str, key: &str) -> Result<Outcome, ToolError>;
 
     /// Returns the target's current state, in the form of a plan's precondition.
     ///
     /// # Errors
-    /// Returns an error if the target does not answer.
+    /// Returns an error if the target does not respond.
     fn state(&self, call: &ToolCall) -> Result<String, ToolError>;
 }
 

@@ -62,14 +62,14 @@ pub fn verify(
         .collect();
     let hold_ms = config.hold as i64 * 1000 * if control.is_some() { 1 } else { 2 };
     if let Some(mitigated_ms) = mitigated_ms {
-        let has_breach = since.iter().any(|points| longest_bad(points, mitigated_ms) >= config.breach_samples);
+        let has_breach = since.iter().any(|points| longest_bad_run(points, mitigated_ms) >= config.breach_samples);
         return match now_ms >= mitigated_ms + hold_ms {
             _ if has_breach => VerificationProgress::Failed,
             true => VerificationProgress::HoldPassed,
             false => VerificationProgress::Pending(config.good_samples),
         };
     }
-    let good = since.iter().map(|points| good_tail(points)).min().unwrap_or(0);
+    let good = since.iter().map(|points| good_samples_since_last_bad(points)).min().unwrap_or(0);
     if good >= config.good_samples {
         if control.is_some_and(|bad_share| bad_share > 0.5) {
             return VerificationProgress::NotAttributable;
@@ -84,12 +84,12 @@ pub fn verify(
 }
 
 /// Number of good samples since the last bad one.
-fn good_tail(points: &[(i64, bool)]) -> u32 {
+fn good_samples_since_last_bad(points: &[(i64, bool)]) -> u32 {
     points.iter().rev().take_while(|(_, good)| *good).count() as u32
 }
 
 /// Longest run of consecutive bad samples after a time.
-fn longest_bad(points: &[(i64, bool)], after_ms: i64) -> u32 {
+fn longest_bad_run(points: &[(i64, bool)], after_ms: i64) -> u32 {
     let (mut longest, mut run) = (0, 0);
     for (_, good) in points.iter().filter(|(at_ms, _)| *at_ms > after_ms) {
         run = if *good { 0 } else { run + 1 };

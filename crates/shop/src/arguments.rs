@@ -57,7 +57,7 @@ pub(crate) struct RunArgs {
     /// Time after a repair at which the fault is injected again.
     #[arg(long, value_parser = parse_duration)]
     pub(crate) fix_lasts: Option<Duration>,
-    /// Let the control API answer 200 without changing anything.
+    /// Let the control API return 200 without changing anything.
     #[arg(long)]
     pub(crate) ignore_control: bool,
     /// Deploy this service without a fault at `--deploy-at` (for soak tests).

@@ -67,7 +67,7 @@ impl Behaviour {
     }
 
     /// The union of two behaviours.
-    pub(crate) const fn or(self, other: Self) -> Self {
+    pub(crate) const fn union(self, other: Self) -> Self {
         Self {
             leak_connections: self.leak_connections || other.leak_connections,
             spin_cpu: self.spin_cpu || other.spin_cpu,

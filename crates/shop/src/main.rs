@@ -2,7 +2,7 @@
 //!
 //! Eight services, each in its own process, call each other over HTTP. A supervisor starts them, keeps their versions
 //! and settings, restarts those that exit, and serves a control API. The seed decides which fault is injected, where
-//! and when, and what was deployed before; only `truth.json` contains the answer.
+//! and when, and what was deployed before; only `truth.json` contains the ground truth.
 //!
 //! ```text
 //!  load ─► storefront ─┬─► cart ──────┐

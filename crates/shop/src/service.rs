@@ -114,7 +114,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
                 Ok(ServiceCommand::Reload) => commanded.reload(true),
                 Ok(ServiceCommand::SetBehaviour(behaviour)) => {
                     *commanded.behaviour.write().unwrap_or_else(PoisonError::into_inner) =
-                        behaviour.or(commanded.built_in);
+                        behaviour.union(commanded.built_in);
                 }
                 Err(error) => commanded.log.write("ERROR", format!("invalid command: {error}"), ""),
             }
@@ -257,7 +257,7 @@ impl Service {
     }
 
     /// Takes a token from the rate limit's bucket, which holds those of one second; false if it is empty.
-    fn admit(&self) -> bool {
+    fn take_rate_limit_token(&self) -> bool {
         let cap = self.setting(&self.spec.names.rate_key, DEFAULT_MAX_REQUESTS_PER_S) as f64;
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -408,7 +408,7 @@ fn record_served(
 async fn serve(State(service): State<Arc<Service>>, headers: HeaderMap) -> StatusCode {
     let (context, parent) = trace_context(&headers);
     let started = Instant::now();
-    let status = if service.admit() {
+    let status = if service.take_rate_limit_token() {
         handle(&service, &context).await
     } else {
         service.log.write("ERROR", service.spec.names.rate_limited.clone(), &context.trace);

@@ -21,11 +21,11 @@ use crate::scenario::{Case, Scenario};
 use crate::service::{ServiceCommand, ServiceSpec, Settings};
 use crate::telemetry::{Outbox, Targets, now_ms, rfc3339};
 
-/// How often exited services are looked for.
+/// Interval between checks for exited services.
 const RESTART_INTERVAL: Duration = Duration::from_millis(250);
 /// Time that a replaced process has to finish its requests.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often a starting service is checked, and how many times.
+/// Interval and number of checks of a starting service.
 const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_READY_POLLS: usize = 100;
 

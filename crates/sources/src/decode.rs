@@ -1,4 +1,4 @@
-//! What the decoders of all protocols share.
+//! Code shared by the decoders of all protocols.
 
 pub(crate) mod decoded;
 pub(crate) mod failures;

@@ -1,4 +1,4 @@
-//! The way of a request from HTTP or gRPC to a durable record, the same for every source.
+//! Request handling for all sources: from HTTP or gRPC to a durable record on the bus.
 
 pub(crate) mod byte_rate_limiter;
 pub(crate) mod endpoint;

@@ -9,7 +9,7 @@
 //! from the bus years later. What depends on the clock or on state (which records were too old, which series exceeded
 //! the limit) is decided once, stored in the envelope, and only applied by [`replay`].
 //!
-//! `decode` holds what all decoders share, `intake` the way of a request from HTTP or gRPC to a durable record.
+//! `decode` contains the code that all decoders share, `intake` the handling of a request until its record is durable.
 
 #![forbid(unsafe_code)]
 

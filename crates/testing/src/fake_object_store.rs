@@ -18,7 +18,7 @@ use wardroom_domain::Timestamp;
 use crate::now_ms;
 
 /// While `unreliable` is set, one response and one request out of this many fail.
-const UNRELIABLE_REQUESTS: u64 = 20;
+const FAULT_INTERVAL_REQUESTS: u64 = 20;
 /// Keys per page of a listing.
 const PAGE_KEYS: usize = 1000;
 
@@ -35,9 +35,9 @@ struct Object {
 pub struct StoreFaults {
     /// Ignore `If-None-Match` and `x-goog-if-generation-match`.
     pub ignore_conditions: AtomicBool,
-    /// Lose some responses after the request is carried out, and answer some requests with 503.
+    /// Lose some responses after the request is carried out, and return 503 for some requests.
     pub unreliable: AtomicBool,
-    /// Answer every request with 503.
+    /// Return 503 for every request.
     pub unavailable: AtomicBool,
 }
 
@@ -87,7 +87,7 @@ impl State {
     fn handle(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Response {
         let request = self.requests.fetch_add(1, Ordering::AcqRel);
         let unreliable = self.faults.unreliable.load(Ordering::Acquire);
-        if self.faults.unavailable.load(Ordering::Acquire) || (unreliable && request % UNRELIABLE_REQUESTS == 7) {
+        if self.faults.unavailable.load(Ordering::Acquire) || (unreliable && request % FAULT_INTERVAL_REQUESTS == 7) {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
         // Path: bucket, then key.
@@ -111,7 +111,7 @@ impl State {
             (&Method::POST, true) if query.contains_key("delete") => self.delete_all(body),
             _ => StatusCode::NOT_IMPLEMENTED.into_response(),
         };
-        if unreliable && request % UNRELIABLE_REQUESTS == 13 {
+        if unreliable && request % FAULT_INTERVAL_REQUESTS == 13 {
             return StatusCode::GATEWAY_TIMEOUT.into_response();
         }
         response
@@ -196,13 +196,13 @@ impl State {
     fn delete_all(&self, body: &Bytes) -> Response {
         let text = String::from_utf8_lossy(body);
         let mut objects = self.objects();
-        let mut answer = String::from("<DeleteResult>");
+        let mut xml = String::from("<DeleteResult>");
         for key in text.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>")).map(|(key, _)| key) {
             objects.remove(key);
-            let _infallible = write!(answer, "<Deleted><Key>{key}</Key></Deleted>");
+            let _infallible = write!(xml, "<Deleted><Key>{key}</Key></Deleted>");
         }
-        answer.push_str("</DeleteResult>");
-        ([("content-type", "application/xml")], answer).into_response()
+        xml.push_str("</DeleteResult>");
+        ([("content-type", "application/xml")], xml).into_response()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs the shipped binary as a user does.
+//! Starts and controls the shipped binary through its public interfaces.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -227,9 +227,9 @@ impl Server {
     /// Returns an error if there is no response.
     pub fn get(&self, path: &str, token: &str) -> anyhow::Result<(u16, String)> {
         let request = self.agent.get(format!("{}{path}", self.url)).header("Authorization", format!("Bearer {token}"));
-        let mut answer = request.call()?;
-        let text = answer.body_mut().with_config().limit(1 << 30).read_to_string()?;
-        Ok((answer.status().as_u16(), text))
+        let mut response = request.call()?;
+        let text = response.body_mut().with_config().limit(1 << 30).read_to_string()?;
+        Ok((response.status().as_u16(), text))
     }
 
     /// Sends a POST request; returns status, content type and body. An empty token is not sent.
@@ -250,11 +250,11 @@ impl Server {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut answer = request.send(body)?;
+        let mut response = request.send(body)?;
         let content_type =
-            answer.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-        let text = answer.body_mut().with_config().limit(1 << 24).read_to_string()?;
-        Ok((answer.status().as_u16(), content_type, text))
+            response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let text = response.body_mut().with_config().limit(1 << 24).read_to_string()?;
+        Ok((response.status().as_u16(), content_type, text))
     }
 
     /// Sends a POST request with a JSON body; returns status and JSON response.
@@ -317,9 +317,9 @@ fn token_create(data: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let mut create = command(&program("WARDROOM_BIN"));
     create.args(["token", "create", "--json"]).args(arguments).arg("--data").arg(data);
     let output = create.output()?;
-    let answer: Value =
+    let response: Value =
         serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    Ok(answer["token"].as_str().context("no token")?.to_owned())
+    Ok(response["token"].as_str().context("no token")?.to_owned())
 }
 
 /// Runs the binary; returns exit code and standard output.

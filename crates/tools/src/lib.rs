@@ -4,7 +4,7 @@
 //! plan (dry run) ─► execute (precondition, key) ─► probe (did it take effect?) ─► undo (a call in the plan)
 //! ```
 //!
-//! Tools run only in the executor, which alone knows targets and credentials. A tool is one file and one line in
+//! Tools run only in the executor, the only process with targets and credentials. A tool is one file and one line in
 //! [`tools`]; the contract tests every tool must pass (repeat, stale, refuse, undo) are in `tests/it`. A success
 //! response of a target is not trusted: every tool probes for the effect. Only targets declared in the executor's
 //! configuration can be acted on.

@@ -80,15 +80,15 @@ impl ProcessTool {
         if let Some(token) = &target.token {
             request = request.header("Authorization", format!("Bearer {}", token.reveal()));
         }
-        let mut answer = request.call().map_err(|error| ToolError::Unavailable(error.to_string()))?;
-        if answer.status() != 200 {
+        let mut response = request.call().map_err(|error| ToolError::Unavailable(error.to_string()))?;
+        if response.status() != 200 {
             return Err(ToolError::Invalid(format!(
-                "the supervisor answers {} for {:?}",
-                answer.status(),
+                "the supervisor responds with {} for {:?}",
+                response.status(),
                 target.name
             )));
         }
-        answer.body_mut().read_json().map_err(|error| ToolError::Unavailable(error.to_string()))
+        response.body_mut().read_json().map_err(|error| ToolError::Unavailable(error.to_string()))
     }
 }
 
@@ -175,9 +175,9 @@ impl Tool for ProcessTool {
         if let Some(token) = &target.token {
             request = request.header("Authorization", format!("Bearer {}", token.reveal()));
         }
-        let mut answer = request.send_json(body).map_err(|error| ToolError::Unavailable(error.to_string()))?;
-        let text = answer.body_mut().read_to_string().unwrap_or_default();
-        match answer.status().as_u16() {
+        let mut response = request.send_json(body).map_err(|error| ToolError::Unavailable(error.to_string()))?;
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        match response.status().as_u16() {
             200..=299 => {
                 // A success response is not trusted: probe for the effect.
                 let outcome = self.probe(call, precondition, key)?;

@@ -35,8 +35,8 @@ fn run_steps(ci: bool) -> anyhow::Result<()> {
     }
     step("format", &mut format)?;
     timed_step("tidy", || crate::tidy::check(!ci))?;
-    // In the tests' profile and with their features: build scripts, which compile C, and procedural macros are built
-    // once.
+    // Uses the profile and features of the tests, so that build scripts, which compile C, and procedural macros are
+    // built once.
     let mut clippy = command("cargo");
     clippy.args(["clippy", "--profile", "demo", "--workspace", "--all-targets", "--locked"]).args(DEMO_FEATURES);
     clippy.args(["--", "-D", "warnings"]);

@@ -24,9 +24,9 @@ const HEADLESS_TIMEOUT: Duration = Duration::from_secs(300);
 const INTERACTIVE_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Part of the timeout that is left for stopping the programs and writing the report.
 const REPORT_TIME: Duration = Duration::from_secs(8);
-/// How often the incidents are read.
+/// Interval between reads of the incidents.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// States of an incident after which nothing follows.
+/// Final states of an incident.
 const FINAL_STATES: [&str; 4] = ["resolved", "escalated", "closed", "suppressed"];
 
 /// Runs the command.

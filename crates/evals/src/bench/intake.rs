@@ -9,11 +9,11 @@
 //! is idle when detection has processed the whole bus as well.
 //!
 //! Wardroom runs with its defaults. With the lake that means that samples younger than the last flush (10 min, or
-//! enough samples) are not in the tables yet when the clock stops; the report says how many are. `--flush-seconds`
+//! enough samples) are not in the tables yet when the measurement ends; the report says how many are. `--flush-seconds`
 //! shortens the interval and then waits for all samples. At its own pace the load takes real time: `--own-pace-minutes`
 //! should exceed 10 for a flush to be included.
 //!
-//! Ruled out, because they flatter: a tmpfs (the data lies next to the build), `durability: os`, a detector in its cold
+//! Excluded, because they would make the result look better than it is: a tmpfs (the data lies next to the build), `durability: os`, a detector in its cold
 //! start (level shifts are injected after it and must be found), figures of other products from another day, processes
 //! left out.
 
@@ -130,7 +130,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures one target, from an empty disk on.
+/// Measures one target, started on an empty data folder.
 fn measure(name: &str, bodies: &Bodies, options: &Options) -> anyhow::Result<Value> {
     let mut target = Target::start(name, options.lake)?;
     let at_start = target.usage()?;
@@ -138,7 +138,7 @@ fn measure(name: &str, bodies: &Bodies, options: &Options) -> anyhow::Result<Val
     let profile = target.start_profile()?;
     let started = Instant::now();
     let saturated = send(&target, bodies, &bodies.saturated, None)?;
-    target.settle()?;
+    target.wait_until_idle()?;
     let mut sent = bodies.samples(&bodies.saturated) as u64;
     let saturated_lake = target.lake_files(sent)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -149,7 +149,7 @@ fn measure(name: &str, bodies: &Bodies, options: &Options) -> anyhow::Result<Val
 
     let before_paced = target.usage()?;
     let paced = send(&target, bodies, &bodies.paced, Some(PACED_SAMPLES_PER_S))?;
-    target.settle()?;
+    target.wait_until_idle()?;
     sent += bodies.samples(&bodies.paced) as u64;
     let lake = target.lake_files(sent)?;
     let paced_cpu_s = target.usage()?.cpu_s - before_paced.cpu_s;
@@ -166,7 +166,7 @@ fn measure(name: &str, bodies: &Bodies, options: &Options) -> anyhow::Result<Val
         Some(files) => files["finished_bytes_per_sample"].as_f64().or_else(|| files["bytes_per_sample"].as_f64()),
         None => target.data_bytes()?.map(|bytes| bytes as f64 / sent as f64),
     };
-    target.end()?;
+    target.stop()?;
     Ok(json!({
         "cpu_s_per_m_saturated": cpu_s / millions,
         "cpu_s_per_m_50k": paced_cpu_s / paced_millions,
@@ -209,7 +209,7 @@ fn measure_own_pace(target: &mut Target, bodies: &Bodies) -> anyhow::Result<Opti
     let samples_per_s = bodies.series as f64 * 1000.0 / STEP_MS as f64;
     let (before, started) = (target.usage()?.cpu_s, Instant::now());
     let outcome = send(target, bodies, &bodies.own_pace, Some(samples_per_s))?;
-    target.settle()?;
+    target.wait_until_idle()?;
     Ok(Some(OwnPace {
         cpu_s: target.usage()?.cpu_s - before,
         seconds: started.elapsed().as_secs_f64(),

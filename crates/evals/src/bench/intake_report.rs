@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::statistics::median;
 use super::target::NAMES;
 
-/// Largest allowed ratios to VictoriaMetrics in the same run.
+/// Maximum ratios to VictoriaMetrics in the same run.
 const GOALS: [(&str, f64); 5] = [
     ("cpu_vs_victoria_metrics", 1.0 / 3.0),
     ("cpu_50k_vs_victoria_metrics", 0.4),
@@ -15,7 +15,7 @@ const GOALS: [(&str, f64); 5] = [
     ("bytes_vs_victoria_metrics", 1.1),
 ];
 
-/// CPU of a stage as a share of VictoriaMetrics' whole CPU in the same run: series, stage, known share. A stage that
+/// CPU of a stage as a share of VictoriaMetrics' whole CPU in the same run: series, stage, baseline share. A stage that
 /// exceeds its share by more than [`STAGE_TOLERANCE`] counts as missed, even if the sum still meets its goal.
 const STAGE_SHARES: [(u64, &str, f64); 8] = [
     (10_000, "receive", 0.145),
@@ -28,23 +28,23 @@ const STAGE_SHARES: [(u64, &str, f64); 8] = [
     (100_000, "detect", 0.026),
 ];
 
-/// Allowed growth of a stage over its known share.
+/// Allowed growth of a stage over its baseline share.
 const STAGE_TOLERANCE: f64 = 1.25;
 /// Share of the injected shifts that must be found.
 const MIN_SHIFTS_FOUND: f64 = 0.95;
 
-/// Returns the stages that exceed their known share.
+/// Returns the stages that exceed their baseline share.
 fn grown_stages(report: &Value) -> Vec<String> {
     let runs = |target: &str, series: u64| {
         let matches = move |run: &&Value| run["target"] == target && run["series"] == series;
         report["runs"].as_array().into_iter().flatten().filter(matches).collect::<Vec<_>>()
     };
-    let check = |(series, stage, known): &(u64, &str, f64)| {
+    let check = |(series, stage, baseline): &(u64, &str, f64)| {
         let reference = median(runs("victoria-metrics", *series).iter().filter_map(|run| figure(run, SATURATED)))?;
         let wardroom = median(runs("wardroom", *series).iter().filter_map(|run| run["stages"][*stage].as_f64()))?;
         let share = wardroom / reference;
-        (share > known * STAGE_TOLERANCE).then(|| {
-            format!("{stage} at {series} series takes {share:.3} of VictoriaMetrics' CPU, known share {known}")
+        (share > baseline * STAGE_TOLERANCE).then(|| {
+            format!("{stage} at {series} series takes {share:.3} of VictoriaMetrics' CPU, baseline share {baseline}")
         })
     };
     STAGE_SHARES.iter().filter_map(check).collect()

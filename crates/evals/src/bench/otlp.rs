@@ -27,9 +27,9 @@ use super::target::{LakeOptions, Target};
 use crate::progress::print_progress;
 
 const TARGETS: [&str; 2] = ["wardroom", "rotel"];
-/// Records of a request, as SDKs and collectors batch them.
+/// Records per request, as SDKs and collectors batch them.
 const RECORDS_PER_REQUEST: usize = 500;
-/// Failed requests of a run before it is given up.
+/// Failed requests after which a run is aborted.
 const MAX_RETRIES: u64 = 100_000;
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 const HEADERS: &[(&str, &str)] = &[("Content-Type", "application/x-protobuf")];
@@ -103,9 +103,9 @@ fn measure(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> 
         }
     });
     let wall = started.elapsed().as_secs_f64();
-    target.settle()?;
+    target.wait_until_idle()?;
     let after = target.usage()?;
-    target.end()?;
+    target.stop()?;
     let mut latencies = latencies.into_inner().unwrap_or_else(PoisonError::into_inner);
     ensure!(latencies.len() == bodies.len(), "{name} did not accept every request");
     latencies.sort_unstable_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! `bench read`: queries of the past, cold.
+//! `bench read`: queries of historical data with a cold page cache.
 //!
 //! Writes a day of samples and ten million log records as the lake holds them at the end of a day. Measures: one series
 //! of all in a new process with an empty page cache; a rare word and a template among the log records, next to DuckDB
@@ -89,7 +89,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let server = target.server()?;
     let (url, token) = (format!("{}/api/v1/sql?format=json", server.url), format!("Bearer {}", server.responder_token));
     report["sql_users"] = load_with_sql_users(&target, &url, &token)?;
-    target.end()?;
+    target.stop()?;
     print_progress(serde_json::to_string_pretty(&report)?);
     if let Some(file) = file {
         std::fs::write(file, report.to_string())?;
@@ -317,11 +317,11 @@ fn load_with_sql_users(target: &Target, url: &str, token: &str) -> anyhow::Resul
         anyhow::Ok(outcome.latency_ms(0.99))
     };
     let alone = p99(&bodies.saturated)?;
-    let (stop, answers, stopped) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let (stop, completed, stopped) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let failure = Mutex::new(None);
     let with_users = std::thread::scope(|scope| {
         for user in 0..SQL_USERS {
-            let (stop, answers, stopped, failure) = (&stop, &answers, &stopped, &failure);
+            let (stop, completed, stopped, failure) = (&stop, &completed, &stopped, &failure);
             scope.spawn(move || {
                 let query = format!(
                     "SELECT severity, count(*) FROM logs WHERE template_id <> '{user}' AND day = DATE '2026-11-23' GROUP BY 1"
@@ -329,12 +329,12 @@ fn load_with_sql_users(target: &Target, url: &str, token: &str) -> anyhow::Resul
                 while !stop.load(Ordering::Acquire) {
                     let request = ureq::post(url).header("Authorization", token).header("Content-Type", "text/plain");
                     let request = request.config().http_status_as_error(false).build();
-                    let answer = request.send(&query).and_then(|mut answer| {
-                        let text = answer.body_mut().read_to_string()?;
-                        Ok((answer.status().as_u16(), text))
+                    let response = request.send(&query).and_then(|mut response| {
+                        let text = response.body_mut().read_to_string()?;
+                        Ok((response.status().as_u16(), text))
                     });
-                    match answer {
-                        Ok((200, _)) => answers.fetch_add(1, Ordering::Relaxed),
+                    match response {
+                        Ok((200, _)) => completed.fetch_add(1, Ordering::Relaxed),
                         // The query exceeded its limit of time or memory.
                         Ok((503, text)) if stopped.fetch_add(1, Ordering::Relaxed) == 0 => {
                             print_progress(text);
@@ -353,13 +353,13 @@ fn load_with_sql_users(target: &Target, url: &str, token: &str) -> anyhow::Resul
         stop.store(true, Ordering::Release);
         with_users
     })?;
-    if let Some(answer) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        anyhow::bail!("a query failed: {answer}");
+    if let Some(response) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        anyhow::bail!("a query failed: {response}");
     }
-    let (answers, stopped) = (answers.into_inner(), stopped.into_inner());
-    ensure!(answers > 0, "no query was answered, {stopped} exceeded their limits");
+    let (completed, stopped) = (completed.into_inner(), stopped.into_inner());
+    ensure!(completed > 0, "no query succeeded, {stopped} exceeded their limits");
     Ok(
-        json!({ "ack_p99_ms_alone": alone, "ack_p99_ms_beside": with_users, "ratio": with_users / alone, "answers": answers,
+        json!({ "ack_p99_ms_alone": alone, "ack_p99_ms_beside": with_users, "ratio": with_users / alone, "completed": completed,
         "stopped": stopped }),
     )
 }
@@ -367,7 +367,7 @@ fn load_with_sql_users(target: &Target, url: &str, token: &str) -> anyhow::Resul
 fn drop_page_cache() {
     nix::unistd::sync();
     if std::fs::write("/proc/sys/vm/drop_caches", "3").is_err() {
-        print_progress("the page cache cannot be dropped; the figure is warm");
+        print_progress("the page cache cannot be dropped; the result is for a warm cache");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Prebuilt remote_write bodies: seven labels, 2000 series per request, one sample per series, steps of 15 s.
 //!
-//! 40 % counters, 40 % gauges with one decimal, 20 % lognormal latencies. One series in a hundred shifts its level for
-//! good after the cold start of any detector; those are the shifts that must be found.
+//! 40 % counters, 40 % gauges with one decimal, 20 % lognormal latencies. One series in a hundred shifts its level
+//! permanently after the cold start of any detector; those are the shifts that must be found.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use wardroom_testing::{now_ms, remote_write};
@@ -122,7 +122,7 @@ fn choose_verified_series(series: usize, random: &mut StdRng) -> Vec<Option<Vec<
     let mut remaining = VERIFIED_SERIES.min(series / 2);
     while remaining > 0 {
         let number = random.random_range(0..series);
-        if !churns(number) && verified[number].is_none() {
+        if !is_replaced_by_churn(number) && verified[number].is_none() {
             verified[number] = Some(Vec::new());
             remaining -= 1;
         }
@@ -131,16 +131,16 @@ fn choose_verified_series(series: usize, random: &mut StdRng) -> Vec<Option<Vec<
 }
 
 /// Whether a run with churn replaces the series.
-const fn churns(number: usize) -> bool {
+const fn is_replaced_by_churn(number: usize) -> bool {
     number % 10 == 7
 }
 
 /// Steps between two replacements: ten minutes.
 const CHURN_STEPS: usize = 40;
 
-/// Ends a tenth of the series and starts as many, like pods that are replaced. Series that shift or are read back stay.
+/// Ends a tenth of the series and starts as many, like pods that are replaced. Series that shift or are read back are kept.
 fn replace_churning_series(generators: &mut [SeriesGenerator], generation: usize) {
-    for (_, generator) in generators.iter_mut().enumerate().filter(|(number, _)| churns(*number)) {
+    for (_, generator) in generators.iter_mut().enumerate().filter(|(number, _)| is_replaced_by_churn(*number)) {
         for label in generator.labels.iter_mut().filter(|label| ["id", "pod"].contains(&label.name.as_str())) {
             let stem = label.value.split('~').next().unwrap_or_default().to_owned();
             label.value = format!("{stem}~{generation}");

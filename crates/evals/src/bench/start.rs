@@ -17,9 +17,9 @@ use super::target::{LakeOptions, Target};
 use crate::progress::print_progress;
 use crate::server_metrics::read_metric;
 
-/// Longest time from the start to the first acknowledged request.
+/// Maximum time from the start to the first acknowledged request.
 const MAX_ACKED_S: f64 = 1.0;
-/// Smallest size of the bus.
+/// Minimum size of the bus.
 const MIN_BUS_BYTES: u64 = 1 << 30;
 /// Approximate size of a request of 2000 samples.
 const REQUEST_BYTES: usize = 54_000;
@@ -46,7 +46,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     let (probe, since_checkpoint) = bodies.paced.split_last().context("no bodies")?;
     let mut target = Target::start("wardroom", LakeOptions::OFF)?;
     ensure!(send(&target, &bodies, &bodies.saturated, None)?.errors == 0, "a request failed");
-    target.settle()?;
+    target.wait_until_idle()?;
     print_progress("waiting for a checkpoint");
     let before = checkpoints(&mut target)?;
     let waiting_since = Instant::now();
@@ -62,7 +62,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         print_progress(&run);
         runs.push(run);
     }
-    target.end()?;
+    target.stop()?;
     let of = |name: &str| median(runs.iter().filter_map(|run| run[name].as_f64()));
     let medians = json!({ "serving_s": of("serving_s"), "acked_s": of("acked_s"), "caught_up_s": of("caught_up_s") });
     let report =
@@ -86,7 +86,7 @@ fn measure_start(target: &mut Target, probe: &[u8], dir: &Path) -> anyhow::Resul
     let serving_s = started.elapsed().as_secs_f64();
     let status = server.write(probe)?;
     let acked_s = started.elapsed().as_secs_f64();
-    ensure!(status == 204, "the first request was answered {status}");
+    ensure!(status == 204, "the first request got status {status}");
     let lag_records = target.lag_records()?;
     while target.lag_records()? > 0.0 {
         ensure!(started.elapsed() < CATCH_UP_TIMEOUT, "detection does not catch up");

@@ -34,21 +34,21 @@ pub(super) struct Target {
     dir: PathBuf,
     url: String,
     token: String,
-    running: Running,
+    running: TargetProcess,
     lake: LakeOptions,
 }
 
-/// Interval of lag queries while the target is idle: answering one costs as much CPU as a second of idling.
+/// Interval of lag queries while the target is idle: a lag query costs as much CPU as a second of idling.
 const LAG_POLL_INTERVAL: Duration = Duration::from_secs(4);
 /// The target must become idle within this time.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(300);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// CPU time per second below which the target is idle.
 const IDLE_CPU_S: f64 = 0.03;
 /// Time after the start for background work of the startup, which must not count.
 const STARTUP_TIME: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-enum Running {
+enum TargetProcess {
     Wardroom(Box<Server>),
     Other(Child),
 }
@@ -76,7 +76,7 @@ impl Target {
                     .extend(flush_seconds.iter().map(|seconds| ("WARDROOM_LAKE__FLUSH_SECONDS", seconds.as_str())));
                 let server = Server::start(&dir, "", &environment)?;
                 let (url, token) = (server.url.clone(), server.sender_token.clone());
-                (Running::Wardroom(Box::new(server)), url, token)
+                (TargetProcess::Wardroom(Box::new(server)), url, token)
             }
             "victoria-metrics" => {
                 let child = spawn_other(
@@ -88,7 +88,7 @@ impl Target {
                         "-retentionPeriod=12".to_owned(),
                     ],
                 )?;
-                (Running::Other(child), format!("http://{address}"), String::new())
+                (TargetProcess::Other(child), format!("http://{address}"), String::new())
             }
             "prometheus" => {
                 std::fs::write(dir.join("prometheus.yml"), "global: {}\n")?;
@@ -102,7 +102,7 @@ impl Target {
                         "--web.enable-remote-write-receiver".to_owned(),
                     ],
                 )?;
-                (Running::Other(child), format!("http://{address}"), String::new())
+                (TargetProcess::Other(child), format!("http://{address}"), String::new())
             }
             "rotel" => {
                 let grpc = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
@@ -113,7 +113,7 @@ impl Target {
                 let arguments: Vec<String> =
                     arguments.iter().chain(&more).map(|argument| (*argument).to_owned()).collect();
                 (
-                    Running::Other(spawn_other("ROTEL_BIN", &dir, &arguments)?),
+                    TargetProcess::Other(spawn_other("ROTEL_BIN", &dir, &arguments)?),
                     format!("http://{address}"),
                     String::new(),
                 )
@@ -126,7 +126,7 @@ impl Target {
     }
 
     fn wait_ready(&self) -> anyhow::Result<()> {
-        let path = if matches!(self.running, Running::Wardroom(_)) { "/healthz" } else { "/metrics" };
+        let path = if matches!(self.running, TargetProcess::Wardroom(_)) { "/healthz" } else { "/metrics" };
         // Any response will do: rotel does not have this path.
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         for _ in 0..200 {
@@ -136,35 +136,35 @@ impl Target {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("{} does not answer", self.url)
+        bail!("{} does not respond", self.url)
     }
 
     /// Wardroom's server; `None` for another product.
     pub(super) fn wardroom(&self) -> Option<&Server> {
         match &self.running {
-            Running::Wardroom(server) => Some(server),
-            Running::Other(_) => None,
+            TargetProcess::Wardroom(server) => Some(server),
+            TargetProcess::Other(_) => None,
         }
     }
 
     /// Wardroom's server, to kill and restart it.
     pub(super) fn server(&mut self) -> anyhow::Result<&mut Server> {
         match &mut self.running {
-            Running::Wardroom(server) => Ok(server),
-            Running::Other(_) => bail!("the target is not Wardroom"),
+            TargetProcess::Wardroom(server) => Ok(server),
+            TargetProcess::Other(_) => bail!("the target is not Wardroom"),
         }
     }
 
     fn pid(&self) -> u32 {
         match &self.running {
-            Running::Wardroom(server) => server.processes().first().map_or(0, |(_, pid)| *pid),
-            Running::Other(child) => child.id(),
+            TargetProcess::Wardroom(server) => server.processes().first().map_or(0, |(_, pid)| *pid),
+            TargetProcess::Other(child) => child.id(),
         }
     }
 
     /// Starts a profiler if the target is Wardroom.
     pub(super) fn start_profile(&self) -> anyhow::Result<Option<CpuProfile>> {
-        let Running::Wardroom(server) = &self.running else { return Ok(None) };
+        let TargetProcess::Wardroom(server) = &self.running else { return Ok(None) };
         let pids: Vec<u32> = server.processes().into_iter().map(|(_, pid)| pid).collect();
         CpuProfile::start(&self.dir, &pids).map(Some)
     }
@@ -192,11 +192,11 @@ impl Target {
     }
 
     /// Waits until the target is idle: a second passes with almost no CPU, and Wardroom has no lag.
-    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
+    pub(super) fn wait_until_idle(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let (mut before, mut lag_read) = (self.usage()?.cpu_s, None::<Instant>);
         loop {
-            ensure!(started.elapsed() < SETTLE_TIMEOUT, "the target is not idle after {SETTLE_TIMEOUT:?}");
+            ensure!(started.elapsed() < IDLE_TIMEOUT, "the target is not idle after {IDLE_TIMEOUT:?}");
             std::thread::sleep(Duration::from_secs(1));
             let now = self.usage()?.cpu_s;
             let lag_due = lag_read.is_none_or(|read| read.elapsed() >= LAG_POLL_INTERVAL);
@@ -213,7 +213,7 @@ impl Target {
     /// Records that detection has not processed, and with a flush interval of the benchmark's own, those that are not
     /// in the lake.
     pub(super) fn lag_records(&self) -> anyhow::Result<f64> {
-        let Running::Wardroom(server) = &self.running else { return Ok(0.0) };
+        let TargetProcess::Wardroom(server) = &self.running else { return Ok(0.0) };
         let lake = if self.lake.flush_seconds.is_some() { lake_lag_records(server)? } else { None };
         Ok(detector_lag_records(server)? + lake.unwrap_or_default())
     }
@@ -227,30 +227,30 @@ impl Target {
         }
         wait_for_merges(&data)?;
         let files = count_files(&data, sent, self.lake.flush_seconds.is_some())?;
-        self.settle()?;
+        self.wait_until_idle()?;
         Ok(Some(files))
     }
 
     /// Returns the bytes that another product stores, after it merged its files; `None` for Wardroom, whose files
     /// [`Target::lake_files`] returns.
     pub(super) fn data_bytes(&mut self) -> anyhow::Result<Option<u64>> {
-        if matches!(self.running, Running::Wardroom(_)) {
+        if matches!(self.running, TargetProcess::Wardroom(_)) {
             return Ok(None);
         }
-        // VictoriaMetrics' paths; other products answer 404.
+        // VictoriaMetrics' paths; other products return 404.
         for path in ["force_flush", "force_merge"] {
             let request = ureq::get(format!("{}/internal/{path}", self.url)).config().http_status_as_error(false);
             request.build().call()?;
         }
-        self.settle()?;
+        self.wait_until_idle()?;
         Ok(Some(folder_bytes(&self.dir.join("data"))?))
     }
 
     /// Stops the target and removes its data.
-    pub(super) fn end(mut self) -> anyhow::Result<()> {
+    pub(super) fn stop(mut self) -> anyhow::Result<()> {
         match &mut self.running {
-            Running::Wardroom(server) => drop(server.stop()?),
-            Running::Other(child) => {
+            TargetProcess::Wardroom(server) => drop(server.stop()?),
+            TargetProcess::Other(child) => {
                 child.kill()?;
                 child.wait()?;
             }
@@ -283,7 +283,7 @@ impl Client {
         if !self.token.is_empty() {
             request = request.header("Authorization", format!("Bearer {}", self.token));
         }
-        request.send(body).is_ok_and(|answer| answer.status().is_success())
+        request.send(body).is_ok_and(|response| response.status().is_success())
     }
 }
 

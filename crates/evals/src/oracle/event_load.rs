@@ -138,8 +138,8 @@ impl IssuedEvents {
             let id = self.next.fetch_add(1, Ordering::AcqRel);
             let (path, content_type, body) = self.kind.request(id, seed);
             let request = agent.post(format!("{url}{path}")).header("Authorization", format!("Bearer {token}"));
-            let answer = request.header("Content-Type", content_type).send(&body[..]);
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
+            let response = request.header("Content-Type", content_type).send(&body[..]);
+            if response.is_ok_and(|response| response.status().is_success()) {
                 self.acked.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
             }
             std::thread::sleep(WRITE_INTERVAL.saturating_sub(sent.elapsed()));

@@ -104,7 +104,7 @@ impl SampleOracle {
                 .header("Authorization", format!("Bearer {}", self.token))
                 .header("Content-Type", "application/x-protobuf")
                 .header("Content-Encoding", "snappy");
-            request.send(&self.body(id)[..]).is_ok_and(|answer| answer.status().is_success())
+            request.send(&self.body(id)[..]).is_ok_and(|response| response.status().is_success())
         });
         if acked {
             self.acked.lock().unwrap_or_else(PoisonError::into_inner).insert(id);

@@ -23,8 +23,8 @@ use crate::bar::{BarOptions, BarResult};
 use crate::progress::print_progress;
 
 /// The service with the problem, and one that it does not affect.
-const AFFECTED: &str = "cart";
-const UNAFFECTED: &str = "newsletter";
+const AFFECTED_SERVICE: &str = "cart";
+const UNAFFECTED_SERVICE: &str = "newsletter";
 /// Cycles that run at the same time: most of a cycle is spent waiting. Each worker has its own targets.
 const WORKERS: usize = 2;
 /// A cycle must reach its final state within this time.
@@ -94,12 +94,12 @@ enum Kill {
     /// At a kill point of the binary.
     Point(String),
     /// After a time.
-    After(Victim, Duration),
+    After(KilledProcesses, Duration),
 }
 
 /// Processes of a timed kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Victim {
+enum KilledProcesses {
     Server,
     Executor,
     All,
@@ -108,7 +108,7 @@ enum Victim {
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let dir = options.create_dir("loop")?;
     let (_, points) = server::run(&["crash-points"])?;
-    // Points next to the target come first: mutants show there soonest.
+    // Points close to the target come first: mutants are detected there soonest.
     let mut points: Vec<String> = points.lines().map(str::to_owned).collect();
     points.sort_by_key(|point| (!point.starts_with("adapter:"), !point.starts_with("ledger:")));
     print_progress(format!("{} kill points", points.len()));
@@ -165,9 +165,10 @@ impl Run {
     }
 
     fn random_kill(&mut self) -> (Kill, Scenario) {
-        let victim = [Victim::Server, Victim::Executor, Victim::All][self.random.random_range(0..3)];
+        let processes =
+            [KilledProcesses::Server, KilledProcesses::Executor, KilledProcesses::All][self.random.random_range(0..3)];
         let after = Duration::from_millis(self.random.random_range(0..1300));
-        (Kill::After(victim, after), Scenario::RANDOM[self.random.random_range(0..3)])
+        (Kill::After(processes, after), Scenario::RANDOM[self.random.random_range(0..3)])
     }
 }
 
@@ -251,10 +252,10 @@ impl Cycle {
             environment.push(("WARDROOM_MUTANT", options.mutant_name()));
         }
         let target = &targets[usize::from(scenario == Scenario::ActionIgnored)];
-        let service = if scenario == Scenario::NoPlan { "unknown" } else { AFFECTED };
+        let service = if scenario == Scenario::NoPlan { "unknown" } else { AFFECTED_SERVICE };
         let targets = target.target(service);
         let server = Server::start(dir, &targets, &environment)?;
-        let telemetry = SyntheticTelemetry::new(now_ms() - 400_000, &[AFFECTED, UNAFFECTED]);
+        let telemetry = SyntheticTelemetry::new(now_ms() - 400_000, &[AFFECTED_SERVICE, UNAFFECTED_SERVICE]);
         Ok(Self {
             scenario,
             kill: kill.clone(),
@@ -312,9 +313,12 @@ impl Cycle {
         if problem && !self.problem_started && self.scenario == Scenario::DoesNotHelp {
             // A changed setting is the cause, so that the plan can be undone.
             let at = Timestamp::from_millis(self.telemetry.at_ms);
-            let line = json!({ "timestamp": at, "level": "INFO", "service": AFFECTED,
+            let line = json!({ "timestamp": at, "level": "INFO", "service": AFFECTED_SERVICE,
                 "message": "configuration reloaded key=pool_size from=25 to=20" });
-            while self.server.post_json("/ingest/logs", &self.server.sender_token, &line).map_or(0, |answer| answer.0)
+            while self
+                .server
+                .post_json("/ingest/logs", &self.server.sender_token, &line)
+                .map_or(0, |response| response.0)
                 != 200
             {
                 self.ensure_running()?;
@@ -322,7 +326,7 @@ impl Cycle {
             }
         }
         self.problem_started |= problem;
-        let body = remote_write::body(self.telemetry.next_second(if problem { &[AFFECTED] } else { &[] }));
+        let body = remote_write::body(self.telemetry.next_second(if problem { &[AFFECTED_SERVICE] } else { &[] }));
         while self.server.write(&body).unwrap_or(0) != 204 {
             self.ensure_running()?;
             ensure!(self.started.elapsed() < CYCLE_TIMEOUT, "samples are not accepted");
@@ -332,16 +336,16 @@ impl Cycle {
 
     /// Carries out a timed kill when it is due, and restarts the server if it died.
     fn ensure_running(&mut self) -> anyhow::Result<()> {
-        if let Kill::After(victim, after) = self.kill
+        if let Kill::After(processes, after) = self.kill
             && !self.killed
             && self.started.elapsed() >= after
         {
             self.killed = true;
             for (role, pid) in self.server.processes() {
-                let hit = match victim {
-                    Victim::Server => role == "server",
-                    Victim::Executor => role == "executor",
-                    Victim::All => true,
+                let hit = match processes {
+                    KilledProcesses::Server => role == "server",
+                    KilledProcesses::Executor => role == "executor",
+                    KilledProcesses::All => true,
                 };
                 if hit {
                     kill(Pid::from_raw(pid as i32), Signal::SIGKILL)?;

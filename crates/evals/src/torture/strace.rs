@@ -75,7 +75,7 @@ impl Strace {
 
 impl Drop for Strace {
     fn drop(&mut self) {
-        // Interrupted, strace detaches and the server goes on. Killed, it would take the server with it.
+        // SIGINT makes strace detach, so that the server continues. SIGKILL would kill the server, too.
         let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).ok();
         self.0.wait().ok();

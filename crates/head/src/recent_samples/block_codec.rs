@@ -9,7 +9,7 @@
 //! * XOR: each value XOR the one before, bit-packed to the range of bits that change (as in Gorilla, with one
 //!   window per block).
 //!
-//! Sources: Pelkonen et al., "Gorilla" (VLDB 2015); the division by an exact power of ten is decision D5.
+//! Sources: Pelkonen et al., "Gorilla" (VLDB 2015); the division by an exact power of ten is ADR 005.
 
 use wardroom_domain::Sample;
 

@@ -25,13 +25,13 @@ pub const STREAM_START: u64 = 1;
 const HEADER_BYTES: usize = 11;
 /// Size of the first read of an entry, in bytes: covers almost every entry whole.
 const FIRST_READ_BYTES: usize = 128;
-/// Longest distance between two blocks of a chain, in bytes; a longer one ends the chain.
-const MAX_BACK_DISTANCE: u64 = (1 << 40) - 1;
+/// Maximum distance between two blocks of a chain, in bytes; a longer one ends the chain.
+const MAX_BLOCK_DISTANCE_BYTES: u64 = (1 << 40) - 1;
 
 /// Appends an entry; `back` is the distance to the previous block of the series, 0 for none.
 pub(crate) fn append_block(out: &mut Vec<u8>, back: u64, samples: &[Sample]) {
     let start = out.len();
-    let back = if back > MAX_BACK_DISTANCE { 0 } else { back };
+    let back = if back > MAX_BLOCK_DISTANCE_BYTES { 0 } else { back };
     out.extend(&back.to_le_bytes()[..5]);
     out.extend([0; 6]);
     block_codec::encode(samples, out);

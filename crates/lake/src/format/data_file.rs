@@ -31,9 +31,9 @@ pub(crate) struct DataFile {
 /// How long a file is expected to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FilePurpose {
-    /// Merged soon: fast to write.
+    /// Will be merged soon: encoded for write speed.
     ShortLived,
-    /// Kept: small.
+    /// Will not be merged again: encoded for size.
     LongLived,
 }
 

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn converts_written_decimals_and_rejects_inexact_values() {
+    fn converts_decimal_literals_and_rejects_inexact_values() {
         for (value, mantissa, exponent) in [
             (0.0, 0, 0),
             (0.1, 1, 1),
@@ -267,7 +267,7 @@ mod tests {
         }
 
         #[test]
-        fn finds_written_decimals(mantissa in -(1_i64 << 46)..1_i64 << 46, exponent in 0_usize..=15) {
+        fn finds_decimal_literals(mantissa in -(1_i64 << 46)..1_i64 << 46, exponent in 0_usize..=15) {
             let value: f64 = format!("{mantissa}e-{exponent}").parse().unwrap();
             let found = check(value).unwrap();
             prop_assert!(usize::from(found.exponent) <= exponent);

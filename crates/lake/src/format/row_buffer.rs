@@ -52,7 +52,7 @@ impl Lineage {
     pub(crate) fn new(offset: u64, received_at: Timestamp) -> Self {
         Self {
             offset: i64::try_from(offset).unwrap_or(i64::MAX),
-            src_uri: format!("bus://{TOPIC}/0/{offset}"),
+            src_uri: format!("bus://{BUS_TOPIC}/0/{offset}"),
             received_us: micros(received_at),
         }
     }
@@ -64,7 +64,7 @@ impl Lineage {
 
     fn cells(&self) -> [Cell<'_>; 6] {
         [
-            Cell::Text(TOPIC),
+            Cell::Text(BUS_TOPIC),
             Cell::Int(0),
             Cell::Long(self.offset),
             Cell::Int(SCHEMA_VERSION),
@@ -264,6 +264,6 @@ fn builder(column_type: ColumnType) -> ColumnBuilder {
 }
 
 /// Bus topic whose records the tables hold.
-pub(crate) const TOPIC: &str = "telemetry";
+pub(crate) const BUS_TOPIC: &str = "telemetry";
 /// Version of the tables' columns.
 pub(crate) const SCHEMA_VERSION: i32 = 1;

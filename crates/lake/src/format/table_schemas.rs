@@ -301,7 +301,7 @@ pub(crate) const SERVICE_HEALTH: TableSchema = TableSchema {
     lineage: false,
 };
 
-/// Tables of conclusions.
+/// Tables derived from incidents and signals.
 pub(crate) const GOLD_TABLES: [&TableSchema; 4] = [&INCIDENTS, &ENRICHMENTS, &TOOL_RESULTS, &SERVICE_HEALTH];
 
 /// Label sets of series.

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_newest_eighth_of_many_lines() {
+    fn starts_at_the_newest_eighth_of_many_lines() {
         let day: Vec<_> = (0..16).map(|hour| file(100_000, hour * 100, hour * 100 + 99)).collect();
         assert_eq!(recent_start(day.clone(), (0, 1600)), Some(1400));
         assert_eq!(recent_start(day.clone(), (0, 1000)), Some(800), "files beyond the end do not count");

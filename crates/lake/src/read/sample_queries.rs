@@ -1,4 +1,4 @@
-//! Reads samples of series (decision D4).
+//! Reads samples of series (ADR 004).
 //!
 //! Problem: a day of one series out of a hundred thousand must cost milliseconds. Model: the selected label sets are
 //! mapped to series ids. The table's log tells which files may hold these ids, and a file's page index which pages.

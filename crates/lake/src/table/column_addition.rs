@@ -1,7 +1,7 @@
-//! Adds columns that this build knows and an existing table lacks, if they are nullable.
+//! Adds columns that this build defines and an existing table lacks, if they are nullable.
 //!
 //! Old rows read as null in a new column. Any other difference is refused with a remedy: another type, another
-//! nullability, a missing required column, or a column that this build does not know (merging files would drop it).
+//! nullability, a missing required column, or a column that this build does not define (merging files would drop it).
 
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::{StructField, StructType};

@@ -28,7 +28,7 @@ use crate::error::Error;
 
 /// Timeout of the first response. The client retries within it.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Number of races that must have a winner.
+/// Number of races in which one writer must succeed.
 const PROBE_ROUNDS: usize = 4;
 /// Number of concurrent writers in each race.
 const PROBE_WRITERS: usize = 8;
@@ -163,10 +163,10 @@ pub(crate) async fn probe_conditional_writes(root: &Url, options: &HashMap<Strin
     let store = kind.client(root, options)?;
     let folder = Path::from_url_path(root.path()).map_err(|error| unsafe_store(error.to_string()))?.join("_wardroom");
     // Any response shows that the store is reachable, including "not found" and "forbidden".
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, store.head(&folder.clone().join("answer"))).await;
+    let response = tokio::time::timeout(PROBE_TIMEOUT, store.head(&folder.clone().join("reachable"))).await;
     let unavailable = |why: String| Error::Unavailable(format!("{root}: {why}"));
     if let Err(error @ ObjectStoreError::Generic { .. }) =
-        answer.map_err(|_| unavailable(format!("no response within {PROBE_TIMEOUT:?}")))?
+        response.map_err(|_| unavailable(format!("no response within {PROBE_TIMEOUT:?}")))?
     {
         return Err(unavailable(error.to_string()));
     }

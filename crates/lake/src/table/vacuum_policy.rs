@@ -22,7 +22,7 @@ pub struct VacuumPolicy {
 
 impl VacuumPolicy {
     /// Deletes files removed more than a week ago.
-    pub const fn weekly(now: Timestamp) -> Self {
+    pub const fn after_a_week(now: Timestamp) -> Self {
         Self { now, keep: DEFAULT_KEEP }
     }
 

@@ -1,4 +1,4 @@
-//! Writes conclusions to the gold tables: incidents with evidence and tool calls, and the health of services.
+//! Writes the gold tables: incidents with evidence and tool calls, and the health of services.
 //!
 //! ```text
 //! incidents in the store ─► all rows of a tenant's day ─► one file replaces the previous one, if different
@@ -260,7 +260,7 @@ fn tool_cells<'a>(result: &'a ToolFact, (key, id): (&'a str, Cell<'a>)) -> [Cell
         Cell::Text(&result.arguments),
         Cell::Text(&result.risk),
         Cell::Text(&result.runbook),
-        approved.map_or(Cell::Null, |(who, _)| Cell::Text(who)),
+        approved.map_or(Cell::Null, |(approver, _)| Cell::Text(approver)),
         approved.map_or(Cell::Null, |(_, channel)| Cell::Text(channel)),
         optional_text(result.outcome.as_deref()),
         optional_text(result.undo.as_deref()),

@@ -37,9 +37,9 @@ const REPLAY_WINDOW: Duration = Duration::from_secs(45 * 60);
 /// Lag up to which a batch may still be on its way to the queue. Beyond it a batch that is not queued is read from the
 /// bus.
 const MAX_QUEUE_LAG_RECORDS: u64 = 1024;
-/// Longest wait for a queued batch while there is a lag.
+/// Maximum wait for a queued batch while there is a lag.
 const QUEUE_TIMEOUT: Duration = Duration::from_millis(20);
-/// Longest wait for the next batch without a lag; also the interval of checks for a due flush and for records that were
+/// Maximum wait for the next batch without a lag; also the interval of checks for a due flush and for records that were
 /// appended to the bus without being queued (replayed dead letters).
 const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The same while a flush to the lake is in progress.

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use wardroom_correlate::Decision;
 use wardroom_domain::{Anomaly, TenantId};
 
-/// Longest time that anomalies are buffered. Each send wakes threads and syncs the store.
+/// Maximum time that anomalies are buffered. Each send wakes threads and syncs the store.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// Buffered anomalies that cause a flush at once.
 const MAX_BUFFERED_ANOMALIES: usize = 512;
@@ -19,7 +19,7 @@ pub enum DetectorEvent {
     Anomalies(TenantId, Vec<Anomaly>),
     /// An incident opened or grew.
     Decision(TenantId, Decision),
-    /// Answered once all events before it are stored.
+    /// Acknowledged once all events before it are stored.
     Barrier(oneshot::Sender<()>),
 }
 

@@ -60,7 +60,7 @@ pub fn evaluate(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly
         }
     }
     if batch.request_fingerprint.is_some_and(|request| state.engine.is_duplicate(request)) {
-        metrics::counter!(names::REPEATED_TOTAL).increment(1);
+        metrics::counter!(names::DUPLICATE_REQUESTS_TOTAL).increment(1);
     } else {
         batch.logs.iter().for_each(|log| state.engine.log(log));
         batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));

@@ -79,7 +79,7 @@ struct PoisonRecords {
 /// A record could not be turned into rows or flushed.
 struct RecordFailure {
     offset: u64,
-    /// Whether this very record is at fault, or one of those before it.
+    /// Whether this record is at fault, or one of those before it.
     is_isolated: bool,
     error: String,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wardroom_lake::Lake;
 
-/// Longest delay between retries of an operation on the lake.
+/// Maximum delay between retries of an operation on the lake.
 pub const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// Progress of one writer: its committed offset and its last error.

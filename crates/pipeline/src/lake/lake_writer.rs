@@ -224,7 +224,7 @@ impl LakeWriter {
 
 /// Returns the offset before which the tables hold samples that the live state does not know to be committed.
 /// `checkpoint` is the committed offset that the checkpoint recorded (outer `None` without a checkpoint); the tables
-/// may have advanced since, starting with the very record at which it was taken.
+/// may have advanced since, starting with the record at which it was taken.
 fn already_committed_to(committed: Option<u64>, checkpoint: Option<Option<u64>>, next: u64) -> Option<u64> {
     let committed = committed?;
     let is_ahead = checkpoint.map_or(committed > next, |recorded| recorded.is_none_or(|recorded| committed > recorded));
@@ -338,7 +338,7 @@ mod tests {
             (Some(7), Some(Some(7)), 9, None, "the live state holds what came since"),
             (Some(9), Some(Some(7)), 9, Some(9), "a batch was committed at the record of the checkpoint"),
             (Some(12), Some(Some(7)), 9, Some(12), "a batch was committed after the checkpoint"),
-            (Some(9), Some(None), 9, Some(9), "the first batch of all"),
+            (Some(9), Some(None), 9, Some(9), "the first batch"),
         ] {
             assert_eq!(already_committed_to(committed, checkpoint, next), expected, "{why}");
         }

@@ -16,7 +16,7 @@ pub async fn run_maintenance(tables: Option<LakeTables>, interval: Duration) {
     let Some(LakeTables { lake, .. }) = tables else { return };
     for round in 1_u64.. {
         tokio::time::sleep(interval).await;
-        let vacuum = (round % VACUUM_EVERY_ROUNDS == 0).then(|| VacuumPolicy::weekly(clock::now()));
+        let vacuum = (round % VACUUM_EVERY_ROUNDS == 0).then(|| VacuumPolicy::after_a_week(clock::now()));
         if let Err(error) = maintain(&lake, vacuum).await {
             metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
             tracing::error!(%error, "lake maintenance failed; retrying");
@@ -28,7 +28,8 @@ async fn maintain(lake: &Lake, vacuum: Option<VacuumPolicy>) -> Result<(), Error
     for task in lake.due_tasks(vacuum).await? {
         let report = lake.run_task(&task).await?;
         metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(report.rows);
-        metrics::counter!(names::LAKE_CHORE_FILES_TOTAL, "chore" => task.kind.as_str()).increment(task.files as u64);
+        metrics::counter!(names::LAKE_MAINTENANCE_FILES_TOTAL, "chore" => task.kind.as_str())
+            .increment(task.files as u64);
     }
     Ok(())
 }

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_return_what_they_were_made_of() {
+    fn cursors_round_trip() {
         let cursor = live_series(5, 77);
         assert!(starts_in_memory(cursor) && !is_in_lake(cursor) && live_series_id(cursor) == 77);
         assert!(is_of_generation(cursor, 5) && !is_of_generation(cursor, 6));

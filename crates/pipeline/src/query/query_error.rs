@@ -1,10 +1,10 @@
 //! Errors of queries.
 
-/// Why a query was not answered.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleQueryError {
     /// The steps of the query cover too many samples.
-    #[error("more than {limit} samples lie behind these steps; ask for fewer series or less time")]
+    #[error("the steps cover more than {limit} samples; ask for fewer series or less time")]
     TooManySamples {
         /// Maximum of samples.
         limit: usize,
@@ -15,7 +15,7 @@ pub enum SampleQueryError {
         /// Maximum of exemplars.
         limit: usize,
     },
-    /// The tables are needed for a complete answer and are unavailable.
+    /// The tables are needed for a complete result and are unavailable.
     #[error("{0}")]
     LakeUnavailable(String),
     /// Reading from disk or from the object store failed.

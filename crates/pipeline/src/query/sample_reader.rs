@@ -1,4 +1,4 @@
-//! Answers queries for samples, series and exemplars: from memory where the live series hold the whole answer, else
+//! Runs queries for samples, series and exemplars: from memory if the live series hold the whole result, else
 //! from the tables and, beyond their committed offset, from the bus.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,13 +21,13 @@ use super::series_data::{SeriesData, SeriesExemplars, SeriesMap, SeriesPoints, i
 use crate::lake::lake_state::{LakeState, LakeTables};
 use crate::state::tenants::{LiveState, Tenants};
 
-/// Maximum of samples behind one query by steps.
+/// Maximum number of samples read for one query with steps.
 const MAX_STEP_SAMPLES: usize = 5_000_000;
-/// Maximum of exemplars in one answer.
+/// Maximum number of exemplars in one result.
 const MAX_EXEMPLARS: usize = 100_000;
 /// Series read under one lock of the live state.
 const SERIES_PER_LOCK: usize = 256;
-/// Lag of detection up to which a query is answered from memory.
+/// Lag of detection up to which a query is served from memory.
 const MAX_LAG_RECORDS: u64 = 1024;
 const MINUTE_MS: i64 = 60_000;
 
@@ -49,7 +49,7 @@ pub struct SampleReader {
 }
 
 impl SampleReader {
-    /// Returns one page and the cursor of the next. A query by steps is answered in one page.
+    /// Returns one page and the cursor of the next. A query with steps returns one page.
     ///
     /// # Errors
     /// Returns an error if there are too many samples behind the steps or storage cannot be read.
@@ -149,7 +149,7 @@ impl SampleReader {
             }
             position = 0;
         }
-        // Queries by steps are for float samples only.
+        // Queries with steps are for float samples only.
         if query.step_ms.is_some() {
             return Ok(Some((found, before)));
         }
@@ -278,7 +278,7 @@ impl SampleReader {
         Ok(found.into_iter().map(with_series).collect())
     }
 
-    /// Reads a page from memory; returns `None` if memory does not hold the whole answer.
+    /// Reads a page from memory; returns `None` if memory does not hold the whole result.
     fn read_live_page(
         &self,
         tenant: &TenantId,

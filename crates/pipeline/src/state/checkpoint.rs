@@ -236,7 +236,7 @@ impl Checkpoints {
             let evicted = journal.renumber(&retained, evicted, drop_before_ms)?;
             tenant.renumber(live, &keep, config, evicted);
             self.renumbered = true;
-            metrics::counter!(names::SERIES_RETIRED_TOTAL).increment(inactive as u64);
+            metrics::counter!(names::SERIES_EVICTED_TOTAL).increment(inactive as u64);
         }
         Ok(())
     }

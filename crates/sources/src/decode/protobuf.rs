@@ -82,7 +82,7 @@ impl Field<'_> {
             Self::Varint(number) => take(number),
             Self::Bytes(_, packed) => {
                 let mut message = Message::new(packed);
-                while message.at < packed.len() {
+                while message.position < packed.len() {
                     let number = message.varint()?;
                     take(number)?;
                 }
@@ -102,29 +102,29 @@ pub(crate) const fn unzigzag(number: u64) -> i64 {
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
     bytes: &'a [u8],
-    at: usize,
+    position: usize,
 }
 
 impl<'a> Message<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, position: 0 }
     }
 
     /// Returns the offset of the next field.
-    pub(crate) const fn at(&self) -> usize {
-        self.at
+    pub(crate) const fn position(&self) -> usize {
+        self.position
     }
 
     /// Returns the bytes not read yet.
     #[inline]
     pub(crate) fn remaining(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
+        self.bytes.get(self.position..).unwrap_or_default()
     }
 
     /// Reads the next field: number and value.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, DecodeError> {
-        if self.at >= self.bytes.len() {
+        if self.position >= self.bytes.len() {
             return Ok(None);
         }
         let key = self.varint()?;
@@ -133,10 +133,10 @@ impl<'a> Message<'a> {
             1 => Field::Fixed64(u64::from_le_bytes(self.take()?)),
             2 => {
                 let size = usize::try_from(self.varint()?).map_err(|_| DecodeError::Truncated)?;
-                let start = self.at;
+                let start = self.position;
                 let end = start.checked_add(size).ok_or(DecodeError::Truncated)?;
                 let bytes = self.bytes.get(start..end).ok_or(DecodeError::Truncated)?;
-                self.at = end;
+                self.position = end;
                 Field::Bytes(start, bytes)
             }
             5 => {
@@ -154,19 +154,19 @@ impl<'a> Message<'a> {
     /// Labels are most of a request and are not decoded for known series.
     #[inline]
     pub(crate) fn skip_short_fields(&mut self, key: u8) {
-        while let Some([chunk, size, ..]) = self.bytes.get(self.at..) {
-            let end = self.at + 2 + usize::from(*size);
+        while let Some([chunk, size, ..]) = self.bytes.get(self.position..) {
+            let end = self.position + 2 + usize::from(*size);
             if *chunk != key || *size >= 0x80 || end > self.bytes.len() {
                 return;
             }
-            self.at = end;
+            self.position = end;
         }
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let remaining = self.bytes.get(self.at..).unwrap_or_default();
+        let remaining = self.bytes.get(self.position..).unwrap_or_default();
         let chunk = remaining.first_chunk::<N>().ok_or(DecodeError::Truncated)?;
-        self.at += N;
+        self.position += N;
         Ok(*chunk)
     }
 
@@ -174,13 +174,13 @@ impl<'a> Message<'a> {
     #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         // Fast path: keys take one byte, the length of a series two.
-        match self.bytes.get(self.at..) {
+        match self.bytes.get(self.position..) {
             Some([low @ ..0x80, ..]) => {
-                self.at += 1;
+                self.position += 1;
                 Ok(u64::from(*low))
             }
             Some([low, high @ ..0x80, ..]) => {
-                self.at += 2;
+                self.position += 2;
                 Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
             }
             _ => self.long_varint(),
@@ -191,8 +191,8 @@ impl<'a> Message<'a> {
     fn long_varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
-            let byte = *self.bytes.get(self.at).ok_or(DecodeError::Truncated)?;
-            self.at += 1;
+            let byte = *self.bytes.get(self.position).ok_or(DecodeError::Truncated)?;
+            self.position += 1;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Ok(value);
@@ -254,13 +254,13 @@ mod tests {
             bytes.extend(after);
             let mut message = Message::new(&bytes);
             prop_assert_eq!(message.varint(), Ok(number));
-            prop_assert_eq!(message.at(), size);
+            prop_assert_eq!(message.position(), size);
         }
 
         #[test]
         fn the_fast_path_agrees_with_the_loop(bytes: [u8; 12], size in 0_usize..13) {
             let mut message = Message::new(&bytes[12 - size..]);
-            let long = message.varint().ok().filter(|_| message.at() == size && (1..=8).contains(&size));
+            let long = message.varint().ok().filter(|_| message.position() == size && (1..=8).contains(&size));
             prop_assert_eq!(read_trailing_varint(&bytes, size), long);
         }
     }

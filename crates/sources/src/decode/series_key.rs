@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
 /// Secret of this process: a sender cannot construct two label sets with the same key.
-static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("series"));
+static HASH_SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("series"));
 
 /// An encoding of labels, or of the parts from which a series key is combined.
 #[derive(Clone, Copy, Debug)]
@@ -26,5 +26,5 @@ pub(crate) enum LabelEncoding {
 /// Returns the keyed hash of encoded labels. Each encoding has its own seed, so equal bytes in different encodings have
 /// different keys.
 pub(crate) fn series_key(bytes: &[u8], encoding: LabelEncoding) -> u128 {
-    xxhash_rust::xxh3::xxh3_128_with_seed(bytes, SEED.wrapping_add(encoding as u64))
+    xxhash_rust::xxh3::xxh3_128_with_seed(bytes, HASH_SEED.wrapping_add(encoding as u64))
 }

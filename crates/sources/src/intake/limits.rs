@@ -1,4 +1,4 @@
-//! Limits of records: the accepted time window (decision D10) and the limits on labels.
+//! Limits of records: the accepted time window (ADR 010) and the limits on labels.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

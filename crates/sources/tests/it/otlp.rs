@@ -92,7 +92,7 @@ fn decodes_captured_requests() {
 }
 
 /// Every kind of data point, as JSON.
-fn everything() -> Value {
+fn all_data_points() -> Value {
     let at = (NOW_MS as u64 * 1_000_000).to_string();
     let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
     let number = |value: Value| {
@@ -139,7 +139,7 @@ fn decode_json(signal: &str, body: &Value) -> Decoded {
 
 #[test]
 fn every_kind_of_data_point_becomes_the_series_that_prometheus_creates() {
-    insta::assert_snapshot!("everything", lines(&decode_json("otlp_metrics", &everything())).join("\n"));
+    insta::assert_snapshot!("all_data_points", lines(&decode_json("otlp_metrics", &all_data_points())).join("\n"));
 }
 
 #[test]
@@ -251,7 +251,7 @@ async fn refused_records_are_reported_as_partial_success() {
 #[tokio::test]
 async fn failures_are_status_messages_with_retry_after_if_retryable() {
     let failing = test_server(Some(wardroom_domain::error::Failure::Fatal("the disk is full".into())));
-    let body = everything().to_string().into_bytes();
+    let body = all_data_points().to_string().into_bytes();
     let (status, headers, response) = post(&failing, "/v1/metrics", "application/json", body).await;
     let response: Value = serde_json::from_slice(&response).unwrap();
     assert_eq!((status, headers.contains_key("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, true));
@@ -367,7 +367,7 @@ proptest! {
     #[test]
     fn damaged_json_is_decoded_or_refused(at in 0_usize..4000, byte: u8, truncate_at in prop::option::of(0_usize..4000)) {
         for (signal, mut body) in [
-            ("otlp_metrics", everything().to_string().into_bytes()),
+            ("otlp_metrics", all_data_points().to_string().into_bytes()),
             ("otlp_logs", capture("otlp/009-logs-node.json")),
             ("otlp_traces", capture("otlp/008-traces-node.json")),
         ] {

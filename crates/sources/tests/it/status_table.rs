@@ -30,8 +30,8 @@ struct Protocol {
     grpc: bool,
 }
 
-const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
-const PB: &str = "application/x-protobuf";
+const REMOTE_WRITE_V2_TYPE: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+const PROTOBUF_TYPE: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 const GRPC: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
@@ -68,13 +68,13 @@ fn frame(message: Vec<u8>) -> Vec<u8> {
     [&[0_u8][..], &(message.len() as u32).to_be_bytes(), &message].concat()
 }
 
-const OLD: &str = "1970-01-02T00:00:00Z";
+const OLD_TIMESTAMP: &str = "1970-01-02T00:00:00Z";
 
 const PROTOCOLS: [Protocol; 8] = [
     Protocol {
         name: "remote_write 1.0",
         path: "/api/v1/write",
-        kind: PB,
+        kind: PROTOBUF_TYPE,
         encoding: "snappy",
         valid: || capture("first_scrape.snappy.pb"),
         partial: two_samples,
@@ -83,7 +83,7 @@ const PROTOCOLS: [Protocol; 8] = [
     Protocol {
         name: "remote_write 2.0",
         path: "/api/v1/write",
-        kind: V2,
+        kind: REMOTE_WRITE_V2_TYPE,
         encoding: "snappy",
         valid: || fixture("ordinary"),
         partial: || fixture("too_old"),
@@ -92,7 +92,7 @@ const PROTOCOLS: [Protocol; 8] = [
     Protocol {
         name: "OTLP protobuf",
         path: "/v1/logs",
-        kind: PB,
+        kind: PROTOBUF_TYPE,
         encoding: "",
         valid: || capture("otlp/001-logs.pb"),
         partial: pb_logs,
@@ -123,7 +123,9 @@ const PROTOCOLS: [Protocol; 8] = [
         encoding: "",
         valid: || text(json!({ "metric_name": "a", "value": 1 })),
         partial: || {
-            text(json!([{ "metric_name": "a", "value": 1 }, { "metric_name": "a", "value": 1, "timestamp": OLD }]))
+            text(
+                json!([{ "metric_name": "a", "value": 1 }, { "metric_name": "a", "value": 1, "timestamp": OLD_TIMESTAMP }]),
+            )
         },
         grpc: false,
     },
@@ -135,7 +137,7 @@ const PROTOCOLS: [Protocol; 8] = [
         valid: || text(json!({ "level": "INFO", "message": "m", "service": "s" })),
         partial: || {
             text(
-                json!([{ "level": "INFO", "message": "m", "service": "s" }, { "level": "INFO", "message": "m", "service": "s", "timestamp": OLD }]),
+                json!([{ "level": "INFO", "message": "m", "service": "s" }, { "level": "INFO", "message": "m", "service": "s", "timestamp": OLD_TIMESTAMP }]),
             )
         },
         grpc: false,
@@ -147,7 +149,9 @@ const PROTOCOLS: [Protocol; 8] = [
         encoding: "",
         valid: || text(json!({ "service": "s", "version": "1" })),
         partial: || {
-            text(json!([{ "service": "s", "version": "1" }, { "service": "s", "version": "1", "timestamp": OLD }]))
+            text(
+                json!([{ "service": "s", "version": "1" }, { "service": "s", "version": "1", "timestamp": OLD_TIMESTAMP }]),
+            )
         },
         grpc: false,
     },
@@ -190,9 +194,9 @@ impl Protocol {
 }
 
 /// A body that never arrives.
-struct Never;
+struct PendingBody;
 
-impl HttpBody for Never {
+impl HttpBody for PendingBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -248,7 +252,7 @@ async fn every_failure_cause_has_the_right_response_in_every_protocol() {
         let response = protocol.send(&server, "", protocol.kind, Body::from((protocol.valid)())).await;
         check("unauthenticated", response, SenderResponse::Http(401, no_retry));
         let impatient = test_server_with(None, 0, EdgeConfig { body_timeout_seconds: 0, ..EdgeConfig::default() });
-        let response = protocol.send(&impatient, &impatient.token, protocol.kind, Body::new(Never)).await;
+        let response = protocol.send(&impatient, &impatient.token, protocol.kind, Body::new(PendingBody)).await;
         check("timeout", response, protocol.expect(unavailable, retry, 14));
     }
     assert_eq!(cells, 96);

@@ -134,7 +134,7 @@ async fn notifies_subscribers_of_committed_incident_changes_only() {
     assert!(!changed(), "rejected writes, audit entries and reads");
 }
 
-/// A client that disconnects cancels its request; the incident may have been written all the same.
+/// A client that disconnects cancels its request; the incident may have been written nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn notifies_subscribers_when_the_writer_is_cancelled_during_the_commit() {
     let dir = tempfile::tempdir().unwrap();

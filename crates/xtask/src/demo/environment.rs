@@ -20,7 +20,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const SHOP_START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A program that has not ended this long after SIGTERM is killed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
-/// Largest response that is read.
+/// Maximum size of a response, in bytes.
 const MAX_RESPONSE_BYTES: u64 = 1 << 28;
 
 /// Settings of a demo run.

@@ -87,7 +87,7 @@ fn highest_z(anomalies: &[Value], opened: Option<f64>) -> Option<Value> {
     let z = |anomaly: &Value| anomaly["z"].as_f64().unwrap_or_default().abs();
     anomalies
         .iter()
-        .filter(|anomaly| within(&anomaly["at"], opened, ANOMALY_WINDOW_MS))
+        .filter(|anomaly| is_within_window(&anomaly["at"], opened, ANOMALY_WINDOW_MS))
         .max_by(|a, b| z(a).total_cmp(&z(b)))
         .map(|anomaly| anomaly["service"].clone())
 }
@@ -96,12 +96,12 @@ fn highest_z(anomalies: &[Value], opened: Option<f64>) -> Option<Value> {
 fn last_deployment(deployments: &Value, opened: Option<f64>) -> Option<Value> {
     let at = |deployment: &Value| millis(&deployment["at"]).unwrap_or(0.0);
     let list = deployments["deployments"].as_array().into_iter().flatten();
-    list.filter(|deployment| within(&deployment["at"], opened, DEPLOYMENT_WINDOW_MS))
+    list.filter(|deployment| is_within_window(&deployment["at"], opened, DEPLOYMENT_WINDOW_MS))
         .max_by(|a, b| at(a).total_cmp(&at(b)))
         .map(|deployment| deployment["service"].clone())
 }
 
-fn within(at: &Value, opened: Option<f64>, window_ms: f64) -> bool {
+fn is_within_window(at: &Value, opened: Option<f64>, window_ms: f64) -> bool {
     millis(at).zip(opened).is_some_and(|(at, opened)| at <= opened && at >= opened - window_ms)
 }
 

@@ -12,8 +12,8 @@ use super::report::exit_code;
 use crate::programs::DemoPrograms;
 use crate::workspace::{command, root};
 
-/// Share of the seeds that must be right.
-const MIN_RIGHT_PERCENT: usize = 90;
+/// Minimum share of seeds with exit code 0, in percent.
+const MIN_SUCCESS_PERCENT: usize = 90;
 
 /// Runs each seed in its own process and writes the table.
 ///
@@ -52,12 +52,12 @@ pub(super) fn run(programs: &DemoPrograms, options: &Options, first: u64, last: 
         Some(out) => std::fs::write(root().join(out), &table)?,
         None => anstream::print!("{table}"),
     }
-    let enough = right_count(&reports) * 100 >= reports.len() * MIN_RIGHT_PERCENT;
+    let enough = success_count(&reports) * 100 >= reports.len() * MIN_SUCCESS_PERCENT;
     Ok(if enough { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
 /// Number of seeds with exit code 0.
-fn right_count(reports: &[(u64, Option<Value>)]) -> usize {
+fn success_count(reports: &[(u64, Option<Value>)]) -> usize {
     reports.iter().filter(|(_, report)| report.as_ref().is_some_and(|report| exit_code(report) == 0)).count()
 }
 
@@ -142,9 +142,9 @@ fn table(reports: &[(u64, Option<Value>)], options: &Options) -> String {
     let all = reports.len().max(1);
     let percent = |count: usize| count as f64 * 100.0 / all as f64;
     out.push_str(&format!(
-        "\n{} of {all} exit 0. Right root causes: {:.0} %; naive choice of the last deployment: {:.0} %, of the highest z: {:.0} %.\n\
+        "\n{} of {all} exit 0. Correct root causes: {:.0} %; naive choice of the last deployment: {:.0} %, of the highest z: {:.0} %.\n\
          Median from fault to incident {:.1} s, from incident to proposal {:.1} s.\n",
-        right_count(reports), percent(right), percent(by_deployment), percent(by_z), median(&mut to_incident), median(&mut to_proposal)
+        success_count(reports), percent(right), percent(by_deployment), percent(by_z), median(&mut to_incident), median(&mut to_proposal)
     ));
     out
 }

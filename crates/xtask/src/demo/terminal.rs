@@ -12,7 +12,7 @@ const LINE_COLUMNS: usize = 78;
 const CHART_COLUMNS: usize = 36;
 const MAX_CHARTS: usize = 6;
 const MAX_CHART_TITLE_CHARS: usize = 30;
-/// How often a line is printed while there is no incident, in seconds.
+/// Interval between status lines while there is no incident, in seconds.
 const WAITING_INTERVAL_S: u64 = 10;
 
 /// What has been printed so far.
@@ -25,7 +25,7 @@ pub(super) struct Terminal {
     asked: bool,
     /// When the last line about waiting was printed, in seconds since the start.
     waiting_printed_s: u64,
-    /// Receives the line that is typed as an answer.
+    /// Receives the line that the user types at the prompt.
     answer: Option<Receiver<String>>,
 }
 
@@ -222,7 +222,7 @@ fn text(value: &Value) -> &str {
 
 /// The values as a line of bars in eighths; full height is their maximum, at least `full_scale`.
 fn sparkline(values: &[f64], width: usize, full_scale: f64) -> String {
-    const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    const BAR_CHARACTERS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let columns: Vec<f64> = if values.len() <= width {
         values.to_vec()
     } else {
@@ -235,7 +235,8 @@ fn sparkline(values: &[f64], width: usize, full_scale: f64) -> String {
             .collect()
     };
     let top = columns.iter().copied().fold(full_scale.max(f64::MIN_POSITIVE), f64::max);
-    let line: String = columns.iter().map(|value| EIGHTHS[((value / top * 7.0).round() as usize).min(7)]).collect();
+    let line: String =
+        columns.iter().map(|value| BAR_CHARACTERS[((value / top * 7.0).round() as usize).min(7)]).collect();
     format!("{line:<width$}")
 }
 

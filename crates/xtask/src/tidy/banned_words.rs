@@ -1,5 +1,5 @@
 //! Words that the project does not use, with the standard term to use instead: in identifiers, in comments and strings,
-//! and in the documentation. ADRs and dated reports keep the words of their time.
+//! and in the documentation. ADRs and dated reports keep their original words.
 
 use std::path::Path;
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_the_same_letters_elsewhere() {
+    fn accepts_words_that_contain_a_banned_name() {
         assert_eq!(problems_of("use tokio::sync::watch;\nstruct WorldClock;\nfn f<V, const N: usize>(v: V) {}"), 0);
         assert_eq!(problems_of("// ASCII letters, dead letters, renewed\nlet s = \"forever\";"), 0);
     }

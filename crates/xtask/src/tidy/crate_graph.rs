@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::packages::{NEVER_SHIPPED, Package};
+use super::packages::{INTERNAL_PACKAGES, Package};
 use crate::workspace::root;
 
 /// Heavy external crates and the packages that may depend on them.
-const OWNERS: &[(&str, &[&str])] = &[
+const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("axum", &["wardroom-api", "wardroom-edge", "wardroom-sources"]),
     ("sqlx", &["wardroom-store"]),
     ("deltalake-core", &["wardroom-lake"]),
@@ -23,7 +23,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("clap", &["wardroom"]),
 ];
 /// Crates without I/O and async code.
-const PURE: &[&str] = &[
+const IO_FREE_CRATES: &[&str] = &[
     "wardroom-domain",
     "wardroom-head",
     "wardroom-detect",
@@ -38,7 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wardroom-tools", &["wardroom-respond"]),
 ];
 /// Crates that combine others.
-const COMPOSERS: &[&str] = &["wardroom-pipeline", "wardroom-roles", "wardroom-executor", "wardroom"];
+const COMPOSITION_CRATES: &[&str] = &["wardroom-pipeline", "wardroom-roles", "wardroom-executor", "wardroom"];
 /// Edges that stay forbidden for them.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     (
@@ -97,7 +97,11 @@ fn refusal(name: &str, dependency: &str) -> Option<String> {
         return Some(format!("{name} may not depend on {dependency}: {reason}"));
     }
     let allowed = ALLOWED.iter().any(|(of, allowed)| *of == name && allowed.contains(&dependency));
-    if dependency == "wardroom-domain" || allowed || COMPOSERS.contains(&name) || NEVER_SHIPPED.contains(&name) {
+    if dependency == "wardroom-domain"
+        || allowed
+        || COMPOSITION_CRATES.contains(&name)
+        || INTERNAL_PACKAGES.contains(&name)
+    {
         return None;
     }
     Some(format!("{name} may not depend on {dependency}: see the layers in ARCHITECTURE.md"))
@@ -107,12 +111,12 @@ fn check_external(packages: &[Package], problems: &mut Vec<String>) {
     for package in packages.iter().filter(|package| package.is_shipped()) {
         let name = package.name.as_str();
         for dependency in &package.dependencies {
-            if let Some((_, owners)) = OWNERS.iter().find(|(heavy, _)| heavy == dependency)
+            if let Some((_, owners)) = ALLOWED_DEPENDENTS.iter().find(|(heavy, _)| heavy == dependency)
                 && !owners.contains(&name)
             {
                 problems.push(format!("{name} may not depend on {dependency}; only {} may", owners.join(", ")));
             }
-            if dependency == "tokio" && PURE.contains(&name) {
+            if dependency == "tokio" && IO_FREE_CRATES.contains(&name) {
                 problems.push(format!("{name} may not depend on tokio: it is free of I/O and async code"));
             }
         }

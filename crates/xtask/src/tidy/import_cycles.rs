@@ -1,8 +1,8 @@
-//! The files of a crate do not import from each other in a circle.
+//! The files of a crate have no import cycles.
 //!
 //! A file imports from another one if it names an item that is defined there, by `use` or by a path; re-exports are
 //! followed to the definition, and re-exporting alone is no import. `foo.rs` and `foo/bar.rs` are treated like any
-//! other pair: they form a circle if the child uses items that the parent defines and the parent uses items of the
+//! other pair: they form a cycle if the child uses items that the parent defines and the parent uses items of the
 //! child. Tests are left out.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,7 +27,7 @@ pub(super) fn check(packages: &[Package], problems: &mut Vec<String>) {
             let read = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
             match ModuleTree::read(&root, &read) {
                 Ok(tree) => {
-                    problems.extend(circles(&imports(&tree)).iter().map(|circle| format!("import circle: {circle}")))
+                    problems.extend(cycles(&imports(&tree)).iter().map(|cycle| format!("import cycle: {cycle}")))
                 }
                 Err(error) => problems.push(format!("{}: {error:#}", package.name)),
             }
@@ -48,42 +48,42 @@ fn imports(tree: &ModuleTree) -> Imports {
     imports
 }
 
-/// One description for each group of files that import from each other: a shortest circle.
-fn circles(imports: &Imports) -> Vec<String> {
-    let (mut circles, mut reported) = (Vec::new(), Vec::new());
+/// One description for each group of files that import from each other: a shortest cycle.
+fn cycles(imports: &Imports) -> Vec<String> {
+    let (mut cycles, mut reported) = (Vec::new(), Vec::new());
     for start in imports.keys() {
         if reported.contains(start) {
             continue;
         }
-        let Some(circle) = shortest_circle(imports, start) else { continue };
+        let Some(cycle) = shortest_cycle(imports, start) else { continue };
         let mut text = relative(start);
-        for (from, to) in circle.iter().zip(circle.iter().skip(1)) {
+        for (from, to) in cycle.iter().zip(cycle.iter().skip(1)) {
             text.push_str(&format!(" -> {} ({})", relative(to), imports[from][to]));
         }
-        circles.push(text);
-        reported.extend(circle);
+        cycles.push(text);
+        reported.extend(cycle);
     }
-    circles
+    cycles
 }
 
-/// The files of a shortest circle from `start` to `start`.
-fn shortest_circle(imports: &Imports, start: &PathBuf) -> Option<Vec<PathBuf>> {
+/// The files of a shortest cycle from `start` to `start`.
+fn shortest_cycle(imports: &Imports, start: &PathBuf) -> Option<Vec<PathBuf>> {
     let mut previous: BTreeMap<&PathBuf, &PathBuf> = BTreeMap::new();
     let mut pending = VecDeque::from([start]);
     while let Some(file) = pending.pop_front() {
         for next in imports.get(file).into_iter().flat_map(BTreeMap::keys) {
             if next == start {
-                let mut circle = vec![start.clone(), file.clone()];
+                let mut cycle = vec![start.clone(), file.clone()];
                 let mut at = file;
                 while at != start {
                     at = previous[at];
-                    circle.push(at.clone());
+                    cycle.push(at.clone());
                 }
-                circle.reverse();
+                cycle.reverse();
                 if file == start {
-                    circle.pop();
+                    cycle.pop();
                 }
-                return Some(circle);
+                return Some(cycle);
             }
             if !previous.contains_key(next) {
                 previous.insert(next, file);
@@ -98,17 +98,17 @@ fn shortest_circle(imports: &Imports, start: &PathBuf) -> Option<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
-    fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
+    fn cycles_of(files: &[(&str, &str)]) -> Vec<String> {
         let read = |path: &Path| {
             let found = files.iter().find(|(name, _)| Path::new(name) == path);
             found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| anyhow::anyhow!("{}", path.display()))
         };
-        circles(&imports(&ModuleTree::read(Path::new("src/lib.rs"), &read).unwrap()))
+        cycles(&imports(&ModuleTree::read(Path::new("src/lib.rs"), &read).unwrap()))
     }
 
     #[test]
     fn refuses_two_files_that_import_from_each_other() {
-        let found = circles_of(&[
+        let found = cycles_of(&[
             ("src/lib.rs", "mod a;\nmod b;"),
             ("src/a.rs", "use crate::b::B;\npub(crate) struct A;\nfn f(_: B) {}"),
             ("src/b.rs", "pub(crate) struct B;\nfn g(_: crate::a::A) {}"),
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn follows_re_exports_at_the_crate_root() {
-        let found = circles_of(&[
+        let found = cycles_of(&[
             ("src/lib.rs", "mod a;\nmod b;\npub use a::A;"),
             ("src/a.rs", "use crate::b;\npub struct A;\nfn f() { b::run(); }"),
             ("src/b.rs", "pub(crate) fn run() -> crate::A { crate::A }"),
@@ -130,15 +130,15 @@ mod tests {
     fn a_parent_may_use_a_child_that_does_not_use_it() {
         let parent = "mod child;\nuse child::Child;\npub(crate) struct Parent(Child);";
         let files = |child: &'static str| {
-            circles_of(&[("src/lib.rs", "mod parent;"), ("src/parent.rs", parent), ("src/parent/child.rs", child)])
+            cycles_of(&[("src/lib.rs", "mod parent;"), ("src/parent.rs", parent), ("src/parent/child.rs", child)])
         };
         assert!(files("pub(super) struct Child;").is_empty());
         assert_eq!(files("use super::Parent;\npub(super) struct Child;\nfn f(_: Parent) {}").len(), 1);
     }
 
     #[test]
-    fn leaves_tests_out() {
-        let found = circles_of(&[
+    fn ignores_test_code() {
+        let found = cycles_of(&[
             ("src/lib.rs", "mod a;\nmod b;"),
             ("src/a.rs", "use crate::b::B;\npub(crate) struct A(B);"),
             ("src/b.rs", "pub(crate) struct B;\n#[cfg(test)]\nmod tests { use crate::a::A; fn t(_: A) {} }"),

@@ -4,7 +4,8 @@ use super::packages::{Package, relative};
 
 /// Lines of documentation at the start of a library crate: problem, model, guarantees.
 const MIN_CRATE_DOC_LINES: usize = 10;
-const INHERITED: [&str; 3] = ["[lints]\nworkspace = true", "version.workspace = true", "license.workspace = true"];
+const INHERITED_LINES: [&str; 3] =
+    ["[lints]\nworkspace = true", "version.workspace = true", "license.workspace = true"];
 
 /// Checks the rule.
 ///
@@ -28,7 +29,7 @@ pub(super) fn check(packages: &[Package], problems: &mut Vec<String>) -> anyhow:
 }
 
 fn check_manifest(name: &str, manifest: &str, problems: &mut Vec<String>) {
-    for line in INHERITED {
+    for line in INHERITED_LINES {
         if !manifest.contains(line) {
             problems.push(format!("{name}: Cargo.toml lacks `{}`", line.replace('\n', " ")));
         }
@@ -45,7 +46,7 @@ mod tests {
     #[test]
     fn refuses_versions_that_are_not_inherited() {
         let mut problems = Vec::new();
-        let good = INHERITED.join("\n");
+        let good = INHERITED_LINES.join("\n");
         check_manifest("a", &good, &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         check_manifest("a", "[dependencies]\nserde = { version = \"1.0\" }\n", &mut problems);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::rust_tokens::{Kind, Token, group_length, tokens, without_comments_and_tests};
 
-/// Steps after which a path is given up: re-exports may form a circle.
+/// Maximum number of steps to resolve a path: re-exports may form a cycle.
 const MAX_STEPS: usize = 64;
 /// Keywords before the name of an item.
 const ITEM_KEYWORDS: [&str; 9] = ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "macro"];
@@ -118,7 +118,7 @@ impl ModuleTree {
                 if same {
                     return None;
                 }
-                self.follow(module, import, rest, depth)
+                self.resolve_import(module, import, rest, depth)
             }
         }
     }
@@ -134,7 +134,7 @@ impl ModuleTree {
             return Some(Target::Item(found.file.clone()));
         }
         if let Some(import) = found.imports.iter().find(|import| import.name.as_ref() == Some(name)) {
-            return self.follow(module, import, rest, depth);
+            return self.resolve_import(module, import, rest, depth);
         }
         let globs = found.imports.iter().filter(|import| import.name.is_none());
         globs
@@ -145,7 +145,7 @@ impl ModuleTree {
             .next()
     }
 
-    fn follow(&self, module: usize, import: &Import, rest: &[String], depth: usize) -> Option<Target> {
+    fn resolve_import(&self, module: usize, import: &Import, rest: &[String], depth: usize) -> Option<Target> {
         match self.resolve_within(module, &import.path, depth)? {
             Target::Module(target) => self.descend(target, rest, depth),
             item @ Target::Item(_) => Some(item),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::workspace::{command, root};
 
 /// Packages that are not part of the product; some rules do not apply to them.
-pub(super) const NEVER_SHIPPED: &[&str] = &["shop", "wardroom-testing", "wardroom-evals", "xtask"];
+pub(super) const INTERNAL_PACKAGES: &[&str] = &["shop", "wardroom-testing", "wardroom-evals", "xtask"];
 
 /// A workspace member.
 pub(super) struct Package {
@@ -20,7 +20,7 @@ pub(super) struct Package {
 
 impl Package {
     pub(super) fn is_shipped(&self) -> bool {
-        !NEVER_SHIPPED.contains(&self.name.as_str())
+        !INTERNAL_PACKAGES.contains(&self.name.as_str())
     }
 }
 

@@ -1,7 +1,7 @@
 //! A small lexer for Rust: identifiers, punctuation, strings and comments with their lines. Enough to find names and
 //! imports.
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An identifier or keyword.
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_out_items_for_tests() {
+    fn skips_test_items() {
         let all =
             tokens("use a::b;\n#[cfg(test)]\n#[x]\nmod tests { fn t() {} }\nfn c() {}\n#[cfg(not(test))]\nfn d() {}");
         let code = without_comments_and_tests(&all);

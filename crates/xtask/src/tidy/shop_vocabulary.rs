@@ -1,4 +1,4 @@
-//! The product does not contain names of the demo shop: what it finds there it must find in any other estate.
+//! The product does not contain names of the demo shop: detection and diagnosis must work in any environment.
 
 use super::packages::{relative, rust_files};
 use crate::workspace::root;

@@ -24,7 +24,7 @@ const UNWRITABLE_VALUE: f64 = 6.66e-300;
 
 /// Detection must continue after the poison record within this time.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest delay from the last try until detection has continued.
+/// Maximum delay from the last attempt until detection has continued.
 const MAX_DELAY_MS: i64 = 1000;
 /// A new token must be valid within this time.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,9 +75,9 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let mut offsets = Vec::new();
     for _ in 0..3 {
         let path = format!("/api/v1/dead-letters/{id}/replay");
-        let (status, answer) = server.post_json(&path, &server.responder_token, &json!({}))?;
-        ensure!(status == 200, "{answer}");
-        offsets.push(answer["offset"].clone());
+        let (status, response) = server.post_json(&path, &server.responder_token, &json!({}))?;
+        ensure!(status == 200, "{response}");
+        offsets.push(response["offset"].clone());
     }
     offsets.dedup();
     let after = list_dead_letters(&server, &viewer)?;
@@ -156,8 +156,8 @@ fn check_lake(
     server.restart()?;
     for _ in 0..3 {
         let path = format!("/api/v1/dead-letters/{}/replay", dead_letter["id"]);
-        let (status, answer) = server.post_json(&path, &server.responder_token, &json!({}))?;
-        ensure!(status == 200, "{answer}");
+        let (status, response) = server.post_json(&path, &server.responder_token, &json!({}))?;
+        ensure!(status == 200, "{response}");
     }
     wait_for_lake(&server)?;
     let after = counts(&server)?;
@@ -172,9 +172,9 @@ fn check_lake(
 
 /// Runs a counting query.
 fn count_rows(server: &Server, query: &str) -> anyhow::Result<u64> {
-    let (status, answer) = server.post_json("/api/v1/sql", &server.responder_token, &json!({ "query": query }))?;
-    ensure!(status == 200, "{answer}");
-    answer[0]["found"].as_u64().with_context(|| answer.to_string())
+    let (status, response) = server.post_json("/api/v1/sql", &server.responder_token, &json!({ "query": query }))?;
+    ensure!(status == 200, "{response}");
+    response[0]["found"].as_u64().with_context(|| response.to_string())
 }
 
 /// Lists the dead letters, retrying until the new token is valid.
@@ -183,8 +183,8 @@ fn list_dead_letters(server: &Server, viewer: &str) -> anyhow::Result<Vec<Value>
     loop {
         let (status, text) = server.get("/api/v1/dead-letters", viewer)?;
         if status == 200 || Instant::now() > deadline {
-            let answer: Value = serde_json::from_str(&text)?;
-            return Ok(answer["dead_letters"].as_array().cloned().unwrap_or_default());
+            let response: Value = serde_json::from_str(&text)?;
+            return Ok(response["dead_letters"].as_array().cloned().unwrap_or_default());
         }
         std::thread::sleep(Duration::from_millis(100));
     }

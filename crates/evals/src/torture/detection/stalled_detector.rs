@@ -1,7 +1,7 @@
 //! Bar 2d: detection stalls under full load. Memory does not grow with the backlog, nothing is lost, and the backlog
 //! drains at least twice as fast as it grew.
 //!
-//! Only the detection thread is stopped, inside a system call; all others go on.
+//! Only the detection thread is stopped, inside a system call; all others continue.
 
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,16 @@ use crate::server_metrics::detector_lag_records;
 use crate::torture::strace::{Strace, rss_kib};
 
 /// Length of the stall per kill; the long form, 30 kills, stalls for ten minutes.
-const STALL_PER_KILL: Duration = Duration::from_secs(20);
+const STALL_DURATION_PER_KILL: Duration = Duration::from_secs(20);
 /// Load before the stall.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP_DURATION: Duration = Duration::from_secs(3);
 /// The queue of decoded batches is full this long after the start of the stall; memory is compared from then on.
-const QUEUE_FILL: Duration = Duration::from_secs(8);
+const QUEUE_FILL_DURATION: Duration = Duration::from_secs(8);
 /// Time to drain the backlog, beyond the length of the stall.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Allowed growth of memory during the stall.
 const MAX_RSS_GROWTH: f64 = 1.1;
-/// Lowest load at which the result counts.
+/// Minimum load for a valid result.
 const MIN_SAMPLES_PER_S: f64 = 20_000.0;
 const WRITERS: u64 = 16;
 /// Limits the load to 50 000 samples/s.
@@ -33,18 +33,19 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let dir = options.create_dir("2d")?;
     let mut server = Server::start(&dir, "", &[("WARDROOM_MUTANT", options.mutant_name())])?;
     let mut load = SampleLoad::start(&server, WRITERS, WRITE_INTERVAL, options.seed, Timestamps::LAST_HOUR);
-    std::thread::sleep(WARM_UP);
+    std::thread::sleep(WARM_UP_DURATION);
     let mut result = BarResult::default();
-    let stall = STALL_PER_KILL * u32::try_from(options.kills)?;
+    let stall = STALL_DURATION_PER_KILL * u32::try_from(options.kills)?;
     let acked_before = load.oracle.acked().len();
     // The next of these system calls outlasts the stall.
-    let delay = format!("inject=futex,read,openat,sched_yield:delay_enter={}", (stall + STALL_PER_KILL).as_micros());
+    let delay =
+        format!("inject=futex,read,openat,sched_yield:delay_enter={}", (stall + STALL_DURATION_PER_KILL).as_micros());
     let strace = Strace::attach_thread(&server, "detect", &delay)?;
     let started = Instant::now();
     let (mut min_rss_mib, mut max_rss_mib) = (f64::MAX, 0_f64);
     while started.elapsed() < stall {
         std::thread::sleep(Duration::from_millis(500));
-        if started.elapsed() > QUEUE_FILL {
+        if started.elapsed() > QUEUE_FILL_DURATION {
             let rss_mib = rss_kib(&server)? / 1024.0;
             (min_rss_mib, max_rss_mib) = (min_rss_mib.min(rss_mib), max_rss_mib.max(rss_mib));
         }

@@ -15,7 +15,7 @@ use crate::progress::print_progress;
 use crate::torture::strace::server_pid;
 
 /// How long requests are sent while the disk is full.
-const FULL_DURATION: Duration = Duration::from_secs(4);
+const FULL_DISK_DURATION: Duration = Duration::from_secs(4);
 
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let dir = options.create_dir("1f")?;
@@ -33,7 +33,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let mut file = std::fs::File::create(&filler)?;
     while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
     let (mut first_refusal, mut acked_after) = (None, 0);
-    let end = Instant::now() + FULL_DURATION;
+    let end = Instant::now() + FULL_DISK_DURATION;
     while Instant::now() < end {
         match (oracle.send(&server), first_refusal) {
             (false, None) => first_refusal = Some(Instant::now()),
@@ -49,7 +49,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
         ));
     }
     let (_, text) = server.get("/readyz", &server.sender_token)?;
-    print_progress(format!("full disk: /readyz answers {text}"));
+    print_progress(format!("full disk: /readyz returns {text}"));
     drop(file);
     std::fs::remove_file(&filler)?;
     oracle.check_recovery(&server, "full disk", &mut result)?;

@@ -24,8 +24,8 @@ use crate::oracle::lake_contents::{LakeContents, wait_for_lake};
 use crate::oracle::sample_load::{SERIES, SampleLoad, SampleOracle, Timestamps};
 use crate::progress::print_progress;
 
-/// Longest start on the copy.
-const MAX_START: Duration = Duration::from_secs(5);
+/// Maximum startup time on the copy.
+const MAX_STARTUP_DURATION: Duration = Duration::from_secs(5);
 /// Power losses per data folder; then a new folder is created.
 const LOSSES_PER_FOLDER: u64 = 10;
 /// Enough requests in flight at any moment, and few enough that a comparison stays short.
@@ -34,7 +34,7 @@ const WRITE_INTERVAL: Duration = Duration::from_millis(200);
 /// One minute of load spans more than half a day, so that files are merged.
 const TIMESTAMPS: Timestamps = Timestamps { start_ago_ms: 47 * 3_600_000, step_ms: 10_000 };
 /// All older table versions are read after every this many losses, since that takes long.
-const ALL_VERSIONS_EVERY: u64 = 5;
+const ALL_VERSIONS_INTERVAL_LOSSES: u64 = 5;
 
 /// Runs the bar.
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let mut result = BarResult::default();
     let mut random = StdRng::seed_from_u64(options.seed);
     while result.kills < options.kills {
-        let rig = Rig::build(options.seed)?;
+        let test_disk = TestDisk::build(options.seed)?;
         // Frequent checkpoints and small segments, so that they are interrupted half-way.
         let environment = [
             ("WARDROOM_MUTANT", options.mutant_name()),
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
             ("WARDROOM_LAKE__FLUSH_SECONDS", "1"),
             ("WARDROOM_LAKE__MAINTAIN_SECONDS", "1"),
         ];
-        let mut server = Server::start(&rig.disk, "", &environment)?;
+        let mut server = Server::start(&test_disk.disk, "", &environment)?;
         let mut load = SampleLoad::start(&server, WRITERS, WRITE_INTERVAL, options.seed, TIMESTAMPS);
         let mut tokens = Vec::new();
         for _ in 0..LOSSES_PER_FOLDER.min(options.kills - result.kills) {
@@ -60,10 +60,10 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
             tokens.push(server::create_token(&server.dir.join("data"), &format!("p{}", tokens.len()), "viewer")?);
             std::thread::sleep(Duration::from_millis(random.random_range(50..900)));
             let acked = load.oracle.acked();
-            rig.copy_disk()?;
-            let all_versions = result.kills % ALL_VERSIONS_EVERY == ALL_VERSIONS_EVERY - 1;
-            let found = check_copy(&rig, &server, &load.oracle, &acked, &tokens, all_versions);
-            rig.remove_copy()?;
+            test_disk.copy_disk()?;
+            let all_versions = result.kills % ALL_VERSIONS_INTERVAL_LOSSES == ALL_VERSIONS_INTERVAL_LOSSES - 1;
+            let found = check_copy(&test_disk, &server, &load.oracle, &acked, &tokens, all_versions);
+            test_disk.remove_copy()?;
             result.add(found?);
             result.kills += 1;
             if result.kills % 10 == 0 {
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
 
 /// Starts a server on the copied disk, reads everything through its API, then reads the folder it leaves.
 fn check_copy(
-    rig: &Rig,
+    test_disk: &TestDisk,
     running: &Server,
     oracle: &SampleOracle,
     acked: &BTreeSet<u64>,
@@ -95,7 +95,7 @@ fn check_copy(
 ) -> anyhow::Result<BarResult> {
     let mut result = BarResult::default();
     let started = Instant::now();
-    let mut server = match running.start_on_copy(&rig.copy) {
+    let mut server = match running.start_on_copy(&test_disk.copy) {
         Ok(server) => server,
         Err(error) => {
             result.faults.push(format!("does not start: {error:#}"));
@@ -103,7 +103,7 @@ fn check_copy(
         }
     };
     let start = started.elapsed();
-    if start > MAX_START {
+    if start > MAX_STARTUP_DURATION {
         result.faults.push(format!("took {start:?} to start"));
     }
     for token in tokens {
@@ -174,29 +174,29 @@ fn read_samples(server: &Server) -> anyhow::Result<Vec<(u64, i64, f64)>> {
 }
 
 /// The disk of the running server, and the mount point of its copies.
-struct Rig {
+struct TestDisk {
     outer: PathBuf,
     disk: PathBuf,
     copy: PathBuf,
     base: PathBuf,
 }
 
-impl Rig {
+impl TestDisk {
     fn build(seed: u64) -> anyhow::Result<Self> {
         let base = std::env::temp_dir().join(format!("wardroom-4a-{}-{seed}", std::process::id()));
-        let rig = Self { outer: base.join("outer"), disk: base.join("disk"), copy: base.join("copy"), base };
-        for dir in [&rig.outer, &rig.disk, &rig.copy] {
+        let test_disk = Self { outer: base.join("outer"), disk: base.join("disk"), copy: base.join("copy"), base };
+        for dir in [&test_disk.outer, &test_disk.disk, &test_disk.copy] {
             std::fs::create_dir_all(dir)?;
         }
-        let host = rig.base.join("host.img");
+        let host = test_disk.base.join("host.img");
         std::fs::File::create(&host)?.set_len(4 << 30)?;
         run_command("mkfs.xfs", program("MKFS_XFS_BIN").args(["-q", "-m", "reflink=1"]).arg(&host))?;
-        mount(&host, &rig.outer)?;
-        let image = rig.outer.join("disk.img");
+        mount(&host, &test_disk.outer)?;
+        let image = test_disk.outer.join("disk.img");
         std::fs::File::create(&image)?.set_len(1 << 30)?;
         run_command("mkfs.ext4", tool("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
-        mount(&image, &rig.disk)?;
-        Ok(rig)
+        mount(&image, &test_disk.disk)?;
+        Ok(test_disk)
     }
 
     /// Copies the disk as it is at this moment, and mounts the copy.
@@ -213,7 +213,7 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl Drop for TestDisk {
     fn drop(&mut self) {
         for dir in [&self.copy, &self.disk, &self.outer] {
             if let Err(error) = unmount(dir) {

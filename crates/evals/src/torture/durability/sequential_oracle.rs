@@ -69,7 +69,7 @@ impl SequentialOracle {
         let (status, text) = server.get("/readyz", &server.sender_token)?;
         let ready: Value = serde_json::from_str(&text)?;
         if ready["bus"] != "ok" {
-            result.faults.push(format!("{fault}: /readyz still answers {status} {text}"));
+            result.faults.push(format!("{fault}: /readyz still returns {status} {text}"));
         }
         Ok(())
     }

@@ -20,11 +20,11 @@ use crate::progress::print_progress;
 const WRITERS: u64 = 16;
 /// Limits the load to 60 000 samples/s, above what the bar requires.
 const WRITE_INTERVAL: Duration = Duration::from_millis(1000 * SERIES * WRITERS / 60_000);
-/// Lowest average load at which the result counts.
+/// Minimum average load for a valid result.
 const MIN_SAMPLES_PER_S: f64 = 20_000.0;
-/// Longest time from a restart until the server is ready.
-const MAX_RESTART: Duration = Duration::from_secs(5);
-/// After this time the run is given up.
+/// Maximum time from a restart until the server is ready.
+const MAX_RESTART_DURATION: Duration = Duration::from_secs(5);
+/// Timeout of a run.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     if !samples.oracle.send() {
         faults.push("a request after the kills was not acknowledged".to_owned());
     }
-    if slowest_restart > MAX_RESTART {
+    if slowest_restart > MAX_RESTART_DURATION {
         faults.push(format!("a restart took {slowest_restart:?}"));
     }
     wait_for_lake(&server)?;

@@ -29,8 +29,8 @@ const BASE_MS: i64 = 1_767_225_600_000;
 /// Step from one row to the next, large enough that batches are merged after a few hundred rows.
 const STEP_MS: i64 = 60_000;
 /// A writer runs maintenance every this many batches.
-const MAINTAIN_EVERY_BATCHES: u64 = 20;
-/// Most rows of a batch.
+const MAINTENANCE_INTERVAL_BATCHES: u64 = 20;
+/// Maximum number of rows of a batch.
 const MAX_BATCH_ROWS: u64 = 50;
 
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
@@ -171,7 +171,7 @@ async fn write_batches(dir: &Path, mut random: StdRng) -> anyhow::Result<()> {
             Err(error) => print_progress(format!("writer: {error}")),
         }
         // Both run maintenance as well; a conflict there is resolved by doing nothing.
-        if batch.is_multiple_of(MAINTAIN_EVERY_BATCHES)
+        if batch.is_multiple_of(MAINTENANCE_INTERVAL_BATCHES)
             && let Err(error) = lake.maintain(None).await
         {
             print_progress(format!("writer: {error}"));

@@ -24,18 +24,18 @@ use crate::oracle::lake_contents::{LakeContents, wait_for_lake};
 use crate::oracle::sample_load::{SERIES, SampleLoad, Timestamps};
 use crate::progress::print_progress;
 
-/// A store must answer its first request within this time.
+/// A store must respond to its first request within this time.
 const STORE_START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The server must be ready within this time after a kill; it reads all tables from the store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the store is unavailable.
-const OUTAGE: Duration = Duration::from_secs(3);
+const OUTAGE_DURATION: Duration = Duration::from_secs(3);
 
 /// A server started during the outage must be ready within this time, and its lake after the outage.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Account of every Azure emulator.
-const ACCOUNT: &str = "devstoreaccount1";
+const AZURE_ACCOUNT: &str = "devstoreaccount1";
 /// Key of that account, published in Microsoft's documentation.
 const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
@@ -159,7 +159,7 @@ fn write_under_kills(store: &Store, home: &Path, options: &BarOptions) -> anyhow
                 }
             }
             let before = load.oracle.acked().len();
-            std::thread::sleep(OUTAGE);
+            std::thread::sleep(OUTAGE_DURATION);
             if load.oracle.acked().len() <= before {
                 faults.push(format!("nothing was acknowledged during the outage (restarted: {restarted})"));
             }
@@ -222,9 +222,9 @@ fn wait_ready(server: &Server, timeout: Duration) -> anyhow::Result<()> {
 
 /// Runs a query that returns one number as `rows`.
 fn query_count(server: &Server, query: &str) -> anyhow::Result<u64> {
-    let (status, answer) = server.post_json("/api/v1/sql", &server.responder_token, &json!({ "query": query }))?;
-    ensure!(status == 200, "{query}: {answer}");
-    answer[0]["rows"].as_u64().with_context(|| format!("{query}: {answer}"))
+    let (status, response) = server.post_json("/api/v1/sql", &server.responder_token, &json!({ "query": query }))?;
+    ensure!(status == 200, "{query}: {response}");
+    response[0]["rows"].as_u64().with_context(|| format!("{query}: {response}"))
 }
 
 /// Copies all objects of a store to a folder.
@@ -328,9 +328,9 @@ fn azurite(dir: &Path) -> anyhow::Result<Store> {
     run.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence"]);
     run.args(["--skipApiVersionCheck", "--disableTelemetry", "--silent"]);
     let program = Some(spawn_logged(run, &dir.join("azurite.log"))?);
-    let endpoint = format!("{url}/{ACCOUNT}");
+    let endpoint = format!("{url}/{AZURE_ACCOUNT}");
     let more = [
-        ("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT),
+        ("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT),
         ("AZURE_STORAGE_ACCOUNT_KEY", KEY),
         ("AZURE_STORAGE_ENDPOINT", endpoint.as_str()),
         ("AZURE_ALLOW_HTTP", "true"),
@@ -341,8 +341,10 @@ fn azurite(dir: &Path) -> anyhow::Result<Store> {
     let environment = environment(uri, &more);
     let store = Store { name: "az-azurite", uri, environment, fake: None, program };
     wait_started(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
-    let created =
-        python().args(["-c", include_str!("azure_container.py")]).args([&url, "wardroom", ACCOUNT, KEY]).output()?;
+    let created = python()
+        .args(["-c", include_str!("azure_container.py")])
+        .args([&url, "wardroom", AZURE_ACCOUNT, KEY])
+        .output()?;
     ensure!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr).trim());
     Ok(store)
 }
@@ -359,7 +361,7 @@ fn spawn_logged(mut program: Command, log: &Path) -> anyhow::Result<Child> {
 fn wait_started(up: impl Fn() -> bool) -> anyhow::Result<()> {
     let started = Instant::now();
     while !up() {
-        ensure!(started.elapsed() < STORE_START_TIMEOUT, "the store does not answer after {STORE_START_TIMEOUT:?}");
+        ensure!(started.elapsed() < STORE_START_TIMEOUT, "the store does not respond after {STORE_START_TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())

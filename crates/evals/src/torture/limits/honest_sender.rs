@@ -22,7 +22,7 @@ pub(super) struct HonestOutcome {
 
 impl HonestOutcome {
     /// Combines two outcomes: the higher p99 and the sum of lost requests.
-    pub(super) fn worst(self, other: Self) -> Self {
+    pub(super) fn combine(self, other: Self) -> Self {
         Self { p99_ms: self.p99_ms.max(other.p99_ms), lost: self.lost + other.lost }
     }
 }
@@ -34,9 +34,9 @@ pub(super) fn send_honest_requests(server: &Server, count: usize) -> HonestOutco
         let series = remote_write::series(&[("__name__", "honest")], number as f64, now_ms());
         let started = Instant::now();
         let body = remote_write::body(vec![series]);
-        let answer = server.post("/api/v1/write", &server.sender_token, SNAPPY_HEADERS, &body);
+        let response = server.post("/api/v1/write", &server.sender_token, SNAPPY_HEADERS, &body);
         times_ms.push(started.elapsed().as_secs_f64() * 1000.0);
-        lost += u64::from(!answer.is_ok_and(|(status, ..)| status == 204));
+        lost += u64::from(!response.is_ok_and(|(status, ..)| status == 204));
     }
     times_ms.sort_unstable_by(f64::total_cmp);
     HonestOutcome { p99_ms: times_ms.get(count * 99 / 100).copied().unwrap_or(f64::NAN), lost }

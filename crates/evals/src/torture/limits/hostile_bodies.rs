@@ -27,7 +27,7 @@ const HONEST_DURING: usize = 150;
 const HONEST_DURING_SLOW: usize = 100;
 const RSS_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A body, and the statuses that may answer it.
+/// A body, and the response statuses that are correct for it.
 struct HostileBody {
     name: &'static str,
     path: &'static str,
@@ -59,7 +59,7 @@ fn attack(server: &Server, hostile: &HostileBody, before_ms: f64, result: &mut B
     let HostileBody { name, path, headers, body, statuses } = hostile;
     let rss_before = rss_kib(server)?;
     let (done, peak_kib) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (answers, honest) = std::thread::scope(|scope| -> anyhow::Result<_> {
+    let (responses, honest) = std::thread::scope(|scope| -> anyhow::Result<_> {
         let watcher = scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
                 peak_kib.fetch_max(rss_kib(server).unwrap_or_default() as u64, Ordering::AcqRel);
@@ -67,24 +67,24 @@ fn attack(server: &Server, hostile: &HostileBody, before_ms: f64, result: &mut B
             }
         });
         let send = || {
-            let answers = (0..REQUESTS_PER_ATTACKER).map(|_| server.post(path, &server.sender_token, headers, body));
-            answers.map(|answer| answer.map_or(0, |(status, ..)| status)).collect::<Vec<u16>>()
+            let responses = (0..REQUESTS_PER_ATTACKER).map(|_| server.post(path, &server.sender_token, headers, body));
+            responses.map(|response| response.map_or(0, |(status, ..)| status)).collect::<Vec<u16>>()
         };
         let attackers: Vec<_> = (0..ATTACKERS).map(|_| scope.spawn(send)).collect();
         let honest = send_honest_requests(server, HONEST_DURING);
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for attacker in attackers {
-            answers.extend(attacker.join().map_err(|_| anyhow::anyhow!("an attacker panicked"))?);
+            responses.extend(attacker.join().map_err(|_| anyhow::anyhow!("an attacker panicked"))?);
         }
         done.store(true, Ordering::Release);
         watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))?;
-        Ok((answers, honest))
+        Ok((responses, honest))
     })?;
     let growth_kib = peak_kib.load(Ordering::Acquire) as f64 - rss_before;
-    let wrong: Vec<u16> = answers.iter().copied().filter(|status| !statuses.contains(status)).collect();
+    let wrong: Vec<u16> = responses.iter().copied().filter(|status| !statuses.contains(status)).collect();
     print_progress(format!(
         "{name}: {:?}, memory grew by {:.0} MiB, honest p99 {:.0} ms ({before_ms:.0} before), {} lost",
-        answers.first(),
+        responses.first(),
         growth_kib / 1024.0,
         honest.p99_ms,
         honest.lost
@@ -93,7 +93,7 @@ fn attack(server: &Server, hostile: &HostileBody, before_ms: f64, result: &mut B
     result.acked += HONEST_DURING as u64 - honest.lost;
     result.missing += honest.lost;
     if !wrong.is_empty() {
-        result.faults.push(format!("{name}: answered {wrong:?}"));
+        result.faults.push(format!("{name}: unexpected status {wrong:?}"));
     }
     if growth_kib > MAX_GROWTH_KIB {
         result.faults.push(format!("{name}: memory grew by {:.0} MiB", growth_kib / 1024.0));

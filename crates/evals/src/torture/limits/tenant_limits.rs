@@ -29,7 +29,7 @@ const MAX_RSS_GROWTH: f64 = 1.1;
 /// Time until a new token is valid.
 const TOKEN_DELAY: Duration = Duration::from_millis(1200);
 /// Time for detection to process what was accepted.
-const SETTLE_TIME: Duration = Duration::from_secs(1);
+const DETECTION_CATCH_UP_TIME: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let dir = options.create_dir("7f")?;
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let mut result = BarResult::default();
     let before_ms = send_honest_requests(&server, HONEST_BEFORE).p99_ms;
     let mut honest = send_series(&server, &loud_token, &mut result)?;
-    honest = honest.worst(flood_bytes(&server, &loud_token, before_ms, &mut result));
+    honest = honest.combine(flood_bytes(&server, &loud_token, before_ms, &mut result));
     print_progress(format!("other tenant: p99 {:.1} ms ({before_ms:.1} before), {} lost", honest.p99_ms, honest.lost));
     let sent = HONEST_PER_POINT * SERIES_SENT / HONEST_EVERY_SERIES + HONEST_DURING_FLOOD;
     result.issued = sent as u64;
@@ -75,19 +75,19 @@ fn send_series(server: &Server, loud_token: &str, result: &mut BarResult) -> any
                     std::thread::sleep(Duration::from_millis(50));
                     continue;
                 }
-                other => anyhow::bail!("answered {other}: {text}"),
+                other => anyhow::bail!("unexpected status {other}: {text}"),
             }
             break;
         }
         if first + SERIES_PER_REQUEST == SERIES_LIMIT {
-            std::thread::sleep(SETTLE_TIME);
+            std::thread::sleep(DETECTION_CATCH_UP_TIME);
             rss_at_limit = rss_kib(server)?;
         }
         if first % HONEST_EVERY_SERIES == 0 {
-            honest = honest.worst(send_honest_requests(server, HONEST_PER_POINT));
+            honest = honest.combine(send_honest_requests(server, HONEST_PER_POINT));
         }
     }
-    std::thread::sleep(SETTLE_TIME);
+    std::thread::sleep(DETECTION_CATCH_UP_TIME);
     let rss_after = rss_kib(server)?;
     print_progress(format!(
         "series: {accepted} accepted, {rejected} rejected; RSS {:.0} MiB at the limit, {:.0} MiB after",
@@ -114,8 +114,9 @@ fn flood_bytes(server: &Server, loud_token: &str, before_ms: f64, result: &mut B
         let send = || {
             let (mut accepted, mut throttled) = (0_u64, 0_u64);
             while !done.load(Ordering::Acquire) {
-                let answer = server.post("/ingest/logs", loud_token, JSON_HEADERS, body.as_bytes());
-                let count = if answer.is_ok_and(|(status, ..)| status == 503) { &mut throttled } else { &mut accepted };
+                let response = server.post("/ingest/logs", loud_token, JSON_HEADERS, body.as_bytes());
+                let count =
+                    if response.is_ok_and(|(status, ..)| status == 503) { &mut throttled } else { &mut accepted };
                 *count += 1;
             }
             (accepted, throttled)

@@ -18,17 +18,17 @@ use super::{request_targets, source_targets, state_targets, text_targets};
 use crate::bar::{BarOptions, BarResult};
 use crate::progress::print_progress;
 
-/// Most CPU time for one input. CPU time, so that other load on the machine does not count.
+/// Maximum CPU time for one input. CPU time, so that other load on the machine does not count.
 const MAX_INPUT_CPU: Duration = Duration::from_secs(1);
-/// Most wall time for one input, for parsers that block.
+/// Maximum wall time for one input, for parsers that block.
 const MAX_INPUT_TIME: Duration = Duration::from_secs(10);
 /// Peak memory of this process, in KiB.
 const MAX_RSS_KIB: f64 = 512.0 * 1024.0;
 /// Targets that run at the same time.
 const WORKERS: usize = 2;
-/// Inputs between two looks at the clock.
+/// Inputs between two reads of the clock.
 const INPUTS_PER_ROUND: u32 = 200;
-/// Most edits of one input.
+/// Maximum number of edits of one input.
 const MAX_EDITS: usize = 12;
 
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {

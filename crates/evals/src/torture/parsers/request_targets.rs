@@ -1,4 +1,4 @@
-//! Targets: what is parsed around a body (gRPC framing, credentials), PromQL expressions and the configuration.
+//! Fuzz targets: what is parsed around a body (gRPC framing, credentials), PromQL expressions and the configuration.
 
 use std::sync::Arc;
 

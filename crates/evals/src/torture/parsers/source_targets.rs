@@ -1,4 +1,4 @@
-//! Targets: the decoders of all sources.
+//! Fuzz targets: the decoders of all sources.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Targets: files on disk, which may be damaged.
+//! Fuzz targets: files on disk, which may be damaged.
 
 use wardroom_bus::{DeadLetters, EmbeddedBus, decode_payload, encode_payload};
 use wardroom_detect::Engine;

@@ -1,4 +1,4 @@
-//! Targets: text that people write, and log messages.
+//! Fuzz targets: text that people write, and log messages.
 
 use wardroom_detect::Engine;
 use wardroom_domain::{EntityRules, Labels, LogEntry, Matcher, Severity, Timestamp};

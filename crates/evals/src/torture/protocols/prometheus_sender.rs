@@ -16,16 +16,16 @@ use crate::progress::print_progress;
 use crate::torture::strace::Strace;
 
 /// Time of refusals per kill; the long form, 20 kills, refuses for ten minutes.
-const REFUSAL_PER_KILL: Duration = Duration::from_secs(30);
+const REFUSAL_DURATION_PER_KILL: Duration = Duration::from_secs(30);
 /// Time of refusals in the short form of one kill: longer than the sender's largest backoff.
-const SHORT_REFUSAL: Duration = Duration::from_secs(20);
+const SHORT_REFUSAL_DURATION: Duration = Duration::from_secs(20);
 /// Time for Prometheus to start scraping and sending.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP_DURATION: Duration = Duration::from_secs(3);
 /// Prometheus writes stale markers a few scrape intervals after a target was removed.
 const STALE_MARKER_DELAY: Duration = Duration::from_secs(5);
 /// Prometheus must send its backlog within this time.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(240);
-/// Fewest scraped samples at which the result counts.
+/// Minimum number of scraped samples for a valid result.
 const MIN_SAMPLES: u64 = 10_000;
 
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
@@ -33,10 +33,10 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let mut server = Server::start(&dir, "", &[("WARDROOM_MUTANT", options.mutant_name())])?;
     let mut random = StdRng::seed_from_u64(options.seed);
     let prometheus = Prometheus::start(&dir, &server)?;
-    std::thread::sleep(WARM_UP);
+    std::thread::sleep(WARM_UP_DURATION);
     let outage = match options.kills {
-        0 | 1 => SHORT_REFUSAL,
-        kills => REFUSAL_PER_KILL * u32::try_from(kills)?,
+        0 | 1 => SHORT_REFUSAL_DURATION,
+        kills => REFUSAL_DURATION_PER_KILL * u32::try_from(kills)?,
     };
     let strace = Strace::attach(&server, &["inject=fdatasync:error=EIO:when=1+"])?;
     std::thread::sleep(outage);
@@ -142,8 +142,8 @@ impl Prometheus {
         let target = format!("['127.0.0.1:{}']", self.port);
         ensure!(config.contains(&target), "the configuration has no target");
         std::fs::write(file, config.replace(&target, "[]"))?;
-        let answer = ureq::post(format!("http://127.0.0.1:{}/-/reload", self.port)).send(&[] as &[u8])?;
-        ensure!(answer.status().is_success(), "reload: {}", answer.status());
+        let response = ureq::post(format!("http://127.0.0.1:{}/-/reload", self.port)).send(&[] as &[u8])?;
+        ensure!(response.status().is_success(), "reload: {}", response.status());
         Ok(())
     }
 

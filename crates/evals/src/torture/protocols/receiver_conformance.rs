@@ -91,11 +91,11 @@ fn send_case(server: &Server, case: &Case) -> anyhow::Result<()> {
     for (name, value) in &case.headers {
         request = request.header(name, value);
     }
-    let mut answer = request.send(&body[..])?;
-    let text = answer.body_mut().read_to_string()?;
-    ensure!(answer.status().as_u16() == case.status, "{} instead of {}: {text}", answer.status(), case.status);
+    let mut response = request.send(&body[..])?;
+    let text = response.body_mut().read_to_string()?;
+    ensure!(response.status().as_u16() == case.status, "{} instead of {}: {text}", response.status(), case.status);
     let written = ["samples", "histograms", "exemplars"].map(|name| {
-        let header = answer.headers().get(format!("x-prometheus-remote-write-{name}-written"))?;
+        let header = response.headers().get(format!("x-prometheus-remote-write-{name}-written"))?;
         header.to_str().ok()?.parse().ok()
     });
     let expected = case.written.map_or([None; 3], |written| written.map(Some));
@@ -103,7 +103,7 @@ fn send_case(server: &Server, case: &Case) -> anyhow::Result<()> {
     // A second series, which must be stored in every case.
     let labels = [("__name__", "control"), ("case", case.name.as_str())];
     let status = server.write(&remote_write::body(vec![remote_write::series(&labels, 0.5, now_ms())]))?;
-    ensure!(status == 204, "the control series was answered {status}");
+    ensure!(status == 204, "the control series got status {status}");
     Ok(())
 }
 

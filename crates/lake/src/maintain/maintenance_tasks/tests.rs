@@ -44,7 +44,7 @@ async fn rejects_the_second_of_two_concurrent_merges() {
     let config = Config::default();
     let lake = Lake::open(&config, dir.path()).await.unwrap();
     for batch in 1..=3 {
-        lake.flush(flush(batch, batch as i64 * 200_000), &[], later(0)).await.unwrap();
+        lake.flush(flush(batch, batch as i64 * 200_000), &[], days_from_now(0)).await.unwrap();
     }
     let other = Lake::open(&config, dir.path()).await.unwrap();
     let (files, seen) = (lake.sample_files().await.unwrap(), other.sample_files().await.unwrap());
@@ -90,7 +90,7 @@ async fn applies_the_first_matching_retention_rule() {
     assert_eq!(file_and_row_count(table_of(&lake, &LOGS)).await.1, 8, "listing removes nothing");
     let expired = async || {
         let mut rows = 0;
-        for task in lake.due_tasks(Some(VacuumPolicy::weekly(at(7)))).await.unwrap() {
+        for task in lake.due_tasks(Some(VacuumPolicy::after_a_week(at(7)))).await.unwrap() {
             assert_eq!(task.kind.as_str(), "expire");
             rows += task.rows;
             lake.run_task(&task).await.unwrap();
@@ -110,7 +110,7 @@ async fn applies_the_first_matching_retention_rule() {
 }
 
 /// Returns the time this many days from now.
-fn later(days: u64) -> Timestamp {
+fn days_from_now(days: u64) -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "files have the system's times")]
     let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Timestamp::from_millis(age.as_millis() as i64).plus(Duration::from_secs(days * 86_400))
@@ -130,7 +130,9 @@ async fn vacuums_merged_files_after_a_week_without_losing_rows() {
     assert_eq!(lake.maintain(None).await.unwrap(), MaintenanceReport::default(), "nothing is left to do");
     assert_eq!((sample_row_count(&lake).await, lake.committed_offset().await.unwrap()), (240, Some(8)));
     let there = |path: &&String| dir.path().join("lake/silver/samples").join(path).exists();
-    let vacuum = async |days| lake.samples.lock().await.vacuum(VacuumPolicy::weekly(later(days)), false).await.unwrap();
+    let vacuum = async |days| {
+        lake.samples.lock().await.vacuum(VacuumPolicy::after_a_week(days_from_now(days)), false).await.unwrap()
+    };
     assert_eq!((vacuum(6).await, before.iter().filter(there).count()), (0, 8));
     assert_eq!((vacuum(8).await, before.iter().filter(there).count()), (8, 0));
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
@@ -154,7 +156,7 @@ enum Operation {
     /// A file is written without a commit.
     UncommittedFile,
     Maintain,
-    /// A vacuum this many days later that keeps versions of this many days.
+    /// A vacuum this many days days_from_now that keeps versions of this many days.
     Vacuum(u64, u64),
 }
 
@@ -196,7 +198,7 @@ proptest! {
                     Operation::Maintain => drop(lake.maintain(None).await.unwrap()),
                     Operation::Vacuum(days, keep) => {
                         let keep_for = Duration::from_secs(keep * 86_400);
-                        let policy = VacuumPolicy::after(later(days), keep_for, false).unwrap();
+                        let policy = VacuumPolicy::after(days_from_now(days), keep_for, false).unwrap();
                         lake.samples.lock().await.vacuum(policy, false).await.unwrap();
                         let files = lake.sample_files().await.unwrap().into_iter();
                         let live: BTreeSet<_> = files.map(|file| file.path).collect();

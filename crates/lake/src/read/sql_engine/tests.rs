@@ -41,8 +41,8 @@ async fn lake(folder: &tempfile::TempDir) -> Arc<Lake> {
 }
 
 async fn query(queries: &QueryEngine, text: &str) -> Result<serde_json::Value, QueryError> {
-    let answer = queries.run_sql(&TenantId::main(), text, OutputFormat::Json).await?;
-    Ok(serde_json::from_slice(&answer).unwrap())
+    let result = queries.run_sql(&TenantId::main(), text, OutputFormat::Json).await?;
+    Ok(serde_json::from_slice(&result).unwrap())
 }
 
 #[tokio::test]
@@ -175,9 +175,9 @@ async fn runs_many_concurrent_queries() {
         let all = engines.into_iter().map(|queries| {
             tokio::spawn(async move { query(&queries, "SELECT severity, count(*) AS n FROM logs GROUP BY 1").await })
         });
-        for answer in all.collect::<Vec<_>>() {
-            let answer = answer.await.unwrap();
-            let n = answer.as_ref().map(|rows| rows[0]["n"].clone());
+        for result in all.collect::<Vec<_>>() {
+            let result = result.await.unwrap();
+            let n = result.as_ref().map(|rows| rows[0]["n"].clone());
             assert_eq!(n.unwrap(), 1, "round {round}");
         }
     }

@@ -9,7 +9,7 @@ use wardroom_domain::{Envelope, Principal, Severity, Timestamp};
 
 use super::super::detector_output::DetectorEvent;
 use super::*;
-use crate::poison_injection::{DISARMED, POISON_LINE};
+use crate::poison_injection::{POISON_DISABLED, POISON_LINE};
 use crate::poison_records::MAX_ATTEMPTS;
 
 fn envelope(at: Timestamp) -> Envelope {
@@ -87,7 +87,7 @@ fn line(text: &str) -> Bytes {
 /// Bar 2b in one process: a poison record is attempted five times and dead-lettered with its reason, detection goes on,
 /// and a replay processes it once.
 #[test]
-fn dead_letters_a_record_that_panics_and_goes_on() {
+fn dead_letters_a_record_that_panics_and_continues() {
     let fixture = Fixture::new(Config::default());
     let mut broken = envelope(clock::now());
     broken.protocol = "no_such_source".into();
@@ -118,7 +118,7 @@ fn dead_letters_a_record_that_panics_and_goes_on() {
         top.iter().map(|template| (template.template.clone(), template.count)).collect::<Vec<_>>()
     };
     assert_eq!(lines(), [("after".to_owned(), 1), ("before".to_owned(), 1)]);
-    DISARMED.store(true, Ordering::Release);
+    POISON_DISABLED.store(true, Ordering::Release);
     for _ in 0..2 {
         let replayed_as = runtime.block_on(dead_letters.replay(bus, &TenantId::main(), found[0].id)).unwrap();
         assert_eq!(replayed_as, Some(4));

@@ -19,7 +19,7 @@ impl<'a> SubMessage<'a> {
     pub(super) const EMPTY: Self = Self { start: 0, bytes: &[] };
 
     /// Returns a message within this one, at an offset from its start.
-    pub(super) fn within(self, start: usize, bytes: &'a [u8]) -> Self {
+    pub(super) fn submessage(self, start: usize, bytes: &'a [u8]) -> Self {
         Self { start: self.start + start, bytes }
     }
 
@@ -51,7 +51,7 @@ pub(super) fn read_metric_info(metric: SubMessage<'_>) -> Result<(MetricInfo<'_>
             (2, Field::Bytes(_, bytes)) => info.help = bytes,
             (3, Field::Bytes(_, bytes)) => info.unit = bytes,
             (5 | 7 | 9 | 10 | 11, Field::Bytes(start, bytes)) => {
-                (info.data, data) = (number, metric.within(start, bytes));
+                (info.data, data) = (number, metric.submessage(start, bytes));
             }
             _ => {}
         }

@@ -89,7 +89,7 @@ impl<'a> MetricsReader<'a> {
         let mut fields = Message::new(group.bytes);
         while let Some((number, field)) = fields.next()? {
             if let (1, Field::Bytes(start, bytes)) = (number, field) {
-                resource = group.within(start, bytes);
+                resource = group.submessage(start, bytes);
             }
         }
         let resource = Keyed { part: resource, key: series_key(resource.bytes, LabelEncoding::OtlpPart) };
@@ -97,11 +97,11 @@ impl<'a> MetricsReader<'a> {
         let mut fields = Message::new(group.bytes);
         while let Some((number, field)) = fields.next()? {
             let (2, Field::Bytes(start, bytes)) = (number, field) else { continue };
-            let scope = group.within(start, bytes);
+            let scope = group.submessage(start, bytes);
             let mut metrics = Message::new(bytes);
             while let Some((number, field)) = metrics.next()? {
                 if let (2, Field::Bytes(start, bytes)) = (number, field) {
-                    self.read_metric(resource, scope.within(start, bytes))?;
+                    self.read_metric(resource, scope.submessage(start, bytes))?;
                 }
             }
         }
@@ -130,7 +130,7 @@ impl<'a> MetricsReader<'a> {
         let mut points = Message::new(data.bytes);
         while let Some((number, field)) = points.next()? {
             let (1, Field::Bytes(start, bytes)) = (number, field) else { continue };
-            let point = data.within(start, bytes);
+            let point = data.submessage(start, bytes);
             self.parts.extend([resource.part.span(), metric.part.span(), point.span()]);
             let attributes = self.attributes_key(point.bytes, attributes_field(info.data))?;
             let key = combined_key([resource.key, metric.key, attributes]);

@@ -32,7 +32,7 @@ pub(super) fn read_request(plain: InflatedBody) -> Result<Decoded, DecodeError> 
             let more = columns.histograms.last().map(|(at, _)| *at).max(columns.exemplars.last().map(|(at, _)| *at));
             if count > 0 || more == Some(series) {
                 has_scattered |= matches!(span, LabelSpan::Scattered);
-                push_bounded(&mut columns.spans, span.within(start))?;
+                push_bounded(&mut columns.spans, span.offset_by(start))?;
                 columns.counts.push(count);
             }
         }
@@ -78,7 +78,7 @@ enum LabelSpan {
 }
 
 impl LabelSpan {
-    const fn within(&self, start: usize) -> (u32, u32) {
+    const fn offset_by(&self, start: usize) -> (u32, u32) {
         match self {
             Self::Contiguous(first, last) => (start as u32 + *first, start as u32 + *last),
             Self::Scattered => (0, 0),
@@ -92,15 +92,15 @@ fn read_series(bytes: &[u8], columns: &mut SeriesColumns, bucket_count: &mut usi
     let mut message = Message::new(bytes);
     let (mut first, mut last, mut contiguous) = (0, 0, true);
     loop {
-        let at = message.at();
+        let start = message.position();
         message.skip_short_fields(LABEL_KEY);
-        if message.at() > at {
+        if message.position() > start {
             if last == 0 {
-                first = at;
+                first = start;
             } else {
-                contiguous &= last == at;
+                contiguous &= last == start;
             }
-            last = message.at();
+            last = message.position();
         }
         // Fast path: the labels, then exactly one sample, as almost all senders write it.
         if let [SAMPLE_KEY, size, sample @ ..] = message.remaining()
@@ -110,15 +110,15 @@ fn read_series(bytes: &[u8], columns: &mut SeriesColumns, bucket_count: &mut usi
             push_bounded(&mut columns.samples, read_sample(sample)?)?;
             break;
         }
-        let at = message.at();
+        let start = message.position();
         match message.next()? {
             Some((1, Field::Bytes(..))) => {
                 if last == 0 {
-                    first = at;
+                    first = start;
                 } else {
-                    contiguous &= last == at;
+                    contiguous &= last == start;
                 }
-                last = message.at();
+                last = message.position();
             }
             Some((2, Field::Bytes(_, sample))) => push_bounded(&mut columns.samples, read_sample(sample)?)?,
             Some((3, Field::Bytes(_, exemplar))) => {

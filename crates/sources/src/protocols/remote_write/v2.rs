@@ -163,7 +163,7 @@ impl PackedRefs<'_> {
         }
         let mut message = Message::new(self.0);
         let at = message.varint()?;
-        self.0 = self.0.get(message.at()..).unwrap_or_default();
+        self.0 = self.0.get(message.position()..).unwrap_or_default();
         Ok(Some(at))
     }
 }

@@ -63,7 +63,7 @@ fn rebuilds_a_batch_without_the_poison_record() {
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].reason.group.as_str(), found[0].reason.offset), (consumer_groups::LAKE_SAMPLES, 1));
     assert!(found[0].reason.reason.contains("poisoned sample"), "{}", found[0].reason.reason);
-    DISARMED.store(true, Ordering::Release);
+    POISON_DISABLED.store(true, Ordering::Release);
     for _ in 0..2 {
         assert_eq!(runtime.block_on(dead_letters.replay(bus, &TenantId::main(), found[0].id)).unwrap(), Some(4));
     }
