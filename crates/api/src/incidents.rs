@@ -15,7 +15,7 @@ use crate::views::{DecisionView, IncidentDetail, IncidentPage};
 
 /// Incidents of a page without `limit`.
 const DEFAULT_PAGE_ROWS: u32 = 100;
-/// Largest accepted `limit`.
+/// Maximum of `limit`.
 const MAX_PAGE_ROWS: u32 = 1000;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {

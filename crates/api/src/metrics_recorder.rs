@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 /// Upper bounds of latency histograms, in seconds.
 const LATENCY_BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// How often buffered histogram observations are aggregated if no scrape does it.
+/// Interval between aggregations of buffered histogram observations without scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Installs the recorder for the whole process.

@@ -151,7 +151,7 @@ const OPERATIONS: &[Operation] = &[
     operation(
         "POST",
         "/api/v1/sql",
-        "Run a SQL query over the tables, sent as text or JSON; answers JSON, CSV, Arrow or text",
+        "Run a SQL query over the tables, sent as text or JSON; returns JSON, CSV, Arrow or text",
         "read",
     ),
     operation("GET", "/api/v1/lake", "Usage of each table: files, rows, bytes, and rows past retention", "read"),

@@ -46,8 +46,8 @@ async fn index(backend: Backend, caller: Caller) -> Result<Response, Problem> {
 fn row(incident: &IncidentSummary) -> Markup {
     html! {
         p { a href={ "/incidents/" (incident.id) } { b { (incident.id) } " " (incident.title) } " "
-            span class={ "state " (incident.state) } { (spaced(&incident.state)) } " "
-            small { (spaced(&incident.severity)) ", opened " (incident.opened_at) } }
+            span class={ "state " (incident.state) } { (display_state(&incident.state)) } " "
+            small { (display_state(&incident.severity)) ", opened " (incident.opened_at) } }
     }
 }
 
@@ -68,11 +68,11 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
         p { a href="/" { "All incidents" } " · "
             a href={ "/api/v1/incidents/" (summary.id) "/postmortem" } { "Postmortem" } }
         h1 { (summary.id) ": " (summary.title) }
-        p { span class={ "state " (summary.state) } { (spaced(&summary.state)) }
+        p { span class={ "state " (summary.state) } { (display_state(&summary.state)) }
             " severity " b { (summary.severity) } ", services " b { (summary.services.join(", ")) }
             ", since " (summary.began_at) }
         @if let Some(plan) = &detail.plan { (plan_box(detail, plan, form_token, authenticated)) }
-        @if let Some(outcome) = &detail.outcome { p { "Outcome: " b { (spaced(outcome)) } } }
+        @if let Some(outcome) = &detail.outcome { p { "Outcome: " b { (display_state(outcome)) } } }
         h2 { "Probable causes" }
         @if detail.hypotheses.is_empty() { p { "No probable cause yet." } }
         ol { @for cause in &detail.hypotheses {
@@ -89,7 +89,7 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
         } }
         h2 { "Timeline" }
         table { @for item in &detail.timeline {
-            tr { td { (time_of_day(&item.at)) } td { @if let Some(state) = &item.state { span class={ "state " (state) } { (spaced(state)) } } }
+            tr { td { (time_of_day(&item.at)) } td { @if let Some(state) = &item.state { span class={ "state " (state) } { (display_state(state)) } } }
                 td { (item.text) } }
         } }
     }
@@ -173,7 +173,7 @@ fn form_token(backend: &Backend, caller: &Caller, plan_sha256: &str) -> String {
 }
 
 /// `awaiting_approval` as `awaiting approval`.
-fn spaced(state: &str) -> String {
+fn display_state(state: &str) -> String {
     state.replace('_', " ")
 }
 

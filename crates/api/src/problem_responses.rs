@@ -31,7 +31,7 @@ pub struct ProblemDocument {
     pub rejected: Option<u64>,
 }
 
-/// The error responses that every guarded operation shares: 401, 403 and 503.
+/// The error responses of every guarded operation: 401, 403 and 503.
 pub(crate) enum GuardErrors {}
 
 impl IntoResponses for GuardErrors {

@@ -38,7 +38,7 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         .get("/api/v1/metadata", Access::Read, move |caller: Caller, form: RawForm| metadata(b6.clone(), caller, form))
 }
 
-/// Answers at most `limit` metric families, or only the one named by `metric`.
+/// Returns at most `limit` metric families, or only the one named by `metric`.
 async fn metadata(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
     let (mut limit, mut metric) = (usize::MAX, None);
     for (name, value) in query_pairs(&String::from_utf8_lossy(&form)) {
@@ -101,7 +101,7 @@ async fn label_values(backend: Backend, caller: Caller, Path(name): Path<String>
     distinct_values(backend, caller, &form, move |labels, into| into.extend(labels.get(&name))).await
 }
 
-/// Answers what `collect` takes from each selected series: distinct, in ascending order.
+/// Returns the distinct values that `collect` takes from each selected series, in ascending order.
 async fn distinct_values(
     backend: Backend,
     caller: Caller,

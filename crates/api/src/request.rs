@@ -1,4 +1,4 @@
-//! What the handlers share to read a request: the caller, bodies, parameters, and the format of a table.
+//! Shared request parsing: the caller, bodies, parameters, and the format of a table.
 
 use axum::extract::{Extension, FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -46,7 +46,7 @@ pub(crate) fn parse_time(name: &'static str, text: &str) -> Result<Timestamp, Pr
     })
 }
 
-/// The error for a `cursor` parameter that is not one.
+/// The error for an invalid `cursor` parameter.
 pub(crate) fn bad_cursor() -> Problem {
     Problem::bad_request("bad_cursor", "parameter cursor: pass `next` of the previous page unchanged")
 }
@@ -101,7 +101,7 @@ pub struct NamedQuery {
 }
 
 impl NamedQuery {
-    /// Reads the parameters of a query string, and the format of the answer.
+    /// Reads the parameters of a query string, and the format of the response.
     pub(crate) fn parse(query: &str, headers: &HeaderMap) -> Result<(Self, TableFormat), Problem> {
         let mut parsed = Self {
             name: String::new(),

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Size at which a segment is closed, in bytes. Default 64 MiB. Since 0.1.
     pub segment_bytes: u64,
-    /// Maximum size of the whole log, in bytes. Above it, intake answers 503 until old segments may be dropped. Default
+    /// Maximum size of the whole log, in bytes. Above it, intake returns 503 until old segments may be dropped. Default
     /// 16 GiB. Since 0.1.
     pub limit_bytes: u64,
     /// When a request is acknowledged: `fsync`, once its data is on disk; `os`, once the operating system has it, so
     /// that a power cut may lose acknowledged requests. Default fsync. Since 0.1.
     pub durability: Durability,
-    /// Maximum size of requests waiting to be written, in bytes; further ones are answered 503. Default 64 MiB. Since
+    /// Maximum size of requests waiting to be written, in bytes; further ones get 503. Default 64 MiB. Since
     /// 0.1.
     pub pending_bytes: usize,
     /// Retention of closed segments, in hours. Default 24. Since 0.1.

@@ -74,8 +74,12 @@ enum Entry {
     DeadLettered(DeadLetterReason),
     /// A replay of dead letter `id` begins; its record will be at or after bus offset `from`.
     Replaying { id: u64, from: u64 },
-    /// The record is at bus offset `at`.
-    Replayed { id: u64, at: u64 },
+    /// The record is at bus offset `offset`.
+    Replayed {
+        id: u64,
+        #[serde(rename = "at")]
+        offset: u64,
+    },
 }
 
 /// The dead letter log, open for writing.
@@ -148,21 +152,21 @@ impl DeadLetters {
         let Some(dead_letter) = self.list(tenant)?.into_iter().find(|dead_letter| dead_letter.id == id) else {
             return Ok(None);
         };
-        if let Some(at) = dead_letter.replayed_as {
-            return Ok(Some(at));
+        if let Some(offset) = dead_letter.replayed_as {
+            return Ok(Some(offset));
         }
         let now = dead_letter.reason.last_try;
         let appended =
             dead_letter.replaying_from.map(|from| find_on_bus(bus, from, &dead_letter)).transpose()?.flatten();
-        let at = match appended {
-            Some(at) => at,
+        let offset = match appended {
+            Some(offset) => offset,
             None => {
                 self.append(tenant, now, &Entry::Replaying { id, from: bus.end() }, &[]).await?;
                 bus.append(dead_letter.envelope, dead_letter.body).await?
             }
         };
-        self.append(tenant, now, &Entry::Replayed { id, at }, &[]).await?;
-        Ok(Some(at))
+        self.append(tenant, now, &Entry::Replayed { id, offset }, &[]).await?;
+        Ok(Some(offset))
     }
 
     /// Appends an entry: version u8, length of the JSON u32 (little-endian), JSON, payload.
@@ -234,8 +238,8 @@ fn collect(read: &Read<'_>, tenant: &TenantId) -> Result<Vec<DeadLetter>, Error>
                 Some((Entry::Replaying { id, from }, _)) => {
                     dead_letters.entry(id).and_modify(|dead_letter| dead_letter.replaying_from = Some(from));
                 }
-                Some((Entry::Replayed { id, at }, _)) => {
-                    dead_letters.entry(id).and_modify(|dead_letter| dead_letter.replayed_as = Some(at));
+                Some((Entry::Replayed { id, offset }, _)) => {
+                    dead_letters.entry(id).and_modify(|dead_letter| dead_letter.replayed_as = Some(offset));
                 }
                 None => tracing::error!(offset = record.offset, "dead letter cannot be decoded; skipping it"),
             }

@@ -155,5 +155,5 @@ fn find_magic(file: &mut File, from: u64) -> std::io::Result<Option<u64>> {
     file.seek(SeekFrom::Start(from))?;
     let mut tail = Vec::new();
     file.read_to_end(&mut tail)?;
-    Ok(tail.windows(MAGIC.len()).position(|window| window == MAGIC).map(|at| from + at as u64))
+    Ok(tail.windows(MAGIC.len()).position(|window| window == MAGIC).map(|index| from + index as u64))
 }

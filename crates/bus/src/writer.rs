@@ -28,7 +28,7 @@ pub(crate) const QUEUE_CAPACITY: usize = 1024;
 const MIN_SYNC_INTERVAL: Duration = Duration::from_millis(2);
 /// Number of syncs without that delay after a delayed group turned out to hold a single append.
 const UNDELAYED_SYNCS: u32 = 100;
-/// How often the writer probes the disk while no append arrives.
+/// Interval between probes of the disk while no append arrives.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes written by a probe of the disk.
 const PROBE_BYTES: usize = 4096;
@@ -60,9 +60,9 @@ pub(crate) struct Writer {
 impl Writer {
     /// Opens the segment `base` for appending; `next` is the offset of the next record.
     pub(crate) fn open(log: Arc<LogState>, base: u64, next: u64) -> Result<Self, Error> {
-        let step = |error: std::io::Error| Error::disk("open", &error);
-        let file = OpenOptions::new().append(true).open(segment::path(&log.dir, base)).map_err(step)?;
-        let size = file.metadata().map_err(step)?.len();
+        let disk_error = |error: std::io::Error| Error::disk("open", &error);
+        let file = OpenOptions::new().append(true).open(segment::path(&log.dir, base)).map_err(disk_error)?;
+        let size = file.metadata().map_err(disk_error)?.len();
         let total_bytes = folder_bytes(&log.dir);
         Ok(Self { log, file, size, next, total_bytes, write_failed: false, buffer: Vec::new() })
     }
@@ -192,24 +192,24 @@ fn folder_bytes(dir: &Path) -> u64 {
 /// offset of the next record.
 pub(crate) fn recover_segment(dir: &Path, base: u64) -> Result<u64, Error> {
     let path = segment::path(dir, base);
-    let step = |error: std::io::Error| Error::disk("recover", &error);
-    let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(step)?;
-    let (end, next) = segment::valid_end(&mut file).map_err(step)?;
-    let size = file.metadata().map_err(step)?.len();
+    let disk_error = |error: std::io::Error| Error::disk("recover", &error);
+    let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(disk_error)?;
+    let (end, next) = segment::valid_end(&mut file).map_err(disk_error)?;
+    let size = file.metadata().map_err(disk_error)?.len();
     if size > end {
         tracing::warn!(segment = base, bytes = size - end, "torn tail cut off the bus");
-        std::fs::copy(&path, path.with_extension("torn")).map_err(step)?;
-        file.set_len(end).map_err(step)?;
-        file.sync_all().map_err(step)?;
+        std::fs::copy(&path, path.with_extension("torn")).map_err(disk_error)?;
+        file.set_len(end).map_err(disk_error)?;
+        file.sync_all().map_err(disk_error)?;
     }
     Ok(next.unwrap_or(base))
 }
 
 /// Creates an empty segment, durably.
 pub(crate) fn create_segment(dir: &Path, base: u64) -> Result<File, Error> {
-    let step = |error: std::io::Error| Error::disk("create segment", &error);
-    let file = OpenOptions::new().create(true).append(true).open(segment::path(dir, base)).map_err(step)?;
-    file.sync_all().map_err(step)?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(step)?;
+    let disk_error = |error: std::io::Error| Error::disk("create segment", &error);
+    let file = OpenOptions::new().create(true).append(true).open(segment::path(dir, base)).map_err(disk_error)?;
+    file.sync_all().map_err(disk_error)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(disk_error)?;
     Ok(file)
 }

@@ -62,8 +62,8 @@ impl Baseline {
         (whole.mean, if n > 0.0 { (whole.m2 / n).max(0.0) } else { 0.0 })
     }
 
-    fn block(&self, at: usize) -> Block {
-        Block { mean: self.means[at], m2: f64::from(self.m2s[at]) }
+    fn block(&self, index: usize) -> Block {
+        Block { mean: self.means[index], m2: f64::from(self.m2s[index]) }
     }
 
     /// Closes the open block and evicts the oldest.

@@ -33,11 +33,11 @@ impl Budget {
 
     /// Returns whether a point at `band_ratio` times the warning band is admitted; if so, raises the threshold.
     pub(crate) fn try_spend(&mut self, band_ratio: f64) -> bool {
-        let admitted = band_ratio >= self.level;
-        if admitted {
+        let is_admitted = band_ratio >= self.level;
+        if is_admitted {
             self.level *= THRESHOLD_GROWTH_FACTOR;
         }
-        admitted
+        is_admitted
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
         let count_admitted = |budget: &mut Budget, from: i64| {
             let seconds = (from..from + 100).map(|second| {
                 budget.advance(second * 1000);
-                (0..50).filter(|at| budget.try_spend(1.0 + f64::from(*at) / 100.0)).count()
+                (0..50).filter(|step| budget.try_spend(1.0 + f64::from(*step) / 100.0)).count()
             });
             seconds.sum::<usize>()
         };

@@ -60,12 +60,12 @@ mod tests {
     #[test]
     fn a_request_is_remembered_for_one_to_two_days() {
         let start = 1_795_255_038_178;
-        for at in [0, 1000, 3 * 60_000, 3 * HOUR_MS, 23 * HOUR_MS] {
+        for after_ms in [0, 1000, 3 * 60_000, 3 * HOUR_MS, 23 * HOUR_MS] {
             let mut cache = DedupCache::default();
             (0..100).for_each(|other| assert!(insert_new(&mut cache, other, start - HOUR_MS)));
             assert!(insert_new(&mut cache, 1 << 40, start));
-            assert!(!insert_new(&mut cache, 1 << 40, start + at), "{at} ms later");
-            assert!(insert_new(&mut cache, 1 << 40, start + at + 48 * HOUR_MS));
+            assert!(!insert_new(&mut cache, 1 << 40, start + after_ms), "{after_ms} ms later");
+            assert!(insert_new(&mut cache, 1 << 40, start + after_ms + 48 * HOUR_MS));
         }
     }
 

@@ -85,7 +85,7 @@ mod tests {
             reset_hint: 0,
         };
         let counts = native_histogram_counts(&histogram, 0.001);
-        let at = |seconds: f64| counts[BOUNDS.partition_point(|bound| *bound < seconds)];
-        assert_eq!((at(0.1), at(0.15), at(2.5), counts[BOUNDS.len()]), (1.0, 4.0, 5.0, 5.0));
+        let count_at = |seconds: f64| counts[BOUNDS.partition_point(|bound| *bound < seconds)];
+        assert_eq!((count_at(0.1), count_at(0.15), count_at(2.5), counts[BOUNDS.len()]), (1.0, 4.0, 5.0, 5.0));
     }
 }

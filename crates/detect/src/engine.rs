@@ -283,14 +283,14 @@ impl Engine {
     fn sample(&mut self, id: SeriesId, role: SeriesRole, service: u32, sample: Sample) {
         let (at_ms, config) = (sample.ts_ms, &self.config);
         match role {
-            SeriesRole::Gauge(at) => {
-                let detector = &mut self.gauges[at as usize];
+            SeriesRole::Gauge(index) => {
+                let detector = &mut self.gauges[index as usize];
                 if let Some(score) = detector.observe_unusual(at_ms, sample.value, config) {
                     self.unusual_points.push(UnusualPoint { series: id.0, at_ms, value: sample.value, score });
                 }
             }
-            SeriesRole::Counter(at) => {
-                let Counter { detector, last, last_ms } = &mut self.counters[at as usize];
+            SeriesRole::Counter(index) => {
+                let Counter { detector, last, last_ms } = &mut self.counters[index as usize];
                 let before_ms = last_ms.map(NonZeroI64::get).filter(|before_ms| at_ms > *before_ms);
                 if let Some(before_ms) = before_ms {
                     let increase = if sample.value >= *last { sample.value - *last } else { sample.value };
@@ -301,13 +301,13 @@ impl Engine {
                 }
                 (*last, *last_ms) = (sample.value, NonZeroI64::new(at_ms));
             }
-            SeriesRole::Bucket(at) => self.observe_bucket(at, service, sample),
-            SeriesRole::CpuSeconds(at) => {
+            SeriesRole::Bucket(index) => self.observe_bucket(index, service, sample),
+            SeriesRole::CpuSeconds(index) => {
                 let window_ms = i64::from(config.window_seconds) * 1000;
-                self.cpu_seconds[at as usize].observe(at_ms, sample.value, window_ms, false);
+                self.cpu_seconds[index as usize].observe(at_ms, sample.value, window_ms, false);
             }
-            SeriesRole::CpuLimit(at) | SeriesRole::MemoryBytes(at) | SeriesRole::MemoryLimit(at) => {
-                self.levels[at as usize] = sample.value;
+            SeriesRole::CpuLimit(index) | SeriesRole::MemoryBytes(index) | SeriesRole::MemoryLimit(index) => {
+                self.levels[index as usize] = sample.value;
             }
             SeriesRole::Ignored => {}
         }
@@ -384,8 +384,8 @@ impl Engine {
         self.unusual_points.sort_by(|a, b| b.score.z.abs().total_cmp(&a.score.z.abs()));
         for UnusualPoint { series, at_ms, value, score } in self.unusual_points.drain(..) {
             let times = score.z.abs() / self.config.z_warning;
-            let admitted = (score.shift && self.shifts.try_spend(times)) || self.points.try_spend(times);
-            let Some(series) = self.series.get(series as usize).filter(|_| admitted) else { continue };
+            let is_admitted = (score.shift && self.shifts.try_spend(times)) || self.points.try_spend(times);
+            let Some(series) = self.series.get(series as usize).filter(|_| is_admitted) else { continue };
             let service = &self.services[series.service as usize].name;
             let point = (at_ms, score.z, value, score.mean);
             findings.anomalies.extend(zscore_anomaly(&self.config, &series.labels, service, point));
@@ -414,8 +414,8 @@ impl Engine {
             .iter()
             .filter_map(|series| {
                 let detector = match series.role {
-                    SeriesRole::Gauge(at) => &self.gauges[at as usize],
-                    SeriesRole::Counter(at) => &self.counters[at as usize].detector,
+                    SeriesRole::Gauge(index) => &self.gauges[index as usize],
+                    SeriesRole::Counter(index) => &self.counters[index as usize].detector,
                     _ => return None,
                 };
                 let excursion = detector.excursion().filter(|excursion| excursion.points >= points)?;
@@ -481,15 +481,17 @@ impl Engine {
         let (mut cpu, mut cpu_limit, mut memory, mut memory_limit) = (None, 0.0_f64, None, 0.0_f64);
         for role in &service.process {
             match *role {
-                SeriesRole::CpuSeconds(at) => {
-                    let (seconds, span) = self.cpu_seconds[at as usize].over_window(at_ms, window_ms);
+                SeriesRole::CpuSeconds(index) => {
+                    let (seconds, span) = self.cpu_seconds[index as usize].over_window(at_ms, window_ms);
                     if span >= f64::from(self.config.window_seconds) / 2.0 {
                         cpu = Some(cpu.unwrap_or(0.0_f64).max(seconds / span));
                     }
                 }
-                SeriesRole::CpuLimit(at) => cpu_limit = cpu_limit.max(self.levels[at as usize]),
-                SeriesRole::MemoryBytes(at) => memory = Some(memory.unwrap_or(0.0_f64).max(self.levels[at as usize])),
-                SeriesRole::MemoryLimit(at) => memory_limit = memory_limit.max(self.levels[at as usize]),
+                SeriesRole::CpuLimit(index) => cpu_limit = cpu_limit.max(self.levels[index as usize]),
+                SeriesRole::MemoryBytes(index) => {
+                    memory = Some(memory.unwrap_or(0.0_f64).max(self.levels[index as usize]))
+                }
+                SeriesRole::MemoryLimit(index) => memory_limit = memory_limit.max(self.levels[index as usize]),
                 SeriesRole::Gauge(_) | SeriesRole::Counter(_) | SeriesRole::Bucket(_) | SeriesRole::Ignored => {}
             }
         }

@@ -33,7 +33,7 @@ impl Increase {
         }
         self.last = Some(value);
         self.points.push_back((at_ms, self.total));
-        while self.points.len() > 2 && self.points.get(1).is_some_and(|(at, _)| *at <= at_ms - window_ms) {
+        while self.points.len() > 2 && self.points.get(1).is_some_and(|(point_ms, _)| *point_ms <= at_ms - window_ms) {
             self.points.pop_front();
         }
     }
@@ -45,7 +45,7 @@ impl Increase {
         if end_ms < at_ms - 3 * window_ms {
             return (0.0, 0.0);
         }
-        let before = self.points.iter().rev().find(|(at, _)| *at <= at_ms - window_ms);
+        let before = self.points.iter().rev().find(|(point_ms, _)| *point_ms <= at_ms - window_ms);
         let (start_ms, start) = before.or(self.points.front()).copied().unwrap_or((end_ms, end));
         (end - start, (end_ms - start_ms) as f64 / 1000.0)
     }
@@ -115,8 +115,8 @@ mod tests {
     #[test]
     fn counts_resets_and_new_series_once() {
         let mut counter = Increase::default();
-        for (at, value) in [(0, 100.0), (1000, 110.0), (2000, 4.0), (3000, 9.0)] {
-            counter.observe(at, value, 10_000, false);
+        for (ts_ms, value) in [(0, 100.0), (1000, 110.0), (2000, 4.0), (3000, 9.0)] {
+            counter.observe(ts_ms, value, 10_000, false);
         }
         assert_eq!(counter.over_window(3000, 10_000), (19.0, 3.0));
         let mut new = Increase::default();

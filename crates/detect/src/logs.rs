@@ -138,11 +138,11 @@ impl Logs {
 /// Computes the template of a line, and the values behind its `<*>`, in order.
 pub fn template<'a>(message: &'a str, text: &mut String, parameters: &mut Vec<&'a str>) {
     parameters.clear();
-    mask(message, text, |varying| parameters.push(varying));
+    mask(message, text, |on_parameter| parameters.push(on_parameter));
 }
 
-/// Replaces variable words (with digits, or longer than 40 bytes) with `<*>` and passes each to `varying`.
-fn mask<'a>(message: &'a str, out: &mut String, mut varying: impl FnMut(&'a str)) {
+/// Replaces variable words (with digits, or longer than 40 bytes) with `<*>` and passes each to `on_parameter`.
+fn mask<'a>(message: &'a str, out: &mut String, mut on_parameter: impl FnMut(&'a str)) {
     out.clear();
     for word in message.split_whitespace().take(40) {
         if out.len() > MAX_TEMPLATE_BYTES {
@@ -158,7 +158,7 @@ fn mask<'a>(message: &'a str, out: &mut String, mut varying: impl FnMut(&'a str)
         }
         let varies = value.len() > 40 || value.bytes().any(|byte| byte.is_ascii_digit());
         if varies {
-            varying(value);
+            on_parameter(value);
         }
         out.push_str(if varies { WILDCARD } else { value });
     }

@@ -84,8 +84,8 @@ impl SeriesDetector {
     }
 
     /// Like [`SeriesDetector::observe`], but returns only unusual points: those beyond the warning band, and the one
-    /// that turns an excursion into a level shift. Nearly every sample of a healthy environment returns early, without a
-    /// square root.
+    /// that turns an excursion into a level shift. Nearly every sample of a healthy environment returns early, without
+    /// a square root.
     #[inline]
     pub(crate) fn observe_unusual(&mut self, at_ms: i64, x: f64, config: &Config) -> Option<ZScore> {
         if !x.is_finite() {
@@ -143,7 +143,7 @@ mod tests {
     fn observe_all(values: &[f64]) -> (SeriesDetector, Vec<Option<f64>>) {
         let mut detector = SeriesDetector::default();
         let config = Config::default();
-        let z = values.iter().zip(0..).map(|(x, at)| detector.observe(at * 1000, *x, &config)).collect();
+        let z = values.iter().zip(0..).map(|(x, step)| detector.observe(step * 1000, *x, &config)).collect();
         (detector, z)
     }
 
@@ -177,18 +177,18 @@ mod tests {
     fn observe_unusual_agrees_with_observe() {
         let config = Config::default();
         let (mut fast, mut full) = (SeriesDetector::default(), SeriesDetector::default());
-        for at in 0..3000_i64 {
-            let shift = if (1500..1700).contains(&at) { 40.0 } else { 0.0 };
-            let x = ((at * 7919) % 101) as f64 + shift + if at % 97 == 0 { 300.0 } else { 0.0 };
-            let dedup = full.observe(at * 1000, x, &config).filter(|z| z.abs() > config.z_warning);
+        for step in 0..3000_i64 {
+            let shift = if (1500..1700).contains(&step) { 40.0 } else { 0.0 };
+            let x = ((step * 7919) % 101) as f64 + shift + if step % 97 == 0 { 300.0 } else { 0.0 };
+            let dedup = full.observe(step * 1000, x, &config).filter(|z| z.abs() > config.z_warning);
             let dedup =
                 dedup.filter(|_| full.excursion().is_none_or(|excursion| excursion.points != config.consecutive));
-            let score = fast.observe_unusual(at * 1000, x, &config);
-            assert_eq!(score.filter(|score| !score.shift).map(|score| score.z), dedup, "at {at}");
+            let score = fast.observe_unusual(step * 1000, x, &config);
+            assert_eq!(score.filter(|score| !score.shift).map(|score| score.z), dedup, "at {step}");
             assert_eq!(
                 fast.excursion().map(|excursion| excursion.points),
                 full.excursion().map(|excursion| excursion.points),
-                "at {at}"
+                "at {step}"
             );
         }
     }
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn detects_a_level_shift_right_after_the_cold_start() {
         let (mut detector, config) = (SeriesDetector::default(), Config::default());
-        let values = (0..15).map(|at| 50.0 + f64::from(at % 3)).chain([110.0; 6]);
+        let values = (0..15).map(|step| 50.0 + f64::from(step % 3)).chain([110.0; 6]);
         let dedup: Vec<_> =
-            values.zip(0..).filter_map(|(x, at)| detector.observe_unusual(at * 15_000, x, &config)).collect();
+            values.zip(0..).filter_map(|(x, step)| detector.observe_unusual(step * 15_000, x, &config)).collect();
         let shift = dedup.iter().find(|score| score.shift).unwrap();
         assert!(shift.z > 50.0 && shift.mean < 52.0, "{shift:?}");
     }

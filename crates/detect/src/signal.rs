@@ -200,8 +200,9 @@ mod tests {
     fn breaches(kind: SignalKind, values: &[f64]) -> Vec<Breach> {
         let config = Config::default();
         let mut signal = Signal::new(SeriesDetector::default());
-        let feed = values.iter().zip(0..).filter_map(|(x, at)| signal.observe(&key(kind), at * 1000, *x, &config).1);
-        feed.collect()
+        let found =
+            values.iter().zip(0..).filter_map(|(x, second)| signal.observe(&key(kind), second * 1000, *x, &config).1);
+        found.collect()
     }
 
     #[test]

@@ -208,10 +208,10 @@ mod tests {
     #[test]
     fn an_unanswered_call_is_attributed_to_the_known_service_of_its_address() {
         let (mut traces, mut calls) = (Traces::default(), Vec::new());
-        let at = [("server.address", "10.0.0.1"), ("server.port", "80")];
-        traces.observe(&span(SpanKind::Client, 2, 1, 1000, &at), 7, false, &mut calls);
+        let address = [("server.address", "10.0.0.1"), ("server.port", "80")];
+        traces.observe(&span(SpanKind::Client, 2, 1, 1000, &address), 7, false, &mut calls);
         traces.observe(&span(SpanKind::Server, 3, 2, 990, &[]), 9, false, &mut calls);
-        traces.observe(&span(SpanKind::Client, 4, 1, 2000, &at), 7, false, &mut calls);
+        traces.observe(&span(SpanKind::Client, 4, 1, 2000, &address), 7, false, &mut calls);
         traces.observe(&span(SpanKind::Client, 5, 1, 2000, &[("server.address", "db")]), 7, false, &mut calls);
         assert_eq!(calls, [call(Callee::Known(9)), call(Callee::Known(9))], "at once, not after the timeout");
         for end_ms in [20_000, 40_000] {
@@ -223,9 +223,9 @@ mod tests {
     #[test]
     fn an_address_of_several_services_is_ambiguous() {
         let (mut traces, mut calls) = (Traces::default(), Vec::new());
-        let at = [("server.address", "gateway")];
+        let address = [("server.address", "gateway")];
         for (client, server, service) in [(2, 3, 9), (4, 5, 9), (6, 7, 8), (8, 9, 8)] {
-            traces.observe(&span(SpanKind::Client, client, 1, 1000, &at), 7, false, &mut calls);
+            traces.observe(&span(SpanKind::Client, client, 1, 1000, &address), 7, false, &mut calls);
             traces.observe(&span(SpanKind::Server, server, client, 990, &[]), service, false, &mut calls);
         }
         let known = |callee: u32| call(Callee::Known(callee));

@@ -18,7 +18,7 @@ fn main() {
         callee: "database".into(),
         bad_since: Some(began_at),
         rate: 40.0,
-        usual_rate: 40.0,
+        expected_rate: 40.0,
     };
     let facts = Facts { began_at, signals: vec![slow("web"), slow("database")], calls: vec![call], ..Facts::default() };
     let diagnosis = diagnose(&facts, &Config::default());

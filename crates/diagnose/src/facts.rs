@@ -63,7 +63,7 @@ pub struct Call {
     /// Current calls per second.
     pub rate: f64,
     /// Calls per second before the start.
-    pub usual_rate: f64,
+    pub expected_rate: f64,
 }
 
 /// One series compared with its own baseline.
@@ -115,9 +115,9 @@ pub struct LogFact {
 
 impl Facts {
     pub(crate) fn signal(&self, service: &str, aspect: Aspect) -> Option<&SignalFact> {
-        let of = |fact: &&SignalFact| fact.service == service && fact.aspect == aspect;
+        let matches = |fact: &&SignalFact| fact.service == service && fact.aspect == aspect;
         // A service may have several histograms: prefer one in breach.
-        self.signals.iter().filter(of).max_by_key(|fact| fact.bad_since.is_some())
+        self.signals.iter().filter(matches).max_by_key(|fact| fact.bad_since.is_some())
     }
 
     pub(crate) fn is_bad(&self, service: &str, aspect: Aspect) -> bool {

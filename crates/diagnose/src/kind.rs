@@ -53,8 +53,8 @@ pub(crate) fn starved_callee<'a>(service: &str, facts: &'a Facts) -> Option<&'a 
         .calls
         .iter()
         .find(|call| {
-            let less = call.usual_rate > 0.0 && call.rate < 0.6 * call.usual_rate;
-            call.caller == service && less && slow && facts.is_bad(&call.callee, Aspect::Errors)
+            let load_dropped = call.expected_rate > 0.0 && call.rate < 0.6 * call.expected_rate;
+            call.caller == service && load_dropped && slow && facts.is_bad(&call.callee, Aspect::Errors)
         })
         .map(|call| call.callee.as_str())
 }

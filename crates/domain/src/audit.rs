@@ -143,12 +143,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn detects_any_altered_byte(row in 0_usize..9, at in 0_usize..1000, bit in 0_u8..7, in_hash: bool) {
+        fn detects_any_altered_byte(row in 0_usize..9, index in 0_usize..1000, bit in 0_u8..7, in_hash: bool) {
             let mut rows = chain(9);
             let text = if in_hash { &mut rows[row].2 } else { &mut rows[row].1 };
             let mut bytes = text.clone().into_bytes();
-            let at = at % bytes.len();
-            bytes[at] ^= 1 << bit;
+            let index = index % bytes.len();
+            bytes[index] ^= 1 << bit;
             *text = String::from_utf8_lossy(&bytes).into_owned();
             let found = verify(rows);
             prop_assert!(!found.ok);

@@ -105,8 +105,9 @@ impl Matcher {
         }
         let mut rest = rest.trim();
         while !rest.is_empty() {
-            let at = rest.find(['=', '!']).ok_or_else(|| format!("matcher {rest:?} lacks =, !=, =~ or !~"))?;
-            let (label, tail) = rest.split_at(at);
+            let operator_start =
+                rest.find(['=', '!']).ok_or_else(|| format!("matcher {rest:?} lacks =, !=, =~ or !~"))?;
+            let (label, tail) = rest.split_at(operator_start);
             let (operator, tail) = ["=~", "!~", "!=", "="]
                 .into_iter()
                 .find_map(|operator| Some((operator, tail.strip_prefix(operator)?)))
@@ -136,9 +137,9 @@ fn take_quoted(text: &str) -> Option<(String, &str)> {
     let mut chars = text.char_indices();
     let (_, quote) = chars.next().filter(|(_, c)| ['"', '\'', '`'].contains(c))?;
     let mut value = String::new();
-    while let Some((at, c)) = chars.next() {
+    while let Some((index, c)) = chars.next() {
         match c {
-            c if c == quote => return Some((value, text.get(at + 1..).unwrap_or_default())),
+            c if c == quote => return Some((value, text.get(index + 1..).unwrap_or_default())),
             '\\' if quote != '`' => value.push(escape(&mut chars)?),
             c => value.push(c),
         }

@@ -151,12 +151,12 @@ mod tests {
     }
 
     /// Collects a JSON pointer to every leaf of a document.
-    fn leaves(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    fn leaves(value: &serde_json::Value, pointer: &str, found: &mut Vec<String>) {
         match value {
             serde_json::Value::Object(map) => {
-                map.iter().for_each(|(key, inner)| leaves(inner, &format!("{at}/{key}"), found));
+                map.iter().for_each(|(key, inner)| leaves(inner, &format!("{pointer}/{key}"), found));
             }
-            _ => found.push(at.to_owned()),
+            _ => found.push(pointer.to_owned()),
         }
     }
 

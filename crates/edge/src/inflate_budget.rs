@@ -81,8 +81,12 @@ impl InflateBudget {
             if plain.len == plain.bytes.len() {
                 if plain.len == plain.max_bytes {
                     // The output is exactly at the limit; one more byte is too large.
-                    let more = reader.read(&mut [0]).map_err(|_| InflateError::Corrupt)?;
-                    return if more == 0 { Ok(plain) } else { Err(InflateError::TooLarge { limit: plain.max_bytes }) };
+                    let extra_bytes = reader.read(&mut [0]).map_err(|_| InflateError::Corrupt)?;
+                    return if extra_bytes == 0 {
+                        Ok(plain)
+                    } else {
+                        Err(InflateError::TooLarge { limit: plain.max_bytes })
+                    };
                 }
                 plain.grow(plain.len + 1)?;
             }
@@ -188,15 +192,15 @@ mod tests {
     #[test]
     fn gzip_output_reserves_what_it_needs_up_to_the_limit() {
         let pack = |plain: &[u8]| {
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            std::io::Write::write_all(&mut packed, plain).unwrap();
-            packed.finish().unwrap()
+            let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut compressed, plain).unwrap();
+            compressed.finish().unwrap()
         };
         let budget = InflateBudget::new(1 << 20, 300_000);
-        let plain: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
-        let packed = pack(&plain);
-        assert_eq!(budget.gunzip(&packed).unwrap().bytes(), plain);
-        assert_eq!(budget.gunzip(&packed[..packed.len() / 2]).unwrap_err(), InflateError::Corrupt);
+        let plain: Vec<u8> = (0..300_000_u32).map(|index| (index % 251) as u8).collect();
+        let compressed = pack(&plain);
+        assert_eq!(budget.gunzip(&compressed).unwrap().bytes(), plain);
+        assert_eq!(budget.gunzip(&compressed[..packed.len() / 2]).unwrap_err(), InflateError::Corrupt);
         assert_eq!(budget.gunzip(&pack(&vec![0; 300_001])).unwrap_err(), InflateError::TooLarge { limit: 300_000 });
         let small = pack(b"small");
         let held: Vec<InflatedBody> = (0..16).map_while(|_| budget.gunzip(&small).ok()).collect();

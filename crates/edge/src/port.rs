@@ -62,16 +62,16 @@ impl Port {
             // Has no receivers if serving failed before.
             sender.send_replace(true);
         });
-        let mut serving = JoinSet::new();
+        let mut servers = JoinSet::new();
         for listener in listeners {
             let mut receiver = receiver.clone();
             let stopped = async move {
                 let _closed = receiver.wait_for(|stopped| *stopped).await;
             };
-            serving.spawn(axum::serve(listener, router.clone()).with_graceful_shutdown(stopped).into_future());
+            servers.spawn(axum::serve(listener, router.clone()).with_graceful_shutdown(stopped).into_future());
         }
-        while let Some(served) = serving.join_next().await {
-            served.map_err(std::io::Error::other)??;
+        while let Some(result) = servers.join_next().await {
+            result.map_err(std::io::Error::other)??;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ const INITIAL_CAPACITY_BYTES: usize = 1 << 20;
 /// # Errors
 /// Returns 413 over the size limit, 503 over the time limit and 400 if the connection is lost.
 pub async fn read_body(body: Body, config: &Config) -> Result<Bytes, Problem> {
-    let reading = collect(body, config.max_body_bytes);
+    let collecting = collect(body, config.max_body_bytes);
     // Not 408: Prometheus and OpenTelemetry senders drop the data on 408.
     tokio::time::timeout(Duration::from_secs(config.body_timeout_seconds), reading).await.unwrap_or_else(|_| {
         let detail = "timeout while reading the body; retry, or raise edge.body-timeout-seconds";

@@ -108,7 +108,7 @@ impl Ledger {
         let path = folder.join("ledger.jsonl");
         let file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
         let text = std::fs::read_to_string(&path)?;
-        let complete = text.rfind('\n').map_or(0, |at| at + 1);
+        let complete = text.rfind('\n').map_or(0, |newline| newline + 1);
         file.set_len(complete as u64)?;
         file.sync_all()?;
         File::open(folder)?.sync_all()?;

@@ -34,9 +34,9 @@ pub use client::{ExecutorClient, ExecutorUnavailable};
 pub use config::ExecutorConfig;
 pub use protocol::socket_path;
 
-/// How often the executor checks whether its parent is still running.
+/// Interval between checks whether the parent is still running.
 const PARENT_POLL_INTERVAL: Duration = Duration::from_millis(300);
-/// How often locking is attempted before another executor is reported.
+/// Attempts to lock before another executor is reported.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -108,7 +108,7 @@ fn acquire_lock(mut file: std::fs::File) -> Option<Flock<std::fs::File>> {
     for _ in 0..LOCK_ATTEMPTS {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Some(lock),
-            Err((back, _)) => file = back,
+            Err((returned, _)) => file = returned,
         }
         std::thread::sleep(LOCK_RETRY_INTERVAL);
     }

@@ -80,10 +80,10 @@ impl BlockReader {
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Option<usize> {
         let (start, len, file) = self.0.iter().rev().find(|(start, ..)| *start <= address)?;
         let position = address - start;
-        let left = usize::try_from(len.checked_sub(position)?).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(left);
+        let remaining = usize::try_from(len.checked_sub(position)?).unwrap_or(usize::MAX);
+        let read_len = buffer.len().min(remaining);
         // A file that was damaged or truncated since it was opened reads as missing.
-        file.read_exact_at(&mut buffer[..wanted], position).ok().map(|()| wanted)
+        file.read_exact_at(&mut buffer[..wanted], position).ok().map(|()| read_len)
     }
 }
 
@@ -262,8 +262,8 @@ impl Journal {
     }
 
     /// Starts a new generation of series ids with the label sets in `remaining`. `evicted` is added to the evicted
-    /// series, which are kept until their last sample is older than `forget_ms`. Files of the previous generation stay
-    /// for the previous checkpoint. Returns the evicted series.
+    /// series, which are kept until their last sample is older than `evicted_retention_start_ms`. Files of the previous
+    /// generation stay for the previous checkpoint. Returns the evicted series.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, written or synced; the journal is then unchanged.
@@ -271,12 +271,12 @@ impl Journal {
         &mut self,
         remaining: &[Labels],
         evicted: Vec<EvictedSeries>,
-        forget_ms: i64,
+        evicted_retention_start_ms: i64,
     ) -> Result<EvictedSeriesFile, JournalError> {
         let generation = self.position.generation + 1;
         let mut all_evicted = self.evicted_series()?.read()?;
         all_evicted.extend(evicted);
-        all_evicted.retain(|series| series.last_ms >= forget_ms);
+        all_evicted.retain(|series| series.last_ms >= evicted_retention_start_ms);
         let path = |kind: &str, generation: u64| self.folder.join(format!("{kind}-{generation}.log"));
         let evicted_path = path("retired", generation);
         let mut evicted_file = open_truncated(&evicted_path, 0)?;

@@ -18,8 +18,8 @@ struct Head {
 static HEAD: LazyLock<Head> = LazyLock::new(|| {
     let (mut registry, mut recent) = (SeriesRegistry::new(Config::default()), RecentSamples::new());
     let mut stream = tempfile::tempfile().unwrap();
-    for at in 0..100_000 {
-        let (pod, service) = (format!("p{at}"), format!("s{}", at / 1000));
+    for number in 0..100_000 {
+        let (pod, service) = (format!("p{number}"), format!("s{}", number / 1000));
         registry.get_or_insert(&Labels::of(&[("__name__", "depth"), ("pod", &pod), ("service", &service)]));
     }
     for step in 0..240_i64 {

@@ -78,7 +78,7 @@ mod tests {
         }
         let all = BTreeSet::from([SeriesId(1), SeriesId(2), SeriesId(3)]);
         let found = ring.select(&all, 0, 100);
-        let times = |at: usize| found[at].1.iter().map(|exemplar| exemplar.ts_ms).collect::<Vec<_>>();
+        let times = |index: usize| found[index].1.iter().map(|exemplar| exemplar.ts_ms).collect::<Vec<_>>();
         assert_eq!((found.len(), times(0), times(1)), (2, vec![12], vec![11, 13]));
         assert_eq!(ring.select(&all, 12, 12).len(), 1);
         ring.push(SeriesId(1), exemplar(10, 0.5));

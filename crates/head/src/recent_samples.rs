@@ -97,8 +97,8 @@ impl RangeSamples {
         all.extend(self.open_chunk);
         for sample in self.late {
             match all.binary_search_by_key(&sample.ts_ms, |known| known.ts_ms) {
-                Ok(at) => all[at] = sample,
-                Err(at) => all.insert(at, sample),
+                Ok(index) => all[index] = sample,
+                Err(index) => all.insert(index, sample),
             }
         }
         all.retain(|sample| (start_ms..=self.end_ms).contains(&sample.ts_ms));
@@ -145,8 +145,12 @@ impl RecentSamples {
         self.seal_all();
         let mut newest_blocks = Vec::new();
         for (series, id) in self.series.iter().zip(0..) {
-            newest_blocks
-                .extend(series.newest_block.filter(|at| at.get() >= self.flushed_to).map(|at| (SeriesId(id), at)));
+            newest_blocks.extend(
+                series
+                    .newest_block
+                    .filter(|address| address.get() >= self.flushed_to)
+                    .map(|address| (SeriesId(id), address)),
+            );
         }
         let from = std::mem::replace(&mut self.flushed_to, self.pending_start + self.pending.len() as u64);
         FlushBatch::new(
@@ -164,8 +168,9 @@ impl RecentSamples {
     /// Returns for each series, by id, whether it has unflushed samples; empty if flushing is disabled.
     pub fn unflushed_series(&self) -> Vec<bool> {
         let Some(unflushed_late) = &self.unflushed_late else { return Vec::new() };
-        let new =
-            |series: &MemSeries| series.len > 0 || series.newest_block.is_some_and(|at| at.get() >= self.flushed_to);
+        let new = |series: &MemSeries| {
+            series.len > 0 || series.newest_block.is_some_and(|address| address.get() >= self.flushed_to)
+        };
         let mut unflushed_series: Vec<bool> = self.series.iter().map(new).collect();
         unflushed_late.iter().for_each(|(late, _)| unflushed_series[late.index()] = true);
         unflushed_series
@@ -332,13 +337,13 @@ mod tests {
     fn reports_the_time_up_to_which_samples_are_truncated() {
         let (mut recent, mut persisted) = (RecentSamples::new(), Vec::new());
         let mut half = 0;
-        for at in 0..5000 {
-            recent.push(ID, Sample { ts_ms: at * 1000, value: (at as f64).sin() }, &unreadable);
-            if at % 500 == 0 {
+        for second in 0..5000 {
+            recent.push(ID, Sample { ts_ms: second * 1000, value: (second as f64).sin() }, &unreadable);
+            if second % 500 == 0 {
                 let (address, bytes) = recent.unpersisted_blocks();
                 assert_eq!(address, STREAM_START + persisted.len() as u64);
                 persisted.extend(bytes);
-                half = if at == 2500 { persisted.len() as u64 } else { half };
+                half = if second == 2500 { persisted.len() as u64 } else { half };
                 recent.mark_persisted();
             }
         }

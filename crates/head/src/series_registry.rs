@@ -67,13 +67,13 @@ impl SeriesRegistry {
     ) -> (Vec<SeriesId>, Vec<(usize, ResolveError<E>)>) {
         let mut denied = Vec::new();
         let (mut ids, mut next) = (Vec::with_capacity(keys.len()), 0);
-        for (at, key) in keys.iter().enumerate() {
+        for (index, key) in keys.iter().enumerate() {
             let id = match self.wire_keys.find(*key, next) {
                 Some(found) => {
                     next = found + 1;
                     SeriesId(self.wire_keys.id(found))
                 }
-                None => match labels(at)
+                None => match labels(index)
                     .map_err(ResolveError::Labels)
                     .and_then(|labels| self.insert(&labels, enforce_limit))
                 {
@@ -83,7 +83,7 @@ impl SeriesRegistry {
                         id
                     }
                     Err(why) => {
-                        denied.push((at, why));
+                        denied.push((index, why));
                         Self::UNRESOLVED
                     }
                 },
@@ -183,9 +183,9 @@ mod tests {
         let (first, second) = (Labels::of(&[("a", "1")]), Labels::of(&[("a", "2")]));
         let all = [first.clone(), first.clone(), second.clone(), first];
         let mut reads = 0;
-        let (ids, denied) = registry.resolve(&[7, 8, 9, 7], true, |at| {
+        let (ids, denied) = registry.resolve(&[7, 8, 9, 7], true, |index| {
             reads += 1;
-            Ok::<_, ()>(all[at].clone())
+            Ok::<_, ()>(all[index].clone())
         });
         assert_eq!(ids, [SeriesId(0), SeriesId(0), SeriesRegistry::UNRESOLVED, SeriesId(0)]);
         assert_eq!(denied, [(2, ResolveError::SeriesLimit)]);

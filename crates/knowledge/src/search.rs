@@ -1,4 +1,4 @@
-//! Search for the runbook that applies_to a diagnosis.
+//! Search for the runbook that applies to a diagnosis.
 
 use std::collections::BTreeMap;
 use std::path::Path;

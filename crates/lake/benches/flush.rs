@@ -11,22 +11,22 @@ use wardroom_lake::Flush;
 const SERIES: i64 = 10_000;
 const STEPS: i64 = 100;
 
-static RUNS: LazyLock<Vec<Vec<Sample>>> = LazyLock::new(|| {
-    let value = |series: i64, at: i64| {
-        let noise = (series * 7919 + at * 104_729) % 1009;
+static SERIES_SAMPLES: LazyLock<Vec<Vec<Sample>>> = LazyLock::new(|| {
+    let value = |series: i64, step: i64| {
+        let noise = (series * 7919 + step * 104_729) % 1009;
         match series % 5 {
-            0 | 1 => (at * 50 + noise % 20) as f64,
+            0 | 1 => (step * 50 + noise % 20) as f64,
             2 | 3 => (noise % 300) as f64 / 10.0,
             _ => noise as f64 / 1000.0,
         }
     };
-    let sample = |series, at| Sample { ts_ms: 1_795_255_038_000 + at * 15_000, value: value(series, at) };
-    (0..SERIES).map(|series| (0..STEPS).map(|at| sample(series, at)).collect()).collect()
+    let sample = |series, step| Sample { ts_ms: 1_795_255_038_000 + step * 15_000, value: value(series, step) };
+    (0..SERIES).map(|series| (0..STEPS).map(|step| sample(series, step)).collect()).collect()
 });
 
 #[divan::bench]
 fn a_million_samples(bencher: divan::Bencher<'_, '_>) {
-    let runs = &*RUNS;
+    let runs = &*SERIES_SAMPLES;
     bencher.counter(ItemsCount::new(SERIES as usize * STEPS as usize)).bench(|| {
         let mut flush = Flush::new(1);
         for (series, run) in (0..).zip(runs) {

@@ -17,7 +17,7 @@ pub(crate) fn table_of<'a>(lake: &'a Lake, spec: &TableSchema) -> &'a Mutex<Tabl
 
 /// Returns samples at steps of 15 s.
 pub(crate) fn sample_run(from_ms: i64, count: i64) -> Vec<Sample> {
-    (0..count).map(|at| Sample { ts_ms: from_ms + at * 15_000, value: at as f64 / 10.0 }).collect()
+    (0..count).map(|step| Sample { ts_ms: from_ms + step * 15_000, value: step as f64 / 10.0 }).collect()
 }
 
 /// Returns a flush of three series with ten samples each.

@@ -119,8 +119,9 @@ impl Lake {
         let ((samples, series), rest) = try_join(first, rest).await?;
         let (Some(samples), Some(series)) = (samples, series) else { return Ok(None) };
         let mut groups = rest.into_iter().zip(others).map(|(tables, group)| {
-            let named = tables.into_iter().zip(*group).filter_map(|(table, schema)| Some((schema.name, table?.into())));
-            named.collect::<Vec<_>>()
+            let named_tables =
+                tables.into_iter().zip(*group).filter_map(|(table, schema)| Some((schema.name, table?.into())));
+            named_tables.collect::<Vec<_>>()
         });
         let (events, gold) = (groups.next().unwrap_or_default(), groups.next().unwrap_or_default());
         Ok(Some(Self {

@@ -5,7 +5,7 @@ use wardroom_domain::mutant;
 
 /// Log line on which detection panics.
 #[cfg(any(test, feature = "mutants"))]
-pub(crate) const POISON_LINE: &str = "wardroom: a poisoned line";
+pub(crate) const POISON_LINE: &str = "wardroom: a is_poisoned line";
 
 /// Value of a sample that cannot be encoded into a file.
 #[cfg(any(test, feature = "mutants"))]
@@ -19,10 +19,10 @@ pub(crate) static POISON_DISABLED: std::sync::atomic::AtomicBool = std::sync::at
 #[cfg(any(test, feature = "mutants"))]
 pub(crate) fn panic_on_poison_line(batch: &wardroom_domain::Batch) {
     #[cfg(test)]
-    let armed = !POISON_DISABLED.load(std::sync::atomic::Ordering::Acquire);
+    let is_armed = !POISON_DISABLED.load(std::sync::atomic::Ordering::Acquire);
     #[cfg(not(test))]
-    let armed = mutant::is_enabled("poison") || mutant::is_enabled("drop-poison");
-    assert!(!armed || batch.logs.iter().all(|log| log.message != POISON_LINE), "poison");
+    let is_armed = mutant::is_enabled("poison") || mutant::is_enabled("drop-poison");
+    assert!(!is_armed || batch.logs.iter().all(|log| log.message != POISON_LINE), "poison");
 }
 
 /// Does nothing in this build.
@@ -32,8 +32,8 @@ pub(crate) const fn panic_on_poison_line(_: &wardroom_domain::Batch) {}
 /// Panics on a log line that cannot be turned into a row.
 #[cfg(feature = "mutants")]
 pub(crate) fn panic_on_poison_row(batch: &wardroom_domain::Batch) {
-    let poisoned = batch.logs.iter().any(|log| log.message == "wardroom: a line for no table");
-    assert!(!poisoned || !wardroom_domain::mutant::is_enabled("poison"), "poison for a table");
+    let is_poisoned = batch.logs.iter().any(|log| log.message == "wardroom: a line for no table");
+    assert!(!is_poisoned || !wardroom_domain::mutant::is_enabled("poison"), "poison for a table");
 }
 
 /// Does nothing in this build.
@@ -44,10 +44,13 @@ pub(crate) const fn panic_on_poison_row(_: &wardroom_domain::Batch) {}
 #[cfg(any(test, feature = "mutants"))]
 pub(crate) fn panic_on_poison_sample(samples: &[wardroom_domain::Sample]) {
     #[cfg(test)]
-    let armed = !POISON_DISABLED.load(std::sync::atomic::Ordering::Acquire);
+    let is_armed = !POISON_DISABLED.load(std::sync::atomic::Ordering::Acquire);
     #[cfg(not(test))]
-    let armed = mutant::is_enabled("poison");
-    assert!(!armed || samples.iter().all(|sample| sample.value.to_bits() != POISON_VALUE.to_bits()), "poisoned sample");
+    let is_armed = mutant::is_enabled("poison");
+    assert!(
+        !is_armed || samples.iter().all(|sample| sample.value.to_bits() != POISON_VALUE.to_bits()),
+        "poisoned sample"
+    );
 }
 
 /// Does nothing in this build.

@@ -69,7 +69,7 @@ pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     format!("it panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))
 }
 
-/// DeadLetterReason of a record that cannot be decoded: one attempt, since decoding is deterministic.
+/// Returns the reason for a record that cannot be decoded: one attempt, since decoding is deterministic.
 pub fn undecodable(offset: u64, detail: String, now: Timestamp) -> DeadLetterReason {
     let group = consumer_groups::DETECT.to_owned();
     DeadLetterReason { group, offset, reason: detail, tries: 1, first_try: now, last_try: now }

@@ -32,24 +32,24 @@ const EXECUTOR_RESTART_DELAY: Duration = Duration::from_millis(100);
 /// Returns the arguments that make this binary back up the data folder, if a backup is due.
 pub type DueBackup = dyn Fn() -> Option<Vec<String>> + Send;
 
-/// Runs both children until a signal arrives or the server exits. Returns the exit code. `server` are the arguments
-/// that make this binary the server.
+/// Runs both children until a signal arrives or the server exits. Returns the exit code. `server_arguments`
+/// make this binary the server.
 ///
 /// # Errors
 /// Returns an error if a process cannot be started, or the executor's configuration is inside the data folder.
 pub fn supervise(
-    server: &[String],
+    server_arguments: &[String],
     data: &Path,
     executor_config: Option<&Path>,
     due_backup: Option<Box<DueBackup>>,
 ) -> Result<i32> {
-    let inside = |config: &Path| {
+    let is_inside_data = |config: &Path| {
         let (config, data) = (config.canonicalize().ok(), data.canonicalize().ok());
         config.zip(data).is_some_and(|(config, data)| config.starts_with(data))
     };
-    if let Some(config) = executor_config.filter(|config| inside(config)) {
+    if let Some(config) = executor_config.filter(|config| is_inside_data(config)) {
         return Err(Error::other(format!(
-            "--executor-config {} lies inside the data folder, which the server may read; put it elsewhere",
+            "--executor-config {} lies is_inside_data the data folder, which the server may read; put it elsewhere",
             config.display()
         )));
     }
@@ -59,8 +59,8 @@ pub fn supervise(
     }
     signals.thread_block()?;
     let executor = |config: &Path| start_executor(data, config);
-    let mut executing = executor_config.map(executor).transpose()?;
-    let mut serving = start("server", server, &[])?;
+    let mut executor_child = executor_config.map(executor).transpose()?;
+    let mut server_child = start("server", server_arguments, &[])?;
     if let Some(due_backup) = due_backup {
         // The thread ends with the process. A backup in progress then stays incomplete and is removed by the next one.
         std::thread::Builder::new().name("backup".into()).spawn(move || run_backups(&due_backup))?;
@@ -68,28 +68,29 @@ pub fn supervise(
     loop {
         match signals.wait()? {
             Signal::SIGTERM | Signal::SIGINT => {
-                let code = stop(&mut serving);
-                if let Some(mut child) = executing {
+                let code = stop(&mut server_child);
+                if let Some(mut child) = executor_child {
                     kill_and_wait(&mut child);
                 }
                 return Ok(code);
             }
             _ => {
-                if let Ok(Some(status)) = serving.try_wait() {
+                if let Ok(Some(status)) = server_child.try_wait() {
                     if status.code() == Some(RESTART_EXIT_CODE.into()) {
-                        serving = start("server", server, &[])?;
+                        server_child = start("server", server_arguments, &[])?;
                         continue;
                     }
-                    if let Some(mut child) = executing {
+                    if let Some(mut child) = executor_child {
                         kill_and_wait(&mut child);
                     }
                     return Ok(status.code().filter(|code| *code != 0).unwrap_or(1));
                 }
-                let died = executing.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
-                if let Some(config) = executor_config.filter(|_| died) {
+                let executor_exited =
+                    executor_child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
+                if let Some(config) = executor_config.filter(|_| executor_exited) {
                     tracing::error!("executor exited; restarting");
                     std::thread::sleep(EXECUTOR_RESTART_DELAY);
-                    executing = Some(executor(config)?);
+                    executor_child = Some(executor(config)?);
                 }
             }
         }
@@ -104,14 +105,14 @@ fn run_backups(due_backup: &DueBackup) {
         std::thread::sleep(wait);
         wait = BACKUP_CHECK_INTERVAL;
         if let Some(arguments) = due_backup() {
-            let done = start("backup", &arguments, &[]).and_then(|mut child| child.wait());
-            if done.as_ref().is_ok_and(ExitStatus::success) {
+            let result = start("backup", &arguments, &[]).and_then(|mut child| child.wait());
+            if result.as_ref().is_ok_and(ExitStatus::success) {
                 backoff = MIN_BACKUP_DELAY;
             } else {
                 wait = backoff;
                 backoff = (backoff * 2).min(MAX_BACKUP_BACKOFF);
             }
-            match done {
+            match result {
                 Ok(status) if status.success() => tracing::info!("backup completed"),
                 Ok(status) => tracing::error!(%status, "backup failed; retrying"),
                 Err(error) => tracing::error!(%error, "backup failed; retrying"),
@@ -122,9 +123,8 @@ fn run_backups(due_backup: &DueBackup) {
 
 /// Starts the executor with an empty environment, except for the variables of crash tests.
 fn start_executor(data: &Path, config: &Path) -> Result<Child> {
-    let arguments = ["executor".to_owned(), "--data".to_owned(), data.display().to_string()];
-    let more = ["--executor-config".to_owned(), config.display().to_string()];
-    let arguments: Vec<String> = arguments.into_iter().chain(more).collect();
+    let (data, config) = (data.display().to_string(), config.display().to_string());
+    let arguments = ["executor", "--data", &data, "--executor-config", &config].map(str::to_owned);
     start("executor", &arguments, crash::EXECUTOR_ENV)
 }
 
@@ -133,7 +133,7 @@ fn start_executor(data: &Path, config: &Path) -> Result<Child> {
     clippy::disallowed_methods,
     reason = "the supervisor starts processes and passes on selected environment variables"
 )]
-fn start(what: &'static str, arguments: &[String], inherited: &[&str]) -> Result<Child> {
+fn start(process: &'static str, arguments: &[String], inherited: &[&str]) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments);
     if inherited.is_empty() {
@@ -150,10 +150,10 @@ fn start(what: &'static str, arguments: &[String], inherited: &[&str]) -> Result
             }
         }
     }
-    command.spawn().map_err(|error| Error::new(error.kind(), format!("cannot start {what}: {error}")))
+    command.spawn().map_err(|error| Error::new(error.kind(), format!("cannot start {process}: {error}")))
 }
 
-/// Has the server drain, and kills it after [`SHUTDOWN_TIMEOUT`]. Returns its exit code.
+/// Lets the server drain, and kills it after [`SHUTDOWN_TIMEOUT`]. Returns its exit code.
 fn stop(child: &mut Child) -> i32 {
     signal(child, Signal::SIGTERM);
     let deadline = Instant::now() + SHUTDOWN_TIMEOUT;

@@ -10,7 +10,7 @@
 //! any point is safe: after a restart the same state gives the same effect, and every effect is idempotent.
 //!
 //! Verification ([`verify`]) is a pure function over the telemetry since the action: at least twenty good samples of
-//! every watched signal, then a hold without a breach, and a control that was healthy throughout. Doing nothing does
+//! every watched signal, then a hold without a breach, and a control that was healthy throughout. A missing effect does
 //! not pass.
 
 #![forbid(unsafe_code)]

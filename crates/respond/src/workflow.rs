@@ -189,10 +189,10 @@ impl Workflow {
 
     /// Returns the next effect. `now` is the wall clock (for expiry), `watermark_ms` is telemetry time.
     pub fn next(&self, now: Timestamp, watermark_ms: i64, config: &Config) -> Effect {
-        let settled = watermark_ms >= self.opened_ms + (config.settle_seconds * 1000.0) as i64;
+        let is_settle_time_over = watermark_ms >= self.opened_ms + (config.settle_seconds * 1000.0) as i64;
         match self.state {
             IncidentState::Open => Effect::StartInvestigation,
-            IncidentState::Investigating if settled => Effect::Investigate,
+            IncidentState::Investigating if is_settle_time_over => Effect::Investigate,
             IncidentState::AwaitingApproval if self.plan.as_ref().is_some_and(|plan| plan.expires_at <= now) => {
                 Effect::Expire
             }

@@ -8,8 +8,8 @@ use wardroom_store::{NewToken, Store};
 
 use crate::clock;
 
-/// How often the server reads the tokens table. With the time of a query a change is in force within a second.
-const TOKEN_POLL_INTERVAL: Duration = Duration::from_millis(700);
+/// Interval between reads of the tokens table. Including the time of a query, a change is in force within a second.
+const TOKEN_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Creates a token and returns it with its secret, which is not stored.
 ///

@@ -127,7 +127,7 @@ impl Names {
     }
 
     /// The name of a service.
-    pub(crate) fn of(&self, role: Role) -> &str {
+    pub(crate) fn name_of(&self, role: Role) -> &str {
         self.services.iter().find(|(known, _)| *known == role).map_or("", |(_, name)| name)
     }
 

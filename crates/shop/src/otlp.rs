@@ -22,8 +22,8 @@ use serde_json::Value;
 
 /// Spans that are queued until the next export; further ones are dropped.
 const MAX_QUEUED_SPANS: usize = 20_000;
-/// `AggregationTemporality` in OTLP.
-const CUMULATIVE: i32 = 2;
+/// `AGGREGATION_TEMPORALITY_CUMULATIVE` of OTLP.
+const CUMULATIVE_TEMPORALITY: i32 = 2;
 
 /// The side of a call that a span describes, with its number in OTLP.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ pub(crate) struct FinishedSpan<'a> {
     /// Span id of the parent; 0 for none.
     pub(crate) parent: u64,
     pub(crate) name: String,
-    pub(crate) took: std::time::Duration,
+    pub(crate) duration: std::time::Duration,
     pub(crate) status: u16,
     /// Port of the called service, for client spans.
     pub(crate) port: Option<u16>,
@@ -81,7 +81,7 @@ impl Spans {
             parent_span_id: if finished.parent == 0 { Vec::new() } else { finished.parent.to_be_bytes().to_vec() },
             name: finished.name,
             kind: finished.kind as i32,
-            start_time_unix_nano: end_time_unix_nano.saturating_sub(finished.took.as_nanos() as u64),
+            start_time_unix_nano: end_time_unix_nano.saturating_sub(finished.duration.as_nanos() as u64),
             end_time_unix_nano,
             attributes,
             status: failed.then(|| Status { code: 2, ..Status::default() }),
@@ -125,11 +125,13 @@ pub(crate) fn metrics(registries: &[&Registry], service: &str, at_ms: i64) -> Ve
         }
         let data = match family.get_field_type() {
             MetricType::HISTOGRAM => {
-                Data::Histogram(Histogram { data_points: histograms, aggregation_temporality: CUMULATIVE })
+                Data::Histogram(Histogram { data_points: histograms, aggregation_temporality: CUMULATIVE_TEMPORALITY })
             }
-            MetricType::COUNTER => {
-                Data::Sum(Sum { data_points: numbers, aggregation_temporality: CUMULATIVE, is_monotonic: true })
-            }
+            MetricType::COUNTER => Data::Sum(Sum {
+                data_points: numbers,
+                aggregation_temporality: CUMULATIVE_TEMPORALITY,
+                is_monotonic: true,
+            }),
             _ => Data::Gauge(Gauge { data_points: numbers }),
         };
         metrics.push(Metric { name: family.name().to_owned(), data: Some(data), ..Metric::default() });

@@ -28,9 +28,9 @@ pub(crate) struct Scenario {
     /// Fault and service; `None` for a healthy shop.
     pub(crate) fault: Option<(FaultKind, Role)>,
     /// Time from the start to the fault.
-    pub(crate) at: Duration,
+    pub(crate) fault_at: Duration,
     /// A deployment without a fault: the service, and the time from the start.
-    pub(crate) harmless: Option<(Role, Duration)>,
+    pub(crate) harmless_deployment: Option<(Role, Duration)>,
     /// Which setting a bad setting changes: the timeout if true, else the rate limit.
     pub(crate) timeout_setting: bool,
 }
@@ -64,27 +64,33 @@ impl Scenario {
             let found = Role::ALL.into_iter().find(|role| role.default_name() == name).or_else(|| names.role(name));
             found.ok_or_else(|| anyhow::anyhow!("unknown service {name:?}"))
         };
-        let given = args.service.as_deref().map(role_of).transpose()?;
+        let given_role = args.service.as_deref().map(role_of).transpose()?;
         let fault = kind.map(|kind| {
             let targets = kind.targets();
-            (kind, given.unwrap_or(targets[random.random_range(0..targets.len())]))
+            (kind, given_role.unwrap_or(targets[random.random_range(0..targets.len())]))
         });
         if let Some((kind, role)) = fault.filter(|(kind, role)| !kind.targets().contains(role)) {
             anyhow::bail!("{kind:?} cannot be injected into {}, only into {:?}", role.default_name(), kind.targets());
         }
         let lead = Duration::from_millis(random.random_range(60_000..=120_000));
         let default_at = if case == Case::Decoy { Duration::from_secs(15) + lead } else { Duration::from_secs(30) };
-        let at = args.at.unwrap_or(default_at);
-        let mut harmless = (case == Case::Decoy && fault.is_some()).then(|| {
+        let fault_at = args.at.unwrap_or(default_at);
+        let mut harmless_deployment = (case == Case::Decoy && fault.is_some()).then(|| {
             let others: Vec<Role> =
                 Role::ALL.into_iter().filter(|role| fault.is_none_or(|(_, faulty)| faulty != *role)).collect();
-            (others[random.random_range(0..others.len())], at.saturating_sub(lead))
+            (others[random.random_range(0..others.len())], fault_at.saturating_sub(lead))
         });
         if let Some(name) = &args.deploy {
-            harmless = Some((role_of(name)?, args.deploy_at));
+            harmless_deployment = Some((role_of(name)?, args.deploy_at));
         }
         // A service that calls no other has no use for a timeout.
         let calls_none = fault.is_some_and(|(_, role)| role.calls().is_empty());
-        Ok(Self { case, fault, at, harmless, timeout_setting: !calls_none && random.random_range(0..2) == 0 })
+        Ok(Self {
+            case,
+            fault,
+            fault_at,
+            harmless_deployment,
+            timeout_setting: !calls_none && random.random_range(0..2) == 0,
+        })
     }
 }

@@ -107,23 +107,23 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     service.reload(false);
     let listener = listen(service.spec.ports[&service.spec.role])?;
 
-    let commanded = Arc::clone(&service);
+    let command_target = Arc::clone(&service);
     tokio::spawn(async move {
         while let Ok(Some(line)) = input.next_line().await {
             match serde_json::from_str(&line) {
-                Ok(ServiceCommand::Reload) => commanded.reload(true),
+                Ok(ServiceCommand::Reload) => command_target.reload(true),
                 Ok(ServiceCommand::SetBehaviour(behaviour)) => {
-                    *commanded.behaviour.write().unwrap_or_else(PoisonError::into_inner) =
-                        behaviour.union(commanded.built_in);
+                    *command_target.behaviour.write().unwrap_or_else(PoisonError::into_inner) =
+                        behaviour.union(command_target.built_in);
                 }
-                Err(error) => commanded.log.write("ERROR", format!("invalid command: {error}"), ""),
+                Err(error) => command_target.log.write("ERROR", format!("invalid command: {error}"), ""),
             }
         }
         // The supervisor has ended.
         std::process::exit(0);
     });
     service.log.write("INFO", format!("{} {} started", service.name(), service.spec.version), "");
-    let exporting = tokio::spawn(export_telemetry(Arc::clone(&service), registry));
+    let export_task = tokio::spawn(export_telemetry(Arc::clone(&service), registry));
     std::thread::spawn({
         let service = Arc::clone(&service);
         move || run_background_faults(&service)
@@ -138,18 +138,18 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         .route("/enqueue", post(enqueue))
         .route("/take", post(take))
         .with_state(Arc::clone(&service));
-    let stopping = Arc::clone(&service);
+    let stop_target = Arc::clone(&service);
     let stop = async move {
         let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
             Ok(terminate) => terminate,
             Err(_) => return std::future::pending().await,
         };
         terminate.recv().await;
-        stopping.stopping.store(true, Ordering::Release);
+        stop_target.stopping.store(true, Ordering::Release);
     };
-    let serving = axum::serve(listener, app).with_graceful_shutdown(stop);
-    serving.await?;
-    exporting.abort();
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop);
+    server.await?;
+    export_task.abort();
     Ok(())
 }
 
@@ -166,7 +166,7 @@ fn listen(port: u16) -> anyhow::Result<tokio::net::TcpListener> {
 
 impl Service {
     fn new(spec: ServiceSpec, registry: &Registry) -> anyhow::Result<Self> {
-        let name = spec.names.of(spec.role).to_owned();
+        let name = spec.names.name_of(spec.role).to_owned();
         let metric = |suffix: &str| format!("{}_{suffix}", spec.names.prefix);
         let buckets = |suffix: &str, help: &str, labels: &[&str]| -> anyhow::Result<HistogramVec> {
             let opts = HistogramOpts::new(metric(suffix), help).const_label("service", &name).buckets(BUCKETS.to_vec());
@@ -179,7 +179,7 @@ impl Service {
         let gauge = |suffix: &str, help: &str| Opts::new(metric(suffix), help).const_label("service", &name);
         let pool = GaugeVec::new(gauge("pool_connections", "Connections of the pool"), &["state"])?;
         let depth = IntGauge::with_opts(gauge("queue_depth", "Messages waiting"))?;
-        let info = GaugeVec::new(gauge("build_info", "What runs"), &["version"])?;
+        let info = GaugeVec::new(gauge("build_info", "Version that runs"), &["version"])?;
         info.with_label_values(&[spec.version.as_str()]).set(1.0);
         for (name_of, value) in
             [("process_memory_limit_bytes", MEMORY_LIMIT_BYTES), ("process_cpu_limit_cores", CPU_LIMIT_CORES)]
@@ -232,7 +232,7 @@ impl Service {
     }
 
     fn name(&self) -> &str {
-        self.spec.names.of(self.spec.role)
+        self.spec.names.name_of(self.spec.role)
     }
 
     fn behaviour(&self) -> Behaviour {
@@ -258,16 +258,16 @@ impl Service {
 
     /// Takes a token from the rate limit's bucket, which holds those of one second; false if it is empty.
     fn take_rate_limit_token(&self) -> bool {
-        let cap = self.setting(&self.spec.names.rate_key, DEFAULT_MAX_REQUESTS_PER_S) as f64;
+        let max_tokens = self.setting(&self.spec.names.rate_key, DEFAULT_MAX_REQUESTS_PER_S) as f64;
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        rate.1 = (rate.1 + now.duration_since(rate.0).as_secs_f64() * cap).min(cap);
+        rate.1 = (rate.1 + now.duration_since(rate.0).as_secs_f64() * max_tokens).min(max_tokens);
         rate.0 = now;
-        let fits = rate.1 >= 1.0;
-        if fits {
+        let has_token = rate.1 >= 1.0;
+        if has_token {
             rate.1 -= 1.0;
         }
-        fits
+        has_token
     }
 
     /// Simulates the service's work for one request, `typical_ms` without a fault.
@@ -292,7 +292,7 @@ impl Service {
     async fn call(&self, peer: Role, path: &str, body: String, context: &TraceContext) -> (StatusCode, String) {
         let (started, span, trace) = (Instant::now(), rand::rng().random::<u64>(), context.trace.as_str());
         let deadline = Duration::from_millis(self.setting(&self.spec.names.timeout_key, DEFAULT_TIMEOUT_MS));
-        let peer_name = self.spec.names.of(peer);
+        let peer_name = self.spec.names.name_of(peer);
         let outcome = match tokio::time::timeout(CONNECTION_TIMEOUT, self.connections.acquire()).await {
             Ok(Ok(permit)) => {
                 let response = tokio::time::timeout(
@@ -328,7 +328,7 @@ impl Service {
             span,
             parent: context.span,
             name: format!("{} {path}", if path == "/" { "GET" } else { "POST" }),
-            took: started.elapsed(),
+            duration: started.elapsed(),
             status: status.as_u16(),
             port: Some(self.spec.ports[&peer]),
         });
@@ -375,8 +375,8 @@ fn read_settings(spec: &ServiceSpec) -> Settings {
 
 /// The context of a received request (header `traceparent`), and the id of the span that sent it.
 fn trace_context(headers: &HeaderMap) -> (TraceContext, u64) {
-    let given = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let mut parts = given.into_iter().flat_map(|text| text.split('-')).skip(1);
+    let header = headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let mut parts = header.into_iter().flat_map(|text| text.split('-')).skip(1);
     let trace = parts.next().filter(|id| id.len() == 32).map(str::to_owned);
     let parent = parts.next().and_then(|id| u64::from_str_radix(id, 16).ok()).unwrap_or_default();
     let trace = trace.unwrap_or_else(|| format!("{:032x}", rand::rng().random::<u128>()));
@@ -399,7 +399,7 @@ fn record_served(
         span: context.span,
         parent,
         name: path.to_owned(),
-        took: started.elapsed(),
+        duration: started.elapsed(),
         status: status.as_u16(),
         port: None,
     });
@@ -416,8 +416,8 @@ async fn serve(State(service): State<Arc<Service>>, headers: HeaderMap) -> Statu
     };
     record_served(&service, &context, parent, "GET /", status, started);
     if status == StatusCode::OK && rand::rng().random_bool(0.02) {
-        let took = started.elapsed().as_millis();
-        service.log.write("INFO", format!("{} in {took} ms", service.spec.names.served), &context.trace);
+        let duration_ms = started.elapsed().as_millis();
+        service.log.write("INFO", format!("{} in {duration_ms} ms", service.spec.names.served), &context.trace);
     }
     status
 }
@@ -464,11 +464,11 @@ async fn enqueue(State(service): State<Arc<Service>>, headers: HeaderMap, body: 
     service.work(1.0).await;
     let (depth, status) = {
         let mut queue = service.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = queue.len() < MAX_QUEUED_MESSAGES;
-        if fits {
+        let has_space = queue.len() < MAX_QUEUED_MESSAGES;
+        if has_space {
             queue.push_back(body);
         }
-        (queue.len(), if fits { StatusCode::ACCEPTED } else { StatusCode::SERVICE_UNAVAILABLE })
+        (queue.len(), if has_space { StatusCode::ACCEPTED } else { StatusCode::SERVICE_UNAVAILABLE })
     };
     service.depth.set(depth as i64);
     if !status.is_success() {

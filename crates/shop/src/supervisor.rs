@@ -132,7 +132,7 @@ impl Supervisor {
     async fn install(&self) -> anyhow::Result<()> {
         let mut random = StdRng::seed_from_u64(self.args.seed ^ 0x7665_7273);
         for role in Role::ALL {
-            let name = self.names.of(role).to_owned();
+            let name = self.names.name_of(role).to_owned();
             let version =
                 format!("{}.{}.{}", random.random_range(1..4), random.random_range(0..30), random.random_range(0..9));
             let settings: Settings = [
@@ -246,13 +246,14 @@ impl Supervisor {
 
     /// Runs the scenario: a deployment without a fault, then the fault.
     pub(crate) async fn run_scenario(self: Arc<Self>) {
-        let mut events: Vec<(Duration, bool)> = self.scenario.harmless.iter().map(|(_, at)| (*at, false)).collect();
-        events.extend(self.scenario.fault.map(|_| (self.scenario.at, true)));
+        let mut events: Vec<(Duration, bool)> =
+            self.scenario.harmless_deployment.iter().map(|(_, at)| (*at, false)).collect();
+        events.extend(self.scenario.fault.map(|_| (self.scenario.fault_at, true)));
         events.sort();
         let started = tokio::time::Instant::now();
         for (at, is_fault) in events {
             tokio::time::sleep_until(started + at).await;
-            let result = match (is_fault, self.scenario.harmless) {
+            let result = match (is_fault, self.scenario.harmless_deployment) {
                 (true, _) => self.inject_fault(true).await,
                 (false, Some((role, _))) => self.deploy(role, Behaviour::default()).await,
                 (false, None) => Ok(()),
@@ -379,11 +380,11 @@ impl Supervisor {
                 (_, Case::Deployment) => Operation::Rollback,
                 _ => Operation::Restart,
             };
-            json!({ "kind": kind, "service": self.names.of(role), "heals": heals,
+            json!({ "kind": kind, "service": self.names.name_of(role), "heals": heals,
                 "at": injected.then(|| rfc3339(now_ms())), "at_ms": injected.then(now_ms) })
         });
         let truth = json!({ "seed": self.args.seed, "case": self.scenario.case, "fault": fault,
-            "harmless": self.scenario.harmless.map(|(role, _)| self.names.of(role)) });
+            "harmless": self.scenario.harmless_deployment.map(|(role, _)| self.names.name_of(role)) });
         replace_file(&self.args.dir.join("truth.json"), &truth.to_string())
     }
 

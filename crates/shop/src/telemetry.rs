@@ -18,7 +18,7 @@ use crate::otlp::{self, Spans};
 /// Queued requests; the oldest are dropped beyond that.
 const MAX_QUEUED_REQUESTS: usize = 900;
 
-/// How often an empty queue is checked.
+/// Interval between checks of an empty queue.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

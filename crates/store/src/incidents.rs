@@ -126,7 +126,7 @@ impl Store {
         let mut transaction = self.begin_write().await?;
         let query = "UPDATE incidents SET state = ?, updated_at = ?, workflow = ?
             WHERE tenant = ? AND key = ? AND state = ? AND workflow = ?";
-        let moved = sqlx::query(query)
+        let updated = sqlx::query(query)
             .bind(transition.to.as_str())
             .bind(transition.at.nanos())
             .bind(transition.workflow)
@@ -136,7 +136,7 @@ impl Store {
             .bind(transition.before)
             .execute(&mut *transaction)
             .await?;
-        if moved.rows_affected() == 0 {
+        if updated.rows_affected() == 0 {
             return Ok(false);
         }
         append_history(
@@ -169,7 +169,7 @@ impl Store {
     ) -> Result<bool, Error> {
         let mut transaction = self.begin_write().await?;
         let query = "UPDATE incidents SET workflow = ?, updated_at = ? WHERE tenant = ? AND key = ? AND workflow = ?";
-        let saved = sqlx::query(query)
+        let updated = sqlx::query(query)
             .bind(workflow)
             .bind(entry.at.nanos())
             .bind(tenant.as_str())
@@ -177,7 +177,7 @@ impl Store {
             .bind(before)
             .execute(&mut *transaction)
             .await?;
-        if saved.rows_affected() == 0 {
+        if updated.rows_affected() == 0 {
             return Ok(false);
         }
         audit::append(&mut transaction, entry).await?;

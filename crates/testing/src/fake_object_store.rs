@@ -161,7 +161,7 @@ impl State {
         let after = parameter("start-after").max(parameter("continuation-token"));
         let objects = self.objects();
         let (mut text, mut folders, mut count, mut last) = (String::new(), BTreeSet::new(), 0, None);
-        let mut more = false;
+        let mut is_truncated = false;
         for (key, object) in objects.iter().filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after) {
             let rest = key.strip_prefix(prefix).unwrap_or_default();
             let folder = Some(delimiter).filter(|delimiter| !delimiter.is_empty());
@@ -170,7 +170,7 @@ impl State {
                 continue;
             }
             if count == PAGE_KEYS {
-                more = true;
+                is_truncated = true;
                 break;
             }
             count += 1;
@@ -187,9 +187,10 @@ impl State {
         for folder in folders {
             let _infallible = write!(text, "<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>");
         }
-        let next = last.filter(|_| more);
+        let next = last.filter(|_| is_truncated);
         let next = next.map_or(String::new(), |key| format!("<NextContinuationToken>{key}</NextContinuationToken>"));
-        let body = format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>{next}{text}</ListBucketResult>");
+        let body =
+            format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{text}</ListBucketResult>");
         ([("content-type", "application/xml")], body).into_response()
     }
 

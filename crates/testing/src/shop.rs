@@ -40,8 +40,8 @@ impl Shop {
         let mut shop = Self { control: String::new(), dir: dir.to_owned(), child };
         for _ in 0..600 {
             if let Ok(text) = std::fs::read_to_string(dir.join("run.json")) {
-                let running: Value = serde_json::from_str(&text)?;
-                running["control"].as_str().context("the shop has no control address")?.clone_into(&mut shop.control);
+                let run_info: Value = serde_json::from_str(&text)?;
+                run_info["control"].as_str().context("the shop has no control address")?.clone_into(&mut shop.control);
                 return Ok(shop);
             }
             std::thread::sleep(Duration::from_millis(50));

@@ -25,7 +25,7 @@ impl RemoteArgs {
     }
 }
 
-/// [`RemoteArgs`] of a command that can print the server's answer as JSON.
+/// [`RemoteArgs`] of a command that can print the server's response as JSON.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RemoteJsonArgs {
     #[command(flatten)]
@@ -40,9 +40,9 @@ impl RemoteJsonArgs {
         self.remote.client()
     }
 
-    /// Prints the answer with `--json`, else a message.
-    pub(crate) fn print(&self, answer: &Value, message: &str) -> std::io::Result<()> {
-        if self.json { print_line(answer) } else { print_line(message) }
+    /// Prints the response with `--json`, else a message.
+    pub(crate) fn print(&self, response: &Value, message: &str) -> std::io::Result<()> {
+        if self.json { print_line(response) } else { print_line(message) }
     }
 }
 
@@ -72,20 +72,20 @@ impl Client {
         for (name, value) in parameters {
             request = request.query(name, value);
         }
-        read_response(self.authorize(request).call().with_context(|| self.no_answer())?)
+        read_response(self.authorize(request).call().with_context(|| self.no_response_message())?)
     }
 
     /// Sends JSON, and parses the response as JSON.
     pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let request = self.authorize(self.agent.post(format!("{}{path}", self.url)));
-        let response = read_response(request.send_json(body).with_context(|| self.no_answer())?)?;
+        let response = read_response(request.send_json(body).with_context(|| self.no_response_message())?)?;
         Ok(serde_json::from_slice(&response)?)
     }
 
     /// Sends text, and returns the response unparsed.
     pub(crate) fn post_text(&self, path: &str, body: &str) -> anyhow::Result<Vec<u8>> {
         let request = self.agent.post(format!("{}{path}", self.url)).header("Content-Type", "text/plain");
-        read_response(self.authorize(request).send(body).with_context(|| self.no_answer())?)
+        read_response(self.authorize(request).send(body).with_context(|| self.no_response_message())?)
     }
 
     fn authorize<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
@@ -95,8 +95,8 @@ impl Client {
         }
     }
 
-    fn no_answer(&self) -> String {
-        format!("no answer from {}", self.url)
+    fn no_response_message(&self) -> String {
+        format!("no response from {}", self.url)
     }
 }
 

@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::output::CommandResult;
 
-/// The always-staffed war room of a production estate.
+/// A self-hosted incident response agent.
 #[derive(Debug, Parser)]
 #[command(name = "wardroom", version, max_term_width = 100)]
 pub(crate) struct Cli {

@@ -1,4 +1,4 @@
-//! Wardroom: the always-staffed war room of a production estate, in one binary.
+//! Wardroom, a self-hosted incident response agent in one binary.
 //!
 //! ```text
 //! serve ─► supervisor ─┬─► server (sandboxed)      sql, incidents, … ─► client ─► HTTP API of a running server

@@ -1,4 +1,4 @@
-//! What commands print, and how they end.
+//! Output and results of commands.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -8,8 +8,8 @@ pub(crate) fn unblock() -> nix::Result<()> {
     SigSet::all().thread_unblock()
 }
 
-/// Has the kernel kill this process when its supervisor dies.
-pub(crate) fn die_with_parent() -> nix::Result<()> {
+/// Makes the kernel kill this process when its parent, the supervisor, exits.
+pub(crate) fn kill_with_parent() -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(report::exit_code(&report)))
 }
 
-/// Follows the newest incident until it is in a final state, and approves its plan unless `--withhold` is given.
+/// Follows the first incident until it is in a final state, and approves its plan unless `--withhold` is given.
 fn observe(environment: &mut DemoEnvironment, terminal: &mut Terminal, options: &Options) -> anyhow::Result<Observed> {
     let started = Instant::now();
     let timeout = if options.headless { HEADLESS_TIMEOUT } else { INTERACTIVE_TIMEOUT };
@@ -66,7 +66,7 @@ fn observe(environment: &mut DemoEnvironment, terminal: &mut Terminal, options: 
         if environment.truth()?["fault"]["at_ms"].is_null() {
             observed.incidents_before_fault = observed.incidents;
         }
-        let Some(id) = list.last().and_then(|newest| newest["id"].as_str()) else {
+        let Some(id) = list.last().and_then(|first| first["id"].as_str()) else {
             terminal.print_waiting(started.elapsed());
             continue;
         };

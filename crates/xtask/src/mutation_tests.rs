@@ -17,12 +17,12 @@ const MIN_CAUGHT_PERCENT: u64 = 90;
 /// # Errors
 /// Returns an error if cargo-mutants cannot run or too few mutants are caught.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
-    let passed: Vec<_> = arguments.raw_args()?.collect();
+    let forwarded_arguments: Vec<_> = arguments.raw_args()?.collect();
     let programs = DemoPrograms::build()?;
     let out = cache().join("mutants");
     std::fs::create_dir_all(&out)?;
     let mut mutants = command(cargo_tool("cargo-mutants")?);
-    mutants.args(["mutants", "--workspace", "--output"]).arg(&out).args(passed);
+    mutants.args(["mutants", "--workspace", "--output"]).arg(&out).args(forwarded_arguments);
     programs.set_env(&mut mutants);
     // It exits with an error as soon as one mutant is missed; the share is checked below instead.
     let status = mutants.status().context("cannot run cargo-mutants")?;

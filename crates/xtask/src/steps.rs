@@ -33,9 +33,9 @@ pub(crate) fn timed_step<T>(name: &str, run: impl FnOnce() -> anyhow::Result<T>)
     anstream::eprintln!("\x1b[1m{name}\x1b[0m …");
     let started = Instant::now();
     let result = run();
-    let took = finish(name, started);
-    let result = result.with_context(|| format!("{name} failed after {:.0} s", took.as_secs_f64()))?;
-    anstream::eprintln!("{name}: {:.1} s", took.as_secs_f64());
+    let duration = finish(name, started);
+    let result = result.with_context(|| format!("{name} failed after {:.0} s", duration.as_secs_f64()))?;
+    anstream::eprintln!("{name}: {:.1} s", duration.as_secs_f64());
     Ok(result)
 }
 
@@ -56,11 +56,11 @@ impl Step {
         anstream::eprintln!("\x1b[1m{name}\x1b[0m …");
         let started = Instant::now();
         let output = self.command.stdin(Stdio::null()).output();
-        let took = finish(name, started).as_secs_f64();
+        let duration = finish(name, started).as_secs_f64();
         let output = output.with_context(|| format!("{name}: cannot run {:?}", self.command.get_program()))?;
-        anstream::eprint!("{}", report(name, took, &output));
+        anstream::eprint!("{}", report(name, duration, &output));
         if !output.status.success() {
-            bail!("{name} failed after {took:.0} s ({})", output.status);
+            bail!("{name} failed after {duration:.0} s ({})", output.status);
         }
         Ok(())
     }
@@ -100,9 +100,9 @@ pub(crate) fn print_durations() {
 }
 
 fn finish(name: &str, started: Instant) -> Duration {
-    let took = started.elapsed();
-    DURATIONS.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), took));
-    took
+    let duration = started.elapsed();
+    DURATIONS.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), duration));
+    duration
 }
 
 /// The output of a finished step, indented under its name and duration.
@@ -121,9 +121,9 @@ fn report(name: &str, seconds: f64, output: &Output) -> String {
 fn duration_table(durations: &[(String, Duration)]) -> String {
     let width = durations.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     let mut table = String::from("\nstep durations (steps of lanes overlap)\n");
-    for (name, took) in durations {
+    for (name, duration) in durations {
         // Writing into a String cannot fail.
-        writeln!(table, "  {name:<width$} {:>8.1} s", took.as_secs_f64()).unwrap_or_default();
+        writeln!(table, "  {name:<width$} {:>8.1} s", duration.as_secs_f64()).unwrap_or_default();
     }
     table
 }

@@ -16,7 +16,7 @@ use crate::workspace::command;
 /// # Errors
 /// Returns an error if a program cannot be built or unpacked, or the crash test fails.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
-    let mut passed: Vec<std::ffi::OsString> = vec!["torture".into()];
+    let mut forwarded_arguments: Vec<std::ffi::OsString> = vec!["torture".into()];
     let mut mutant = false;
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -25,8 +25,8 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
                 let value = arguments.value()?;
                 // Bar 2b needs the mutants' build, too: it contains the record that panics its handler.
                 mutant |= name == "mutant" || (name == "bar" && value == "2b");
-                passed.push(format!("--{name}").into());
-                passed.push(value);
+                forwarded_arguments.push(format!("--{name}").into());
+                forwarded_arguments.push(value);
             }
             other => return Err(other.unexpected().into()),
         }
@@ -37,7 +37,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         (programs.demo.wardroom, programs.evals) = (wardroom, evals);
     }
     let mut torture = command(&programs.evals);
-    torture.args(passed);
+    torture.args(forwarded_arguments);
     FaultPrograms::unpack()?.set_env(&mut torture);
     ClientPrograms::install()?.set_env(&mut torture);
     programs.set_env(&mut torture);
@@ -63,8 +63,8 @@ pub(crate) struct ShortForm {
     pub(crate) lane: Lane,
 }
 
-/// The short forms of the bars, in the order in which each lane runs them. The bar of power loss (4a) comes last in its
-/// lane, when the demos have ended: its servers have to start within 5 s.
+/// The short forms of the bars, in the order in which each lane runs them. The bar of power loss (4a), whose servers have
+/// to start within 5 s, comes last in its lane: by then the demos, which take two minutes, have usually ended.
 pub(crate) const SHORT_FORMS: [ShortForm; 14] = [
     ShortForm { bar: "loop", kills: "60", lane: Lane::BesideDemos },
     ShortForm { bar: "1e", kills: "1", lane: Lane::BesideDemos },

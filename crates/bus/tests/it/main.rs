@@ -129,13 +129,13 @@ async fn damaged_group_offset_reads_as_none() {
     bus.commit("detect", 77).unwrap();
     let path = dir.path().join("groups/detect");
     let whole = std::fs::read(&path).unwrap();
-    for at in 0..whole.len() {
+    for index in 0..whole.len() {
         let mut damaged = whole.clone();
-        damaged[at] ^= 1;
+        damaged[index] ^= 1;
         std::fs::write(&path, &damaged).unwrap();
-        assert_eq!(bus.committed("detect").unwrap(), None, "byte {at}");
-        std::fs::write(&path, &whole[..at]).unwrap();
-        assert_eq!(bus.committed("detect").unwrap(), None, "cut to {at}");
+        assert_eq!(bus.committed("detect").unwrap(), None, "byte {index}");
+        std::fs::write(&path, &whole[..index]).unwrap();
+        assert_eq!(bus.committed("detect").unwrap(), None, "cut to {index}");
     }
     std::fs::write(&path, &whole).unwrap();
     assert_eq!(bus.committed("detect").unwrap(), Some(77));

@@ -10,14 +10,14 @@ impl Engine {
     pub fn renumber(&mut self, keep: &[bool]) {
         let new_indices = dense_indices(keep);
         let mut buckets = vec![true; self.buckets.len()];
-        let is_kept = |at: u32| keep.get(at as usize).copied().unwrap_or_default();
+        let is_kept = |index: u32| keep.get(index as usize).copied().unwrap_or_default();
         for (series, _) in self.series.iter().zip(keep).filter(|(_, keep)| !**keep) {
-            if let SeriesRole::Bucket(at) = series.role {
-                buckets[at as usize] = false;
+            if let SeriesRole::Bucket(index) = series.role {
+                buckets[index as usize] = false;
             }
         }
         for (_, own) in self.spans.natives.iter().filter(|(id, _)| !is_kept(**id)) {
-            own.iter().for_each(|at| buckets[*at as usize] = false);
+            own.iter().for_each(|index| buckets[*index as usize] = false);
         }
         let buckets = self.renumber_buckets(&buckets);
         self.spans.renumber(&new_indices, &buckets);
@@ -30,13 +30,13 @@ impl Engine {
         retain_by(&mut self.buckets, keep);
         for service in &mut self.services {
             for family in &mut service.families {
-                family.buckets = family.buckets.iter().filter_map(|at| new_indices[*at as usize]).collect();
+                family.buckets = family.buckets.iter().filter_map(|index| new_indices[*index as usize]).collect();
             }
             service.families.retain(|family| !family.buckets.is_empty());
             service.buckets = 0;
-            for (family, at) in service.families.iter().zip(0..) {
+            for (family, index) in service.families.iter().zip(0..) {
                 service.buckets += family.buckets.len() as i64;
-                family.buckets.iter().for_each(|bucket| self.buckets[*bucket as usize].family = at);
+                family.buckets.iter().for_each(|bucket| self.buckets[*bucket as usize].family = index);
             }
         }
         new_indices
@@ -50,11 +50,11 @@ impl Engine {
             let is_kept = kept.next().copied().unwrap_or_default();
             if is_kept {
                 match series.role {
-                    SeriesRole::Gauge(at) => gauges[at as usize] = true,
-                    SeriesRole::Counter(at) => counters[at as usize] = true,
-                    SeriesRole::CpuSeconds(at) => cpu[at as usize] = true,
-                    SeriesRole::CpuLimit(at) | SeriesRole::MemoryBytes(at) | SeriesRole::MemoryLimit(at) => {
-                        levels[at as usize] = true
+                    SeriesRole::Gauge(index) => gauges[index as usize] = true,
+                    SeriesRole::Counter(index) => counters[index as usize] = true,
+                    SeriesRole::CpuSeconds(index) => cpu[index as usize] = true,
+                    SeriesRole::CpuLimit(index) | SeriesRole::MemoryBytes(index) | SeriesRole::MemoryLimit(index) => {
+                        levels[index as usize] = true
                     }
                     SeriesRole::Bucket(_) | SeriesRole::Ignored => {}
                 }
@@ -67,21 +67,21 @@ impl Engine {
         retain_by(&mut self.levels, &levels);
         let (gauges, counters, cpu, levels) =
             (dense_indices(&gauges), dense_indices(&counters), dense_indices(&cpu), dense_indices(&levels));
-        let moved = |role: SeriesRole| {
+        let renumbered = |role: SeriesRole| {
             Some(match role {
-                SeriesRole::Gauge(at) => SeriesRole::Gauge(gauges[at as usize]?),
-                SeriesRole::Counter(at) => SeriesRole::Counter(counters[at as usize]?),
-                SeriesRole::Bucket(at) => SeriesRole::Bucket(buckets[at as usize]?),
-                SeriesRole::CpuSeconds(at) => SeriesRole::CpuSeconds(cpu[at as usize]?),
-                SeriesRole::CpuLimit(at) => SeriesRole::CpuLimit(levels[at as usize]?),
-                SeriesRole::MemoryBytes(at) => SeriesRole::MemoryBytes(levels[at as usize]?),
-                SeriesRole::MemoryLimit(at) => SeriesRole::MemoryLimit(levels[at as usize]?),
+                SeriesRole::Gauge(index) => SeriesRole::Gauge(gauges[index as usize]?),
+                SeriesRole::Counter(index) => SeriesRole::Counter(counters[index as usize]?),
+                SeriesRole::Bucket(index) => SeriesRole::Bucket(buckets[index as usize]?),
+                SeriesRole::CpuSeconds(index) => SeriesRole::CpuSeconds(cpu[index as usize]?),
+                SeriesRole::CpuLimit(index) => SeriesRole::CpuLimit(levels[index as usize]?),
+                SeriesRole::MemoryBytes(index) => SeriesRole::MemoryBytes(levels[index as usize]?),
+                SeriesRole::MemoryLimit(index) => SeriesRole::MemoryLimit(levels[index as usize]?),
                 SeriesRole::Ignored => SeriesRole::Ignored,
             })
         };
-        self.series.iter_mut().for_each(|series| series.role = moved(series.role).unwrap_or(SeriesRole::Ignored));
+        self.series.iter_mut().for_each(|series| series.role = renumbered(series.role).unwrap_or(SeriesRole::Ignored));
         for service in &mut self.services {
-            service.process = service.process.iter().filter_map(|role| moved(*role)).collect();
+            service.process = service.process.iter().filter_map(|role| renumbered(*role)).collect();
         }
     }
 }
@@ -106,27 +106,29 @@ mod tests {
     use super::*;
     use crate::Config;
 
-    fn labels(at: usize) -> Labels {
-        let service = format!("s{}", at % 3);
-        let peer = format!("p{}", at % 2);
-        let le = ["0.1", "1", "+Inf"][at / 6 % 3];
-        match at % 6 {
-            0 => Labels::of(&[("__name__", "depth"), ("service", &service), ("i", &at.to_string())]),
-            1 => Labels::of(&[("__name__", "orders_total"), ("service", &service), ("i", &at.to_string())]),
-            2 => {
-                Labels::of(&[("__name__", "process_cpu_seconds_total"), ("service", &service), ("i", &at.to_string())])
-            }
+    fn labels(index: usize) -> Labels {
+        let service = format!("s{}", index % 3);
+        let peer = format!("p{}", index % 2);
+        let le = ["0.1", "1", "+Inf"][index / 6 % 3];
+        match index % 6 {
+            0 => Labels::of(&[("__name__", "depth"), ("service", &service), ("i", &index.to_string())]),
+            1 => Labels::of(&[("__name__", "orders_total"), ("service", &service), ("i", &index.to_string())]),
+            2 => Labels::of(&[
+                ("__name__", "process_cpu_seconds_total"),
+                ("service", &service),
+                ("i", &index.to_string()),
+            ]),
             3 => Labels::of(&[
                 ("__name__", "process_resident_memory_bytes"),
                 ("service", &service),
-                ("i", &at.to_string()),
+                ("i", &index.to_string()),
             ]),
             _ => Labels::of(&[
                 ("__name__", "http_client_request_duration_seconds_bucket"),
                 ("service", &service),
                 ("peer", &peer),
                 ("le", le),
-                ("i", &at.to_string()),
+                ("i", &index.to_string()),
             ]),
         }
     }
@@ -149,14 +151,14 @@ mod tests {
         #[test]
         fn eviction_equals_never_having_had_the_series(keep in prop::collection::vec(any::<bool>(), 1..40)) {
             // A histogram is kept or evicted whole: an inactive bucket still counts in the sum.
-            let keep: Vec<bool> = (0..keep.len()).map(|at| keep[if at % 6 > 3 { at % 6 } else { at }]).collect();
+            let keep: Vec<bool> = (0..keep.len()).map(|index| keep[if index % 6 > 3 { index % 6 } else { index }]).collect();
             let engine = || Engine::new(Config::default(), EntityRules::default());
             let (mut all, mut few) = (engine(), engine());
-            (0..keep.len()).for_each(|at| all.add_series(&labels(at)));
-            let survivors: Vec<usize> = (0..keep.len()).filter(|at| keep[*at]).collect();
-            survivors.iter().for_each(|at| few.add_series(&labels(*at)));
+            (0..keep.len()).for_each(|index| all.add_series(&labels(index)));
+            let survivors: Vec<usize> = (0..keep.len()).filter(|index| keep[*index]).collect();
+            survivors.iter().for_each(|index| few.add_series(&labels(*index)));
             let new = || survivors.iter().copied().zip(0..);
-            feed(&mut all, survivors.iter().map(|at| (*at, *at as u32)), 0);
+            feed(&mut all, survivors.iter().map(|index| (*index, *index as u32)), 0);
             feed(&mut few, new(), 0);
             all.renumber(&keep);
             prop_assert_eq!(all.known_series(), few.known_series());

@@ -18,7 +18,7 @@ pub(super) struct SpanState {
     pub(super) calls: Vec<Call>,
     pub(super) families: BTreeMap<FamilyKey, SpanFamily>,
     /// Families with new durations in this batch.
-    pub(super) moved: Vec<FamilyKey>,
+    pub(super) updated: Vec<FamilyKey>,
     /// Series id of a native histogram → its buckets.
     pub(super) natives: BTreeMap<u32, Vec<u32>>,
 }
@@ -34,10 +34,13 @@ pub(super) struct SpanFamily {
 impl SpanState {
     /// Maps series and bucket ids to their new values.
     pub(super) fn renumber(&mut self, series: &[Option<u32>], buckets: &[Option<u32>]) {
-        let moved = |own: &[u32]| own.iter().filter_map(|at| buckets.get(*at as usize).copied().flatten()).collect();
+        let renumbered = |bucket_ids: &[u32]| {
+            bucket_ids.iter().filter_map(|index| buckets.get(*index as usize).copied().flatten()).collect()
+        };
         let natives = std::mem::take(&mut self.natives).into_iter();
-        let place = |id: u32| series.get(id as usize).copied().flatten();
-        self.natives = natives.filter_map(|(id, own)| Some((place(id)?, moved(&own)))).collect();
-        self.families.values_mut().for_each(|family| family.buckets = moved(&family.buckets));
+        let new_series_id = |id: u32| series.get(id as usize).copied().flatten();
+        self.natives =
+            natives.filter_map(|(id, bucket_ids)| Some((new_series_id(id)?, renumbered(&bucket_ids)))).collect();
+        self.families.values_mut().for_each(|family| family.buckets = renumbered(&family.buckets));
     }
 }

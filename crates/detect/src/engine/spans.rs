@@ -71,14 +71,14 @@ impl Engine {
         if let Some(family) = self.spans.families.get_mut(&key) {
             family.durations.add(seconds);
             if !std::mem::replace(&mut family.dirty, true) {
-                self.spans.moved.push(key);
+                self.spans.updated.push(key);
             }
         }
     }
 
     /// Writes the durations of this batch's spans to their buckets.
     pub(super) fn flush_spans(&mut self) {
-        for key in std::mem::take(&mut self.spans.moved) {
+        for key in std::mem::take(&mut self.spans.updated) {
             let Some(family) = self.spans.families.get_mut(&key) else { continue };
             family.dirty = false;
             let (buckets, counts) = (family.buckets.clone(), family.durations.counts());

@@ -21,7 +21,7 @@ type SeriesParts<S, G, C, B, I, L> = (S, G, C, B, I, L);
 /// State by service and tenant.
 type TenantParts<V, P, G, T, L, D> = (V, P, G, T, L, D, DedupCache);
 
-type Loaded = (
+type LoadedState = (
     SeriesParts<Vec<(u32, SeriesRole)>, Vec<SeriesDetector>, Vec<Counter>, Vec<Bucket>, Vec<Increase>, Vec<f64>>,
     TenantParts<
         Vec<Service>,
@@ -58,18 +58,20 @@ impl Engine {
         labels: &[Labels],
         bytes: &'a [u8],
     ) -> Result<(Self, &'a [u8]), postcard::Error> {
-        let (loaded, after): (Loaded, _) = postcard::take_from_bytes(bytes)?;
+        let (loaded, after): (LoadedState, _) = postcard::take_from_bytes(bytes)?;
         let ((series, gauges, counters, buckets, cpu_seconds, levels), rest, watermark_ms) = loaded;
         let (services, (dirty, points, shifts), signals, spans, logs, deployments, dedup) = rest;
         if labels.len() < series.len() {
             return Err(postcard::Error::DeserializeBadEncoding);
         }
-        let named = series.into_iter().zip(labels);
+        let labelled = series.into_iter().zip(labels);
         let service_ids = services.iter().zip(0..).map(|(service, id)| (service.name.clone(), id)).collect();
         let engine = Self {
             config,
             rules,
-            series: named.map(|((service, role), labels)| Series { labels: labels.clone(), service, role }).collect(),
+            series: labelled
+                .map(|((service, role), labels)| Series { labels: labels.clone(), service, role })
+                .collect(),
             gauges,
             counters,
             buckets,

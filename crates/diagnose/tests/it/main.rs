@@ -16,7 +16,7 @@ fn bad(service: &str, aspect: Aspect, value: f64) -> SignalFact {
 
 fn call(caller: &str, callee: &str, is_bad: bool) -> Call {
     let bad_since = is_bad.then(|| at(BEGAN_AT_MS));
-    Call { caller: caller.into(), callee: callee.into(), bad_since, rate: 40.0, usual_rate: 40.0 }
+    Call { caller: caller.into(), callee: callee.into(), bad_since, rate: 40.0, expected_rate: 40.0 }
 }
 
 fn deployed(service: &str, seconds_before: i64) -> Deployment {

@@ -21,7 +21,7 @@ const STAGES: &[(&str, &str, &[&str])] = &[
     ("state", "sqlx", &[""]),
     ("checkpoint", "detect", &["Checkpoints::"]),
     ("head", "detect", &["head::recent_samples", "Exemplars"]),
-    ("catch up", "detect", &["catch_up"]),
+    ("catch up", "detect", &["read_from_bus"]),
     ("detect", "detect", &[""]),
     ("merge", "role", &["lake::maintain", "run_task", "lake::maintenance"]),
     ("events", "role", &["lake::event_writer"]),
@@ -36,7 +36,7 @@ const STAGES: &[(&str, &str, &[&str])] = &[
 /// A running profiler.
 #[derive(Debug)]
 pub(super) struct CpuProfile {
-    recording: Child,
+    perf_process: Child,
     file: PathBuf,
     pids: String,
 }
@@ -49,9 +49,9 @@ impl CpuProfile {
         let mut record = perf();
         // The whole machine: with `--pid`, perf spins as soon as one of the threads ends.
         record.args(["record", "-q", "-F", SAMPLES_PER_S, "-e", "cpu-clock", "-g", "-a", "-o"]).arg(&file);
-        let recording = record.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot run perf")?;
+        let perf_process = record.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot run perf")?;
         std::thread::sleep(std::time::Duration::from_millis(300));
-        Ok(Self { recording, file, pids: pids.join(",") })
+        Ok(Self { perf_process, file, pids: pids.join(",") })
     }
 
     /// Stops the profiler; returns the share of each stage, and writes a flame graph if a file is given.

@@ -16,7 +16,7 @@ const GOALS: [(&str, f64); 5] = [
 ];
 
 /// CPU of a stage as a share of VictoriaMetrics' whole CPU in the same run: series, stage, baseline share. A stage that
-/// exceeds its share by more than [`STAGE_TOLERANCE`] counts as missed, even if the sum still meets its goal.
+/// exceeds its share by more than [`MAX_STAGE_RATIO`] applies as missed, even if the sum still meets its goal.
 const STAGE_SHARES: [(u64, &str, f64); 8] = [
     (10_000, "receive", 0.145),
     (10_000, "append", 0.069),
@@ -29,12 +29,12 @@ const STAGE_SHARES: [(u64, &str, f64); 8] = [
 ];
 
 /// Allowed growth of a stage over its baseline share.
-const STAGE_TOLERANCE: f64 = 1.25;
-/// Share of the injected shifts that must be found.
-const MIN_SHIFTS_FOUND: f64 = 0.95;
+const MAX_STAGE_RATIO: f64 = 1.25;
+/// Minimum share of the injected shifts that must be found.
+const MIN_SHIFTS_FOUND_SHARE: f64 = 0.95;
 
 /// Returns the stages that exceed their baseline share.
-fn grown_stages(report: &Value) -> Vec<String> {
+fn stages_over_baseline(report: &Value) -> Vec<String> {
     let runs = |target: &str, series: u64| {
         let matches = move |run: &&Value| run["target"] == target && run["series"] == series;
         report["runs"].as_array().into_iter().flatten().filter(matches).collect::<Vec<_>>()
@@ -43,7 +43,7 @@ fn grown_stages(report: &Value) -> Vec<String> {
         let reference = median(runs("victoria-metrics", *series).iter().filter_map(|run| figure(run, SATURATED)))?;
         let wardroom = median(runs("wardroom", *series).iter().filter_map(|run| run["stages"][*stage].as_f64()))?;
         let share = wardroom / reference;
-        (share > baseline * STAGE_TOLERANCE).then(|| {
+        (share > baseline * MAX_STAGE_RATIO).then(|| {
             format!("{stage} at {series} series takes {share:.3} of VictoriaMetrics' CPU, baseline share {baseline}")
         })
     };
@@ -52,14 +52,14 @@ fn grown_stages(report: &Value) -> Vec<String> {
 
 /// Returns a line for each goal that the report misses.
 pub(super) fn missed_goals(report: &Value) -> Vec<String> {
-    let mut missed = grown_stages(report);
+    let mut missed = stages_over_baseline(report);
     for (name, goal) in GOALS {
         for (ratio, value) in report["ratios"].as_object().into_iter().flatten() {
             // At 10 000 series memory is mostly fixed cost; with more, the run is too short for finished files.
             let few_series = ratio.ends_with("_10000");
             let excluded = (name.starts_with("rss") && few_series) || (name.starts_with("bytes") && !few_series);
-            let counts = ratio.starts_with(&format!("{name}_at_")) && !excluded;
-            if let Some(value) = value.as_f64().filter(|value| counts && *value > goal) {
+            let applies = ratio.starts_with(&format!("{name}_at_")) && !excluded;
+            if let Some(value) = value.as_f64().filter(|value| applies && *value > goal) {
                 missed.push(format!("{ratio} is {value:.2}, goal {goal:.2}"));
             }
         }
@@ -68,7 +68,7 @@ pub(super) fn missed_goals(report: &Value) -> Vec<String> {
         let complete = run["read_back"] == run["read_back_of"] && run["http_errors"] == 0;
         let (found, injected) = (&run["shifts_found"]["found"], &run["shifts_found"]["injected"]);
         let share = found.as_f64().unwrap_or_default() / injected.as_f64().unwrap_or(f64::NAN);
-        if !complete || share < MIN_SHIFTS_FOUND {
+        if !complete || share < MIN_SHIFTS_FOUND_SHARE {
             missed.push(format!(
                 "read back {} of {}, shifts {found} of {injected}, errors {}",
                 run["read_back"], run["read_back_of"], run["http_errors"]
@@ -78,7 +78,7 @@ pub(super) fn missed_goals(report: &Value) -> Vec<String> {
     missed
 }
 
-/// Returns the median of each figure by target and number of series.
+/// Returns the median of each figure, by target and number of series.
 pub(super) fn medians(runs: &[Value]) -> Value {
     let mut all = serde_json::Map::new();
     for run in runs {
@@ -168,7 +168,7 @@ mod tests {
         let run = |target: &str, cpu: f64, receive: f64| json!({ "target": target, "series": 10_000, SATURATED: cpu, "stages": { "receive": receive } });
         let report =
             |receive: f64| json!({ "runs": [run("wardroom", 0.3, receive), run("victoria-metrics", 2.0, 0.0)] });
-        assert_eq!(grown_stages(&report(0.149 * 2.0 * 1.2)), Vec::<String>::new());
-        assert!(grown_stages(&report(0.149 * 2.0 * 1.3))[0].starts_with("receive at 10000 series"));
+        assert_eq!(stages_over_baseline(&report(0.149 * 2.0 * 1.2)), Vec::<String>::new());
+        assert!(stages_over_baseline(&report(0.149 * 2.0 * 1.3))[0].starts_with("receive at 10000 series"));
     }
 }

@@ -119,21 +119,21 @@ fn measure(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> 
 }
 
 fn medians(runs: &[Value]) -> Value {
-    let mut all = serde_json::Map::new();
+    let mut medians = serde_json::Map::new();
     for signal in ["logs", "traces"] {
         for name in TARGETS {
             let matching: Vec<&Value> =
                 runs.iter().filter(|run| run["target"] == name && run["signal"] == signal).collect();
-            let of = |field: &str| median(matching.iter().filter_map(|run| run[field].as_f64()));
+            let median_of = |field: &str| median(matching.iter().filter_map(|run| run[field].as_f64()));
             let p99 = median(matching.iter().filter_map(|run| run["ack_ms"]["p99"].as_f64()));
-            all.insert(
+            medians.insert(
                 format!("{name}, {signal}"),
-                json!({ "cpu_s_per_gb": of("cpu_s_per_gb"),
-                "cpu_s_per_m": of("cpu_s_per_m"), "rss_mib": of("rss_mib"), "ack_p99_ms": p99 }),
+                json!({ "cpu_s_per_gb": median_of("cpu_s_per_gb"),
+                "cpu_s_per_m": median_of("cpu_s_per_m"), "rss_mib": median_of("rss_mib"), "ack_p99_ms": p99 }),
             );
         }
     }
-    Value::Object(all)
+    Value::Object(medians)
 }
 
 /// Returns a string attribute.

@@ -16,18 +16,18 @@ pub(super) fn process_tree_usage(root: u32) -> Usage {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
+        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
         // Fields 4 (parent), 14 and 15 (utime, stime in ticks of 10 ms), 24 (RSS in pages) of proc(5).
         let own = Usage { cpu_s: (number(11) + number(12)) / 100.0, rss_kib: number(21) * 4.0 };
         all.insert(pid, (number(1) as u32, own));
     }
     let mut sum = Usage::default();
     for (pid, (_, own)) in &all {
-        let mut at = *pid;
-        while at != root && at > 1 {
-            at = all.get(&at).map_or(0, |(parent, _)| *parent);
+        let mut ancestor = *pid;
+        while ancestor != root && ancestor > 1 {
+            ancestor = all.get(&ancestor).map_or(0, |(parent, _)| *parent);
         }
-        if at == root {
+        if ancestor == root {
             sum.cpu_s += own.cpu_s;
             sum.rss_kib += own.rss_kib;
         }

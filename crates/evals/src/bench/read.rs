@@ -129,10 +129,10 @@ async fn write_samples(lake: &Lake, options: &Options) -> anyhow::Result<()> {
         let mut samples = Vec::new();
         for series in 0..options.series {
             samples.clear();
-            let mut at = from;
-            while at < to {
-                samples.push(Sample { ts_ms: DAY_MS + at, value: value(series, at / options.step_ms) });
-                at += options.step_ms;
+            let mut offset_ms = from;
+            while offset_ms < to {
+                samples.push(Sample { ts_ms: DAY_MS + offset_ms, value: value(series, offset_ms / options.step_ms) });
+                offset_ms += options.step_ms;
             }
             flush.push(&tenant, series + 1, &samples)?;
         }
@@ -171,16 +171,22 @@ async fn write_log_records(lake: &Lake, options: &Options, text: &Path) -> anyho
     let labels = Labels::of(&[("region", "eu-west-1"), ("pod", "web-7d9f")]);
     for number in 0..options.lines {
         let at = Timestamp::from_millis(DAY_MS + (number * 86_400_000 / options.lines) as i64);
-        let (id, took): (u32, u32) = (random.random(), random.random_range(1..900));
+        let (id, duration_ms): (u32, u32) = (random.random(), random.random_range(1..900));
         let message = match number {
             number if number % 1_000_000 == 999_999 => format!("request {id:08x} asked for a {RARE_WORD} and got none"),
-            number if number % 10_000 == 77 => format!("{RARE_TEMPLATE} {took} ms, request {id:08x} dropped"),
+            number if number % 10_000 == 77 => format!("{RARE_TEMPLATE} {duration_ms} ms, request {id:08x} dropped"),
             number => match number % 4 {
-                0 => format!("GET /api/v1/orders/{id} took {took} ms status=200 trace={id:08x}"),
-                1 => format!("cache miss for key orders:{id} in shard {}, read from store in {took} ms", id % 64),
-                2 => format!("user {} logged in from 10.{}.{}.7", id % 100_000, id % 250, took % 250),
+                0 => format!("GET /api/v1/orders/{id} took {duration_ms} ms status=200 trace={id:08x}"),
+                1 => {
+                    format!("cache miss for key orders:{id} in shard {}, read from store in {duration_ms} ms", id % 64)
+                }
+                2 => format!("user {} logged in from 10.{}.{}.7", id % 100_000, id % 250, duration_ms % 250),
                 _ => {
-                    format!("job {id:08x} finished: {took} rows written, {} skipped, queue depth {}", took / 7, id % 90)
+                    format!(
+                        "job {id:08x} finished: {duration_ms} rows written, {} skipped, queue depth {}",
+                        duration_ms / 7,
+                        id % 90
+                    )
                 }
             },
         };

@@ -177,17 +177,17 @@ fn generator(number: usize, saturated_steps: usize, random: &mut StdRng) -> Seri
 }
 
 fn next_value(generator: &mut SeriesGenerator, number: usize, step: usize, random: &mut StdRng) -> f64 {
-    let shifted = step >= generator.shift_step;
+    let is_shifted = step >= generator.shift_step;
     match number % 5 {
         0 | 1 => {
-            generator.value += random.random_range(80.0..120.0_f64).round() * if shifted { 4.0 } else { 1.0 };
+            generator.value += random.random_range(80.0..120.0_f64).round() * if is_shifted { 4.0 } else { 1.0 };
             generator.value
         }
         2 | 3 => {
-            let level = 50.0 + (number % 50) as f64 + if shifted { 60.0 } else { 0.0 };
+            let level = 50.0 + (number % 50) as f64 + if is_shifted { 60.0 } else { 0.0 };
             (level + normal(random) * 3.0).mul_add(10.0, 0.0).round() / 10.0
         }
-        _ => (normal(random) * 0.3 - 3.0 + if shifted { 2.5 } else { 0.0 }).exp(),
+        _ => (normal(random) * 0.3 - 3.0 + if is_shifted { 2.5 } else { 0.0 }).exp(),
     }
 }
 

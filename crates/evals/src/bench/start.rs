@@ -63,15 +63,15 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         runs.push(run);
     }
     target.stop()?;
-    let of = |name: &str| median(runs.iter().filter_map(|run| run[name].as_f64()));
-    let medians = json!({ "serving_s": of("serving_s"), "acked_s": of("acked_s"), "caught_up_s": of("caught_up_s") });
+    let median_of = |name: &str| median(runs.iter().filter_map(|run| run[name].as_f64()));
+    let medians = json!({ "serving_s": median_of("serving_s"), "acked_s": median_of("acked_s"), "caught_up_s": median_of("caught_up_s") });
     let report =
         json!({ "commit": commit(), "machine": machine(), "series": series, "medians": medians, "runs": runs });
     print_progress(serde_json::to_string_pretty(&report["medians"])?);
     if let Some(file) = file {
         std::fs::write(file, report.to_string())?;
     }
-    let acked = of("acked_s").unwrap_or(f64::INFINITY);
+    let acked = median_of("acked_s").unwrap_or(f64::INFINITY);
     ensure!(!check || acked < MAX_ACKED_S, "the first acknowledgement came after {acked:.2} s, goal {MAX_ACKED_S}");
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(super) struct Target {
     dir: PathBuf,
     url: String,
     token: String,
-    running: TargetProcess,
+    process: TargetProcess,
     lake: LakeOptions,
 }
 
@@ -67,7 +67,7 @@ impl Target {
         nix::unistd::sync();
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
-        let (running, url, token) = match name {
+        let (process, url, token) = match name {
             "wardroom" => {
                 let enabled = if lake.enabled { "true" } else { "false" };
                 let flush_seconds = lake.flush_seconds.map(|seconds| seconds.to_string());
@@ -108,10 +108,10 @@ impl Target {
                 let grpc = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
                 let log = dir.join("rotel.log").display().to_string();
                 let pid = dir.join("rotel.pid").display().to_string();
-                let arguments = ["start", "--exporter", "blackhole", "--otlp-http-endpoint", &address];
-                let more = ["--otlp-grpc-endpoint", &grpc.to_string(), "--log-file", &log, "--pid-file", &pid];
+                let exporter = ["start", "--exporter", "blackhole", "--otlp-http-endpoint", &address];
+                let files = ["--otlp-grpc-endpoint", &grpc.to_string(), "--log-file", &log, "--pid-file", &pid];
                 let arguments: Vec<String> =
-                    arguments.iter().chain(&more).map(|argument| (*argument).to_owned()).collect();
+                    exporter.iter().chain(&files).map(|argument| (*argument).to_owned()).collect();
                 (
                     TargetProcess::Other(spawn_other("ROTEL_BIN", &dir, &arguments)?),
                     format!("http://{address}"),
@@ -120,7 +120,7 @@ impl Target {
             }
             other => bail!("unknown target {other:?}; known: {}", NAMES.join(", ")),
         };
-        let target = Self { dir, url, token, running, lake };
+        let target = Self { dir, url, token, process, lake };
         target.wait_ready()?;
         Ok(target)
     }

@@ -153,9 +153,9 @@ impl SampleOracle {
         anyhow::ensure!(code == Some(0), "samples dump failed");
         let samples = dump.lines().map(|line| {
             let (labels, rest) = line.rsplit_once("} ").context("a line without labels")?;
-            let (value, at) = rest.split_once(' ').context("a line without a timestamp")?;
+            let (value, ts_ms) = rest.split_once(' ').context("a line without a timestamp")?;
             let index = labels.split("i=\"").nth(1).and_then(|tail| tail.split('"').next()).context("no label i")?;
-            Ok((index.parse()?, at.parse()?, value.parse::<f64>()?))
+            Ok((index.parse()?, ts_ms.parse()?, value.parse::<f64>()?))
         });
         self.compare_samples(samples, acked, if only.is_some() { 1 } else { SERIES })
     }

@@ -46,14 +46,14 @@ pub(crate) fn encode(samples: &[Sample], out: &mut Vec<u8>) {
     let packed = &mut packed[..samples.len().min(BLOCK_SAMPLES)];
     if let Some((_, mantissas)) = decimal {
         put_varint(out, zigzag(mantissas[0]));
-        for (at, slot) in packed.iter_mut().enumerate().skip(1) {
-            *slot = zigzag(mantissas[at].wrapping_sub(mantissas[at - 1]));
+        for (index, slot) in packed.iter_mut().enumerate().skip(1) {
+            *slot = zigzag(mantissas[index].wrapping_sub(mantissas[index - 1]));
         }
         pack(&packed[1..], 0, out);
     } else {
         out.extend(first.value.to_bits().to_le_bytes());
-        for (at, slot) in packed.iter_mut().enumerate().skip(1) {
-            *slot = samples[at].value.to_bits() ^ samples[at - 1].value.to_bits();
+        for (index, slot) in packed.iter_mut().enumerate().skip(1) {
+            *slot = samples[index].value.to_bits() ^ samples[index - 1].value.to_bits();
         }
         let changed = packed[1..].iter().fold(0, |all, bits| all | bits);
         let shift = if changed == 0 { 0 } else { changed.trailing_zeros() };
@@ -74,9 +74,9 @@ pub(crate) fn decode<'a>(mut bytes: &'a [u8], samples: &mut Vec<Sample>) -> Opti
     let mut ts_ms = unzigzag(take_varint(&mut bytes)?);
     let mut step = unzigzag(take_varint(&mut bytes)?);
     let start = samples.len();
-    for at in 0..count {
-        if at > 0 {
-            if at > 1 && head[1] & SAME_STEP_FLAG == 0 {
+    for index in 0..count {
+        if index > 0 {
+            if index > 1 && head[1] & SAME_STEP_FLAG == 0 {
                 step = step.wrapping_add(unzigzag(take_varint(&mut bytes)?));
             }
             ts_ms = ts_ms.wrapping_add(step);
@@ -101,9 +101,9 @@ pub(crate) fn decode<'a>(mut bytes: &'a [u8], samples: &mut Vec<Sample>) -> Opti
         let power = *POWERS_OF_TEN.get(usize::from(exponent))?;
         let mut mantissa = unzigzag(take_varint(&mut bytes)?);
         bytes = unpack(bytes, 0, &mut packed[1..])?;
-        for (at, slot) in slots.iter_mut().enumerate() {
-            if at > 0 {
-                mantissa = mantissa.wrapping_add(unzigzag(packed[at]));
+        for (index, slot) in slots.iter_mut().enumerate() {
+            if index > 0 {
+                mantissa = mantissa.wrapping_add(unzigzag(packed[index]));
             }
             slot.value = mantissa as f64 / power;
         }
@@ -215,14 +215,14 @@ mod tests {
     }
 
     fn every_15_s(value: impl Fn(i64) -> f64) -> Vec<Sample> {
-        (0..16).map(|at| Sample { ts_ms: 1_795_255_038_178 + at * 15_000, value: value(at) }).collect()
+        (0..16).map(|step| Sample { ts_ms: 1_795_255_038_178 + step * 15_000, value: value(step) }).collect()
     }
 
     #[test]
     fn typical_exporter_values_compress_well() {
         assert!(round_trip(&every_15_s(|_| 0.1)) <= 15);
-        assert!(round_trip(&every_15_s(|at| at as f64 * 1000.0)) <= 40);
-        assert!(round_trip(&every_15_s(|at| 20.0 + (at % 5) as f64 / 10.0)) <= 25);
+        assert!(round_trip(&every_15_s(|step| step as f64 * 1000.0)) <= 40);
+        assert!(round_trip(&every_15_s(|step| 20.0 + (step % 5) as f64 / 10.0)) <= 25);
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
         #[test]
         fn decimals_round_trip(values in prop::collection::vec(-1_000_000_i64..1_000_000, 1..=BLOCK_SAMPLES), power in 0_usize..9) {
             let power = 10_f64.powi(power as i32);
-            round_trip(&values.iter().zip(0..).map(|(m, at)| Sample { ts_ms: at * 1000, value: *m as f64 / power }).collect::<Vec<_>>());
+            round_trip(&values.iter().zip(0..).map(|(m, step)| Sample { ts_ms: step * 1000, value: *m as f64 / power }).collect::<Vec<_>>());
         }
 
         #[test]

@@ -74,10 +74,10 @@ impl ChainReader {
 
     /// Reads blocks down to this address. Returns `None` if an entry cannot be read or is damaged.
     pub(crate) fn read_down_to(&mut self, down_to: u64, read_at: &ReadAt<'_>) -> Option<()> {
-        while let Some(at) = self.next.filter(|at| at.get() >= down_to) {
+        while let Some(address) = self.next.filter(|address| address.get() >= down_to) {
             let before = self.samples.len();
-            let back = read_entry(at.get(), read_at, &mut self.samples)?;
-            self.next = at.get().checked_sub(back).filter(|_| back > 0).and_then(NonZeroU64::new);
+            let back = read_entry(address.get(), read_at, &mut self.samples)?;
+            self.next = address.get().checked_sub(back).filter(|_| back > 0).and_then(NonZeroU64::new);
             if self.samples[before..].last().is_none_or(|last| last.ts_ms < self.start_ms) {
                 self.samples.truncate(before);
                 self.next = None;
@@ -100,9 +100,9 @@ impl ChainReader {
 }
 
 /// Appends the samples of the entry at an address and returns the distance to the previous block.
-fn read_entry(at: u64, read_at: &ReadAt<'_>, samples: &mut Vec<Sample>) -> Option<u64> {
+fn read_entry(address: u64, read_at: &ReadAt<'_>, samples: &mut Vec<Sample>) -> Option<u64> {
     let mut buffer = [0; FIRST_READ_BYTES];
-    let count = read_at(at, &mut buffer)?;
+    let count = read_at(address, &mut buffer)?;
     let header = buffer.get(..count)?.first_chunk::<HEADER_BYTES>()?;
     let [p, q, r, s, t, low, high, crc @ ..] = *header;
     let back = u64::from_le_bytes([p, q, r, s, t, 0, 0, 0]);
@@ -112,7 +112,7 @@ fn read_entry(at: u64, read_at: &ReadAt<'_>, samples: &mut Vec<Sample>) -> Optio
         &buffer[HEADER_BYTES..HEADER_BYTES + size]
     } else {
         long.resize(size, 0);
-        (read_at(at + HEADER_BYTES as u64, &mut long)? == size).then_some(long.as_slice())?
+        (read_at(address + HEADER_BYTES as u64, &mut long)? == size).then_some(long.as_slice())?
     };
     let valid = u32::from_le_bytes(crc) == checksum(&header[..7], block);
     (valid && block_codec::decode(block, samples)?.is_empty()).then_some(back)
@@ -127,8 +127,8 @@ fn checksum(header: &[u8], block: &[u8]) -> u32 {
 
 /// Returns a [`ReadAt`] over bytes in memory whose first byte has the address `base`.
 pub(crate) fn read_from_memory(base: u64, bytes: &[u8]) -> impl Fn(u64, &mut [u8]) -> Option<usize> {
-    move |at, buffer| {
-        let rest = bytes.get(usize::try_from(at.checked_sub(base)?).ok()?..)?;
+    move |address, buffer| {
+        let rest = bytes.get(usize::try_from(address.checked_sub(base)?).ok()?..)?;
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
         Some(count)
@@ -141,8 +141,9 @@ mod tests {
 
     #[test]
     fn rejects_a_damaged_entry() {
-        let samples =
-            |from: i64| (0..16).map(|at| Sample { ts_ms: from + at, value: (at * from) as f64 }).collect::<Vec<_>>();
+        let samples = |from: i64| {
+            (0..16).map(|step| Sample { ts_ms: from + step, value: (step * from) as f64 }).collect::<Vec<_>>()
+        };
         let mut stream = Vec::new();
         append_block(&mut stream, 0, &samples(0));
         let second = stream.len() as u64;
@@ -155,10 +156,10 @@ mod tests {
             Some(all.len()).filter(|_| all.is_sorted_by_key(|sample| sample.ts_ms))
         };
         assert_eq!(read(&stream), Some(32));
-        for at in 0..stream.len() {
+        for index in 0..stream.len() {
             let mut damaged = stream.clone();
-            damaged[at] ^= 1;
-            assert_eq!(read(&damaged), None, "byte {at}");
+            damaged[index] ^= 1;
+            assert_eq!(read(&damaged), None, "byte {index}");
         }
         assert_eq!(read(&stream[..stream.len() - 1]), None, "truncated");
     }

@@ -39,7 +39,7 @@ impl FlushBatch {
     /// Replaces each series id by a key that stays valid when ids are renumbered. Series are then visited in key order.
     #[must_use]
     pub fn with_keys(self, key: impl Fn(SeriesId) -> i64) -> KeyedFlushBatch {
-        let newest_blocks = self.newest_blocks.into_iter().map(|(id, at)| (key(id), at)).collect();
+        let newest_blocks = self.newest_blocks.into_iter().map(|(id, address)| (key(id), address)).collect();
         let late = self.late.into_iter().map(|(id, sample)| (key(id), sample)).collect();
         let mut batch = KeyedFlushBatch { newest_blocks, span: self.span, late };
         batch.newest_blocks.sort_unstable_by_key(|(key, _)| *key);
@@ -91,8 +91,8 @@ impl KeyedFlushBatch {
             late = others;
             for (_, sample) in own {
                 match samples.binary_search_by_key(&sample.ts_ms, |other| other.ts_ms) {
-                    Ok(at) => samples[at] = *sample,
-                    Err(at) => samples.insert(at, *sample),
+                    Ok(index) => samples[index] = *sample,
+                    Err(index) => samples.insert(index, *sample),
                 }
             }
             if let Err(error) = visit(key, &samples) {

@@ -100,14 +100,14 @@ impl MemSeries {
     pub(crate) fn insert_out_of_order(&mut self, sample: Sample) -> bool {
         let len = self.len as usize;
         let offset = sample.ts_ms.wrapping_sub(self.base_ms);
-        let at = self.offsets[..len].partition_point(|known| i64::from(*known) < offset);
-        if offset >= 0 && at < len && i64::from(self.offsets[at]) == offset {
-            self.values[at] = sample.value;
+        let index = self.offsets[..len].partition_point(|known| i64::from(*known) < offset);
+        if offset >= 0 && index < len && i64::from(self.offsets[index]) == offset {
+            self.values[index] = sample.value;
         } else if offset > 0 && len < BLOCK_SAMPLES {
-            self.offsets.copy_within(at..len, at + 1);
-            self.values.copy_within(at..len, at + 1);
-            self.offsets[at] = offset as u32;
-            self.values[at] = sample.value;
+            self.offsets.copy_within(index..len, index + 1);
+            self.values.copy_within(index..len, index + 1);
+            self.offsets[index] = offset as u32;
+            self.values[index] = sample.value;
             self.len += 1;
         } else {
             let late =
@@ -172,10 +172,10 @@ impl MemSeries {
 impl LateSamples {
     /// Inserts a sample; replaces the one with the same time. Drops the oldest beyond [`MAX_LATE_SAMPLES`].
     fn insert(&mut self, sample: Sample) {
-        let at = self.samples.partition_point(|known| known.ts_ms < sample.ts_ms);
-        match self.samples.get_mut(at) {
+        let index = self.samples.partition_point(|known| known.ts_ms < sample.ts_ms);
+        match self.samples.get_mut(index) {
             Some(known) if known.ts_ms == sample.ts_ms => *known = sample,
-            _ => self.samples.insert(at, sample),
+            _ => self.samples.insert(index, sample),
         }
         if self.samples.len() > MAX_LATE_SAMPLES {
             self.complete_ms = self.complete_ms.max(self.samples.remove(0).ts_ms + 1);

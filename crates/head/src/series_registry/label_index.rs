@@ -30,11 +30,11 @@ struct PostingLists(Vec<Vec<u32>>);
 const LIST_FLAG: u32 = 1 << 31;
 
 impl PostingLists {
-    fn get<'a>(&'a self, Postings(at): &'a Postings) -> &'a [u32] {
-        if at & LIST_FLAG == 0 {
-            std::slice::from_ref(at)
+    fn get<'a>(&'a self, Postings(postings): &'a Postings) -> &'a [u32] {
+        if postings & LIST_FLAG == 0 {
+            std::slice::from_ref(postings)
         } else {
-            self.0.get((at ^ LIST_FLAG) as usize).map_or(&[], Vec::as_slice)
+            self.0.get((postings ^ LIST_FLAG) as usize).map_or(&[], Vec::as_slice)
         }
     }
 

@@ -38,25 +38,28 @@ impl WireKeyTable {
     pub(crate) fn find(&self, key: u128, hint: usize) -> Option<usize> {
         match self.entries.get(hint) {
             Some(entry) if entry.matches(key) => Some(hint),
-            _ => self.index.find(key as u64, |at| self.entries[*at as usize].matches(key)).map(|at| *at as usize),
+            _ => self
+                .index
+                .find(key as u64, |position| self.entries[*position as usize].matches(key))
+                .map(|position| *position as usize),
         }
     }
 
     /// Returns the id at a position.
-    pub(crate) fn id(&self, at: usize) -> u32 {
-        self.entries[at].id
+    pub(crate) fn id(&self, position: usize) -> u32 {
+        self.entries[position].id
     }
 
     /// Adds a key that is not in the table.
     pub(crate) fn push(&mut self, key: u128, id: u32) {
-        let at = self.entries.len();
-        if at == self.entries.capacity() {
+        let position = self.entries.len();
+        if position == self.entries.capacity() {
             // Grows by an eighth: doubling would waste up to half of the memory permanently.
-            self.entries.reserve_exact(at / 8 + 64);
+            self.entries.reserve_exact(position / 8 + 64);
         }
         self.entries.push(Entry { low: key as u64, high: (key >> 64) as u32, id });
         let entries = &self.entries;
-        self.index.insert_unique(key as u64, at as u32, |at| entries[*at as usize].low);
+        self.index.insert_unique(key as u64, position as u32, |position| entries[*position as usize].low);
     }
 }
 
@@ -82,7 +85,7 @@ mod tests {
             }
             prop_assert_eq!(table.len(), map.len());
             for key in 0..300_u128 {
-                let found = table.find(spread(key), hint).map(|at| table.id(at));
+                let found = table.find(spread(key), hint).map(|position| table.id(position));
                 prop_assert_eq!(found, map.get(&key).copied());
             }
         }

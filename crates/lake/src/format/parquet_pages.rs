@@ -198,17 +198,17 @@ pub(crate) fn encode_dictionary_indices(of: &[u16], entries: usize, out: &mut Ve
 /// Encodes small numbers of a bit width as runs of one value where possible, else bit-packed in groups of eight.
 fn encode_rle_bit_packed(values: &[u16], width: u32, out: &mut Vec<u8>) {
     // Values from `open` to `at` are not written yet.
-    let (mut open, mut at) = (0, 0);
-    while let Some(value) = values.get(at) {
-        let length = values[at..].iter().take_while(|next| *next == value).count();
+    let (mut open, mut position) = (0, 0);
+    while let Some(value) = values.get(position) {
+        let length = values[position..].iter().take_while(|next| *next == value).count();
         // Bit-packed groups are whole: part of a run may have to fill the last group.
-        let fill = (at - open).next_multiple_of(8) - (at - open);
+        let fill = (position - open).next_multiple_of(8) - (position - open);
         if length >= fill + 8 {
-            write_bit_packed_groups(&values[open..at + fill], width, out);
+            write_bit_packed_groups(&values[open..position + fill], width, out);
             write_rle_run(*value, length - fill, width, out);
-            open = at + length;
+            open = position + length;
         }
-        at += length;
+        position += length;
     }
     write_bit_packed_groups(&values[open..], width, out);
 }
@@ -260,7 +260,7 @@ pub(crate) fn encode_deltas(values: &[i64], out: &mut Vec<u8>) {
         write_zigzag(min_delta, out);
         let widths = out.len();
         out.extend([0; DELTA_BLOCK_VALUES / MINIBLOCK_VALUES]);
-        for (at, miniblock) in deltas.chunks(MINIBLOCK_VALUES).enumerate() {
+        for (index, miniblock) in deltas.chunks(MINIBLOCK_VALUES).enumerate() {
             let mut above = [0_u64; MINIBLOCK_VALUES];
             let mut used_bits = 0;
             for (above, delta) in above.iter_mut().zip(miniblock) {
@@ -268,7 +268,7 @@ pub(crate) fn encode_deltas(values: &[i64], out: &mut Vec<u8>) {
                 used_bits |= *above;
             }
             let width = u64::BITS - used_bits.leading_zeros();
-            out[widths + at] = width as u8;
+            out[widths + index] = width as u8;
             bit_pack_miniblock(&above, width, out);
         }
     }
@@ -326,7 +326,7 @@ mod tests {
         let schema = Arc::new(parse_message_type("message m { required int64 a; optional int64 b; }").unwrap());
         let columns = SchemaDescriptor::new(Arc::clone(&schema));
         let compression = if zipped { Compression::ZSTD(Default::default()) } else { Compression::UNCOMPRESSED };
-        let mut chunks = [0, 1].map(|at| ColumnChunkWriter::new(columns.column(at), compression));
+        let mut chunks = [0, 1].map(|index| ColumnChunkWriter::new(columns.column(index), compression));
         let mut zip = zipped.then(|| Compressor::new(1).unwrap());
         for page in pages {
             let (mut a, mut b) = (Vec::new(), Vec::new());
@@ -361,7 +361,7 @@ mod tests {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
         let rows = reader.flat_map(|batch| {
             let batch = batch.unwrap();
-            let column = |at: usize| batch.column(at).as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
+            let column = |index: usize| batch.column(index).as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
             column(0).into_iter().map(Option::unwrap).zip(column(1)).collect::<Vec<_>>()
         });
         rows.collect()
@@ -373,7 +373,8 @@ mod tests {
         let run = (near, prop::option::weighted(0.8, 0_u16..5), prop_oneof![1_usize..12, 1_usize..700]);
         prop::collection::vec(run, 1..12).prop_map(|runs| {
             let run = |((start, step), entry, length): ((i64, i64), Option<u16>, usize)| {
-                (0..length as i64).map(move |at| (start.wrapping_add(at.wrapping_mul(at).wrapping_mul(step)), entry))
+                (0..length as i64)
+                    .map(move |index| (start.wrapping_add(index.wrapping_mul(index).wrapping_mul(step)), entry))
             };
             runs.into_iter().flat_map(run).collect()
         })

@@ -59,12 +59,12 @@ pub(crate) fn read_labels(file: ParquetSource, names: Option<&BTreeSet<&str>>) -
         let ids = batch.column_by_name("series_id").and_then(|column| column.as_any().downcast_ref::<Int64Array>());
         let maps = batch.column_by_name("labels").and_then(|column| column.as_any().downcast_ref::<MapArray>());
         let (ids, maps) = (ids.ok_or_else(&wrong_column)?, maps.ok_or_else(&wrong_column)?);
-        for at in 0..batch.num_rows() {
-            let pairs = maps.value(at);
+        for row in 0..batch.num_rows() {
+            let pairs = maps.value(row);
             let texts = |column: usize| pairs.column(column).as_any().downcast_ref::<StringArray>().cloned();
             let (names, values) = (texts(0).ok_or_else(&wrong_column)?, texts(1).ok_or_else(&wrong_column)?);
-            let pairs = (0..names.len()).map(|at| (names.value(at), values.value(at))).collect();
-            found.push((ids.value(at), Labels::new(pairs)));
+            let pairs = (0..names.len()).map(|pair| (names.value(pair), values.value(pair))).collect();
+            found.push((ids.value(row), Labels::new(pairs)));
         }
     }
     Ok(found)
@@ -86,11 +86,11 @@ pub(crate) fn read_requests(file: ParquetSource) -> Result<Vec<StoredRequest>, E
         let times = batch.column_by_name("received_at");
         let times = times.and_then(|column| column.as_any().downcast_ref::<TimestampMicrosecondArray>());
         let times = times.ok_or_else(&wrong_column)?;
-        for at in (0..batch.num_rows()).filter(|at| hashes.is_valid(*at)) {
+        for row in (0..batch.num_rows()).filter(|row| hashes.is_valid(*row)) {
             let request = StoredRequest {
-                offset: u64::try_from(offsets.value(at)).unwrap_or_default(),
-                fingerprint: hashes.value(at).cast_unsigned(),
-                received_us: times.value(at),
+                offset: u64::try_from(offsets.value(row)).unwrap_or_default(),
+                fingerprint: hashes.value(row).cast_unsigned(),
+                received_us: times.value(row),
             };
             if found.last() != Some(&request) {
                 found.push(request);
@@ -192,7 +192,7 @@ impl TableBatch<'_> {
             pairs.column(column).as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| self.column_error(name))
         };
         let (names, values) = (texts(0)?, texts(1)?);
-        Ok(Labels::new((0..names.len()).map(|at| (names.value(at), values.value(at))).collect()))
+        Ok(Labels::new((0..names.len()).map(|index| (names.value(index), values.value(index))).collect()))
     }
 
     pub(crate) fn span(&self, row: usize) -> Result<Span, Error> {

@@ -131,16 +131,16 @@ pub(crate) fn decode_sample_rows(batch: &RecordBatch, rows: &mut Vec<SampleRow>)
     let values: &Float64Array = column(batch, "value")?;
     let offsets: &Int64Array = column(batch, "offset")?;
     rows.reserve(batch.num_rows());
-    for at in 0..batch.num_rows() {
-        let value = if mantissas.is_valid(at) {
-            let power = usize::try_from(exponents.value(at)).ok().and_then(|exponent| POWERS_OF_TEN.get(exponent));
+    for row in 0..batch.num_rows() {
+        let value = if mantissas.is_valid(row) {
+            let power = usize::try_from(exponents.value(row)).ok().and_then(|exponent| POWERS_OF_TEN.get(exponent));
             let power = power.ok_or_else(|| Error::Damaged("silver.samples: exponent outside 0 to 22".into()))?;
-            mantissas.value(at) as f64 / power
+            mantissas.value(row) as f64 / power
         } else {
-            values.value(at)
+            values.value(row)
         };
-        let sample = Sample { ts_ms: ts.value(at).div_euclid(1000), value };
-        rows.push(SampleRow { series_id: series.value(at), sample, offset: offsets.value(at) });
+        let sample = Sample { ts_ms: ts.value(row).div_euclid(1000), value };
+        rows.push(SampleRow { series_id: series.value(row), sample, offset: offsets.value(row) });
     }
     Ok(())
 }
@@ -201,13 +201,13 @@ mod tests {
     fn uses_only_widely_supported_encodings() {
         use deltalake_core::parquet::basic::Encoding::{DELTA_BINARY_PACKED, PLAIN, RLE, RLE_DICTIONARY};
 
-        let run = (0..50_000).map(|at| {
-            let value = if at % 3 == 0 {
-                f64::from_bits((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        let run = (0..50_000).map(|step| {
+            let value = if step % 3 == 0 {
+                f64::from_bits((step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
             } else {
-                at as f64 / 10.0
+                step as f64 / 10.0
             };
-            (Sample { ts_ms: at * 1000, value }, at / 1000)
+            (Sample { ts_ms: step * 1000, value }, step / 1000)
         });
         let file = file(&[(1, run.collect())]);
         let reader = ParquetRecordBatchReaderBuilder::try_new(file.bytes).unwrap();
@@ -224,14 +224,14 @@ mod tests {
         // 40 counters, 40 gauges of one decimal and 20 of three in a hundred series, a step every 15 s.
         let runs: Vec<_> = (0..500_i64)
             .map(|series| {
-                let run = (0..400_i64).map(|at| {
-                    let noise = (series * 7919 + at * 104_729) % 1009;
+                let run = (0..400_i64).map(|step| {
+                    let noise = (series * 7919 + step * 104_729) % 1009;
                     let value = match series % 5 {
-                        0 | 1 => (at * 50 + noise % 20) as f64,
+                        0 | 1 => (step * 50 + noise % 20) as f64,
                         2 | 3 => (noise % 300) as f64 / 10.0,
                         _ => noise as f64 / 1000.0,
                     };
-                    (Sample { ts_ms: 1_795_255_038_000 + at * 15_000, value }, 7 + at / 40)
+                    (Sample { ts_ms: 1_795_255_038_000 + step * 15_000, value }, 7 + step / 40)
                 });
                 (series, run.collect())
             })

@@ -93,11 +93,11 @@ impl SampleRowGroup {
 
     /// Starts an empty row group.
     fn start(&mut self) -> Result<(), Error> {
-        let zipped = Compression::ZSTD(ZstdLevel::try_new(self.purpose.zstd_level())?);
-        let compression = |at| if is_uncompressed(self.purpose, at) { Compression::UNCOMPRESSED } else { zipped };
+        let zstd = Compression::ZSTD(ZstdLevel::try_new(self.purpose.zstd_level())?);
+        let compression = |column| if is_uncompressed(self.purpose, column) { Compression::UNCOMPRESSED } else { zstd };
         self.chunks = SAMPLE_COLUMNS
             .iter()
-            .map(|at| ColumnChunkWriter::new(self.columns.column(*at as usize), compression(*at)))
+            .map(|column| ColumnChunkWriter::new(self.columns.column(*column as usize), compression(*column)))
             .collect();
         self.offsets = Dictionary::default();
         self.rows = 0;
@@ -132,8 +132,8 @@ impl SampleRowGroup {
         self.flush_page()?;
         let exponents: Vec<u8> = (0..POWERS_OF_TEN.len() as i32).flat_map(i32::to_le_bytes).collect();
         let mut group = file.next_row_group()?;
-        for (at, chunk) in SAMPLE_COLUMNS.into_iter().zip(std::mem::take(&mut self.chunks)) {
-            let dictionary = match at {
+        for (column, chunk) in SAMPLE_COLUMNS.into_iter().zip(std::mem::take(&mut self.chunks)) {
+            let dictionary = match column {
                 SampleColumn::Exponent => Some((exponents.as_slice(), POWERS_OF_TEN.len())),
                 // A flush has one offset, a merged file a few.
                 SampleColumn::Offset if !self.offsets.ids.is_empty() => {
@@ -141,7 +141,8 @@ impl SampleRowGroup {
                 }
                 _ => None,
             };
-            let (bytes, close) = chunk.close(dictionary, page_compressor(&mut self.compressor, self.purpose, at))?;
+            let (bytes, close) =
+                chunk.close(dictionary, page_compressor(&mut self.compressor, self.purpose, column))?;
             group.append_column(&bytes, close)?;
         }
         group.close()?;
@@ -154,16 +155,17 @@ impl SampleRowGroup {
         if rows == 0 {
             return Ok(());
         }
-        for at in SAMPLE_COLUMNS {
+        for column in SAMPLE_COLUMNS {
             self.encoded.clear();
-            let encoding = self.page.encode(at, self.purpose, &mut self.offsets, &mut self.encoded);
-            let bounds = match at {
+            let encoding = self.page.encode(column, self.purpose, &mut self.offsets, &mut self.encoded);
+            let bounds = match column {
                 SampleColumn::Series => self.page.series.first().copied().zip(self.page.series.last().copied()),
                 SampleColumn::Ts => self.page.ts_us.iter().min().copied().zip(self.page.ts_us.iter().max().copied()),
                 _ => None,
             };
             let values = EncodedPage { rows, encoding, encoded: &self.encoded, bounds };
-            self.chunks[at as usize].write_page(&values, page_compressor(&mut self.compressor, self.purpose, at))?;
+            self.chunks[column as usize]
+                .write_page(&values, page_compressor(&mut self.compressor, self.purpose, column))?;
         }
         self.page.clear();
         Ok(())
@@ -171,16 +173,16 @@ impl SampleRowGroup {
 }
 
 /// Compressing values takes most of the time and gains little while the runs of a series are short.
-fn is_uncompressed(purpose: FilePurpose, at: SampleColumn) -> bool {
-    purpose == FilePurpose::ShortLived && matches!(at, SampleColumn::Mantissa | SampleColumn::Value)
+fn is_uncompressed(purpose: FilePurpose, column: SampleColumn) -> bool {
+    purpose == FilePurpose::ShortLived && matches!(column, SampleColumn::Mantissa | SampleColumn::Value)
 }
 
 fn page_compressor<'a>(
     compressor: &'a mut Compressor<'static>,
     purpose: FilePurpose,
-    at: SampleColumn,
+    column: SampleColumn,
 ) -> PageCompressor<'a> {
-    (!is_uncompressed(purpose, at)).then_some(compressor)
+    (!is_uncompressed(purpose, column)).then_some(compressor)
 }
 
 impl PageColumns {
@@ -215,14 +217,14 @@ impl PageColumns {
     /// Encodes a column of the page.
     fn encode(
         &self,
-        at: SampleColumn,
+        column: SampleColumn,
         purpose: FilePurpose,
         dictionary: &mut Dictionary,
         out: &mut Vec<u8>,
     ) -> Encoding {
         let DecimalColumns { mantissas, exponents, is_decimal } = &self.decimals;
         let all = is_decimal.iter().all(|is| *is);
-        match at {
+        match column {
             SampleColumn::Series => encode_deltas(&self.series, out),
             SampleColumn::Ts => encode_deltas(&self.ts_us, out),
             SampleColumn::Mantissa => {
@@ -299,15 +301,15 @@ mod tests {
     #[test]
     fn reads_rows_back_across_pages_row_groups_and_full_dictionaries() {
         for (purpose, series) in [(FilePurpose::ShortLived, 3), (FilePurpose::LongLived, 12)] {
-            let value = |series: i64, at: i64| match (series + at / 70_000) % 3 {
-                0 => at as f64 / 8.0,
-                1 => (at as f64).sqrt(),
-                _ if at % 7 == 0 => f64::from_bits(0x7ff0_0000_0000_0001 + at.unsigned_abs()),
-                _ => (at * 1_000_003 % 9_007_199_254) as f64,
+            let value = |series: i64, step: i64| match (series + step / 70_000) % 3 {
+                0 => step as f64 / 8.0,
+                1 => (step as f64).sqrt(),
+                _ if step % 7 == 0 => f64::from_bits(0x7ff0_0000_0000_0001 + step.unsigned_abs()),
+                _ => (step * 1_000_003 % 9_007_199_254) as f64,
             };
             let run = |series: i64| -> Vec<(Sample, i64)> {
-                let sample = |at: i64| Sample { ts_ms: at * 15_000 - 7_000_000, value: value(series, at) };
-                (0..100_000).map(|at| (sample(at), at / (1 + series % 2 * 1000) + series)).collect()
+                let sample = |step: i64| Sample { ts_ms: step * 15_000 - 7_000_000, value: value(series, step) };
+                (0..100_000).map(|step| (sample(step), step / (1 + series % 2 * 1000) + series)).collect()
             };
             let mut file = SampleFileWriter::new(TenantId::main(), 0, purpose).unwrap();
             (0..series).for_each(|series| file.push(series, &run(series)).unwrap());

@@ -18,7 +18,7 @@ const BATCH_ROWS: usize = 8192;
 pub(crate) struct SortedRun {
     reader: ParquetRecordBatchReader,
     rows: Vec<SampleRow>,
-    at: usize,
+    next_row: usize,
 }
 
 impl SortedRun {
@@ -31,29 +31,29 @@ impl SortedRun {
         if let Some((groups, rows)) = series.and_then(|series| select_pages(builder.metadata(), series)) {
             builder = builder.with_row_groups(groups).with_row_selection(rows);
         }
-        Ok(Self { reader: builder.build()?, rows: Vec::new(), at: 0 })
+        Ok(Self { reader: builder.build()?, rows: Vec::new(), next_row: 0 })
     }
 
     /// Returns the series of the next row.
     pub(crate) fn next_series(&mut self) -> Result<Option<i64>, Error> {
-        while self.at == self.rows.len() {
+        while self.next_row == self.rows.len() {
             self.rows.clear();
-            self.at = 0;
+            self.next_row = 0;
             match self.reader.next() {
                 Some(batch) => decode_sample_rows(&batch?, &mut self.rows)?,
                 None => return Ok(None),
             }
         }
-        Ok(self.rows.get(self.at).map(|row| row.series_id))
+        Ok(self.rows.get(self.next_row).map(|row| row.series_id))
     }
 
     /// Appends all next rows of this series.
     pub(crate) fn take_series(&mut self, series: i64, all: &mut Vec<(Sample, i64)>) -> Result<(), Error> {
         while self.next_series()? == Some(series) {
-            let rest = &self.rows[self.at..];
+            let rest = &self.rows[self.next_row..];
             let count = rest.iter().take_while(|row| row.series_id == series).count();
             all.extend(rest[..count].iter().map(|row| (row.sample, row.offset)));
-            self.at += count;
+            self.next_row += count;
         }
         Ok(())
     }
@@ -67,7 +67,7 @@ fn select_pages(file: &ParquetMetaData, series: &[i64]) -> Option<(Vec<usize>, R
     let column = columns.position(|column| column.name() == "series_id")?;
     let (bounds, places) = (file.column_index()?, file.offset_index()?);
     let (mut groups, mut selected, mut start) = (Vec::new(), Vec::new(), 0);
-    for (at, (group, (bounds, places))) in file.row_groups().iter().zip(bounds.iter().zip(places)).enumerate() {
+    for (index, (group, (bounds, places))) in file.row_groups().iter().zip(bounds.iter().zip(places)).enumerate() {
         let (before, end) = (selected.len(), start + usize::try_from(group.num_rows()).ok()?);
         let ColumnIndexMetaData::INT64(bounds) = bounds.get(column)? else { return None };
         let firsts = places.get(column)?.page_locations().iter().map(|page| page.first_row_index);
@@ -80,7 +80,7 @@ fn select_pages(file: &ParquetMetaData, series: &[i64]) -> Option<(Vec<usize>, R
             }
         }
         if selected.len() > before {
-            groups.push(at);
+            groups.push(index);
             start = end;
         }
     }
@@ -115,7 +115,7 @@ mod tests {
     fn skips_pages_without_the_series() {
         let mut file = SampleFileWriter::new(TenantId::main(), 0, FilePurpose::ShortLived).unwrap();
         for series in (0..4000).map(|series| series * 2) {
-            let run: Vec<_> = (0..100).map(|at| (Sample { ts_ms: at * 1000, value: series as f64 }, 7)).collect();
+            let run: Vec<_> = (0..100).map(|step| (Sample { ts_ms: step * 1000, value: series as f64 }, 7)).collect();
             file.push(series, &run).unwrap();
         }
         let bytes = file.finish().unwrap().bytes;
@@ -140,7 +140,7 @@ mod tests {
             found.extend([2, 7998].contains(&next).then_some((next, rows.len())));
         }
         assert_eq!(found, [(2, 100), (7998, 100)], "one in each row group");
-        let mut nothing = SortedRun::open(bytes, Some(&[8001])).unwrap();
-        assert_eq!(nothing.next_series().unwrap(), None);
+        let mut empty_run = SortedRun::open(bytes, Some(&[8001])).unwrap();
+        assert_eq!(empty_run.next_series().unwrap(), None);
     }
 }

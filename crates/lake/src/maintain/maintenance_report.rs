@@ -1,4 +1,4 @@
-//! What maintenance did, in numbers.
+//! Totals of maintenance tasks.
 
 /// Totals of merged and joined files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

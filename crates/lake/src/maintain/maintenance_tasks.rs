@@ -153,16 +153,16 @@ impl Lake {
         }
         // Holds one finished file in memory at a time.
         let (finished, mut ready) = tokio::sync::mpsc::channel(1);
-        let merging = tokio::task::spawn_blocking(move || {
-            let stopped = |_| Error::Unavailable("the writer of merged files has stopped".into());
-            merge_sample_files(&tenant, day, runs, |file| finished.blocking_send(file).map_err(stopped))
+        let merge_task = tokio::task::spawn_blocking(move || {
+            let writer_stopped = |_| Error::Unavailable("the writer of merged files has stopped".into());
+            merge_sample_files(&tenant, day, runs, |file| finished.blocking_send(file).map_err(writer_stopped))
         });
         let offset = group.iter().map(|file| file.offset).max().unwrap_or_default();
         let mut written = Vec::new();
         while let Some(file) = ready.recv().await {
             written.push(self.samples.lock().await.write_file(&file, offset).await?);
         }
-        let done = merging.await.map_err(|error| Error::Unavailable(error.to_string()))??;
+        let done = merge_task.await.map_err(|error| Error::Unavailable(error.to_string()))??;
         self.samples.lock().await.replace_files(group, written).await?;
         Ok(done)
     }

@@ -300,20 +300,21 @@ mod tests {
     async fn finds_the_same_lines_in_two_steps_as_in_one() {
         let folder = tempfile::tempdir().unwrap();
         let lake = Arc::new(Lake::open(&Config::default(), folder.path()).await.unwrap());
-        let (main, second) = (TenantId::main(), |at: i64| Timestamp::from_millis(1_795_255_038_000 + at * 1000));
+        let (main, second) =
+            (TenantId::main(), |number: i64| Timestamp::from_millis(1_795_255_038_000 + number * 1000));
         for batch in 0..3 {
             let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
-            for at in batch * 20..batch * 20 + 20 {
-                let message = format!("{} {at}", if at % 7 == 0 { "seldom" } else { "often" });
+            for number in batch * 20..batch * 20 + 20 {
+                let message = format!("{} {number}", if number % 7 == 0 { "seldom" } else { "often" });
                 let log = LogEntry {
-                    at: second(at / 2),
+                    at: second(number / 2),
                     severity: Severity::Info,
                     message,
                     service: "web".into(),
                     labels: Labels::default(),
                 };
                 for tenant in ["main", "other"] {
-                    let from = RequestOrigin::new(TenantId::new(tenant).unwrap(), at as u64, log.at, None);
+                    let from = RequestOrigin::new(TenantId::new(tenant).unwrap(), number as u64, log.at, None);
                     events
                         .add_log(&from, 0, &LogLine { log: &log, service: "web", template: "t", parameters: &[] })
                         .unwrap();

@@ -145,18 +145,18 @@ impl QueryEngine {
         P: FnOnce(SessionContext) -> F + Send + 'static,
         F: Future<Output = Result<DataFrame, QueryError>> + Send + 'static,
     {
-        let stopping = || Error::Unavailable("the server is shutting down".into());
+        let shutting_down = || Error::Unavailable("the server is shutting down".into());
         let (lake, environment, permits) =
             (Arc::clone(&self.lake), Arc::clone(&self.environment), Arc::clone(&self.permits));
         let (tenant, limits) = (tenant.clone(), (self.config.max_rows, self.config.memory_bytes));
         let work = async move {
-            let _permit = permits.acquire().await.map_err(|_| stopping())?;
+            let _permit = permits.acquire().await.map_err(|_| shutting_down())?;
             let session = session(&lake, environment, &tenant).await?;
             let context = session.task_ctx();
             let (schema, batches) = collect(plan(session).await?, context, limits).await?;
             encode_output(format, &schema, &batches)
         };
-        let runtime = self.runtime.as_ref().ok_or_else(stopping)?;
+        let runtime = self.runtime.as_ref().ok_or_else(shutting_down)?;
         let mut task = AbortOnDrop(runtime.spawn(work));
         // Outside of the task, which may not yield for a while.
         let limit = self.config.seconds;
@@ -341,7 +341,7 @@ fn flatten_nested(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     for (field, column) in schema.fields().iter().zip(batch.columns()) {
         let column: ArrayRef = if column.data_type().is_nested() {
             let shown = ArrayFormatter::try_new(column, &options)?;
-            let text = |at: usize| column.is_valid(at).then(|| shown.value(at).to_string());
+            let text = |row: usize| column.is_valid(row).then(|| shown.value(row).to_string());
             Arc::new((0..column.len()).map(text).collect::<StringArray>())
         } else {
             Arc::clone(column)

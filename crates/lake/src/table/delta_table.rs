@@ -273,11 +273,12 @@ impl Table {
         Ok(self.store().head(path).await?.last_modified.timestamp_millis())
     }
 
-    /// Deletes files that no commit names. A commit that seemed to fail may have succeeded (a store may answer a
-    /// retried request with a conflict), so the newest version is checked first.
+    /// Deletes files that no commit names. A commit that seemed to fail may have succeeded (a store may reject
+    /// a retried request with a conflict), so the newest version is checked first.
     pub(super) async fn delete_uncommitted(&self, adds: Vec<Add>) -> Result<(), Error> {
-        let named: BTreeSet<String> = self.table.snapshot()?.log_data().iter().map(|file| file.path().into()).collect();
-        for add in adds.into_iter().filter(|add| !named.contains(&add.path)) {
+        let committed_paths: BTreeSet<String> =
+            self.table.snapshot()?.log_data().iter().map(|file| file.path().into()).collect();
+        for add in adds.into_iter().filter(|add| !committed_paths.contains(&add.path)) {
             if let Err(error) = self.store().delete(&Path::from(add.path)).await {
                 tracing::warn!(table = self.schema.name, %error, "deleting an uncommitted file failed");
             }

@@ -26,10 +26,10 @@ const MAINTENANCE_APP_ID: &str = "upkeep";
 impl Table {
     /// Replaces files with already written ones that hold the same rows.
     pub(crate) async fn replace_files(&mut self, old: &[LiveFile], written: Vec<Add>) -> Result<(), Error> {
-        let added = written.len();
+        let added_count = written.len();
         let mut actions = self.remove_actions(old, false)?;
         actions.extend(written.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
-        if actions.len() != added + old.len() {
+        if actions.len() != added_count + old.len() {
             return Err(Error::Unavailable(format!("{}: files to merge no longer exist", self.schema.name)));
         }
         drop_unchanged_files(&mut actions);
@@ -103,9 +103,9 @@ impl Table {
 
     /// Returns the remove actions of files that the newest version still has.
     fn remove_actions(&self, old: &[LiveFile], data_change: bool) -> Result<Vec<Action>, Error> {
-        let named: BTreeSet<&str> = old.iter().map(|file| file.path.as_str()).collect();
+        let removed_paths: BTreeSet<&str> = old.iter().map(|file| file.path.as_str()).collect();
         let files = self.table.snapshot()?.log_data();
-        let removed = files.iter().filter(|view| named.contains(view.path().as_ref()));
+        let removed = files.iter().filter(|view| removed_paths.contains(view.path().as_ref()));
         Ok(removed.map(|view| Action::Remove(view.remove_action(data_change))).collect())
     }
 

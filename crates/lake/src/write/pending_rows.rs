@@ -41,8 +41,8 @@ fn add_partition_columns(batch: &RecordBatch, tenant: &TenantId, day: i64) -> Re
     let rows = batch.num_rows();
     let tenants = StringArray::from_iter_values(std::iter::repeat_n(tenant.as_str(), rows));
     let days = Date32Array::from_value(i32::try_from(day).unwrap_or_default(), rows);
-    let more = [Field::new("tenant", DataType::Utf8, false), Field::new("day", DataType::Date32, false)];
-    let fields: Vec<_> = batch.schema().fields().iter().cloned().chain(more.map(Arc::new)).collect();
+    let partition_fields = [Field::new("tenant", DataType::Utf8, false), Field::new("day", DataType::Date32, false)];
+    let fields: Vec<_> = batch.schema().fields().iter().cloned().chain(partition_fields.map(Arc::new)).collect();
     let mut columns = batch.columns().to_vec();
     columns.push(Arc::new(tenants));
     columns.push(Arc::new(days));

@@ -1,6 +1,6 @@
 //! Ids of a tenant's series in the lake.
 //!
-//! Head renumbers its series after evictions, so the tables have ids of their own: dense and never reused. After a
+//! The head renumbers its series after evictions, so the tables have ids of their own: dense and never reused. After a
 //! crash the tables may hold series that no checkpoint has; their ids take precedence.
 
 use std::collections::HashMap;
@@ -63,16 +63,16 @@ mod tests {
 
     #[test]
     fn keeps_ids_across_renumbering_and_prefers_ids_of_the_tables() {
-        let named = |name: &str| Labels::of(&[("__name__", name)]);
+        let labels_named = |name: &str| Labels::of(&[("__name__", name)]);
         let mut lake_ids = SeriesIds::default();
-        assert_eq!(lake_ids.assign(SeriesId(2), &named("c")), (1, true));
-        assert_eq!(lake_ids.assign(SeriesId(0), &named("a")), (2, true));
-        assert_eq!(lake_ids.assign(SeriesId(2), &named("c")), (1, false));
+        assert_eq!(lake_ids.assign(SeriesId(2), &labels_named("c")), (1, true));
+        assert_eq!(lake_ids.assign(SeriesId(0), &labels_named("a")), (2, true));
+        assert_eq!(lake_ids.assign(SeriesId(2), &labels_named("c")), (1, false));
         lake_ids.retain(&[true, false, true]);
-        assert_eq!(lake_ids.assign(SeriesId(1), &named("c")), (1, false), "same lake id after renumbering");
+        assert_eq!(lake_ids.assign(SeriesId(1), &labels_named("c")), (1, false), "same lake id after renumbering");
         let mut after: SeriesIds = serde_json::from_str(&serde_json::to_string(&lake_ids).unwrap()).unwrap();
-        after.load_known(HashMap::from([(named("d"), 3)]), 3);
-        assert_eq!(after.assign(SeriesId(2), &named("d")), (3, false), "written before the crash");
-        assert_eq!(after.assign(SeriesId(3), &named("e")), (4, true));
+        after.load_known(HashMap::from([(labels_named("d"), 3)]), 3);
+        assert_eq!(after.assign(SeriesId(2), &labels_named("d")), (3, false), "written before the crash");
+        assert_eq!(after.assign(SeriesId(3), &labels_named("e")), (4, true));
     }
 }

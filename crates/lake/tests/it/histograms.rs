@@ -75,14 +75,14 @@ proptest! {
             let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
             let committed = committed.index(made.len());
             let (now, mut expected) = (Timestamp::from_millis(START_MS), Vec::new());
-            for (at, (n, histogram)) in made.iter().enumerate() {
+            for (index, (n, histogram)) in made.iter().enumerate() {
                 let labels = series("latency", *n);
-                events.add_histogram(&origin(at as u64), 0, &labels, histogram).unwrap();
-                events.add_histogram(&origin(at as u64), 1, &series("other", *n), histogram).unwrap();
-                expected.push((at as u64, labels, debug_text(histogram)));
+                events.add_histogram(&origin(index as u64), 0, &labels, histogram).unwrap();
+                events.add_histogram(&origin(index as u64), 1, &series("other", *n), histogram).unwrap();
+                expected.push((index as u64, labels, debug_text(histogram)));
                 // Some rows are committed, the others are pending.
-                if at == committed {
-                    lake.commit_events(&events.finish(at as u64 + 1, now).unwrap()).await.unwrap();
+                if index == committed {
+                    lake.commit_events(&events.finish(index as u64 + 1, now).unwrap()).await.unwrap();
                 }
             }
             lake.publish_pending(events.pending_rows(made.len() as u64).unwrap()).await;

@@ -34,9 +34,9 @@ async fn rows_and_files(lake: &Lake, now: Timestamp) -> (u64, usize) {
 async fn keeps_all_rows_of_a_full_first_day_after_midnight() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
-    let evening = DAY_MS - 2 * STEPS * STEP_MS;
+    let evening_ms = DAY_MS - 2 * STEPS * STEP_MS;
     let now = Timestamp::from_millis(2 * DAY_MS);
-    for (offset, from_ms) in [(1, evening), (2, evening + STEPS * STEP_MS)] {
+    for (offset, from_ms) in [(1, evening_ms), (2, evening_ms + STEPS * STEP_MS)] {
         assert_eq!(lake.flush(flush(offset, from_ms, STEPS), &[], now).await.unwrap(), CommitOutcome::Committed);
     }
     let first_day = 2 * (SERIES * STEPS) as u64;

@@ -29,7 +29,7 @@ pub fn first_offset_since(
 /// Returns an error if the record is malformed (permanent) or the inflate budget is exhausted (retryable).
 pub fn decode_record(tenants: &Tenants, budget: &InflateBudget, record: &Record) -> Result<Batch, Failure> {
     let mut decoded = wardroom_sources::replay(&record.envelope, &record.body, budget)?;
-    let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
+    let (keys, read) = (decoded.metrics.keys(), |index: usize| decoded.metrics.labels(index));
     // The series limit was checked at intake; accepted series stay accepted.
     let found = tenants.resolve(&record.envelope.tenant, keys, &read, false);
     decoded.metrics.set_series_ids(found.ids, found.generation);

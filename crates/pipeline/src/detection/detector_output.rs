@@ -135,13 +135,13 @@ mod tests {
         output.flush().unwrap();
         assert!(!output.flush_due() && matches!(received.try_recv(), Ok(DetectorEvent::Anomalies(..))));
         output.add_anomalies(&main, vec![anomaly(2)]);
-        let receiving = std::thread::spawn(move || {
+        let receiver_thread = std::thread::spawn(move || {
             assert!(matches!(received.blocking_recv(), Some(DetectorEvent::Anomalies(..))));
             let Some(DetectorEvent::Barrier(done)) = received.blocking_recv() else { panic!("expected a barrier") };
             done.send(()).unwrap();
         });
         output.flush_and_wait().unwrap();
-        receiving.join().unwrap();
+        receiver_thread.join().unwrap();
         assert!(output.is_closed() && output.flush_and_wait().is_err());
     }
 }

@@ -115,7 +115,7 @@ mod tests {
         let queue = Arc::new(BatchQueue::default());
         queue.push(1, TenantId::main(), batch(1));
         let late = Arc::clone(&queue);
-        let pushing = std::thread::spawn(move || {
+        let push_thread = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(30));
             late.push(2, TenantId::main(), batch(1));
             late.push(0, TenantId::main(), batch(1));
@@ -125,7 +125,7 @@ mod tests {
             assert!(queue.take(offset, Duration::from_secs(10)).is_some(), "{offset}");
         }
         assert!(started.elapsed() < Duration::from_secs(5));
-        pushing.join().unwrap();
+        push_thread.join().unwrap();
         assert!(queue.take(3, Duration::from_millis(5)).is_none());
     }
 

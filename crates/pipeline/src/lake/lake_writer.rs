@@ -164,7 +164,7 @@ impl LakeWriter {
     }
 
     /// Takes the batch that ends before `next` and flushes it in the background. A failed flush is retried until it
-    /// succeeds: the bus retains the records, and intake answers 503 once the bus is full.
+    /// succeeds: the bus retains the records, and intake returns 503 once the bus is full.
     fn start_flush(&mut self, next: u64, tenants: &Tenants, checkpoints: &mut Checkpoints) {
         let samples = std::mem::take(&mut self.samples);
         self.restart_interval();

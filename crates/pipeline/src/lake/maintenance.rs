@@ -9,14 +9,14 @@ use super::lake_state::LakeTables;
 use crate::metrics as names;
 
 /// Number of maintenance rounds between vacuums.
-const VACUUM_EVERY_ROUNDS: u64 = 120;
+const VACUUM_INTERVAL_ROUNDS: u64 = 120;
 
 /// Runs maintenance at this interval until it is cancelled; returns at once without tables.
 pub async fn run_maintenance(tables: Option<LakeTables>, interval: Duration) {
     let Some(LakeTables { lake, .. }) = tables else { return };
     for round in 1_u64.. {
         tokio::time::sleep(interval).await;
-        let vacuum = (round % VACUUM_EVERY_ROUNDS == 0).then(|| VacuumPolicy::after_a_week(clock::now()));
+        let vacuum = (round % VACUUM_INTERVAL_ROUNDS == 0).then(|| VacuumPolicy::after_a_week(clock::now()));
         if let Err(error) = maintain(&lake, vacuum).await {
             metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
             tracing::error!(%error, "lake maintenance failed; retrying");

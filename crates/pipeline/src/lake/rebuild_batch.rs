@@ -80,8 +80,8 @@ impl BatchRebuilder {
         let tenant = &record.envelope.tenant;
         // Detection dead-letters records that cannot be decoded.
         let Ok(decoded) = wardroom_sources::replay(&record.envelope, &record.body, &self.budget) else { return found };
-        for (at, samples) in decoded.metrics.iter() {
-            let (Ok(labels), Some(first)) = (decoded.metrics.labels(at), samples.first()) else { continue };
+        for (index, samples) in decoded.metrics.iter() {
+            let (Ok(labels), Some(first)) = (decoded.metrics.labels(index), samples.first()) else { continue };
             let state = self.tenants.get(tenant);
             let mut live = state.live();
             let id: SeriesId = state.registry().get_or_insert(&labels);

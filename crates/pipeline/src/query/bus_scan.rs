@@ -43,10 +43,10 @@ pub(super) fn scan_page(
                 }
             };
             let (start, end) = (query.start.millis(), query.end.millis());
-            for (at, samples) in decoded.metrics.iter() {
+            for (index, samples) in decoded.metrics.iter() {
                 let metrics = &decoded.metrics;
-                let read = || metrics.labels(at).ok().filter(|labels| query.selects(labels));
-                let labels = selected.entry(metrics.keys()[at]).or_insert_with(read);
+                let read = || metrics.labels(index).ok().filter(|labels| query.selects(labels));
+                let labels = selected.entry(metrics.keys()[index]).or_insert_with(read);
                 if let Some(labels) = labels {
                     let samples = samples.iter().filter(|sample| (start..=end).contains(&sample.ts_ms));
                     let list = &mut found.entry(labels.clone()).or_default().samples;
@@ -56,8 +56,8 @@ pub(super) fn scan_page(
                 }
             }
             let in_range = |histogram: &NativeHistogram| (start..=end).contains(&histogram.ts_ms);
-            for (at, histogram) in decoded.metrics.histograms().iter().filter(|(_, histogram)| in_range(histogram)) {
-                let labels = selected.get(&decoded.metrics.keys()[*at as usize]);
+            for (index, histogram) in decoded.metrics.histograms().iter().filter(|(_, histogram)| in_range(histogram)) {
+                let labels = selected.get(&decoded.metrics.keys()[*index as usize]);
                 if let Some(Some(labels)) = labels {
                     found.entry(labels.clone()).or_default().histograms.push(histogram.clone());
                     count += histogram.positive.counts.len();

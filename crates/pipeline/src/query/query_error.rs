@@ -6,13 +6,13 @@ pub enum SampleQueryError {
     /// The steps of the query cover too many samples.
     #[error("the steps cover more than {limit} samples; ask for fewer series or less time")]
     TooManySamples {
-        /// Maximum of samples.
+        /// Maximum number of samples.
         limit: usize,
     },
     /// The query selects too many exemplars.
     #[error("more than {limit} exemplars; ask for fewer series or less time")]
     TooManyExemplars {
-        /// Maximum of exemplars.
+        /// Maximum number of exemplars.
         limit: usize,
     },
     /// The tables are needed for a complete result and are unavailable.

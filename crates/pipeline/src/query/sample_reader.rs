@@ -140,8 +140,8 @@ impl SampleReader {
         let mut found = SeriesMap::new();
         let mut position = i64::try_from(cursor::lake_position(cursor)).unwrap_or(i64::MAX);
         if !cursor::is_in_lake_histograms(cursor) {
-            let reading = tables.lake.read_samples(tenant, query, (position, before), PAGE_SAMPLES);
-            let page = tokio::runtime::Handle::current().block_on(reading).map_err(SampleQueryError::storage)?;
+            let read_future = tables.lake.read_samples(tenant, query, (position, before), PAGE_SAMPLES);
+            let page = tokio::runtime::Handle::current().block_on(read_future).map_err(SampleQueryError::storage)?;
             let points = |(labels, samples)| (labels, SeriesPoints { samples, histograms: Vec::new() });
             found.extend(page.series.into_iter().map(points));
             if let Some(next) = page.next.and_then(|next| u64::try_from(next).ok()) {
@@ -174,8 +174,8 @@ impl SampleReader {
         // Read before the tables: rows written meanwhile are read twice rather than missed.
         let visible = runtime.block_on(tables.lake.visible_event_offset());
         let mut visible = tables.events_progress.committed_offset().max(visible);
-        let reading = tables.lake.read_histograms(tenant, &rest, visible.min(before));
-        let page = runtime.block_on(reading).map_err(SampleQueryError::storage)?;
+        let read_future = tables.lake.read_histograms(tenant, &rest, visible.min(before));
+        let page = runtime.block_on(read_future).map_err(SampleQueryError::storage)?;
         for (labels, histogram) in page.found {
             found.entry(labels).or_default().histograms.push(histogram);
         }
@@ -261,8 +261,8 @@ impl SampleReader {
         };
         self.check_lake_available()?;
         if let Some(tables) = self.lake.tables() {
-            let reading = tables.lake.read_exemplars(tenant, query, MAX_EXEMPLARS + 1);
-            let stored = tokio::runtime::Handle::current().block_on(reading).map_err(SampleQueryError::storage)?;
+            let read_future = tables.lake.read_exemplars(tenant, query, MAX_EXEMPLARS + 1);
+            let stored = tokio::runtime::Handle::current().block_on(read_future).map_err(SampleQueryError::storage)?;
             if stored.len() > MAX_EXEMPLARS {
                 return Err(SampleQueryError::TooManyExemplars { limit: MAX_EXEMPLARS });
             }
@@ -339,8 +339,8 @@ impl SampleReader {
         // Records that were acknowledged but not evaluated yet.
         let read = |from: u64, limit: usize| self.bus.read(from, limit);
         let mut from = (lag > 0).then_some(detected_to);
-        while let Some(at) = from {
-            let (fresh, after) = scan_page(&read, &self.budget, tenant, query, at)?;
+        while let Some(offset) = from {
+            let (fresh, after) = scan_page(&read, &self.budget, tenant, query, offset)?;
             for (labels, points) in fresh {
                 // Known series get theirs on their own page; new ones come on the last page.
                 let on_other_page =

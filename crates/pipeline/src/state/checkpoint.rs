@@ -132,7 +132,7 @@ impl Checkpoints {
         let settings = (&config.detect, &config.entities, &config.correlate, config.head.recent_minutes);
         let live_window_ms = i64::from(config.head.recent_minutes) * 60_000;
         let settings = serde_json::to_vec(&settings).map_err(std::io::Error::from)?;
-        let mut this = Self {
+        let mut checkpoints = Self {
             dir: dir.to_owned(),
             settings_digest: sha256_hex(&settings),
             live_window_ms,
@@ -140,15 +140,15 @@ impl Checkpoints {
             offsets: list_offsets(dir)?,
             renumbered: false,
         };
-        for offset in this.offsets.clone().into_iter().rev() {
+        for offset in checkpoints.offsets.clone().into_iter().rev() {
             if available.contains(&offset) {
-                match this.load(offset, config, tenants, lake_offset) {
-                    Ok(resumed) => return Ok((this, Some(resumed))),
+                match checkpoints.load(offset, config, tenants, lake_offset) {
+                    Ok(resumed) => return Ok((checkpoints, Some(resumed))),
                     Err(error) => tracing::warn!(offset, %error, "checkpoint skipped"),
                 }
             }
-            std::fs::remove_file(this.path(offset))?;
-            this.offsets.retain(|kept| *kept != offset);
+            std::fs::remove_file(checkpoints.path(offset))?;
+            checkpoints.offsets.retain(|kept| *kept != offset);
         }
         // Journals are of no use without a checkpoint.
         for entry in std::fs::read_dir(dir)? {
@@ -157,7 +157,7 @@ impl Checkpoints {
                 std::fs::remove_dir_all(entry.path())?;
             }
         }
-        Ok((this, None))
+        Ok((checkpoints, None))
     }
 
     /// Writes the sealed blocks of a tenant to its journal if they exceed [`MAX_PENDING_BLOCK_BYTES`].
@@ -207,16 +207,16 @@ impl Checkpoints {
             let live = &mut *tenant.live();
             let now_ms = live.engine.watermark_ms();
             let inactive_before_ms = now_ms.saturating_sub(self.live_window_ms);
-            let span = |at: u32| {
-                let native = live.native_newest_ms.get(&SeriesId(at)).map(|newest| (*newest, *newest));
-                let floats = live.recent.span_ms(SeriesId(at));
+            let span = |id: u32| {
+                let native = live.native_newest_ms.get(&SeriesId(id)).map(|newest| (*newest, *newest));
+                let floats = live.recent.span_ms(SeriesId(id));
                 floats.into_iter().chain(native).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
             };
             let spans: Vec<_> = (0..live.engine.known_series() as u32).map(span).collect();
             let unflushed = live.recent.unflushed_series();
-            let is_active = |(at, span): (usize, &Option<(i64, i64)>)| {
+            let is_active = |(index, span): (usize, &Option<(i64, i64)>)| {
                 span.is_none_or(|(_, last)| last >= inactive_before_ms)
-                    || unflushed.get(at).copied().unwrap_or_default()
+                    || unflushed.get(index).copied().unwrap_or_default()
             };
             let keep: Vec<bool> = spans.iter().enumerate().map(is_active).collect();
             let inactive = keep.iter().filter(|keep| !**keep).count();
@@ -314,8 +314,8 @@ impl Checkpoints {
     }
 
     fn journal(&mut self, tenant: &TenantId) -> Result<&mut Journal, Error> {
-        let at = match self.journals.iter().position(|journal| journal.tenant() == tenant) {
-            Some(at) => at,
+        let index = match self.journals.iter().position(|journal| journal.tenant() == tenant) {
+            Some(index) => index,
             None => {
                 self.journals.push(Journal::create(
                     &self.dir,
@@ -326,7 +326,7 @@ impl Checkpoints {
                 self.journals.len() - 1
             }
         };
-        Ok(&mut self.journals[at])
+        Ok(&mut self.journals[index])
     }
 
     fn load(

@@ -14,7 +14,7 @@ use wardroom_sources::{ReadLabels, ResolvedSeries};
 
 use crate::config::Config;
 
-/// Maximum of metric families per tenant whose metadata is kept; metadata of further families is dropped.
+/// Maximum number of metric families per tenant whose metadata is kept; metadata of further families is dropped.
 pub const MAX_METADATA_FAMILIES: usize = 20_000;
 /// Metric name of the heartbeat's probe.
 pub const PROBE_METRIC: &str = "wardroom_probe";
@@ -124,7 +124,7 @@ impl Tenants {
         ResolvedSeries {
             ids,
             generation,
-            refused: denied.into_iter().map(|(at, denied)| (at, denial(denied))).collect(),
+            refused: denied.into_iter().map(|(index, denied)| (index, denial(denied))).collect(),
         }
     }
 }
@@ -172,7 +172,7 @@ impl Tenant {
         live.lake_series_ids.retain(keep);
         live.exemplars.renumber(new_id);
         let native = std::mem::take(&mut live.native_newest_ms).into_iter();
-        live.native_newest_ms = native.filter_map(|(id, at)| Some((new_id(id)?, at))).collect();
+        live.native_newest_ms = native.filter_map(|(id, newest_ms)| Some((new_id(id)?, newest_ms))).collect();
         (live.generation, live.evicted) = (generation, evicted);
         let mut registry = self.registry();
         for labels in registry.labels_from(keep.len()) {

@@ -1,4 +1,4 @@
-//! When the supervisor makes backups.
+//! The schedule of the backups that the supervisor makes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::manifest::{Manifest, list_backups};
 use crate::clock;
 use crate::config::BackupConfig;
 
-/// The schedule that the configuration asks for.
+/// The configured schedule.
 #[derive(Debug)]
 pub struct BackupSchedule {
     to: PathBuf,

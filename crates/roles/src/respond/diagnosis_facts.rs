@@ -13,9 +13,9 @@ use wardroom_respond::WatchedSignal;
 /// A signal without a point for this long is ignored, in ms.
 const STALE_MS: i64 = 120_000;
 
-/// Maximum of series in the facts.
+/// Maximum number of series in the facts.
 const MAX_SERIES_FACTS: usize = 100;
-/// Maximum of log templates in the facts.
+/// Maximum number of log templates in the facts.
 const MAX_LOG_FACTS: usize = 50;
 
 /// Collects the facts about an incident: signals, calls, deployments, settings and logs of connected services.
@@ -26,10 +26,10 @@ pub(super) fn collect_facts(
     config: &DiagnoseConfig,
 ) -> Facts {
     let now = Timestamp::from_millis(engine.watermark_ms());
-    let nearby = connected_services(engine, services);
+    let connected = connected_services(engine, services);
     let mut calls: BTreeMap<(String, String), Call> = BTreeMap::new();
     let mut signals = Vec::new();
-    for (key, signal) in engine.signals().filter(|(key, _)| nearby.contains(&key.service)) {
+    for (key, signal) in engine.signals().filter(|(key, _)| connected.contains(&key.service)) {
         let Some((last_ms, value)) = signal.history.back().copied() else { continue };
         if last_ms < now.millis() - STALE_MS {
             continue;
@@ -51,16 +51,16 @@ pub(super) fn collect_facts(
             callee: peer.clone(),
             bad_since: None,
             rate: 0.0,
-            usual_rate: 0.0,
+            expected_rate: 0.0,
         });
         if key.kind == SignalKind::RequestRate {
-            (call.rate, call.usual_rate) = (value, expected);
+            (call.rate, call.expected_rate) = (value, expected);
         } else if let Some(since) = bad_since {
             call.bad_since = Some(call.bad_since.map_or(since, |known| known.min(since)));
         }
     }
     let series =
-        engine.level_shifts(3).into_iter().filter(|(service, _)| nearby.contains(service)).take(MAX_SERIES_FACTS);
+        engine.level_shifts(3).into_iter().filter(|(service, _)| connected.contains(service)).take(MAX_SERIES_FACTS);
     let minutes_before = |minutes: u64| began_at.minus(Duration::from_secs(minutes * 60));
     Facts {
         began_at,
@@ -91,7 +91,7 @@ pub(super) fn collect_facts(
         logs: engine
             .templates(minutes_before(config.log_minutes), now, Severity::Warning)
             .into_iter()
-            .filter(|log| nearby.contains(&log.service))
+            .filter(|log| connected.contains(&log.service))
             .take(MAX_LOG_FACTS)
             .map(|log| LogFact {
                 service: log.service,
@@ -106,10 +106,10 @@ pub(super) fn collect_facts(
 
 /// Returns the signals of connected services that are bad now and have to become good.
 pub(super) fn watched_signals(engine: &Engine, services: &[String]) -> Vec<WatchedSignal> {
-    let nearby = connected_services(engine, services);
+    let connected = connected_services(engine, services);
     engine
         .signals()
-        .filter(|(key, _)| key.peer.is_none() && nearby.contains(&key.service))
+        .filter(|(key, _)| key.peer.is_none() && connected.contains(&key.service))
         .filter_map(|(key, signal)| {
             signal.limit().map(|bad_above| WatchedSignal {
                 signal: key.labels(),
@@ -122,13 +122,13 @@ pub(super) fn watched_signals(engine: &Engine, services: &[String]) -> Vec<Watch
 
 /// Selects a control: a monitored service that is not connected to these.
 pub(super) fn select_control(engine: &Engine, services: &[String]) -> Option<String> {
-    let nearby = connected_services(engine, services);
+    let connected = connected_services(engine, services);
     let now_ms = engine.watermark_ms();
     engine
         .signals()
         .filter(|(key, signal)| {
             let is_fresh = signal.history.back().is_some_and(|(at_ms, _)| *at_ms >= now_ms - STALE_MS);
-            key.peer.is_none() && key.kind == SignalKind::LatencyP99 && is_fresh && !nearby.contains(&key.service)
+            key.peer.is_none() && key.kind == SignalKind::LatencyP99 && is_fresh && !connected.contains(&key.service)
         })
         .max_by_key(|(_, signal)| signal.history.len())
         .map(|(key, _)| key.service.clone())

@@ -36,7 +36,7 @@ use crate::{clock, crash};
 const TICK_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval between checks for open incidents while there are none; new ones from detection cause a tick at once.
 const IDLE_TICK_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum of detector events that are stored at once.
+/// Maximum number of detector events that are stored at once.
 const MAX_EVENTS_PER_BATCH: usize = 512;
 
 /// The response role.
@@ -179,8 +179,8 @@ impl Responder {
         }
         for row in &unsettled.rows {
             // A panic in the step of one incident must not stop the others.
-            let stepped = AssertUnwindSafe(self.step(row)).catch_unwind().await;
-            if let Err(error) = stepped.unwrap_or_else(|panic| Err(RespondError::Panic(panic_message(&*panic)))) {
+            let step_result = AssertUnwindSafe(self.step(row)).catch_unwind().await;
+            if let Err(error) = step_result.unwrap_or_else(|panic| Err(RespondError::Panic(panic_message(&*panic)))) {
                 metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
                 tracing::error!(incident = %row.id(), %error, "step of an incident failed; retrying");
             }

@@ -37,8 +37,8 @@ pub(super) struct ApiState {
 pub(super) fn api_backend(state: ApiState) -> Backend {
     let ApiState { authenticated, responder, budget, recorder, readiness, dead_letters, intake } = state;
     let gauges = Arc::clone(&readiness);
-    let copy = || Arc::clone(&responder);
-    let (r1, r2, r3, r4, r5, r6, r7) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
+    let [list_responder, detail_responder, decide_responder, postmortem_responder] =
+        std::array::from_fn(|_| Arc::clone(&responder));
     let dead_letters = DeadLetterBackend {
         dead_letters,
         bus: Arc::clone(&readiness.bus),
@@ -46,7 +46,7 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
         intake,
         queries: readiness.queries.clone(),
     };
-    let (listing, redriving) = (dead_letters.clone(), dead_letters.clone());
+    let [listed, replayed] = std::array::from_fn(|_| dead_letters.clone());
     let samples = SampleReader {
         bus: Arc::clone(&readiness.bus),
         budget,
@@ -57,46 +57,53 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
     };
     Backend {
         incidents: Arc::new(move |tenant, before, limit| {
-            let responder = Arc::clone(&r1);
+            let responder = Arc::clone(&list_responder);
             Box::pin(async move { responder.list(tenant, before, limit).await })
         }),
         incident: Arc::new(move |tenant, number| {
-            let responder = Arc::clone(&r2);
+            let responder = Arc::clone(&detail_responder);
             Box::pin(async move { responder.detail(tenant, number).await })
         }),
         decide: Arc::new(move |caller, number, decision| {
-            let responder = Arc::clone(&r3);
+            let responder = Arc::clone(&decide_responder);
             Box::pin(async move { responder.decide(caller, number, decision).await })
         }),
         postmortem: Arc::new(move |tenant, number| {
-            let responder = Arc::clone(&r4);
+            let responder = Arc::clone(&postmortem_responder);
             Box::pin(async move { responder.postmortem(tenant, number).await })
         }),
-        anomalies: Arc::new(move |tenant, since, service, after, limit| {
-            let responder = Arc::clone(&r5);
-            Box::pin(async move {
-                let found = responder.store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
-                Ok(found.map_err(store_problem)?.into_iter().map(anomaly_view).collect())
+        anomalies: {
+            let store = responder.store.clone();
+            Arc::new(move |tenant, since, service, after, limit| {
+                let store = store.clone();
+                Box::pin(async move {
+                    let found = store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
+                    Ok(found.map_err(store_problem)?.into_iter().map(anomaly_view).collect())
+                })
             })
-        }),
-        deployments: Arc::new(move |tenant, since| {
-            r6.tenants.with(&tenant, |live| live.engine.deployments(since, clock::now()))
-        }),
+        },
+        deployments: {
+            let tenants = Arc::clone(&responder.tenants);
+            Arc::new(move |tenant, since| tenants.with(&tenant, |live| live.engine.deployments(since, clock::now())))
+        },
         samples: samples_closure(samples.clone()),
         series: series_closure(samples.clone()),
         exemplars: exemplars_closure(samples),
-        metadata: Arc::new(move |tenant| r7.tenants.with(&tenant, |live| live.metadata.clone())),
+        metadata: {
+            let tenants = Arc::clone(&responder.tenants);
+            Arc::new(move |tenant| tenants.with(&tenant, |live| live.metadata.clone()))
+        },
         tables: LakeQueries { engine: readiness.queries.clone(), lake: readiness.lake.clone() }.backend(),
         dead_letters: Arc::new(move |tenant| {
-            let dead_letters = listing.clone();
+            let dead_letters = listed.clone();
             Box::pin(async move { dead_letters.list(tenant).await })
         }),
         replay_dead_letter: Arc::new(move |caller, id| {
-            let dead_letters = dead_letters.clone();
+            let dead_letters = replayed.clone();
             Box::pin(async move { dead_letters.replay(caller, id).await })
         }),
         redrive: Arc::new(move |caller, offset| {
-            let dead_letters = redriving.clone();
+            let dead_letters = dead_letters.clone();
             Box::pin(async move { dead_letters.redrive(caller, offset).await })
         }),
         readiness: Arc::new(move || readiness.document()),
@@ -118,9 +125,12 @@ fn samples_closure(
     Arc::new(move |tenant, query, cursor| {
         let reader = reader.clone();
         Box::pin(async move {
-            let page = run_blocking(move || reader.read_page(&tenant, &query, cursor)).await?;
-            let (found, next) = page.map_err(query_problem)?;
-            Ok((found.into_iter().map(series_view).collect(), next))
+            // The numbers are formatted on the blocking thread, too.
+            let page = run_blocking(move || {
+                let page = reader.read_page(&tenant, &query, cursor);
+                page.map(|(found, next)| (found.into_iter().map(series_view).collect(), next))
+            });
+            page.await?.map_err(query_problem)
         })
     })
 }
@@ -136,8 +146,11 @@ fn exemplars_closure(reader: SampleReader) -> SeriesClosure<Vec<ExemplarsView>> 
     Arc::new(move |tenant, query| {
         let reader = reader.clone();
         Box::pin(async move {
-            let found = run_blocking(move || reader.exemplars(&tenant, &query)).await?;
-            Ok(found.map_err(query_problem)?.into_iter().map(exemplars_view).collect())
+            let found = run_blocking(move || {
+                let found = reader.exemplars(&tenant, &query);
+                found.map(|found| found.into_iter().map(exemplars_view).collect())
+            });
+            found.await?.map_err(query_problem)
         })
     })
 }

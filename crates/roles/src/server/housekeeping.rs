@@ -78,9 +78,9 @@ async fn run_retention(
 /// Checks whether the executor responds, until it is cancelled.
 pub(super) async fn watch_executor(executor: ExecutorClient, up: Arc<AtomicBool>) {
     loop {
-        let answered = executor.request(&Request::Ping).await.is_ok();
-        up.store(answered, Ordering::Release);
-        metrics::gauge!(names::EXECUTOR_UP).set(if answered { 1.0 } else { 0.0 });
-        tokio::time::sleep(if answered { EXECUTOR_UP_INTERVAL } else { EXECUTOR_DOWN_INTERVAL }).await;
+        let is_up = executor.request(&Request::Ping).await.is_ok();
+        up.store(is_up, Ordering::Release);
+        metrics::gauge!(names::EXECUTOR_UP).set(if is_up { 1.0 } else { 0.0 });
+        tokio::time::sleep(if is_up { EXECUTOR_UP_INTERVAL } else { EXECUTOR_DOWN_INTERVAL }).await;
     }
 }

@@ -20,11 +20,13 @@ pub(super) struct Listeners {
 ///
 /// # Errors
 /// Returns an error if an address cannot be bound.
-pub(super) async fn bind_listeners(on: SocketAddr, otlp_grpc: &str) -> Result<Listeners, ServeError> {
-    let listener = TcpListener::bind(on).await.map_err(|error| io_error(format!("listen on {on}"), error))?;
+pub(super) async fn bind_listeners(listen_address: SocketAddr, otlp_grpc: &str) -> Result<Listeners, ServeError> {
+    let listener = TcpListener::bind(listen_address)
+        .await
+        .map_err(|error| io_error(format!("listen on {listen_address}"), error))?;
     let address = listener.local_addr().map_err(|error| io_error("listen", error))?;
     let mut listeners = vec![listener];
-    let otlp_grpc = bind_otlp_grpc_listener(otlp_grpc, on, &mut listeners).await;
+    let otlp_grpc = bind_otlp_grpc_listener(otlp_grpc, listen_address, &mut listeners).await;
     let otlp_grpc = otlp_grpc.map_err(|error| io_error("listen (edge.otlp-grpc)", error))?;
     Ok(Listeners { listeners, address, otlp_grpc })
 }

@@ -34,17 +34,17 @@ pub(super) fn spawn_port_thread(
     let runtime = tokio::runtime::Builder::new_current_thread().thread_name("request").enable_all().build()?;
     let (mut done, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("ports".into()).spawn(move || {
-        let served = runtime.block_on(async {
+        let result = runtime.block_on(async {
             let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<_>>()?;
             tokio::select! {
-                served = port.serve(listeners, routes, stop) => served,
+                result = port.serve(listeners, routes, stop) => result,
                 () = done.closed() => Ok(()),
             }
         });
         runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         // The receiver is dropped if serving was cancelled.
-        let _cancelled = done.send(served);
+        let _cancelled = done.send(result);
     })?;
-    let served = async { ended.await.unwrap_or_else(|_| Err(Error::other("the port thread panicked"))) };
-    Ok((served, thread))
+    let finished = async { ended.await.unwrap_or_else(|_| Err(Error::other("the port thread panicked"))) };
+    Ok((finished, thread))
 }

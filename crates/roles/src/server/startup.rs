@@ -102,25 +102,25 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     announce(format!("listening http://{address}"));
     deliver_first_token(first_token, admin_file, address, &mut announce)?;
     tracing::info!(%address, isolation = isolation.as_str(), "serving");
-    let (stopping, stopped) = oneshot::channel::<()>();
-    let (stop, restart, (leave, left)) = (stop(), AtomicBool::new(false), oneshot::channel());
+    let (drain_sender, drain_started) = oneshot::channel::<()>();
+    let (stop, restart, (stop_sender, stop_receiver)) = (stop(), AtomicBool::new(false), oneshot::channel());
     // A clone of the port stays here: it holds the sender of rejections, whose audit task would end otherwise.
     let spawned = spawn_port_thread(port.clone(), listeners, routes, async move {
         tokio::select! {
             () = stop => {}
-            Ok(()) = left => {}
+            Ok(()) = stop_receiver => {}
         }
         // The receiver is dropped if serving failed meanwhile.
-        let _ended = stopping.send(());
+        let _result = drain_sender.send(());
     });
-    let (serving, port_thread) = spawned.map_err(|error| io_error("start the port thread", error))?;
+    let (port_finished, port_thread) = spawned.map_err(|error| io_error("start the port thread", error))?;
     let restart_for_lake = async {
         wait_until_available(&lake, &config.lake, &options.data).await;
         restart.store(true, Ordering::Release);
-        leave.send(()).unwrap_or_default(); // The receiver is dropped if serving ended meanwhile.
+        stop_sender.send(()).unwrap_or_default(); // The receiver is dropped if port_finished ended meanwhile.
         std::future::pending().await
     };
-    let until_ended = wait_until_ended(serving, stopped, &mut background);
+    let until_ended = wait_until_ended(port_finished, drain_started, &mut background);
     let ended = tokio::select! { ended = until_ended => ended, ended = restart_for_lake => ended };
     drop(event_writer);
     join_thread(port_thread, "ports").await;
@@ -262,16 +262,16 @@ fn spawn_gold_writer(
 
 /// Waits until serving ends, the drain times out, or a background role ends.
 async fn wait_until_ended(
-    serving: impl Future<Output = std::io::Result<()>>,
-    stopped: oneshot::Receiver<()>,
+    port_finished: impl Future<Output = std::io::Result<()>>,
+    drain_started: oneshot::Receiver<()>,
     background: &mut JoinSet<()>,
 ) -> Result<(), ServeError> {
     let drain_timeout = async {
-        let _stopping = stopped.await;
+        let _result = drain_started.await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        served = serving => served.map_err(|error| io_error("serve", error)),
+        served = port_finished => served.map_err(|error| io_error("serve", error)),
         () = drain_timeout => {
             tracing::warn!(timeout = ?DRAIN_TIMEOUT, "draining connections timed out; closing them");
             Ok(())

@@ -16,7 +16,7 @@ use crate::problem_responses::{store_problem, unreadable_workflow};
 use crate::respond::diagnosis_facts::connected_services;
 use crate::respond::responder::Responder;
 
-/// Maximum of charts of one incident.
+/// Maximum number of charts of one incident.
 const MAX_CHARTS: usize = 12;
 /// Charts start this long before the incident, in ms.
 const CHART_LEAD_MS: i64 = 120_000;
@@ -112,14 +112,14 @@ impl Responder {
     fn charts(&self, tenant: &TenantId, workflow: &Workflow) -> Vec<ChartView> {
         let from_ms = workflow.incident.began_at.millis() - CHART_LEAD_MS;
         self.tenants.with(tenant, |live| {
-            let nearby = connected_services(&live.engine, &workflow.incident.services);
+            let connected = connected_services(&live.engine, &workflow.incident.services);
             let cause = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
             let mut charts: Vec<((bool, bool), ChartView)> = Vec::new();
             for (key, signal) in live.engine.signals() {
                 let labels = key.labels();
                 let watched = workflow.watched.iter().find(|watched| watched.signal == labels);
                 let is_cause = cause.is_some_and(|cause| cause.service == key.service && key.peer.is_none());
-                if !nearby.contains(&key.service)
+                if !connected.contains(&key.service)
                     || (watched.is_none() && !is_cause)
                     || key.kind == SignalKind::RequestRate
                 {

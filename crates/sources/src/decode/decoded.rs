@@ -46,8 +46,8 @@ impl Decoded {
     }
 
     /// Returns the position in the request of the record at this index.
-    pub(crate) fn position(&self, at: usize) -> u32 {
-        self.positions.get(at).copied().unwrap_or(at as u32)
+    pub(crate) fn position(&self, index: usize) -> u32 {
+        self.positions.get(index).copied().unwrap_or(index as u32)
     }
 
     /// Removes the records at the refused positions.
@@ -62,7 +62,7 @@ impl Decoded {
             before.checked_sub(1).is_some_and(|range| position <= ranges[range].1)
         };
         let kept: Vec<u32> =
-            (0..self.len()).map(|at| self.position(at)).filter(|position| !is_refused(*position)).collect();
+            (0..self.len()).map(|index| self.position(index)).filter(|position| !is_refused(*position)).collect();
         let mut next = 0;
         let positions = std::mem::take(&mut self.positions);
         let mut keep = || {

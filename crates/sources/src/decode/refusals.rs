@@ -6,12 +6,12 @@ use wardroom_domain::{Refusal, RefusalReason};
 pub type RefusalCause = (RefusalReason, String);
 
 /// Adds a refusal; extends the last one if it has the same reason and is adjacent.
-pub(crate) fn push_refusal(refused: &mut Vec<Refusal>, at: u32, reason: RefusalReason, detail: String) {
+pub(crate) fn push_refusal(refused: &mut Vec<Refusal>, position: u32, reason: RefusalReason, detail: String) {
     match refused.last_mut() {
         // Several samples may come from one record of the request.
-        Some(last) if last.reason == reason && (last.first..=last.last).contains(&at) => {}
-        Some(last) if last.reason == reason && last.last.checked_add(1) == Some(at) => last.last = at,
-        _ => refused.push(Refusal { first: at, last: at, reason, detail }),
+        Some(last) if last.reason == reason && (last.first..=last.last).contains(&position) => {}
+        Some(last) if last.reason == reason && last.last.checked_add(1) == Some(position) => last.last = position,
+        _ => refused.push(Refusal { first: position, last: position, reason, detail }),
     }
 }
 

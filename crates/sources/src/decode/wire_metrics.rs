@@ -60,8 +60,8 @@ impl PlainBody {
     }
 
     /// Returns the bytes of a symbol, if it exists.
-    pub(crate) fn symbol(&self, at: u64) -> Option<&[u8]> {
-        usize::try_from(at).ok().and_then(|at| self.symbols.get(at)).map(|span| self.span(*span))
+    pub(crate) fn symbol(&self, index: u64) -> Option<&[u8]> {
+        usize::try_from(index).ok().and_then(|index| self.symbols.get(index)).map(|span| self.span(*span))
     }
 }
 
@@ -123,11 +123,11 @@ impl WireMetrics {
     ///
     /// # Errors
     /// Returns an error if they are malformed.
-    pub fn labels(&self, at: usize) -> Result<Labels, RefusalCause> {
+    pub fn labels(&self, index: usize) -> Result<Labels, RefusalCause> {
         let known = match &self.labels {
             LabelSource::Empty => None,
-            LabelSource::Decoded(decoded) => decoded.get(at).cloned(),
-            LabelSource::Encoded { body, decode } => self.columns.spans.get(at).map(|span| decode(body, *span)),
+            LabelSource::Decoded(decoded) => decoded.get(index).cloned(),
+            LabelSource::Encoded { body, decode } => self.columns.spans.get(index).map(|span| decode(body, *span)),
         };
         known.unwrap_or_else(|| Err((RefusalReason::BadLabels, "the series has no labels".into())))
     }
@@ -150,10 +150,10 @@ impl WireMetrics {
     /// Iterates over the series: index and samples.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &[Sample])> {
         let mut rest = self.columns.samples.as_slice();
-        self.columns.counts.iter().enumerate().map(move |(at, count)| {
+        self.columns.counts.iter().enumerate().map(move |(index, count)| {
             let (head, tail) = rest.split_at_checked(*count as usize).unwrap_or((rest, &[]));
             rest = tail;
-            (at, head)
+            (index, head)
         })
     }
 
@@ -184,8 +184,8 @@ impl WireMetrics {
     fn compact(&mut self) {
         let columns = &mut self.columns;
         let mut kept: Vec<bool> = columns.counts.iter().map(|count| *count > 0).collect();
-        let more = columns.histograms.iter().map(|(series, _)| *series);
-        for series in more.chain(columns.exemplars.iter().map(|(series, _)| *series)) {
+        let with_histograms = columns.histograms.iter().map(|(series, _)| *series);
+        for series in with_histograms.chain(columns.exemplars.iter().map(|(series, _)| *series)) {
             kept[series as usize] = true;
         }
         if kept.iter().all(|kept| *kept) {
@@ -215,14 +215,14 @@ impl WireMetrics {
         let SeriesColumns { counts, samples, histograms, exemplars, .. } = self.columns;
         let id = |series: u32| ids.get(series as usize).copied();
         let mut runs = Vec::with_capacity(ids.len());
-        let each = ids.iter().zip(&counts).filter(|(_, count)| **count > 0);
-        runs.extend(each.map(|(series, count)| SeriesRun { series: *series, count: *count }));
+        let with_samples = ids.iter().zip(&counts).filter(|(_, count)| **count > 0);
+        runs.extend(with_samples.map(|(series, count)| SeriesRun { series: *series, count: *count }));
         Metrics {
             generation: self.generation,
             runs,
             samples,
-            histograms: histograms.into_iter().filter_map(|(at, value)| Some((id(at)?, value))).collect(),
-            exemplars: exemplars.into_iter().filter_map(|(at, value)| Some((id(at)?, value))).collect(),
+            histograms: histograms.into_iter().filter_map(|(index, value)| Some((id(index)?, value))).collect(),
+            exemplars: exemplars.into_iter().filter_map(|(index, value)| Some((id(index)?, value))).collect(),
         }
     }
 }

@@ -194,7 +194,7 @@ fn prepare(endpoint: &Endpoint, tenant: &TenantId, head: &RequestHead, body: &[u
 /// Sets the series ids and removes the records of refused series.
 pub(crate) fn resolve_series(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake) {
     let metrics = &decoded.metrics;
-    let read = |at: usize| metrics.labels(at).and_then(|labels| check_series(labels, &intake.config));
+    let read = |index: usize| metrics.labels(index).and_then(|labels| check_series(labels, &intake.config));
     let ResolvedSeries { ids, generation, refused } = (intake.resolve)(tenant, metrics.keys(), &read);
     decoded.metrics.set_series_ids(ids, generation);
     if refused.is_empty() {
@@ -204,8 +204,8 @@ pub(crate) fn resolve_series(decoded: &mut Decoded, tenant: &TenantId, intake: &
     let (mut refused, mut next) = (Vec::new(), 0);
     let mut refuse_records = |series: usize, count: usize| {
         if let Some((reason, detail)) = causes.get(&series) {
-            for at in next..next + count {
-                push_refusal(&mut refused, decoded.position(at), *reason, detail.clone());
+            for index in next..next + count {
+                push_refusal(&mut refused, decoded.position(index), *reason, detail.clone());
             }
         }
         next += count;

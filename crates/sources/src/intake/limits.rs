@@ -28,18 +28,18 @@ pub(crate) fn apply_limits(decoded: &mut Decoded, config: &Config, received_at: 
     let times = || samples.iter().map(|sample| sample.ts_ms);
     // One vectorised pass handles the common case of no refused sample.
     if times().any(|ts_ms| ts_ms < oldest_ms || ts_ms > newest_ms) {
-        for (at, ts_ms) in times().enumerate() {
+        for (index, ts_ms) in times().enumerate() {
             if let Some((reason, detail)) = window.check(Timestamp::from_millis(ts_ms)) {
-                push_refusal(&mut refused, decoded.position(at), reason, detail);
+                push_refusal(&mut refused, decoded.position(index), reason, detail);
             }
         }
     }
-    let mut at = samples.len();
+    let mut index = samples.len();
     let mut record_result = |cause: Option<RefusalCause>| {
         if let Some((reason, detail)) = cause {
-            push_refusal(&mut refused, decoded.position(at), reason, detail);
+            push_refusal(&mut refused, decoded.position(index), reason, detail);
         }
-        at += 1;
+        index += 1;
     };
     for (_, histogram) in decoded.metrics.histograms() {
         let invalid =

@@ -140,8 +140,8 @@ fn out_of_range(error: &serde_json::Error) -> bool {
 
 fn not_json(text: &str, error: &serde_json::Error) -> Failure {
     let near = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
-    let at = error.column().saturating_sub(20);
-    let near: String = near.chars().skip(at).take(40).collect();
+    let start = error.column().saturating_sub(20);
+    let near: String = near.chars().skip(start).take(40).collect();
     let is_value_error = ["NaN", "Infinity"].iter().any(|word| near.contains(word)) || out_of_range(error);
     if is_value_error {
         let detail = format!(

@@ -69,10 +69,12 @@ fn test_server_with(failure: Option<Failure>, bytes_per_second: u64, edge: EdgeC
         budget: budget.clone(),
         rate_limiter: Arc::new(ByteRateLimiter::new(bytes_per_second)),
         resolve: Arc::new(|_, keys, labels| {
-            let denied = (0..keys.len()).filter_map(|at| match labels(at) {
-                Ok(labels) if labels.name() == "over_the_limit" => Some((at, (RefusalReason::SeriesLimit, "x".into()))),
+            let denied = (0..keys.len()).filter_map(|index| match labels(index) {
+                Ok(labels) if labels.name() == "over_the_limit" => {
+                    Some((index, (RefusalReason::SeriesLimit, "x".into())))
+                }
                 Ok(_) => None,
-                Err(denial) => Some((at, denial)),
+                Err(denial) => Some((index, denial)),
             });
             let ids = (0..keys.len() as u32).map(SeriesId).collect();
             wardroom_sources::ResolvedSeries { ids, generation: 0, refused: denied.collect() }
@@ -161,9 +163,9 @@ async fn every_source_meets_the_common_requirements() {
         let anonymous = Request::post(source.path()).body(Body::empty()).unwrap();
         assert_eq!(server.router.clone().oneshot(anonymous).await.unwrap().status(), 401, "{name}: no credential");
         for failure in [Failure::Retryable("x".into()), Failure::Quota("x".into()), Failure::Fatal("x".into())] {
-            let failing = test_server(Some(failure.clone()));
+            let failing_server = test_server(Some(failure.clone()));
             assert_eq!(
-                failing.post(*source, valid_request(*source)).await,
+                failing_server.post(*source, valid_request(*source)).await,
                 503,
                 "{name}: {failure:?} must be retried by senders"
             );
@@ -181,15 +183,22 @@ async fn every_failure_has_the_status_that_makes_senders_retry_or_drop() {
         for failure in [Failure::Retryable("x".into()), Failure::Quota("x".into()), Failure::Fatal("x".into())] {
             let response = test_server(Some(failure.clone())).send(*source, valid_request(*source), "").await;
             assert_eq!(response, (StatusCode::UNAUTHORIZED, drop_data), "{name}: an empty credential");
-            let failing = test_server(Some(failure.clone()));
-            let response = failing.send(*source, valid_request(*source), &failing.token).await;
+            let failing_server = test_server(Some(failure.clone()));
+            let response = failing_server.send(*source, valid_request(*source), &failing_server.token).await;
             assert_eq!(response, (StatusCode::SERVICE_UNAVAILABLE, retry), "{name}: {failure:?}");
         }
-        let limited = test_server_with_rate_limit(None, 1);
-        assert!(limited.post(*source, valid_request(*source)).await.is_success(), "{name}: the first request passes");
-        let response = limited.send(*source, valid_request(*source), &limited.token).await;
+        let limited_server = test_server_with_rate_limit(None, 1);
+        assert!(
+            limited_server.post(*source, valid_request(*source)).await.is_success(),
+            "{name}: the first request passes"
+        );
+        let response = limited_server.send(*source, valid_request(*source), &limited_server.token).await;
         assert_eq!(response, (StatusCode::SERVICE_UNAVAILABLE, retry), "{name}: a tenant over its rate limit");
-        assert_eq!(limited.appended.lock().unwrap().len(), 1, "{name}: a request over the rate limit is not stored");
+        assert_eq!(
+            limited_server.appended.lock().unwrap().len(),
+            1,
+            "{name}: a request over the rate limit is not stored"
+        );
         let server = test_server(None);
         let response = server.send(*source, valid_request(*source), "wr_unknown").await;
         assert_eq!(response, (StatusCode::UNAUTHORIZED, drop_data), "{name}: an unknown token");
@@ -201,11 +210,11 @@ async fn every_failure_has_the_status_that_makes_senders_retry_or_drop() {
         assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{name}: an unsupported media type");
         {
             let permits: Vec<_> = (0..2).map(|_| server.budget.reserve(32 << 20).unwrap()).collect();
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            std::io::Write::write_all(&mut packed, &valid_request(*source)).unwrap();
-            let packed = packed.finish().unwrap();
+            let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut compressed, &valid_request(*source)).unwrap();
+            let compressed = compressed.finish().unwrap();
             let mut head = head(*source);
-            let body = if head.content_encoding.is_empty() { packed } else { valid_request(*source) };
+            let body = if head.content_encoding.is_empty() { compressed } else { valid_request(*source) };
             if head.content_encoding.is_empty() {
                 head.content_encoding = "gzip".into();
             }
@@ -253,7 +262,7 @@ async fn too_many_small_records_are_refused_before_they_are_decoded() {
 /// Every second sample of a large request is too old: the time must be linear in the size of the request.
 #[tokio::test]
 async fn many_refusals_in_one_request_take_linear_time() {
-    let sample = |at: i64| PbSample { value: at as f64, timestamp: if at % 2 == 0 { NOW_MS } else { 1 } };
+    let sample = |index: i64| PbSample { value: index as f64, timestamp: if index % 2 == 0 { NOW_MS } else { 1 } };
     let labels = vec![Label { name: "__name__".into(), value: "m".into() }];
     let series = TimeSeries { labels, samples: (0..200_000).map(sample).collect() };
     let plain = WriteRequest { timeseries: vec![series] }.encode_to_vec();
@@ -296,7 +305,7 @@ async fn replay_leaves_out_series_refused_by_the_limit() {
     let appended = server.appended.lock().unwrap();
     assert_eq!(appended[0].batch.len(), 2);
     let replayed = replay(&appended[0].envelope, &appended[0].body, &budget()).unwrap();
-    let names: Vec<String> = (0..2).map(|at| replayed.metrics.labels(at).unwrap().name().to_owned()).collect();
+    let names: Vec<String> = (0..2).map(|index| replayed.metrics.labels(index).unwrap().name().to_owned()).collect();
     assert_eq!(names, ["a", "b"]);
 }
 
@@ -338,8 +347,8 @@ type Plain = (Vec<(String, String)>, Vec<(i64, u64)>);
 fn decode_with_wardroom(plain: &[u8]) -> Option<Vec<Plain>> {
     let body = snap::raw::Encoder::new().compress_vec(plain).unwrap();
     let decoded = SOURCES[0].decode(&head(SOURCES[0]), &body, &budget()).ok()?;
-    let samples = decoded.metrics.iter().map(|(at, samples)| {
-        let labels = decoded.metrics.labels(at).ok()?;
+    let samples = decoded.metrics.iter().map(|(index, samples)| {
+        let labels = decoded.metrics.labels(index).ok()?;
         let pairs = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Some((pairs, samples.iter().map(|sample| (sample.ts_ms, sample.value.to_bits())).collect()))
     });
@@ -385,12 +394,12 @@ proptest! {
 
     /// Damaged messages that both decoders accept have the same number of samples.
     #[test]
-    fn damaged_messages_are_decoded_like_prost_or_refused(at in 0_usize..4000, bits in 1_u8.., truncate_at in prop::option::of(0_usize..4000)) {
+    fn damaged_messages_are_decoded_like_prost_or_refused(index in 0_usize..4000, bits in 1_u8.., truncate_at in prop::option::of(0_usize..4000)) {
         let body = capture("small_exemplars_nan_inf.snappy.pb");
         let mut plain = vec![0; snap::raw::decompress_len(&body).unwrap()];
         snap::raw::Decoder::new().decompress(&body, &mut plain).unwrap();
-        let at = at % plain.len();
-        plain[at] ^= bits;
+        let index = index % plain.len();
+        plain[index] ^= bits;
         plain.truncate(truncate_at.unwrap_or(usize::MAX));
         if let (Some(decoded), Ok(expected)) = (decode_with_wardroom(&plain), WriteRequest::decode(&plain[..])) {
             let samples: usize = expected.timeseries.iter().map(|series| series.samples.len()).sum();
@@ -402,8 +411,8 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
         for source in SOURCES {
             let _outcome = source.decode(&head(*source), &bytes, &budget());
-            let packed = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
-            let _outcome = source.decode(&head(*source), &packed, &budget());
+            let compressed = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+            let _outcome = source.decode(&head(*source), &compressed, &budget());
         }
     }
 }

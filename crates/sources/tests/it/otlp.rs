@@ -34,16 +34,16 @@ fn read(signal: &str, name: &str) -> Decoded {
 
 /// Formats all records, one per line.
 fn lines(decoded: &Decoded) -> Vec<String> {
-    let labels = |at: usize| decoded.metrics.labels(at).unwrap();
+    let labels = |index: usize| decoded.metrics.labels(index).unwrap();
     let mut lines: Vec<String> = Vec::new();
-    for (at, samples) in decoded.metrics.iter() {
-        lines.extend(samples.iter().map(|sample| format!("{} {} @{}", labels(at), sample.value, sample.ts_ms)));
+    for (index, samples) in decoded.metrics.iter() {
+        lines.extend(samples.iter().map(|sample| format!("{} {} @{}", labels(index), sample.value, sample.ts_ms)));
     }
-    for (at, found) in decoded.metrics.histograms() {
+    for (index, found) in decoded.metrics.histograms() {
         let (positive, negative) = (&found.positive, &found.negative);
         lines.push(format!(
             "{} schema {} count {} sum {} zero {}/{} positive {:?} {:?} negative {:?} {:?} @{}",
-            labels(*at as usize),
+            labels(*index as usize),
             found.schema,
             found.count,
             found.sum,
@@ -56,8 +56,8 @@ fn lines(decoded: &Decoded) -> Vec<String> {
             found.ts_ms
         ));
     }
-    for (at, found) in decoded.metrics.exemplars() {
-        lines.push(format!("{} exemplar {} {} @{}", labels(*at as usize), found.labels, found.value, found.ts_ms));
+    for (index, found) in decoded.metrics.exemplars() {
+        lines.push(format!("{} exemplar {} {} @{}", labels(*index as usize), found.labels, found.value, found.ts_ms));
     }
     lines.extend(decoded.metadata.iter().map(|metadata| format!("{metadata:?}")));
     lines.extend(decoded.logs.iter().map(|log| format!("{log:?}")));
@@ -250,20 +250,20 @@ async fn refused_records_are_reported_as_partial_success() {
 
 #[tokio::test]
 async fn failures_are_status_messages_with_retry_after_if_retryable() {
-    let failing = test_server(Some(wardroom_domain::error::Failure::Fatal("the disk is full".into())));
+    let failing_server = test_server(Some(wardroom_domain::error::Failure::Fatal("the disk is full".into())));
     let body = all_data_points().to_string().into_bytes();
-    let (status, headers, response) = post(&failing, "/v1/metrics", "application/json", body).await;
+    let (status, headers, response) = post(&failing_server, "/v1/metrics", "application/json", body).await;
     let response: Value = serde_json::from_slice(&response).unwrap();
     assert_eq!((status, headers.contains_key("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, true));
     assert_eq!((&response["code"], &response["message"]), (&json!(14), &json!("the disk is full")));
-    let (status, headers, response) = post(&failing, "/v1/logs", "application/x-protobuf", vec![0xff; 9]).await;
+    let (status, headers, response) = post(&failing_server, "/v1/logs", "application/x-protobuf", vec![0xff; 9]).await;
     assert_eq!((status, headers.contains_key("retry-after")), (StatusCode::BAD_REQUEST, false));
     assert_eq!(response[..2], [0x08, 3], "google.rpc.Status, INVALID_ARGUMENT");
     for (body, words) in [
         ("{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[{\"timeUnixNano\":\"soon\"}]}]}]}", "timeUnixNano"),
         ("[1]", "OTLP/JSON"),
     ] {
-        let (status, _, response) = post(&failing, "/v1/logs", "application/json", body.into()).await;
+        let (status, _, response) = post(&failing_server, "/v1/logs", "application/json", body.into()).await;
         let response: Value = serde_json::from_slice(&response).unwrap();
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert!(response["message"].as_str().unwrap().contains(words), "{response}");
@@ -281,12 +281,12 @@ async fn grpc_has_the_same_message_and_a_grpc_status() {
     assert_eq!(response, frame(&[]));
     assert_eq!(server.appended.lock().unwrap()[0].body, message, "the bus has the message, not the frame");
     assert_eq!(server.appended.lock().unwrap()[0].batch.logs.len(), read("otlp_logs", "001-logs.pb").logs.len());
-    let failing = test_server(Some(wardroom_domain::error::Failure::Quota("full".into())));
-    let (_, headers, _) = post(&failing, path, "application/grpc", frame(&message)).await;
+    let failing_server = test_server(Some(wardroom_domain::error::Failure::Quota("full".into())));
+    let (_, headers, _) = post(&failing_server, path, "application/grpc", frame(&message)).await;
     assert_eq!(headers["grpc-status"], "14", "UNAVAILABLE is retried");
-    let (_, headers, _) = post(&failing, path, "application/grpc", frame(&[0xff; 9])).await;
+    let (_, headers, _) = post(&failing_server, path, "application/grpc", frame(&[0xff; 9])).await;
     assert_eq!(headers["grpc-status"], "3", "INVALID_ARGUMENT is not");
-    let (_, headers, _) = post(&failing, path, "application/grpc", message).await;
+    let (_, headers, _) = post(&failing_server, path, "application/grpc", message).await;
     assert_eq!(headers["grpc-status"], "3", "an incomplete frame");
 }
 
@@ -328,11 +328,11 @@ fn too_many_small_records_are_refused() {
 proptest! {
     /// Damaged messages that both decoders accept have the same number of records.
     #[test]
-    fn damaged_messages_are_decoded_alike_or_refused(at in 0_usize..4000, bits in 1_u8.., truncate_at in prop::option::of(0_usize..4000)) {
+    fn damaged_messages_are_decoded_alike_or_refused(index in 0_usize..4000, bits in 1_u8.., truncate_at in prop::option::of(0_usize..4000)) {
         let damage = |name: &str| {
             let mut plain = capture(name);
-            let at = at % plain.len();
-            plain[at] ^= bits;
+            let index = index % plain.len();
+            plain[index] ^= bits;
             plain.truncate(truncate_at.unwrap_or(usize::MAX));
             plain
         };
@@ -356,7 +356,7 @@ proptest! {
                 Some(Data::Sum(sum)) => sum.data_points.len(),
                 _ => 0,
             });
-            let single = (0..decoded.metrics.keys().len()).filter_map(|at| decoded.metrics.labels(at).ok())
+            let single = (0..decoded.metrics.keys().len()).filter_map(|index| decoded.metrics.labels(index).ok())
                 .filter(|labels| !labels.name().ends_with("_bucket") && !labels.name().ends_with("_sum"))
                 .filter(|labels| !labels.name().ends_with("_count") && labels.name() != "target_info").count();
             prop_assert!(single <= numbers.sum::<usize>() + decoded.metrics.histograms().len() + 9);
@@ -365,14 +365,14 @@ proptest! {
 
     /// A changed byte never panics, and text that is not JSON is refused.
     #[test]
-    fn damaged_json_is_decoded_or_refused(at in 0_usize..4000, byte: u8, truncate_at in prop::option::of(0_usize..4000)) {
+    fn damaged_json_is_decoded_or_refused(index in 0_usize..4000, byte: u8, truncate_at in prop::option::of(0_usize..4000)) {
         for (signal, mut body) in [
             ("otlp_metrics", all_data_points().to_string().into_bytes()),
             ("otlp_logs", capture("otlp/009-logs-node.json")),
             ("otlp_traces", capture("otlp/008-traces-node.json")),
         ] {
-            let at = at % body.len();
-            body[at] = byte;
+            let index = index % body.len();
+            body[index] = byte;
             body.truncate(truncate_at.unwrap_or(usize::MAX));
             let decoded = source(signal).decode(&head(true, false), &body, &budget()).is_ok();
             prop_assert!(!decoded || serde_json::from_slice::<Value>(&body).is_ok());

@@ -53,10 +53,10 @@ async fn decodes_every_field_of_a_request() {
     let series: Vec<_> = replayed
         .metrics
         .iter()
-        .map(|(at, samples)| {
+        .map(|(index, samples)| {
             let samples: Vec<_> =
                 samples.iter().map(|sample| (NOW_MS - sample.ts_ms, sample.value.to_bits())).collect();
-            (replayed.metrics.labels(at).unwrap().to_string(), samples)
+            (replayed.metrics.labels(index).unwrap().to_string(), samples)
         })
         .collect();
     let up = vec![(30_000, 1_f64.to_bits()), (15_000, 0), (0, STALE_NAN_BITS)];
@@ -92,27 +92,27 @@ async fn the_message_is_chosen_by_the_content_type() {
     ] {
         assert_eq!(post(&server, kind, fixture("ordinary")).await.0, expected, "{kind}");
     }
-    let one = crate::capture("first_scrape.snappy.pb");
+    let body = crate::capture("first_scrape.snappy.pb");
     for kind in ["application/x-protobuf", "application/x-protobuf;proto=prometheus.WriteRequest"] {
-        let (status, headers) = post(&server, kind, one.clone()).await;
+        let (status, headers) = post(&server, kind, body.clone()).await;
         assert_eq!((status, written(&headers)), (StatusCode::NO_CONTENT, None), "{kind}: a 1.0 sender gets no counts");
     }
 }
 
 proptest::proptest! {
     #[test]
-    fn damaged_messages_never_panic(at in 0_usize..4000, bits in 1_u8.., truncate_at in proptest::option::of(0_usize..4000)) {
+    fn damaged_messages_never_panic(index in 0_usize..4000, bits in 1_u8.., truncate_at in proptest::option::of(0_usize..4000)) {
         let body = fixture("ordinary");
         let mut plain = vec![0; snap::raw::decompress_len(&body).unwrap()];
         snap::raw::Decoder::new().decompress(&body, &mut plain).unwrap();
-        let at = at % plain.len();
-        plain[at] ^= bits;
+        let index = index % plain.len();
+        plain[index] ^= bits;
         plain.truncate(truncate_at.unwrap_or(usize::MAX));
         let body = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
         let head = RequestHead { content_type: CONTENT_TYPE.to_ascii_lowercase(), ..head(SOURCES[0]) };
         if let Ok(decoded) = SOURCES[0].decode(&head, &body, &budget()) {
-            for at in 0..decoded.metrics.keys().len() {
-                let _read = decoded.metrics.labels(at);
+            for index in 0..decoded.metrics.keys().len() {
+                let _read = decoded.metrics.labels(index);
             }
         }
     }

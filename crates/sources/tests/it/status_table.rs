@@ -225,17 +225,17 @@ async fn every_failure_cause_has_the_right_response_in_every_protocol() {
             ("bus down", Failure::Fatal("bus open failed".into())),
             ("shutting down", Failure::Fatal("bus is closed".into())),
         ] {
-            let failing = test_server(Some(failure));
-            check(cause, protocol.valid(&failing).await, protocol.expect(unavailable, retry, 14));
+            let failing_server = test_server(Some(failure));
+            check(cause, protocol.valid(&failing_server).await, protocol.expect(unavailable, retry, 14));
         }
         let without_tokens = test_server(None);
         without_tokens.tokens.replace(None);
         // The access check responds over HTTP for every protocol: gRPC clients map 503 to UNAVAILABLE and 401 to
         // UNAUTHENTICATED.
         check("state store down", protocol.valid(&without_tokens).await, SenderResponse::Http(503, retry));
-        let limited = test_server_with_rate_limit(None, 1);
-        protocol.valid(&limited).await;
-        check("over quota", protocol.valid(&limited).await, protocol.expect(unavailable, retry, 14));
+        let limited_server = test_server_with_rate_limit(None, 1);
+        protocol.valid(&limited_server).await;
+        check("over quota", protocol.valid(&limited_server).await, protocol.expect(unavailable, retry, 14));
         let server = test_server(None);
         let large = Body::from(vec![b' '; 17 << 20]);
         let response = protocol.send(&server, &server.token, protocol.kind, large).await;

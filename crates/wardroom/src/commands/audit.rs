@@ -43,11 +43,11 @@ pub(crate) fn run(args: AuditArgs) -> CommandResult {
         Err(error) => (0, false, Some(1), Some(format!("{error:#}"))),
     };
     if json {
-        let mut answer = json!({ "entries": entries, "ok": ok, "first_broken": first_broken });
+        let mut report = json!({ "entries": entries, "ok": ok, "first_broken": first_broken });
         if let Some(error) = &error {
-            answer["error"] = json!(error);
+            report["error"] = json!(error);
         }
-        print_line(answer)?;
+        print_line(report)?;
     } else if ok {
         print_line(format!("{entries} entries, chain intact"))?;
     } else {

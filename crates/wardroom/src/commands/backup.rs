@@ -36,14 +36,14 @@ pub(crate) struct BackupArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Die with the supervisor that started this process.
+    /// Exit with the supervisor that started this process.
     #[arg(long, hide = true)]
     supervised: bool,
 }
 
 pub(crate) fn run(args: BackupArgs) -> CommandResult {
     if args.supervised {
-        signals::die_with_parent()?;
+        signals::kill_with_parent()?;
         signals::unblock()?;
     }
     let config = configuration::load(args.config.as_deref())?;

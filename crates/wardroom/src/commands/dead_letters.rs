@@ -62,7 +62,7 @@ pub(crate) fn run(args: BusArgs) -> CommandResult {
     let BusCommand::Dlq { command } = args.command;
     match command {
         DeadLettersCommand::List { remote, data, tenant, json } => {
-            let answer = match data {
+            let response = match data {
                 Some(data) => {
                     let tenant = TenantId::new(tenant).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?;
                     json!({ "dead_letters": wardroom_roles::dead_letters(&data, &tenant)? })
@@ -70,20 +70,20 @@ pub(crate) fn run(args: BusArgs) -> CommandResult {
                 None => remote.client().get("/api/v1/dead-letters")?,
             };
             if json {
-                print_line(&answer)?;
+                print_line(&response)?;
             } else {
-                for dead_letter in answer["dead_letters"].as_array().into_iter().flatten() {
+                for dead_letter in response["dead_letters"].as_array().into_iter().flatten() {
                     print_line(format_row(dead_letter))?;
                 }
             }
         }
         DeadLettersCommand::Show { id, remote } => {
-            let answer = remote.client().get(&format!("/api/v1/dead-letters/{id}"))?;
-            print_line(if remote.json { answer.to_string() } else { serde_json::to_string_pretty(&answer)? })?;
+            let response = remote.client().get(&format!("/api/v1/dead-letters/{id}"))?;
+            print_line(if remote.json { response.to_string() } else { serde_json::to_string_pretty(&response)? })?;
         }
         DeadLettersCommand::Replay { id, remote } => {
-            let answer = remote.client().post(&format!("/api/v1/dead-letters/{id}/replay"), &json!({}))?;
-            remote.print(&answer, &format!("{id} was appended to the bus at {}", answer["offset"]))?;
+            let response = remote.client().post(&format!("/api/v1/dead-letters/{id}/replay"), &json!({}))?;
+            remote.print(&response, &format!("{id} was appended to the bus at {}", response["offset"]))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use crate::client::{RemoteArgs, RemoteJsonArgs};
 use crate::output::{CommandResult, print_line};
 
 /// Exit code of `approve` if the user does not confirm.
-const NOT_CONFIRMED: u8 = 3;
+const NOT_CONFIRMED_EXIT_CODE: u8 = 3;
 
 /// Incidents: list, show, approve, reject, verdict, postmortem.
 #[derive(Clone, Debug, Args)]
@@ -87,11 +87,11 @@ struct ApproveArgs {
 pub(crate) fn run(args: IncidentsArgs) -> CommandResult {
     match args.command {
         IncidentsCommand::List { remote } => {
-            let answer = remote.client().get("/api/v1/incidents")?;
+            let response = remote.client().get("/api/v1/incidents")?;
             if remote.json {
-                print_line(&answer)?;
+                print_line(&response)?;
             } else {
-                for item in answer["incidents"].as_array().into_iter().flatten() {
+                for item in response["incidents"].as_array().into_iter().flatten() {
                     let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
                     let (id, state, severity, title) = (text("id"), text("state"), text("severity"), text("title"));
                     print_line(format!("{id:8} {state:18} {severity:9} {title}"))?;
@@ -99,19 +99,19 @@ pub(crate) fn run(args: IncidentsArgs) -> CommandResult {
             }
         }
         IncidentsCommand::Show { id, remote } => {
-            let answer = remote.client().get(&format!("/api/v1/incidents/{id}"))?;
-            if remote.json { print_line(&answer)? } else { print_incident(&answer)? }
+            let response = remote.client().get(&format!("/api/v1/incidents/{id}"))?;
+            if remote.json { print_line(&response)? } else { print_incident(&response)? }
         }
         IncidentsCommand::Approve(args) => return approve(&args),
         IncidentsCommand::Reject { id, reason, remote } => {
             let body = json!({ "reason": reason });
-            let answer = remote.client().post(&format!("/api/v1/incidents/{id}/reject"), &body)?;
-            remote.print(&answer, &format!("{id} rejected"))?;
+            let response = remote.client().post(&format!("/api/v1/incidents/{id}/reject"), &body)?;
+            remote.print(&response, &format!("{id} rejected"))?;
         }
         IncidentsCommand::Verdict { id, verdict, cause, remote } => {
             let body = json!({ "verdict": verdict, "cause": cause });
-            let answer = remote.client().post(&format!("/api/v1/incidents/{id}/verdict"), &body)?;
-            remote.print(&answer, &format!("{id}: {verdict}"))?;
+            let response = remote.client().post(&format!("/api/v1/incidents/{id}/verdict"), &body)?;
+            remote.print(&response, &format!("{id}: {verdict}"))?;
         }
         IncidentsCommand::Postmortem { id, remote } => {
             print_line(remote.client().get_text(&format!("/api/v1/incidents/{id}/postmortem"))?)?;
@@ -134,14 +134,14 @@ fn approve(args: &ApproveArgs) -> CommandResult {
             let plan = plan.with_context(|| format!("{id} has no plan to approve"))?;
             if !args.yes && !confirm("Approve this plan? [y/N] ")? {
                 print_line("not approved")?;
-                return Ok(ExitCode::from(NOT_CONFIRMED));
+                return Ok(ExitCode::from(NOT_CONFIRMED_EXIT_CODE));
             }
             plan
         }
     };
     let body = json!({ "plan_sha256": plan_sha256, "reason": args.reason, "channel": "cli" });
-    let answer = client.post(&format!("/api/v1/incidents/{id}/approve"), &body)?;
-    args.remote.print(&answer, &format!("{id} approved"))?;
+    let response = client.post(&format!("/api/v1/incidents/{id}/approve"), &body)?;
+    args.remote.print(&response, &format!("{id} approved"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -44,13 +44,13 @@ pub(crate) fn run(args: LakeArgs) -> CommandResult {
 }
 
 fn show_usage(remote: &RemoteJsonArgs) -> CommandResult {
-    let answer = remote.client().get("/api/v1/lake")?;
+    let response = remote.client().get("/api/v1/lake")?;
     if remote.json {
-        print_line(&answer)?;
+        print_line(&response)?;
         return Ok(ExitCode::SUCCESS);
     }
     print_line(format!("{:20} {:>6} {:>14} {:>16} {:>14}", "table", "files", "rows", "bytes", "expired rows"))?;
-    for table in answer["tables"].as_array().into_iter().flatten() {
+    for table in response["tables"].as_array().into_iter().flatten() {
         let number = |key: &str| table[key].as_u64().unwrap_or_default();
         let (name, files) = (table["table"].as_str().unwrap_or_default(), number("files"));
         let (rows, bytes, expired) = (number("rows"), number("bytes"), number("outdated"));
@@ -61,8 +61,8 @@ fn show_usage(remote: &RemoteJsonArgs) -> CommandResult {
 
 fn redrive(args: &RedriveArgs) -> CommandResult {
     let offset = args.offset;
-    let answer = args.remote.client().post(&format!("/api/v1/quarantine/{offset}/redrive"), &json!({}))?;
-    let message = format!("accepted records of {offset} were appended to the bus at {}", answer["redriven_as"]);
-    args.remote.print(&answer, &message)?;
+    let response = args.remote.client().post(&format!("/api/v1/quarantine/{offset}/redrive"), &json!({}))?;
+    let message = format!("accepted records of {offset} were appended to the bus at {}", response["redriven_as"]);
+    args.remote.print(&response, &message)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -22,7 +22,7 @@ pub(crate) struct ServerArgs {
 
 pub(crate) fn run(args: ServerArgs) -> CommandResult {
     let args = args.serve;
-    signals::die_with_parent()?;
+    signals::kill_with_parent()?;
     signals::unblock()?;
     args.log.init()?;
     let config = configuration::load(args.config.as_deref())?;

@@ -60,15 +60,15 @@ fn query_results(server: &Server) -> Vec<String> {
         "SELECT version, ts FROM deployments ORDER BY ts",
         "SELECT value, \"timestamp\" FROM metrics WHERE metric_name = 'kept' ORDER BY \"timestamp\", value",
     ] {
-        let (status, answer) =
+        let (status, response) =
             server.post_json("/api/v1/sql?format=json", &server.responder_token, &json!({ "query": query })).unwrap();
-        assert_eq!(status, 200, "{query}: {answer}");
-        all.push(answer.to_string());
+        assert_eq!(status, 200, "{query}: {response}");
+        all.push(response.to_string());
     }
     for path in ["/api/v1/incidents", "/api/v1/anomalies?since=1970-01-01T00:00:00Z"] {
-        let (status, answer) = server.get(path, &server.responder_token).unwrap();
-        assert_eq!(status, 200, "{path}: {answer}");
-        all.push(answer);
+        let (status, response) = server.get(path, &server.responder_token).unwrap();
+        assert_eq!(status, 200, "{path}: {response}");
+        all.push(response);
     }
     all
 }

@@ -6,7 +6,8 @@ use wardroom_testing::{Server, remote_write};
 use crate::server;
 use wardroom_testing::now_ms;
 
-const PROTO: [(&str, &str); 2] = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
+const PROTOBUF_HEADERS: [(&str, &str); 2] =
+    [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
 const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 
 /// Posts a body and checks status, problem code and a word of the detail.
@@ -24,29 +25,29 @@ fn check(server: &Server, path: &str, headers: &[(&str, &str)], body: &[u8], exp
 fn remote_write_rejects_invalid_requests() {
     let (_dir, server) = server();
     let path = "/api/v1/write";
-    let good = remote_write::body(vec![remote_write::series(&[("__name__", "up")], 1.0, now_ms())]);
-    check(&server, path, &PROTO, &good[..good.len() - 3], (400, "malformed", "snappy"));
-    check(&server, path, &PROTO, b"\xff\xff\xff\xff\xff", (400, "malformed", "snappy"));
-    check(&server, path, &PROTO, &remote_write::compress(b"\x0a\x7f"), (400, "malformed", "cut short"));
-    check(&server, path, &JSON, &good, (415, "unsupported_type", "Content-Type"));
+    let valid_body = remote_write::body(vec![remote_write::series(&[("__name__", "up")], 1.0, now_ms())]);
+    check(&server, path, &PROTOBUF_HEADERS, &valid_body[..valid_body.len() - 3], (400, "malformed", "snappy"));
+    check(&server, path, &PROTOBUF_HEADERS, b"\xff\xff\xff\xff\xff", (400, "malformed", "snappy"));
+    check(&server, path, &PROTOBUF_HEADERS, &remote_write::compress(b"\x0a\x7f"), (400, "malformed", "truncated"));
+    check(&server, path, &JSON, &valid_body, (415, "unsupported_type", "Content-Type"));
     // Six bytes that claim to decompress to 4 GiB.
-    check(&server, path, &PROTO, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0x00], (413, "too_large", "decompresses"));
+    check(&server, path, &PROTOBUF_HEADERS, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0x00], (413, "too_large", "decompresses"));
     let huge = "x".repeat(10 << 20);
     check(
         &server,
         path,
-        &PROTO,
+        &PROTOBUF_HEADERS,
         &remote_write::body(vec![remote_write::series(&[("__name__", "up"), ("big", &huge)], 1.0, now_ms())]),
         (400, "label_limit", "\"big\""),
     );
     let mut utf8 = remote_write::series(&[("__name__", "up"), ("l", "AAAA")], 1.0, now_ms());
     utf8.labels[1].name = "l".into();
     let plain = body_with_invalid_utf8(utf8);
-    check(&server, path, &PROTO, &remote_write::compress(&plain), (400, "malformed", "UTF-8"));
+    check(&server, path, &PROTOBUF_HEADERS, &remote_write::compress(&plain), (400, "malformed", "UTF-8"));
     check(
         &server,
         path,
-        &PROTO,
+        &PROTOBUF_HEADERS,
         &remote_write::body(vec![remote_write::series(&[("a", "b")], 1.0, now_ms())]),
         (400, "bad_labels", "__name__"),
     );
@@ -59,8 +60,8 @@ fn body_with_invalid_utf8(series: remote_write::TimeSeries) -> Vec<u8> {
     let length = snap::raw::decompress_len(&body).unwrap();
     let mut out = vec![0; length];
     plain.decompress(&body, &mut out).unwrap();
-    let at = out.windows(4).position(|window| window == b"AAAA").unwrap();
-    out[at] = 0xff;
+    let index = out.windows(4).position(|window| window == b"AAAA").unwrap();
+    out[index] = 0xff;
     out
 }
 
@@ -74,7 +75,8 @@ fn valid_records_of_a_partly_invalid_request_are_accepted() {
         remote_write::series(&[("__name__", "new")], 1.0, now + 11 * 60_000),
         remote_write::series(&[("__name__", "kept_too")], f64::NAN, now),
     ];
-    let problem = check(&server, "/api/v1/write", &PROTO, &remote_write::body(series), (400, "too_old", "h old"));
+    let problem =
+        check(&server, "/api/v1/write", &PROTOBUF_HEADERS, &remote_write::body(series), (400, "too_old", "h old"));
     assert_eq!((&problem["accepted"], &problem["rejected"]), (&json!(2), &json!(2)));
     let (_, text) = server.get("/api/v1/samples", &server.responder_token).unwrap();
     let page: Value = serde_json::from_str(&text).unwrap();

@@ -13,7 +13,7 @@ const DF_BIND_NOW: u64 = 8;
 const DF_1_NOW: u64 = 1;
 const DF_1_PIE: u64 = 0x0800_0000;
 
-/// The parts of an ELF file that tell how it is loaded.
+/// The parts of an ELF file that determine how it is loaded.
 #[derive(Debug, Default)]
 struct ElfFlags {
     file_type: u16,
@@ -26,7 +26,8 @@ impl ElfFlags {
     fn parse(file: &[u8]) -> Self {
         assert_eq!(&file[..6], b"\x7fELF\x02\x01", "not a 64-bit little-endian ELF file");
         let mut elf = Self { file_type: uint(file, 16, 2) as u16, ..Self::default() };
-        let [table, entry_size, entries] = [(32, 8), (54, 2), (56, 2)].map(|(at, size)| uint(file, at, size) as usize);
+        let [table, entry_size, entries] =
+            [(32, 8), (54, 2), (56, 2)].map(|(offset, size)| uint(file, offset, size) as usize);
         for header in (0..entries).map(|index| table + index * entry_size) {
             match uint(file, header, 4) as u32 {
                 PT_GNU_RELRO => elf.has_relro = true,
@@ -39,9 +40,9 @@ impl ElfFlags {
 
     /// Reads the dynamic section: pairs of tag and value.
     fn read_dynamic(&mut self, file: &[u8], start: usize) {
-        for at in (start..).step_by(16) {
-            let value = uint(file, at + 8, 8);
-            match uint(file, at, 8) {
+        for offset in (start..).step_by(16) {
+            let value = uint(file, offset + 8, 8);
+            match uint(file, offset, 8) {
                 DT_NULL => return,
                 DT_FLAGS => self.flags = value,
                 DT_FLAGS_1 => self.flags_1 = value,
@@ -51,9 +52,9 @@ impl ElfFlags {
     }
 }
 
-fn uint(file: &[u8], at: usize, size: usize) -> u64 {
+fn uint(file: &[u8], offset: usize, size: usize) -> u64 {
     let mut bytes = [0; 8];
-    bytes[..size].copy_from_slice(&file[at..at + size]);
+    bytes[..size].copy_from_slice(&file[offset..offset + size]);
     u64::from_le_bytes(bytes)
 }
 

@@ -46,8 +46,8 @@ fn plan(expires_in_ms: i64) -> Plan {
 #[test]
 fn verifies_approver_hash_expiry_and_single_use() {
     let (dir, server) = server();
-    let good = plan(60_000);
-    let hash = good.sha256().unwrap();
+    let valid_plan = plan(60_000);
+    let hash = valid_plan.sha256().unwrap();
     let authorize = |plan: &Plan, hash: &str, proof: &str| {
         send_request(dir.path(), &json!({ "op": "authorize", "plan": plan, "plan_sha256": hash, "proof": proof }))["code"]
             .clone()
@@ -55,18 +55,18 @@ fn verifies_approver_hash_expiry_and_single_use() {
     let execute =
         |hash: &str| send_request(dir.path(), &json!({ "op": "execute", "plan_sha256": hash }))["code"].clone();
     assert_eq!(execute(&hash), "not_approved");
-    assert_eq!(authorize(&good, &hash, "wr_forged"), "not_an_approver");
-    assert_eq!(authorize(&good, &hash, &server.sender_token), "not_an_approver");
-    let mut changed = good.clone();
+    assert_eq!(authorize(&valid_plan, &hash, "wr_forged"), "not_an_approver");
+    assert_eq!(authorize(&valid_plan, &hash, &server.sender_token), "not_an_approver");
+    let mut changed = valid_plan.clone();
     changed.call.target = "b".into();
     assert_eq!(authorize(&changed, &hash, &server.responder_token), "hash_mismatch");
-    let mut other_tenant = good.clone();
+    let mut other_tenant = valid_plan.clone();
     other_tenant.tenant = TenantId::new("other").unwrap();
     assert_eq!(authorize(&other_tenant, &other_tenant.sha256().unwrap(), &server.responder_token), "not_an_approver");
     let expired = plan(-1000);
     assert_eq!(authorize(&expired, &expired.sha256().unwrap(), &server.responder_token), "expired");
-    assert_eq!(authorize(&good, &hash, &server.responder_token), Value::Null, "a valid approval is accepted");
-    assert_eq!(authorize(&good, &hash, &server.responder_token), "already_used");
+    assert_eq!(authorize(&valid_plan, &hash, &server.responder_token), Value::Null, "a valid approval is accepted");
+    assert_eq!(authorize(&valid_plan, &hash, &server.responder_token), "already_used");
     assert_eq!(execute(&hash), "invalid", "the target is not declared");
     assert_eq!(send_request(dir.path(), &json!({ "op": "bogus" }))["code"], "invalid");
 }
@@ -123,7 +123,7 @@ fn sandboxed_server_cannot_access_the_executor() {
 }
 
 #[test]
-fn supervisor_restarts_the_executor_which_dies_with_it() {
+fn supervisor_restarts_the_executor_and_stops_it_on_exit() {
     let (_dir, mut server) = server();
     let pid = |server: &wardroom_testing::Server| {
         server.processes().into_iter().find(|(role, _)| role == "executor").map(|p| p.1)

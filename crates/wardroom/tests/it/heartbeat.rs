@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wardroom_testing::Server;
 
-/// Answers requests with 200 and sends the first line of each to the receiver.
+/// Responds to requests with 200 and sends the first line of each to the receiver.
 fn listener() -> (String, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/alive", listener.local_addr().unwrap());

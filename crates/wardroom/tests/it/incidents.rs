@@ -57,8 +57,8 @@ impl Scenario {
 
     /// Posts a decision. Returns status and problem code.
     fn decide(&self, what: &str, token: &str, body: &Value) -> (u16, Value) {
-        let (status, answer) = self.server.post_json(&format!("/api/v1/incidents/{what}"), token, body).unwrap();
-        (status, answer["code"].clone())
+        let (status, response) = self.server.post_json(&format!("/api/v1/incidents/{what}"), token, body).unwrap();
+        (status, response["code"].clone())
     }
 
     /// Submits the form of the page like a browser. Returns status and problem code.
@@ -67,8 +67,8 @@ impl Scenario {
         headers.extend(origin.map(|origin| ("Origin", origin)));
         let (status, _, text) =
             self.server.post("/incidents/INC-1/approve", token, &headers, fields.as_bytes()).unwrap();
-        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-        (status, answer["code"].clone())
+        let response: Value = serde_json::from_str(&text).unwrap_or_default();
+        (status, response["code"].clone())
     }
 }
 
@@ -90,40 +90,40 @@ fn page_accepts_one_approval_from_its_own_origin() {
         form_field(&page, "plan_sha256"),
         form_field(&page, "form_token")
     );
-    let own = Some(server.url.as_str());
+    let own_origin = Some(server.url.as_str());
     let forged = fields.replace("form_token=", "form_token=0");
     assert_eq!(scenario.submit_form(&server.responder_token, None, &fields), (403, json!("wrong_origin")));
     assert_eq!(
         scenario.submit_form(&server.responder_token, Some("http://evil.example"), &fields),
         (403, json!("wrong_origin"))
     );
-    assert_eq!(scenario.submit_form(&server.responder_token, own, &forged), (403, json!("bad_form_token")));
-    assert_eq!(scenario.submit_form(&scenario.viewer, own, &fields).0, 403, "a viewer may not approve");
+    assert_eq!(scenario.submit_form(&server.responder_token, own_origin, &forged), (403, json!("bad_form_token")));
+    assert_eq!(scenario.submit_form(&scenario.viewer, own_origin, &fields).0, 403, "a viewer may not approve");
     assert_eq!(scenario.incident()["state"], "awaiting_approval", "a rejected form changed the state");
-    assert_eq!(scenario.submit_form(&server.responder_token, own, &fields).0, 303);
+    assert_eq!(scenario.submit_form(&server.responder_token, own_origin, &fields).0, 303);
     let incident = scenario.wait_for_state("verifying");
     assert_eq!((&incident["approved_by"], &incident["execution"]), (&json!("alice"), &json!("applied")));
-    assert_eq!(scenario.submit_form(&server.responder_token, own, &fields), (409, json!("already_used")));
+    assert_eq!(scenario.submit_form(&server.responder_token, own_origin, &fields), (409, json!("already_used")));
     let effects = scenario.shop.effects_since(started).unwrap();
     assert_eq!(effects, [incident["idempotency_key"].as_str().unwrap()], "one effect, under the plan's key");
 }
 
 #[test]
-fn decisions_answer_with_the_documented_codes() {
+fn decisions_return_the_documented_codes() {
     let scenario = with_slow_cart(&[], "awaiting_approval");
     let alice = scenario.server.responder_token.clone();
     let incident = scenario.incident();
-    let good = json!({ "plan_sha256": incident["plan_sha256"], "reason": "telemetry" });
-    let changed = json!({ "plan_sha256": "0".repeat(64) });
-    assert_eq!(scenario.decide("INC-1/approve", &scenario.server.sender_token, &good).0, 403);
-    assert_eq!(scenario.decide("INC-1/approve", "wr_unknown", &good), (401, json!("bad_token")));
-    assert_eq!(scenario.decide("INC-1/approve", &alice, &changed), (409, json!("plan_changed")));
-    assert_eq!(scenario.decide("INC-9/approve", &alice, &good).0, 404);
+    let approval = json!({ "plan_sha256": incident["plan_sha256"], "reason": "telemetry" });
+    let changed_approval = json!({ "plan_sha256": "0".repeat(64) });
+    assert_eq!(scenario.decide("INC-1/approve", &scenario.server.sender_token, &approval).0, 403);
+    assert_eq!(scenario.decide("INC-1/approve", "wr_unknown", &approval), (401, json!("bad_token")));
+    assert_eq!(scenario.decide("INC-1/approve", &alice, &changed_approval), (409, json!("plan_changed")));
+    assert_eq!(scenario.decide("INC-9/approve", &alice, &approval).0, 404);
     assert_eq!(scenario.decide("INC-1/approve", &alice, &json!({ "plan": 1 })).0, 400);
     assert_eq!(scenario.decide("INC-1/verdict", &alice, &json!({ "verdict": "perhaps" })).0, 400);
     assert_eq!(scenario.decide("INC-1/reject", &alice, &json!({ "reason": "no" })).0, 200);
     assert_eq!(scenario.wait_for_state("escalated")["outcome"], "rejected");
-    assert_eq!(scenario.decide("INC-1/approve", &alice, &good).0, 409);
+    assert_eq!(scenario.decide("INC-1/approve", &alice, &approval).0, 409);
     let verdict = json!({ "verdict": "wrong_cause", "cause": "newsletter" });
     assert_eq!(scenario.decide("INC-1/verdict", &alice, &verdict).0, 200);
     assert_eq!(scenario.incident()["verdict"]["verdict"], "wrong_cause");
@@ -136,6 +136,6 @@ fn decisions_answer_with_the_documented_codes() {
 #[test]
 fn a_plan_expires_without_an_approval() {
     let scenario = with_slow_cart(&[("WARDROOM_RESPOND__APPROVAL_MINUTES", "0")], "escalated");
-    let good = json!({ "plan_sha256": scenario.incident()["plan_sha256"] });
-    assert_eq!(scenario.decide("INC-1/approve", &scenario.server.responder_token, &good), (410, json!("expired")));
+    let approval = json!({ "plan_sha256": scenario.incident()["plan_sha256"] });
+    assert_eq!(scenario.decide("INC-1/approve", &scenario.server.responder_token, &approval), (410, json!("expired")));
 }

@@ -42,8 +42,8 @@ fn send(server: &Server, sent: &mut SampleBits, series: usize, ts_ms: i64, value
         // The protobuf encoder omits -0.0 as the default value.
         let body = json!({ "metric_name": labels[0].1, "labels": { "n": labels[1].1, "validator_id": labels[2].1 },
             "value": value, "timestamp": Timestamp::from_millis(ts_ms) });
-        let (status, answer) = server.post_json("/ingest/metrics", &server.sender_token, &body).unwrap();
-        assert_eq!(status, 200, "{answer}");
+        let (status, response) = server.post_json("/ingest/metrics", &server.sender_token, &body).unwrap();
+        assert_eq!(status, 200, "{response}");
     } else {
         let body = remote_write::body(vec![remote_write::series(&labels, value, ts_ms)]);
         assert_eq!(server.write(&body).unwrap(), 204);
@@ -106,7 +106,7 @@ fn check_bronze_rows(dir: &Path, view: &Value) -> usize {
     assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]), "{offsets:?}");
     for row in bronze {
         let segment = std::fs::read(dir.join("data/bus").join(row[4].as_str().unwrap())).unwrap();
-        let [size, position, bytes] = [3, 5, 6].map(|at| row[at].as_u64().unwrap() as usize);
+        let [size, position, bytes] = [3, 5, 6].map(|index| row[index].as_u64().unwrap() as usize);
         let body = &segment[position + bytes - size..position + bytes];
         assert_eq!(row[2], sha256_hex(body));
         if row[1] == "json_deployment" {
@@ -208,11 +208,11 @@ fn external_readers_find_every_sample_once_through_kills() {
     let mut server = Server::start(dir.path(), "", &FLUSH_IMMEDIATELY).unwrap();
     let (mut sent, mut rows, start) = (SampleBits::new(), 0, now_ms() - 600_000);
     for round in 0..4_i64 {
-        for (at, value) in TRICKY_VALUES.iter().enumerate() {
-            send(&server, &mut sent, at, start + round * 60_000, *value);
+        for (index, value) in TRICKY_VALUES.iter().enumerate() {
+            send(&server, &mut sent, index, start + round * 60_000, *value);
             // A late sample, and a duplicate.
-            send(&server, &mut sent, at, start + round * 60_000 - 90_000, *value);
-            send(&server, &mut sent, at, start + round * 60_000, *value);
+            send(&server, &mut sent, index, start + round * 60_000 - 90_000, *value);
+            send(&server, &mut sent, index, start + round * 60_000, *value);
             rows += 2;
         }
         if round % 2 == 0 {
@@ -335,8 +335,8 @@ fn samples_survive_the_retention_of_the_bus() {
     let (mut sent, start) = (SampleBits::new(), now_ms() / 1000 * 1000 - 6 * 3_600_000);
     let mut fill = |server: &Server, minutes: std::ops::Range<i64>| {
         for minute in minutes {
-            for (at, value) in TRICKY_VALUES.iter().enumerate() {
-                send(server, &mut sent, at, start + minute * 60_000, *value);
+            for (index, value) in TRICKY_VALUES.iter().enumerate() {
+                send(server, &mut sent, index, start + minute * 60_000, *value);
             }
         }
         sent.len()

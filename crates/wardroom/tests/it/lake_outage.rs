@@ -1,4 +1,4 @@
-//! The object store of the lake is unavailable: the server ingests, answers 503 to queries, and recovers afterwards.
+//! The object store of the lake is unavailable: the server ingests, returns 503 for queries, and recovers afterwards.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use wardroom_testing::{FakeObjectStore, Server, now_ms};
 use crate::lake::FLUSH_IMMEDIATELY;
 
 fn send_samples(server: &Server, from: i64, count: i64) {
-    for at in from..from + count {
-        let body = json!({ "metric_name": "depth", "value": at, "timestamp": Timestamp::from_millis(at) });
-        let (status, answer) = server.post_json("/ingest/metrics", &server.sender_token, &body).unwrap();
-        assert_eq!(status, 200, "{answer}");
+    for ts_ms in from..from + count {
+        let body = json!({ "metric_name": "depth", "value": ts_ms, "timestamp": Timestamp::from_millis(ts_ms) });
+        let (status, response) = server.post_json("/ingest/metrics", &server.sender_token, &body).unwrap();
+        assert_eq!(status, 200, "{response}");
     }
 }
 
 fn rows(server: &Server) -> (u16, Value) {
-    let query = json!({ "query": "SELECT count(*) AS rows, count(DISTINCT ts) AS moments FROM samples" });
+    let query = json!({ "query": "SELECT count(*) AS rows, count(DISTINCT ts) AS timestamps FROM samples" });
     server.post_json("/api/v1/sql", &server.responder_token, &query).unwrap()
 }
 
@@ -51,7 +51,7 @@ fn starts_without_the_object_store_and_recovers_when_it_returns() {
     let mut server = Server::start(dir.path(), "", &environment).unwrap();
     send_samples(&server, old, 5);
     crate::lake::wait_for_lake(&server);
-    assert_eq!(rows(&server), (200, json!([{ "rows": 5, "moments": 5 }])));
+    assert_eq!(rows(&server), (200, json!([{ "rows": 5, "timestamps": 5 }])));
 
     bucket.faults.unavailable.store(true, Ordering::Release);
     server.kill();
@@ -93,5 +93,5 @@ fn starts_without_the_object_store_and_recovers_when_it_returns() {
     assert_eq!(pid(&before, "executor"), pid(&after, "executor"), "the executor was restarted");
     assert!(!server.has_exited());
     crate::lake::wait_for_lake(&server);
-    assert_eq!(rows(&server), (200, json!([{ "rows": 10, "moments": 10 }])), "each sample once");
+    assert_eq!(rows(&server), (200, json!([{ "rows": 10, "timestamps": 10 }])), "each sample once");
 }

@@ -40,7 +40,7 @@ fn assert_arrived(server: &Server, viewer: &str, service: &str, expect: &[(&str,
     let selector = format!("/api/v1/samples?match[]=%7Bservice_name%3D%22{service}%22%7D");
     loop {
         let (status, text) = server.get(&selector, viewer).unwrap();
-        // The server learns of a new token within a second; some clients finish earlier.
+        // A new token is valid within a second; some clients finish earlier.
         if status == 401 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(100));
             continue;
@@ -65,7 +65,7 @@ fn assert_arrived(server: &Server, viewer: &str, service: &str, expect: &[(&str,
     }
 }
 
-fn accepted(server: &Server, protocol: &str) -> u64 {
+fn accepted_records(server: &Server, protocol: &str) -> u64 {
     let (_, text) = server.get("/metrics", "").unwrap();
     let name = format!("wardroom_intake_accepted_records_total{{protocol=\"{protocol}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
@@ -86,12 +86,12 @@ fn ingests_from_the_opentelemetry_sdks() {
     assert_arrived(&server, &viewer, "python-grpc", &[ORDERS, LATENCY, ("queue_depth", 4.0)], true);
     assert_sent(&node(dir.path(), &server.url, &server.sender_token));
     assert_arrived(&server, &viewer, "node-json", &[ORDERS, LATENCY], false);
-    assert_eq!((accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")), (15, 25));
+    assert_eq!((accepted_records(&server, "otlp_logs"), accepted_records(&server, "otlp_traces")), (15, 25));
     let (_, text) = server
         .get("/api/v1/query_exemplars?query=rate(orders_total%7Bjob%3D%22python-grpc%22%7D%5B5m%5D)", &viewer)
         .unwrap();
-    let answer: Value = serde_json::from_str(&text).unwrap();
-    let exemplar = &answer["data"][0]["exemplars"][0];
+    let response: Value = serde_json::from_str(&text).unwrap();
+    let exemplar = &response["data"][0]["exemplars"][0];
     assert_eq!(
         (&exemplar["value"], exemplar["labels"]["trace_id"].as_str().unwrap().len()),
         (&"1".into(), 32),
@@ -99,7 +99,7 @@ fn ingests_from_the_opentelemetry_sdks() {
     );
     python("grpc", server.url.strip_prefix("http://").unwrap(), "wr_wrong");
     assert_eq!(
-        (accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")),
+        (accepted_records(&server, "otlp_logs"), accepted_records(&server, "otlp_traces")),
         (15, 25),
         "accepted records with an unknown token"
     );
@@ -132,7 +132,7 @@ fn rotel(dir: &Path, server: &Server, protocol: &str) -> (Rotel, u16) {
         .replace("\\\n", " ")
         .split('"')
         .enumerate()
-        .flat_map(|(at, part)| match at % 2 {
+        .flat_map(|(index, part)| match index % 2 {
             0 => part.split_whitespace().map(str::to_owned).collect(),
             _ => vec![part.to_owned()],
         })
@@ -167,12 +167,14 @@ fn ingests_from_a_collector_over_http_and_grpc() {
         assert_sent(&python("http", &format!("http://127.0.0.1:{port}"), "not-for-rotel"));
         assert_arrived(&server, &viewer, "python-http", &[ORDERS, LATENCY, ("queue_depth", 4.0)], true);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while (accepted(&server, "otlp_logs"), accepted(&server, "otlp_traces")) != (5 * round, 10 * round) {
+        while (accepted_records(&server, "otlp_logs"), accepted_records(&server, "otlp_traces"))
+            != (5 * round, 10 * round)
+        {
             assert!(
                 Instant::now() < deadline,
                 "{protocol}: logs {} traces {}",
-                accepted(&server, "otlp_logs"),
-                accepted(&server, "otlp_traces")
+                accepted_records(&server, "otlp_logs"),
+                accepted_records(&server, "otlp_traces")
             );
             std::thread::sleep(Duration::from_millis(100));
         }

@@ -5,7 +5,7 @@ use wardroom_testing::{Server, now_ms, remote_write};
 
 use crate::server;
 
-const FORM: [(&str, &str); 1] = [("Content-Type", "application/x-www-form-urlencoded")];
+const FORM_HEADERS: [(&str, &str); 1] = [("Content-Type", "application/x-www-form-urlencoded")];
 
 fn get(server: &Server, path: &str) -> (u16, Value) {
     let (status, text) = server.get(path, &server.responder_token).unwrap();
@@ -39,7 +39,7 @@ fn series_and_labels_match_the_prometheus_api() {
     let since = (now - 60_000) / 1000;
     assert_eq!(get(&server, &format!("/api/v1/series?{selectors}&start={since}")), ok(json!([load])));
     let (status, _, text) =
-        server.post("/api/v1/series", &server.responder_token, &FORM, selectors.as_bytes()).unwrap();
+        server.post("/api/v1/series", &server.responder_token, &FORM_HEADERS, selectors.as_bytes()).unwrap();
     assert_eq!((status, serde_json::from_str(&text).unwrap()), ok(json!([up, load])));
     let (_, limited) = get(&server, "/api/v1/label/job/values?limit=1");
     assert_eq!((&limited["data"], limited["warnings"].as_array().map(Vec::len)), (&json!(["db"]), Some(1)));
@@ -56,7 +56,7 @@ fn series_and_labels_match_the_prometheus_api() {
 
     for (path, word) in [
         ("/api/v1/series", "no match[] parameter"),
-        ("/api/v1/series?match[]=%7B%7D", "match every series"),
+        ("/api/v1/series?match[]=%7B%7D", "matches every series"),
         ("/api/v1/labels?start=yesterday", "start"),
         ("/api/v1/labels?start=2&end=1", "before start"),
     ] {

@@ -7,10 +7,10 @@ use wardroom_domain::Timestamp;
 use wardroom_testing::{Server, now_ms};
 
 fn sql(server: &Server, query: &str) -> Vec<Value> {
-    let (status, answer) =
+    let (status, response) =
         server.post_json("/api/v1/sql", &server.responder_token, &json!({ "query": query })).unwrap();
-    assert_eq!(status, 200, "{answer:#}");
-    answer.as_array().unwrap().clone()
+    assert_eq!(status, 200, "{response:#}");
+    response.as_array().unwrap().clone()
 }
 
 /// Polls until the query returns at least `wanted` rows.
@@ -47,24 +47,24 @@ fn quarantined_records_are_accepted_once_after_the_limit_is_raised() {
     let at = Timestamp::from_millis(now_ms() - 5000).to_string();
     let line = |message: &str| json!({ "timestamp": at, "level": "ERROR", "message": message, "service": "a" });
     let lines = json!([line("short"), line("much too long for this limit"), line("fits")]);
-    let (status, answer) = server.post_json("/ingest/logs", &server.sender_token, &lines).unwrap();
-    assert_eq!((status, &answer["accepted"], &answer["rejected"]), (400, &json!(2), &json!(1)), "{answer:#}");
+    let (status, response) = server.post_json("/ingest/logs", &server.sender_token, &lines).unwrap();
+    assert_eq!((status, &response["accepted"], &response["rejected"]), (400, &json!(2), &json!(1)), "{response:#}");
     let sample = |name: &str| json!({ "timestamp": at, "metric_name": name, "value": 1.5, "service": "a" });
     let (status, _) =
         server.post_json("/ingest/metrics", &server.sender_token, &json!([sample("one"), sample("two")])).unwrap();
     assert_eq!(status, 400);
     let (logs, metrics) = (quarantined_offset(&server, "label_limit"), quarantined_offset(&server, "series_limit"));
-    let (status, answer) = redrive(&server, logs);
-    assert_eq!((status, &answer["code"]), (400, &json!("label_limit")), "the limit is unchanged: {answer:#}");
+    let (status, response) = redrive(&server, logs);
+    assert_eq!((status, &response["code"]), (400, &json!("label_limit")), "the limit is unchanged: {response:#}");
     assert_eq!(redrive(&server, 4711).0, 404);
     server.set_environment("WARDROOM_SOURCES__MAX_MESSAGE_BYTES", "100");
     server.set_environment("WARDROOM_HEAD__MAX_SERIES", "10");
     server.restart().unwrap();
     for offset in [logs, metrics] {
-        let (status, answer) = redrive(&server, offset);
-        assert_eq!(status, 200, "{answer:#}");
-        assert!(answer["redriven_as"].as_u64().unwrap() > offset);
-        assert_eq!(redrive(&server, offset).1, answer, "a repeated redrive is idempotent");
+        let (status, response) = redrive(&server, offset);
+        assert_eq!(status, 200, "{response:#}");
+        assert!(response["redriven_as"].as_u64().unwrap() > offset);
+        assert_eq!(redrive(&server, offset).1, response, "a repeated redrive is idempotent");
     }
     poll_rows(&server, "SELECT message FROM logs", 3);
     let each = sql(&server, "SELECT message, count(*) AS rows FROM logs GROUP BY 1 ORDER BY 1");

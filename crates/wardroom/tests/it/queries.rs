@@ -143,15 +143,15 @@ fn logs_traces_and_named_queries_include_unflushed_records() {
 fn query_is_cancelled_when_the_client_disconnects() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), "", &FLUSH_IMMEDIATELY).unwrap();
-    let running = || {
+    let running_queries = || {
         let (_, text) = server.get("/metrics", &server.responder_token).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("wardroom_queries_running "));
         line.and_then(|number| number.parse::<u64>().ok()).unwrap()
     };
     let wait_for = |count: u64| {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while running() != count {
-            assert!(Instant::now() < deadline, "{} queries run, not {count}", running());
+        while running_queries() != count {
+            assert!(Instant::now() < deadline, "{} queries run, not {count}", running_queries());
             std::thread::sleep(Duration::from_millis(50));
         }
     };

@@ -63,12 +63,12 @@ fn poll_gold(server: &Server, table: &str, rows: usize) -> Value {
     let started = Instant::now();
     loop {
         let query = format!("SELECT * FROM gold.{table} ORDER BY ts");
-        let (status, answer) =
+        let (status, response) =
             server.post_json("/api/v1/sql", &server.responder_token, &json!({ "query": query })).unwrap();
-        if status == 200 && answer.as_array().unwrap().len() >= rows {
-            return answer;
+        if status == 200 && response.as_array().unwrap().len() >= rows {
+            return response;
         }
-        assert!(started.elapsed() < Duration::from_secs(20), "{table}: {status} {answer:#}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{table}: {status} {response:#}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -101,17 +101,17 @@ fn replay_opens_the_same_incidents_as_the_gold_tables_show() {
     assert!(newsletter["latency_p99_seconds"].as_f64().unwrap() < 0.1 && newsletter["breaches"] == 0, "{newsletter}");
 
     // While the server is running.
-    let again = replay(&data, None);
-    assert_eq!(keys(&again["incidents"], "key"), original, "{again:#}");
-    assert_eq!(again["missing"], json!([]));
-    assert_eq!(again["incidents"][0]["id"], "INC-1");
-    assert_eq!(again["samples"], 880 * (2 * 6 + 31));
+    let second_replay = replay(&data, None);
+    assert_eq!(keys(&second_replay["incidents"], "key"), original, "{second_replay:#}");
+    assert_eq!(second_replay["missing"], json!([]));
+    assert_eq!(second_replay["incidents"][0]["id"], "INC-1");
+    assert_eq!(second_replay["samples"], 880 * (2 * 6 + 31));
     let insensitive = dir.path().join("insensitive.yaml");
     std::fs::write(&insensitive, "detect:\n  z-warning: 6\n  z-high: 7\n  z-critical: 8\n").unwrap();
     let fewer = replay(&data, Some(&insensitive));
     assert_eq!(fewer["incidents"].as_array().unwrap().len(), 1, "{fewer:#}");
     assert_eq!(fewer["missing"][0]["id"], "INC-1");
-    assert!(fewer["anomalies"].as_u64() < again["anomalies"].as_u64());
+    assert!(fewer["anomalies"].as_u64() < second_replay["anomalies"].as_u64());
 
     // Gold tables are derived: replay works without them, and the server rebuilds them.
     assert_eq!(server.stop().unwrap(), Some(0));

@@ -93,9 +93,9 @@ impl DemoEnvironment {
             keep: settings.keep.is_some(),
             agent,
         };
-        let running = environment.wait_for_shop()?;
+        let run_info = environment.wait_for_shop()?;
         // The executor may act on the shop's services as soon as they are in its configuration.
-        write_secret(&executor_config, &executor_yaml(&environment.responder_token, &control, &running))?;
+        write_secret(&executor_config, &executor_yaml(&environment.responder_token, &control, &run_info))?;
         Ok(environment)
     }
 

@@ -228,8 +228,8 @@ fn sparkline(values: &[f64], width: usize, full_scale: f64) -> String {
     } else {
         // The maximum of each column's values, so that spikes stay visible.
         (0..width)
-            .map(|at| {
-                let (from, to) = (at * values.len() / width, (at + 1) * values.len() / width);
+            .map(|column| {
+                let (from, to) = (column * values.len() / width, (column + 1) * values.len() / width);
                 values[from..to].iter().copied().fold(f64::MIN, f64::max)
             })
             .collect()

@@ -171,9 +171,9 @@ fn check_prose(file: &Path, line: usize, text: &str, problems: &mut Vec<String>)
 /// Whether the phrase occurs between word boundaries.
 fn contains_words(text: &str, phrase: &str) -> bool {
     let is_word = |character: Option<char>| character.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    text.match_indices(phrase).any(|(at, _)| {
-        let before = text.get(..at).and_then(|text| text.chars().next_back());
-        let after = text.get(at + phrase.len()..).and_then(|text| text.chars().next());
+    text.match_indices(phrase).any(|(start, _)| {
+        let before = text.get(..start).and_then(|text| text.chars().next_back());
+        let after = text.get(start + phrase.len()..).and_then(|text| text.chars().next());
         !is_word(before) && !is_word(after)
     })
 }

@@ -38,8 +38,8 @@ pub(super) fn check(packages: &[Package], problems: &mut Vec<String>) -> anyhow:
 
 /// The identifiers that follow a text.
 fn words_after<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-    text.match_indices(prefix).filter_map(move |(at, _)| {
-        let rest = text.get(at + prefix.len()..)?;
+    text.match_indices(prefix).filter_map(move |(start, _)| {
+        let rest = text.get(start + prefix.len()..)?;
         let end = rest.find(|character: char| !character.is_alphanumeric() && character != '_')?;
         rest.get(..end).filter(|word| !word.is_empty())
     })

@@ -84,7 +84,7 @@ fn graph(packages: &[Package]) -> BTreeMap<&str, Vec<&str>> {
     packages
         .iter()
         .map(|package| {
-            let mut dependencies: Vec<&str> = edges(package).into_iter().map(|at| names[at]).collect();
+            let mut dependencies: Vec<&str> = edges(package).into_iter().map(|index| names[index]).collect();
             dependencies.sort_unstable();
             (package.name.as_str(), dependencies)
         })

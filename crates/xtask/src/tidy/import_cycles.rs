@@ -74,10 +74,10 @@ fn shortest_cycle(imports: &Imports, start: &PathBuf) -> Option<Vec<PathBuf>> {
         for next in imports.get(file).into_iter().flat_map(BTreeMap::keys) {
             if next == start {
                 let mut cycle = vec![start.clone(), file.clone()];
-                let mut at = file;
-                while at != start {
-                    at = previous[at];
-                    cycle.push(at.clone());
+                let mut current = file;
+                while current != start {
+                    current = previous[current];
+                    cycle.push(current.clone());
                 }
                 cycle.reverse();
                 if file == start {

@@ -79,13 +79,13 @@ impl ModuleTree {
     /// Every path that a module uses. A re-exported name counts only if the module also uses it itself.
     pub(super) fn references(&self) -> Vec<(usize, Reference)> {
         let mut references = Vec::new();
-        for (at, module) in self.modules.iter().enumerate() {
+        for (position, module) in self.modules.iter().enumerate() {
             let used = |import: &&Import| match &import.name {
                 Some(name) => !import.public || module.words.contains(name),
                 None => false,
             };
             let imported = module.imports.iter().filter(used).map(|import| &import.path);
-            references.extend(imported.chain(&module.paths).map(|path| (at, Reference { path: path.clone() })));
+            references.extend(imported.chain(&module.paths).map(|path| (position, Reference { path: path.clone() })));
         }
         references
     }
@@ -153,54 +153,59 @@ impl ModuleTree {
     }
 
     fn parse(&mut self, module: usize, code: &[Token<'_>], pending: &mut Vec<usize>) {
-        let (mut at, mut depth) = (0, 0_usize);
+        let (mut position, mut depth) = (0, 0_usize);
         let mut public = false;
-        while at < code.len() {
-            let token = &code[at];
+        while position < code.len() {
+            let token = &code[position];
             if token.is("{") {
                 depth += 1;
             } else if token.is("}") {
                 depth = depth.saturating_sub(1);
             } else if token.is_word("pub") {
                 public = true;
-                at += 1;
-                at += if code.get(at).is_some_and(|next| next.is("(")) { group_length(&code[at..]) } else { 0 };
+                position += 1;
+                position += if code.get(position).is_some_and(|next| next.is("(")) {
+                    group_length(&code[position..])
+                } else {
+                    0
+                };
                 continue;
-            } else if token.is_word("use") && depth_starts_statement(code, at) {
-                let end = statement_end(code, at);
+            } else if token.is_word("use") && depth_starts_statement(code, position) {
+                let end = statement_end(code, position);
                 let mut imports = Vec::new();
-                use_tree(&code[at + 1..end], &[], public, &mut imports);
+                use_tree(&code[position + 1..end], &[], public, &mut imports);
                 self.modules[module].imports.extend(imports);
                 public = false;
-                at = end;
+                position = end;
                 continue;
             } else if token.is_word("mod")
                 && depth == 0
-                && let Some(name) = code.get(at + 1).filter(|next| next.kind == Kind::Identifier)
+                && let Some(name) = code.get(position + 1).filter(|next| next.kind == Kind::Identifier)
             {
-                at += self.parse_module(module, name.text, &code[at + 2..], pending) + 2;
+                position += self.parse_module(module, name.text, &code[position + 2..], pending) + 2;
                 public = false;
                 continue;
             } else if token.kind == Kind::Identifier {
                 if depth == 0 && ITEM_KEYWORDS.contains(&token.text) {
-                    let name = code[at + 1..].iter().find(|next| next.kind == Kind::Identifier && next.text != "mut");
+                    let name =
+                        code[position + 1..].iter().find(|next| next.kind == Kind::Identifier && next.text != "mut");
                     self.modules[module].items.extend(name.map(|name| name.text.to_owned()));
                 } else if depth == 0 && token.text == "macro_rules" {
-                    self.modules[module].items.extend(code.get(at + 2).map(|name| name.text.to_owned()));
+                    self.modules[module].items.extend(code.get(position + 2).map(|name| name.text.to_owned()));
                 }
                 public = false;
-                let path = path_at(code, at);
+                let path = path_from(code, position);
                 self.modules[module].words.insert(token.text.to_owned());
                 let length = path.len() * 2 - 1;
                 if path.len() > 1 {
                     self.modules[module].paths.push(path);
                 }
-                at += length;
+                position += length;
                 continue;
             } else {
                 public = false;
             }
-            at += 1;
+            position += 1;
         }
     }
 
@@ -226,18 +231,18 @@ impl ModuleTree {
 }
 
 /// `use` starts a statement, unlike in `impl Trait + use<'a>`.
-fn depth_starts_statement(code: &[Token<'_>], at: usize) -> bool {
-    code.get(at + 1).is_some_and(|next| !next.is("<"))
+fn depth_starts_statement(code: &[Token<'_>], position: usize) -> bool {
+    code.get(position + 1).is_some_and(|next| !next.is("<"))
 }
 
-fn statement_end(code: &[Token<'_>], at: usize) -> usize {
-    code[at..].iter().position(|token| token.is(";")).map_or(code.len(), |length| at + length)
+fn statement_end(code: &[Token<'_>], position: usize) -> usize {
+    code[position..].iter().position(|token| token.is(";")).map_or(code.len(), |length| position + length)
 }
 
 /// The identifiers joined by `::` from here on.
-fn path_at(code: &[Token<'_>], at: usize) -> Vec<String> {
-    let mut path = vec![code[at].text.to_owned()];
-    let mut next = at + 1;
+fn path_from(code: &[Token<'_>], position: usize) -> Vec<String> {
+    let mut path = vec![code[position].text.to_owned()];
+    let mut next = position + 1;
     while let (Some(separator), Some(name)) = (code.get(next), code.get(next + 1)) {
         if !separator.is("::") || name.kind != Kind::Identifier {
             break;
@@ -251,10 +256,10 @@ fn path_at(code: &[Token<'_>], at: usize) -> Vec<String> {
 /// Collects the names of a `use` tree.
 fn use_tree(code: &[Token<'_>], prefix: &[String], public: bool, imports: &mut Vec<Import>) {
     let mut path = prefix.to_vec();
-    let mut at = 0;
-    while let Some(token) = code.get(at) {
+    let mut position = 0;
+    while let Some(token) = code.get(position) {
         if token.is("{") {
-            let group = &code[at + 1..at + group_length(&code[at..]) - 1];
+            let group = &code[position + 1..position + group_length(&code[position..]) - 1];
             for part in split_at_commas(group) {
                 use_tree(part, &path, public, imports);
             }
@@ -265,7 +270,7 @@ fn use_tree(code: &[Token<'_>], prefix: &[String], public: bool, imports: &mut V
             return;
         }
         if token.is_word("as") {
-            let name = code.get(at + 1).map(|name| name.text.to_owned());
+            let name = code.get(position + 1).map(|name| name.text.to_owned());
             imports.push(Import { name, path, public });
             return;
         }
@@ -273,21 +278,21 @@ fn use_tree(code: &[Token<'_>], prefix: &[String], public: bool, imports: &mut V
         if token.kind == Kind::Identifier && !own_name {
             path.push(token.text.to_owned());
         }
-        at += 1;
+        position += 1;
     }
     imports.push(Import { name: path.last().cloned(), path, public });
 }
 
 fn split_at_commas<'a, 'b>(code: &'b [Token<'a>]) -> Vec<&'b [Token<'a>]> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
-    for (at, token) in code.iter().enumerate() {
+    for (position, token) in code.iter().enumerate() {
         if token.is("{") {
             depth += 1;
         } else if token.is("}") {
             depth = depth.saturating_sub(1);
         } else if token.is(",") && depth == 0 {
-            parts.push(&code[start..at]);
-            start = at + 1;
+            parts.push(&code[start..position]);
+            start = position + 1;
         }
     }
     if start < code.len() {

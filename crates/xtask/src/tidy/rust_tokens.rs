@@ -35,41 +35,46 @@ impl Token<'_> {
 /// Splits source into tokens. Numbers, characters, lifetimes and white space are left out.
 pub(super) fn tokens(source: &str) -> Vec<Token<'_>> {
     let bytes = source.as_bytes();
-    let (mut tokens, mut at, mut line) = (Vec::new(), 0, 1);
-    while at < bytes.len() {
-        let (kind, start, end, next) = match bytes[at] {
-            b'/' if source.get(at..at + 2) == Some("//") => {
-                let end = source.get(at..).and_then(|rest| rest.find('\n')).map_or(bytes.len(), |length| at + length);
-                (Some(Kind::Comment), at, end, end)
+    let (mut tokens, mut position, mut line) = (Vec::new(), 0, 1);
+    while position < bytes.len() {
+        let (kind, start, end, next) = match bytes[position] {
+            b'/' if source.get(position..position + 2) == Some("//") => {
+                let end = source
+                    .get(position..)
+                    .and_then(|rest| rest.find('\n'))
+                    .map_or(bytes.len(), |length| position + length);
+                (Some(Kind::Comment), position, end, end)
             }
-            b'/' if source.get(at..at + 2) == Some("/*") => {
-                let end = block_comment_end(bytes, at);
-                (Some(Kind::Comment), at, end, end)
+            b'/' if source.get(position..position + 2) == Some("/*") => {
+                let end = block_comment_end(bytes, position);
+                (Some(Kind::Comment), position, end, end)
             }
-            b'"' => string(bytes, at),
-            b'r' | b'b' | b'c' if raw_string_hashes(bytes, at).is_some() => raw_string(source, at),
-            b'b' | b'c' if bytes.get(at + 1) == Some(&b'"') => string(bytes, at + 1),
+            b'"' => string(bytes, position),
+            b'r' | b'b' | b'c' if raw_string_hashes(bytes, position).is_some() => raw_string(source, position),
+            b'b' | b'c' if bytes.get(position + 1) == Some(&b'"') => string(bytes, position + 1),
             b'\'' => {
-                let end = character_or_lifetime_end(source, at);
-                (None, at, end, end)
+                let end = character_or_lifetime_end(source, position);
+                (None, position, end, end)
             }
             byte if byte.is_ascii_alphabetic() || byte == b'_' => {
-                let end = word_end(bytes, at);
-                (Some(Kind::Identifier), at, end, end)
+                let end = word_end(bytes, position);
+                (Some(Kind::Identifier), position, end, end)
             }
             byte if byte.is_ascii_digit() => {
-                let end = word_end(bytes, at);
-                (None, at, end, end)
+                let end = word_end(bytes, position);
+                (None, position, end, end)
             }
-            b':' if bytes.get(at + 1) == Some(&b':') => (Some(Kind::Punctuation), at, at + 2, at + 2),
-            byte if byte.is_ascii_punctuation() => (Some(Kind::Punctuation), at, at + 1, at + 1),
-            _ => (None, at, at + 1, at + 1),
+            b':' if bytes.get(position + 1) == Some(&b':') => {
+                (Some(Kind::Punctuation), position, position + 2, position + 2)
+            }
+            byte if byte.is_ascii_punctuation() => (Some(Kind::Punctuation), position, position + 1, position + 1),
+            _ => (None, position, position + 1, position + 1),
         };
         if let Some((kind, text)) = kind.zip(source.get(start..end)) {
             tokens.push(Token { kind, text, line });
         }
-        line += bytes[at..next].iter().filter(|byte| **byte == b'\n').count();
-        at = next;
+        line += bytes[position..next].iter().filter(|byte| **byte == b'\n').count();
+        position = next;
     }
     tokens
 }
@@ -83,11 +88,11 @@ fn word_end(bytes: &[u8], start: usize) -> usize {
 }
 
 fn string(bytes: &[u8], quote: usize) -> Lexed {
-    let mut at = quote + 1;
-    while at < bytes.len() && bytes[at] != b'"' {
-        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    let mut position = quote + 1;
+    while position < bytes.len() && bytes[position] != b'"' {
+        position += if bytes[position] == b'\\' { 2 } else { 1 };
     }
-    let end = at.min(bytes.len());
+    let end = position.min(bytes.len());
     (Some(Kind::Text), quote + 1, end, (end + 1).min(bytes.len()))
 }
 
@@ -109,15 +114,15 @@ fn raw_string(source: &str, start: usize) -> Lexed {
 }
 
 fn block_comment_end(bytes: &[u8], start: usize) -> usize {
-    let (mut at, mut depth) = (start + 2, 1);
-    while at < bytes.len() && depth > 0 {
-        match bytes.get(at..at + 2) {
-            Some(b"/*") => (at, depth) = (at + 2, depth + 1),
-            Some(b"*/") => (at, depth) = (at + 2, depth - 1),
-            _ => at += 1,
+    let (mut position, mut depth) = (start + 2, 1);
+    while position < bytes.len() && depth > 0 {
+        match bytes.get(position..position + 2) {
+            Some(b"/*") => (position, depth) = (position + 2, depth + 1),
+            Some(b"*/") => (position, depth) = (position + 2, depth - 1),
+            _ => position += 1,
         }
     }
-    at.min(bytes.len())
+    position.min(bytes.len())
 }
 
 /// End of a character literal, or of the apostrophe of a lifetime.
@@ -134,13 +139,13 @@ fn character_or_lifetime_end(source: &str, quote: usize) -> usize {
 /// The tokens without comments and without items that are compiled for tests only.
 pub(super) fn without_comments_and_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
     let code: Vec<Token<'a>> = tokens.iter().filter(|token| token.kind != Kind::Comment).copied().collect();
-    let (mut kept, mut at) = (Vec::with_capacity(code.len()), 0);
-    while at < code.len() {
-        match attribute_end(&code, at) {
-            Some(end) if is_test_attribute(&code[at..end]) => at = item_end(&code, end),
+    let (mut kept, mut position) = (Vec::with_capacity(code.len()), 0);
+    while position < code.len() {
+        match attribute_end(&code, position) {
+            Some(end) if is_test_attribute(&code[position..end]) => position = item_end(&code, end),
             _ => {
-                kept.push(code[at]);
-                at += 1;
+                kept.push(code[position]);
+                position += 1;
             }
         }
     }
@@ -148,9 +153,9 @@ pub(super) fn without_comments_and_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<
 }
 
 /// Where an outer attribute that starts here ends.
-fn attribute_end(code: &[Token<'_>], at: usize) -> Option<usize> {
-    let starts = code[at].is("#") && code.get(at + 1).is_some_and(|next| next.is("["));
-    starts.then(|| at + 1 + group_length(&code[at + 1..]))
+fn attribute_end(code: &[Token<'_>], position: usize) -> Option<usize> {
+    let starts = code[position].is("#") && code.get(position + 1).is_some_and(|next| next.is("["));
+    starts.then(|| position + 1 + group_length(&code[position + 1..]))
 }
 
 /// `#[cfg(test)]` and `#[cfg(all(test, …))]`, but not `#[cfg(not(test))]`.
@@ -160,33 +165,33 @@ fn is_test_attribute(attribute: &[Token<'_>]) -> bool {
 }
 
 /// Where the item after an attribute ends: at its block or semicolon.
-fn item_end(code: &[Token<'_>], mut at: usize) -> usize {
-    while at < code.len() {
-        let token = &code[at];
+fn item_end(code: &[Token<'_>], mut position: usize) -> usize {
+    while position < code.len() {
+        let token = &code[position];
         if token.is("{") {
-            return at + group_length(&code[at..]);
+            return position + group_length(&code[position..]);
         }
         if token.is("}") {
-            return at;
+            return position;
         }
         if token.is(";") {
-            return at + 1;
+            return position + 1;
         }
-        at += if token.is("(") || token.is("[") { group_length(&code[at..]) } else { 1 };
+        position += if token.is("(") || token.is("[") { group_length(&code[position..]) } else { 1 };
     }
-    at
+    position
 }
 
 /// Number of tokens of the bracketed group at the start.
 pub(super) fn group_length(code: &[Token<'_>]) -> usize {
     let mut depth = 0_usize;
-    for (at, token) in code.iter().enumerate() {
+    for (position, token) in code.iter().enumerate() {
         if ["(", "[", "{"].iter().any(|open| token.is(open)) {
             depth += 1;
         } else if [")", "]", "}"].iter().any(|close| token.is(close)) {
             depth = depth.saturating_sub(1);
             if depth == 0 {
-                return at + 1;
+                return position + 1;
             }
         }
     }
@@ -201,10 +206,11 @@ mod tests {
     fn distinguishes_identifiers_strings_comments_and_lifetimes() {
         let source = "/* a /* b */ */ fn f<'x>(c: char) -> &'x str { if c == '\\'' || c == '\"' { \"t\\\"u\" } // end\n r#\"v\"w\"# }";
         let all = tokens(source);
-        let of = |kind: Kind| all.iter().filter(|token| token.kind == kind).map(|token| token.text).collect::<Vec<_>>();
-        assert_eq!(of(Kind::Text), ["t\\\"u", "v\"w"]);
-        assert_eq!(of(Kind::Comment), ["/* a /* b */ */", "// end"]);
-        assert_eq!(of(Kind::Identifier), ["fn", "f", "x", "c", "char", "x", "str", "if", "c", "c"]);
+        let texts_of =
+            |kind: Kind| all.iter().filter(|token| token.kind == kind).map(|token| token.text).collect::<Vec<_>>();
+        assert_eq!(texts_of(Kind::Text), ["t\\\"u", "v\"w"]);
+        assert_eq!(texts_of(Kind::Comment), ["/* a /* b */ */", "// end"]);
+        assert_eq!(texts_of(Kind::Identifier), ["fn", "f", "x", "c", "char", "x", "str", "if", "c", "c"]);
         assert_eq!(all.last().map(|token| token.line), Some(2));
     }
 

@@ -22,7 +22,7 @@ const QUEUE_FILL_DURATION: Duration = Duration::from_secs(8);
 /// Time to drain the backlog, beyond the length of the stall.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Allowed growth of memory during the stall.
-const MAX_RSS_GROWTH: f64 = 1.1;
+const MAX_RSS_RATIO: f64 = 1.1;
 /// Minimum load for a valid result.
 const MIN_SAMPLES_PER_S: f64 = 20_000.0;
 const WRITERS: u64 = 16;
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     if backlog < intake_rate * stall.as_secs_f64() * 0.8 {
         result.faults.push(format!("detection was not stalled: backlog {backlog} records"));
     }
-    if max_rss_mib > min_rss_mib * MAX_RSS_GROWTH {
+    if max_rss_mib > min_rss_mib * MAX_RSS_RATIO {
         result.faults.push(format!("memory grew from {min_rss_mib:.0} to {max_rss_mib:.0} MiB"));
     }
     if drain_rate < intake_rate * 2.0 {

@@ -52,12 +52,12 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
         let damaged = &segments[random.random_range(0..segments.len())];
         let mut bytes = std::fs::read(damaged)?;
         anyhow::ensure!(!bytes.is_empty(), "a segment is empty");
-        let at = random.random_range(0..bytes.len());
+        let position = random.random_range(0..bytes.len());
         let truncate = random.random_bool(0.2);
         if truncate {
-            bytes.truncate(at);
+            bytes.truncate(position);
         } else {
-            bytes[at] ^= 1 << random.random_range(0..8_u32);
+            bytes[position] ^= 1 << random.random_range(0..8_u32);
         }
         std::fs::write(damaged, &bytes)?;
         let ReadBack { requests, damages } = read_back(&copy, options, base_ms)?;
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
         if !truncate && (lost > 1 || damages == 0) {
             result.missing += lost.saturating_sub(1);
             result.faults.push(format!(
-                "bit flipped at {at} of {}: {lost} records lost, {damages} damages reported",
+                "bit flipped at {position} of {}: {lost} records lost, {damages} damages reported",
                 damaged.display()
             ));
         }
@@ -107,7 +107,7 @@ fn read_back(data: &Path, options: &BarOptions, base_ms: i64) -> anyhow::Result<
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let sample: serde_json::Value = serde_json::from_str(line)?;
         let index = sample["labels"]["i"].as_str().and_then(|index| index.parse::<u64>().ok());
-        let id = sample["ts_ms"].as_i64().and_then(|at| u64::try_from(at - base_ms).ok()).unwrap_or(u64::MAX);
+        let id = sample["ts_ms"].as_i64().and_then(|ts_ms| u64::try_from(ts_ms - base_ms).ok()).unwrap_or(u64::MAX);
         let correct = index.is_some_and(|index| sample["bits"] == format!("{:016x}", value(id, index).to_bits()));
         *requests.entry(if correct { id } else { u64::MAX }).or_default() += 1;
     }

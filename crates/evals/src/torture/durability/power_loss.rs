@@ -168,8 +168,8 @@ fn read_samples(server: &Server) -> anyhow::Result<Vec<(u64, i64, f64)>> {
         }
     }
     // Pages may overlap within a request.
-    all.sort_by_key(|(index, at, _)| (*index, *at));
-    all.dedup_by_key(|(index, at, value)| (*index, *at, value.to_bits()));
+    all.sort_by_key(|(index, ts_ms, _)| (*index, *ts_ms));
+    all.dedup_by_key(|(index, ts_ms, value)| (*index, *ts_ms, value.to_bits()));
     Ok(all)
 }
 
@@ -226,23 +226,23 @@ impl Drop for TestDisk {
     }
 }
 
-fn mount(image: &Path, at: &Path) -> anyhow::Result<()> {
-    run_command("mount", tool("mount").args(["-o", "loop"]).arg(image).arg(at))
+fn mount(image: &Path, mount_point: &Path) -> anyhow::Result<()> {
+    run_command("mount", tool("mount").args(["-o", "loop"]).arg(image).arg(mount_point))
 }
 
 /// Unmounts; does nothing if it is not mounted.
-fn unmount(at: &Path) -> anyhow::Result<()> {
-    let mounted = std::fs::read_to_string("/proc/mounts")?.contains(&format!(" {} ", at.display()));
+fn unmount(mount_point: &Path) -> anyhow::Result<()> {
+    let mounted = std::fs::read_to_string("/proc/mounts")?.contains(&format!(" {} ", mount_point.display()));
     if !mounted {
         return Ok(());
     }
     for _ in 0..50 {
-        if run_command("umount", tool("umount").arg(at)).is_ok() {
+        if run_command("umount", tool("umount").arg(mount_point)).is_ok() {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    run_command("umount", tool("umount").arg("-l").arg(at))
+    run_command("umount", tool("umount").arg("-l").arg(mount_point))
 }
 
 /// Returns a command for a tool of the operating system.

@@ -274,20 +274,20 @@ fn client(uri: &str, options: &BTreeMap<String, &String>) -> anyhow::Result<Box<
     }
 }
 
-fn environment(uri: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
+fn environment(uri: &str, store_variables: &[(&str, &str)]) -> Vec<(String, String)> {
     let lake = [("WARDROOM_LAKE__URI", uri)];
-    lake.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    lake.iter().chain(store_variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn s3_environment(uri: &str, endpoint: &str) -> Vec<(String, String)> {
-    let more = [
+    let store_variables = [
         ("AWS_ENDPOINT_URL", endpoint),
         ("AWS_ALLOW_HTTP", "true"),
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "testtest"),
     ];
-    environment(uri, &more)
+    environment(uri, &store_variables)
 }
 
 /// Starts the fake store with its S3 API.
@@ -329,7 +329,7 @@ fn azurite(dir: &Path) -> anyhow::Result<Store> {
     run.args(["--skipApiVersionCheck", "--disableTelemetry", "--silent"]);
     let program = Some(spawn_logged(run, &dir.join("azurite.log"))?);
     let endpoint = format!("{url}/{AZURE_ACCOUNT}");
-    let more = [
+    let store_variables = [
         ("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT),
         ("AZURE_STORAGE_ACCOUNT_KEY", KEY),
         ("AZURE_STORAGE_ENDPOINT", endpoint.as_str()),
@@ -338,7 +338,7 @@ fn azurite(dir: &Path) -> anyhow::Result<Store> {
         (EMULATOR_VARIABLE, "true"),
         ("AZURITE_BLOB_STORAGE_URL", url.as_str()),
     ];
-    let environment = environment(uri, &more);
+    let environment = environment(uri, &store_variables);
     let store = Store { name: "az-azurite", uri, environment, fake: None, program };
     wait_started(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
     let created = python()

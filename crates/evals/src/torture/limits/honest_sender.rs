@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use wardroom_testing::{Server, now_ms, remote_write};
 
-/// A p99 below this counts as good, in ms: the attack itself loads the same cores.
+/// A p99 below this is acceptable, in ms: the attack itself loads the same cores.
 pub(super) const TOLERATED_P99_MS: f64 = 150.0;
 
 pub(super) const SNAPPY_HEADERS: &[(&str, &str)] =

@@ -20,11 +20,11 @@ const ATTACKERS: usize = 8;
 /// Requests of each attacker.
 const REQUESTS_PER_ATTACKER: usize = 4;
 /// Honest requests before the attacks.
-const HONEST_BEFORE: usize = 300;
+const HONEST_REQUESTS_BEFORE: usize = 300;
 /// Honest requests during each attack.
-const HONEST_DURING: usize = 150;
+const HONEST_REQUESTS_PER_ATTACK: usize = 150;
 /// Honest requests during the slow bodies.
-const HONEST_DURING_SLOW: usize = 100;
+const HONEST_REQUESTS_DURING_SLOW_BODIES: usize = 100;
 const RSS_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A body, and the response statuses that are correct for it.
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let dir = options.create_dir("7e")?;
     let server = Server::start(&dir, "", &[])?;
     let mut result = BarResult::default();
-    let before_ms = send_honest_requests(&server, HONEST_BEFORE).p99_ms;
+    let before_ms = send_honest_requests(&server, HONEST_REQUESTS_BEFORE).p99_ms;
     for hostile in hostile_bodies()? {
         attack(&server, &hostile, before_ms, &mut result)?;
     }
@@ -71,7 +71,7 @@ fn attack(server: &Server, hostile: &HostileBody, before_ms: f64, result: &mut B
             responses.map(|response| response.map_or(0, |(status, ..)| status)).collect::<Vec<u16>>()
         };
         let attackers: Vec<_> = (0..ATTACKERS).map(|_| scope.spawn(send)).collect();
-        let honest = send_honest_requests(server, HONEST_DURING);
+        let honest = send_honest_requests(server, HONEST_REQUESTS_PER_ATTACK);
         let mut responses = Vec::new();
         for attacker in attackers {
             responses.extend(attacker.join().map_err(|_| anyhow::anyhow!("an attacker panicked"))?);
@@ -89,8 +89,8 @@ fn attack(server: &Server, hostile: &HostileBody, before_ms: f64, result: &mut B
         honest.p99_ms,
         honest.lost
     ));
-    result.issued += HONEST_DURING as u64;
-    result.acked += HONEST_DURING as u64 - honest.lost;
+    result.issued += HONEST_REQUESTS_PER_ATTACK as u64;
+    result.acked += HONEST_REQUESTS_PER_ATTACK as u64 - honest.lost;
     result.missing += honest.lost;
     if !wrong.is_empty() {
         result.faults.push(format!("{name}: unexpected status {wrong:?}"));
@@ -117,7 +117,7 @@ fn send_slow_bodies(server: &Server, result: &mut BarResult) -> anyhow::Result<(
         )?;
         connections.push(connection);
     }
-    let honest = send_honest_requests(server, HONEST_DURING_SLOW);
+    let honest = send_honest_requests(server, HONEST_REQUESTS_DURING_SLOW_BODIES);
     if honest.lost > 0 || honest.p99_ms > TOLERATED_P99_MS {
         result.faults.push(format!("slow bodies: honest p99 {:.0} ms, {} lost", honest.p99_ms, honest.lost));
     }
@@ -149,9 +149,9 @@ fn hostile_bodies() -> anyhow::Result<Vec<HostileBody>> {
 }
 
 fn gzip(plain: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    packed.write_all(plain)?;
-    Ok(packed.finish()?)
+    let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    compressed.write_all(plain)?;
+    Ok(compressed.finish()?)
 }
 
 /// Encodes a log record whose body is an array in an array and so on, up to 200 kB.

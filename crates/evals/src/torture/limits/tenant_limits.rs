@@ -18,14 +18,14 @@ const SERIES_LIMIT: usize = 150_000;
 /// Series that the tenant sends.
 const SERIES_SENT: usize = 1_000_000;
 const SERIES_PER_REQUEST: usize = 5000;
-/// Honest requests are sent every this many series.
-const HONEST_EVERY_SERIES: usize = 100_000;
+/// Number of series between honest requests.
+const HONEST_INTERVAL_SERIES: usize = 100_000;
 /// Honest requests before, at each of those points, and during the flood of bytes.
-const HONEST_BEFORE: usize = 300;
-const HONEST_PER_POINT: usize = 50;
-const HONEST_DURING_FLOOD: usize = 150;
+const HONEST_REQUESTS_BEFORE: usize = 300;
+const HONEST_REQUESTS_PER_POINT: usize = 50;
+const HONEST_REQUESTS_DURING_FLOOD: usize = 150;
 /// Allowed growth of memory beyond the series limit.
-const MAX_RSS_GROWTH: f64 = 1.1;
+const MAX_RSS_RATIO: f64 = 1.1;
 /// Time until a new token is valid.
 const TOKEN_DELAY: Duration = Duration::from_millis(1200);
 /// Time for detection to process what was accepted.
@@ -34,14 +34,14 @@ const DETECTION_CATCH_UP_TIME: Duration = Duration::from_secs(1);
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let dir = options.create_dir("7f")?;
     let server = Server::start(&dir, "", &[("WARDROOM_SOURCES__TENANT_BYTES_PER_SECOND", "2000000")])?;
-    let loud_token = create_tenant_token(&server.dir.join("data"), "loud", "sender", "loud")?;
+    let noisy_token = create_tenant_token(&server.dir.join("data"), "noisy", "sender", "noisy")?;
     std::thread::sleep(TOKEN_DELAY);
     let mut result = BarResult::default();
-    let before_ms = send_honest_requests(&server, HONEST_BEFORE).p99_ms;
-    let mut honest = send_series(&server, &loud_token, &mut result)?;
-    honest = honest.combine(flood_bytes(&server, &loud_token, before_ms, &mut result));
+    let before_ms = send_honest_requests(&server, HONEST_REQUESTS_BEFORE).p99_ms;
+    let mut honest = send_series(&server, &noisy_token, &mut result)?;
+    honest = honest.combine(flood_bytes(&server, &noisy_token, before_ms, &mut result));
     print_progress(format!("other tenant: p99 {:.1} ms ({before_ms:.1} before), {} lost", honest.p99_ms, honest.lost));
-    let sent = HONEST_PER_POINT * SERIES_SENT / HONEST_EVERY_SERIES + HONEST_DURING_FLOOD;
+    let sent = HONEST_REQUESTS_PER_POINT * SERIES_SENT / HONEST_INTERVAL_SERIES + HONEST_REQUESTS_DURING_FLOOD;
     result.issued = sent as u64;
     result.acked = sent as u64 - honest.lost;
     result.missing = honest.lost;
@@ -51,7 +51,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
 }
 
 /// Sends series far beyond the limit; returns the outcome of the other tenant's requests.
-fn send_series(server: &Server, loud_token: &str, result: &mut BarResult) -> anyhow::Result<HonestOutcome> {
+fn send_series(server: &Server, noisy_token: &str, result: &mut BarResult) -> anyhow::Result<HonestOutcome> {
     let (mut accepted, mut rejected, mut rss_at_limit) = (0_u64, 0_u64, 0.0);
     let mut honest = HonestOutcome::default();
     for first in (0..SERIES_SENT).step_by(SERIES_PER_REQUEST) {
@@ -62,7 +62,7 @@ fn send_series(server: &Server, loud_token: &str, result: &mut BarResult) -> any
         });
         let body = remote_write::body(series.collect());
         loop {
-            let (status, _, text) = server.post("/api/v1/write", loud_token, SNAPPY_HEADERS, &body)?;
+            let (status, _, text) = server.post("/api/v1/write", noisy_token, SNAPPY_HEADERS, &body)?;
             match status {
                 204 => accepted += SERIES_PER_REQUEST as u64,
                 400 => {
@@ -83,8 +83,8 @@ fn send_series(server: &Server, loud_token: &str, result: &mut BarResult) -> any
             std::thread::sleep(DETECTION_CATCH_UP_TIME);
             rss_at_limit = rss_kib(server)?;
         }
-        if first % HONEST_EVERY_SERIES == 0 {
-            honest = honest.combine(send_honest_requests(server, HONEST_PER_POINT));
+        if first % HONEST_INTERVAL_SERIES == 0 {
+            honest = honest.combine(send_honest_requests(server, HONEST_REQUESTS_PER_POINT));
         }
     }
     std::thread::sleep(DETECTION_CATCH_UP_TIME);
@@ -99,14 +99,14 @@ fn send_series(server: &Server, loud_token: &str, result: &mut BarResult) -> any
             .faults
             .push(format!("{accepted} series accepted and {rejected} rejected of {SERIES_SENT}, limit {SERIES_LIMIT}"));
     }
-    if rss_after > rss_at_limit * MAX_RSS_GROWTH {
+    if rss_after > rss_at_limit * MAX_RSS_RATIO {
         result.faults.push(format!("memory grew by {:.0} MiB beyond the limit", (rss_after - rss_at_limit) / 1024.0));
     }
     Ok(honest)
 }
 
 /// Floods the server with bytes far beyond the rate limit: the flood must be throttled, the other tenant served.
-fn flood_bytes(server: &Server, loud_token: &str, before_ms: f64, result: &mut BarResult) -> HonestOutcome {
+fn flood_bytes(server: &Server, noisy_token: &str, before_ms: f64, result: &mut BarResult) -> HonestOutcome {
     let message = "x".repeat(60_000);
     let body = serde_json::json!([{ "level": "INFO", "message": message, "service": "s" }]).to_string();
     let done = AtomicBool::new(false);
@@ -114,7 +114,7 @@ fn flood_bytes(server: &Server, loud_token: &str, before_ms: f64, result: &mut B
         let send = || {
             let (mut accepted, mut throttled) = (0_u64, 0_u64);
             while !done.load(Ordering::Acquire) {
-                let response = server.post("/ingest/logs", loud_token, JSON_HEADERS, body.as_bytes());
+                let response = server.post("/ingest/logs", noisy_token, JSON_HEADERS, body.as_bytes());
                 let count =
                     if response.is_ok_and(|(status, ..)| status == 503) { &mut throttled } else { &mut accepted };
                 *count += 1;
@@ -123,7 +123,7 @@ fn flood_bytes(server: &Server, loud_token: &str, before_ms: f64, result: &mut B
         };
         let senders: Vec<_> = (0..4).map(|_| scope.spawn(send)).collect();
         std::thread::sleep(Duration::from_secs(1));
-        let honest = send_honest_requests(server, HONEST_DURING_FLOOD);
+        let honest = send_honest_requests(server, HONEST_REQUESTS_DURING_FLOOD);
         done.store(true, Ordering::Release);
         let counts: Vec<(u64, u64)> = senders.into_iter().filter_map(|sender| sender.join().ok()).collect();
         let sum = |count: fn(&(u64, u64)) -> u64| counts.iter().map(count).sum::<u64>();

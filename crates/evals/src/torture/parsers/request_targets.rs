@@ -49,7 +49,7 @@ fn grpc_target(messages: &[Vec<u8>]) -> anyhow::Result<FuzzTarget> {
         budget: inflate_budget(),
         rate_limiter: Arc::new(ByteRateLimiter::new(0)),
         resolve: Arc::new(|_, keys, labels| {
-            let denied = (0..keys.len()).filter_map(|at| labels(at).err().map(|denial| (at, denial)));
+            let denied = (0..keys.len()).filter_map(|index| labels(index).err().map(|denial| (index, denial)));
             let ids = (0..keys.len() as u32).map(SeriesId).collect();
             ResolvedSeries { ids, generation: 0, refused: denied.collect() }
         }),
@@ -75,9 +75,9 @@ fn grpc_target(messages: &[Vec<u8>]) -> anyhow::Result<FuzzTarget> {
     };
     let mut seeds = Vec::new();
     for message in messages {
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        std::io::Write::write_all(&mut packed, message)?;
-        seeds.extend([framed(0, message), framed(1, &packed.finish()?)]);
+        let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut compressed, message)?;
+        seeds.extend([framed(0, message), framed(1, &compressed.finish()?)]);
     }
     let parse = Box::new(move |bytes: &[u8]| {
         let request = Request::post(path)

@@ -1,4 +1,4 @@
-//! Bar 1e: a real Prometheus loses no sample while the receiver answers 503 and is then killed repeatedly.
+//! Bar 1e: a real Prometheus loses no sample while the receiver returns 503 and is then killed repeatedly.
 //!
 //! Both sides are dumped and compared line by line.
 

@@ -166,11 +166,12 @@ fn compare_series(case: &Case, series: &[Value]) -> anyhow::Result<()> {
         }
     }
     ensure!(series.iter().any(|entry| entry["labels"]["__name__"] == "control"), "the control series is missing");
-    let mut expected: Vec<_> = case.read.samples.iter().map(|(l, at, bits)| json!([l, at, bits]).to_string()).collect();
+    let mut expected: Vec<_> =
+        case.read.samples.iter().map(|(l, ts_ms, bits)| json!([l, ts_ms, bits]).to_string()).collect();
     compare_lists("samples", &mut samples, &mut expected)?;
     let expected = case.read.histograms.iter();
     let mut expected: Vec<_> =
-        expected.map(|(l, at, shown)| json!([l, at, sorted(shown.clone())]).to_string()).collect();
+        expected.map(|(l, ts_ms, shown)| json!([l, ts_ms, sorted(shown.clone())]).to_string()).collect();
     compare_lists("histograms", &mut histograms, &mut expected)
 }
 

@@ -51,8 +51,11 @@ async fn rejects_the_second_of_two_concurrent_merges() {
     lake.merge(&files).await.unwrap();
     let late = other.merge(&seen[..2]).await;
     assert!(late.as_ref().is_err_and(|error| error.to_string().contains("another writer merged")), "{late:?}");
-    let again = other.merge(&files).await;
-    assert!(matches!(again, Err(Error::Unavailable(_))), "a stale file list fails after a reload, too: {again:?}");
+    let second_merge = other.merge(&files).await;
+    assert!(
+        matches!(second_merge, Err(Error::Unavailable(_))),
+        "a stale file list fails after a reload, too: {second_merge:?}"
+    );
     let live = lake.sample_files().await.unwrap();
     assert_eq!((live.len(), sample_row_count(&lake).await, sample_row_count(&other).await), (1, 90, 90));
     let table = dir.path().join("lake/silver/samples").join(&live[0].path);
@@ -73,24 +76,24 @@ async fn applies_the_first_matching_retention_rule() {
     let lake = Lake::open(&Config { retention, ..Config::default() }, dir.path()).await.unwrap();
     // Log lines and templates are on the day of the first offset; one batch a day.
     let (day_ms, start_ms) = (86_400_000, 1_795_255_038_000);
-    let at = |day: i64| Timestamp::from_millis(start_ms + day * day_ms);
+    let time_on = |day: i64| Timestamp::from_millis(start_ms + day * day_ms);
     for day in 0..8 {
         let offset = (day as u64 + 1) * day_ms as u64;
         let mut fresh = event_batch(
             lake.committed_event_offsets().await.unwrap(),
             offset - day_ms as u64..offset - day_ms as u64 + 1,
         );
-        lake.commit_events(&fresh.finish(offset, at(day)).unwrap()).await.unwrap();
-        lake.flush(flush(offset, start_ms + day * day_ms), &[], at(day)).await.unwrap();
+        lake.commit_events(&fresh.finish(offset, time_on(day)).unwrap()).await.unwrap();
+        lake.flush(flush(offset, start_ms + day * day_ms), &[], time_on(day)).await.unwrap();
     }
-    let usages = lake.table_usage(&TenantId::main(), at(7)).await.unwrap();
+    let usages = lake.table_usage(&TenantId::main(), time_on(7)).await.unwrap();
     let outdated = usages.iter().filter(|usage| usage.outdated > 0);
     let outdated: Vec<_> = outdated.map(|usage| (usage.table, usage.rows, usage.outdated)).collect();
     assert_eq!(outdated, [("silver.samples", 240, 60), ("silver.logs", 8, 5), ("silver.log_templates", 8, 7)]);
     assert_eq!(file_and_row_count(table_of(&lake, &LOGS)).await.1, 8, "listing removes nothing");
     let expired = async || {
         let mut rows = 0;
-        for task in lake.due_tasks(Some(VacuumPolicy::after_a_week(at(7)))).await.unwrap() {
+        for task in lake.due_tasks(Some(VacuumPolicy::after_a_week(time_on(7)))).await.unwrap() {
             assert_eq!(task.kind.as_str(), "expire");
             rows += task.rows;
             lake.run_task(&task).await.unwrap();
@@ -156,7 +159,7 @@ enum Operation {
     /// A file is written without a commit.
     UncommittedFile,
     Maintain,
-    /// A vacuum this many days days_from_now that keeps versions of this many days.
+    /// A vacuum in this many days, which keeps the versions of this many days.
     Vacuum(u64, u64),
 }
 

@@ -17,9 +17,9 @@ async fn lake(folder: &tempfile::TempDir) -> Arc<Lake> {
     for (offset, tenant) in ["main", "other"].into_iter().enumerate() {
         let tenant = TenantId::new(tenant).unwrap();
         let samples: Vec<_> = (0..10)
-            .map(|at| Sample {
-                ts_ms: START_MS + at * 15_000,
-                value: if at == 3 { f64::NAN } else { at as f64 / 10.0 },
+            .map(|step| Sample {
+                ts_ms: START_MS + step * 15_000,
+                value: if step == 3 { f64::NAN } else { step as f64 / 10.0 },
             })
             .collect();
         flush.push(&tenant, 1, &samples).unwrap();
@@ -58,8 +58,8 @@ async fn runs_queries_in_all_formats() {
         (
             "SELECT value, labels['of'] AS of, validator_id, src_uri FROM metrics WHERE metric_name = 'up' \
              ORDER BY \"timestamp\" LIMIT 3 OFFSET 6",
-            serde_json::json!([6, 7, 8].map(|at| serde_json::json!({
-                "value": f64::from(at) / 10.0, "of": "main", "validator_id": "v1", "src_uri": "bus://telemetry/0/9"
+            serde_json::json!([6, 7, 8].map(|step| serde_json::json!({
+                "value": f64::from(step) / 10.0, "of": "main", "validator_id": "v1", "src_uri": "bus://telemetry/0/9"
             }))),
         ),
         ("SELECT 1 AS one WHERE false", serde_json::json!([])),
@@ -153,12 +153,12 @@ async fn enforces_query_limits() {
     let error = query(&queries, large).await.unwrap_err();
     assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
     let long = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 1";
-    let hasty = QueryEngine::new(lake, QueryConfig { seconds: 1, ..config }).unwrap();
-    let error = query(&hasty, long).await.unwrap_err();
+    let engine_with_timeout = QueryEngine::new(lake, QueryConfig { seconds: 1, ..config }).unwrap();
+    let error = query(&engine_with_timeout, long).await.unwrap_err();
     assert!(matches!(error, QueryError::Timeout(1)), "{error:?}");
     // A cancelled query frees its permit: only one may run at a time.
-    let waiting = tokio::time::timeout(Duration::from_millis(500), query(&queries, long)).await;
-    assert!(waiting.is_err());
+    let timed_out = tokio::time::timeout(Duration::from_millis(500), query(&queries, long)).await;
+    assert!(timed_out.is_err());
     let started = std::time::Instant::now();
     assert_eq!(query(&queries, "SELECT 1 AS one").await.unwrap(), serde_json::json!([{ "one": 1 }]));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());

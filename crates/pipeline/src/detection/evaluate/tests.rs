@@ -75,7 +75,7 @@ impl Detection {
     fn evaluate_request(&self, (envelope, body): &(Envelope, Bytes)) {
         let mut decoded = wardroom_sources::replay(envelope, body, &self.budget).unwrap();
         assert!(!decoded.is_empty(), "{}", envelope.protocol);
-        let (keys, read) = (decoded.metrics.keys(), |at: usize| decoded.metrics.labels(at));
+        let (keys, read) = (decoded.metrics.keys(), |index: usize| decoded.metrics.labels(index));
         let found = self.tenants.resolve(&envelope.tenant, keys, &read, false);
         decoded.metrics.set_series_ids(found.ids, found.generation);
         let batch = decoded.into_batch(body, envelope.received_at);
@@ -111,8 +111,8 @@ fn a_duplicate_request_has_one_effect() {
         }
         let recent = twice.recent();
         for (envelope, body) in &first {
-            let again = Envelope { received_at: Timestamp::from_millis(START_MS + later_ms), ..envelope.clone() };
-            twice.evaluate_request(&(again, body.clone()));
+            let duplicate = Envelope { received_at: Timestamp::from_millis(START_MS + later_ms), ..envelope.clone() };
+            twice.evaluate_request(&(duplicate, body.clone()));
             // The end of any batch finishes pending work of the detectors.
             evaluate(&once.config, &once.tenants.get(&TenantId::main()), &Batch::default());
             assert!(once.engine() == twice.engine(), "duplicate {} after {later_ms} ms", envelope.protocol);

@@ -80,10 +80,10 @@ const SERIES: [&[(&str, &str)]; 7] = [
 /// One second of telemetry, derived from the numbers.
 fn batch(tenant: &Tenant, second: i64, numbers: &[u16]) -> Batch {
     let mut metrics = Metrics::default();
-    for (at, number) in numbers.iter().enumerate() {
-        let labels = Labels::of(SERIES[at % SERIES.len()]);
+    for (index, number) in numbers.iter().enumerate() {
+        let labels = Labels::of(SERIES[index % SERIES.len()]);
         let series = tenant.registry().get_or_insert(&labels);
-        let value = match at % SERIES.len() {
+        let value = match index % SERIES.len() {
             0 | 5 => f64::from(*number),
             6 => 70_000.0,
             _ => second as f64 * 20.0 + f64::from(number % 7),
@@ -200,15 +200,15 @@ fn skips_a_damaged_checkpoint_for_the_one_before() {
     write_two_checkpoints(source.path(), &config, &bus);
     assert_eq!(bus.committed(consumer_groups::DETECT).unwrap(), Some(6), "the bus retains records since the older one");
     let newest = std::fs::read(source.path().join("00000000000000000009.state")).unwrap();
-    for at in (0..newest.len()).step_by(97) {
+    for index in (0..newest.len()).step_by(97) {
         let dir = tempfile::tempdir().unwrap();
         copy(source.path(), dir.path());
         let mut damaged = newest.clone();
-        damaged[at] ^= 4;
+        damaged[index] ^= 4;
         std::fs::write(dir.path().join("00000000000000000009.state"), &damaged).unwrap();
         let tenants = Tenants::new(config.clone());
         let (_, resumed) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &tenants, None).unwrap();
-        assert_eq!(resumed.map(|resumed| resumed.offset), Some(6), "byte {at}");
+        assert_eq!(resumed.map(|resumed| resumed.offset), Some(6), "byte {index}");
     }
     let dir = tempfile::tempdir().unwrap();
     copy(source.path(), dir.path());
@@ -253,13 +253,13 @@ fn evicts_inactive_series_and_finds_them_on_disk() {
     let (config, bus) = (Config::default(), CommitOnlyBus::default());
     let tenants = Arc::new(Tenants::new(config.clone()));
     let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &tenants, None).unwrap();
-    let pod = |at: u32| Labels::of(&[("__name__", "depth"), ("pod", &format!("p{at}"))]);
+    let pod = |number: u32| Labels::of(&[("__name__", "depth"), ("pod", &format!("p{number}"))]);
     let write = |tenants: &Tenants, pods: std::ops::Range<u32>, at_ms: i64| {
         let tenant = tenants.get(&TenantId::main());
         let mut metrics = Metrics { generation: tenant.registry().generation(), ..Metrics::default() };
-        for at in pods {
-            metrics.runs.push(SeriesRun { series: tenant.registry().get_or_insert(&pod(at)), count: 1 });
-            metrics.samples.push(Sample { ts_ms: at_ms, value: f64::from(at) });
+        for number in pods {
+            metrics.runs.push(SeriesRun { series: tenant.registry().get_or_insert(&pod(number)), count: 1 });
+            metrics.samples.push(Sample { ts_ms: at_ms, value: f64::from(number) });
         }
         evaluate(&config, &tenant, &Batch { metrics, ..Batch::default() });
     };

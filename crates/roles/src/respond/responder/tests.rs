@@ -38,10 +38,10 @@ async fn concurrent_writes_are_not_lost() {
     let responder = responder(&folder).await;
     let tenant = TenantId::main();
     responder.store_events(&[DetectorEvent::Decision(tenant.clone(), Decision::Opened(incident()))]).await.unwrap();
-    let mut joining = tokio::task::JoinSet::new();
+    let mut tasks = tokio::task::JoinSet::new();
     for each in 0..12 {
         let (responder, tenant) = (responder.clone(), tenant.clone());
-        joining.spawn(async move { responder.add_service(&tenant, "k", &format!("service-{each}")).await.unwrap() });
+        tasks.spawn(async move { responder.add_service(&tenant, "k", &format!("service-{each}")).await.unwrap() });
     }
     loop {
         let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();
@@ -50,7 +50,7 @@ async fn concurrent_writes_are_not_lost() {
             break;
         }
     }
-    joining.join_all().await;
+    tasks.join_all().await;
     let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();
     let workflow = Workflow::read(&row.workflow).unwrap();
     assert_eq!((row.state, workflow.state), (IncidentState::Investigating, IncidentState::Investigating));

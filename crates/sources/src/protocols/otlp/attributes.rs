@@ -50,7 +50,7 @@ pub(super) fn read_bounded_attributes(message: &[u8], field: u64) -> Result<Vec<
 
 /// Returns the longest prefix of at most `max_bytes` that ends at a character boundary.
 fn truncated(text: &str, max_bytes: usize) -> String {
-    text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= max_bytes).map(|(_, c)| c).collect()
+    text.char_indices().take_while(|(offset, c)| offset + c.len_utf8() <= max_bytes).map(|(_, c)| c).collect()
 }
 
 /// Reads a `KeyValue`.

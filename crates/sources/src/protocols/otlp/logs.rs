@@ -24,12 +24,12 @@ fn read_record(
     record: &[u8],
     head: &RequestHead,
 ) -> Result<LogEntry, DecodeError> {
-    let (mut at, mut observed, mut number, mut severity_text) = (0, 0, 0, "".into());
+    let (mut time_nanos, mut observed, mut number, mut severity_text) = (0, 0, 0, "".into());
     let (mut message, mut ids) = (String::new(), Vec::new());
     let mut fields = Message::new(record);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
-            (1, Field::Fixed64(nanos)) => at = nanos,
+            (1, Field::Fixed64(nanos)) => time_nanos = nanos,
             (2, Field::Varint(severity)) => number = severity,
             (3, Field::Bytes(_, bytes)) => severity_text = String::from_utf8_lossy(bytes),
             (5, Field::Bytes(_, body)) => message = value_text(body)?.into_owned(),
@@ -42,7 +42,7 @@ fn read_record(
     let own = read_bounded_attributes(record, 6)?;
     let labels = own.iter().chain(resource).map(|(key, value)| (&**key, &**value));
     let labels = ids.iter().map(|(key, id)| (*key, id.as_str())).chain(labels).collect();
-    let nanos = [at, observed].into_iter().find(|nanos| *nanos > 0);
+    let nanos = [time_nanos, observed].into_iter().find(|nanos| *nanos > 0);
     Ok(LogEntry {
         at: nanos.and_then(|nanos| i64::try_from(nanos).ok()).map_or(head.received_at, Timestamp::from_nanos),
         severity: severity_of(number, &severity_text),

@@ -164,12 +164,12 @@ impl<'a> MetricsReader<'a> {
 
     /// Reads a `NumberDataPoint`.
     fn read_number(&mut self, point: &'a [u8], key: u128) -> Result<(), DecodeError> {
-        let (mut at, mut value, mut flags) = (0, f64::NAN, 0);
+        let (mut time_nanos, mut value, mut flags) = (0, f64::NAN, 0);
         let series = self.columns.len();
         let mut fields = Message::new(point);
         while let Some((number, field)) = fields.next()? {
             match (number, field) {
-                (3, Field::Fixed64(nanos)) => at = nanos,
+                (3, Field::Fixed64(nanos)) => time_nanos = nanos,
                 (4, Field::Fixed64(bits)) => value = f64::from_bits(bits),
                 (5, Field::Bytes(_, exemplar)) => self.read_exemplar(exemplar, |_| series)?,
                 (6, Field::Fixed64(bits)) => value = bits.cast_signed() as f64,
@@ -178,18 +178,18 @@ impl<'a> MetricsReader<'a> {
             }
         }
         let value = value_or_stale(value, flags);
-        let sample = Sample { ts_ms: self.timestamp_ms(at), value };
+        let sample = Sample { ts_ms: self.timestamp_ms(time_nanos), value };
         self.add_series(self.next_point, VALUE_SERIES, key, sample)
     }
 
     /// Reads a `HistogramDataPoint`.
     fn read_histogram(&mut self, point: &'a [u8], key: u128) -> Result<(), DecodeError> {
-        let (mut at, mut count, mut sum, mut flags) = (0, 0, None, 0);
+        let (mut time_nanos, mut count, mut sum, mut flags) = (0, 0, None, 0);
         let (mut counts, mut bounds) = (Vec::new(), Vec::new());
         let mut fields = Message::new(point);
         while let Some((number, field)) = fields.next()? {
             match (number, field) {
-                (3, Field::Fixed64(nanos)) => at = nanos,
+                (3, Field::Fixed64(nanos)) => time_nanos = nanos,
                 (4, Field::Fixed64(number)) => count = number,
                 (5, Field::Fixed64(bits)) => sum = Some(f64::from_bits(bits)),
                 (6, field) => field.for_each_fixed64(|count| push_bounded(&mut counts, count))?,
@@ -204,7 +204,7 @@ impl<'a> MetricsReader<'a> {
             return Ok(());
         }
         let first = self.columns.len();
-        let ts_ms = self.timestamp_ms(at);
+        let ts_ms = self.timestamp_ms(time_nanos);
         let sample = |value: u64| Sample { ts_ms, value: value_or_stale(value as f64, flags) };
         let mut below = 0_u64;
         for (series_number, bound) in (FIRST_BUCKET_SERIES..).zip(&bounds) {
@@ -230,14 +230,14 @@ impl<'a> MetricsReader<'a> {
 
     /// Reads an `ExponentialHistogramDataPoint`.
     fn read_exponential_histogram(&mut self, point: &'a [u8], key: u128) -> Result<(), DecodeError> {
-        let (mut at, mut flags, mut scale) = (0, 0, 0);
+        let (mut time_nanos, mut flags, mut scale) = (0, 0, 0);
         let (mut positive, mut negative) = (SubMessage::EMPTY, SubMessage::EMPTY);
         let mut histogram = NativeHistogram::default();
         let series = self.columns.len();
         let mut fields = Message::new(point);
         while let Some((number, field)) = fields.next()? {
             match (number, field) {
-                (3, Field::Fixed64(nanos)) => at = nanos,
+                (3, Field::Fixed64(nanos)) => time_nanos = nanos,
                 (4, Field::Fixed64(number)) => histogram.count = number as f64,
                 (5, Field::Fixed64(bits)) => histogram.sum = f64::from_bits(bits),
                 (6, Field::Varint(number)) => scale = unzigzag(number),
@@ -259,7 +259,7 @@ impl<'a> MetricsReader<'a> {
         histogram.schema = (scale - down) as i32;
         histogram.positive = read_buckets(positive.bytes, down)?;
         histogram.negative = read_buckets(negative.bytes, down)?;
-        histogram.ts_ms = self.timestamp_ms(at);
+        histogram.ts_ms = self.timestamp_ms(time_nanos);
         histogram.sum = value_or_stale(histogram.sum, flags);
         self.columns.keys.push(key);
         self.columns.counts.push(0);
@@ -270,12 +270,12 @@ impl<'a> MetricsReader<'a> {
 
     /// Reads a `SummaryDataPoint`.
     fn read_summary(&mut self, point: &'a [u8], key: u128) -> Result<(), DecodeError> {
-        let (mut at, mut count, mut sum, mut flags) = (0, 0, 0.0, 0);
+        let (mut time_nanos, mut count, mut sum, mut flags) = (0, 0, 0.0, 0);
         let mut quantiles = Vec::new();
         let mut fields = Message::new(point);
         while let Some((number, field)) = fields.next()? {
             match (number, field) {
-                (3, Field::Fixed64(nanos)) => at = nanos,
+                (3, Field::Fixed64(nanos)) => time_nanos = nanos,
                 (4, Field::Fixed64(number)) => count = number,
                 (5, Field::Fixed64(bits)) => sum = f64::from_bits(bits),
                 (6, Field::Bytes(_, quantile)) => push_bounded(&mut quantiles, read_quantile(quantile)?)?,
@@ -283,7 +283,7 @@ impl<'a> MetricsReader<'a> {
                 _ => {}
             }
         }
-        let ts_ms = self.timestamp_ms(at);
+        let ts_ms = self.timestamp_ms(time_nanos);
         for (series_number, (quantile, value)) in (FIRST_BUCKET_SERIES..).zip(quantiles) {
             let sample = Sample { ts_ms, value: value_or_stale(value, flags) };
             self.add_series(self.next_point, series_number, key_with_bound(key, quantile), sample)?;
@@ -299,11 +299,11 @@ impl<'a> MetricsReader<'a> {
 
     /// Reads an `Exemplar` and adds it to the series that `series_of` returns for its value.
     fn read_exemplar(&mut self, bytes: &[u8], series_of: impl FnOnce(f64) -> u32) -> Result<(), DecodeError> {
-        let (mut at, mut value, mut ids) = (0, f64::NAN, Vec::new());
+        let (mut time_nanos, mut value, mut ids) = (0, f64::NAN, Vec::new());
         let mut fields = Message::new(bytes);
         while let Some((number, field)) = fields.next()? {
             match (number, field) {
-                (2, Field::Fixed64(nanos)) => at = nanos,
+                (2, Field::Fixed64(nanos)) => time_nanos = nanos,
                 (3, Field::Fixed64(bits)) => value = f64::from_bits(bits),
                 (4, Field::Bytes(_, id)) => ids.push(("span_id", hex_id(id))),
                 (5, Field::Bytes(_, id)) => ids.push(("trace_id", hex_id(id))),
@@ -314,7 +314,7 @@ impl<'a> MetricsReader<'a> {
         let filtered = read_attributes(bytes, 7)?;
         let own = filtered.iter().map(|(key, value)| (label_name(key), value.to_string()));
         let all = ids.into_iter().map(|(name, id)| (name.to_owned(), id)).chain(own).collect();
-        let exemplar = Exemplar { labels: Labels::new(all), value, ts_ms: self.timestamp_ms(at) };
+        let exemplar = Exemplar { labels: Labels::new(all), value, ts_ms: self.timestamp_ms(time_nanos) };
         push_bounded(&mut self.columns.exemplars, (series_of(value), exemplar))
     }
 
@@ -369,10 +369,10 @@ fn read_buckets(bytes: &[u8], down: i64) -> Result<Buckets, DecodeError> {
     let empty = counts.iter().position(|count| *count > 0.0).unwrap_or_default();
     counts.drain(..empty);
     let offset = (offset + empty as i64).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-    let index = |at: usize| ((offset + at as i64) >> down) + 1;
+    let index = |position: usize| ((offset + position as i64) >> down) + 1;
     let mut buckets = Buckets::default();
-    for (at, count) in counts.iter().enumerate() {
-        let is_new = at == 0 || index(at) != index(at - 1);
+    for (position, count) in counts.iter().enumerate() {
+        let is_new = position == 0 || index(position) != index(position - 1);
         match buckets.counts.last_mut().filter(|_| !is_new) {
             Some(last) => *last += count,
             None => buckets.counts.push(*count),

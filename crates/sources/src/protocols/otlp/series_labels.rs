@@ -35,17 +35,17 @@ const PROMOTED_ATTRIBUTES: [&str; 9] = [
 /// Decodes the labels of one series of a data point.
 pub(super) fn read_labels(body: &PlainBody, (point, series_number): (u32, u32)) -> Result<Labels, RefusalCause> {
     let malformed = |error: DecodeError| (RefusalReason::Malformed, error.to_string());
-    let part = |which: u64| body.symbol(u64::from(point) * 3 + which).unwrap_or_default();
+    let part = |index: u64| body.symbol(u64::from(point) * 3 + index).unwrap_or_default();
     let (info, _) = read_metric_info(SubMessage { start: 0, bytes: part(1) }).map_err(malformed)?;
     let resource = read_attributes(part(0), 1).map_err(malformed)?;
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
-    let own = if series_number == TARGET_INFO_SERIES {
+    let attributes = if series_number == TARGET_INFO_SERIES {
         Vec::new()
     } else {
         read_attributes(part(2), attributes_field(info.data)).map_err(malformed)?
     };
     let target_attributes = resource.iter().filter(|(key, _)| series_number == TARGET_INFO_SERIES && !is_promoted(key));
-    for (key, value) in own.iter().chain(target_attributes) {
+    for (key, value) in attributes.iter().chain(target_attributes) {
         // Attributes whose escaped names are equal are joined.
         let known = labels.entry(label_name(key)).or_default();
         if !known.is_empty() {
@@ -53,13 +53,15 @@ pub(super) fn read_labels(body: &PlainBody, (point, series_number): (u32, u32)) 
         }
         known.push_str(value);
     }
-    let of = |key: &str| resource.iter().find(|(known, _)| known == key).map(|(_, value)| value.to_string());
-    if let Some(service) = of("service.name") {
-        let job = of("service.namespace").map_or_else(|| service.clone(), |space| format!("{space}/{service}"));
+    let resource_attribute =
+        |key: &str| resource.iter().find(|(known, _)| known == key).map(|(_, value)| value.to_string());
+    if let Some(service) = resource_attribute("service.name") {
+        let job = resource_attribute("service.namespace")
+            .map_or_else(|| service.clone(), |space| format!("{space}/{service}"));
         labels.insert("job".into(), job);
     }
-    labels.extend(of("service.instance.id").map(|instance| ("instance".into(), instance)));
-    labels.extend(PROMOTED_ATTRIBUTES.iter().filter_map(|key| Some((label_name(key), of(key)?))));
+    labels.extend(resource_attribute("service.instance.id").map(|instance| ("instance".into(), instance)));
+    labels.extend(PROMOTED_ATTRIBUTES.iter().filter_map(|key| Some((label_name(key), resource_attribute(key)?))));
     if series_number == TARGET_INFO_SERIES {
         labels.insert(NAME.into(), "target_info".into());
         return Ok(Labels::new(labels.into_iter().collect()));
@@ -96,13 +98,13 @@ fn is_promoted(key: &str) -> bool {
 }
 
 /// Returns the bucket bound at this index as the value of `le`.
-fn nth_bound(point: &[u8], at: u32) -> Result<String, DecodeError> {
+fn nth_bound(point: &[u8], index: u32) -> Result<String, DecodeError> {
     let (mut seen, mut bound) = (0, f64::INFINITY);
     let mut fields = Message::new(point);
     while let Some((number, field)) = fields.next()? {
         if number == 7 {
             field.for_each_fixed64(|bits| {
-                bound = if seen == at { f64::from_bits(bits) } else { bound };
+                bound = if seen == index { f64::from_bits(bits) } else { bound };
                 seen += 1;
                 Ok(())
             })?;
@@ -112,12 +114,12 @@ fn nth_bound(point: &[u8], at: u32) -> Result<String, DecodeError> {
 }
 
 /// Returns the quantile at this index as the value of `quantile`.
-fn nth_quantile(point: &[u8], at: u32) -> Result<String, DecodeError> {
+fn nth_quantile(point: &[u8], index: u32) -> Result<String, DecodeError> {
     let mut seen = 0;
     let mut fields = Message::new(point);
     while let Some((number, field)) = fields.next()? {
         if let (6, Field::Bytes(_, quantile)) = (number, field) {
-            if seen == at {
+            if seen == index {
                 return Ok(read_quantile(quantile)?.0.to_string());
             }
             seen += 1;

@@ -29,8 +29,12 @@ pub(super) fn read_request(plain: InflatedBody) -> Result<Decoded, DecodeError> 
             let series = columns.len();
             let count = (columns.samples.len() - before) as u32;
             // A series may have exemplars and native histograms only.
-            let more = columns.histograms.last().map(|(at, _)| *at).max(columns.exemplars.last().map(|(at, _)| *at));
-            if count > 0 || more == Some(series) {
+            let last_with_events = columns
+                .histograms
+                .last()
+                .map(|(index, _)| *index)
+                .max(columns.exemplars.last().map(|(index, _)| *index));
+            if count > 0 || last_with_events == Some(series) {
                 has_scattered |= matches!(span, LabelSpan::Scattered);
                 push_bounded(&mut columns.spans, span.offset_by(start))?;
                 columns.counts.push(count);
@@ -144,7 +148,7 @@ fn read_exemplar(bytes: &[u8]) -> Result<Option<Exemplar>, DecodeError> {
         match (number, field) {
             (1, Field::Bytes(_, label)) => write_label(&mut labels, label),
             (2, Field::Fixed64(bits)) => value = f64::from_bits(bits),
-            (3, Field::Varint(at)) => ts_ms = at as i64,
+            (3, Field::Varint(timestamp)) => ts_ms = timestamp as i64,
             _ => {}
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn read_request(plain: InflatedBody) -> Result<Decoded, DecodeError> 
     }
     let body = PlainBody { plain, symbols };
     let hashes: Vec<u128> = (0..body.symbols.len())
-        .map(|at| series_key(body.symbol(at as u64).unwrap_or_default(), LabelEncoding::Symbol))
+        .map(|index| series_key(body.symbol(index as u64).unwrap_or_default(), LabelEncoding::Symbol))
         .collect();
 
     let mut columns = SeriesColumns::with_capacity((body.plain.bytes().len() / 64).min(MAX_RECORDS));
@@ -46,9 +46,9 @@ pub(super) fn read_request(plain: InflatedBody) -> Result<Decoded, DecodeError> 
         }
         symbol_hashes.clear();
         let mut symbols = PackedRefs(span);
-        while let Some(at) = symbols.next()? {
+        while let Some(index) = symbols.next()? {
             // An unknown symbol gives a key that matches no series; decoding its labels refuses the series.
-            let hash = usize::try_from(at).ok().and_then(|at| hashes.get(at)).copied().unwrap_or_default();
+            let hash = usize::try_from(index).ok().and_then(|index| hashes.get(index)).copied().unwrap_or_default();
             symbol_hashes.extend(hash.to_le_bytes());
         }
         columns.keys.push(series_key(&symbol_hashes, LabelEncoding::RemoteWrite2));
@@ -113,7 +113,7 @@ fn read_exemplar(body: &PlainBody, bytes: &[u8]) -> Result<Option<Exemplar>, Dec
         match (number, field) {
             (1, Field::Bytes(_, span)) => refs = span,
             (2, Field::Fixed64(bits)) => value = f64::from_bits(bits),
-            (3, Field::Varint(at)) => ts_ms = at as i64,
+            (3, Field::Varint(timestamp)) => ts_ms = timestamp as i64,
             _ => {}
         }
     }
@@ -135,8 +135,9 @@ fn read_metadata(
 /// Decodes the labels of a span of packed references.
 fn read_labels(symbols: &PlainBody, span: &[u8]) -> Result<Labels, RefusalCause> {
     let bad_labels = |detail: &str| (RefusalReason::BadLabels, detail.to_owned());
-    let symbol =
-        |at: u64| symbols.symbol(at).ok_or_else(|| bad_labels("labels_refs refers to a symbol that does not exist"));
+    let symbol = |index: u64| {
+        symbols.symbol(index).ok_or_else(|| bad_labels("labels_refs refers to a symbol that does not exist"))
+    };
     let malformed = |error: DecodeError| (RefusalReason::Malformed, error.to_string());
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(16);
     let mut refs = PackedRefs(span);
@@ -162,8 +163,8 @@ impl PackedRefs<'_> {
             return Ok(None);
         }
         let mut message = Message::new(self.0);
-        let at = message.varint()?;
+        let index = message.varint()?;
         self.0 = self.0.get(message.position()..).unwrap_or_default();
-        Ok(Some(at))
+        Ok(Some(index))
     }
 }

@@ -55,23 +55,23 @@ def classes():
         message = file.message_type.add(name=name)
         for field, number, kind, repeated in fields:
             label = F.LABEL_REPEATED if repeated else F.LABEL_OPTIONAL
-            made = message.field.add(name=field, number=number, label=label)
+            descriptor = message.field.add(name=field, number=number, label=label)
             if kind in KINDS:
-                made.type = KINDS[kind]
+                descriptor.type = KINDS[kind]
             else:
-                made.type, made.type_name = F.TYPE_MESSAGE, f".io.prometheus.write.v2.{kind}"
+                descriptor.type, descriptor.type_name = F.TYPE_MESSAGE, f".io.prometheus.write.v2.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    found = pool.FindMessageTypeByName
-    return {name: message_factory.GetMessageClass(found(f"io.prometheus.write.v2.{name}")) for name in MESSAGES}
+    find = pool.FindMessageTypeByName
+    return {name: message_factory.GetMessageClass(find(f"io.prometheus.write.v2.{name}")) for name in MESSAGES}
 
 
-PB = classes()
+MESSAGE_CLASSES = classes()
 
 
 class Request:
     def __init__(self):
-        self.message, self.table = PB["Request"](symbols=[""]), {"": 0}
+        self.message, self.table = MESSAGE_CLASSES["Request"](symbols=[""]), {"": 0}
 
     def symbol(self, text):
         if text not in self.table:
@@ -79,16 +79,16 @@ class Request:
             self.message.symbols.append(text)
         return self.table[text]
 
-    def series(self, pairs, samples=(), **more):
+    def series(self, pairs, samples=(), metadata=None):
         refs = [self.symbol(text) for pair in pairs for text in pair]
-        made = self.message.timeseries.add(labels_refs=refs)
+        series = self.message.timeseries.add(labels_refs=refs)
         for value, ago_ms in samples:
-            made.samples.add(value=value, timestamp=NOW_MS - ago_ms)
-        if "metadata" in more:
-            kind, help_text, unit = more["metadata"]
-            made.metadata.type = kind
-            made.metadata.help_ref, made.metadata.unit_ref = self.symbol(help_text), self.symbol(unit)
-        return made
+            series.samples.add(value=value, timestamp=NOW_MS - ago_ms)
+        if metadata:
+            kind, help_text, unit = metadata
+            series.metadata.type = kind
+            series.metadata.help_ref, series.metadata.unit_ref = self.symbol(help_text), self.symbol(unit)
+        return series
 
     def write(self, name):
         plain = self.message.SerializeToString()
@@ -114,10 +114,10 @@ def ordinary():
     request.write("ordinary")
 
 
-def broken(name, break_it):
+def broken(name, corrupt):
     request = Request()
     request.series(UP, [(1.0, 0)])
-    break_it(request)
+    corrupt(request)
     request.series([("__name__", "after"), ("job", "node")], [(2.0, 0)])
     request.write(name)
 
