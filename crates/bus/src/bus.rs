@@ -49,10 +49,10 @@ pub trait Bus: Send + Sync {
     ) -> Result<Vec<Record>, Error>;
 
     /// Returns the offset of the oldest record.
-    fn start(&self) -> u64;
+    fn start_offset(&self) -> u64;
 
     /// Returns the offset that the next record will get; all records below it are durable.
-    fn end(&self) -> u64;
+    fn end_offset(&self) -> u64;
 
     /// Commits the offset of a consumer group: it no longer needs records below `offset`. Durable on return.
     ///

@@ -8,11 +8,11 @@ use std::path::Path;
 
 const FORMAT_VERSION: u8 = 1;
 /// Folder of the offset files, below the bus folder.
-const FOLDER: &str = "groups";
+const GROUPS_FOLDER: &str = "groups";
 
 /// Commits the offset of a group: records below `offset` are processed. Durable on return.
 pub(crate) fn commit(dir: &Path, group: &str, offset: u64) -> std::io::Result<()> {
-    let folder = dir.join(FOLDER);
+    let folder = dir.join(GROUPS_FOLDER);
     std::fs::create_dir_all(&folder)?;
     let mut bytes = vec![FORMAT_VERSION];
     bytes.extend(offset.to_le_bytes());
@@ -27,7 +27,7 @@ pub(crate) fn commit(dir: &Path, group: &str, offset: u64) -> std::io::Result<()
 
 /// Returns the lowest committed offset of all groups.
 pub(crate) fn min_committed(dir: &Path) -> std::io::Result<Option<u64>> {
-    let folder = dir.join(FOLDER);
+    let folder = dir.join(GROUPS_FOLDER);
     let mut min = None;
     if folder.is_dir() {
         for entry in std::fs::read_dir(folder)? {
@@ -42,7 +42,7 @@ pub(crate) fn min_committed(dir: &Path) -> std::io::Result<Option<u64>> {
 
 /// Returns the committed offset of a group; `None` if it never committed or its file is damaged.
 pub(crate) fn committed(dir: &Path, group: &str) -> std::io::Result<Option<u64>> {
-    let bytes = match std::fs::read(dir.join(FOLDER).join(group)) {
+    let bytes = match std::fs::read(dir.join(GROUPS_FOLDER).join(group)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

@@ -23,7 +23,7 @@ pub fn envelope(received_ms: i64) -> Envelope {
 
 /// Offsets are dense and ascending, and records read back byte for byte.
 pub async fn appended_records_read_back_in_order(bus: Arc<dyn Bus>) {
-    let first = bus.end();
+    let first = bus.end_offset();
     for index in 0..20_u8 {
         let offset = bus.append(envelope(i64::from(index)), Bytes::from(vec![index; 300])).await.expect("append");
         assert_eq!(offset, first + u64::from(index));
@@ -35,12 +35,12 @@ pub async fn appended_records_read_back_in_order(bus: Arc<dyn Bus>) {
         assert_eq!(record.body, vec![index; 300]);
         assert_eq!(record.envelope, envelope(i64::from(index)));
     }
-    assert_eq!(bus.end(), first + 20);
+    assert_eq!(bus.end_offset(), first + 20);
 }
 
 /// Concurrent appends are each stored once, each at its own offset.
 pub async fn concurrent_appends_get_distinct_offsets(bus: Arc<dyn Bus>) {
-    let first = bus.end();
+    let first = bus.end_offset();
     let mut tasks = Vec::new();
     for index in 0..200_u32 {
         let bus = Arc::clone(&bus);
@@ -71,7 +71,7 @@ pub async fn groups_keep_their_committed_offsets(bus: Arc<dyn Bus>) {
 
 /// Reading in small steps returns the same records as reading at once.
 pub async fn reading_in_steps_returns_every_record(bus: Arc<dyn Bus>) {
-    let first = bus.end();
+    let first = bus.end_offset();
     for index in 0..37_u8 {
         bus.append(envelope(0), Bytes::from(vec![index])).await.expect("append");
     }
@@ -84,5 +84,5 @@ pub async fn reading_in_steps_returns_every_record(bus: Arc<dyn Bus>) {
         seen.extend(step.into_iter().map(|record| record.body[0]));
     }
     assert_eq!(seen, (0..37).collect::<Vec<_>>());
-    assert!(bus.read(bus.end(), 5).expect("read").is_empty());
+    assert!(bus.read(bus.end_offset(), 5).expect("read").is_empty());
 }

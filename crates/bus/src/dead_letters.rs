@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The log is append-only: a later record updates the state of a dead letter. A replay that was interrupted between
-//! intent and end is completed by the next one, which first checks whether the record is already on the bus; so it is appended
-//! once.
+//! intent and end is completed by the next one, which first checks whether the record is already on the bus, so that it
+//! is appended once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,7 +29,7 @@ const MAX_LOG_BYTES: u64 = 1 << 30;
 /// Records read at once.
 const READ_RECORDS: usize = 256;
 /// Protocol name in the envelopes of this log.
-const PROTOCOL: &str = "wardroom.dead_letter";
+const DEAD_LETTER_PROTOCOL: &str = "wardroom.dead_letter";
 
 /// Why and when a record was dead-lettered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ impl DeadLetters {
             let records = self.log.read(next, READ_RECORDS)?;
             let Some(last) = records.last() else { return Ok(offsets) };
             next = last.offset + 1;
-            for record in records.iter().filter(|record| record.envelope.protocol == PROTOCOL) {
+            for record in records.iter().filter(|record| record.envelope.protocol == DEAD_LETTER_PROTOCOL) {
                 if let Some((Entry::DeadLettered(reason), _)) = decode_entry(record)
                     && reason.group == group
                 {
@@ -161,7 +161,7 @@ impl DeadLetters {
         let offset = match appended {
             Some(offset) => offset,
             None => {
-                self.append(tenant, now, &Entry::Replaying { id, from: bus.end() }, &[]).await?;
+                self.append(tenant, now, &Entry::Replaying { id, from: bus.end_offset() }, &[]).await?;
                 bus.append(dead_letter.envelope, dead_letter.body).await?
             }
         };
@@ -179,7 +179,7 @@ impl DeadLetters {
         let envelope = Envelope {
             tenant: tenant.clone(),
             principal: Principal::wardroom(),
-            protocol: PROTOCOL.to_owned(),
+            protocol: DEAD_LETTER_PROTOCOL.to_owned(),
             content_type: "application/json".to_owned(),
             content_encoding: String::new(),
             received_at: at,
@@ -204,7 +204,7 @@ pub fn read_dead_letters(dir: &Path, tenant: &TenantId) -> Result<Vec<DeadLetter
 
 /// Returns the bus offset of a dead letter's record if it is on the bus at or after `from`.
 fn find_on_bus(bus: &Arc<dyn Bus>, from: u64, dead_letter: &DeadLetter) -> Result<Option<u64>, Error> {
-    let mut next = from.max(bus.start());
+    let mut next = from.max(bus.start_offset());
     loop {
         let records = bus.read(next, READ_RECORDS)?;
         let Some(last) = records.last() else { return Ok(None) };

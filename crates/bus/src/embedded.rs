@@ -138,15 +138,15 @@ impl Bus for EmbeddedBus {
             let mut append = Append { header, body, done };
             let queue = self.queue.as_ref().ok_or(Error::Closed)?;
             if mutant::is_enabled("ack-before-append") {
-                let guess = self.end();
+                let guess = self.end_offset();
                 queue.try_send(append).map_err(|_| Error::Closed)?;
                 return Ok(guess);
             }
             loop {
                 match queue.try_send(append) {
                     Ok(()) => break,
-                    Err(mpsc::TrySendError::Full(back)) => {
-                        append = back;
+                    Err(mpsc::TrySendError::Full(rejected_append)) => {
+                        append = rejected_append;
                         tokio::time::sleep(QUEUE_RETRY_INTERVAL).await;
                     }
                     Err(mpsc::TrySendError::Disconnected(_)) => return Err(Error::Closed),
@@ -169,11 +169,11 @@ impl Bus for EmbeddedBus {
         self.log.read(from, limit, Some(skip)).map_err(|error| Error::disk("read", &error))
     }
 
-    fn start(&self) -> u64 {
+    fn start_offset(&self) -> u64 {
         lock(&self.log.segments).first().copied().unwrap_or(0)
     }
 
-    fn end(&self) -> u64 {
+    fn end_offset(&self) -> u64 {
         self.log.end.load(Ordering::Acquire)
     }
 
@@ -224,7 +224,7 @@ impl Bus for EmbeddedBus {
     }
 
     fn find(&self, offset: u64) -> Result<Option<Record>, Error> {
-        if offset >= self.start() {
+        if offset >= self.start_offset() {
             return Ok(self.read(offset, 1)?.into_iter().find(|record| record.offset == offset));
         }
         request_archive::find(&self.log.dir, offset).map_err(|error| Error::disk("read", &error))

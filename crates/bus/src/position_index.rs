@@ -2,7 +2,7 @@
 //!
 //! Problem: an offset identifies the segment of a record but not its position; a reader that follows the log would scan
 //! the segment for every read. Model: the positions where readers stopped are remembered, the most recent ones exactly
-//! and one per stride of a segment permanently. A reader that lags behind scans at most one stride.
+//! and one per interval of a segment permanently. A reader that lags behind scans at most one interval.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,34 +24,34 @@ struct RecentPosition {
 pub(crate) struct PositionIndex {
     /// Recent positions, least recently used first.
     recent: VecDeque<RecentPosition>,
-    /// (segment, offset) → position, at least a stride apart.
-    strides: BTreeMap<(u64, u64), u64>,
+    /// (segment, offset) → position, at least [`POSITION_INTERVAL_BYTES`] apart.
+    permanent: BTreeMap<(u64, u64), u64>,
 }
 
 impl PositionIndex {
     /// Returns the position from which to scan a segment for the first record at or after `offset`.
     pub(crate) fn scan_start(&mut self, segment: u64, offset: u64) -> u64 {
-        let stride =
-            self.strides.range((segment, 0)..=(segment, offset)).next_back().map_or(0, |(_, position)| *position);
-        let fits = |known: &RecentPosition| known.segment == segment && known.offset <= offset;
-        let recent = self.recent.iter().enumerate().filter(|(_, known)| fits(known));
-        let Some((index, nearest)) = recent.max_by_key(|(_, known)| known.offset) else { return stride };
-        let position = nearest.position.max(stride);
-        if let Some(used) = self.recent.remove(index) {
-            self.recent.push_back(used);
+        let permanent_position =
+            self.permanent.range((segment, 0)..=(segment, offset)).next_back().map_or(0, |(_, position)| *position);
+        let matches = |known: &RecentPosition| known.segment == segment && known.offset <= offset;
+        let recent = self.recent.iter().enumerate().filter(|(_, known)| matches(known));
+        let Some((index, nearest)) = recent.max_by_key(|(_, known)| known.offset) else { return permanent_position };
+        let position = nearest.position.max(permanent_position);
+        if let Some(recent) = self.recent.remove(index) {
+            self.recent.push_back(recent);
         }
         position
     }
 
     /// Records that a segment has no record below `offset` from `position` on.
     pub(crate) fn insert(&mut self, segment: u64, offset: u64, position: u64) {
-        let before = self.strides.range((segment, 0)..=(segment, offset)).next_back().map_or(0, |(_, known)| *known);
-        let after = self.strides.range((segment, offset)..=(segment, u64::MAX)).next();
+        let before = self.permanent.range((segment, 0)..=(segment, offset)).next_back().map_or(0, |(_, known)| *known);
+        let after = self.permanent.range((segment, offset)..=(segment, u64::MAX)).next();
         let after = after.map_or(u64::MAX, |(_, known)| *known);
         if position >= before.saturating_add(POSITION_INTERVAL_BYTES)
             && after >= position.saturating_add(POSITION_INTERVAL_BYTES)
         {
-            self.strides.insert((segment, offset), position);
+            self.permanent.insert((segment, offset), position);
         }
         let known = RecentPosition { offset, segment, position };
         self.recent.retain(|other| *other != known);
@@ -63,7 +63,7 @@ impl PositionIndex {
 
     /// Removes the positions of all segments before `segment`.
     pub(crate) fn remove_before(&mut self, segment: u64) {
-        self.strides = self.strides.split_off(&(segment, 0));
+        self.permanent = self.permanent.split_off(&(segment, 0));
         self.recent.retain(|known| known.segment >= segment);
     }
 }
@@ -89,9 +89,9 @@ mod tests {
         assert_eq!((index.scan_start(0, 9), index.scan_start(10, 12)), (0, 200));
     }
 
-    /// One reader runs far ahead; a lagging one scans a stride, not the segment.
+    /// One reader runs far ahead; a lagging one scans an interval, not the segment.
     #[test]
-    fn lagging_reader_scans_at_most_one_stride() {
+    fn lagging_reader_scans_at_most_one_interval() {
         let mut index = PositionIndex::default();
         for offset in 0..10_000 {
             index.insert(0, offset, offset * 10_000);
@@ -103,6 +103,6 @@ mod tests {
                 "{offset}: {position}"
             );
         }
-        assert!(index.strides.len() <= 100 && index.recent.len() == MAX_RECENT_POSITIONS);
+        assert!(index.permanent.len() <= 100 && index.recent.len() == MAX_RECENT_POSITIONS);
     }
 }

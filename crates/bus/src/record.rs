@@ -250,9 +250,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_body_round_trips(body: Vec<u8>) {
-            let (read, back) = decode_payload(&encode_payload(&envelope(), &body)).unwrap();
+            let (read, decoded_body) = decode_payload(&encode_payload(&envelope(), &body)).unwrap();
             prop_assert_eq!(read, envelope());
-            prop_assert_eq!(&back[..], &body[..]);
+            prop_assert_eq!(&decoded_body[..], &body[..]);
         }
 
         #[test]

@@ -16,25 +16,25 @@ use crate::record::{self, Record};
 use crate::segment::{self, Frame};
 
 /// Folder of the archive, below the bus folder.
-const FOLDER: &str = "rest";
+const ARCHIVE_FOLDER: &str = "rest";
 /// File extension of the archive files.
-const EXTENSION: &str = "rest";
+const ARCHIVE_EXTENSION: &str = "rest";
 
 /// Returns the path of the archive file of a segment.
 fn path(dir: &Path, segment: u64) -> PathBuf {
-    dir.join(FOLDER).join(format!("{segment:020}.{EXTENSION}"))
+    dir.join(ARCHIVE_FOLDER).join(format!("{segment:020}.{ARCHIVE_EXTENSION}"))
 }
 
 /// Copies the records of a segment that `keep` selects to the archive. Durable on return.
 pub(crate) fn archive_segment(dir: &Path, segment: u64, keep: &dyn Fn(&Envelope) -> bool) -> std::io::Result<()> {
-    std::fs::create_dir_all(dir.join(FOLDER))?;
+    std::fs::create_dir_all(dir.join(ARCHIVE_FOLDER))?;
     let temporary = path(dir, segment).with_extension("new");
     let copied = copy_records(dir, segment, &temporary, keep);
     if copied.inspect_err(|_| drop(std::fs::remove_file(&temporary)))? == 0 {
         return std::fs::remove_file(temporary);
     }
     std::fs::rename(&temporary, path(dir, segment))?;
-    File::open(dir.join(FOLDER))?.sync_all()
+    File::open(dir.join(ARCHIVE_FOLDER))?.sync_all()
 }
 
 /// Copies the selected records to a new file and returns their number.
@@ -102,13 +102,13 @@ pub(crate) fn find(dir: &Path, offset: u64) -> std::io::Result<Option<Record>> {
 /// Lists path, modification time and size of the archive files, oldest first.
 fn list(dir: &Path) -> std::io::Result<Vec<(PathBuf, SystemTime, u64)>> {
     let mut files = Vec::new();
-    let entries = match std::fs::read_dir(dir.join(FOLDER)) {
+    let entries = match std::fs::read_dir(dir.join(ARCHIVE_FOLDER)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(files),
         entries => entries?,
     };
     for entry in entries {
         let (path, meta) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+        if path.extension().is_some_and(|extension| extension == ARCHIVE_EXTENSION) {
             files.push((path, meta.modified()?, meta.len()));
         }
     }

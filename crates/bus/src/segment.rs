@@ -66,8 +66,8 @@ pub(crate) fn read_frame(file: &mut File, position: u64) -> std::io::Result<Fram
         return Ok(Frame::End);
     }
     let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-    let left = file.metadata()?.len().saturating_sub(position + HEADER_BYTES as u64);
-    if read == HEADER_BYTES && header[..4] == MAGIC && length as u64 <= left {
+    let remaining_bytes = file.metadata()?.len().saturating_sub(position + HEADER_BYTES as u64);
+    if read == HEADER_BYTES && header[..4] == MAGIC && length as u64 <= remaining_bytes {
         let mut payload = Vec::with_capacity(length);
         if file.by_ref().take(length as u64).read_to_end(&mut payload)? == length {
             let mut crc = crc32fast::Hasher::new();

@@ -131,11 +131,11 @@ impl Correlator {
         let connected_services = component(&event.service, topology);
         let matching = self.incidents.iter_mut().find(|(_, incident)| {
             let connected = incident.services.iter().any(|service| connected_services.contains(service));
-            let in_time = match incident.released_ms {
+            let is_in_time = match incident.released_ms {
                 Some(released_ms) => event.since_ms <= released_ms,
                 None => event.at_ms <= incident.last_ms + quiet_ms,
             };
-            connected && in_time
+            connected && is_in_time
         });
         if let Some((key, incident)) = matching {
             incident.last_ms = incident.last_ms.max(event.at_ms);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Baseline {
     /// The blocks, as two arrays to avoid padding. The sums of squares are `f32`: the error is about 1e-6 of the
-    /// deviation, and every series pays for the size.
+    /// deviation, and every series has one.
     means: [f64; BLOCK_COUNT],
     m2s: [f32; BLOCK_COUNT],
     /// The full blocks, merged.
@@ -71,7 +71,7 @@ impl Baseline {
     fn roll(&mut self) {
         let kept = (self.full_n / u32::from(BLOCK_SAMPLES) + 1).min(BLOCK_COUNT as u32 - 1) as usize;
         let newest = usize::from(self.open);
-        let closed = (0..kept).map(|back| self.block((newest + BLOCK_COUNT - back) % BLOCK_COUNT));
+        let closed = (0..kept).map(|age| self.block((newest + BLOCK_COUNT - age) % BLOCK_COUNT));
         let n = f64::from(BLOCK_SAMPLES);
         let (_, full) = closed.fold((0.0, Block::default()), |whole, block| merge(whole, (n, block)));
         self.full = full;

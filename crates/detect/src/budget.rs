@@ -15,27 +15,27 @@ const THRESHOLD_GROWTH_FACTOR: f64 = 1.05;
 pub(crate) struct Budget {
     per_second: f64,
     /// Smallest |z| that is admitted, as a multiple of the warning band.
-    level: f64,
+    threshold: f64,
     at_ms: i64,
 }
 
 impl Budget {
     pub(crate) fn new(per_second: u32) -> Self {
-        Self { per_second: f64::from(per_second), level: 1.0, at_ms: i64::MAX }
+        Self { per_second: f64::from(per_second), threshold: 1.0, at_ms: i64::MAX }
     }
 
     /// Advances the clock to `now_ms` if that is later than before, and lets the threshold decay.
     pub(crate) fn advance(&mut self, now_ms: i64) {
         let seconds = now_ms.saturating_sub(self.at_ms).max(0) as f64 / 1000.0;
-        self.level = (self.level * THRESHOLD_GROWTH_FACTOR.powf(-seconds * self.per_second)).max(1.0);
+        self.threshold = (self.threshold * THRESHOLD_GROWTH_FACTOR.powf(-seconds * self.per_second)).max(1.0);
         self.at_ms = if self.at_ms == i64::MAX { now_ms } else { self.at_ms.max(now_ms) };
     }
 
     /// Returns whether a point at `band_ratio` times the warning band is admitted; if so, raises the threshold.
     pub(crate) fn try_spend(&mut self, band_ratio: f64) -> bool {
-        let is_admitted = band_ratio >= self.level;
+        let is_admitted = band_ratio >= self.threshold;
         if is_admitted {
-            self.level *= THRESHOLD_GROWTH_FACTOR;
+            self.threshold *= THRESHOLD_GROWTH_FACTOR;
         }
         is_admitted
     }

@@ -17,24 +17,24 @@ pub(crate) type Counts = [f64; BOUNDS.len() + 1];
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Durations {
     /// Observations in each bucket, not cumulative.
-    within: Counts,
+    bucket_counts: Counts,
 }
 
 impl Default for Durations {
     fn default() -> Self {
-        Self { within: [0.0; BOUNDS.len() + 1] }
+        Self { bucket_counts: [0.0; BOUNDS.len() + 1] }
     }
 }
 
 impl Durations {
     pub(crate) fn add(&mut self, seconds: f64) {
-        self.within[BOUNDS.partition_point(|bound| *bound < seconds)] += 1.0;
+        self.bucket_counts[BOUNDS.partition_point(|bound| *bound < seconds)] += 1.0;
     }
 
     pub(crate) fn counts(&self) -> Counts {
         let mut below = 0.0;
-        self.within.map(|within| {
-            below += within;
+        self.bucket_counts.map(|bucket_counts| {
+            below += bucket_counts;
             below
         })
     }
@@ -43,13 +43,13 @@ impl Durations {
 /// Converts a native histogram to cumulative counts. `unit` is its unit in seconds; an observation whose native bucket
 /// crosses a bound counts as above it.
 pub(crate) fn native_histogram_counts(histogram: &NativeHistogram, unit: f64) -> Counts {
-    let mut within = [0.0; BOUNDS.len() + 1];
-    within[0] = histogram.zero_count + histogram.negative.counts.iter().sum::<f64>();
+    let mut bucket_counts = [0.0; BOUNDS.len() + 1];
+    bucket_counts[0] = histogram.zero_count + histogram.negative.counts.iter().sum::<f64>();
     for (index, count) in histogram.positive.iter() {
         let upper = histogram.upper_bound(index) * unit;
-        within[BOUNDS.partition_point(|bound| *bound < upper)] += count;
+        bucket_counts[BOUNDS.partition_point(|bound| *bound < upper)] += count;
     }
-    let mut counts = Durations { within }.counts();
+    let mut counts = Durations { bucket_counts }.counts();
     counts[BOUNDS.len()] = histogram.count;
     counts
 }

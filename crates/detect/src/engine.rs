@@ -173,7 +173,7 @@ impl Engine {
     pub fn add_series(&mut self, labels: &Labels) {
         let service = self.service(self.rules.service_of(labels).to_owned());
         let name = labels.name();
-        let listed = |names: &[String]| names.iter().any(|known| known == name);
+        let is_named_in = |names: &[String]| names.iter().any(|known| known == name);
         // A delta counter: each value is already an increase, and is scored like a gauge.
         let delta = labels.get("__temporality__") == Some("delta");
         let role = if let (Some(metric), Some(bound)) =
@@ -181,13 +181,13 @@ impl Engine {
         {
             let peer = self.rules.peer_of(labels).map(str::to_owned);
             SeriesRole::Bucket(self.add_bucket(service, metric, peer, bound, self.rules.is_failure(labels), delta))
-        } else if listed(&self.config.cpu_metrics) {
+        } else if is_named_in(&self.config.cpu_metrics) {
             SeriesRole::CpuSeconds(add(&mut self.cpu_seconds, Increase::default()))
-        } else if listed(&self.config.cpu_limit_metrics) {
+        } else if is_named_in(&self.config.cpu_limit_metrics) {
             SeriesRole::CpuLimit(add(&mut self.levels, 0.0))
-        } else if listed(&self.config.memory_metrics) {
+        } else if is_named_in(&self.config.memory_metrics) {
             SeriesRole::MemoryBytes(add(&mut self.levels, 0.0))
-        } else if listed(&self.config.memory_limit_metrics) {
+        } else if is_named_in(&self.config.memory_limit_metrics) {
             SeriesRole::MemoryLimit(add(&mut self.levels, 0.0))
         } else if name.ends_with("_sum") || name.ends_with("_count") {
             SeriesRole::Ignored
@@ -262,7 +262,7 @@ impl Engine {
         let mut newest_ms = i64::MIN;
         for sample in samples {
             newest_ms = newest_ms.max(sample.ts_ms);
-            self.sample(id, role, service, *sample);
+            self.observe_sample(id, role, service, *sample);
         }
         self.mark_updated(service, newest_ms);
     }
@@ -280,7 +280,7 @@ impl Engine {
     }
 
     #[inline]
-    fn sample(&mut self, id: SeriesId, role: SeriesRole, service: u32, sample: Sample) {
+    fn observe_sample(&mut self, id: SeriesId, role: SeriesRole, service: u32, sample: Sample) {
         let (at_ms, config) = (sample.ts_ms, &self.config);
         match role {
             SeriesRole::Gauge(index) => {
@@ -324,7 +324,7 @@ impl Engine {
     }
 
     /// Adds one log line.
-    pub fn log(&mut self, log: &LogEntry) {
+    pub fn observe_log(&mut self, log: &LogEntry) {
         self.watermark_ms = self.watermark_ms.max(log.at.millis());
         if log.service.is_empty() {
             self.logs.observe(self.rules.service_of(&log.labels), log);
@@ -334,7 +334,7 @@ impl Engine {
     }
 
     /// Adds one deployment.
-    pub fn deployment(&mut self, deployment: &Deployment) {
+    pub fn observe_deployment(&mut self, deployment: &Deployment) {
         self.watermark_ms = self.watermark_ms.max(deployment.at.millis());
         if !self.deployments.contains(deployment) {
             self.deployments.push(deployment.clone());
@@ -383,8 +383,8 @@ impl Engine {
         self.shifts.advance(self.watermark_ms);
         self.unusual_points.sort_by(|a, b| b.score.z.abs().total_cmp(&a.score.z.abs()));
         for UnusualPoint { series, at_ms, value, score } in self.unusual_points.drain(..) {
-            let times = score.z.abs() / self.config.z_warning;
-            let is_admitted = (score.shift && self.shifts.try_spend(times)) || self.points.try_spend(times);
+            let band_ratio = score.z.abs() / self.config.z_warning;
+            let is_admitted = (score.shift && self.shifts.try_spend(band_ratio)) || self.points.try_spend(band_ratio);
             let Some(series) = self.series.get(series as usize).filter(|_| is_admitted) else { continue };
             let service = &self.services[series.service as usize].name;
             let point = (at_ms, score.z, value, score.mean);
@@ -514,10 +514,10 @@ fn add<T>(list: &mut Vec<T>, item: T) -> u32 {
 }
 
 fn unit_seconds(metric: &str) -> Option<f64> {
-    let has = |suffixes: &[&str]| suffixes.iter().any(|suffix| metric.ends_with(suffix));
-    if has(&["_seconds", "_duration", "_latency"]) {
+    let ends_with_any = |suffixes: &[&str]| suffixes.iter().any(|suffix| metric.ends_with(suffix));
+    if ends_with_any(&["_seconds", "_duration", "_latency"]) {
         Some(1.0)
-    } else if has(&["_milliseconds", "_ms", "_millis"]) {
+    } else if ends_with_any(&["_milliseconds", "_ms", "_millis"]) {
         Some(0.001)
     } else {
         None
@@ -550,7 +550,7 @@ fn threshold_anomaly(breach: &Breach, has_z: bool) -> Option<Anomaly> {
     }
     let labels = breach.key.labels();
     let at = Timestamp::from_millis(breach.at_ms);
-    let critical = breach.value >= 0.95 && matches!(breach.key.kind, SignalKind::Cpu | SignalKind::Memory);
+    let is_critical = breach.value >= 0.95 && matches!(breach.key.kind, SignalKind::Cpu | SignalKind::Memory);
     Some(Anomaly {
         id: anomaly_id("threshold", &labels, at),
         series: labels,
@@ -558,7 +558,7 @@ fn threshold_anomaly(breach: &Breach, has_z: bool) -> Option<Anomaly> {
         detector: "threshold".into(),
         score: 0.9,
         z: 0.0,
-        severity: if critical { Severity::Critical } else { Severity::Warning },
+        severity: if is_critical { Severity::Critical } else { Severity::Warning },
         value: breach.value,
         expected: breach.bad_above,
         at,

@@ -83,12 +83,12 @@ impl Bound {
         match le {
             "+Inf" | "inf" | "Inf" => Some(Self::INFINITE),
             // The bit patterns of non-negative doubles have the order of their values.
-            _ => le.parse::<f64>().ok().filter(|bound| *bound >= 0.0).map(Self::of),
+            _ => le.parse::<f64>().ok().filter(|bound| *bound >= 0.0).map(Self::new),
         }
     }
 
     /// Creates a bound from a non-negative number.
-    pub(crate) const fn of(bound: f64) -> Self {
+    pub(crate) const fn new(bound: f64) -> Self {
         Self(bound.to_bits() as i64)
     }
 

@@ -112,8 +112,8 @@ impl Logs {
         let mut top = Vec::new();
         for (service, templates) in &self.templates {
             for (text, template) in templates.iter().filter(|(_, template)| template.severity >= severity) {
-                let within = template.minutes.iter().filter(|(minute, _)| minutes.contains(minute));
-                let count = within.map(|(_, count)| count).sum();
+                let in_range = template.minutes.iter().filter(|(minute, _)| minutes.contains(minute));
+                let count = in_range.map(|(_, count)| count).sum();
                 if count > 0 {
                     top.push(TemplateCount {
                         service: service.clone(),

@@ -55,7 +55,7 @@ pub(crate) struct ZScore {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SeriesDetector {
     baseline: Baseline,
-    /// The excursion in progress. Boxed: few series have one, and every series pays for the size of this struct.
+    /// The excursion in progress. Boxed: few series have one, and every series has this struct.
     excursion: Option<Box<Excursion>>,
 }
 
@@ -74,9 +74,9 @@ impl SeriesDetector {
                 (excursion.points, excursion.value, excursion.last_ms) = (excursion.points + 1, x, at_ms);
             }
             _ => {
-                let fresh = z.is_some_and(|z| z.abs() > config.z_warning) && large(x, mean, config);
+                let starts_excursion = z.is_some_and(|z| z.abs() > config.z_warning) && is_large(x, mean, config);
                 let excursion = Excursion { since_ms: at_ms, points: 1, mean, deviation, value: x, last_ms: at_ms };
-                self.excursion = fresh.then(|| Box::new(excursion));
+                self.excursion = starts_excursion.then(|| Box::new(excursion));
             }
         }
         self.baseline.add(x);
@@ -129,10 +129,12 @@ impl SeriesDetector {
 
 fn continues_excursion(excursion: &Excursion, x: f64, config: &Config) -> bool {
     let same_side = (x - excursion.mean).signum() == (excursion.value - excursion.mean).signum();
-    same_side && (x - excursion.mean).abs() > config.z_warning * excursion.deviation && large(x, excursion.mean, config)
+    same_side
+        && (x - excursion.mean).abs() > config.z_warning * excursion.deviation
+        && is_large(x, excursion.mean, config)
 }
 
-fn large(x: f64, mean: f64, config: &Config) -> bool {
+fn is_large(x: f64, mean: f64, config: &Config) -> bool {
     (x - mean).abs() >= config.effect * mean.abs()
 }
 

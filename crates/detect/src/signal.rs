@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::Labels;
-use wardroom_domain::labels::NAME;
+use wardroom_domain::labels::NAME_LABEL;
 
 use crate::series_detector::SeriesDetector;
 use crate::{Config, Excursion};
@@ -55,7 +55,7 @@ impl SignalKey {
     /// Returns the label set used in anomalies; the metric name starts with `signal:`.
     pub fn labels(&self) -> Labels {
         let mut pairs = vec![
-            (NAME.to_owned(), format!("signal:{}", self.kind.as_str())),
+            (NAME_LABEL.to_owned(), format!("signal:{}", self.kind.as_str())),
             ("service".to_owned(), self.service.clone()),
             ("metric".to_owned(), self.metric.clone()),
         ];

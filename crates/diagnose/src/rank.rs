@@ -60,8 +60,8 @@ fn score(service: &str, facts: &Facts) -> f64 {
     add(facts.unhealthy_calls(service).any(|call| !facts.is_degraded(&call.callee)), 0.3);
     add(facts.logs.iter().any(|log| log.service == service), 0.1);
     if let Some(deployment) = last_deployment(service, facts) {
-        let fresh = facts.began_at.seconds_since(deployment.at) < 300.0;
-        add(true, if fresh { 0.4 } else { 0.15 });
+        let is_recent = facts.began_at.seconds_since(deployment.at) < 300.0;
+        add(true, if is_recent { 0.4 } else { 0.15 });
     }
     let affected_callers = facts.calls.iter().filter(|call| call.callee == service && call.bad_since.is_some()).count();
     add(true, 0.1 * affected_callers.min(3) as f64);

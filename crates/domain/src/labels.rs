@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 /// The label with the metric name of a series.
-pub const NAME: &str = "__name__";
+pub const NAME_LABEL: &str = "__name__";
 
 /// A sorted set of label pairs in one allocation; cheap to clone.
 ///
@@ -44,7 +44,7 @@ impl Labels {
 
     /// Returns the metric name; empty if absent.
     pub fn name(&self) -> &str {
-        self.get(NAME).unwrap_or_default()
+        self.get(NAME_LABEL).unwrap_or_default()
     }
 
     /// Iterates over all pairs, sorted by name.
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn displays_like_promtool() {
-        let labels = Labels::of(&[("job", "t"), (NAME, "g"), ("q", "a\"b\n")]);
+        let labels = Labels::of(&[("job", "t"), (NAME_LABEL, "g"), ("q", "a\"b\n")]);
         assert_eq!(labels.to_string(), r#"{__name__="g", job="t", q="a\"b\n"}"#);
     }
 

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use crate::labels::{Labels, NAME};
+use crate::labels::{Labels, NAME_LABEL};
 
 /// Maximum length of a pattern; checked before it is compiled.
 const MAX_PATTERN_BYTES: usize = 4096;
@@ -101,7 +101,7 @@ impl Matcher {
         };
         let mut matchers = Vec::new();
         if !name.is_empty() {
-            matchers.push(Self::equal(NAME, name));
+            matchers.push(Self::equal(NAME_LABEL, name));
         }
         let mut rest = rest.trim();
         while !rest.is_empty() {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn parses_and_matches_selectors() {
-        let labels = Labels::of(&[(NAME, "up"), ("job", "node, 1"), ("env", "prod")]);
+        let labels = Labels::of(&[(NAME_LABEL, "up"), ("job", "node, 1"), ("env", "prod")]);
         let matchers = Matcher::parse_selector(r#"up{job="node, 1", env!="dev",env=~'pr.d',job!~`x|y`,}"#).unwrap();
         assert_eq!(matchers.len(), 5);
         assert!(matchers.iter().all(|matcher| matcher.matches(&labels)));
@@ -205,7 +205,7 @@ mod tests {
             if let Err(error) = Matcher::parse_selector(&text) {
                 prop_assert!(!error.is_empty());
             }
-            let written = Labels::of(&[(NAME, "m"), (&label, &value)]);
+            let written = Labels::of(&[(NAME_LABEL, "m"), (&label, &value)]);
             let matchers = Matcher::parse_selector(&written.to_string()).unwrap();
             prop_assert!(matchers.iter().all(|matcher| matcher.matches(&written)), "{}", written);
         }

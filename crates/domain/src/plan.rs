@@ -150,11 +150,11 @@ mod tests {
         }
     }
 
-    /// Collects a JSON pointer to every leaf of a document.
-    fn leaves(value: &serde_json::Value, pointer: &str, found: &mut Vec<String>) {
+    /// Collects the JSON pointers of all values of a document.
+    fn collect_leaves(value: &serde_json::Value, pointer: &str, found: &mut Vec<String>) {
         match value {
             serde_json::Value::Object(map) => {
-                map.iter().for_each(|(key, inner)| leaves(inner, &format!("{pointer}/{key}"), found));
+                map.iter().for_each(|(key, inner)| collect_leaves(inner, &format!("{pointer}/{key}"), found));
             }
             _ => found.push(pointer.to_owned()),
         }
@@ -164,7 +164,7 @@ mod tests {
     fn every_field_of_a_plan_is_covered_by_its_hash() {
         let whole = serde_json::to_value(plan()).unwrap();
         let mut pointers = Vec::new();
-        leaves(&whole, "", &mut pointers);
+        collect_leaves(&whole, "", &mut pointers);
         assert!(pointers.len() >= 20, "{pointers:?}");
         let known = plan().sha256().unwrap();
         for pointer in pointers {

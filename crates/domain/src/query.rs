@@ -40,8 +40,8 @@ impl SeriesQuery {
             let at_ms = start_ms + step as i64 * i64::from(step_ms);
             next += samples[next..].iter().take_while(|sample| sample.ts_ms <= at_ms).count();
             let newest = next.checked_sub(1).map(|newest| samples[newest]);
-            let fresh = newest.filter(|newest| newest.ts_ms > at_ms - LOOKBACK_MS && !is_stale(newest.value));
-            points.extend(fresh.map(|newest| Sample { ts_ms: at_ms, value: newest.value }));
+            let not_stale = newest.filter(|newest| newest.ts_ms > at_ms - LOOKBACK_MS && !is_stale(newest.value));
+            points.extend(not_stale.map(|newest| Sample { ts_ms: at_ms, value: newest.value }));
         }
         points
     }

@@ -125,12 +125,12 @@ impl InflatedBody {
     ///
     /// # Errors
     /// Returns an error if the body becomes too large or the budget is exhausted.
-    pub fn append(&mut self, more: &[u8]) -> Result<(), InflateError> {
-        let end = self.len + more.len();
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), InflateError> {
+        let end = self.len + bytes.len();
         if end > self.bytes.len() {
             self.grow(end)?;
         }
-        self.bytes[self.len..end].copy_from_slice(more);
+        self.bytes[self.len..end].copy_from_slice(bytes);
         self.len = end;
         Ok(())
     }
@@ -156,11 +156,11 @@ pub struct BudgetPermit {
 }
 
 impl BudgetPermit {
-    fn grow(&mut self, more: usize) -> Result<(), InflateError> {
+    fn grow(&mut self, additional: usize) -> Result<(), InflateError> {
         self.available
-            .try_update(Ordering::AcqRel, Ordering::Acquire, |available| available.checked_sub(more))
+            .try_update(Ordering::AcqRel, Ordering::Acquire, |available| available.checked_sub(additional))
             .map_err(|_| InflateError::Exhausted)?;
-        self.bytes += more;
+        self.bytes += additional;
         Ok(())
     }
 }
@@ -200,7 +200,7 @@ mod tests {
         let plain: Vec<u8> = (0..300_000_u32).map(|index| (index % 251) as u8).collect();
         let compressed = pack(&plain);
         assert_eq!(budget.gunzip(&compressed).unwrap().bytes(), plain);
-        assert_eq!(budget.gunzip(&compressed[..packed.len() / 2]).unwrap_err(), InflateError::Corrupt);
+        assert_eq!(budget.gunzip(&compressed[..compressed.len() / 2]).unwrap_err(), InflateError::Corrupt);
         assert_eq!(budget.gunzip(&pack(&vec![0; 300_001])).unwrap_err(), InflateError::TooLarge { limit: 300_000 });
         let small = pack(b"small");
         let held: Vec<InflatedBody> = (0..16).map_while(|_| budget.gunzip(&small).ok()).collect();

@@ -128,10 +128,10 @@ async fn with_request_id<F: Future<Output = Response>>(
     request: Request,
     handle: impl FnOnce(Request) -> F,
 ) -> Response {
-    let given = request.headers().get("x-request-id").and_then(|value| value.to_str().ok());
+    let request_id_header = request.headers().get("x-request-id").and_then(|value| value.to_str().ok());
     let valid =
         |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let id = given.filter(valid).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
+    let id = request_id_header.filter(valid).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
     let span = tracing::info_span!("request", correlation_id = %id, path = request.uri().path());
     let mut response = handle(request).instrument(span).await;
     if let Ok(value) = HeaderValue::try_from(id) {
@@ -160,8 +160,8 @@ mod tests {
         let routes = Routes::new().get("/read", Access::Read, async || "hello");
         let router = port.router(routes.post("/decide", Access::Respond, async || "done"));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let send = |method: &str, path: &str, token: &str, given: &str| {
-            let request = Request::builder().method(method).uri(path).header("x-request-id", given);
+        let send = |method: &str, path: &str, token: &str, request_id_header: &str| {
+            let request = Request::builder().method(method).uri(path).header("x-request-id", request_id_header);
             let request = request.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
             let response = runtime.block_on(router.clone().oneshot(request)).unwrap();
             let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();

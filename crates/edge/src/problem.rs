@@ -11,14 +11,14 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     retry_after_s: Option<u32>,
-    more: Box<Map<String, Value>>,
+    extensions: Box<Map<String, Value>>,
 }
 
 impl Problem {
     /// Creates a problem with a stable code (`type` is `urn:wardroom:problem:<code>`) and a human-readable detail that
     /// names the field and the remedy.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after_s: None, more: Box::default() }
+        Self { status, code, detail: detail.into(), retry_after_s: None, extensions: Box::default() }
     }
 
     /// Creates a 400 response.
@@ -43,7 +43,7 @@ impl Problem {
     /// Adds a field to the document.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(key.to_owned(), value.into());
+        self.extensions.insert(key.to_owned(), value.into());
         self
     }
 
@@ -73,7 +73,7 @@ impl IntoResponse for Problem {
             "detail": self.detail,
         });
         if let Some(object) = document.as_object_mut() {
-            object.extend(*self.more);
+            object.extend(*self.extensions);
         }
         let mut response = (self.status, document.to_string()).into_response();
         let headers = response.headers_mut();

@@ -23,7 +23,7 @@ const INITIAL_CAPACITY_BYTES: usize = 1 << 20;
 pub async fn read_body(body: Body, config: &Config) -> Result<Bytes, Problem> {
     let collecting = collect(body, config.max_body_bytes);
     // Not 408: Prometheus and OpenTelemetry senders drop the data on 408.
-    tokio::time::timeout(Duration::from_secs(config.body_timeout_seconds), reading).await.unwrap_or_else(|_| {
+    tokio::time::timeout(Duration::from_secs(config.body_timeout_seconds), collecting).await.unwrap_or_else(|_| {
         let detail = "timeout while reading the body; retry, or raise edge.body-timeout-seconds";
         Err(Problem::unavailable("body_timeout", detail))
     })

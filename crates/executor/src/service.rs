@@ -28,7 +28,7 @@ pub(crate) struct Service {
     config: PathBuf,
     ledger: Mutex<Ledger>,
     /// Serialises executions and undos.
-    executing: Mutex<()>,
+    execution_lock: Mutex<()>,
 }
 
 /// Code and explanation of a refused request.
@@ -37,7 +37,7 @@ type Refusal = (RefusalCode, String);
 impl Service {
     pub(crate) fn open(folder: &Path, config: &Path) -> std::io::Result<Self> {
         let ledger = Mutex::new(Ledger::open(folder)?);
-        Ok(Self { config: config.to_owned(), ledger, executing: Mutex::new(()) })
+        Ok(Self { config: config.to_owned(), ledger, execution_lock: Mutex::new(()) })
     }
 
     /// Handles a request.
@@ -110,7 +110,7 @@ impl Service {
     }
 
     fn execute(&self, plan_sha256: &str) -> Result<Response, Refusal> {
-        let _executing = self.executing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.execution_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let record = self.approved_plan(plan_sha256)?;
         if record.status.executed.is_some() {
             return Ok(self.status(plan_sha256));
@@ -155,7 +155,7 @@ impl Service {
     }
 
     fn undo(&self, plan_sha256: &str) -> Result<Response, Refusal> {
-        let _executing = self.executing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.execution_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let record = self.approved_plan(plan_sha256)?;
         if record.status.undone.is_some() {
             return Ok(self.status(plan_sha256));

@@ -83,7 +83,7 @@ impl BlockReader {
         let remaining = usize::try_from(len.checked_sub(position)?).unwrap_or(usize::MAX);
         let read_len = buffer.len().min(remaining);
         // A file that was damaged or truncated since it was opened reads as missing.
-        file.read_exact_at(&mut buffer[..wanted], position).ok().map(|()| read_len)
+        file.read_exact_at(&mut buffer[..read_len], position).ok().map(|()| read_len)
     }
 }
 

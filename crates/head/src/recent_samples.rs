@@ -281,7 +281,7 @@ impl RecentSamples {
     pub fn range(&self, id: SeriesId, start_ms: i64, end_ms: i64) -> RangeSamples {
         let empty = MemSeries::new();
         let series = self.series.get(id.index()).unwrap_or(&empty);
-        let within = |sample: &Sample| (start_ms..=end_ms).contains(&sample.ts_ms);
+        let is_in_range = |sample: &Sample| (start_ms..=end_ms).contains(&sample.ts_ms);
         let mut chain = ChainReader::new(series.newest_block, start_ms);
         // The open chunk covers the whole range: no block is needed.
         if series.len > 0 && series.base_ms <= start_ms {
@@ -289,12 +289,12 @@ impl RecentSamples {
         }
         let pending = block_stream::read_from_memory(self.pending_start, &self.pending);
         let pending_readable = chain.read_down_to(self.pending_start, &pending).is_some();
-        let late = series.late.iter().flat_map(|late| late.samples.iter()).copied().filter(within).collect();
+        let late = series.late.iter().flat_map(|late| late.samples.iter()).copied().filter(is_in_range).collect();
         RangeSamples {
             pending_readable,
             chain,
             down_to: self.truncated.before,
-            open_chunk: series.open_samples().filter(within).collect(),
+            open_chunk: series.open_samples().filter(is_in_range).collect(),
             late,
             end_ms,
         }

@@ -1,7 +1,7 @@
 //! The runbooks of `runbooks/`, compiled into the binary.
 
 /// File name and text of every built-in runbook. `cargo xtask tidy` compares this list with the folder.
-pub const BUILTIN: &[(&str, &str)] = &[
+pub const BUILTIN_RUNBOOKS: &[(&str, &str)] = &[
     (
         "connection-pool-exhausted-by-release.md",
         include_str!("../../../runbooks/connection-pool-exhausted-by-release.md"),

@@ -19,7 +19,7 @@ mod error;
 mod runbook;
 mod search;
 
-pub use builtin::BUILTIN;
+pub use builtin::BUILTIN_RUNBOOKS;
 pub use config::Config;
 pub use error::Error;
 pub use runbook::{DeploymentCondition, Runbook};

@@ -49,14 +49,14 @@ impl Runbook {
     /// # Errors
     /// Returns an error that names the missing or invalid part.
     pub fn parse(name: &str, markdown: &str) -> Result<Self, Error> {
-        let wrong = |detail: String| Error::Runbook { name: name.to_owned(), detail };
+        let invalid = |detail: String| Error::Runbook { name: name.to_owned(), detail };
         let rest = markdown
             .strip_prefix("---\n")
-            .ok_or_else(|| wrong("must begin with a line `---` and YAML front matter".into()))?;
+            .ok_or_else(|| invalid("must begin with a line `---` and YAML front matter".into()))?;
         let (front, text) =
-            rest.split_once("\n---\n").ok_or_else(|| wrong("the front matter must end with a line `---`".into()))?;
+            rest.split_once("\n---\n").ok_or_else(|| invalid("the front matter must end with a line `---`".into()))?;
         let mut runbook: Self =
-            serde_saphyr::from_str(front).map_err(|error| wrong(format!("front matter: {error}")))?;
+            serde_saphyr::from_str(front).map_err(|error| invalid(format!("front matter: {error}")))?;
         text.trim().clone_into(&mut runbook.text);
         let empty = [
             ("symptoms", runbook.symptoms.is_empty()),
@@ -65,7 +65,7 @@ impl Runbook {
             ("causes", runbook.causes.is_empty()),
         ];
         if let Some((field, _)) = empty.iter().find(|(_, empty)| *empty) {
-            return Err(wrong(format!("field {field} must not be empty")));
+            return Err(invalid(format!("field {field} must not be empty")));
         }
         Ok(runbook)
     }
@@ -84,7 +84,7 @@ impl Runbook {
     /// Returns its first action with the placeholders filled; `None` if a placeholder has no value.
     pub fn action(&self, cause: &Cause) -> Option<ToolCall> {
         let call = self.actions.first()?;
-        let arguments = fill(&Value::Object(call.arguments.clone()), cause)?;
+        let arguments = fill_placeholders(&Value::Object(call.arguments.clone()), cause)?;
         Some(ToolCall {
             tool: call.tool.clone(),
             operation: call.operation.clone(),
@@ -94,12 +94,14 @@ impl Runbook {
     }
 }
 
-fn fill(value: &Value, cause: &Cause) -> Option<Value> {
+fn fill_placeholders(value: &Value, cause: &Cause) -> Option<Value> {
     match value {
         Value::String(text) => fill_text(text, cause),
-        Value::Array(items) => items.iter().map(|item| fill(item, cause)).collect::<Option<_>>().map(Value::Array),
+        Value::Array(items) => {
+            items.iter().map(|item| fill_placeholders(item, cause)).collect::<Option<_>>().map(Value::Array)
+        }
         Value::Object(map) => {
-            let filled = map.iter().map(|(key, item)| Some((key.clone(), fill(item, cause)?)));
+            let filled = map.iter().map(|(key, item)| Some((key.clone(), fill_placeholders(item, cause)?)));
             filled.collect::<Option<_>>().map(Value::Object)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.clone()),

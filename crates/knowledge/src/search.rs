@@ -9,7 +9,7 @@ use tantivy::schema::{STORED, STRING, Schema, TEXT, Value as _};
 use tantivy::{Index, IndexReader, TantivyDocument, doc};
 use wardroom_domain::{Cause, CauseKind, Diagnosis};
 
-use crate::{BUILTIN, Config, Error, Runbook};
+use crate::{BUILTIN_RUNBOOKS, Config, Error, Runbook};
 
 /// A search result.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +40,7 @@ impl Library {
     /// Returns an error if the folder cannot be read or one of its runbooks is invalid.
     pub fn load(config: &Config) -> Result<Self, Error> {
         let mut runbooks = BTreeMap::new();
-        for (name, text) in BUILTIN {
+        for (name, text) in BUILTIN_RUNBOOKS {
             let runbook = Runbook::parse(name, text)?;
             runbooks.insert(runbook.id.clone(), runbook);
         }

@@ -32,14 +32,14 @@ pub fn points() -> Vec<String> {
 }
 
 /// The environment variables that select a crash point and its marker file.
-const VARIABLES: [&str; 2] = ["WARDROOM_CRASH_AT", "WARDROOM_CRASH_MARK"];
+const CRASH_VARIABLES: [&str; 2] = ["WARDROOM_CRASH_AT", "WARDROOM_CRASH_MARK"];
 
 /// The environment variables that are passed to the executor; all others are removed.
 #[cfg(not(feature = "mutants"))]
-pub const EXECUTOR_ENV: &[&str] = &VARIABLES;
+pub const EXECUTOR_ENV: &[&str] = &CRASH_VARIABLES;
 /// The environment variables that are passed to the executor, including the one that selects a deliberate fault.
 #[cfg(feature = "mutants")]
-pub const EXECUTOR_ENV: &[&str] = &[VARIABLES[0], VARIABLES[1], "WARDROOM_MUTANT"];
+pub const EXECUTOR_ENV: &[&str] = &[CRASH_VARIABLES[0], CRASH_VARIABLES[1], "WARDROOM_MUTANT"];
 
 /// Kills the process if this crash point is selected and has not been hit yet.
 #[expect(
@@ -48,7 +48,7 @@ pub const EXECUTOR_ENV: &[&str] = &[VARIABLES[0], VARIABLES[1], "WARDROOM_MUTANT
 )]
 pub fn maybe_crash(step: &str, when: &str) {
     let selected = SELECTED_CRASH_POINT.get_or_init(|| {
-        let [point, marker] = VARIABLES.map(|name| std::env::var(name).ok());
+        let [point, marker] = CRASH_VARIABLES.map(|name| std::env::var(name).ok());
         Some((point?, marker?))
     });
     let Some((point, marker)) = selected else { return };

@@ -32,8 +32,8 @@ const EXECUTOR_RESTART_DELAY: Duration = Duration::from_millis(100);
 /// Returns the arguments that make this binary back up the data folder, if a backup is due.
 pub type DueBackup = dyn Fn() -> Option<Vec<String>> + Send;
 
-/// Runs both children until a signal arrives or the server exits. Returns the exit code. `server_arguments`
-/// make this binary the server.
+/// Runs both children until a signal arrives or the server exits. Returns the exit code.
+/// `server_arguments` make this binary the server.
 ///
 /// # Errors
 /// Returns an error if a process cannot be started, or the executor's configuration is inside the data folder.
@@ -49,7 +49,7 @@ pub fn supervise(
     };
     if let Some(config) = executor_config.filter(|config| is_inside_data(config)) {
         return Err(Error::other(format!(
-            "--executor-config {} lies is_inside_data the data folder, which the server may read; put it elsewhere",
+            "--executor-config {} lies inside the data folder, which the server may read; put it elsewhere",
             config.display()
         )));
     }

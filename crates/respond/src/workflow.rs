@@ -55,7 +55,7 @@ pub enum Effect {
     AwaitApproval,
     /// Expire the plan.
     Expire,
-    /// Have the executor execute the plan.
+    /// Send the plan to the executor for execution.
     Execute,
     /// Verify the telemetry since the action.
     Verify,
@@ -390,8 +390,8 @@ mod tests {
                     Err(_) => prop_assert_eq!(&workflow, &before),
                 }
                 prop_assert!(workflow.execution.is_none() || workflow.approval.is_some());
-                let back: Workflow = serde_json::from_str(&serde_json::to_string(&workflow).unwrap()).unwrap();
-                prop_assert_eq!(back, workflow.clone());
+                let restored: Workflow = serde_json::from_str(&serde_json::to_string(&workflow).unwrap()).unwrap();
+                prop_assert_eq!(restored, workflow.clone());
             }
         }
     }

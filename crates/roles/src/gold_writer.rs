@@ -94,7 +94,7 @@ impl GoldWriter {
                 None => self.lake.committed_health_end(&tenant).await?.map_or(i64::MIN, Timestamp::millis),
             };
             let (windows, end) = {
-                let engine = &state.live().engine;
+                let engine = &state.live_state().engine;
                 let watermark_ms = engine.watermark_ms().max(MAX_BACKFILL_WINDOWS * WINDOW_MS);
                 let end = (watermark_ms - GRACE_MS).div_euclid(WINDOW_MS) * WINDOW_MS;
                 (health_windows(engine, written.max(end - MAX_BACKFILL_WINDOWS * WINDOW_MS), end), end)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use wardroom_domain::labels::NAME;
+use wardroom_domain::labels::NAME_LABEL;
 use wardroom_domain::{Batch, Envelope, Labels, Metrics, Principal, Sample, SeriesRun, TenantId};
 use wardroom_pipeline::state::tenants::{PROBE_METRIC, SELF_TENANT, Tenants};
 use wardroom_sources::{AcceptedRequest, Intake};
@@ -50,7 +50,7 @@ pub(crate) async fn run_heartbeat(config: HeartbeatConfig, intake: Intake, tenan
 
 fn probe(tenants: &Tenants) -> AcceptedRequest {
     let now = clock::now();
-    let series = tenants.get(&probe_tenant()).registry().get_or_insert(&Labels::of(&[(NAME, PROBE_METRIC)]));
+    let series = tenants.get(&probe_tenant()).registry().get_or_insert(&Labels::of(&[(NAME_LABEL, PROBE_METRIC)]));
     let samples = vec![Sample { ts_ms: now.millis(), value: 1.0 }];
     let body = json!({ "timestamp": now, "metric_name": PROBE_METRIC, "value": 1.0 }).to_string();
     let envelope = Envelope {

@@ -46,8 +46,8 @@ fn refusal(status: StatusCode, detail: &str) -> Response {
 
 impl Api {
     fn allowed(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get("authorization").and_then(|value| value.to_str().ok());
-        self.token.as_ref().is_none_or(|token| given == Some(&format!("Bearer {token}")))
+        let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
+        self.token.as_ref().is_none_or(|token| authorization == Some(&format!("Bearer {token}")))
     }
 
     fn view(&self, service: &RunningService) -> Value {

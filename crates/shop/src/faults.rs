@@ -52,7 +52,7 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// The behaviour that a fault causes; none for a bad setting.
-    pub(crate) const fn of(kind: FaultKind) -> Self {
+    pub(crate) const fn of_fault(kind: FaultKind) -> Self {
         let mut behaviour =
             Self { leak_connections: false, spin_cpu: false, leak_memory: false, slow: false, stall: false };
         match kind {

@@ -182,9 +182,9 @@ fn histogram(
     let mut bucket_counts: Vec<u64> = buckets
         .iter()
         .map(|bucket| {
-            let within = bucket.cumulative_count() - below;
+            let bucket_count = bucket.cumulative_count() - below;
             below = bucket.cumulative_count();
-            within
+            bucket_count
         })
         .collect();
     bucket_counts.push(source.get_sample_count() - below);

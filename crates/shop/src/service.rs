@@ -245,15 +245,15 @@ impl Service {
 
     /// Reads the settings again; with `log_changes` logs every changed one.
     fn reload(&self, log_changes: bool) {
-        let fresh = read_settings(&self.spec);
+        let new_settings = read_settings(&self.spec);
         let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
-        for (key, to) in fresh.iter().filter(|_| log_changes) {
+        for (key, to) in new_settings.iter().filter(|_| log_changes) {
             let from = settings.get(key).copied().unwrap_or_default();
             if from != *to {
                 self.log.write("INFO", format!("{} key={key} from={from} to={to}", self.spec.names.reloaded), "");
             }
         }
-        *settings = fresh;
+        *settings = new_settings;
     }
 
     /// Takes a token from the rate limit's bucket, which holds those of one second; false if it is empty.

@@ -300,7 +300,7 @@ impl Supervisor {
         }
         let with_deployment = first && self.scenario.case == Case::Deployment && kind != FaultKind::BadSetting;
         if with_deployment {
-            return self.deploy(role, Behaviour::of(kind)).await;
+            return self.deploy(role, Behaviour::of_fault(kind)).await;
         }
         let mut services = self.services.lock().await;
         let Some(service) = services.iter_mut().find(|service| service.role == role) else { return Ok(()) };
@@ -310,7 +310,7 @@ impl Supervisor {
             self.write_setting(&service.name, key, value)?;
             return Self::send_command(service, &ServiceCommand::Reload).await;
         }
-        service.runtime = Behaviour::of(kind);
+        service.runtime = Behaviour::of_fault(kind);
         Self::send_command(service, &ServiceCommand::SetBehaviour(service.runtime)).await
     }
 

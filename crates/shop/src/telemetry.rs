@@ -91,10 +91,10 @@ pub(crate) fn rfc3339(ms: i64) -> String {
 /// Encodes all metrics of a registry as one remote_write body.
 fn remote_write_body(registry: &Registry, at_ms: i64) -> anyhow::Result<Vec<u8>> {
     let mut request = WriteRequest::default();
-    let mut push = |name: String, labels: &[(String, String)], more: Option<(&str, String)>, value: f64| {
+    let mut push = |name: String, labels: &[(String, String)], extra_label: Option<(&str, String)>, value: f64| {
         let mut all: Vec<Label> = vec![Label { name: "__name__".into(), value: name }];
         all.extend(labels.iter().map(|(name, value)| Label { name: name.clone(), value: value.clone() }));
-        all.extend(more.map(|(name, value)| Label { name: name.into(), value }));
+        all.extend(extra_label.map(|(name, value)| Label { name: name.into(), value }));
         all.sort_by(|a, b| a.name.cmp(&b.name));
         request.timeseries.push(TimeSeries { labels: all, samples: vec![Sample { value, timestamp: at_ms }] });
     };

@@ -102,11 +102,11 @@ impl Server {
     /// Returns an error if the server does not start.
     pub fn start_on_copy(&self, dir: &Path) -> anyhow::Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let within = self.executor_config.strip_prefix(&self.dir)?;
+        let relative_path = self.executor_config.strip_prefix(&self.dir)?;
         let mut server = Self {
             dir: dir.to_owned(),
             url: format!("http://127.0.0.1:{port}"),
-            executor_config: dir.join(within),
+            executor_config: dir.join(relative_path),
             environment: self.environment.clone(),
             wrapper: self.wrapper.clone(),
             port,

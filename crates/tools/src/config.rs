@@ -10,7 +10,7 @@ pub struct Secret(String);
 
 impl Secret {
     /// Returns the secret, to send it.
-    pub fn reveal(&self) -> &str {
+    pub fn expose_secret(&self) -> &str {
         &self.0
     }
 }

@@ -78,7 +78,7 @@ impl ProcessTool {
     fn read(&self, target: &Target) -> Result<State, ToolError> {
         let mut request = self.agent.get(format!("{}/services/{}", target.url, target.name));
         if let Some(token) = &target.token {
-            request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+            request = request.header("Authorization", format!("Bearer {}", token.expose_secret()));
         }
         let mut response = request.call().map_err(|error| ToolError::Unavailable(error.to_string()))?;
         if response.status() != 200 {
@@ -173,7 +173,7 @@ impl Tool for ProcessTool {
         let mut request =
             self.agent.post(url).header("Idempotency-Key", key).header("If-Match", version_of(precondition));
         if let Some(token) = &target.token {
-            request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+            request = request.header("Authorization", format!("Bearer {}", token.expose_secret()));
         }
         let mut response = request.send_json(body).map_err(|error| ToolError::Unavailable(error.to_string()))?;
         let text = response.body_mut().read_to_string().unwrap_or_default();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use wardroom_bus::{Bus, Config, EmbeddedBus, Error, TrimPolicy, contract};
 use wardroom_domain::Timestamp;
 
-fn small() -> Config {
+fn small_segments() -> Config {
     Config { segment_bytes: 4096, ..Config::default() }
 }
 
@@ -16,7 +16,7 @@ macro_rules! suite {
         #[tokio::test]
         async fn $guarantee() {
             let dir = tempfile::tempdir().unwrap();
-            contract::$guarantee(Arc::new(EmbeddedBus::open(dir.path(), small()).unwrap())).await;
+            contract::$guarantee(Arc::new(EmbeddedBus::open(dir.path(), small_segments()).unwrap())).await;
         }
     )*};
 }
@@ -27,23 +27,23 @@ suite!(
     reading_in_steps_returns_every_record,
 );
 
-async fn filled(dir: &std::path::Path, count: u8) {
-    let bus = EmbeddedBus::open(dir, small()).unwrap();
+async fn append_records(dir: &std::path::Path, count: u8) {
+    let bus = EmbeddedBus::open(dir, small_segments()).unwrap();
     for index in 0..count {
         bus.append(contract::envelope(i64::from(index)), Bytes::from(vec![index; 64])).await.unwrap();
     }
 }
 
 fn bodies(bus: &EmbeddedBus) -> Vec<u8> {
-    bus.read(bus.start(), 1000).unwrap().iter().map(|record| record.body[0]).collect()
+    bus.read(bus.start_offset(), 1000).unwrap().iter().map(|record| record.body[0]).collect()
 }
 
 #[tokio::test]
 async fn continues_at_the_end_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 100).await;
-    let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
-    assert_eq!(bus.end(), 100);
+    append_records(dir.path(), 100).await;
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
+    assert_eq!(bus.end_offset(), 100);
     assert_eq!(bus.append(contract::envelope(0), Bytes::from_static(b"x")).await.unwrap(), 100);
     assert_eq!(bodies(&bus)[..100], (0..100).collect::<Vec<_>>());
 }
@@ -51,27 +51,27 @@ async fn continues_at_the_end_after_reopening() {
 #[tokio::test]
 async fn cuts_off_a_torn_tail_of_any_length() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 3).await;
+    append_records(dir.path(), 3).await;
     let path = dir.path().join("00000000000000000000.seg");
     let whole = std::fs::read(&path).unwrap();
     let frame = whole.len() / 3;
     for cut in 1..frame {
         std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-        let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
-        assert_eq!((bus.end(), bodies(&bus)), (2, vec![0, 1]), "cut {cut}");
+        let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
+        assert_eq!((bus.end_offset(), bodies(&bus)), (2, vec![0, 1]), "cut {cut}");
     }
 }
 
 #[tokio::test]
 async fn skips_a_damaged_record_and_delivers_the_others() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 60).await;
+    append_records(dir.path(), 60).await;
     let path = dir.path().join("00000000000000000000.seg");
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;
     std::fs::write(&path, bytes).unwrap();
-    let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
     let seen = bodies(&bus);
     assert_eq!(seen.len(), 59);
     assert!(seen.is_sorted());
@@ -80,7 +80,7 @@ async fn skips_a_damaged_record_and_delivers_the_others() {
 #[tokio::test]
 async fn refuses_appends_at_the_size_limit_and_trims_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { limit_bytes: 2000, ..small() };
+    let config = Config { limit_bytes: 2000, ..small_segments() };
     let bus = EmbeddedBus::open(dir.path(), config).unwrap();
     let mut accepted = 0;
     let refused = loop {
@@ -96,8 +96,8 @@ async fn refuses_appends_at_the_size_limit_and_trims_nothing() {
 #[tokio::test]
 async fn trim_drops_whole_segments_below_the_offset_and_archives_requests() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 100).await;
-    let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
+    append_records(dir.path(), 100).await;
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
     let (early, late) = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX / 1_000_000));
     // Every second request is archived.
     let keep = |envelope: &wardroom_domain::Envelope| envelope.received_at.millis() % 2 == 0;
@@ -107,7 +107,7 @@ async fn trim_drops_whole_segments_below_the_offset_and_archives_requests() {
         "within the retention"
     );
     assert!(bus.trim(50, &TrimPolicy { segments_before: late, archive_before: early, keep: &keep }).unwrap() > 0);
-    let start = bus.start();
+    let start = bus.start_offset();
     assert!(start > 0 && start <= 50);
     assert_eq!(*bodies(&bus).last().unwrap(), 99);
     for index in 0..100_u8 {
@@ -116,8 +116,8 @@ async fn trim_drops_whole_segments_below_the_offset_and_archives_requests() {
         assert_eq!(found.is_some(), offset >= start || offset % 2 == 0, "{offset}");
         assert!(found.is_none_or(|record| record.offset == offset && record.body == vec![index; 64]));
     }
-    let reopened = EmbeddedBus::open(dir.path(), small()).unwrap();
-    assert_eq!((reopened.start(), reopened.end()), (start, 100), "the archive is not part of the log");
+    let reopened = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
+    assert_eq!((reopened.start_offset(), reopened.end_offset()), (start, 100), "the archive is not part of the log");
     bus.trim(50, &TrimPolicy { segments_before: early, archive_before: late, keep: &keep }).unwrap();
     assert!(bus.find(0).unwrap().is_none(), "past the retention of the archive");
 }
@@ -125,7 +125,7 @@ async fn trim_drops_whole_segments_below_the_offset_and_archives_requests() {
 #[tokio::test]
 async fn damaged_group_offset_reads_as_none() {
     let dir = tempfile::tempdir().unwrap();
-    let bus = EmbeddedBus::open(dir.path(), small()).unwrap();
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
     bus.commit("detect", 77).unwrap();
     let path = dir.path().join("groups/detect");
     let whole = std::fs::read(&path).unwrap();
@@ -176,7 +176,7 @@ fn reason(offset: u64) -> wardroom_bus::DeadLetterReason {
 #[tokio::test]
 async fn stores_a_dead_letter_and_replays_it_once() {
     let dir = tempfile::tempdir().unwrap();
-    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small()).unwrap());
+    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small_segments()).unwrap());
     let tenant = wardroom_domain::TenantId::main();
     bus.append(contract::envelope(1), Bytes::from_static(b"poison")).await.unwrap();
     let record = bus.read(0, 1).unwrap().remove(0);
@@ -192,7 +192,7 @@ async fn stores_a_dead_letter_and_replays_it_once() {
     assert_eq!(dead_letters.replay(&bus, &tenant, 99).await.unwrap(), None);
     assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
     assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1), "a second replay appends nothing");
-    assert_eq!(bus.end(), 2);
+    assert_eq!(bus.end_offset(), 2);
     let seen = wardroom_bus::read_dead_letters(&dir.path().join("dead"), &tenant).unwrap();
     assert_eq!(seen[0].replayed_as, Some(1));
 }
@@ -201,7 +201,7 @@ async fn stores_a_dead_letter_and_replays_it_once() {
 #[tokio::test]
 async fn completes_an_interrupted_replay_without_a_second_append() {
     let dir = tempfile::tempdir().unwrap();
-    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small()).unwrap());
+    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small_segments()).unwrap());
     let tenant = wardroom_domain::TenantId::main();
     bus.append(contract::envelope(1), Bytes::from_static(b"poison")).await.unwrap();
     let record = bus.read(0, 1).unwrap().remove(0);
@@ -217,5 +217,5 @@ async fn completes_an_interrupted_replay_without_a_second_append() {
     let dead_letters = wardroom_bus::DeadLetters::open(&folder).unwrap();
     assert_eq!(dead_letters.list(&tenant).unwrap()[0].replayed_as, None);
     assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
-    assert_eq!(bus.end(), 2);
+    assert_eq!(bus.end_offset(), 2);
 }

@@ -96,7 +96,7 @@ impl Engine {
         failed: bool,
         unit: f64,
     ) -> Vec<u32> {
-        let bounds = BOUNDS.iter().map(|seconds| Bound::of(seconds / unit)).chain([Bound::INFINITE]);
+        let bounds = BOUNDS.iter().map(|seconds| Bound::new(seconds / unit)).chain([Bound::INFINITE]);
         bounds.map(|bound| self.add_bucket(service, metric, peer.map(str::to_owned), bound, failed, false)).collect()
     }
 

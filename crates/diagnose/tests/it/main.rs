@@ -10,7 +10,7 @@ fn at(ms: i64) -> Timestamp {
     Timestamp::from_millis(ms)
 }
 
-fn bad(service: &str, aspect: Aspect, value: f64) -> SignalFact {
+fn bad_signal(service: &str, aspect: Aspect, value: f64) -> SignalFact {
     SignalFact { service: service.into(), aspect, value, expected: 0.01, bad_since: Some(at(BEGAN_AT_MS)) }
 }
 
@@ -19,7 +19,7 @@ fn call(caller: &str, callee: &str, is_bad: bool) -> Call {
     Call { caller: caller.into(), callee: callee.into(), bad_since, rate: 40.0, expected_rate: 40.0 }
 }
 
-fn deployed(service: &str, seconds_before: i64) -> Deployment {
+fn deployment(service: &str, seconds_before: i64) -> Deployment {
     Deployment {
         at: at(BEGAN_AT_MS - seconds_before * 1000),
         service: service.into(),
@@ -50,13 +50,13 @@ fn facts() -> Facts {
 fn an_affected_caller_ranks_below_the_cause() {
     let facts = Facts {
         signals: vec![
-            bad("front", Aspect::Latency, 2.0),
-            bad("middle", Aspect::Latency, 1.5),
-            bad("base", Aspect::Latency, 1.0),
+            bad_signal("front", Aspect::Latency, 2.0),
+            bad_signal("middle", Aspect::Latency, 1.5),
+            bad_signal("base", Aspect::Latency, 1.0),
         ],
         calls: vec![call("front", "middle", true), call("middle", "base", true)],
         // The affected service was deployed, which must not make it the cause.
-        deployments: vec![deployed("front", 90)],
+        deployments: vec![deployment("front", 90)],
         ..facts()
     };
     check(&facts, "base", CauseKind::SlowDependency);
@@ -65,7 +65,7 @@ fn an_affected_caller_ranks_below_the_cause() {
 #[test]
 fn a_failing_caller_of_a_healthy_callee_is_the_cause() {
     let facts = Facts {
-        signals: vec![bad("front", Aspect::Errors, 0.6), bad("middle", Aspect::Errors, 0.6)],
+        signals: vec![bad_signal("front", Aspect::Errors, 0.6), bad_signal("middle", Aspect::Errors, 0.6)],
         calls: vec![call("front", "middle", true), call("middle", "base", true)],
         ..facts()
     };
@@ -78,9 +78,9 @@ fn a_slow_consumer_explains_a_queue_that_rejects() {
     slow_take.rate = 2.0;
     let facts = Facts {
         signals: vec![
-            bad("front", Aspect::Errors, 0.4),
-            bad("queue", Aspect::Errors, 0.5),
-            bad("worker", Aspect::Latency, 1.5),
+            bad_signal("front", Aspect::Errors, 0.4),
+            bad_signal("queue", Aspect::Errors, 0.5),
+            bad_signal("worker", Aspect::Latency, 1.5),
         ],
         calls: vec![call("front", "queue", true), slow_take],
         ..facts()
@@ -91,7 +91,11 @@ fn a_slow_consumer_explains_a_queue_that_rejects() {
 #[test]
 fn resources_and_settings_determine_the_kind() {
     let base = |aspect| Facts {
-        signals: vec![bad("front", Aspect::Latency, 1.0), bad("base", Aspect::Latency, 1.0), bad("base", aspect, 0.97)],
+        signals: vec![
+            bad_signal("front", Aspect::Latency, 1.0),
+            bad_signal("base", Aspect::Latency, 1.0),
+            bad_signal("base", aspect, 0.97),
+        ],
         calls: vec![call("front", "base", true)],
         ..facts()
     };
@@ -112,6 +116,6 @@ fn resources_and_settings_determine_the_kind() {
 
 #[test]
 fn without_a_breach_there_is_no_cause() {
-    let facts = Facts { deployments: vec![deployed("front", 10)], ..facts() };
+    let facts = Facts { deployments: vec![deployment("front", 10)], ..facts() };
     assert!(diagnose(&facts, &Config::default()).causes.is_empty());
 }

@@ -56,9 +56,9 @@ impl CpuProfile {
 
     /// Stops the profiler; returns the share of each stage, and writes a flame graph if a file is given.
     pub(super) fn finish(mut self, flame: Option<&Path>) -> anyhow::Result<Value> {
-        let pid = nix::unistd::Pid::from_raw(self.recording.id() as i32);
+        let pid = nix::unistd::Pid::from_raw(self.perf_process.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
-        self.recording.wait()?;
+        self.perf_process.wait()?;
         let mut script = perf();
         // Resolving inlined frames in the debug information of DataFusion would take minutes.
         script.args(["script", "--no-inline", "--pid", &self.pids, "-i"]).arg(&self.file);

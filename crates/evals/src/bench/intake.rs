@@ -13,9 +13,9 @@
 //! shortens the interval and then waits for all samples. At its own pace the load takes real time: `--own-pace-minutes`
 //! should exceed 10 for a flush to be included.
 //!
-//! Excluded, because they would make the result look better than it is: a tmpfs (the data lies next to the build), `durability: os`, a detector in its cold
-//! start (level shifts are injected after it and must be found), figures of other products from another day, processes
-//! left out.
+//! Excluded, because they would make the result look better than it is: a tmpfs (the data lies next to the build),
+//! `durability: os`, a detector in its cold start (level shifts are injected after it and must be found), figures of
+//! other products from another day, processes left out.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use super::load::send;
 use super::read_back::{ReadBack, count_found_shifts, read_back_samples};
 use super::remote_write_bodies::{Bodies, PhaseSteps, STEP_MS};
 use super::run_environment::{commit, machine};
-use super::target::{LakeOptions, NAMES, Target};
+use super::target::{LakeOptions, TARGET_NAMES, Target};
 use crate::progress::print_progress;
 
 /// Rate of the paced phase.
@@ -60,7 +60,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         series: vec![10_000, 100_000],
         repeat: 3,
         samples: 16_000_000,
-        targets: NAMES.iter().map(|name| (*name).to_owned()).collect(),
+        targets: TARGET_NAMES.iter().map(|name| (*name).to_owned()).collect(),
         own_pace_minutes: 2,
         churn: false,
         lake: LakeOptions::OFF,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::statistics::median;
-use super::target::NAMES;
+use super::target::TARGET_NAMES;
 
 /// Maximum ratios to VictoriaMetrics in the same run.
 const GOALS: [(&str, f64); 5] = [
@@ -40,7 +40,8 @@ fn stages_over_baseline(report: &Value) -> Vec<String> {
         report["runs"].as_array().into_iter().flatten().filter(matches).collect::<Vec<_>>()
     };
     let check = |(series, stage, baseline): &(u64, &str, f64)| {
-        let reference = median(runs("victoria-metrics", *series).iter().filter_map(|run| figure(run, SATURATED)))?;
+        let reference =
+            median(runs("victoria-metrics", *series).iter().filter_map(|run| figure(run, SATURATED_CPU_FIGURE)))?;
         let wardroom = median(runs("wardroom", *series).iter().filter_map(|run| run["stages"][*stage].as_f64()))?;
         let share = wardroom / reference;
         (share > baseline * MAX_STAGE_RATIO).then(|| {
@@ -100,10 +101,10 @@ pub(super) fn medians(runs: &[Value]) -> Value {
 }
 
 /// CPU of the saturated phase.
-const SATURATED: &str = "cpu_s_per_m_saturated";
+const SATURATED_CPU_FIGURE: &str = "cpu_s_per_m_saturated";
 /// Figures whose medians are reported; a dot separates group and name.
 const FIGURES: &[&str] = &[
-    SATURATED,
+    SATURATED_CPU_FIGURE,
     "cpu_s_per_m_50k",
     "cpu_s_per_m_own_pace",
     "rss_kib_per_series",
@@ -132,7 +133,7 @@ pub(super) fn ratios(runs: &[Value]) -> Value {
         ("ack_p99", "ack_ms.p99"),
         ("bytes", "bytes_per_sample"),
     ] {
-        for other in NAMES.iter().filter(|other| **other != "wardroom") {
+        for other in TARGET_NAMES.iter().filter(|other| **other != "wardroom") {
             let ratio_name = format!("{label}_vs_{}", other.replace('-', "_"));
             let mut largest = (0, Value::Null);
             for wardroom in runs.iter().filter(|run| run["target"] == "wardroom") {
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn reports_stages_that_exceed_their_share_by_more_than_the_tolerance() {
-        let run = |target: &str, cpu: f64, receive: f64| json!({ "target": target, "series": 10_000, SATURATED: cpu, "stages": { "receive": receive } });
+        let run = |target: &str, cpu: f64, receive: f64| json!({ "target": target, "series": 10_000, SATURATED_CPU_FIGURE: cpu, "stages": { "receive": receive } });
         let report =
             |receive: f64| json!({ "runs": [run("wardroom", 0.3, receive), run("victoria-metrics", 2.0, 0.0)] });
         assert_eq!(stages_over_baseline(&report(0.149 * 2.0 * 1.2)), Vec::<String>::new());

@@ -44,9 +44,9 @@ pub(super) fn send(
             scope.spawn(move || {
                 let client = target.client();
                 let mut latencies = Vec::new();
-                let is_own =
+                let is_on_connection =
                     |(number, _): &(usize, &Vec<u8>)| number % bodies.requests_per_step() % CONNECTIONS == connection;
-                for (number, body) in requests.iter().enumerate().filter(is_own) {
+                for (number, body) in requests.iter().enumerate().filter(is_on_connection) {
                     if let Some(samples_per_s) = samples_per_s {
                         let due = Duration::from_secs_f64(number as f64 * SERIES_PER_REQUEST as f64 / samples_per_s);
                         std::thread::sleep(due.saturating_sub(started.elapsed()));

@@ -32,7 +32,7 @@ const RECORDS_PER_REQUEST: usize = 500;
 /// Failed requests after which a run is aborted.
 const MAX_RETRIES: u64 = 100_000;
 const RETRY_DELAY: Duration = Duration::from_millis(20);
-const HEADERS: &[(&str, &str)] = &[("Content-Type", "application/x-protobuf")];
+const PROTOBUF_HEADERS: &[(&str, &str)] = &[("Content-Type", "application/x-protobuf")];
 
 /// Runs the benchmark.
 pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
@@ -85,7 +85,7 @@ fn measure(name: &str, path: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Value> 
     std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
             scope.spawn(|| {
-                let client = target.client_for(path, HEADERS);
+                let client = target.client_for(path, PROTOBUF_HEADERS);
                 let mut own_latencies = Vec::new();
                 while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
                     let sent = Instant::now();

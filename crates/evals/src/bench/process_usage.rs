@@ -18,18 +18,18 @@ pub(super) fn process_tree_usage(root: u32) -> Usage {
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let number = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
         // Fields 4 (parent), 14 and 15 (utime, stime in ticks of 10 ms), 24 (RSS in pages) of proc(5).
-        let own = Usage { cpu_s: (number(11) + number(12)) / 100.0, rss_kib: number(21) * 4.0 };
-        all.insert(pid, (number(1) as u32, own));
+        let process_usage = Usage { cpu_s: (number(11) + number(12)) / 100.0, rss_kib: number(21) * 4.0 };
+        all.insert(pid, (number(1) as u32, process_usage));
     }
     let mut sum = Usage::default();
-    for (pid, (_, own)) in &all {
+    for (pid, (_, process_usage)) in &all {
         let mut ancestor = *pid;
         while ancestor != root && ancestor > 1 {
             ancestor = all.get(&ancestor).map_or(0, |(parent, _)| *parent);
         }
         if ancestor == root {
-            sum.cpu_s += own.cpu_s;
-            sum.rss_kib += own.rss_kib;
+            sum.cpu_s += process_usage.cpu_s;
+            sum.rss_kib += process_usage.rss_kib;
         }
     }
     sum

@@ -138,7 +138,8 @@ const fn is_replaced_by_churn(number: usize) -> bool {
 /// Steps between two replacements: ten minutes.
 const CHURN_STEPS: usize = 40;
 
-/// Ends a tenth of the series and starts as many, like pods that are replaced. Series that shift or are read back are kept.
+/// Ends a tenth of the series and starts as many, like pods that are replaced. Series that shift or are read back are
+/// kept.
 fn replace_churning_series(generators: &mut [SeriesGenerator], generation: usize) {
     for (_, generator) in generators.iter_mut().enumerate().filter(|(number, _)| is_replaced_by_churn(*number)) {
         for label in generator.labels.iter_mut().filter(|label| ["id", "pod"].contains(&label.name.as_str())) {
@@ -185,14 +186,14 @@ fn next_value(generator: &mut SeriesGenerator, number: usize, step: usize, rando
         }
         2 | 3 => {
             let level = 50.0 + (number % 50) as f64 + if is_shifted { 60.0 } else { 0.0 };
-            (level + normal(random) * 3.0).mul_add(10.0, 0.0).round() / 10.0
+            (level + standard_normal(random) * 3.0).mul_add(10.0, 0.0).round() / 10.0
         }
-        _ => (normal(random) * 0.3 - 3.0 + if is_shifted { 2.5 } else { 0.0 }).exp(),
+        _ => (standard_normal(random) * 0.3 - 3.0 + if is_shifted { 2.5 } else { 0.0 }).exp(),
     }
 }
 
 /// Returns a standard normal variate (Box and Muller 1958).
-fn normal(random: &mut StdRng) -> f64 {
+fn standard_normal(random: &mut StdRng) -> f64 {
     let (u, v) = (random.random_range(f64::MIN_POSITIVE..1.0), random.random_range(0.0..1.0_f64));
     (-2.0 * f64::ln(u)).sqrt() * (std::f64::consts::TAU * v).cos()
 }

@@ -14,7 +14,7 @@ use super::process_usage::{Usage, process_tree_usage};
 use crate::server_metrics::{detector_lag_records, lake_lag_records};
 
 /// Targets of `bench intake`.
-pub(super) const NAMES: &[&str] = &["wardroom", "victoria-metrics", "prometheus"];
+pub(super) const TARGET_NAMES: &[&str] = &["wardroom", "victoria-metrics", "prometheus"];
 
 /// Settings of Wardroom's lake.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +118,7 @@ impl Target {
                     String::new(),
                 )
             }
-            other => bail!("unknown target {other:?}; known: {}", NAMES.join(", ")),
+            other => bail!("unknown target {other:?}; known: {}", TARGET_NAMES.join(", ")),
         };
         let target = Self { dir, url, token, process, lake };
         target.wait_ready()?;
@@ -126,7 +126,7 @@ impl Target {
     }
 
     fn wait_ready(&self) -> anyhow::Result<()> {
-        let path = if matches!(self.running, TargetProcess::Wardroom(_)) { "/healthz" } else { "/metrics" };
+        let path = if matches!(self.process, TargetProcess::Wardroom(_)) { "/healthz" } else { "/metrics" };
         // Any response will do: rotel does not have this path.
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         for _ in 0..200 {
@@ -141,7 +141,7 @@ impl Target {
 
     /// Wardroom's server; `None` for another product.
     pub(super) fn wardroom(&self) -> Option<&Server> {
-        match &self.running {
+        match &self.process {
             TargetProcess::Wardroom(server) => Some(server),
             TargetProcess::Other(_) => None,
         }
@@ -149,14 +149,14 @@ impl Target {
 
     /// Wardroom's server, to kill and restart it.
     pub(super) fn server(&mut self) -> anyhow::Result<&mut Server> {
-        match &mut self.running {
+        match &mut self.process {
             TargetProcess::Wardroom(server) => Ok(server),
             TargetProcess::Other(_) => bail!("the target is not Wardroom"),
         }
     }
 
     fn pid(&self) -> u32 {
-        match &self.running {
+        match &self.process {
             TargetProcess::Wardroom(server) => server.processes().first().map_or(0, |(_, pid)| *pid),
             TargetProcess::Other(child) => child.id(),
         }
@@ -164,7 +164,7 @@ impl Target {
 
     /// Starts a profiler if the target is Wardroom.
     pub(super) fn start_profile(&self) -> anyhow::Result<Option<CpuProfile>> {
-        let TargetProcess::Wardroom(server) = &self.running else { return Ok(None) };
+        let TargetProcess::Wardroom(server) = &self.process else { return Ok(None) };
         let pids: Vec<u32> = server.processes().into_iter().map(|(_, pid)| pid).collect();
         CpuProfile::start(&self.dir, &pids).map(Some)
     }
@@ -213,7 +213,7 @@ impl Target {
     /// Records that detection has not processed, and with a flush interval of the benchmark's own, those that are not
     /// in the lake.
     pub(super) fn lag_records(&self) -> anyhow::Result<f64> {
-        let TargetProcess::Wardroom(server) = &self.running else { return Ok(0.0) };
+        let TargetProcess::Wardroom(server) = &self.process else { return Ok(0.0) };
         let lake = if self.lake.flush_seconds.is_some() { lake_lag_records(server)? } else { None };
         Ok(detector_lag_records(server)? + lake.unwrap_or_default())
     }
@@ -234,7 +234,7 @@ impl Target {
     /// Returns the bytes that another product stores, after it merged its files; `None` for Wardroom, whose files
     /// [`Target::lake_files`] returns.
     pub(super) fn data_bytes(&mut self) -> anyhow::Result<Option<u64>> {
-        if matches!(self.running, TargetProcess::Wardroom(_)) {
+        if matches!(self.process, TargetProcess::Wardroom(_)) {
             return Ok(None);
         }
         // VictoriaMetrics' paths; other products return 404.
@@ -248,7 +248,7 @@ impl Target {
 
     /// Stops the target and removes its data.
     pub(super) fn stop(mut self) -> anyhow::Result<()> {
-        match &mut self.running {
+        match &mut self.process {
             TargetProcess::Wardroom(server) => drop(server.stop()?),
             TargetProcess::Other(child) => {
                 child.kill()?;

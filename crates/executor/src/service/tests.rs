@@ -10,7 +10,7 @@ use wardroom_testing::Shop;
 
 use super::*;
 
-const TOKEN: &str = "alice's token";
+const APPROVER_TOKEN: &str = "alice's token";
 
 struct TestExecutor {
     shop: Shop,
@@ -37,7 +37,7 @@ impl TestExecutor {
     /// Writes the configuration; only alice has a token that the tests use.
     fn configure(&self, approvers: &[&str], mode: u32) {
         let approver = |name: &&str| {
-            let token = if *name == "alice" { TOKEN } else { "another token" };
+            let token = if *name == "alice" { APPROVER_TOKEN } else { "another token" };
             json!({ "principal": name, "tenant": "main", "token-sha256": sha256_hex(token.as_bytes()) })
         };
         let target = json!({ "tool": "process", "name": "cart", "url": self.shop.control, "token": "control" });
@@ -83,7 +83,7 @@ impl TestExecutor {
     fn approve_plan(&self, operation: &str) -> (Plan, String) {
         let plan = self.plan(operation, MINUTE);
         let hash = plan.sha256().unwrap();
-        let status = self.authorize(&plan, &hash, TOKEN).unwrap();
+        let status = self.authorize(&plan, &hash, APPROVER_TOKEN).unwrap();
         assert_eq!(status.approved_by.unwrap().as_str(), "alice");
         (plan, hash)
     }
@@ -137,38 +137,38 @@ fn verifies_an_approval_and_accepts_it_once() {
     let hash = plan.sha256().unwrap();
     assert_eq!(executor.execute(&hash), Err(RefusalCode::NotApproved));
     assert_eq!(executor.undo(&hash), Err(RefusalCode::NotApproved));
-    for wrong in ["", "another", TOKEN.trim_start_matches("a"), &sha256_hex(TOKEN.as_bytes())] {
+    for wrong in ["", "another", APPROVER_TOKEN.trim_start_matches("a"), &sha256_hex(APPROVER_TOKEN.as_bytes())] {
         assert_eq!(executor.authorize(&plan, &hash, wrong), Err(RefusalCode::NotAnApprover), "{wrong}");
     }
     let other_tenant = Plan { tenant: TenantId::new("other").unwrap(), ..plan.clone() };
-    let refused = executor.authorize(&other_tenant, &other_tenant.sha256().unwrap(), TOKEN);
+    let refused = executor.authorize(&other_tenant, &other_tenant.sha256().unwrap(), APPROVER_TOKEN);
     assert_eq!(refused, Err(RefusalCode::NotAnApprover), "of another tenant");
     let other = Plan { control: "mail".into(), ..plan.clone() };
-    assert_eq!(executor.authorize(&other, &hash, TOKEN), Err(RefusalCode::HashMismatch));
+    assert_eq!(executor.authorize(&other, &hash, APPROVER_TOKEN), Err(RefusalCode::HashMismatch));
     let late = executor.plan("restart", Duration::ZERO);
-    assert_eq!(executor.authorize(&late, &late.sha256().unwrap(), TOKEN), Err(RefusalCode::Expired));
+    assert_eq!(executor.authorize(&late, &late.sha256().unwrap(), APPROVER_TOKEN), Err(RefusalCode::Expired));
     let mut unknown = plan.clone();
     unknown.call.tool = "shell".into();
-    assert_eq!(executor.authorize(&unknown, &unknown.sha256().unwrap(), TOKEN), Err(RefusalCode::Invalid));
+    assert_eq!(executor.authorize(&unknown, &unknown.sha256().unwrap(), APPROVER_TOKEN), Err(RefusalCode::Invalid));
     executor.configure(&["alice"], 0o640);
     assert_eq!(
-        executor.authorize(&plan, &hash, TOKEN),
+        executor.authorize(&plan, &hash, APPROVER_TOKEN),
         Err(RefusalCode::Unavailable),
         "the file is readable by others"
     );
     executor.configure(&["alice"], 0o600);
     assert_eq!(executor.request(Request::Status { plan_sha256: hash.clone() }), Ok(PlanStatus::default()));
 
-    let status = executor.authorize(&plan, &hash, TOKEN).unwrap();
+    let status = executor.authorize(&plan, &hash, APPROVER_TOKEN).unwrap();
     assert_eq!(status.approved_by.unwrap().as_str(), "alice");
-    assert_eq!(executor.authorize(&plan, &hash, TOKEN), Err(RefusalCode::AlreadyUsed));
+    assert_eq!(executor.authorize(&plan, &hash, APPROVER_TOKEN), Err(RefusalCode::AlreadyUsed));
     assert_eq!(executor.undo(&hash), Err(RefusalCode::Invalid), "not executed yet");
     assert_eq!(executor.effects(), 0);
     let done = executor.execute(&hash).unwrap();
     assert_eq!((done.executed, executor.effects()), (Some(Outcome::Applied), 1));
     assert_eq!(done.idempotency_key, Some(plan.idempotency_key().unwrap()));
     assert_eq!((executor.execute(&hash).unwrap(), executor.effects()), (done, 1), "a second request");
-    assert_eq!(executor.authorize(&plan, &hash, TOKEN), Err(RefusalCode::AlreadyUsed));
+    assert_eq!(executor.authorize(&plan, &hash, APPROVER_TOKEN), Err(RefusalCode::AlreadyUsed));
     assert_eq!(executor.undo(&hash), Err(RefusalCode::Invalid), "a restart cannot be undone");
 }
 
@@ -203,7 +203,7 @@ fn checks_authority_and_expiry_before_execution() {
     executor.configure(&["alice"], 0o600);
     let short = executor.plan("restart", Duration::from_secs(1));
     let hash = short.sha256().unwrap();
-    executor.authorize(&short, &hash, TOKEN).unwrap();
+    executor.authorize(&short, &hash, APPROVER_TOKEN).unwrap();
     std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(executor.execute(&hash), Err(RefusalCode::Expired));
     assert_eq!(executor.effects(), 0);

@@ -207,10 +207,10 @@ mod tests {
         encode(samples, &mut bytes);
         let size = bytes.len();
         bytes.push(42);
-        let mut back = Vec::new();
-        assert_eq!(decode(&bytes, &mut back), Some(&[42][..]));
+        let mut decoded = Vec::new();
+        assert_eq!(decode(&bytes, &mut decoded), Some(&[42][..]));
         let bits = |samples: &[Sample]| samples.iter().map(|s| (s.ts_ms, s.value.to_bits())).collect::<Vec<_>>();
-        assert_eq!(bits(&back), bits(samples));
+        assert_eq!(bits(&decoded), bits(samples));
         size
     }
 

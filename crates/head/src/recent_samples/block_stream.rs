@@ -29,10 +29,10 @@ const FIRST_READ_BYTES: usize = 128;
 const MAX_BLOCK_DISTANCE_BYTES: u64 = (1 << 40) - 1;
 
 /// Appends an entry; `back` is the distance to the previous block of the series, 0 for none.
-pub(crate) fn append_block(out: &mut Vec<u8>, back: u64, samples: &[Sample]) {
+pub(crate) fn append_block(out: &mut Vec<u8>, distance_bytes: u64, samples: &[Sample]) {
     let start = out.len();
-    let back = if back > MAX_BLOCK_DISTANCE_BYTES { 0 } else { back };
-    out.extend(&back.to_le_bytes()[..5]);
+    let distance_bytes = if distance_bytes > MAX_BLOCK_DISTANCE_BYTES { 0 } else { distance_bytes };
+    out.extend(&distance_bytes.to_le_bytes()[..5]);
     out.extend([0; 6]);
     block_codec::encode(samples, out);
     let size = (out.len() - start - HEADER_BYTES) as u16;
@@ -76,8 +76,9 @@ impl ChainReader {
     pub(crate) fn read_down_to(&mut self, down_to: u64, read_at: &ReadAt<'_>) -> Option<()> {
         while let Some(address) = self.next.filter(|address| address.get() >= down_to) {
             let before = self.samples.len();
-            let back = read_entry(address.get(), read_at, &mut self.samples)?;
-            self.next = address.get().checked_sub(back).filter(|_| back > 0).and_then(NonZeroU64::new);
+            let distance_bytes = read_entry(address.get(), read_at, &mut self.samples)?;
+            self.next =
+                address.get().checked_sub(distance_bytes).filter(|_| distance_bytes > 0).and_then(NonZeroU64::new);
             if self.samples[before..].last().is_none_or(|last| last.ts_ms < self.start_ms) {
                 self.samples.truncate(before);
                 self.next = None;
@@ -105,7 +106,7 @@ fn read_entry(address: u64, read_at: &ReadAt<'_>, samples: &mut Vec<Sample>) -> 
     let count = read_at(address, &mut buffer)?;
     let header = buffer.get(..count)?.first_chunk::<HEADER_BYTES>()?;
     let [p, q, r, s, t, low, high, crc @ ..] = *header;
-    let back = u64::from_le_bytes([p, q, r, s, t, 0, 0, 0]);
+    let distance_bytes = u64::from_le_bytes([p, q, r, s, t, 0, 0, 0]);
     let size = usize::from(u16::from_le_bytes([low, high]));
     let mut long = Vec::new();
     let block = if HEADER_BYTES + size <= count {
@@ -115,7 +116,7 @@ fn read_entry(address: u64, read_at: &ReadAt<'_>, samples: &mut Vec<Sample>) -> 
         (read_at(address + HEADER_BYTES as u64, &mut long)? == size).then_some(long.as_slice())?
     };
     let valid = u32::from_le_bytes(crc) == checksum(&header[..7], block);
-    (valid && block_codec::decode(block, samples)?.is_empty()).then_some(back)
+    (valid && block_codec::decode(block, samples)?.is_empty()).then_some(distance_bytes)
 }
 
 fn checksum(header: &[u8], block: &[u8]) -> u32 {

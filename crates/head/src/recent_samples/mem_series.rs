@@ -28,7 +28,7 @@ pub(crate) struct MemSeries {
     pub(crate) newest_block: Option<NonZeroU64>,
     /// Time of the first sample ever pushed.
     pub(crate) first_ms: i64,
-    /// Boxed, because few series have late samples and every series pays for the field.
+    /// Boxed, because few series have late samples and every series has the field.
     pub(crate) late: Option<Box<LateSamples>>,
 }
 
@@ -123,8 +123,8 @@ impl MemSeries {
         let samples = &mut samples[..self.len as usize];
         samples.iter_mut().zip(self.open_samples()).for_each(|(slot, sample)| *slot = sample);
         let address = pending_start + pending.len() as u64;
-        let back = self.newest_block.map_or(0, |before| address - before.get());
-        block_stream::append_block(pending, back, samples);
+        let distance_bytes = self.newest_block.map_or(0, |before| address - before.get());
+        block_stream::append_block(pending, distance_bytes, samples);
         self.newest_block = NonZeroU64::new(address);
         self.len = 0;
     }

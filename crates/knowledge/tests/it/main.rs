@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
 use wardroom_domain::{Cause, CauseKind, Diagnosis, Severity};
-use wardroom_knowledge::{BUILTIN, Config, Library, Runbook};
+use wardroom_knowledge::{BUILTIN_RUNBOOKS, Config, Library, Runbook};
 
 /// (Cause, with a deployment, expected runbook).
 const CASES: [(CauseKind, bool, &str); 11] = [
@@ -33,7 +33,7 @@ fn cause(kind: CauseKind, deployed: bool) -> Cause {
     }
 }
 
-fn found(library: &Library, kind: CauseKind, deployed: bool) -> Option<String> {
+fn found_runbook(library: &Library, kind: CauseKind, deployed: bool) -> Option<String> {
     let diagnosis = Diagnosis {
         causes: vec![cause(kind, deployed)],
         evidence: vec![],
@@ -48,7 +48,7 @@ fn finds_the_expected_runbook_for_every_cause() {
     let library = Library::load(&Config::default()).unwrap();
     assert!(library.runbooks().count() >= 12);
     for (kind, deployed, id) in CASES {
-        assert_eq!(found(&library, kind, deployed).as_deref(), Some(id));
+        assert_eq!(found_runbook(&library, kind, deployed).as_deref(), Some(id));
         let top = library.search(&wardroom_knowledge::query_of(&cause(kind, deployed)), 1).unwrap();
         assert_eq!(top[0].id, id, "top hit for {kind:?} deployed={deployed}");
     }
@@ -57,13 +57,15 @@ fn finds_the_expected_runbook_for_every_cause() {
 
 #[test]
 fn every_builtin_runbook_is_selected_for_a_cause() {
-    for (name, _) in BUILTIN {
+    for (name, _) in BUILTIN_RUNBOOKS {
         let id = name.trim_end_matches(".md");
-        let rest =
-            BUILTIN.iter().filter(|(other, _)| other != name).map(|(other, text)| Runbook::parse(other, text).unwrap());
+        let rest = BUILTIN_RUNBOOKS
+            .iter()
+            .filter(|(other, _)| other != name)
+            .map(|(other, text)| Runbook::parse(other, text).unwrap());
         let library = Library::new(rest).unwrap();
         let all_found =
-            CASES.iter().all(|(kind, deployed, id)| found(&library, *kind, *deployed).as_deref() == Some(*id))
+            CASES.iter().all(|(kind, deployed, id)| found_runbook(&library, *kind, *deployed).as_deref() == Some(*id))
                 && library.search(ALERT.0, 1).unwrap()[0].id == ALERT.1;
         assert!(!all_found, "no case needs {id}");
     }
@@ -71,7 +73,7 @@ fn every_builtin_runbook_is_selected_for_a_cause() {
 
 #[test]
 fn every_action_fills_its_placeholders() {
-    for (name, text) in BUILTIN {
+    for (name, text) in BUILTIN_RUNBOOKS {
         let runbook = Runbook::parse(name, text).unwrap();
         assert_eq!(format!("{}.md", runbook.id), *name);
         for kind in &runbook.causes {

@@ -189,10 +189,10 @@ pub(crate) fn encode_definition_levels(is_present: &[bool], out: &mut Vec<u8>) {
 }
 
 /// Encodes indices into a dictionary with this number of entries, after their bit width.
-pub(crate) fn encode_dictionary_indices(of: &[u16], entries: usize, out: &mut Vec<u8>) {
+pub(crate) fn encode_dictionary_indices(indices: &[u16], entries: usize, out: &mut Vec<u8>) {
     let width = (usize::BITS - entries.saturating_sub(1).leading_zeros()).max(1);
     out.push(width as u8);
-    encode_rle_bit_packed(of, width, out);
+    encode_rle_bit_packed(indices, width, out);
 }
 
 /// Encodes small numbers of a bit width as runs of one value where possible, else bit-packed in groups of eight.
@@ -384,7 +384,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn library_reader_reads_back_encoded_pages(pages in prop::collection::vec(page(), 1..4), zipped: bool) {
-            let entry = |place: u16| DICTIONARY[usize::from(place)];
+            let entry = |index: u16| DICTIONARY[usize::from(index)];
             let expected: Vec<_> = pages.iter().flatten().map(|(a, b)| (*a, b.map(entry))).collect();
             prop_assert_eq!(read(file(&pages, zipped)), expected);
         }

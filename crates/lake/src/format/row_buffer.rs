@@ -162,8 +162,8 @@ impl RowBuffer {
                     into.append(true)?;
                 }
                 (_, cell) => {
-                    let what = format!("{}.{}: {cell:?} has another type", self.schema.name, column.name);
-                    return Err(Error::Damaged(what));
+                    let detail = format!("{}.{}: {cell:?} has another type", self.schema.name, column.name);
+                    return Err(Error::Damaged(detail));
                 }
             }
         }

@@ -131,13 +131,13 @@ pub(crate) fn read_rows(
 /// Returns the row groups that may have rows in a time range (µs) by their column `ts`. If `ts` is only a start time,
 /// earlier row groups are included.
 fn overlapping_row_groups(file: &ParquetMetaData, from_us: i64, to_us: i64, ts_is_start: bool) -> Vec<usize> {
-    let within = |group: &RowGroupMetaData| {
+    let may_overlap = |group: &RowGroupMetaData| {
         let column = group.columns().iter().find(|column| column.column_path().string() == "ts");
         let Some(Statistics::Int64(times)) = column.and_then(|column| column.statistics()) else { return true };
         let (first, last) = (times.min_opt().copied(), times.max_opt().copied());
         first.is_none_or(|first| first < to_us) && (ts_is_start || last.is_none_or(|last| last >= from_us))
     };
-    (0..file.num_row_groups()).filter(|group| within(file.row_group(*group))).collect()
+    (0..file.num_row_groups()).filter(|group| may_overlap(file.row_group(*group))).collect()
 }
 
 /// A record batch of a table, with access to columns by name.
@@ -182,8 +182,8 @@ impl TableBatch<'_> {
     /// `ts` and `nanos` of the row.
     pub(crate) fn timestamp(&self, row: usize) -> Result<Timestamp, Error> {
         let micros = self.column_as::<TimestampMicrosecondArray>("ts")?.value(row);
-        let beyond = self.column_as::<Int32Array>("nanos")?.value(row);
-        Ok(Timestamp::from_nanos(micros.saturating_mul(1000).saturating_add(beyond.into())))
+        let sub_micro_nanos = self.column_as::<Int32Array>("nanos")?.value(row);
+        Ok(Timestamp::from_nanos(micros.saturating_mul(1000).saturating_add(sub_micro_nanos.into())))
     }
 
     pub(crate) fn labels(&self, name: &str, row: usize) -> Result<Labels, Error> {

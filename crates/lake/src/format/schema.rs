@@ -102,13 +102,13 @@ impl ColumnType {
     }
 }
 
-fn list_type(of: PrimitiveType) -> DataType {
-    DataType::Array(Box::new(ArrayType::new(DataType::Primitive(of), false)))
+fn list_type(element_type: PrimitiveType) -> DataType {
+    DataType::Array(Box::new(ArrayType::new(DataType::Primitive(element_type), false)))
 }
 
 /// Returns the Arrow field of list elements.
-pub(crate) fn list_element(of: Arrow) -> Arc<Field> {
-    Arc::new(Field::new("element", of, false))
+pub(crate) fn list_element(element_type: Arrow) -> Arc<Field> {
+    Arc::new(Field::new("element", element_type, false))
 }
 
 impl TableSchema {

@@ -157,9 +157,9 @@ async fn finds_all_samples_of_a_series_across_flushes_and_merges() {
     let expected = |query: &SeriesQuery, before: u64, names: &[&str]| {
         let mut found: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
         for ((labels, ts_ms), all) in &model {
-            let within = (query.start.millis()..=query.end.millis()).contains(ts_ms);
+            let is_in_range = (query.start.millis()..=query.end.millis()).contains(ts_ms);
             let last = all.iter().rev().find(|(offset, _)| *offset <= before);
-            if let Some((_, value)) = last.filter(|_| within && names.iter().any(|name| labels.contains(name))) {
+            if let Some((_, value)) = last.filter(|_| is_in_range && names.iter().any(|name| labels.contains(name))) {
                 found.entry(labels.clone()).or_default().push((*ts_ms, *value));
             }
         }

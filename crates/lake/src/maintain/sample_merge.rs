@@ -131,8 +131,8 @@ mod tests {
         let long = [minutes(0, 200), minutes(190, 250), minutes(310, 361), minutes(0, 400)];
         let groups = files_to_merge(&long, 361 * 60_000);
         assert_eq!(groups, [long[..3].to_vec()], "a long file is left out");
-        let apart = [minutes(0, 10), minutes(200, 210), minutes(350, 361)];
-        assert!(files_to_merge(&apart, 361 * 60_000).is_empty(), "half an hour with long gaps");
+        let separated = [minutes(0, 10), minutes(200, 210), minutes(350, 361)];
+        assert!(files_to_merge(&separated, 361 * 60_000).is_empty(), "half an hour with long gaps");
         let [mut first, mut second] = short;
         (first.series, second.series) = ((1, 600), (601, 900));
         assert!(

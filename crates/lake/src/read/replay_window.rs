@@ -43,7 +43,7 @@ pub struct ReplaySecond {
 }
 
 impl ReplayWindow {
-    fn second(&mut self, at: Timestamp) -> &mut ReplaySecond {
+    fn second_mut(&mut self, at: Timestamp) -> &mut ReplaySecond {
         self.seconds.entry(at.millis().div_euclid(1000)).or_default()
     }
 }
@@ -79,20 +79,20 @@ impl Lake {
                 let series = window.series.len();
                 window.series.push(labels);
                 for sample in samples {
-                    window.second(Timestamp::from_millis(sample.ts_ms)).samples.push((series, sample));
+                    window.second_mut(Timestamp::from_millis(sample.ts_ms)).samples.push((series, sample));
                 }
             }
             page = stored.next;
         }
         self.add_histograms(tenant, query, before, &mut window).await?;
         let before = i64::try_from(before).unwrap_or(i64::MAX);
-        let within = |at: Timestamp, offset: i64| (from..to).contains(&at) && offset < before;
+        let is_in_window = |at: Timestamp, offset: i64| (from..to).contains(&at) && offset < before;
         for batch in self.read_time_range(&LOGS, tenant, from, to).await? {
             let rows = TableBatch { schema: &LOGS, batch: &batch };
             for row in 0..batch.num_rows() {
                 let at = rows.timestamp(row)?;
-                if within(at, rows.offset(row)?) {
-                    window.second(at).logs.push(LogEntry {
+                if is_in_window(at, rows.offset(row)?) {
+                    window.second_mut(at).logs.push(LogEntry {
                         at,
                         severity: parse_severity(rows.text("severity", row)?),
                         message: rows.text("message", row)?.to_owned(),
@@ -106,8 +106,8 @@ impl Lake {
             let rows = TableBatch { schema: &SPANS, batch: &batch };
             for row in 0..batch.num_rows() {
                 let span = rows.span(row)?;
-                if within(span.end, rows.offset(row)?) {
-                    window.second(span.end).spans.push(span);
+                if is_in_window(span.end, rows.offset(row)?) {
+                    window.second_mut(span.end).spans.push(span);
                 }
             }
         }
@@ -115,8 +115,8 @@ impl Lake {
             let rows = TableBatch { schema: &DEPLOYMENTS, batch: &batch };
             for row in 0..batch.num_rows() {
                 let at = rows.timestamp(row)?;
-                if within(at, rows.offset(row)?) {
-                    window.second(at).deployments.push(Deployment {
+                if is_in_window(at, rows.offset(row)?) {
+                    window.second_mut(at).deployments.push(Deployment {
                         at,
                         service: rows.text("service", row)?.to_owned(),
                         version: rows.text("version", row)?.to_owned(),
@@ -136,17 +136,17 @@ impl Lake {
         before: u64,
         window: &mut ReplayWindow,
     ) -> Result<(), Error> {
-        let mut places: BTreeMap<Labels, usize> = BTreeMap::new();
+        let mut indices: BTreeMap<Labels, usize> = BTreeMap::new();
         let mut next = Some(query.start);
         while let Some(start) = next {
             query.start = start;
             let page = self.read_histograms(tenant, &query, before).await?;
             for (labels, histogram) in page.found {
-                let series = *places.entry(labels).or_insert_with_key(|labels| {
+                let series = *indices.entry(labels).or_insert_with_key(|labels| {
                     window.series.push(labels.clone());
                     window.series.len() - 1
                 });
-                window.second(Timestamp::from_millis(histogram.ts_ms)).histograms.push((series, histogram));
+                window.second_mut(Timestamp::from_millis(histogram.ts_ms)).histograms.push((series, histogram));
             }
             next = page.next_ms.map(Timestamp::from_millis);
         }

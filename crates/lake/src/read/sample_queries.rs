@@ -19,7 +19,7 @@ use crate::lake::Lake;
 use crate::table::live_file::LiveFile;
 
 /// Label that holds the metric name.
-const NAME: &str = "__name__";
+const NAME_LABEL: &str = "__name__";
 
 /// Maximum number of files opened in parallel.
 const MAX_PARALLEL_OPENS: usize = 16;
@@ -162,5 +162,5 @@ pub(crate) fn metric_names(query: &SeriesQuery) -> Option<BTreeSet<&str>> {
 }
 
 fn metric_name(selector: &[Matcher]) -> Option<&str> {
-    selector.iter().filter(|matcher| matcher.name == NAME).find_map(Matcher::only_value)
+    selector.iter().filter(|matcher| matcher.name == NAME_LABEL).find_map(Matcher::only_value)
 }

@@ -340,8 +340,8 @@ fn flatten_nested(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut columns = Vec::new();
     for (field, column) in schema.fields().iter().zip(batch.columns()) {
         let column: ArrayRef = if column.data_type().is_nested() {
-            let shown = ArrayFormatter::try_new(column, &options)?;
-            let text = |row: usize| column.is_valid(row).then(|| shown.value(row).to_string());
+            let formatter = ArrayFormatter::try_new(column, &options)?;
+            let text = |row: usize| column.is_valid(row).then(|| formatter.value(row).to_string());
             Arc::new((0..column.len()).map(text).collect::<StringArray>())
         } else {
             Arc::clone(column)

@@ -21,8 +21,8 @@ pub(super) async fn add_new_columns(mut table: DeltaTable, schema: &'static Tabl
         Err(error) => {
             // Another writer may have added them first.
             table.update_state().await?;
-            let left = missing_columns(schema, table.snapshot()?.schema().as_ref())?;
-            if left.is_empty() { Ok(table) } else { Err(error.into()) }
+            let still_missing = missing_columns(schema, table.snapshot()?.schema().as_ref())?;
+            if still_missing.is_empty() { Ok(table) } else { Err(error.into()) }
         }
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     /// A schema from before the `request` column.
-    static OLDER: TableSchema = deployments_schema(&[
+    static OLDER_SCHEMA: TableSchema = deployments_schema(&[
         column("ts", ColumnType::Timestamp, false),
         column("nanos", ColumnType::Int, false),
         column("service", ColumnType::Text, false),
@@ -108,8 +108,8 @@ mod tests {
     async fn adds_a_missing_nullable_column() {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::from_millis(1_795_255_038_000);
-        let mut old = create_table(dir.path(), &OLDER).await;
-        let mut rows = RowBuffer::new(&OLDER, TenantId::main(), now.millis() / 86_400_000);
+        let mut old = create_table(dir.path(), &OLDER_SCHEMA).await;
+        let mut rows = RowBuffer::new(&OLDER_SCHEMA, TenantId::main(), now.millis() / 86_400_000);
         let labels = Labels::of(&[("team", "a")]);
         let cells = [
             Cell::Timestamp(now.nanos() / 1000),
@@ -131,8 +131,8 @@ mod tests {
         // Old and new rows are joined into one file.
         let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
         for offset in 1..=15 {
-            let mut fresh = event_batch(lake.committed_event_offsets().await.unwrap(), offset..offset + 1);
-            lake.commit_events(&fresh.finish(offset + 1, now).unwrap()).await.unwrap();
+            let mut events = event_batch(lake.committed_event_offsets().await.unwrap(), offset..offset + 1);
+            lake.commit_events(&events.finish(offset + 1, now).unwrap()).await.unwrap();
         }
         let before = file_and_row_count(table_of(&lake, &DEPLOYMENTS)).await;
         lake.maintain(None).await.unwrap();
@@ -146,29 +146,32 @@ mod tests {
 
     #[tokio::test]
     async fn refuses_any_other_column_difference() {
-        static OTHER: TableSchema = deployments_schema(&[
+        static WRONG_TYPE: TableSchema = deployments_schema(&[
             column("ts", ColumnType::Timestamp, false),
             column("nanos", ColumnType::Int, false),
             column("service", ColumnType::Text, false),
             column("version", ColumnType::Long, false),
         ]);
-        static SHORT: TableSchema = deployments_schema(&[column("ts", ColumnType::Timestamp, false)]);
-        static LACKING: TableSchema = deployments_schema(&[column("ts", ColumnType::Timestamp, true)]);
-        static NEWER: TableSchema =
+        static MISSING_COLUMN: TableSchema = deployments_schema(&[column("ts", ColumnType::Timestamp, false)]);
+        static WRONG_NULLABILITY: TableSchema = deployments_schema(&[column("ts", ColumnType::Timestamp, true)]);
+        static UNKNOWN_COLUMN: TableSchema =
             deployments_schema(&[column("ts", ColumnType::Timestamp, false), column("region", ColumnType::Text, true)]);
-        for (schema, named, why) in [
-            (&OTHER, "version", "type is"),
-            (&SHORT, "nanos", "and required"),
-            (&LACKING, "ts", "nullable in the table"),
-            (&NEWER, "region", "unknown to this build"),
+        for (schema, expected_column, why) in [
+            (&WRONG_TYPE, "version", "type is"),
+            (&MISSING_COLUMN, "nanos", "and required"),
+            (&WRONG_NULLABILITY, "ts", "nullable in the table"),
+            (&UNKNOWN_COLUMN, "region", "unknown to this build"),
         ] {
             let dir = tempfile::tempdir().unwrap();
             create_table(dir.path(), schema).await;
             let refused = Lake::open(&Config::default(), dir.path()).await.unwrap_err();
-            assert!(matches!(&refused, Error::IncompatibleColumn { column, .. } if column == named), "{refused:?}");
+            assert!(
+                matches!(&refused, Error::IncompatibleColumn { column, .. } if column == expected_column),
+                "{refused:?}"
+            );
             let message = refused.to_string();
             assert!(
-                message.starts_with(&format!("silver.deployments.{named}: ")) && message.contains(why),
+                message.starts_with(&format!("silver.deployments.{expected_column}: ")) && message.contains(why),
                 "{message}"
             );
             assert!(message.contains("move the table's folder away"), "{message}");

@@ -51,8 +51,9 @@ impl LocalDisk {
         if synced != Some(version) {
             // The kernel reports a write error to one sync only, and later syncs skip the affected pages. Without a
             // recorded version the table is new or was copied as a whole.
-            let suspect = verified().get(&table).map_or(synced.is_some() || failures > 0, |then| *then != failures);
-            if suspect {
+            let needs_rewrite =
+                verified().get(&table).map_or(synced.is_some() || failures > 0, |then| *then != failures);
+            if needs_rewrite {
                 rewrite_unsynced_files(&table, synced, version)?;
             }
             if let Err(error) = self.sync_file_system() {
@@ -111,32 +112,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (disk, table) = (LocalDisk::open(dir.path()).unwrap(), dir.path().join("silver/samples"));
         let url = Url::from_directory_path(&table).unwrap();
-        let places = |files: &[PathBuf; 2]| files.each_ref().map(|file| std::fs::metadata(file).unwrap().ino());
+        let inodes = |files: &[PathBuf; 2]| files.each_ref().map(|file| std::fs::metadata(file).unwrap().ino());
         let first = commit(&table, 0);
         disk.sync(&url, 0).unwrap();
-        let (before, second) = (places(&first), commit(&table, 1));
-        let suspect = places(&second);
+        let (before, second) = (inodes(&first), commit(&table, 1));
+        let suspect = inodes(&second);
         disk.fail_next_sync.store(true, Ordering::Release);
         assert!(disk.sync(&url, 1).is_err());
-        assert_eq!((synced_version(&table), places(&second)), (Some(0), suspect));
+        assert_eq!((synced_version(&table), inodes(&second)), (Some(0), suspect));
         disk.sync(&url, 1).unwrap();
         assert_eq!(synced_version(&table), Some(1));
-        assert!(places(&second).iter().zip(suspect).all(|(now, then)| *now != then), "new files under the same names");
+        assert!(inodes(&second).iter().zip(suspect).all(|(now, then)| *now != then), "new files under the same names");
         assert_eq!(std::fs::read(&second[0]).unwrap(), b"abc");
-        assert_eq!(places(&first), before, "files synced before are not rewritten");
+        assert_eq!(inodes(&first), before, "files synced before are not rewritten");
         let third = commit(&table, 2);
-        let verified = places(&third);
+        let verified = inodes(&third);
         disk.sync(&url, 2).unwrap();
-        assert_eq!(places(&third), verified, "later files are not rewritten");
+        assert_eq!(inodes(&third), verified, "later files are not rewritten");
         // A new process cannot know of an earlier failure.
         let fourth = commit(&table, 3);
-        let unknown = places(&fourth);
+        let unknown = inodes(&fourth);
         // Staged files of another writer are not touched.
         let staged = table.join("_delta_log/00000000000000000003.json#1");
         std::fs::write(&staged, "{}").unwrap();
         let staged_inode = std::fs::metadata(&staged).unwrap().ino();
         LocalDisk::open(dir.path()).unwrap().sync(&url, 3).unwrap();
-        assert!(places(&fourth).iter().zip(unknown).all(|(now, then)| *now != then));
+        assert!(inodes(&fourth).iter().zip(unknown).all(|(now, then)| *now != then));
         assert_eq!(std::fs::metadata(&staged).unwrap().ino(), staged_inode);
     }
 }

@@ -62,10 +62,10 @@ pub(crate) fn repair_table(table: &Path) -> Result<Vec<PathBuf>, Error> {
             _ => {}
         }
     }
-    let lost = |version: u64, what: &str| {
+    let unrecoverable = |version: u64, item: &str| {
         Error::Damaged(format!(
-            "{}: {what} {version} was synced and is damaged now; restore the table from a backup, or move the folder \
-             away to create a new table from what the bus still holds",
+            "{}: {item} {version} was synced and is damaged now; restore the table from a backup, or move the folder \
+             away to create a new table from item the bus still holds",
             table.display()
         ))
     };
@@ -96,14 +96,14 @@ pub(crate) fn repair_table(table: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     if let Some(first) = first_damaged {
         if synced.is_some_and(|synced| first <= synced) {
-            return Err(lost(first, "commit"));
+            return Err(unrecoverable(first, "commit"));
         }
         for path in commits.range(first..).map(|(_, path)| path) {
             quarantine.move_file(path)?;
         }
         tracing::warn!(table = %table.display(), version = first, "quarantined unsynced commits");
     } else if synced.is_some_and(|synced| next <= synced) {
-        return Err(lost(next, "commit"));
+        return Err(unrecoverable(next, "commit"));
     }
     if !quarantine.moved.is_empty() {
         File::open(&log)?.sync_all()?;

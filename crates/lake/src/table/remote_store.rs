@@ -153,10 +153,10 @@ pub(crate) fn register_object_stores(root: &Url, options: &HashMap<String, Strin
 /// Returns an error if the store is unreachable, does not respond in time, or lets several writes succeed.
 pub(crate) async fn probe_conditional_writes(root: &Url, options: &HashMap<String, String>) -> Result<(), Error> {
     let Some(kind) = StoreKind::from_url(root) else { return Ok(()) };
-    let unsafe_store = |what: String| Error::InvalidConfig {
+    let unsafe_store = |detail: String| Error::InvalidConfig {
         field: "lake.uri",
         detail: format!(
-            "{root}: {what}; two writers could create the same version of a table, and rows would be lost. Use a store \
+            "{root}: {detail}; two writers could create the same version of a table, and rows would be lost. Use a store \
              with conditional writes (If-None-Match), or a local disk"
         ),
     };
@@ -164,7 +164,7 @@ pub(crate) async fn probe_conditional_writes(root: &Url, options: &HashMap<Strin
     let folder = Path::from_url_path(root.path()).map_err(|error| unsafe_store(error.to_string()))?.join("_wardroom");
     // Any response shows that the store is reachable, including "not found" and "forbidden".
     let response = tokio::time::timeout(PROBE_TIMEOUT, store.head(&folder.clone().join("reachable"))).await;
-    let unavailable = |why: String| Error::Unavailable(format!("{root}: {why}"));
+    let unavailable = |detail: String| Error::Unavailable(format!("{root}: {detail}"));
     if let Err(error @ ObjectStoreError::Generic { .. }) =
         response.map_err(|_| unavailable(format!("no response within {PROBE_TIMEOUT:?}")))?
     {
@@ -173,10 +173,10 @@ pub(crate) async fn probe_conditional_writes(root: &Url, options: &HashMap<Strin
     let mut decided = 0;
     // A race without a winner is inconclusive: after a lost response the retry conflicts with the writer's own object.
     for _ in 0..2 * PROBE_ROUNDS {
-        let place = folder.clone().join(format!("race-{:016x}", RandomState::new().hash_one(decided)));
+        let probe_path = folder.clone().join(format!("race-{:016x}", RandomState::new().hash_one(decided)));
         let write = |writer: usize| {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            store.put_opts(&place, writer.to_string().into(), options)
+            store.put_opts(&probe_path, writer.to_string().into(), options)
         };
         let mut winners = 0;
         for result in join_all((0..PROBE_WRITERS).map(write)).await {
@@ -189,7 +189,7 @@ pub(crate) async fn probe_conditional_writes(root: &Url, options: &HashMap<Strin
                 Err(error) => return Err(error.into()),
             }
         }
-        store.delete(&place).await?;
+        store.delete(&probe_path).await?;
         match winners {
             0 => continue,
             1 => decided += 1,

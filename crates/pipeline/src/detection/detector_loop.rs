@@ -92,7 +92,7 @@ impl DetectorLoop {
             if self.output.flush_due() && self.output.flush().is_err() {
                 return;
             }
-            let lag = self.bus.end().saturating_sub(next);
+            let lag = self.bus.end_offset().saturating_sub(next);
             if let Some(lake_writer) = &mut lake_writer {
                 lake_writer.poll(next, &self.tenants, &mut self.checkpoints);
             }
@@ -117,7 +117,7 @@ impl DetectorLoop {
                 lake_writer.iter_mut().for_each(|writer| writer.add_samples(batch.metrics.samples.len()));
                 next += 1;
                 self.flush_blocks(&tenant);
-            } else if self.bus.end() > next {
+            } else if self.bus.end_offset() > next {
                 let (mut samples, stop) = (0, lake_writer.as_ref().and_then(LakeWriter::already_committed_to));
                 match self.read_from_bus(next, stop, &mut samples) {
                     Ok(Some(processed_to)) => {
@@ -160,7 +160,7 @@ impl DetectorLoop {
 
     fn flush_blocks(&mut self, tenant: &TenantId) {
         let state = self.tenants.get(tenant);
-        if let Err(error) = self.checkpoints.flush_blocks_if_large(tenant, &mut state.live()) {
+        if let Err(error) = self.checkpoints.flush_blocks_if_large(tenant, &mut state.live_state()) {
             tracing::error!(%error, "writing sealed blocks failed; they stay in memory");
         }
     }
@@ -176,11 +176,11 @@ impl DetectorLoop {
             return offset;
         }
         let read = |offset| self.bus.read(offset, 1).ok().and_then(|records| records.into_iter().next());
-        let bus_range = (self.bus.start(), self.bus.end());
+        let bus_range = (self.bus.start_offset(), self.bus.end_offset());
         let mut first = first_offset_since(read, bus_range, clock::now().minus(REPLAY_WINDOW));
         if let Some(committed) = self.lake.as_ref().and_then(|tables| tables.committed_offset) {
             // Records that are not in the tables yet have to be read, however old they are.
-            first = first.min(committed.max(self.bus.start()));
+            first = first.min(committed.max(self.bus.start_offset()));
         }
         // Records before the first one may hold samples whose timestamps are ahead of their arrival.
         let max_ahead = Duration::from_secs(self.config.sources.max_ahead_minutes * 60);
@@ -213,7 +213,7 @@ impl DetectorLoop {
     ) -> Result<Option<u64>, wardroom_bus::Error> {
         let stop = self.queue.first_offset().into_iter().chain(stop).filter(|stop| *stop > next).min();
         let limit = stop.map_or(READ_RECORDS, |stop| (stop - next).min(READ_RECORDS));
-        let end = self.bus.end();
+        let end = self.bus.end_offset();
         let records = self.bus.read(next, limit as usize)?;
         // Without a record, everything up to the former end is damaged and skipped.
         let mut processed_to = if records.is_empty() { end } else { next };

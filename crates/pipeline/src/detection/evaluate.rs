@@ -20,7 +20,7 @@ use crate::{metrics as names, poison_injection};
 /// Evaluates a batch. Returns its anomalies and the incidents that opened or grew.
 pub fn evaluate(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
     poison_injection::panic_on_poison_line(batch);
-    let state = &mut *tenant.live();
+    let state = &mut *tenant.live_state();
     let known = state.engine.known_series();
     let others = batch.metrics.histograms.iter().map(|(series, _)| *series);
     let others = others.chain(batch.metrics.exemplars.iter().map(|(series, _)| *series));
@@ -62,8 +62,8 @@ pub fn evaluate(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly
     if batch.request_fingerprint.is_some_and(|request| state.engine.is_duplicate(request)) {
         metrics::counter!(names::DUPLICATE_REQUESTS_TOTAL).increment(1);
     } else {
-        batch.logs.iter().for_each(|log| state.engine.log(log));
-        batch.deployments.iter().for_each(|deployment| state.engine.deployment(deployment));
+        batch.logs.iter().for_each(|log| state.engine.observe_log(log));
+        batch.deployments.iter().for_each(|deployment| state.engine.observe_deployment(deployment));
         batch.spans.iter().for_each(|span| state.engine.span(span));
         // Only after the detectors: a batch on which one panicked is retried.
         batch.request_fingerprint.into_iter().for_each(|request| state.engine.remember_request(request));

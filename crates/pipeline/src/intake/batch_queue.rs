@@ -54,13 +54,13 @@ impl BatchQueue {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let found = state.take(offset);
-            let left = deadline.saturating_duration_since(Instant::now());
-            if found.is_some() || left.is_zero() || offset < state.dropped_before {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if found.is_some() || remaining.is_zero() || offset < state.dropped_before {
                 state.awaited = None;
                 return found;
             }
             state.awaited = Some(offset);
-            (state, _) = self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self.arrived.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -195,7 +195,7 @@ impl EventWriter {
                 self.runtime.block_on(self.lake.publish_pending(pending));
                 (published_at, has_new_rows) = (Instant::now(), false);
             }
-            let end = self.bus.end();
+            let end = self.bus.end_offset();
             let records =
                 if end > next { self.bus.read_skipping_bodies(next, READ_RECORDS, &skip_body) } else { Ok(Vec::new()) };
             let records = records.inspect_err(|error| tracing::error!(%error, "reading the bus failed; retrying"));
@@ -235,7 +235,7 @@ impl EventWriter {
     fn load_state(&self) -> Result<StartState, Error> {
         let committed = self.bus.committed(consumer_groups::LAKE_EVENTS);
         let committed = committed.map_err(|error| Error::Unavailable(error.to_string()))?;
-        let next = committed.unwrap_or_default().max(self.bus.start());
+        let next = committed.unwrap_or_default().max(self.bus.start_offset());
         let since_us = clock::now().minus(DEDUP_WINDOW).nanos() / 1000;
         let table_offsets = self.runtime.block_on(self.lake.committed_event_offsets())?;
         let requests = self.runtime.block_on(self.lake.stored_requests(next, since_us))?;

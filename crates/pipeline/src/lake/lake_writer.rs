@@ -62,7 +62,7 @@ impl LakeWriter {
         resumed: Option<ResumePoint>,
         next: u64,
     ) -> Self {
-        let committed_offset = tables.committed_offset.unwrap_or_else(|| rebuilder.bus.start().min(next));
+        let committed_offset = tables.committed_offset.unwrap_or_else(|| rebuilder.bus.start_offset().min(next));
         tables.samples_progress.set_committed_offset(committed_offset);
         let checkpoint = resumed.map(|resumed| resumed.lake_offset);
         Self {
@@ -106,7 +106,7 @@ impl LakeWriter {
             if next < committed {
                 return;
             }
-            tenants.all().iter().for_each(|(_, tenant)| drop(tenant.live().recent.take_flush_batch()));
+            tenants.all().iter().for_each(|(_, tenant)| drop(tenant.live_state().recent.take_flush_batch()));
             self.already_committed_to = None;
             self.commit_to_bus(tenants);
             self.restart_interval();
@@ -142,7 +142,7 @@ impl LakeWriter {
             return false;
         }
         self.checked_at_seconds = elapsed.as_secs();
-        let has_many_late = |tenant: &Tenant| tenant.live().recent.unflushed_late_samples() > MAX_LATE_SAMPLES;
+        let has_many_late = |tenant: &Tenant| tenant.live_state().recent.unflushed_late_samples() > MAX_LATE_SAMPLES;
         elapsed >= Duration::from_secs(self.config.flush_seconds)
             || tenants.all().iter().any(|(_, tenant)| has_many_late(tenant))
     }
@@ -154,7 +154,7 @@ impl LakeWriter {
     /// Commits the offset on the bus, and lets the journals drop blocks that the lake has.
     fn commit_to_bus(&self, tenants: &Tenants) {
         for (_, tenant) in tenants.all() {
-            let live = &mut *tenant.live();
+            let live = &mut *tenant.live_state();
             live.lake_committed_address = live.recent.flushed_position();
         }
         let offset = self.tables.samples_progress.committed_offset();
@@ -172,7 +172,7 @@ impl LakeWriter {
         // The batch is read from sealed blocks on disk. All tenants' blocks are written before the first batch is
         // taken: a batch that is taken and not flushed would be lost.
         for (id, tenant) in &tenants {
-            let live = &mut *tenant.live();
+            let live = &mut *tenant.live_state();
             live.recent.seal_all();
             if let Err(error) = checkpoints.flush_blocks(id, live) {
                 tracing::error!(%error, samples, "lake flush postponed: writing sealed blocks failed");
@@ -240,7 +240,7 @@ struct TenantBatch {
 }
 
 fn take_tenant_batch(id: &TenantId, tenant: &Tenant, new_series: &mut Vec<NewSeries>) -> TenantBatch {
-    let live = &mut *tenant.live();
+    let live = &mut *tenant.live_state();
     let batch = live.recent.take_flush_batch();
     let series = batch.series();
     let registry = tenant.registry();

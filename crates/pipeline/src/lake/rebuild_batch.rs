@@ -83,7 +83,7 @@ impl BatchRebuilder {
         for (index, samples) in decoded.metrics.iter() {
             let (Ok(labels), Some(first)) = (decoded.metrics.labels(index), samples.first()) else { continue };
             let state = self.tenants.get(tenant);
-            let mut live = state.live();
+            let mut live = state.live_state();
             let id: SeriesId = state.registry().get_or_insert(&labels);
             let (lake_id, is_new) = live.lake_series_ids.assign(id, &labels);
             if is_new {

@@ -45,13 +45,13 @@ pub async fn dump_series(
             all.extend(page.series.into_iter().map(with_samples));
             next_series = page.next;
         }
-        let (mut rest, mut more) = (query.clone(), true);
-        while more {
+        let (mut rest, mut has_more) = (query.clone(), true);
+        while has_more {
             let page = lake.read_histograms(tenant, &rest, u64::MAX).await?;
             let with_histogram =
                 |(labels, histogram)| SeriesData { labels, samples: Vec::new(), histograms: vec![histogram] };
             all.extend(page.found.into_iter().map(with_histogram));
-            more = page.next_ms.is_some();
+            has_more = page.next_ms.is_some();
             rest.start = page.next_ms.map_or(rest.start, Timestamp::from_millis);
         }
         // From the lower of both committed offsets; callers drop duplicates by time.

@@ -44,7 +44,7 @@ pub struct SampleReader {
     pub next: Arc<AtomicU64>,
     /// The tables.
     pub lake: LakeState,
-    /// How long evicted series are kept in the index on disk.
+    /// Retention of evicted series in the index on disk.
     pub evicted_retention: Duration,
 }
 
@@ -68,9 +68,9 @@ impl SampleReader {
         let (mut all, mut count, mut next_cursor) = (SeriesMap::new(), 0, Some(0));
         while let Some(next) = next_cursor {
             let (found, after) = self.read_raw_page(tenant, &raw_query, next)?;
-            for (labels, more) in found {
-                count += more.samples.len();
-                all.entry(labels).or_default().samples.extend(more.samples);
+            for (labels, page_points) in found {
+                count += page_points.samples.len();
+                all.entry(labels).or_default().samples.extend(page_points.samples);
             }
             if count > MAX_STEP_SAMPLES {
                 return Err(SampleQueryError::TooManySamples { limit: MAX_STEP_SAMPLES });
@@ -106,10 +106,10 @@ impl SampleReader {
             Some(last_page) => last_page,
             None => (SeriesMap::new(), offset),
         };
-        let read = |from: u64, limit: usize| self.bus.read(from.max(self.bus.start()), limit);
+        let read = |from: u64, limit: usize| self.bus.read(from.max(self.bus.start_offset()), limit);
         let scanned = scan_page(&read, &self.budget, tenant, query, offset);
-        let (more, next) = scanned.map_err(SampleQueryError::storage)?;
-        more.into_iter().for_each(|(labels, more)| found.entry(labels).or_default().extend(more));
+        let (scanned_series, next) = scanned.map_err(SampleQueryError::storage)?;
+        scanned_series.into_iter().for_each(|(labels, points)| found.entry(labels).or_default().extend(points));
         Ok((found, next))
     }
 
@@ -184,12 +184,12 @@ impl SampleReader {
         }
         while visible < before {
             let read = |from: u64, limit: usize| {
-                let left = usize::try_from(before.saturating_sub(from)).unwrap_or(limit);
-                self.bus.read(from.max(self.bus.start()), limit.min(left))
+                let remaining = usize::try_from(before.saturating_sub(from)).unwrap_or(limit);
+                self.bus.read(from.max(self.bus.start_offset()), limit.min(remaining))
             };
             let scanned = scan_page(&read, &self.budget, tenant, query, visible);
-            let (more, next) = scanned.map_err(SampleQueryError::storage)?;
-            for (labels, points) in more.into_iter().filter(|(_, points)| !points.histograms.is_empty()) {
+            let (scanned_series, next) = scanned.map_err(SampleQueryError::storage)?;
+            for (labels, points) in scanned_series.into_iter().filter(|(_, points)| !points.histograms.is_empty()) {
                 found.entry(labels).or_default().histograms.extend(points.histograms);
             }
             visible = next.unwrap_or(before);
@@ -233,7 +233,7 @@ impl SampleReader {
     ) -> T {
         loop {
             let (ids, labels, generation) = select(&self.tenants.get(tenant).registry(), query, 0);
-            // Series may be renumbered between the two locks; then select again. That is rare.
+            // Series may be renumbered between the two locks; then select again (rare).
             let is_current = |live: &mut LiveState| (live.generation == generation).then(|| work(live, &ids, labels));
             if let Some(found) = self.tenants.with(tenant, is_current) {
                 return found;
@@ -287,7 +287,7 @@ impl SampleReader {
     ) -> Result<Option<(SeriesMap, Option<u64>)>, wardroom_bus::Error> {
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
         let detected_to = self.next.load(Ordering::Acquire);
-        let lag = self.bus.end().saturating_sub(detected_to);
+        let lag = self.bus.end_offset().saturating_sub(detected_to);
         // The index of evicted series reaches back this far.
         let evicted_known_from_ms = clock::now().minus(self.evicted_retention).millis();
         let complete_from_ms = self.tenants.complete_from_ms.load(Ordering::Acquire).max(evicted_known_from_ms);
@@ -307,8 +307,8 @@ impl SampleReader {
         // Detection waits for the lock, so it is held for a few series at a time and never during disk I/O.
         let mut selected = ids.iter().zip(labels);
         while next.is_none() {
-            let some: Vec<_> = selected.by_ref().take(SERIES_PER_LOCK).collect();
-            if some.is_empty() {
+            let chunk: Vec<_> = selected.by_ref().take(SERIES_PER_LOCK).collect();
+            if chunk.is_empty() {
                 break;
             }
             let ranges = self.tenants.with(tenant, |live| {
@@ -320,11 +320,11 @@ impl SampleReader {
                 if live.generation != generation || live.evicted.newest_ms() >= start_ms {
                     return None;
                 }
-                let ranges: Option<Vec<RangeSamples>> = some.iter().map(|(id, _)| range(id)).collect();
+                let ranges: Option<Vec<RangeSamples>> = chunk.iter().map(|(id, _)| range(id)).collect();
                 ranges.map(|ranges| (ranges, live.sealed.clone()))
             });
             let Some((ranges, sealed)) = ranges else { return Ok(None) };
-            for ((id, labels), range) in some.into_iter().zip(ranges) {
+            for ((id, labels), range) in chunk.into_iter().zip(ranges) {
                 if count >= PAGE_SAMPLES {
                     next = Some(cursor::live_series(generation, id.0));
                     break;
@@ -340,8 +340,8 @@ impl SampleReader {
         let read = |from: u64, limit: usize| self.bus.read(from, limit);
         let mut from = (lag > 0).then_some(detected_to);
         while let Some(offset) = from {
-            let (fresh, after) = scan_page(&read, &self.budget, tenant, query, offset)?;
-            for (labels, points) in fresh {
+            let (scanned_series, after) = scan_page(&read, &self.budget, tenant, query, offset)?;
+            for (labels, points) in scanned_series {
                 // Known series get theirs on their own page; new ones come on the last page.
                 let on_other_page =
                     state.registry().get(&labels).is_some_and(|id| id.index() < known) || next.is_some();

@@ -35,9 +35,9 @@ pub(super) struct SeriesPoints {
 }
 
 impl SeriesPoints {
-    pub(super) fn extend(&mut self, more: Self) {
-        self.samples.extend(more.samples);
-        self.histograms.extend(more.histograms);
+    pub(super) fn extend(&mut self, other: Self) {
+        self.samples.extend(other.samples);
+        self.histograms.extend(other.histograms);
     }
 }
 

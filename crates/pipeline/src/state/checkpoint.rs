@@ -204,7 +204,7 @@ impl Checkpoints {
             return Ok(());
         }
         for (id, tenant) in tenants.all() {
-            let live = &mut *tenant.live();
+            let live = &mut *tenant.live_state();
             let now_ms = live.engine.watermark_ms();
             let inactive_before_ms = now_ms.saturating_sub(self.live_window_ms);
             let span = |id: u32| {
@@ -261,7 +261,7 @@ impl Checkpoints {
         let mut positions = Vec::new();
         for (id, tenant) in &all {
             let known = {
-                let live = &mut *tenant.live();
+                let live = &mut *tenant.live_state();
                 self.flush_blocks(id, live)?;
                 live.engine.known_series()
             };
@@ -285,7 +285,7 @@ impl Checkpoints {
         let header = Header { offset, settings_digest, complete_from_ms, lake_offset, tenants: positions };
         postcard::to_io(&header, &mut out)?;
         for (_, tenant) in &all {
-            let live = tenant.live();
+            let live = tenant.live_state();
             live.engine.save(&mut out)?;
             live.recent.save(&mut out)?;
             let metadata: Vec<_> = live

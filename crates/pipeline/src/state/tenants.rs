@@ -161,7 +161,7 @@ impl Tenant {
     /// generation. The registry is locked only while it is replaced, so intake is blocked briefly.
     pub fn renumber(&self, live: &mut LiveState, keep: &[bool], config: &Config, evicted: EvictedSeriesFile) {
         let (retained, generation) = (retained_series(self.registry().labels_from(0), keep), live.generation + 1);
-        let mut fresh = SeriesRegistry::load(config.head.clone(), &retained, generation);
+        let mut new_registry = SeriesRegistry::load(config.head.clone(), &retained, generation);
         let new_ids = {
             let mut next = 0;
             keep.iter().map(|kept| kept.then(|| (SeriesId(next), next += 1).0)).collect::<Vec<_>>()
@@ -176,13 +176,13 @@ impl Tenant {
         (live.generation, live.evicted) = (generation, evicted);
         let mut registry = self.registry();
         for labels in registry.labels_from(keep.len()) {
-            fresh.get_or_insert(labels);
+            new_registry.get_or_insert(labels);
         }
-        *registry = fresh;
+        *registry = new_registry;
     }
 
     /// Locks the live state.
-    pub fn live(&self) -> MutexGuard<'_, LiveState> {
+    pub fn live_state(&self) -> MutexGuard<'_, LiveState> {
         lock(&self.live)
     }
 

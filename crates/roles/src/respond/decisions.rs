@@ -30,8 +30,8 @@ impl Responder {
             Decision::Close => "close",
         };
         let id = format!("INC-{number}");
-        let decided = self.apply_decision(&caller, number, decision).await;
-        if let Err(problem) = &decided {
+        let result = self.apply_decision(&caller, number, decision).await;
+        if let Err(problem) = &result {
             let (action, decision) = (format!("{action}_refused"), json!({ "code": problem.code() }));
             let refused = AuditEntry {
                 principal: caller.principal.clone(),
@@ -39,7 +39,7 @@ impl Responder {
             };
             self.store.append_audit(&refused).await.map_err(store_problem)?;
         }
-        decided
+        result
     }
 
     /// Retries while other writers change the incident at the same time.
@@ -102,7 +102,7 @@ impl Responder {
         }
     }
 
-    /// Has the executor verify the approver's token and record the approval in its ledger.
+    /// Asks the executor to verify the approver's token and to record the approval in its ledger.
     async fn authorize(&self, workflow: &Workflow, plan_sha256: &str, proof: String) -> Result<Principal, Problem> {
         let Some(plan) = workflow.plan.clone() else { return Err(conflict("plan_changed", "there is no plan")) };
         let request = Request::Authorize { plan: Box::new(plan), plan_sha256: plan_sha256.to_owned(), proof };

@@ -66,8 +66,8 @@ pub(crate) async fn run_responder(responder: Responder, mut events: mpsc::Receiv
             event = events.recv() => {
                 let Some(event) = event else { return };
                 let mut batch = vec![event];
-                while batch.len() < MAX_EVENTS_PER_BATCH && let Ok(more) = events.try_recv() {
-                    batch.push(more);
+                while batch.len() < MAX_EVENTS_PER_BATCH && let Ok(event) = events.try_recv() {
+                    batch.push(event);
                 }
                 // Detection sends each event once, so storing is retried; meanwhile the channel fills and detection
                 // waits.
@@ -276,7 +276,7 @@ impl Responder {
         }))
     }
 
-    /// Has the executor carry out the plan.
+    /// Sends the plan to the executor for execution.
     async fn execute(&self, row: &IncidentRow, workflow: &Workflow) -> Result<Option<Event>, RespondError> {
         let plan_sha256 = workflow.plan_sha256.clone().unwrap_or_default();
         let status = match self.status(Request::Execute { plan_sha256 }).await {

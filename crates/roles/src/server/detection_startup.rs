@@ -66,7 +66,8 @@ pub(super) async fn start_detection(
         }
     };
     let folder = options.data.join("checkpoint");
-    let opened = Checkpoints::open(&folder, &pipeline_config, bus.start()..=bus.end(), &tenants, lake_offset);
+    let opened =
+        Checkpoints::open(&folder, &pipeline_config, bus.start_offset()..=bus.end_offset(), &tenants, lake_offset);
     let open_failed = |error: checkpoint::Error| io_error("open checkpoints", std::io::Error::other(error));
     let (checkpoints, resumed) = opened.map_err(open_failed)?;
     if let Some(LakeTables { lake, .. }) = lake.tables() {

@@ -1,10 +1,11 @@
 //! Opens the tables, and waits for them while their object store is unavailable.
 //!
-//! Problem: a remote object store may be unavailable when the server starts, and telemetry must still be
-//! accepted. Model: a server without its tables behaves like one that crashed and has not restarted, as far as the tables
-//! are concerned: it accepts telemetry, detects and serves queries, but takes no checkpoint and lets the bus drop nothing, so that the
-//! next start resumes where the last one with tables ended. Once the tables can be opened the server exits and is
-//! restarted. Guarantee: no acknowledged request is lost or written twice, by the same reasoning as after any crash.
+//! Problem: a remote object store may be unavailable when the server starts, and telemetry must still be accepted.
+//! Model: a server without its tables behaves, as far as the tables are concerned, like one that crashed and has not
+//! restarted: it accepts telemetry, detects and serves queries, but writes no checkpoint and keeps the bus from deleting
+//! segments, so that the next start resumes where the last one with tables ended. Once the tables can be opened the
+//! server exits and is restarted. Guarantee: no acknowledged request is lost or written twice, by the same reasoning as
+//! after any crash.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::serve_error::ServeError;
 use crate::config::Config;
 
 /// Maximum time to open all tables on a remote store. The same limit applies to retries: a store that is slower would
-/// have the server restarted over and over.
+/// cause repeated restarts.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Delay before the first retry; it doubles up to [`MAX_RETRY_DELAY`].
 const INITIAL_RETRY_DELAY: Duration = Duration::from_secs(1);

@@ -65,12 +65,12 @@ impl Readiness {
 
     /// Records that detection has not processed. Computed here, since stalled detection would not report it.
     fn detect_lag(&self) -> u64 {
-        self.bus.end().saturating_sub(self.next.load(Ordering::Acquire))
+        self.bus.end_offset().saturating_sub(self.next.load(Ordering::Acquire))
     }
 
     /// Records that are not in the tables; of both writers the larger lag.
     fn lake_lag(&self) -> Option<u64> {
-        self.lake_progress().map(|progress| self.bus.end().saturating_sub(progress.committed_offset())).max()
+        self.lake_progress().map(|progress| self.bus.end_offset().saturating_sub(progress.committed_offset())).max()
     }
 
     fn lake_progress(&self) -> impl Iterator<Item = &WriteProgress> {

@@ -117,7 +117,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let restart_for_lake = async {
         wait_until_available(&lake, &config.lake, &options.data).await;
         restart.store(true, Ordering::Release);
-        stop_sender.send(()).unwrap_or_default(); // The receiver is dropped if port_finished ended meanwhile.
+        stop_sender.send(()).unwrap_or_default(); // The receiver is dropped if serving ended meanwhile.
         std::future::pending().await
     };
     let until_ended = wait_until_ended(port_finished, drain_started, &mut background);
@@ -277,8 +277,8 @@ async fn wait_until_ended(
             Ok(())
         }
         Some(ended) = background.join_next() => {
-            let why = ended.err().map_or_else(|| "its input channel was closed".to_owned(), |panic| panic.to_string());
-            Err(ServeError::RoleEnded(why))
+            let reason = ended.err().map_or_else(|| "its input channel was closed".to_owned(), |panic| panic.to_string());
+            Err(ServeError::RoleEnded(reason))
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::intake::endpoint::{Endpoint, process};
 use crate::intake::headers::{header_text, media_type};
 use crate::source::RequestHead;
 
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const STATUS_HEADER: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE_HEADER: HeaderName = HeaderName::from_static("grpc-message");
 /// Size of the frame header (compression flag and length), in bytes.
 const FRAME_HEADER_BYTES: usize = 5;
 
@@ -82,7 +82,7 @@ fn success_response(message: &[u8]) -> Response {
     let mut frame = vec![0];
     frame.extend((message.len() as u32).to_be_bytes());
     frame.extend(message);
-    let trailers = HeaderMap::from_iter([(STATUS, HeaderValue::from_static("0"))]);
+    let trailers = HeaderMap::from_iter([(STATUS_HEADER, HeaderValue::from_static("0"))]);
     let body = Full::new(Bytes::from(frame)).with_trailers(std::future::ready(Some(Ok(trailers))));
     let mut response = Body::new(body).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -94,7 +94,7 @@ fn error_response(problem: &Problem) -> Response {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(STATUS, HeaderValue::from(u16::from(grpc_code(problem.status()))));
+    headers.insert(STATUS_HEADER, HeaderValue::from(u16::from(grpc_code(problem.status()))));
     let printable = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'%';
     let mut text = String::new();
     for byte in problem.detail().bytes() {
@@ -105,7 +105,7 @@ fn error_response(problem: &Problem) -> Response {
         }
     }
     if let Ok(text) = HeaderValue::from_str(&text) {
-        headers.insert(MESSAGE, text);
+        headers.insert(MESSAGE_HEADER, text);
     }
     response
 }
@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn errors_are_sent_in_the_headers() {
-        let response = error_response(&Problem::unavailable("overloaded", "50 % zu voll: ü"));
-        assert_eq!(response.headers()[STATUS], "14");
-        assert_eq!(response.headers()[MESSAGE], "50 %25 zu voll: %C3%BC");
+        let response = error_response(&Problem::unavailable("overloaded", "50 % full: ü"));
+        assert_eq!(response.headers()[STATUS_HEADER], "14");
+        assert_eq!(response.headers()[MESSAGE_HEADER], "50 %25 full: %C3%BC");
     }
 }

@@ -111,8 +111,8 @@ impl<'a> TimeWindow<'a> {
             let detail = format!("timestamp {at} is more than {hours} h old; see sources.max-age-hours");
             Some((RefusalReason::TooOld, detail))
         } else if at > self.newest {
-            let ahead = self.config.max_ahead_minutes;
-            let detail = format!("timestamp {at} is more than {ahead} min ahead; check the sender's clock");
+            let max_ahead_minutes = self.config.max_ahead_minutes;
+            let detail = format!("timestamp {at} is more than {max_ahead_minutes} min ahead; check the sender's clock");
             Some((RefusalReason::TooNew, detail))
         } else {
             None

@@ -1,9 +1,9 @@
 //! Redrive of refused records.
 //!
-//! Problem: a limit was too low and has been raised; the records it refused should now be accepted. Model: the request is decoded
-//! again, the records accepted the first time are marked as accepted, and the others pass through the same checks as a
-//! new request, with the current limits and the original time of arrival. The accepted ones get a new envelope for the
-//! bus.
+//! Problem: a limit was too low and has been raised; the records it refused should now be accepted. Model: the request
+//! is decoded again, the records accepted the first time are marked as accepted, and the others pass through the same
+//! checks as a new request, with the current limits and the original time of arrival. The accepted ones get a new
+//! envelope for the bus.
 
 use wardroom_domain::{Envelope, Refusal, RefusalReason};
 use wardroom_edge::Problem;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use wardroom_domain::error::Failure;
-use wardroom_domain::labels::NAME;
+use wardroom_domain::labels::NAME_LABEL;
 use wardroom_domain::{Deployment, Labels, LogEntry, RefusalReason, Sample, Severity, Timestamp};
 use wardroom_edge::InflateBudget;
 
@@ -171,8 +171,8 @@ impl Record for MetricPoint {
         if !self.value.is_finite() {
             return Err((RefusalReason::BadValue, "field value: must be a finite number".into()));
         }
-        let mut pairs: Vec<(String, String)> = self.labels.into_iter().filter(|(name, _)| name != NAME).collect();
-        pairs.push((NAME.to_owned(), self.metric_name));
+        let mut pairs: Vec<(String, String)> = self.labels.into_iter().filter(|(name, _)| name != NAME_LABEL).collect();
+        pairs.push((NAME_LABEL.to_owned(), self.metric_name));
         let ts_ms = self.timestamp.unwrap_or(received_at).millis();
         decoded.metrics.push(Ok(Labels::new(pairs)), &[Sample { ts_ms, value: self.value }]);
         Ok(())

@@ -70,8 +70,8 @@ pub(crate) struct OtlpSignal {
     rejected_field: &'static str,
 }
 
-const JSON: &str = "application/json";
-const PROTOBUF: &str = "application/x-protobuf";
+const JSON_CONTENT_TYPE: &str = "application/json";
+const PROTOBUF_CONTENT_TYPE: &str = "application/x-protobuf";
 
 impl Source for OtlpSignal {
     fn name(&self) -> &'static str {
@@ -87,8 +87,8 @@ impl Source for OtlpSignal {
     }
 
     fn check_head(&self, head: &RequestHead) -> Result<(), String> {
-        if head.content_type != PROTOBUF && head.content_type != JSON {
-            return Err(format!("Content-Type must be {PROTOBUF} or {JSON}"));
+        if head.content_type != PROTOBUF_CONTENT_TYPE && head.content_type != JSON_CONTENT_TYPE {
+            return Err(format!("Content-Type must be {PROTOBUF_CONTENT_TYPE} or {JSON_CONTENT_TYPE}"));
         }
         if !["", "identity", "gzip"].contains(&head.content_encoding.as_str()) {
             return Err("Content-Encoding must be absent or gzip".into());
@@ -104,8 +104,11 @@ impl Source for OtlpSignal {
             plain.bytes_mut().copy_from_slice(body);
             plain
         };
-        let plain =
-            if head.content_type == JSON { json_to_protobuf::convert(plain, self.root, budget)? } else { plain };
+        let plain = if head.content_type == JSON_CONTENT_TYPE {
+            json_to_protobuf::convert(plain, self.root, budget)?
+        } else {
+            plain
+        };
         (self.read)(plain, head).map_err(|error| match error {
             DecodeError::TooManyRecords => too_many("data points, log records or spans"),
             error => malformed(error.to_string()),
@@ -117,14 +120,14 @@ impl Source for OtlpSignal {
         let rejected = outcome.rejected();
         let first = outcome.refused.first();
         let message = first.map(|first| format!("record {}: {}", first.first, first.detail)).unwrap_or_default();
-        if head.content_type == JSON {
+        if head.content_type == JSON_CONTENT_TYPE {
             let body = match rejected {
                 0 => json!({}),
                 _ => {
                     json!({ "partialSuccess": { self.rejected_field: rejected.to_string(), "errorMessage": message } })
                 }
             };
-            return response_with_body(StatusCode::OK, JSON, body.to_string().into_bytes());
+            return response_with_body(StatusCode::OK, JSON_CONTENT_TYPE, body.to_string().into_bytes());
         }
         let mut body = Vec::new();
         if rejected > 0 {
@@ -133,19 +136,19 @@ impl Source for OtlpSignal {
             write_bytes_field(&mut partial, 2, message.as_bytes());
             write_bytes_field(&mut body, 1, &partial);
         }
-        response_with_body(StatusCode::OK, PROTOBUF, body)
+        response_with_body(StatusCode::OK, PROTOBUF_CONTENT_TYPE, body)
     }
 
     /// A `google.rpc.Status`, as OTLP requires, with the detail of the problem as message.
     fn error_response(&self, head: &RequestHead, problem: Problem) -> Response {
         let (status, code) = (problem.status(), grpc_code(problem.status()));
-        let mut response = if head.content_type == JSON {
+        let mut response = if head.content_type == JSON_CONTENT_TYPE {
             let body = json!({ "code": code, "message": problem.detail() });
-            response_with_body(status, JSON, body.to_string().into_bytes())
+            response_with_body(status, JSON_CONTENT_TYPE, body.to_string().into_bytes())
         } else {
             let mut body = vec![0x08, code];
             write_bytes_field(&mut body, 2, problem.detail().as_bytes());
-            response_with_body(status, PROTOBUF, body)
+            response_with_body(status, PROTOBUF_CONTENT_TYPE, body)
         };
         let retry = problem.into_response().headers_mut().remove(header::RETRY_AFTER);
         response.headers_mut().extend(retry.map(|retry| (header::RETRY_AFTER, retry)));

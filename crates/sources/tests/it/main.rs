@@ -62,7 +62,7 @@ fn test_server_with_rate_limit(failure: Option<Failure>, bytes_per_second: u64) 
 fn test_server_with(failure: Option<Failure>, bytes_per_second: u64, edge: EdgeConfig) -> TestServer {
     let budget = budget();
     let appended: Arc<Mutex<Vec<AcceptedRequest>>> = Arc::default();
-    let into = Arc::clone(&appended);
+    let recorded = Arc::clone(&appended);
     let intake = Intake {
         config: Config::default(),
         edge,
@@ -80,12 +80,12 @@ fn test_server_with(failure: Option<Failure>, bytes_per_second: u64, edge: EdgeC
             wardroom_sources::ResolvedSeries { ids, generation: 0, refused: denied.collect() }
         }),
         append: Arc::new(move |request| {
-            let (into, failure) = (Arc::clone(&into), failure.clone());
+            let (recorded, failure) = (Arc::clone(&recorded), failure.clone());
             Box::pin(async move {
                 if let Some(failure) = failure {
                     return Err(failure);
                 }
-                let mut appended = into.lock().unwrap();
+                let mut appended = recorded.lock().unwrap();
                 appended.push(request);
                 Ok(appended.len() as u64)
             })

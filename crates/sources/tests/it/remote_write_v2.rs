@@ -25,7 +25,7 @@ async fn post(server: &TestServer, kind: &str, body: Vec<u8>) -> (StatusCode, He
 }
 
 /// Returns the numbers of samples, histograms and exemplars written, as in the response headers.
-fn written(headers: &HeaderMap) -> Option<[u32; 3]> {
+fn written_counts(headers: &HeaderMap) -> Option<[u32; 3]> {
     let count =
         |name: &str| headers.get(format!("x-prometheus-remote-write-{name}-written"))?.to_str().ok()?.parse().ok();
     Some([count("samples")?, count("histograms")?, count("exemplars")?])
@@ -35,7 +35,7 @@ fn written(headers: &HeaderMap) -> Option<[u32; 3]> {
 async fn decodes_every_field_of_a_request() {
     let server = test_server(None);
     let (status, headers) = post(&server, CONTENT_TYPE, fixture("ordinary")).await;
-    assert_eq!((status, written(&headers)), (StatusCode::NO_CONTENT, Some([4, 1, 1])));
+    assert_eq!((status, written_counts(&headers)), (StatusCode::NO_CONTENT, Some([4, 1, 1])));
     let appended = server.appended.lock().unwrap();
     let metadata: Vec<_> = appended[0]
         .batch
@@ -74,7 +74,7 @@ async fn an_invalid_series_is_refused_and_the_others_are_accepted() {
     for name in ["bad_ref", "odd_refs", "twice", "no_name", "empty_label_name", "too_old"] {
         let server = test_server(None);
         let (status, headers) = post(&server, CONTENT_TYPE, fixture(name)).await;
-        assert_eq!((status, written(&headers)), (StatusCode::BAD_REQUEST, Some([2, 0, 0])), "{name}");
+        assert_eq!((status, written_counts(&headers)), (StatusCode::BAD_REQUEST, Some([2, 0, 0])), "{name}");
         let appended = server.appended.lock().unwrap();
         assert_eq!(appended[0].batch.metrics.samples.iter().map(|sample| sample.value).collect::<Vec<_>>(), [1.0, 2.0]);
         assert_eq!(replay(&appended[0].envelope, &appended[0].body, &budget()).unwrap().len(), 2, "{name}");
@@ -95,7 +95,11 @@ async fn the_message_is_chosen_by_the_content_type() {
     let body = crate::capture("first_scrape.snappy.pb");
     for kind in ["application/x-protobuf", "application/x-protobuf;proto=prometheus.WriteRequest"] {
         let (status, headers) = post(&server, kind, body.clone()).await;
-        assert_eq!((status, written(&headers)), (StatusCode::NO_CONTENT, None), "{kind}: a 1.0 sender gets no counts");
+        assert_eq!(
+            (status, written_counts(&headers)),
+            (StatusCode::NO_CONTENT, None),
+            "{kind}: a 1.0 sender gets no counts"
+        );
     }
 }
 

@@ -32,8 +32,8 @@ struct Protocol {
 
 const REMOTE_WRITE_V2_TYPE: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
 const PROTOBUF_TYPE: &str = "application/x-protobuf";
-const JSON: &str = "application/json";
-const GRPC: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+const JSON_TYPE: &str = "application/json";
+const GRPC_LOGS_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/it/remote_write_v2/{name}.snappy.pb", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -101,7 +101,7 @@ const PROTOCOLS: [Protocol; 8] = [
     Protocol {
         name: "OTLP JSON",
         path: "/v1/logs",
-        kind: JSON,
+        kind: JSON_TYPE,
         encoding: "",
         valid: || capture("otlp/009-logs-node.json"),
         partial: || text(otlp_logs()),
@@ -109,7 +109,7 @@ const PROTOCOLS: [Protocol; 8] = [
     },
     Protocol {
         name: "OTLP gRPC",
-        path: GRPC,
+        path: GRPC_LOGS_PATH,
         kind: "application/grpc",
         encoding: "",
         valid: || frame(capture("otlp/001-logs.pb")),
@@ -119,7 +119,7 @@ const PROTOCOLS: [Protocol; 8] = [
     Protocol {
         name: "JSON metrics",
         path: "/ingest/metrics",
-        kind: JSON,
+        kind: JSON_TYPE,
         encoding: "",
         valid: || text(json!({ "metric_name": "a", "value": 1 })),
         partial: || {
@@ -132,7 +132,7 @@ const PROTOCOLS: [Protocol; 8] = [
     Protocol {
         name: "JSON logs",
         path: "/ingest/logs",
-        kind: JSON,
+        kind: JSON_TYPE,
         encoding: "",
         valid: || text(json!({ "level": "INFO", "message": "m", "service": "s" })),
         partial: || {
@@ -145,7 +145,7 @@ const PROTOCOLS: [Protocol; 8] = [
     Protocol {
         name: "JSON deployment",
         path: "/ingest/deployment",
-        kind: JSON,
+        kind: JSON_TYPE,
         encoding: "",
         valid: || text(json!({ "service": "s", "version": "1" })),
         partial: || {

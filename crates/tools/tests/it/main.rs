@@ -15,9 +15,10 @@ struct ShopFixture {
 }
 
 /// Starts a healthy shop with one deployment at the start.
-fn shop(more: &[&str]) -> ShopFixture {
+fn shop(extra_arguments: &[&str]) -> ShopFixture {
     let dir = tempfile::tempdir().unwrap();
-    let shop = Shop::start(dir.path(), &[&["--deploy", "cart", "--deploy-at", "0s"], more].concat()).unwrap();
+    let shop =
+        Shop::start(dir.path(), &[&["--deploy", "cart", "--deploy-at", "0s"], extra_arguments].concat()).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let targets: Vec<Target> = serde_json::from_value(json!([
         { "tool": "process", "name": "cart", "url": shop.control, "token": "control" },

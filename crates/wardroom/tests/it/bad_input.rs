@@ -8,7 +8,7 @@ use wardroom_testing::now_ms;
 
 const PROTOBUF_HEADERS: [(&str, &str); 2] =
     [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
-const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
+const JSON_HEADERS: [(&str, &str); 1] = [("Content-Type", "application/json")];
 
 /// Posts a body and checks status, problem code and a word of the detail.
 fn check(server: &Server, path: &str, headers: &[(&str, &str)], body: &[u8], expected: (u16, &str, &str)) -> Value {
@@ -29,7 +29,7 @@ fn remote_write_rejects_invalid_requests() {
     check(&server, path, &PROTOBUF_HEADERS, &valid_body[..valid_body.len() - 3], (400, "malformed", "snappy"));
     check(&server, path, &PROTOBUF_HEADERS, b"\xff\xff\xff\xff\xff", (400, "malformed", "snappy"));
     check(&server, path, &PROTOBUF_HEADERS, &remote_write::compress(b"\x0a\x7f"), (400, "malformed", "truncated"));
-    check(&server, path, &JSON, &valid_body, (415, "unsupported_type", "Content-Type"));
+    check(&server, path, &JSON_HEADERS, &valid_body, (415, "unsupported_type", "Content-Type"));
     // Six bytes that claim to decompress to 4 GiB.
     check(&server, path, &PROTOBUF_HEADERS, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0x00], (413, "too_large", "decompresses"));
     let huge = "x".repeat(10 << 20);
@@ -100,41 +100,41 @@ fn valid_records_of_a_partly_invalid_request_are_accepted() {
 fn json_ingest_errors_name_the_field() {
     let (_dir, server) = server();
     let metrics = "/ingest/metrics";
-    check(&server, metrics, &JSON, br#"{"metric_name":"a","value":1.0"#, (400, "malformed", "JSON"));
-    check(&server, metrics, &JSON, br#"{"metric_name":"a","value":"x"}"#, (400, "malformed", "field value"));
-    check(&server, metrics, &JSON, br#"{"metric_name":"a","value":NaN}"#, (400, "bad_value", "field value"));
-    check(&server, metrics, &JSON, br#"{"metric_name":"a","value":1e999}"#, (400, "bad_value", "field value"));
-    check(&server, metrics, &JSON, br#"{"metric_name":"","value":1}"#, (400, "bad_labels", "metric_name"));
-    check(&server, metrics, &JSON, b"{\"metric_name\":\"\xff\"}", (400, "malformed", "UTF-8"));
+    check(&server, metrics, &JSON_HEADERS, br#"{"metric_name":"a","value":1.0"#, (400, "malformed", "JSON"));
+    check(&server, metrics, &JSON_HEADERS, br#"{"metric_name":"a","value":"x"}"#, (400, "malformed", "field value"));
+    check(&server, metrics, &JSON_HEADERS, br#"{"metric_name":"a","value":NaN}"#, (400, "bad_value", "field value"));
+    check(&server, metrics, &JSON_HEADERS, br#"{"metric_name":"a","value":1e999}"#, (400, "bad_value", "field value"));
+    check(&server, metrics, &JSON_HEADERS, br#"{"metric_name":"","value":1}"#, (400, "bad_labels", "metric_name"));
+    check(&server, metrics, &JSON_HEADERS, b"{\"metric_name\":\"\xff\"}", (400, "malformed", "UTF-8"));
     let old = json!({ "metric_name": "a", "value": 1, "timestamp": "2020-01-01T00:00:00Z" }).to_string();
-    check(&server, metrics, &JSON, old.as_bytes(), (400, "too_old", "h old"));
+    check(&server, metrics, &JSON_HEADERS, old.as_bytes(), (400, "too_old", "h old"));
     let big = json!({ "metric_name": "a", "value": 1, "labels": { "big": "x".repeat(10 << 20) } }).to_string();
-    check(&server, metrics, &JSON, big.as_bytes(), (400, "label_limit", "\"big\""));
+    check(&server, metrics, &JSON_HEADERS, big.as_bytes(), (400, "label_limit", "\"big\""));
     check(
         &server,
         "/ingest/logs",
-        &JSON,
+        &JSON_HEADERS,
         br#"{"level":"ERROR","message":7,"service":"a"}"#,
         (400, "malformed", "message"),
     );
     check(
         &server,
         "/ingest/logs",
-        &JSON,
+        &JSON_HEADERS,
         br#"{"level":"ERROR","message":"m","service":""}"#,
         (400, "bad_labels", "service"),
     );
-    check(&server, "/ingest/deployment", &JSON, br#"{"service":"a"}"#, (400, "malformed", "version"));
+    check(&server, "/ingest/deployment", &JSON_HEADERS, br#"{"service":"a"}"#, (400, "malformed", "version"));
     let gzip = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
     check(&server, metrics, &gzip, &gzip_bomb(), (413, "too_large", "decompresses"));
     check(&server, metrics, &[("Content-Type", "text/plain")], b"{}", (415, "unsupported_type", "Content-Type"));
     let (status, _, _) =
-        server.post(metrics, &server.sender_token, &JSON, br#"[{"metric_name":"a","value":1}]"#).unwrap();
+        server.post(metrics, &server.sender_token, &JSON_HEADERS, br#"[{"metric_name":"a","value":1}]"#).unwrap();
     assert_eq!(status, 200);
     let deep = "[".repeat(10_000);
-    check(&server, metrics, &JSON, deep.as_bytes(), (400, "malformed", "JSON"));
+    check(&server, metrics, &JSON_HEADERS, deep.as_bytes(), (400, "malformed", "JSON"));
     let large = vec![b' '; 17 << 20];
-    check(&server, metrics, &JSON, &large, (413, "body_too_large", "edge.max-body-bytes"));
+    check(&server, metrics, &JSON_HEADERS, &large, (413, "body_too_large", "edge.max-body-bytes"));
 }
 
 /// 64 MiB of spaces, compressed to 64 KiB of gzip.

@@ -66,9 +66,9 @@ pub(crate) fn wait_for_lake(server: &Server) {
 
 /// Reads the tables with the Python clients.
 fn read_externally(lake: &Path) -> Value {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(program("CLIENT_PYTHON"));
-    python.arg(here.join("tests/it/clients/lake.py")).arg(lake).arg(here.join("../../docs/lake/duckdb.sql"));
+    python.arg(crate_dir.join("tests/it/clients/lake.py")).arg(lake).arg(crate_dir.join("../../docs/lake/duckdb.sql"));
     python.env("PYTHONHOME", program("CLIENT_PYTHON_HOME")).env("PYTHONPATH", program("CLIENT_PYTHON_SITE"));
     python.env("LD_LIBRARY_PATH", program("CLIENT_LIBRARIES"));
     let output = python.output().unwrap();
@@ -117,18 +117,18 @@ fn check_bronze_rows(dir: &Path, view: &Value) -> usize {
 }
 
 /// Sends a log line, a deployment and a trace, and adds the expected table rows to `sent`.
-fn send_events(server: &Server, sent: &mut BTreeMap<&str, Vec<Value>>, at: Timestamp, round: i64, each: i64) {
-    let message = format!("took {each}7 ms in round={round}a \u{1f}\u{e9}");
+fn send_events(server: &Server, sent: &mut BTreeMap<&str, Vec<Value>>, at: Timestamp, round: i64, event: i64) {
+    let message = format!("took {event}7 ms in round={round}a \u{1f}\u{e9}");
     let log = json!({ "timestamp": at, "level": "WARN", "message": message, "service": "web",
         "labels": { "region": "eu" } });
-    let deployment = json!({ "timestamp": at, "service": "web", "version": format!("1.{round}.{each}"),
+    let deployment = json!({ "timestamp": at, "service": "web", "version": format!("1.{round}.{event}"),
         "status": "success", "metadata": { "team": "a" } });
-    let id = format!("{:032x}", round * 10 + each + 1);
+    let id = format!("{:032x}", round * 10 + event + 1);
     let bodies =
         [("/ingest/logs", log), ("/ingest/deployment", deployment), ("/v1/traces", otlp_trace(&id, at.nanos()))];
     for (path, body) in &bodies {
         // A retry, as after a lost response.
-        for _ in 0..1 + each % 2 {
+        for _ in 0..1 + event % 2 {
             assert_eq!(server.post_json(path, &server.sender_token, body).unwrap().0, 200, "{path}");
         }
     }
@@ -140,14 +140,14 @@ fn send_events(server: &Server, sent: &mut BTreeMap<&str, Vec<Value>>, at: Times
         "warning",
         message,
         short_hash("took <*> ms in round=<*> \u{1f}\u{e9}"),
-        [format!("{each}7"), format!("{round}a")],
+        [format!("{event}7"), format!("{round}a")],
         "eu",
         "main",
         true,
         true,
         true
     ]));
-    sent.entry("deployments").or_default().push(json!([us, "web", format!("1.{round}.{each}"), "success", "a"]));
+    sent.entry("deployments").or_default().push(json!([us, "web", format!("1.{round}.{event}"), "success", "a"]));
     for (span, parent, kind, failed) in [
         ("00000000000000a1", Value::Null, "server", false),
         ("00000000000000a2", json!("00000000000000a1"), "client", true),
@@ -166,8 +166,8 @@ fn logs_spans_and_deployments_are_stored_once_through_kills() {
     let mut sent = BTreeMap::<&str, Vec<Value>>::new();
     let mut lines = 0_i64;
     for round in 0..5_i64 {
-        for each in 0..4 {
-            send_events(&server, &mut sent, at(round * 1000 + each), round, each);
+        for event in 0..4 {
+            send_events(&server, &mut sent, at(round * 1000 + event), round, event);
             lines += 1;
         }
         // Kill after, during and before the flush.
@@ -249,9 +249,9 @@ fn expire_bus(dir: &Path) {
 }
 
 /// Runs `wardroom samples dump`.
-fn dump_samples(server: &Server, more: &[&str]) -> Vec<Value> {
+fn dump_samples(server: &Server, extra_arguments: &[&str]) -> Vec<Value> {
     let mut command = Command::new(program("WARDROOM_BIN"));
-    command.args(["samples", "dump", "--format", "json"]).args(more);
+    command.args(["samples", "dump", "--format", "json"]).args(extra_arguments);
     let output = command.env("WARDROOM_TOKEN", &server.responder_token).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -317,13 +317,13 @@ fn histograms_and_exemplars_survive_the_retention_of_the_bus() {
     assert_eq!(traces, (0..25).map(|minute| json!(format!("{minute:032x}"))).collect::<Vec<_>>());
     wait_for_lake(&server);
     let view = read_externally(&dir.path().join("data/lake"));
-    let each = |row: &dyn Fn(i64) -> Value| Value::from((0..25).map(row).collect::<Vec<_>>());
+    let array_of = |row: &dyn Fn(i64) -> Value| Value::from((0..25).map(row).collect::<Vec<_>>());
     let us = |minute: i64| (start + minute * 60_000) * 1000;
     let counts = |minute: i64| json!([minute as f64 + 1.0, 0.0, 2.0]);
     let row = |minute| json!([us(minute), "latency_seconds", minute as f64 + 4.0, -0.25, 3, [-1, 3], counts(minute)]);
-    assert_eq!(view["histograms"], each(&row), "histograms in DuckDB");
+    assert_eq!(view["histograms"], array_of(&row), "histograms in DuckDB");
     let row = |minute| json!([us(minute), "latency_seconds", format!("{minute:032x}"), 0.5 + minute as f64]);
-    assert_eq!(view["exemplars"], each(&row));
+    assert_eq!(view["exemplars"], array_of(&row));
 }
 
 /// Queries combine tables and bus without gaps or duplicates.
@@ -349,9 +349,9 @@ fn samples_survive_the_retention_of_the_bus() {
     // Part of these are in the tables, part on the bus only.
     fill(&server, 10..12);
     let count = fill(&server, 12..14);
-    let dump = |more: &[&str]| {
+    let dump = |extra_arguments: &[&str]| {
         let mut found = SampleBits::new();
-        for row in dump_samples(&server, more) {
+        for row in dump_samples(&server, extra_arguments) {
             let labels = row["labels"].as_object().unwrap().iter();
             let pairs: Vec<_> = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap().into())).collect();
             let bits = u64::from_str_radix(row["bits"].as_str().unwrap(), 16).unwrap();
@@ -386,9 +386,9 @@ fn maintenance_runs_from_the_command_line() {
         wait_for_lake(&server);
     }
     let data = dir.path().join("data").display().to_string();
-    let maintain = |more: &[&str]| {
+    let maintain = |extra_arguments: &[&str]| {
         let mut arguments = vec!["lake", "maintain", "--json", "--data", data.as_str()];
-        arguments.extend(more);
+        arguments.extend(extra_arguments);
         let (code, text) = run(&arguments).unwrap();
         assert_eq!(code, Some(0), "{text}");
         let output: Value = serde_json::from_str(&text).unwrap();

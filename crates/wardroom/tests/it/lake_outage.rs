@@ -88,7 +88,9 @@ fn starts_without_the_object_store_and_recovers_when_it_returns() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let after = server.processes();
-    let pid = |of: &[(String, u32)], name: &str| of.iter().find(|(found, _)| found == name).map(|(_, pid)| *pid);
+    let pid = |processes: &[(String, u32)], name: &str| {
+        processes.iter().find(|(found, _)| found == name).map(|(_, pid)| *pid)
+    };
     assert_ne!(pid(&before, "server"), pid(&after, "server"), "the server was not restarted: {before:?} {after:?}");
     assert_eq!(pid(&before, "executor"), pid(&after, "executor"), "the executor was restarted");
     assert!(!server.has_exited());

@@ -72,20 +72,20 @@ fn accepted_records(server: &Server, protocol: &str) -> u64 {
 }
 
 /// Values that one run of a script produces.
-const ORDERS: (&str, f64) = ("orders_total", 5.0);
-const LATENCY: (&str, f64) = ("latency_seconds_count", 5.0);
+const ORDERS_SAMPLE: (&str, f64) = ("orders_total", 5.0);
+const LATENCY_SAMPLE: (&str, f64) = ("latency_seconds_count", 5.0);
 
 #[test]
 fn ingests_from_the_opentelemetry_sdks() {
     let (dir, server) = server();
     let viewer = create_token(&server.dir.join("data"), "eve", "viewer").unwrap();
     assert_sent(&python("http", &server.url, &server.sender_token));
-    assert_arrived(&server, &viewer, "python-http", &[ORDERS, LATENCY, ("queue_depth", 4.0)], true);
+    assert_arrived(&server, &viewer, "python-http", &[ORDERS_SAMPLE, LATENCY_SAMPLE, ("queue_depth", 4.0)], true);
     // gRPC on the main port: HTTP/2 is recognised by its connection preface.
     assert_sent(&python("grpc", server.url.strip_prefix("http://").unwrap(), &server.sender_token));
-    assert_arrived(&server, &viewer, "python-grpc", &[ORDERS, LATENCY, ("queue_depth", 4.0)], true);
+    assert_arrived(&server, &viewer, "python-grpc", &[ORDERS_SAMPLE, LATENCY_SAMPLE, ("queue_depth", 4.0)], true);
     assert_sent(&node(dir.path(), &server.url, &server.sender_token));
-    assert_arrived(&server, &viewer, "node-json", &[ORDERS, LATENCY], false);
+    assert_arrived(&server, &viewer, "node-json", &[ORDERS_SAMPLE, LATENCY_SAMPLE], false);
     assert_eq!((accepted_records(&server, "otlp_logs"), accepted_records(&server, "otlp_traces")), (15, 25));
     let (_, text) = server
         .get("/api/v1/query_exemplars?query=rate(orders_total%7Bjob%3D%22python-grpc%22%7D%5B5m%5D)", &viewer)
@@ -165,7 +165,7 @@ fn ingests_from_a_collector_over_http_and_grpc() {
     for (round, protocol) in (1..).zip(["http", "grpc"]) {
         let (rotel, port) = rotel(dir.path(), &server, protocol);
         assert_sent(&python("http", &format!("http://127.0.0.1:{port}"), "not-for-rotel"));
-        assert_arrived(&server, &viewer, "python-http", &[ORDERS, LATENCY, ("queue_depth", 4.0)], true);
+        assert_arrived(&server, &viewer, "python-http", &[ORDERS_SAMPLE, LATENCY_SAMPLE, ("queue_depth", 4.0)], true);
         let deadline = Instant::now() + Duration::from_secs(20);
         while (accepted_records(&server, "otlp_logs"), accepted_records(&server, "otlp_traces"))
             != (5 * round, 10 * round)

@@ -72,10 +72,10 @@ pub(super) fn create(environment: DemoEnvironment, observed: &Observed, options:
 
 /// 0: resolved with the right cause; 2: wrong cause; 3: not resolved.
 pub(super) fn exit_code(report: &Value) -> u8 {
-    let right =
+    let correct_causes =
         report["cause"]["service"] == report["fault"]["service"] && report["cause"]["kind"] == report["fault"]["kind"];
     let applied = report["actions"][0]["outcome"] == "applied";
-    match (right, report["outcome"] == "resolved" && applied) {
+    match (correct_causes, report["outcome"] == "resolved" && applied) {
         (true, true) => 0,
         (false, _) if report["incident_id"].is_string() => 2,
         _ => 3,

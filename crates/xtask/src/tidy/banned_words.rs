@@ -8,7 +8,7 @@ use super::rust_tokens::{Kind, tokens};
 use crate::workspace::root;
 
 /// Identifiers, compared as a whole: (banned, use instead).
-const IDENTIFIERS: &[(&str, &str)] = &[
+const BANNED_IDENTIFIERS: &[(&str, &str)] = &[
     ("Keeper", "LakeWriter"),
     ("Kept", "LakeState"),
     ("Pump", "DetectorLoop"),
@@ -59,10 +59,10 @@ const IDENTIFIER_PARTS: &[(&str, &str)] = &[
     ("nobody", "no_… or none"),
 ];
 /// Constants: the name says what it bounds and its unit.
-const CONSTANTS: &[&str] =
+const BANNED_CONSTANTS: &[&str] =
     &["FAR", "FEW", "LATER", "LONGEST", "MANY", "MOST", "PACE", "PATIENCE", "REST", "ROOM", "S", "SOON", "V"];
 /// Words and phrases in comments, strings and documentation, in lower case: (banned, use instead).
-const PHRASES: &[(&str, &str)] = &[
+const BANNED_PHRASES: &[(&str, &str)] = &[
     ("audit book", "audit log"),
     ("laid aside", "dead-lettered or quarantined"),
     ("lays aside", "dead-letters or quarantines"),
@@ -145,23 +145,23 @@ fn check_source(file: &Path, source: &str, problems: &mut Vec<String>) {
 }
 
 fn check_identifier(file: &Path, line: usize, name: &str, constant: bool, problems: &mut Vec<String>) {
-    let place = || format!("{}:{line}", relative(file));
-    if let Some((_, instead)) = IDENTIFIERS.iter().find(|(banned, _)| *banned == name) {
-        problems.push(format!("{}: `{name}` is not a standard term; use {instead}", place()));
+    let location = || format!("{}:{line}", relative(file));
+    if let Some((_, instead)) = BANNED_IDENTIFIERS.iter().find(|(banned, _)| *banned == name) {
+        problems.push(format!("{}: `{name}` is not a standard term; use {instead}", location()));
     }
     for part in name.split('_') {
         if let Some((_, instead)) = IDENTIFIER_PARTS.iter().find(|(banned, _)| banned.eq_ignore_ascii_case(part)) {
-            problems.push(format!("{}: `{part}` in `{name}` is not a standard term; use {instead}", place()));
+            problems.push(format!("{}: `{part}` in `{name}` is not a standard term; use {instead}", location()));
         }
     }
-    if constant && CONSTANTS.contains(&name) {
-        problems.push(format!("{}: `{name}` does not say what it bounds and in which unit", place()));
+    if constant && BANNED_CONSTANTS.contains(&name) {
+        problems.push(format!("{}: `{name}` does not say what it bounds and in which unit", location()));
     }
 }
 
 fn check_prose(file: &Path, line: usize, text: &str, problems: &mut Vec<String>) {
     let text = text.to_lowercase();
-    for (banned, instead) in PHRASES {
+    for (banned, instead) in BANNED_PHRASES {
         if contains_words(&text, banned) {
             problems.push(format!("{}:{line}: \"{banned}\" is not a standard term; use {instead}", relative(file)));
         }

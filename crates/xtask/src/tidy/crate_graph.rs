@@ -32,7 +32,7 @@ const IO_FREE_CRATES: &[&str] = &[
     "wardroom-respond",
 ];
 /// Crates of the workspace that a crate may use besides `wardroom-domain`.
-const ALLOWED: &[(&str, &[&str])] = &[
+const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("wardroom-sources", &["wardroom-edge"]),
     ("wardroom-api", &["wardroom-edge"]),
     ("wardroom-tools", &["wardroom-respond"]),
@@ -40,7 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Crates that combine others.
 const COMPOSITION_CRATES: &[&str] = &["wardroom-pipeline", "wardroom-roles", "wardroom-executor", "wardroom"];
 /// Edges that stay forbidden for them.
-const FORBIDDEN: &[(&str, &[&str], &str)] = &[
+const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str], &str)] = &[
     (
         "wardroom-pipeline",
         &["wardroom-diagnose", "wardroom-knowledge", "wardroom-respond", "wardroom-tools", "wardroom-executor"],
@@ -93,10 +93,14 @@ fn graph(packages: &[Package]) -> BTreeMap<&str, Vec<&str>> {
 
 /// Why a crate may not depend on another one of the workspace; `None` if it may.
 fn refusal(name: &str, dependency: &str) -> Option<String> {
-    if let Some((_, _, reason)) = FORBIDDEN.iter().find(|(of, never, _)| *of == name && never.contains(&dependency)) {
+    if let Some((_, _, reason)) = FORBIDDEN_DEPENDENCIES
+        .iter()
+        .find(|(crate_name, forbidden, _)| *crate_name == name && forbidden.contains(&dependency))
+    {
         return Some(format!("{name} may not depend on {dependency}: {reason}"));
     }
-    let allowed = ALLOWED.iter().any(|(of, allowed)| *of == name && allowed.contains(&dependency));
+    let allowed =
+        ALLOWED_DEPENDENCIES.iter().any(|(crate_name, allowed)| *crate_name == name && allowed.contains(&dependency));
     if dependency == "wardroom-domain"
         || allowed
         || COMPOSITION_CRATES.contains(&name)

@@ -157,14 +157,14 @@ impl ModuleTree {
         let mut public = false;
         while position < code.len() {
             let token = &code[position];
-            if token.is("{") {
+            if token.is_punctuation("{") {
                 depth += 1;
-            } else if token.is("}") {
+            } else if token.is_punctuation("}") {
                 depth = depth.saturating_sub(1);
             } else if token.is_word("pub") {
                 public = true;
                 position += 1;
-                position += if code.get(position).is_some_and(|next| next.is("(")) {
+                position += if code.get(position).is_some_and(|next| next.is_punctuation("(")) {
                     group_length(&code[position..])
                 } else {
                     0
@@ -213,7 +213,7 @@ impl ModuleTree {
     fn parse_module(&mut self, parent: usize, name: &str, rest: &[Token<'_>], pending: &mut Vec<usize>) -> usize {
         let child = self.modules.len();
         let folder = self.modules[parent].folder.join(name);
-        let inline = rest.first().is_some_and(|next| next.is("{"));
+        let inline = rest.first().is_some_and(|next| next.is_punctuation("{"));
         let file = match inline {
             true => self.modules[parent].file.clone(),
             false => self.modules[parent].folder.join(format!("{name}.rs")),
@@ -232,11 +232,11 @@ impl ModuleTree {
 
 /// `use` starts a statement, unlike in `impl Trait + use<'a>`.
 fn depth_starts_statement(code: &[Token<'_>], position: usize) -> bool {
-    code.get(position + 1).is_some_and(|next| !next.is("<"))
+    code.get(position + 1).is_some_and(|next| !next.is_punctuation("<"))
 }
 
 fn statement_end(code: &[Token<'_>], position: usize) -> usize {
-    code[position..].iter().position(|token| token.is(";")).map_or(code.len(), |length| position + length)
+    code[position..].iter().position(|token| token.is_punctuation(";")).map_or(code.len(), |length| position + length)
 }
 
 /// The identifiers joined by `::` from here on.
@@ -244,7 +244,7 @@ fn path_from(code: &[Token<'_>], position: usize) -> Vec<String> {
     let mut path = vec![code[position].text.to_owned()];
     let mut next = position + 1;
     while let (Some(separator), Some(name)) = (code.get(next), code.get(next + 1)) {
-        if !separator.is("::") || name.kind != Kind::Identifier {
+        if !separator.is_punctuation("::") || name.kind != Kind::Identifier {
             break;
         }
         path.push(name.text.to_owned());
@@ -258,14 +258,14 @@ fn use_tree(code: &[Token<'_>], prefix: &[String], public: bool, imports: &mut V
     let mut path = prefix.to_vec();
     let mut position = 0;
     while let Some(token) = code.get(position) {
-        if token.is("{") {
+        if token.is_punctuation("{") {
             let group = &code[position + 1..position + group_length(&code[position..]) - 1];
             for part in split_at_commas(group) {
                 use_tree(part, &path, public, imports);
             }
             return;
         }
-        if token.is("*") {
+        if token.is_punctuation("*") {
             imports.push(Import { name: None, path, public });
             return;
         }
@@ -286,11 +286,11 @@ fn use_tree(code: &[Token<'_>], prefix: &[String], public: bool, imports: &mut V
 fn split_at_commas<'a, 'b>(code: &'b [Token<'a>]) -> Vec<&'b [Token<'a>]> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
     for (position, token) in code.iter().enumerate() {
-        if token.is("{") {
+        if token.is_punctuation("{") {
             depth += 1;
-        } else if token.is("}") {
+        } else if token.is_punctuation("}") {
             depth = depth.saturating_sub(1);
-        } else if token.is(",") && depth == 0 {
+        } else if token.is_punctuation(",") && depth == 0 {
             parts.push(&code[start..position]);
             start = position + 1;
         }

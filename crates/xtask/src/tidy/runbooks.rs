@@ -5,14 +5,14 @@ use anyhow::Context;
 use crate::workspace::root;
 
 /// The built-in list.
-const LIST: &str = "crates/knowledge/src/builtin.rs";
+const BUILTIN_LIST_FILE: &str = "crates/knowledge/src/builtin.rs";
 
 /// Checks the rule.
 ///
 /// # Errors
 /// Returns an error if the list or the folder cannot be read.
 pub(super) fn check(problems: &mut Vec<String>) -> anyhow::Result<()> {
-    let list = std::fs::read_to_string(root().join(LIST)).context(LIST)?;
+    let list = std::fs::read_to_string(root().join(BUILTIN_LIST_FILE)).context(BUILTIN_LIST_FILE)?;
     let mut names = Vec::new();
     for entry in std::fs::read_dir(root().join("runbooks"))? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -24,9 +24,9 @@ pub(super) fn check(problems: &mut Vec<String>) -> anyhow::Result<()> {
 
 fn compare(list: &str, names: &[String], problems: &mut Vec<String>) {
     let missing = names.iter().filter(|name| !list.contains(&format!("runbooks/{name}\"")));
-    problems.extend(missing.map(|name| format!("runbooks/{name} is not in {LIST}")));
+    problems.extend(missing.map(|name| format!("runbooks/{name} is not in {BUILTIN_LIST_FILE}")));
     if list.matches("include_str!").count() > names.len() {
-        problems.push(format!("{LIST} lists a runbook that is not in runbooks/"));
+        problems.push(format!("{BUILTIN_LIST_FILE} lists a runbook that is not in runbooks/"));
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Token<'a> {
 }
 
 impl Token<'_> {
-    pub(super) fn is(&self, punctuation: &str) -> bool {
+    pub(super) fn is_punctuation(&self, punctuation: &str) -> bool {
         self.kind == Kind::Punctuation && self.text == punctuation
     }
 
@@ -154,7 +154,8 @@ pub(super) fn without_comments_and_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<
 
 /// Where an outer attribute that starts here ends.
 fn attribute_end(code: &[Token<'_>], position: usize) -> Option<usize> {
-    let starts = code[position].is("#") && code.get(position + 1).is_some_and(|next| next.is("["));
+    let starts =
+        code[position].is_punctuation("#") && code.get(position + 1).is_some_and(|next| next.is_punctuation("["));
     starts.then(|| position + 1 + group_length(&code[position + 1..]))
 }
 
@@ -168,16 +169,17 @@ fn is_test_attribute(attribute: &[Token<'_>]) -> bool {
 fn item_end(code: &[Token<'_>], mut position: usize) -> usize {
     while position < code.len() {
         let token = &code[position];
-        if token.is("{") {
+        if token.is_punctuation("{") {
             return position + group_length(&code[position..]);
         }
-        if token.is("}") {
+        if token.is_punctuation("}") {
             return position;
         }
-        if token.is(";") {
+        if token.is_punctuation(";") {
             return position + 1;
         }
-        position += if token.is("(") || token.is("[") { group_length(&code[position..]) } else { 1 };
+        position +=
+            if token.is_punctuation("(") || token.is_punctuation("[") { group_length(&code[position..]) } else { 1 };
     }
     position
 }
@@ -186,9 +188,9 @@ fn item_end(code: &[Token<'_>], mut position: usize) -> usize {
 pub(super) fn group_length(code: &[Token<'_>]) -> usize {
     let mut depth = 0_usize;
     for (position, token) in code.iter().enumerate() {
-        if ["(", "[", "{"].iter().any(|open| token.is(open)) {
+        if ["(", "[", "{"].iter().any(|open| token.is_punctuation(open)) {
             depth += 1;
-        } else if [")", "]", "}"].iter().any(|close| token.is(close)) {
+        } else if [")", "]", "}"].iter().any(|close| token.is_punctuation(close)) {
             depth = depth.saturating_sub(1);
             if depth == 0 {
                 return position + 1;

@@ -16,7 +16,7 @@ use crate::oracle::lake_contents::wait_for_lake;
 use crate::progress::print_progress;
 
 /// Log message that panics detection.
-const POISON: &str = "wardroom: a poisoned line";
+const POISON_MESSAGE: &str = "wardroom: a poisoned line";
 /// Log message that panics the event writer.
 const UNWRITABLE_MESSAGE: &str = "wardroom: a line for no table";
 /// Sample value that panics the sample writer.
@@ -35,7 +35,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let mut server = Server::start(&dir, "", &[("WARDROOM_MUTANT", &mutant)])?;
     let viewer = create_token(&dir.join("data"), "eve", "viewer")?;
     let mut result = BarResult { issued: 3, ..BarResult::default() };
-    for message in ["before", POISON, "after"] {
+    for message in ["before", POISON_MESSAGE, "after"] {
         let line = json!({ "level": "ERROR", "message": message, "service": "a" });
         ensure!(server.post_json("/ingest/logs", &server.sender_token, &line)?.0 == 200, "{message:?} was refused");
         result.acked += 1;

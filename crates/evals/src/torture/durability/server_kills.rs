@@ -35,11 +35,12 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let started = Instant::now();
     let mut samples = SampleLoad::start(&server, WRITERS, WRITE_INTERVAL, options.seed, Timestamps::LAST_HOUR);
     let mut events = EventLoad::start(&server, options.seed);
-    let Kills { kills, comparing, slowest_restart } = kill_and_restart(&mut server, options, &dir, &samples.oracle)?;
+    let Kills { kills, comparison_time, slowest_restart } =
+        kill_and_restart(&mut server, options, &dir, &samples.oracle)?;
     std::thread::sleep(Duration::from_millis(500));
     samples.stop()?;
     events.stop()?;
-    let seconds = (started.elapsed() - comparing).as_secs_f64();
+    let seconds = (started.elapsed() - comparison_time).as_secs_f64();
     let mut faults = Vec::new();
     if !samples.oracle.send() {
         faults.push("a request after the kills was not acknowledged".to_owned());
@@ -81,7 +82,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
 struct Kills {
     kills: u64,
     /// Time spent on comparisons between kills.
-    comparing: Duration,
+    comparison_time: Duration,
     /// Longest time from a restart until the server was ready.
     slowest_restart: Duration,
 }
@@ -95,7 +96,7 @@ fn kill_and_restart(
     oracle: &SampleOracle,
 ) -> anyhow::Result<Kills> {
     let mut random = StdRng::seed_from_u64(options.seed);
-    let (mut comparing, mut slowest_restart) = (Duration::ZERO, Duration::ZERO);
+    let (mut comparison_time, mut slowest_restart) = (Duration::ZERO, Duration::ZERO);
     for kills in 1..=options.kills {
         std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
         server.kill();
@@ -105,7 +106,7 @@ fn kill_and_restart(
             if options.mutant.is_some() {
                 let started = Instant::now();
                 caught = !oracle.compare_data(dir, &oracle.acked(), None)?.is_clean();
-                comparing += started.elapsed();
+                comparison_time += started.elapsed();
             }
         }
         let started = Instant::now();
@@ -117,8 +118,8 @@ fn kill_and_restart(
         slowest_restart = slowest_restart.max(started.elapsed());
         if caught {
             print_progress("caught");
-            return Ok(Kills { kills, comparing, slowest_restart });
+            return Ok(Kills { kills, comparison_time, slowest_restart });
         }
     }
-    Ok(Kills { kills: options.kills, comparing, slowest_restart })
+    Ok(Kills { kills: options.kills, comparison_time, slowest_restart })
 }

@@ -37,7 +37,7 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Account of every Azure emulator.
 const AZURE_ACCOUNT: &str = "devstoreaccount1";
 /// Key of that account, published in Microsoft's documentation.
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+const AZURITE_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Tells the server's client that the store is an emulator.
 const EMULATOR_VARIABLE: &str = "AZURE_STORAGE_USE_EMULATOR";
@@ -244,8 +244,8 @@ fn copy_objects(store: &Store, folder: &Path) -> anyhow::Result<()> {
             let listed = client.list_with_delimiter(Some(&prefix)).await?;
             folders.extend(listed.common_prefixes);
             for object in listed.objects {
-                let within = object.location.as_ref().trim_start_matches(root.as_ref()).trim_start_matches('/');
-                let path = folder.join(within);
+                let relative_path = object.location.as_ref().trim_start_matches(root.as_ref()).trim_start_matches('/');
+                let path = folder.join(relative_path);
                 std::fs::create_dir_all(path.parent().context("no parent folder")?)?;
                 std::fs::write(path, client.get(&object.location).await?.bytes().await?)?;
                 count += 1;
@@ -331,7 +331,7 @@ fn azurite(dir: &Path) -> anyhow::Result<Store> {
     let endpoint = format!("{url}/{AZURE_ACCOUNT}");
     let store_variables = [
         ("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT),
-        ("AZURE_STORAGE_ACCOUNT_KEY", KEY),
+        ("AZURE_STORAGE_ACCOUNT_KEY", AZURITE_KEY),
         ("AZURE_STORAGE_ENDPOINT", endpoint.as_str()),
         ("AZURE_ALLOW_HTTP", "true"),
         // The emulator lacks some list parameters; the client leaves them out.
@@ -343,7 +343,7 @@ fn azurite(dir: &Path) -> anyhow::Result<Store> {
     wait_started(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
     let created = python()
         .args(["-c", include_str!("azure_container.py")])
-        .args([&url, "wardroom", AZURE_ACCOUNT, KEY])
+        .args([&url, "wardroom", AZURE_ACCOUNT, AZURITE_KEY])
         .output()?;
     ensure!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr).trim());
     Ok(store)
@@ -358,9 +358,9 @@ fn spawn_logged(mut program: Command, log: &Path) -> anyhow::Result<Child> {
     Ok(program.stdout(log.try_clone()?).stderr(log).spawn()?)
 }
 
-fn wait_started(up: impl Fn() -> bool) -> anyhow::Result<()> {
+fn wait_started(is_up: impl Fn() -> bool) -> anyhow::Result<()> {
     let started = Instant::now();
-    while !up() {
+    while !is_up() {
         ensure!(started.elapsed() < STORE_START_TIMEOUT, "the store does not respond after {STORE_START_TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(100));
     }

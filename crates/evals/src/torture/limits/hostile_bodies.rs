@@ -81,7 +81,7 @@ fn attack(server: &Server, hostile: &HostileBody, before_ms: f64, result: &mut B
         Ok((responses, honest))
     })?;
     let growth_kib = peak_kib.load(Ordering::Acquire) as f64 - rss_before;
-    let wrong: Vec<u16> = responses.iter().copied().filter(|status| !statuses.contains(status)).collect();
+    let unexpected_statuses: Vec<u16> = responses.iter().copied().filter(|status| !statuses.contains(status)).collect();
     print_progress(format!(
         "{name}: {:?}, memory grew by {:.0} MiB, honest p99 {:.0} ms ({before_ms:.0} before), {} lost",
         responses.first(),
@@ -92,8 +92,8 @@ fn attack(server: &Server, hostile: &HostileBody, before_ms: f64, result: &mut B
     result.issued += HONEST_REQUESTS_PER_ATTACK as u64;
     result.acked += HONEST_REQUESTS_PER_ATTACK as u64 - honest.lost;
     result.missing += honest.lost;
-    if !wrong.is_empty() {
-        result.faults.push(format!("{name}: unexpected status {wrong:?}"));
+    if !unexpected_statuses.is_empty() {
+        result.faults.push(format!("{name}: unexpected status {unexpected_statuses:?}"));
     }
     if growth_kib > MAX_GROWTH_KIB {
         result.faults.push(format!("{name}: memory grew by {:.0} MiB", growth_kib / 1024.0));

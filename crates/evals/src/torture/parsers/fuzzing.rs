@@ -19,9 +19,9 @@ use crate::bar::{BarOptions, BarResult};
 use crate::progress::print_progress;
 
 /// Maximum CPU time for one input. CPU time, so that other load on the machine does not count.
-const MAX_INPUT_CPU: Duration = Duration::from_secs(1);
+const MAX_INPUT_CPU_TIME: Duration = Duration::from_secs(1);
 /// Maximum wall time for one input, for parsers that block.
-const MAX_INPUT_TIME: Duration = Duration::from_secs(10);
+const MAX_INPUT_WALL_TIME: Duration = Duration::from_secs(10);
 /// Peak memory of this process, in KiB.
 const MAX_RSS_KIB: f64 = 512.0 * 1024.0;
 /// Targets that run at the same time.
@@ -95,10 +95,10 @@ fn fuzz(target: &FuzzTarget, time: Duration) -> (u64, Option<String>) {
         });
         let outcome = runner.run(&strategy, |(seed, edits, other)| {
             let bytes = mutate(&seeds[seed], &edits, &seeds[other.index(seeds.len())]);
-            let (begun, cpu_before) = (Instant::now(), thread_cpu_time());
+            let (parse_started, cpu_before) = (Instant::now(), thread_cpu_time());
             (target.parse)(&bytes);
-            let (wall, cpu) = (begun.elapsed(), thread_cpu_time().saturating_sub(cpu_before));
-            if cpu > MAX_INPUT_CPU || wall > MAX_INPUT_TIME {
+            let (wall, cpu) = (parse_started.elapsed(), thread_cpu_time().saturating_sub(cpu_before));
+            if cpu > MAX_INPUT_CPU_TIME || wall > MAX_INPUT_WALL_TIME {
                 return Err(TestCaseError::fail(format!("{cpu:?} CPU, {wall:?} for {} bytes", bytes.len())));
             }
             Ok(())
@@ -133,8 +133,8 @@ fn mutate(seed: &[u8], edits: &[Edit], other: &[u8]) -> Vec<u8> {
             4 => drop(bytes.drain(start..end)),
             _ => {
                 let from = position.index(other.len() + 1);
-                let piece = other[from..(from + usize::from(*length)).min(other.len())].to_vec();
-                bytes.splice(start..start, piece);
+                let slice = other[from..(from + usize::from(*length)).min(other.len())].to_vec();
+                bytes.splice(start..start, slice);
             }
         }
     }

@@ -8,7 +8,7 @@ use super::fuzz_target::{FuzzTarget, NOW_MS, discard};
 
 /// Returns the targets.
 pub(super) fn targets() -> Vec<FuzzTarget> {
-    let runbooks = wardroom_knowledge::BUILTIN.iter().map(|(_, text)| text.as_bytes().to_vec()).collect();
+    let runbooks = wardroom_knowledge::BUILTIN_RUNBOOKS.iter().map(|(_, text)| text.as_bytes().to_vec()).collect();
     let selectors = [r#"up{job="node",env!~"dev|test",x=~"a.*"}"#, r#"{__name__="g", q="a\"b\n"}"#];
     let lines = [
         "cannot reach 10.0.0.1:5432 after 31.5 s: pool exhausted (id=8f3a)",
@@ -33,7 +33,13 @@ pub(super) fn targets() -> Vec<FuzzTarget> {
                 let mut engine = Engine::new(wardroom_detect::Config::default(), EntityRules::default());
                 let at = Timestamp::from_millis(NOW_MS);
                 let (message, service) = (lossy(bytes), "a".to_owned());
-                engine.log(&LogEntry { at, severity: Severity::High, message, service, labels: Labels::default() });
+                engine.observe_log(&LogEntry {
+                    at,
+                    severity: Severity::High,
+                    message,
+                    service,
+                    labels: Labels::default(),
+                });
                 discard(engine.templates(at, at, Severity::Info).len());
             }),
         },

@@ -160,9 +160,9 @@ fn compare_series(case: &Case, series: &[Value]) -> anyhow::Result<()> {
             samples.push(json!([entry["labels"], sample[0], sample[2]]).to_string());
         }
         for histogram in entry["histograms"].as_array().into_iter().flatten() {
-            let mut shown = histogram.clone();
-            let ts_ms = shown.as_object_mut().and_then(|fields| fields.remove("ts_ms")).context("no ts_ms")?;
-            histograms.push(json!([entry["labels"], ts_ms, sorted(shown)]).to_string());
+            let mut normalized = histogram.clone();
+            let ts_ms = normalized.as_object_mut().and_then(|fields| fields.remove("ts_ms")).context("no ts_ms")?;
+            histograms.push(json!([entry["labels"], ts_ms, sorted(normalized)]).to_string());
         }
     }
     ensure!(series.iter().any(|entry| entry["labels"]["__name__"] == "control"), "the control series is missing");
@@ -171,7 +171,7 @@ fn compare_series(case: &Case, series: &[Value]) -> anyhow::Result<()> {
     compare_lists("samples", &mut samples, &mut expected)?;
     let expected = case.read.histograms.iter();
     let mut expected: Vec<_> =
-        expected.map(|(l, ts_ms, shown)| json!([l, ts_ms, sorted(shown.clone())]).to_string()).collect();
+        expected.map(|(l, ts_ms, normalized)| json!([l, ts_ms, sorted(normalized.clone())]).to_string()).collect();
     compare_lists("histograms", &mut histograms, &mut expected)
 }
 

@@ -22,8 +22,8 @@ async fn joins_short_files_of_a_day() {
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let now = Timestamp::from_millis(1_795_255_040_000);
     for batch in 0..20_u64 {
-        let mut fresh = event_batch(lake.committed_event_offsets().await.unwrap(), batch * 3..batch * 3 + 3);
-        lake.commit_events(&fresh.finish(batch * 3 + 3, now).unwrap()).await.unwrap();
+        let mut events = event_batch(lake.committed_event_offsets().await.unwrap(), batch * 3..batch * 3 + 3);
+        lake.commit_events(&events.finish(batch * 3 + 3, now).unwrap()).await.unwrap();
         lake.flush(flush(batch + 1, 0), &[new_series(batch as i64)], now).await.unwrap();
     }
     let done = lake.maintain(None).await.unwrap();
@@ -79,11 +79,11 @@ async fn applies_the_first_matching_retention_rule() {
     let time_on = |day: i64| Timestamp::from_millis(start_ms + day * day_ms);
     for day in 0..8 {
         let offset = (day as u64 + 1) * day_ms as u64;
-        let mut fresh = event_batch(
+        let mut events = event_batch(
             lake.committed_event_offsets().await.unwrap(),
             offset - day_ms as u64..offset - day_ms as u64 + 1,
         );
-        lake.commit_events(&fresh.finish(offset, time_on(day)).unwrap()).await.unwrap();
+        lake.commit_events(&events.finish(offset, time_on(day)).unwrap()).await.unwrap();
         lake.flush(flush(offset, start_ms + day * day_ms), &[], time_on(day)).await.unwrap();
     }
     let usages = lake.table_usage(&TenantId::main(), time_on(7)).await.unwrap();
@@ -101,9 +101,10 @@ async fn applies_the_first_matching_retention_rule() {
         rows
     };
     assert_eq!(expired().await, 60 + 5 + 7);
-    let left = [&lake.samples, table_of(&lake, &LOGS), table_of(&lake, &LOG_TEMPLATES), table_of(&lake, &DEPLOYMENTS)];
+    let tables =
+        [&lake.samples, table_of(&lake, &LOGS), table_of(&lake, &LOG_TEMPLATES), table_of(&lake, &DEPLOYMENTS)];
     let mut counts = Vec::new();
-    for table in left {
+    for table in tables {
         counts.push(file_and_row_count(table).await.1);
     }
     assert_eq!(counts, [180, 3, 1, 8]);
@@ -132,12 +133,12 @@ async fn vacuums_merged_files_after_a_week_without_losing_rows() {
     assert_eq!((merged.files_in, merged.files_out, merged.rows), (8, 1, 240));
     assert_eq!(lake.maintain(None).await.unwrap(), MaintenanceReport::default(), "nothing is left to do");
     assert_eq!((sample_row_count(&lake).await, lake.committed_offset().await.unwrap()), (240, Some(8)));
-    let there = |path: &&String| dir.path().join("lake/silver/samples").join(path).exists();
+    let exists = |path: &&String| dir.path().join("lake/silver/samples").join(path).exists();
     let vacuum = async |days| {
         lake.samples.lock().await.vacuum(VacuumPolicy::after_a_week(days_from_now(days)), false).await.unwrap()
     };
-    assert_eq!((vacuum(6).await, before.iter().filter(there).count()), (0, 8));
-    assert_eq!((vacuum(8).await, before.iter().filter(there).count()), (8, 0));
+    assert_eq!((vacuum(6).await, before.iter().filter(exists).count()), (0, 8));
+    assert_eq!((vacuum(8).await, before.iter().filter(exists).count()), (8, 0));
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let file = lake.sample_files().await.unwrap().remove(0);
     assert_eq!((lake.sample_rows(&file).await.unwrap().len(), lake.committed_offset().await.unwrap()), (240, Some(8)));
@@ -186,7 +187,7 @@ proptest! {
             let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
             let folder = dir.path().join("lake/silver/samples");
             let (mut hour, mut offset, mut written) = (0, 0, 0);
-            let (mut uncommitted, mut named) = (Vec::new(), BTreeSet::new());
+            let (mut uncommitted, mut protected) = (Vec::new(), BTreeSet::new());
             for operation in operations {
                 match operation {
                     Operation::Flush(hours) => {
@@ -206,15 +207,15 @@ proptest! {
                         let files = lake.sample_files().await.unwrap().into_iter();
                         let live: BTreeSet<_> = files.map(|file| file.path).collect();
                         // All removed files were removed today.
-                        let may_go = |path: &String| !live.contains(path) && days >= keep;
-                        named.retain(|path| !may_go(path));
-                        let left: Vec<_> = uncommitted.iter().filter(|path| folder.join(path).exists()).collect();
-                        assert!(days <= keep || left.is_empty(), "uncommitted files are left: {left:?}");
+                        let is_removable = |path: &String| !live.contains(path) && days >= keep;
+                        protected.retain(|path| !is_removable(path));
+                        let remaining: Vec<_> = uncommitted.iter().filter(|path| folder.join(path).exists()).collect();
+                        assert!(days <= keep || remaining.is_empty(), "uncommitted files remain: {remaining:?}");
                         uncommitted.retain(|_| days < keep);
                     }
                 }
-                named.extend(lake.sample_files().await.unwrap().into_iter().map(|file| file.path));
-                for path in named.iter().chain(&uncommitted) {
+                protected.extend(lake.sample_files().await.unwrap().into_iter().map(|file| file.path));
+                for path in protected.iter().chain(&uncommitted) {
                     assert!(folder.join(path).exists(), "{path} is gone after {operation:?}");
                 }
             }

@@ -50,7 +50,7 @@ enum Damage {
     Gone,
 }
 
-fn damage(path: &Path, how: Damage) {
+fn damage_file(path: &Path, how: Damage) {
     let bytes = std::fs::read(path).unwrap();
     match how {
         Damage::Empty => std::fs::write(path, b"").unwrap(),
@@ -72,9 +72,13 @@ async fn quarantines_unsynced_damaged_commits() {
             let dir = tempfile::tempdir().unwrap();
             drop(build(dir.path(), 1..=6).await);
             unsynced_after(dir.path(), 3);
-            damage(&commit(dir.path(), first), how);
-            let left = first - 1;
-            assert_eq!(reopened(dir.path()).await.unwrap(), (Some(left), left), "{how:?} of commit {first}");
+            damage_file(&commit(dir.path(), first), how);
+            let last_version = first - 1;
+            assert_eq!(
+                reopened(dir.path()).await.unwrap(),
+                (Some(last_version), last_version),
+                "{how:?} of commit {first}"
+            );
             let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
             write(&lake, 4..=6).await;
             assert_eq!(reopened(dir.path()).await.unwrap(), (Some(6), 6), "the rest is read from the bus again");
@@ -90,7 +94,7 @@ async fn quarantines_unsynced_commits_with_damaged_data_files() {
         let files = lake.sample_files().await.unwrap();
         let fifth = files.iter().find(|file| file.offset == 5).unwrap();
         unsynced_after(dir.path(), 3);
-        damage(&table(dir.path()).join(&fifth.path), how);
+        damage_file(&table(dir.path()).join(&fifth.path), how);
         assert_eq!(reopened(dir.path()).await.unwrap(), (Some(4), 4), "{how:?}");
     }
 }
@@ -101,7 +105,7 @@ async fn refuses_damage_to_synced_commits() {
         for version in [2, 6] {
             let dir = tempfile::tempdir().unwrap();
             drop(build(dir.path(), 1..=6).await);
-            damage(&commit(dir.path(), version), how);
+            damage_file(&commit(dir.path(), version), how);
             let refused = reopened(dir.path()).await.unwrap_err().to_string();
             assert!(refused.contains("from a backup"), "{how:?} of commit {version}: {refused}");
         }
@@ -118,7 +122,7 @@ async fn ignores_a_damaged_checkpoint() {
         assert!(log.join("_last_checkpoint").exists());
         let checkpoint = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
         let checkpoint = checkpoint.into_iter().find(|path| path.to_string_lossy().contains(".checkpoint")).unwrap();
-        damage(&checkpoint, how);
+        damage_file(&checkpoint, how);
         assert_eq!(reopened(dir.path()).await.unwrap(), (Some(101), 101), "{how:?}");
         assert!(!log.join("_last_checkpoint").exists(), "{how:?}");
     }

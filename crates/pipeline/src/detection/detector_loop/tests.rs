@@ -58,7 +58,7 @@ impl Fixture {
     /// Runs detection on a thread until the receiver is closed.
     fn start(&self, lake: Option<LakeTables>) -> (mpsc::Receiver<DetectorEvent>, std::thread::JoinHandle<()>) {
         let folder = self.dir.path().join("checkpoint");
-        let available = self.bus.start()..=self.bus.end();
+        let available = self.bus.start_offset()..=self.bus.end_offset();
         let (checkpoints, resumed) = Checkpoints::open(&folder, &self.config, available, &self.tenants, None).unwrap();
         let (sender, events) = mpsc::channel(16);
         let detector_loop = DetectorLoop {

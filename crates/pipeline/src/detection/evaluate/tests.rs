@@ -152,6 +152,6 @@ fn late_samples_are_evaluated_for_five_minutes() {
     let late = sample(START_MS - 299 * SECOND_MS, 1.0);
     assert!(late != known);
     assert!(sample(START_MS - 301 * SECOND_MS, 1.0) == late, "stored, not evaluated");
-    let kept = tenant.live().recent.range(series, 0, i64::MAX).read_all(&|_, _| None);
+    let kept = tenant.live_state().recent.range(series, 0, i64::MAX).read_all(&|_, _| None);
     assert_eq!(kept.map(|samples| samples.len()), Some(3));
 }

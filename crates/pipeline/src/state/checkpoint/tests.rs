@@ -33,11 +33,11 @@ impl Bus for CommitOnlyBus {
         self.read(from, limit)
     }
 
-    fn start(&self) -> u64 {
+    fn start_offset(&self) -> u64 {
         0
     }
 
-    fn end(&self) -> u64 {
+    fn end_offset(&self) -> u64 {
         u64::MAX
     }
 
@@ -119,7 +119,7 @@ fn batch(tenant: &Tenant, second: i64, numbers: &[u16]) -> Batch {
 /// Text of all state that can be queried.
 fn describe(tenants: &Tenants) -> String {
     let tenant = tenants.get(&TenantId::main());
-    let live = tenant.live();
+    let live = tenant.live_state();
     let mut text = String::new();
     for (key, signal) in live.engine.signals() {
         text.push_str(&format!("{key:?} {signal:?}\n"));
@@ -148,7 +148,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let (config, bus) = (Config::default(), CommitOnlyBus::default());
         let (uninterrupted, mut restarted) = (Tenants::new(config.clone()), Tenants::new(config.clone()));
-        let available = bus.start()..=bus.end();
+        let available = bus.start_offset()..=bus.end_offset();
         let opened = Checkpoints::open(dir.path(), &config, available.clone(), &restarted, None);
         let (mut checkpoints, _) = opened.unwrap();
         for (second, numbers) in seconds.iter().enumerate() {
@@ -182,7 +182,8 @@ proptest! {
 /// Writes checkpoints at offsets 6 and 9.
 fn write_two_checkpoints(dir: &Path, config: &Config, bus: &CommitOnlyBus) {
     let tenants = Tenants::new(config.clone());
-    let (mut checkpoints, resumed) = Checkpoints::open(dir, config, bus.start()..=bus.end(), &tenants, None).unwrap();
+    let (mut checkpoints, resumed) =
+        Checkpoints::open(dir, config, bus.start_offset()..=bus.end_offset(), &tenants, None).unwrap();
     assert_eq!(resumed, None);
     for second in 0..9 {
         let tenant = tenants.get(&TenantId::main());
@@ -207,7 +208,8 @@ fn skips_a_damaged_checkpoint_for_the_one_before() {
         damaged[index] ^= 4;
         std::fs::write(dir.path().join("00000000000000000009.state"), &damaged).unwrap();
         let tenants = Tenants::new(config.clone());
-        let (_, resumed) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &tenants, None).unwrap();
+        let (_, resumed) =
+            Checkpoints::open(dir.path(), &config, bus.start_offset()..=bus.end_offset(), &tenants, None).unwrap();
         assert_eq!(resumed.map(|resumed| resumed.offset), Some(6), "byte {index}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -216,8 +218,14 @@ fn skips_a_damaged_checkpoint_for_the_one_before() {
     let mut bytes = std::fs::read(&log).unwrap();
     bytes[20] ^= 1;
     std::fs::write(&log, bytes).unwrap();
-    let (_, resumed) =
-        Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &Tenants::new(config.clone()), None).unwrap();
+    let (_, resumed) = Checkpoints::open(
+        dir.path(),
+        &config,
+        bus.start_offset()..=bus.end_offset(),
+        &Tenants::new(config.clone()),
+        None,
+    )
+    .unwrap();
     assert_eq!(resumed, None, "state is useless without its label sets");
 }
 
@@ -228,8 +236,14 @@ fn discards_checkpoints_taken_with_other_settings() {
     write_two_checkpoints(dir.path(), &config, &bus);
     let mut other = config.clone();
     other.entities.service = vec!["team".into()];
-    let (_, resumed) =
-        Checkpoints::open(dir.path(), &other, bus.start()..=bus.end(), &Tenants::new(other.clone()), None).unwrap();
+    let (_, resumed) = Checkpoints::open(
+        dir.path(),
+        &other,
+        bus.start_offset()..=bus.end_offset(),
+        &Tenants::new(other.clone()),
+        None,
+    )
+    .unwrap();
     assert_eq!(resumed, None);
 }
 
@@ -252,7 +266,8 @@ fn evicts_inactive_series_and_finds_them_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let (config, bus) = (Config::default(), CommitOnlyBus::default());
     let tenants = Arc::new(Tenants::new(config.clone()));
-    let (mut checkpoints, _) = Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &tenants, None).unwrap();
+    let (mut checkpoints, _) =
+        Checkpoints::open(dir.path(), &config, bus.start_offset()..=bus.end_offset(), &tenants, None).unwrap();
     let pod = |number: u32| Labels::of(&[("__name__", "depth"), ("pod", &format!("p{number}"))]);
     let write = |tenants: &Tenants, pods: std::ops::Range<u32>, at_ms: i64| {
         let tenant = tenants.get(&TenantId::main());
@@ -272,7 +287,7 @@ fn evicts_inactive_series_and_finds_them_on_disk() {
     checkpoints.evict_inactive_series(&config, &tenants).unwrap();
     let all = tenants.get(&TenantId::main()).registry().labels_from(0).len();
     assert_eq!(all, 6000, "series with samples that are not in the lake yet are not evicted");
-    drop(tenants.get(&TenantId::main()).live().recent.take_flush_batch());
+    drop(tenants.get(&TenantId::main()).live_state().recent.take_flush_batch());
     checkpoints.evict_inactive_series(&config, &tenants).unwrap();
     checkpoints.write(9, 0, None, &bus, &tenants).unwrap();
     let late = Batch {
@@ -286,12 +301,12 @@ fn evicts_inactive_series_and_finds_them_on_disk() {
     assert!(!tenants.ids_are_current(&TenantId::main(), &late), "ids of the previous generation");
     let restarted = Arc::new(Tenants::new(config.clone()));
     let (mut opened, resumed) =
-        Checkpoints::open(dir.path(), &config, bus.start()..=bus.end(), &restarted, None).unwrap();
+        Checkpoints::open(dir.path(), &config, bus.start_offset()..=bus.end_offset(), &restarted, None).unwrap();
     assert_eq!(resumed.map(|resumed| resumed.offset), Some(9));
     for tenants in [&tenants, &restarted] {
         let tenant = tenants.get(&TenantId::main());
         assert_eq!(tenant.registry().labels_from(0).len(), 2000);
-        assert_eq!(tenant.live().engine.known_series(), 2000);
+        assert_eq!(tenant.live_state().engine.known_series(), 2000);
         let samples = SampleReader {
             bus: Arc::new(CommitOnlyBus::default()),
             budget: wardroom_edge::InflateBudget::new(1 << 20, 1 << 20),
@@ -314,7 +329,7 @@ fn evicts_inactive_series_and_finds_them_on_disk() {
         let registry = tenant.registry();
         let id = registry.select(&[wardroom_domain::Matcher::equal("pod", "p4321")])[0];
         drop(registry);
-        let live = tenant.live();
+        let live = tenant.live_state();
         let range = live.recent.range(id, i64::MIN, i64::MAX);
         let samples = range.read_all(&|address, buffer| live.sealed.read(address, buffer)).unwrap();
         assert!(samples.len() == 80 && samples.iter().all(|sample| sample.value == 4321.0));
@@ -322,6 +337,6 @@ fn evicts_inactive_series_and_finds_them_on_disk() {
     // The index of evicted series is bounded by the retention of the bus.
     (0..40).for_each(|step| write(&restarted, 8000..10_000, 40 * HOUR_MS + step * 15_000));
     opened.evict_inactive_series(&config, &restarted).unwrap();
-    let evicted = restarted.get(&TenantId::main()).live().evicted.read().unwrap();
+    let evicted = restarted.get(&TenantId::main()).live_state().evicted.read().unwrap();
     assert_eq!(evicted.len(), 0, "older than the retention of the bus");
 }

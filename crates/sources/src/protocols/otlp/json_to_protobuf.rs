@@ -68,7 +68,7 @@ static METRIC: Fields = Fields(&[
     ("gauge", 5, Nested(&NUMBERS)),
     ("sum", 7, Nested(&NUMBERS)),
     ("histogram", 9, Nested(&HISTOGRAM)),
-    ("exponentialHistogram", 10, Nested(&EXPONENTIAL)),
+    ("exponentialHistogram", 10, Nested(&EXPONENTIAL_HISTOGRAM)),
     ("summary", 11, Nested(&SUMMARY)),
 ]);
 static NUMBERS: Fields = Fields(&[
@@ -78,7 +78,7 @@ static NUMBERS: Fields = Fields(&[
 ]);
 static HISTOGRAM: Fields =
     Fields(&[("dataPoints", 1, Nested(&HISTOGRAM_POINT)), ("aggregationTemporality", 2, Varint)]);
-static EXPONENTIAL: Fields =
+static EXPONENTIAL_HISTOGRAM: Fields =
     Fields(&[("dataPoints", 1, Nested(&EXPONENTIAL_POINT)), ("aggregationTemporality", 2, Varint)]);
 static SUMMARY: Fields = Fields(&[("dataPoints", 1, Nested(&SUMMARY_POINT))]);
 static NUMBER_POINT: Fields = Fields(&[
@@ -391,8 +391,8 @@ impl<'de> Visitor<'de> for FieldVisitor<'_> {
         MessageVisitor { fields, out: &mut *self.out }.visit_map(map)?;
         let body = start + 5;
         let length = self.out.plain.bytes().len() - body;
-        for (place, byte) in self.out.plain.bytes_mut()[start..body].iter_mut().enumerate() {
-            *byte |= (length >> (7 * place)) as u8 & 0x7f;
+        for (index, byte) in self.out.plain.bytes_mut()[start..body].iter_mut().enumerate() {
+            *byte |= (length >> (7 * index)) as u8 & 0x7f;
         }
         Ok(())
     }

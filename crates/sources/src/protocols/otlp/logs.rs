@@ -39,8 +39,8 @@ fn read_record(
             _ => {}
         }
     }
-    let own = read_bounded_attributes(record, 6)?;
-    let labels = own.iter().chain(resource).map(|(key, value)| (&**key, &**value));
+    let record_attributes = read_bounded_attributes(record, 6)?;
+    let labels = record_attributes.iter().chain(resource).map(|(key, value)| (&**key, &**value));
     let labels = ids.iter().map(|(key, id)| (*key, id.as_str())).chain(labels).collect();
     let nanos = [time_nanos, observed].into_iter().find(|nanos| *nanos > 0);
     Ok(LogEntry {

@@ -255,10 +255,10 @@ impl<'a> MetricsReader<'a> {
             return Ok(());
         }
         // The highest resolution of Prometheus is 8: buckets of a higher one are merged.
-        let down = (scale - 8).max(0);
-        histogram.schema = (scale - down) as i32;
-        histogram.positive = read_buckets(positive.bytes, down)?;
-        histogram.negative = read_buckets(negative.bytes, down)?;
+        let downscale = (scale - 8).max(0);
+        histogram.schema = (scale - downscale) as i32;
+        histogram.positive = read_buckets(positive.bytes, downscale)?;
+        histogram.negative = read_buckets(negative.bytes, downscale)?;
         histogram.ts_ms = self.timestamp_ms(time_nanos);
         histogram.sum = value_or_stale(histogram.sum, flags);
         self.columns.keys.push(key);
@@ -354,7 +354,7 @@ fn key_with_bound(key: u128, bound: f64) -> u128 {
 }
 
 /// Reads the `Buckets` of an exponential histogram. Bucket `i` is bucket `i + 1` of Prometheus.
-fn read_buckets(bytes: &[u8], down: i64) -> Result<Buckets, DecodeError> {
+fn read_buckets(bytes: &[u8], downscale: i64) -> Result<Buckets, DecodeError> {
     let (mut offset, mut counts) = (0, Vec::new());
     let mut fields = Message::new(bytes);
     while let Some((number, field)) = fields.next()? {
@@ -369,7 +369,7 @@ fn read_buckets(bytes: &[u8], down: i64) -> Result<Buckets, DecodeError> {
     let empty = counts.iter().position(|count| *count > 0.0).unwrap_or_default();
     counts.drain(..empty);
     let offset = (offset + empty as i64).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-    let index = |position: usize| ((offset + position as i64) >> down) + 1;
+    let index = |position: usize| ((offset + position as i64) >> downscale) + 1;
     let mut buckets = Buckets::default();
     for (position, count) in counts.iter().enumerate() {
         let is_new = position == 0 || index(position) != index(position - 1);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wardroom_domain::labels::NAME;
+use wardroom_domain::labels::NAME_LABEL;
 use wardroom_domain::{Labels, RefusalReason};
 
 use super::attributes::read_attributes;
@@ -63,7 +63,7 @@ pub(super) fn read_labels(body: &PlainBody, (point, series_number): (u32, u32)) 
     labels.extend(resource_attribute("service.instance.id").map(|instance| ("instance".into(), instance)));
     labels.extend(PROMOTED_ATTRIBUTES.iter().filter_map(|key| Some((label_name(key), resource_attribute(key)?))));
     if series_number == TARGET_INFO_SERIES {
-        labels.insert(NAME.into(), "target_info".into());
+        labels.insert(NAME_LABEL.into(), "target_info".into());
         return Ok(Labels::new(labels.into_iter().collect()));
     }
     if info.delta {
@@ -88,7 +88,7 @@ pub(super) fn read_labels(body: &PlainBody, (point, series_number): (u32, u32)) 
             );
         }
     }
-    labels.insert(NAME.into(), name);
+    labels.insert(NAME_LABEL.into(), name);
     Ok(Labels::new(labels.into_iter().collect()))
 }
 

@@ -62,9 +62,9 @@ fn read_span(resource: &[Attribute<'_>], record: &[u8]) -> Result<Result<Span, &
     if trace_id == [0; 16] || span_id == [0; 8] {
         return Ok(Err("trace_id and span_id must not be zero"));
     }
-    let own = read_bounded_attributes(record, 9)?;
+    let span_attributes = read_bounded_attributes(record, 9)?;
     let timestamp = |nanos: u64| Timestamp::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX));
-    let labels = own.iter().chain(resource).map(|(key, value)| (&**key, &**value)).collect();
+    let labels = span_attributes.iter().chain(resource).map(|(key, value)| (&**key, &**value)).collect();
     Ok(Ok(Span {
         trace_id,
         span_id,

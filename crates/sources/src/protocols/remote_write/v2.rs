@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wardroom_domain::labels::NAME;
+use wardroom_domain::labels::NAME_LABEL;
 use wardroom_domain::{Exemplar, Labels, RefusalReason};
 use wardroom_edge::InflatedBody;
 
@@ -147,7 +147,7 @@ fn read_labels(symbols: &PlainBody, span: &[u8]) -> Result<Labels, RefusalCause>
         pairs.push((utf8(symbol(name)?, "name")?, utf8(symbol(value)?, "value")?));
         check_label_count(&pairs)?;
     }
-    if pairs.iter().any(|(name, value)| name.is_empty() || (*name == NAME && value.is_empty())) {
+    if pairs.iter().any(|(name, value)| name.is_empty() || (*name == NAME_LABEL && value.is_empty())) {
         return Err(bad_labels("a label name or the metric name is empty"));
     }
     check_unique_names(&pairs)?;
