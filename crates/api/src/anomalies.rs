@@ -14,13 +14,13 @@ use crate::request::{Caller, bad_cursor, parse_time};
 const PAGE_ROWS: u32 = 1000;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let (b1, b2) = (backend.clone(), backend.clone());
+    let (anomalies_backend, deployments_backend) = (backend.clone(), backend.clone());
     Routes::new()
         .get("/api/v1/anomalies", Access::Read, move |caller: Caller, parameters: Query<Parameters>| {
-            list_anomalies(b1.clone(), caller, parameters)
+            list_anomalies(anomalies_backend.clone(), caller, parameters)
         })
         .get("/api/v1/deployments", Access::Read, move |caller: Caller, parameters: Query<Parameters>| {
-            list_deployments(b2.clone(), caller, parameters)
+            list_deployments(deployments_backend.clone(), caller, parameters)
         })
 }
 

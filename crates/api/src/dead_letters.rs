@@ -10,17 +10,18 @@ use crate::backend::Backend;
 use crate::request::Caller;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let (b1, b2, b3, b4) = (backend.clone(), backend.clone(), backend.clone(), backend.clone());
+    let (list_backend, show_backend, replay_backend, redrive_backend) =
+        (backend.clone(), backend.clone(), backend.clone(), backend.clone());
     Routes::new()
-        .get("/api/v1/dead-letters", Access::Read, move |caller: Caller| list(b1.clone(), caller))
+        .get("/api/v1/dead-letters", Access::Read, move |caller: Caller| list(list_backend.clone(), caller))
         .get("/api/v1/dead-letters/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
-            show(b2.clone(), caller, id)
+            show(show_backend.clone(), caller, id)
         })
         .post("/api/v1/dead-letters/{id}/replay", Access::Respond, move |caller: Caller, id: Path<String>| {
-            replay(b3.clone(), caller, id)
+            replay(replay_backend.clone(), caller, id)
         })
         .post("/api/v1/quarantine/{offset}/redrive", Access::Respond, move |caller: Caller, offset: Path<String>| {
-            redrive(b4.clone(), caller, offset)
+            redrive(redrive_backend.clone(), caller, offset)
         })
 }
 

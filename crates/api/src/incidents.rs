@@ -19,39 +19,49 @@ const DEFAULT_PAGE_ROWS: u32 = 100;
 const MAX_PAGE_ROWS: u32 = 1000;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let b = || backend.clone();
-    let (b1, b2, b3, b4, b5, b6, b7) = (b(), b(), b(), b(), b(), b(), b());
+    let copy = || backend.clone();
+    let (
+        list_backend,
+        show_backend,
+        approve_backend,
+        reject_backend,
+        verdict_backend,
+        close_backend,
+        postmortem_backend,
+    ) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
     Routes::new()
         .get("/api/v1/incidents", Access::Read, move |caller: Caller, page: Query<PageParameters>| {
-            list(b1.clone(), caller, page)
+            list(list_backend.clone(), caller, page)
         })
         .get("/api/v1/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
-            show(b2.clone(), caller, id)
+            show(show_backend.clone(), caller, id)
         })
         .post(
             "/api/v1/incidents/{id}/approve",
             Access::Respond,
             move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<ApproveRequest>| {
-                approve(b3.clone(), caller, id, headers, body)
+                approve(approve_backend.clone(), caller, id, headers, body)
             },
         )
         .post(
             "/api/v1/incidents/{id}/reject",
             Access::Respond,
-            move |caller: Caller, id: Path<String>, body: JsonBody<RejectRequest>| reject(b4.clone(), caller, id, body),
+            move |caller: Caller, id: Path<String>, body: JsonBody<RejectRequest>| {
+                reject(reject_backend.clone(), caller, id, body)
+            },
         )
         .post(
             "/api/v1/incidents/{id}/verdict",
             Access::Respond,
             move |caller: Caller, id: Path<String>, body: JsonBody<VerdictRequest>| {
-                verdict(b5.clone(), caller, id, body)
+                verdict(verdict_backend.clone(), caller, id, body)
             },
         )
         .post("/api/v1/incidents/{id}/close", Access::Respond, move |caller: Caller, id: Path<String>| {
-            close(b6.clone(), caller, id)
+            close(close_backend.clone(), caller, id)
         })
         .get("/api/v1/incidents/{id}/postmortem", Access::Read, move |caller: Caller, id: Path<String>| {
-            postmortem(b7.clone(), caller, id)
+            postmortem(postmortem_backend.clone(), caller, id)
         })
 }
 

@@ -15,23 +15,24 @@ use crate::request::{Caller, NamedQuery};
 const TRACE_ID_DIGITS: usize = 32;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let b = || backend.clone();
-    let (b1, b2, b3, b4, b5) = (b(), b(), b(), b(), b());
+    let copy = || backend.clone();
+    let (list_backend, run_backend, logs_backend, trace_backend, usage_backend) =
+        (copy(), copy(), copy(), copy(), copy());
     Routes::new()
-        .get("/api/v1/ask", Access::Read, move || list(b1.clone()))
+        .get("/api/v1/ask", Access::Read, move || list(list_backend.clone()))
         .get(
             "/api/v1/ask/{name}",
             Access::Read,
             move |caller: Caller, name: Path<String>, query: RawQuery, headers: HeaderMap| {
-                run(b2.clone(), caller, name, query, headers)
+                run(run_backend.clone(), caller, name, query, headers)
             },
         )
-        .get("/api/v1/lake", Access::Read, move |caller: Caller| table_usage(b5.clone(), caller))
+        .get("/api/v1/lake", Access::Read, move |caller: Caller| table_usage(usage_backend.clone(), caller))
         .get("/api/v1/logs", Access::Read, move |caller: Caller, query: RawQuery, headers: HeaderMap| {
-            search_logs(b3.clone(), caller, query, headers)
+            search_logs(logs_backend.clone(), caller, query, headers)
         })
         .get("/api/v1/traces/{id}", Access::Read, move |caller: Caller, id: Path<String>, headers: HeaderMap| {
-            show_trace(b4.clone(), caller, id, headers)
+            show_trace(trace_backend.clone(), caller, id, headers)
         })
 }
 

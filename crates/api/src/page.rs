@@ -17,15 +17,17 @@ use crate::request::{Caller, parse_incident_id};
 use crate::views::{ChartView, IncidentDetail, IncidentSummary, PlanView};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let (b1, b2, b3) = (backend.clone(), backend.clone(), backend.clone());
+    let (index_backend, show_backend, approve_backend) = (backend.clone(), backend.clone(), backend.clone());
     Routes::new()
-        .get("/", Access::Read, move |caller: Caller| index(b1.clone(), caller))
-        .get("/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| show(b2.clone(), caller, id))
+        .get("/", Access::Read, move |caller: Caller| index(index_backend.clone(), caller))
+        .get("/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
+            show(show_backend.clone(), caller, id)
+        })
         .post(
             "/incidents/{id}/approve",
             Access::Respond,
             move |caller: Caller, id: Path<String>, headers: HeaderMap, form: Form<ApproveForm>| {
-                approve(b3.clone(), caller, id, headers, form)
+                approve(approve_backend.clone(), caller, id, headers, form)
             },
         )
 }

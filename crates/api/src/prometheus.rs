@@ -17,25 +17,42 @@ use crate::promql_selectors::extract_selectors;
 use crate::request::{Caller, parse_time, query_pairs};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let b = || backend.clone();
-    let (b1, b2, b3, b4, b5, b6, b7, b8) = (b(), b(), b(), b(), b(), b(), b(), b());
+    let copy = || backend.clone();
+    let (
+        series_backend,
+        series_post_backend,
+        label_names_backend,
+        label_names_post_backend,
+        label_values_backend,
+        metadata_backend,
+        exemplars_backend,
+        exemplars_post_backend,
+    ) = (copy(), copy(), copy(), copy(), copy(), copy(), copy(), copy());
     Routes::new()
-        .get("/api/v1/series", Access::Read, move |caller: Caller, form: RawForm| series(b1.clone(), caller, form))
-        .post("/api/v1/series", Access::Read, move |caller: Caller, form: RawForm| series(b2.clone(), caller, form))
-        .get("/api/v1/labels", Access::Read, move |caller: Caller, form: RawForm| label_names(b3.clone(), caller, form))
+        .get("/api/v1/series", Access::Read, move |caller: Caller, form: RawForm| {
+            series(series_backend.clone(), caller, form)
+        })
+        .post("/api/v1/series", Access::Read, move |caller: Caller, form: RawForm| {
+            series(series_post_backend.clone(), caller, form)
+        })
+        .get("/api/v1/labels", Access::Read, move |caller: Caller, form: RawForm| {
+            label_names(label_names_backend.clone(), caller, form)
+        })
         .post("/api/v1/labels", Access::Read, move |caller: Caller, form: RawForm| {
-            label_names(b4.clone(), caller, form)
+            label_names(label_names_post_backend.clone(), caller, form)
         })
         .get("/api/v1/label/{name}/values", Access::Read, move |caller: Caller, name: Path<String>, form: RawForm| {
-            label_values(b5.clone(), caller, name, form)
+            label_values(label_values_backend.clone(), caller, name, form)
         })
         .get("/api/v1/query_exemplars", Access::Read, move |caller: Caller, form: RawForm| {
-            exemplars(b7.clone(), caller, form)
+            exemplars(exemplars_backend.clone(), caller, form)
         })
         .post("/api/v1/query_exemplars", Access::Read, move |caller: Caller, form: RawForm| {
-            exemplars(b8.clone(), caller, form)
+            exemplars(exemplars_post_backend.clone(), caller, form)
         })
-        .get("/api/v1/metadata", Access::Read, move |caller: Caller, form: RawForm| metadata(b6.clone(), caller, form))
+        .get("/api/v1/metadata", Access::Read, move |caller: Caller, form: RawForm| {
+            metadata(metadata_backend.clone(), caller, form)
+        })
 }
 
 /// Returns at most `limit` metric families, or only the one named by `metric`.

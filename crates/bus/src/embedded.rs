@@ -17,7 +17,7 @@ use crate::record::{self, Record};
 use crate::writer::{self, Append, QUEUE_CAPACITY, Writer};
 use crate::{consumer_groups, request_archive, segment};
 
-/// How long an append waits before it tries a full queue again.
+/// Interval between attempts to append to a full queue.
 const QUEUE_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Estimated size of a record header, in bytes.
 const HEADER_ESTIMATE_BYTES: usize = 200;
@@ -54,9 +54,9 @@ impl EmbeddedBus {
     /// # Errors
     /// Returns an error if a file cannot be opened, read or created.
     pub fn open(dir: &Path, config: Config) -> Result<Self, Error> {
-        let step = |error: std::io::Error| Error::disk("open", &error);
-        std::fs::create_dir_all(dir).map_err(step)?;
-        let mut segments = segment::list(dir).map_err(step)?;
+        let disk_error = |error: std::io::Error| Error::disk("open", &error);
+        std::fs::create_dir_all(dir).map_err(disk_error)?;
+        let mut segments = segment::list(dir).map_err(disk_error)?;
         let (base, end) = match segments.last().copied() {
             Some(last) => (last, writer::recover_segment(dir, last)?),
             None => {
@@ -68,8 +68,10 @@ impl EmbeddedBus {
         let log = Arc::new(LogState::new(dir, config, end, segments));
         let (queue, appends) = mpsc::sync_channel(QUEUE_CAPACITY);
         let writer = Writer::open(Arc::clone(&log), base, end)?;
-        let writer =
-            std::thread::Builder::new().name("bus-writer".into()).spawn(move || writer.run(&appends)).map_err(step)?;
+        let writer = std::thread::Builder::new()
+            .name("bus-writer".into())
+            .spawn(move || writer.run(&appends))
+            .map_err(disk_error)?;
         Ok(Self { log, queue: Some(queue), writer: Some(writer) })
     }
 }
@@ -138,9 +140,9 @@ impl Bus for EmbeddedBus {
             let mut append = Append { header, body, done };
             let queue = self.queue.as_ref().ok_or(Error::Closed)?;
             if mutant::is_enabled("ack-before-append") {
-                let guess = self.end_offset();
+                let expected_offset = self.end_offset();
                 queue.try_send(append).map_err(|_| Error::Closed)?;
-                return Ok(guess);
+                return Ok(expected_offset);
             }
             loop {
                 match queue.try_send(append) {
@@ -195,8 +197,8 @@ impl Bus for EmbeddedBus {
 
     fn trim(&self, offset: u64, policy: &TrimPolicy<'_>) -> Result<u64, Error> {
         let (dir, mut dropped) = (&self.log.dir, 0);
-        let step = |error: std::io::Error| Error::disk("trim", &error);
-        request_archive::trim(dir, policy.archive_before, self.log.config.limit_bytes).map_err(step)?;
+        let disk_error = |error: std::io::Error| Error::disk("trim", &error);
+        request_archive::trim(dir, policy.archive_before, self.log.config.limit_bytes).map_err(disk_error)?;
         loop {
             let (first, second) = match lock(&self.log.segments)[..] {
                 [first, second, ..] => (first, second),
@@ -205,7 +207,7 @@ impl Bus for EmbeddedBus {
             let path = segment::path(dir, first);
             let modified_ms = std::fs::metadata(&path)
                 .and_then(|meta| meta.modified())
-                .map_err(step)?
+                .map_err(disk_error)?
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
             if second > offset || modified_ms >= policy.segments_before.millis() {
@@ -217,7 +219,7 @@ impl Bus for EmbeddedBus {
                 tracing::warn!(segment = first, %error, "archiving requests failed; they are dropped with the segment");
             }
             lock(&self.log.segments).retain(|base| *base != first);
-            std::fs::remove_file(&path).map_err(step)?;
+            std::fs::remove_file(&path).map_err(disk_error)?;
             lock(&self.log.positions).remove_before(second);
             dropped += 1;
         }
@@ -254,7 +256,7 @@ mod tests {
         }
     }
 
-    /// A damaged header costs that record and no other.
+    /// A damaged header loses only that record.
     #[tokio::test]
     async fn skipped_bodies_are_not_read() {
         let dir = tempfile::tempdir().unwrap();

@@ -90,7 +90,7 @@ impl Traces {
                 if let Some(name) = span.labels.get("peer.service") {
                     calls.push(client.call(Callee::Named(name.to_owned())));
                 } else if let Some(callee) = self.young.servers.remove(&id).or_else(|| self.old.servers.remove(&id)) {
-                    calls.extend(self.join_ends(client, callee));
+                    calls.extend(self.join_spans(client, callee));
                 } else {
                     if let Some(callee) = self.known_callee(&client) {
                         client.reported = true;
@@ -102,7 +102,7 @@ impl Traces {
             SpanKind::Server | SpanKind::Consumer if span.parent_id != [0; 8] => {
                 let id = (span.trace_id, span.parent_id);
                 match self.young.clients.remove(&id).or_else(|| self.old.clients.remove(&id)) {
-                    Some(client) => calls.extend(self.join_ends(client, service)),
+                    Some(client) => calls.extend(self.join_spans(client, service)),
                     None => {
                         self.young.servers.insert(id, service);
                     }
@@ -113,7 +113,7 @@ impl Traces {
     }
 
     /// Both spans of a call are known: learns the address and returns the call unless it was reported before.
-    fn join_ends(&mut self, client: Client, callee: u32) -> Option<Call> {
+    fn join_spans(&mut self, client: Client, callee: u32) -> Option<Call> {
         if let Some(address) = &client.address {
             let full = self.callee_by_address.len() >= MAX_ADDRESSES;
             match self.callee_by_address.get_mut(&(client.service, address.clone())) {
@@ -196,17 +196,17 @@ mod tests {
             let (mut traces, mut calls) = (Traces::default(), Vec::new());
             let client = span(SpanKind::Client, 2, 1, 1000, &[]);
             let server = span(SpanKind::Server, 3, 2, 990, &[]);
-            let mut both = [(&client, 7), (&server, 9)];
+            let mut spans = [(&client, 7), (&server, 9)];
             if !client_first {
-                both.reverse();
+                spans.reverse();
             }
-            both.iter().for_each(|(span, service)| traces.observe(span, *service, false, &mut calls));
+            spans.iter().for_each(|(span, service)| traces.observe(span, *service, false, &mut calls));
             assert_eq!(calls, [call(Callee::Known(9))]);
         }
     }
 
     #[test]
-    fn an_unanswered_call_is_attributed_to_the_known_service_of_its_address() {
+    fn a_call_without_a_response_is_attributed_to_the_known_service_of_its_address() {
         let (mut traces, mut calls) = (Traces::default(), Vec::new());
         let address = [("server.address", "10.0.0.1"), ("server.port", "80")];
         traces.observe(&span(SpanKind::Client, 2, 1, 1000, &address), 7, false, &mut calls);

@@ -1,4 +1,4 @@
-//! The root-cause analysis of the API (JSON contract `analysis`).
+//! The root-cause analysis of the API (JSON field `analysis`).
 
 use serde::Serialize;
 use wardroom_domain::{Diagnosis, Severity};

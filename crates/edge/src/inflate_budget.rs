@@ -191,22 +191,22 @@ mod tests {
 
     #[test]
     fn gzip_output_reserves_what_it_needs_up_to_the_limit() {
-        let pack = |plain: &[u8]| {
+        let gzip = |plain: &[u8]| {
             let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             std::io::Write::write_all(&mut compressed, plain).unwrap();
             compressed.finish().unwrap()
         };
         let budget = InflateBudget::new(1 << 20, 300_000);
         let plain: Vec<u8> = (0..300_000_u32).map(|index| (index % 251) as u8).collect();
-        let compressed = pack(&plain);
+        let compressed = gzip(&plain);
         assert_eq!(budget.gunzip(&compressed).unwrap().bytes(), plain);
         assert_eq!(budget.gunzip(&compressed[..compressed.len() / 2]).unwrap_err(), InflateError::Corrupt);
-        assert_eq!(budget.gunzip(&pack(&vec![0; 300_001])).unwrap_err(), InflateError::TooLarge { limit: 300_000 });
-        let small = pack(b"small");
-        let held: Vec<InflatedBody> = (0..16).map_while(|_| budget.gunzip(&small).ok()).collect();
-        assert_eq!(held.len(), 16, "a small body reserves only the initial buffer");
+        assert_eq!(budget.gunzip(&gzip(&vec![0; 300_001])).unwrap_err(), InflateError::TooLarge { limit: 300_000 });
+        let small = gzip(b"small");
+        let bodies: Vec<InflatedBody> = (0..16).map_while(|_| budget.gunzip(&small).ok()).collect();
+        assert_eq!(bodies.len(), 16, "a small body reserves only the initial buffer");
         assert_eq!(budget.gunzip(&small).unwrap_err(), InflateError::Exhausted);
-        drop(held);
+        drop(bodies);
         let mut body = budget.growable().unwrap();
         (0..10).for_each(|_| body.append(&plain[..30_000]).unwrap());
         assert_eq!(body.append(&[1]).unwrap_err(), InflateError::TooLarge { limit: 300_000 });

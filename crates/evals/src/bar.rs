@@ -40,7 +40,7 @@ pub(crate) struct BarResult {
     pub(crate) duplicate: u64,
     /// Kills carried out.
     pub(crate) kills: u64,
-    /// Kill points of the binary, each killed at once.
+    /// Crash points of the binary, each killed at once.
     pub(crate) points: u64,
     /// Average rate of acknowledged samples.
     pub(crate) samples_per_s: f64,

@@ -17,9 +17,9 @@ use wardroom_process::{clock, crash};
 use crate::config::ExecutorConfig;
 use crate::ledger::{Entry, FORMAT_VERSION, Ledger, PlanRecord};
 
-/// How long a target is probed for the outcome of a call.
+/// Timeout of probing a target for the outcome of a call.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time between two probes.
+/// Interval between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The executor's service.

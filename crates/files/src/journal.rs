@@ -38,7 +38,7 @@ impl From<postcard::Error> for JournalError {
 
 /// Size at which a block file is closed and the next one is started, in bytes.
 const MAX_BLOCK_FILE_BYTES: u64 = 32 << 20;
-/// How much longer than the retention a block file is kept, in ms.
+/// Time that a block file is kept beyond the retention, in ms.
 const RETENTION_MARGIN_MS: i64 = 600_000;
 
 /// The committed state of a tenant's files, as stored in a checkpoint. Encoded by position, so fields are only
@@ -140,7 +140,7 @@ pub struct Journal {
     series: File,
     /// The files of the block stream, parallel to `position.block_files`; the last one is appended to.
     blocks: Vec<Arc<File>>,
-    /// How long blocks are retained, in ms.
+    /// Retention of blocks, in ms.
     retention_ms: i64,
     /// A sync has failed: the disk may lack bytes that the files seem to hold.
     sync_failed: bool,

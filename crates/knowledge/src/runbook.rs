@@ -53,10 +53,10 @@ impl Runbook {
         let rest = markdown
             .strip_prefix("---\n")
             .ok_or_else(|| invalid("must begin with a line `---` and YAML front matter".into()))?;
-        let (front, text) =
+        let (front_matter, text) =
             rest.split_once("\n---\n").ok_or_else(|| invalid("the front matter must end with a line `---`".into()))?;
         let mut runbook: Self =
-            serde_saphyr::from_str(front).map_err(|error| invalid(format!("front matter: {error}")))?;
+            serde_saphyr::from_str(front_matter).map_err(|error| invalid(format!("front matter: {error}")))?;
         text.trim().clone_into(&mut runbook.text);
         let empty = [
             ("symptoms", runbook.symptoms.is_empty()),
@@ -73,12 +73,12 @@ impl Runbook {
     /// Returns whether the runbook applies to a cause.
     pub fn applies_to(&self, cause: &Cause) -> bool {
         let deployed = cause.deployment.is_some();
-        let when = match self.when {
+        let condition_holds = match self.when {
             DeploymentCondition::Any => true,
             DeploymentCondition::AfterDeployment => deployed,
             DeploymentCondition::WithoutDeployment => !deployed,
         };
-        when && self.causes.contains(&cause.kind)
+        condition_holds && self.causes.contains(&cause.kind)
     }
 
     /// Returns its first action with the placeholders filled; `None` if a placeholder has no value.

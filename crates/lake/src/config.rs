@@ -38,7 +38,7 @@ pub struct Config {
     /// Interval at which incidents and the health of services are written to the gold tables, in seconds. Default 60.
     /// Since 0.1.
     pub gold_seconds: u64,
-    /// How long rows are kept. The first rule that matches a table and a tenant applies. Without one rows are kept
+    /// Retention of rows. The first rule that matches a table and a tenant applies. Without one rows are kept
     /// without limit, those of `bronze.telemetry` for seven days. Default none. Since 0.1.
     pub retention: Vec<Retention>,
     /// Limits of queries.

@@ -5,7 +5,7 @@ use wardroom_domain::mutant;
 
 /// Log line on which detection panics.
 #[cfg(any(test, feature = "mutants"))]
-pub(crate) const POISON_LINE: &str = "wardroom: a is_poisoned line";
+pub(crate) const POISON_LINE: &str = "wardroom: a poisoned line";
 
 /// Value of a sample that cannot be encoded into a file.
 #[cfg(any(test, feature = "mutants"))]

@@ -7,8 +7,8 @@
 //!
 //! A role reads from the bus or the store, calls a pure core for the next action, performs the effects that the core
 //! returns, and persists the result. No decisions are made here. Three processes keep untrusted input away from
-//! credentials: the supervisor parses nothing, the server, which parses everything, is sandboxed with Landlock, and only the executor
-//! has credentials; it checks every plan itself.
+//! credentials: the supervisor parses nothing, the server, which parses everything, is sandboxed with Landlock, and
+//! only the executor has credentials; it checks every plan itself.
 
 #![forbid(unsafe_code)]
 

@@ -244,7 +244,7 @@ impl Outboxes {
     /// Creates the queues and starts to send from them.
     pub(crate) fn new(targets: &Targets) -> Self {
         let token = || targets.bearer_token_file.clone();
-        let boxes = match &targets.otlp {
+        let outboxes = match &targets.otlp {
             Some(url) => {
                 let to = |signal: &str| Some(Outbox::otlp(format!("{url}/v1/{signal}"), token()));
                 Self { metrics: to("metrics"), logs: to("logs"), spans: to("traces"), otlp: true }
@@ -256,10 +256,10 @@ impl Outboxes {
                 otlp: false,
             },
         };
-        for outbox in [&boxes.metrics, &boxes.logs, &boxes.spans].into_iter().flatten() {
+        for outbox in [&outboxes.metrics, &outboxes.logs, &outboxes.spans].into_iter().flatten() {
             tokio::spawn(Arc::clone(outbox).run());
         }
-        boxes
+        outboxes
     }
 
     /// Queues the current metrics, and the logs and spans since the last call.

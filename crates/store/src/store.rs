@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 
-/// How long a statement waits for another writer's lock.
+/// Timeout of a statement that waits for another writer's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: u32 = 2;
 

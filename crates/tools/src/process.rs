@@ -65,8 +65,8 @@ impl ProcessTool {
         let target = known.ok_or_else(|| {
             ToolError::Invalid(format!("target {:?} is not declared in the executor's configuration", call.target))
         })?;
-        let listed = target.operations.as_ref().is_none_or(|allowed| allowed.contains(&call.operation));
-        if !listed {
+        let is_allowed = target.operations.as_ref().is_none_or(|allowed| allowed.contains(&call.operation));
+        if !is_allowed {
             return Err(ToolError::Invalid(format!(
                 "operation {:?} is not allowed on {:?}",
                 call.operation, call.target
@@ -133,22 +133,32 @@ impl Tool for ProcessTool {
             }
             "settings" => {
                 let arguments: SettingArguments = parse_arguments(&call.arguments)?;
-                let Some(now) = state.settings.get(&arguments.key) else {
+                let Some(current_value) = state.settings.get(&arguments.key) else {
                     let known: Vec<&String> = state.settings.keys().collect();
                     return Err(ToolError::Invalid(format!("no setting {:?}; there are {known:?}", arguments.key)));
                 };
                 let precondition = fingerprint(&state, Some(&arguments.key));
-                let previous = json!({ "key": arguments.key, "value": now });
+                let previous = json!({ "key": arguments.key, "value": current_value });
                 let undo = ToolCall { arguments: previous.as_object().cloned().unwrap_or_default(), ..call.clone() };
                 (
-                    format!("{}: {} goes from {now} to {}", target.name, arguments.key, display_text(&arguments.value)),
+                    format!(
+                        "{}: {} goes from {current_value} to {}",
+                        target.name,
+                        arguments.key,
+                        display_text(&arguments.value)
+                    ),
                     Some(undo),
                     precondition,
                 )
             }
             other => return Err(unknown_operation(other)),
         };
-        let risk = self.spec().operations.iter().find(|known| known.name == call.operation).map_or("high", |o| o.risk);
+        let risk = self
+            .spec()
+            .operations
+            .iter()
+            .find(|operation| operation.name == call.operation)
+            .map_or("high", |operation| operation.risk);
         Ok(DryRun {
             diff,
             blast_radius: format!("{} and its callers, for the seconds of the change", target.name),

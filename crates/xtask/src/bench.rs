@@ -1,5 +1,5 @@
-//! `cargo xtask bench …`: builds in release, unpacks the peers and tools from Debian's packages, and runs the
-//! benchmark.
+//! `cargo xtask bench …`: builds in release, unpacks the compared products and tools from Debian's packages, and runs
+//! the benchmark.
 
 use std::process::ExitCode;
 
@@ -51,7 +51,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     }
     unpack_libraries(&PERF_LIBRARIES)?;
     bench.env("DEBIAN_LIBRARIES", library_folder());
-    // OTLP's peer, and the readers that check the lake's tables from outside.
+    // The compared OTLP collector, and the readers that check the lake's tables from outside.
     ClientPrograms::install()?.set_env(&mut bench);
     step("bench", &mut bench)?;
     Ok(ExitCode::SUCCESS)

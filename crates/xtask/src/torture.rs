@@ -63,8 +63,8 @@ pub(crate) struct ShortForm {
     pub(crate) lane: Lane,
 }
 
-/// The short forms of the bars, in the order in which each lane runs them. The power-loss bar (4a), whose servers have to
-/// start within 5 s, comes last in its lane: by then the demos, which take two minutes, have usually ended.
+/// The short forms of the bars, in the order in which each lane runs them. The power-loss bar (4a), whose servers have
+/// to start within 5 s, comes last in its lane: by then the demos, which take two minutes, have usually ended.
 pub(crate) const SHORT_FORMS: [ShortForm; 14] = [
     ShortForm { bar: "loop", kills: "60", lane: Lane::BesideDemos },
     ShortForm { bar: "1e", kills: "1", lane: Lane::BesideDemos },

@@ -53,10 +53,10 @@ async fn cuts_off_a_torn_tail_of_any_length() {
     let dir = tempfile::tempdir().unwrap();
     append_records(dir.path(), 3).await;
     let path = dir.path().join("00000000000000000000.seg");
-    let whole = std::fs::read(&path).unwrap();
-    let frame = whole.len() / 3;
+    let original_bytes = std::fs::read(&path).unwrap();
+    let frame = original_bytes.len() / 3;
     for cut in 1..frame {
-        std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+        std::fs::write(&path, &original_bytes[..original_bytes.len() - cut]).unwrap();
         let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
         assert_eq!((bus.end_offset(), bodies(&bus)), (2, vec![0, 1]), "cut {cut}");
     }
@@ -72,9 +72,9 @@ async fn skips_a_damaged_record_and_delivers_the_others() {
     bytes[middle] ^= 0x40;
     std::fs::write(&path, bytes).unwrap();
     let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
-    let seen = bodies(&bus);
-    assert_eq!(seen.len(), 59);
-    assert!(seen.is_sorted());
+    let bodies_read = bodies(&bus);
+    assert_eq!(bodies_read.len(), 59);
+    assert!(bodies_read.is_sorted());
 }
 
 #[tokio::test]
@@ -128,16 +128,16 @@ async fn damaged_group_offset_reads_as_none() {
     let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
     bus.commit("detect", 77).unwrap();
     let path = dir.path().join("groups/detect");
-    let whole = std::fs::read(&path).unwrap();
-    for index in 0..whole.len() {
-        let mut damaged = whole.clone();
+    let original_bytes = std::fs::read(&path).unwrap();
+    for index in 0..original_bytes.len() {
+        let mut damaged = original_bytes.clone();
         damaged[index] ^= 1;
         std::fs::write(&path, &damaged).unwrap();
         assert_eq!(bus.committed("detect").unwrap(), None, "byte {index}");
-        std::fs::write(&path, &whole[..index]).unwrap();
+        std::fs::write(&path, &original_bytes[..index]).unwrap();
         assert_eq!(bus.committed("detect").unwrap(), None, "cut to {index}");
     }
-    std::fs::write(&path, &whole).unwrap();
+    std::fs::write(&path, &original_bytes).unwrap();
     assert_eq!(bus.committed("detect").unwrap(), Some(77));
 }
 
@@ -193,8 +193,8 @@ async fn stores_a_dead_letter_and_replays_it_once() {
     assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
     assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1), "a second replay appends nothing");
     assert_eq!(bus.end_offset(), 2);
-    let seen = wardroom_bus::read_dead_letters(&dir.path().join("dead"), &tenant).unwrap();
-    assert_eq!(seen[0].replayed_as, Some(1));
+    let stored = wardroom_bus::read_dead_letters(&dir.path().join("dead"), &tenant).unwrap();
+    assert_eq!(stored[0].replayed_as, Some(1));
 }
 
 /// The process was killed between the append and the entry that ends the replay.

@@ -16,8 +16,8 @@ impl Engine {
                 buckets[index as usize] = false;
             }
         }
-        for (_, own) in self.spans.natives.iter().filter(|(id, _)| !is_kept(**id)) {
-            own.iter().for_each(|index| buckets[*index as usize] = false);
+        for (_, indices) in self.spans.natives.iter().filter(|(id, _)| !is_kept(**id)) {
+            indices.iter().for_each(|index| buckets[*index as usize] = false);
         }
         let buckets = self.renumber_buckets(&buckets);
         self.spans.renumber(&new_indices, &buckets);
@@ -133,12 +133,12 @@ mod tests {
         }
     }
 
-    fn feed(engine: &mut Engine, ids: impl Iterator<Item = (usize, u32)>, from: i64) -> String {
+    fn observe_and_report(engine: &mut Engine, ids: impl Iterator<Item = (usize, u32)>, from: i64) -> String {
         let all: Vec<(usize, u32)> = ids.collect();
         let mut reported = String::new();
         for second in from..from + 30 {
-            for (which, id) in &all {
-                let value = (second as f64) * (1.0 + *which as f64) + if second % 13 == 0 { 900.0 } else { 0.0 };
+            for (index, id) in &all {
+                let value = (second as f64) * (1.0 + *index as f64) + if second % 13 == 0 { 900.0 } else { 0.0 };
                 engine.observe(SeriesId(*id), &[Sample { ts_ms: second * 1000, value }]);
             }
             reported.push_str(&format!("{:?}\n", engine.finish_batch()));
@@ -153,24 +153,24 @@ mod tests {
             // A histogram is kept or evicted whole: an inactive bucket still counts in the sum.
             let keep: Vec<bool> = (0..keep.len()).map(|index| keep[if index % 6 > 3 { index % 6 } else { index }]).collect();
             let engine = || Engine::new(Config::default(), EntityRules::default());
-            let (mut all, mut few) = (engine(), engine());
+            let (mut all, mut only_kept) = (engine(), engine());
             (0..keep.len()).for_each(|index| all.add_series(&labels(index)));
-            let survivors: Vec<usize> = (0..keep.len()).filter(|index| keep[*index]).collect();
-            survivors.iter().for_each(|index| few.add_series(&labels(*index)));
-            let new = || survivors.iter().copied().zip(0..);
-            feed(&mut all, survivors.iter().map(|index| (*index, *index as u32)), 0);
-            feed(&mut few, new(), 0);
+            let kept_indices: Vec<usize> = (0..keep.len()).filter(|index| keep[*index]).collect();
+            kept_indices.iter().for_each(|index| only_kept.add_series(&labels(*index)));
+            let new = || kept_indices.iter().copied().zip(0..);
+            observe_and_report(&mut all, kept_indices.iter().map(|index| (*index, *index as u32)), 0);
+            observe_and_report(&mut only_kept, new(), 0);
             all.renumber(&keep);
-            prop_assert_eq!(all.known_series(), few.known_series());
-            prop_assert_eq!(all.buckets.len(), few.buckets.len());
-            prop_assert_eq!(all.gauges.len(), few.gauges.len());
-            prop_assert_eq!(all.levels.len(), few.levels.len());
-            prop_assert_eq!(feed(&mut all, new(), 30), feed(&mut few, new(), 30));
+            prop_assert_eq!(all.known_series(), only_kept.known_series());
+            prop_assert_eq!(all.buckets.len(), only_kept.buckets.len());
+            prop_assert_eq!(all.gauges.len(), only_kept.gauges.len());
+            prop_assert_eq!(all.levels.len(), only_kept.levels.len());
+            prop_assert_eq!(observe_and_report(&mut all, new(), 30), observe_and_report(&mut only_kept, new(), 30));
             let signals = |engine: &Engine| {
                 engine.signals().map(|(key, signal)| format!("{key:?} {signal:?}")).collect::<Vec<_>>()
             };
-            prop_assert_eq!(signals(&all), signals(&few));
-            prop_assert_eq!(format!("{:?}", all.level_shifts(1).len()), format!("{:?}", few.level_shifts(1).len()));
+            prop_assert_eq!(signals(&all), signals(&only_kept));
+            prop_assert_eq!(format!("{:?}", all.level_shifts(1).len()), format!("{:?}", only_kept.level_shifts(1).len()));
         }
     }
 }

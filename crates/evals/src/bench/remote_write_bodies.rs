@@ -68,8 +68,8 @@ impl Bodies {
         }
         for step in 0..all_steps {
             let ts_ms = start_ms + step as i64 * STEP_MS;
-            if churn && step > 0 && step % CHURN_STEPS == 0 {
-                replace_churning_series(&mut generators, step / CHURN_STEPS);
+            if churn && step > 0 && step % CHURN_INTERVAL_STEPS == 0 {
+                replace_churning_series(&mut generators, step / CHURN_INTERVAL_STEPS);
             }
             for (chunk, generators) in generators.chunks_mut(SERIES_PER_REQUEST).enumerate() {
                 let mut request = Vec::with_capacity(SERIES_PER_REQUEST);
@@ -136,7 +136,7 @@ const fn is_replaced_by_churn(number: usize) -> bool {
 }
 
 /// Steps between two replacements: ten minutes.
-const CHURN_STEPS: usize = 40;
+const CHURN_INTERVAL_STEPS: usize = 40;
 
 /// Ends a tenth of the series and starts as many, like pods that are replaced. Series that shift or are read back are
 /// kept.

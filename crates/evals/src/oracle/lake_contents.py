@@ -33,7 +33,7 @@ requests = db.execute(
     FROM {table("samples")} JOIN named USING (tenant, series_id) GROUP BY 1
     """
 ).fetchall()
-counted = {
+event_counts = {
     name: dict(db.execute(f"SELECT {column}, count(*) FROM {table(name)} GROUP BY 1").fetchall())
     for name, column in [("logs", "message"), ("deployments", "version")]
 }
@@ -48,4 +48,4 @@ for name in ["samples", "series", "logs"] if "versions" in sys.argv[2:] else []:
     ]
     assert counts == sorted(counts), f"{name}: a version holds fewer rows than the one before: {counts}"
     versions.append([name, len(counts)])
-print(json.dumps({"requests": requests, "versions": versions, **counted}))
+print(json.dumps({"requests": requests, "versions": versions, **event_counts}))

@@ -1,11 +1,11 @@
-//! The whole incident response on synthetic telemetry, killed at every kill point.
+//! The whole incident response on synthetic telemetry, killed at every crash point.
 //!
-//! Each cycle runs one scenario on a new data folder with one kill. The server dies at its kill point (or at a random
+//! Each cycle runs one scenario on a new data folder with one kill. The server dies at its crash point (or at a random
 //! moment), is restarted, and must bring the incident to the scenario's final state with exactly the scenario's
 //! effects, which the target records: an action carried out twice is a `duplicate`, one not carried out is `missing`.
 //!
-//! Kill points are the transitions of the incident's state machine and the steps of the executor, each before and after
-//! it is persisted.
+//! Crash points are the transitions of the incident's state machine and the steps of the executor, each before and
+//! after it is persisted.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -72,8 +72,8 @@ impl Scenario {
         }
     }
 
-    /// Returns the scenario that passes a kill point.
-    fn for_kill_point(point: &str) -> Self {
+    /// Returns the scenario that passes a crash point.
+    fn for_crash_point(point: &str) -> Self {
         let step = point.rsplit_once(':').map_or(point, |(step, _)| step);
         match step {
             "incident:investigating-escalated" => Self::NoPlan,
@@ -91,7 +91,7 @@ impl Scenario {
 /// When the server is killed.
 #[derive(Clone, Debug)]
 enum Kill {
-    /// At a kill point of the binary.
+    /// At a crash point of the binary.
     Point(String),
     /// After a time.
     After(KilledProcesses, Duration),
@@ -111,7 +111,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     // Points close to the target come first: mutants are detected there soonest.
     let mut points: Vec<String> = points.lines().map(str::to_owned).collect();
     points.sort_by_key(|point| (!point.starts_with("adapter:"), !point.starts_with("ledger:")));
-    print_progress(format!("{} kill points", points.len()));
+    print_progress(format!("{} crash points", points.len()));
     let result = BarResult { points: points.len() as u64, ..BarResult::default() };
     let random = StdRng::seed_from_u64(options.seed);
     let run = Mutex::new(Run { points, random, started: 0, late_kills: 0, done: 0, caught: false, result });
@@ -148,7 +148,7 @@ struct Run {
 }
 
 impl Run {
-    /// Draws the next kill: each kill point once, then random moments.
+    /// Draws the next kill: each crash point once, then random moments.
     fn next_kill(&mut self, kills: u64) -> Option<(u64, Kill, Scenario)> {
         if self.caught || self.started >= kills {
             return None;
@@ -156,7 +156,7 @@ impl Run {
         let number = self.started;
         self.started += 1;
         Some(match self.points.get(number as usize) {
-            Some(point) => (number, Kill::Point(point.clone()), Scenario::for_kill_point(point)),
+            Some(point) => (number, Kill::Point(point.clone()), Scenario::for_crash_point(point)),
             None => {
                 let (kill, scenario) = self.random_kill();
                 (number, kill, scenario)
@@ -223,7 +223,7 @@ struct Cycle {
     telemetry: SyntheticTelemetry,
     started: Instant,
     killed: bool,
-    /// File that the binary creates at its kill point.
+    /// File that the binary creates at its crash point.
     mark: PathBuf,
     problem_started: bool,
 }
@@ -342,12 +342,12 @@ impl Cycle {
         {
             self.killed = true;
             for (role, pid) in self.server.processes() {
-                let hit = match processes {
+                let is_selected = match processes {
                     KilledProcesses::Server => role == "server",
                     KilledProcesses::Executor => role == "executor",
                     KilledProcesses::All => true,
                 };
-                if hit {
+                if is_selected {
                     kill(Pid::from_raw(pid as i32), Signal::SIGKILL)?;
                 }
             }
@@ -402,9 +402,9 @@ impl Cycle {
             let entry = incident["timeline"].as_array().and_then(|entries| entries.last()).cloned().unwrap_or_default();
             result.faults.push(format!("ended as {} instead of {end}: {}", incident["state"], entry["text"]));
         }
-        let hit = self.killed || self.mark.exists();
-        if !hit {
-            result.faults.push("the kill point was not reached".to_owned());
+        let was_killed = self.killed || self.mark.exists();
+        if !was_killed {
+            result.faults.push("the crash point was not reached".to_owned());
         }
         // All effects count, whatever their key.
         let effects = target.effects_since(Timestamp::from_millis(self.started_ms()))?;

@@ -8,7 +8,7 @@ use wardroom_testing::{Server, server};
 
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for strace to attach to the remaining threads once the first is traced.
-const ATTACH_THREADS: Duration = Duration::from_millis(200);
+const ATTACH_THREADS_DELAY: Duration = Duration::from_millis(200);
 
 /// Returns the process that listens.
 pub(super) fn server_pid(server: &Server) -> anyhow::Result<u32> {
@@ -63,7 +63,7 @@ impl Strace {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
             let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
             if tracer.is_some_and(|tracer| tracer.trim() != "0") {
-                std::thread::sleep(ATTACH_THREADS);
+                std::thread::sleep(ATTACH_THREADS_DELAY);
                 return Ok(Self(child));
             }
             std::thread::sleep(Duration::from_millis(50));

@@ -28,7 +28,7 @@ pub(crate) struct DataFile {
     pub(crate) stats: serde_json::Value,
 }
 
-/// How long a file is expected to live.
+/// Expected lifetime of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FilePurpose {
     /// Will be merged soon: encoded for write speed.

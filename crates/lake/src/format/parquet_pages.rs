@@ -177,11 +177,11 @@ fn page_value_count(values: usize) -> Result<u32, Error> {
 pub(crate) fn encode_definition_levels(is_present: &[bool], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend([0; 4]);
-    let all = is_present.iter().filter(|is| **is).count();
-    if all == is_present.len() || all == 0 {
-        write_rle_run(u16::from(all > 0), is_present.len(), 1, out);
+    let present_count = is_present.iter().filter(|is_present| **is_present).count();
+    if present_count == is_present.len() || present_count == 0 {
+        write_rle_run(u16::from(present_count > 0), is_present.len(), 1, out);
     } else {
-        let levels: Vec<u16> = is_present.iter().map(|is| u16::from(*is)).collect();
+        let levels: Vec<u16> = is_present.iter().map(|is_present| u16::from(*is_present)).collect();
         encode_rle_bit_packed(&levels, 1, out);
     }
     let size = (out.len() - start - 4) as u32;
@@ -197,7 +197,7 @@ pub(crate) fn encode_dictionary_indices(indices: &[u16], entries: usize, out: &m
 
 /// Encodes small numbers of a bit width as runs of one value where possible, else bit-packed in groups of eight.
 fn encode_rle_bit_packed(values: &[u16], width: u32, out: &mut Vec<u8>) {
-    // Values from `open` to `at` are not written yet.
+    // Values from `open` to `position` are not written yet.
     let (mut open, mut position) = (0, 0);
     while let Some(value) = values.get(position) {
         let length = values[position..].iter().take_while(|next| *next == value).count();
@@ -261,15 +261,15 @@ pub(crate) fn encode_deltas(values: &[i64], out: &mut Vec<u8>) {
         let widths = out.len();
         out.extend([0; DELTA_BLOCK_VALUES / MINIBLOCK_VALUES]);
         for (index, miniblock) in deltas.chunks(MINIBLOCK_VALUES).enumerate() {
-            let mut above = [0_u64; MINIBLOCK_VALUES];
+            let mut relative = [0_u64; MINIBLOCK_VALUES];
             let mut used_bits = 0;
-            for (above, delta) in above.iter_mut().zip(miniblock) {
-                *above = delta.wrapping_sub(min_delta).cast_unsigned();
-                used_bits |= *above;
+            for (relative, delta) in relative.iter_mut().zip(miniblock) {
+                *relative = delta.wrapping_sub(min_delta).cast_unsigned();
+                used_bits |= *relative;
             }
             let width = u64::BITS - used_bits.leading_zeros();
             out[widths + index] = width as u8;
-            bit_pack_miniblock(&above, width, out);
+            bit_pack_miniblock(&relative, width, out);
         }
     }
 }
@@ -322,12 +322,12 @@ mod tests {
     const DICTIONARY: [i64; 5] = [7, -1, i64::MAX, 0, i64::MIN];
 
     /// A file of two columns, with one page per list.
-    fn file(pages: &[Vec<(i64, Option<u16>)>], zipped: bool) -> Bytes {
+    fn file(pages: &[Vec<(i64, Option<u16>)>], is_compressed: bool) -> Bytes {
         let schema = Arc::new(parse_message_type("message m { required int64 a; optional int64 b; }").unwrap());
         let columns = SchemaDescriptor::new(Arc::clone(&schema));
-        let compression = if zipped { Compression::ZSTD(Default::default()) } else { Compression::UNCOMPRESSED };
+        let compression = if is_compressed { Compression::ZSTD(Default::default()) } else { Compression::UNCOMPRESSED };
         let mut chunks = [0, 1].map(|index| ColumnChunkWriter::new(columns.column(index), compression));
-        let mut zip = zipped.then(|| Compressor::new(1).unwrap());
+        let mut compressor = is_compressed.then(|| Compressor::new(1).unwrap());
         for page in pages {
             let (mut a, mut b) = (Vec::new(), Vec::new());
             let all: Vec<i64> = page.iter().map(|(a, _)| *a).collect();
@@ -343,14 +343,14 @@ mod tests {
             for ((chunk, encoded), (encoding, bounds)) in
                 chunks.iter_mut().zip([&a, &b]).zip(encodings.into_iter().zip([bounds, None]))
             {
-                chunk.write_page(&EncodedPage { rows, encoding, encoded, bounds }, zip.as_mut()).unwrap();
+                chunk.write_page(&EncodedPage { rows, encoding, encoded, bounds }, compressor.as_mut()).unwrap();
             }
         }
         let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(WriterProperties::default())).unwrap();
         let mut group = file.next_row_group().unwrap();
         let entries: Vec<u8> = DICTIONARY.into_iter().flat_map(i64::to_le_bytes).collect();
         for (chunk, dictionary) in chunks.into_iter().zip([None, Some((entries.as_slice(), DICTIONARY.len()))]) {
-            let (bytes, close) = chunk.close(dictionary, zip.as_mut()).unwrap();
+            let (bytes, close) = chunk.close(dictionary, compressor.as_mut()).unwrap();
             group.append_column(&bytes, close).unwrap();
         }
         group.close().unwrap();
@@ -383,10 +383,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
-        fn library_reader_reads_back_encoded_pages(pages in prop::collection::vec(page(), 1..4), zipped: bool) {
+        fn library_reader_reads_back_encoded_pages(pages in prop::collection::vec(page(), 1..4), is_compressed: bool) {
             let entry = |index: u16| DICTIONARY[usize::from(index)];
             let expected: Vec<_> = pages.iter().flatten().map(|(a, b)| (*a, b.map(entry))).collect();
-            prop_assert_eq!(read(file(&pages, zipped)), expected);
+            prop_assert_eq!(read(file(&pages, is_compressed)), expected);
         }
     }
 }

@@ -223,7 +223,7 @@ impl PageColumns {
         out: &mut Vec<u8>,
     ) -> Encoding {
         let DecimalColumns { mantissas, exponents, is_decimal } = &self.decimals;
-        let all = is_decimal.iter().all(|is| *is);
+        let all_decimal = is_decimal.iter().all(|is_decimal| *is_decimal);
         match column {
             SampleColumn::Series => encode_deltas(&self.series, out),
             SampleColumn::Ts => encode_deltas(&self.ts_us, out),
@@ -236,7 +236,11 @@ impl PageColumns {
                         .filter(|(_, is_decimal)| **is_decimal)
                         .map(|(mantissa, _)| *mantissa)
                 };
-                if all { encode_deltas(mantissas, out) } else { encode_deltas(&decimals().collect::<Vec<_>>(), out) }
+                if all_decimal {
+                    encode_deltas(mantissas, out)
+                } else {
+                    encode_deltas(&decimals().collect::<Vec<_>>(), out)
+                }
             }
             SampleColumn::Exponent => {
                 encode_definition_levels(is_decimal, out);
@@ -271,8 +275,8 @@ impl Dictionary {
     /// Returns the dictionary ids of these values, or `None` if the dictionary is full.
     fn lookup(&mut self, values: &[i64]) -> Option<Vec<u16>> {
         let mut ids = Vec::with_capacity(values.len());
-        for same in values.chunk_by(|a, b| a == b) {
-            let value = *same.first()?;
+        for equal_run in values.chunk_by(|a, b| a == b) {
+            let value = *equal_run.first()?;
             let id = match self.ids.get(&value) {
                 Some(id) => *id,
                 None if self.ids.len() == MAX_DICTIONARY_ENTRIES => return None,
@@ -283,7 +287,7 @@ impl Dictionary {
                     id
                 }
             };
-            ids.extend(std::iter::repeat_n(id, same.len()));
+            ids.extend(std::iter::repeat_n(id, equal_run.len()));
         }
         Some(ids)
     }

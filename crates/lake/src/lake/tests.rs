@@ -180,8 +180,8 @@ async fn finds_all_samples_of_a_series_across_flushes_and_merges() {
             // Merged files hold only the latest of samples at one time, so earlier offsets are queried only after the
             // merge.
             for before in [400, 395] {
-                for most in [1, 50, 100_000] {
-                    let found = read_all_pages(&lake, &query, before, most).await;
+                for max_samples in [1, 50, 100_000] {
+                    let found = read_all_pages(&lake, &query, before, max_samples).await;
                     assert_eq!(found, expected(&query, before, names), "{names:?} {start}..{end} before {before}");
                 }
             }
@@ -211,9 +211,9 @@ async fn drops_rows_of_a_table_that_is_ahead_after_a_crash() {
     for range in [0..6, 6..15] {
         let end = range.end;
         add_events(&mut events, range);
-        let whole = events.finish(end, now).unwrap();
-        lake.commit_events(&whole).await.unwrap();
-        lake.commit_events(&whole).await.unwrap();
+        let files = events.finish(end, now).unwrap();
+        lake.commit_events(&files).await.unwrap();
+        lake.commit_events(&files).await.unwrap();
     }
     assert_eq!(
         [

@@ -10,7 +10,7 @@ use crate::format::table_schemas::{SERIES, TELEMETRY};
 /// Default retention of `bronze.telemetry`, in days.
 const TELEMETRY_RETENTION_DAYS: u32 = 7;
 
-/// How long the rows of some tables are kept.
+/// Retention of the rows of some tables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Retention {

@@ -32,8 +32,8 @@ pub(crate) fn files_to_merge(files: &[LiveFile], newest_ms: i64) -> Vec<Vec<Live
         days.entry((&file.tenant, file.day)).or_default().push(file);
     }
     let ready = |((_, day), short): &((&TenantId, i64), Vec<&LiveFile>)| {
-        let over = newest_ms >= (day + 1).saturating_mul(DAY_MS) + DAY_END_GRACE_MS;
-        series_overlap(short) && (covered_ms(short) >= LONG_FILE_SPAN_MS || over)
+        let day_is_over = newest_ms >= (day + 1).saturating_mul(DAY_MS) + DAY_END_GRACE_MS;
+        series_overlap(short) && (covered_ms(short) >= LONG_FILE_SPAN_MS || day_is_over)
     };
     days.into_iter().filter(ready).map(|(_, short)| short.into_iter().cloned().collect()).collect()
 }
@@ -65,11 +65,11 @@ pub(crate) fn merge_sample_files<R: ChunkReader + 'static>(
     runs: Vec<R>,
     mut finished: impl FnMut(DataFile) -> Result<(), Error>,
 ) -> Result<MaintenanceReport, Error> {
-    let mut done = MaintenanceReport { files_in: runs.len(), ..MaintenanceReport::default() };
+    let mut report = MaintenanceReport { files_in: runs.len(), ..MaintenanceReport::default() };
     let mut runs = runs.into_iter().map(|run| SortedRun::open(run, None)).collect::<Result<Vec<_>, _>>()?;
-    let mut finish = |file: SampleFileWriter, done: &mut MaintenanceReport| {
+    let mut finish = |file: SampleFileWriter, report: &mut MaintenanceReport| {
         let file = file.finish()?;
-        done.files_out += 1;
+        report.files_out += 1;
         finished(file)
     };
     let mut file = SampleFileWriter::new(tenant.clone(), day, FilePurpose::LongLived)?;
@@ -85,19 +85,19 @@ pub(crate) fn merge_sample_files<R: ChunkReader + 'static>(
             run.take_series(series, &mut all)?;
         }
         keep_latest(&mut all);
-        done.rows += all.len() as u64;
+        report.rows += all.len() as u64;
         file.push(series, &all)?;
         if file.rows() >= MAX_FILE_ROWS {
             finish(
                 std::mem::replace(&mut file, SampleFileWriter::new(tenant.clone(), day, FilePurpose::LongLived)?),
-                &mut done,
+                &mut report,
             )?;
         }
     }
     if file.rows() > 0 {
-        finish(file, &mut done)?;
+        finish(file, &mut report)?;
     }
-    Ok(done)
+    Ok(report)
 }
 
 #[cfg(test)]
@@ -152,23 +152,23 @@ mod tests {
             for (run, offset) in runs.iter().zip(10..) {
                 let mut file = SampleFileWriter::new(TenantId::main(), 0, FilePurpose::ShortLived).unwrap();
                 for series in 0..6 {
-                    let own: Vec<_> = run.range((series, 0)..(series, 40)).map(|((_, ts_ms), bits)| {
+                    let series_run: Vec<_> = run.range((series, 0)..(series, 40)).map(|((_, ts_ms), bits)| {
                         expected.insert((series, *ts_ms), (*bits, offset));
                         (Sample { ts_ms: *ts_ms, value: f64::from_bits(*bits) }, offset)
                     }).collect();
-                    file.push(series, &own).unwrap();
+                    file.push(series, &series_run).unwrap();
                 }
                 files.push(file.finish().unwrap().bytes);
             }
             let mut out = Vec::new();
-            let done = merge_sample_files(&TenantId::main(), 0, files, |file| { out.push(file); Ok(()) }).unwrap();
-            prop_assert_eq!(done.files_out, out.len());
+            let report = merge_sample_files(&TenantId::main(), 0, files, |file| { out.push(file); Ok(()) }).unwrap();
+            prop_assert_eq!(report.files_out, out.len());
             let rows: Vec<_> = out.into_iter().flat_map(|file| read_sample_file(file.bytes).unwrap()).collect();
             let key_and_value =
                 |row: &SampleRow| ((row.series_id, row.sample.ts_ms), (row.sample.value.to_bits(), row.offset));
-            let got: BTreeMap<_, _> = rows.iter().map(key_and_value).collect();
-            prop_assert_eq!(rows.len(), got.len());
-            prop_assert_eq!(got, expected);
+            let merged: BTreeMap<_, _> = rows.iter().map(key_and_value).collect();
+            prop_assert_eq!(rows.len(), merged.len());
+            prop_assert_eq!(merged, expected);
         }
     }
 }

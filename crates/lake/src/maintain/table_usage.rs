@@ -1,4 +1,4 @@
-//! How much each table stores for a tenant.
+//! Storage usage of a tenant by table.
 
 use wardroom_domain::{TenantId, Timestamp};
 
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::lake::Lake;
 use crate::maintain::retention::is_expired;
 
-/// How much a table stores for a tenant.
+/// Storage usage of a tenant in one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableUsage {
     /// Table name.

@@ -1,6 +1,6 @@
 //! Reads native histograms and exemplars of series.
 //!
-//! They are fewer than samples but larger, and have tables of their own with labels in each row. A page is a time
+//! They are fewer than samples but larger, and have separate tables with labels in each row. A page is a time
 //! range, short enough that the files hold a bounded number of rows for it.
 
 use std::collections::BTreeSet;
@@ -143,8 +143,8 @@ fn page_end(files: &[LiveFile], start_ms: i64, end_ms: i64) -> i64 {
     let rows_to = |to_ms: i64| -> u64 {
         let share = |file: &LiveFile| {
             let (from, to) = (file.span_ms.0.max(first), file.span_ms.1.min(to_ms));
-            let whole = (file.span_ms.1 - file.span_ms.0).max(1);
-            (file.rows as f64 * ((to - from).max(0) as f64 / whole as f64).min(1.0)) as u64
+            let file_span = (file.span_ms.1 - file.span_ms.0).max(1);
+            (file.rows as f64 * ((to - from).max(0) as f64 / file_span as f64).min(1.0)) as u64
         };
         files.iter().map(share).sum()
     };

@@ -73,8 +73,8 @@ impl LogFilter {
                     "service" | "severity" | "template_id" => col(name.as_str()),
                     _ => array_element(map_extract(col("labels"), lit(name.as_str())), lit(1_i64)),
                 };
-                let same = field.clone().eq(lit(value.as_str()));
-                if *negated { field.is_null().or(!same) } else { same }
+                let is_equal = field.clone().eq(lit(value.as_str()));
+                if *negated { field.is_null().or(!is_equal) } else { is_equal }
             }
         };
         self.0.iter().map(expression).collect()

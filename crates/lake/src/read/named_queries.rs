@@ -1,4 +1,4 @@
-//! SQL queries with a name, such as the tools of contract 004.
+//! SQL queries with a name, such as `detect_anomalies`.
 //!
 //! Parameters are bound to the plan as values, never inserted into the text.
 

@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::lake::Lake;
 use crate::maintain::table_usage::TableUsage;
 
-/// The view `silver.metrics` with values, names and labels, and the columns of contract 000.
+/// The view `silver.metrics`: samples with their name, value and labels.
 const METRICS_VIEW: &str = include_str!("metrics_view.sql");
 
 /// Priority of query threads, 0 to 99; corresponds to niceness 10.
@@ -91,7 +91,7 @@ pub struct QueryEngine {
     config: QueryConfig,
     environment: Arc<RuntimeEnv>,
     permits: Arc<tokio::sync::Semaphore>,
-    /// Own threads, so that long queries delay nothing else. `Some` until dropped.
+    /// Separate threads, so that long queries delay nothing else. `Some` until dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -160,8 +160,8 @@ impl QueryEngine {
         let mut task = AbortOnDrop(runtime.spawn(work));
         // Outside of the task, which may not yield for a while.
         let limit = self.config.seconds;
-        let done = tokio::time::timeout(Duration::from_secs(limit), &mut task.0).await;
-        done.map_err(|_| QueryError::Timeout(limit))?.map_err(|error| QueryError::Failed(error.to_string()))?
+        let result = tokio::time::timeout(Duration::from_secs(limit), &mut task.0).await;
+        result.map_err(|_| QueryError::Timeout(limit))?.map_err(|error| QueryError::Failed(error.to_string()))?
     }
 
     /// See [`Lake::table_usage`].
@@ -245,14 +245,14 @@ impl<T> Drop for AbortOnDrop<T> {
 async fn plan_query(session: &SessionContext, text: &str) -> Result<DataFrame, QueryError> {
     let invalid = |error: DataFusionError| QueryError::Invalid(error.strip_backtrace());
     let plan = session.state().create_logical_plan(text).await.map_err(invalid)?;
-    let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let refused = |error: DataFusionError| {
         QueryError::Refused(format!(
             "only queries are allowed (SELECT, WITH, EXPLAIN, SHOW): {}",
             error.strip_backtrace()
         ))
     };
-    reads.verify_plan(&plan).map_err(refused)?;
+    read_only.verify_plan(&plan).map_err(refused)?;
     session.execute_logical_plan(plan).await.map_err(invalid)
 }
 
@@ -260,7 +260,7 @@ async fn plan_query(session: &SessionContext, text: &str) -> Result<DataFrame, Q
 async fn collect(
     frame: DataFrame,
     context: Arc<TaskContext>,
-    (rows, bytes): (usize, usize),
+    (max_rows, max_bytes): (usize, usize),
 ) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
     let plan = frame.create_physical_plan().await.map_err(execution_error)?;
     let mut stream = execute_stream(plan, context).map_err(execution_error)?;
@@ -268,15 +268,15 @@ async fn collect(
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(execution_error)?;
         count += batch.num_rows();
-        if count > rows {
+        if count > max_rows {
             let detail =
-                format!("the result has more than {rows} rows (lake.query.max-rows); add a LIMIT or aggregate");
+                format!("the result has more than {max_rows} rows (lake.query.max-rows); add a LIMIT or aggregate");
             return Err(QueryError::TooLarge(detail));
         }
         size += batch.get_array_memory_size();
-        if size > bytes {
+        if size > max_bytes {
             let detail =
-                format!("the result is larger than {bytes} bytes (lake.query.memory-bytes); ask for fewer columns");
+                format!("the result is larger than {max_bytes} bytes (lake.query.memory-bytes); ask for fewer columns");
             return Err(QueryError::TooLarge(detail));
         }
         batches.push(batch);

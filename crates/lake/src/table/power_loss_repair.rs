@@ -65,7 +65,7 @@ pub(crate) fn repair_table(table: &Path) -> Result<Vec<PathBuf>, Error> {
     let unrecoverable = |version: u64, item: &str| {
         Error::Damaged(format!(
             "{}: {item} {version} was synced and is damaged now; restore the table from a backup, or move the folder \
-             away to create a new table from item the bus still holds",
+             away to create a new table from what the bus still holds",
             table.display()
         ))
     };

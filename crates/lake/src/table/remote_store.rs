@@ -210,19 +210,22 @@ pub(crate) async fn probe_conditional_writes(root: &Url, options: &HashMap<Strin
 mod tests {
     use super::*;
 
-    fn registered(uri: &str, options: &[(&str, &str)]) -> Result<(), String> {
+    fn register(uri: &str, options: &[(&str, &str)]) -> Result<(), String> {
         let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         register_object_stores(&Url::parse(uri).unwrap(), &options).map_err(|error| error.to_string())
     }
 
     #[test]
     fn refuses_unknown_schemes_and_options() {
-        assert_eq!(registered("s3://bucket/lake/", &[("AWS_ENDPOINT_URL", "http://127.0.0.1:9")]), Ok(()));
-        assert_eq!(registered("gs://bucket/", &[("google-service-account", "/key.json")]), Ok(()));
-        assert_eq!(registered("abfss://lake@account.dfs.core.windows.net/", &[("account_key", "eA==")]), Ok(()));
-        let unsafe_rename = registered("s3://bucket/", &[("AWS_S3_ALLOW_UNSAFE_RENAME", "true")]).unwrap_err();
+        assert_eq!(register("s3://bucket/lake/", &[("AWS_ENDPOINT_URL", "http://127.0.0.1:9")]), Ok(()));
+        assert_eq!(register("gs://bucket/", &[("google-service-account", "/key.json")]), Ok(()));
+        assert_eq!(register("abfss://lake@account.dfs.core.windows.net/", &[("account_key", "eA==")]), Ok(()));
+        let unsafe_rename = register("s3://bucket/", &[("AWS_S3_ALLOW_UNSAFE_RENAME", "true")]).unwrap_err();
         assert!(unsafe_rename.contains("lake.options") && unsafe_rename.contains("UNSAFE_RENAME"), "{unsafe_rename}");
-        let elsewhere = registered("hdfs://node/lake/", &[]).unwrap_err();
-        assert!(elsewhere.contains("lake.uri") && elsewhere.contains("s3://"), "{elsewhere}");
+        let unsupported_scheme = register("hdfs://node/lake/", &[]).unwrap_err();
+        assert!(
+            unsupported_scheme.contains("lake.uri") && unsupported_scheme.contains("s3://"),
+            "{unsupported_scheme}"
+        );
     }
 }

@@ -6,8 +6,8 @@ use wardroom_domain::Timestamp;
 
 use crate::error::Error;
 
-/// How long a removed file is kept by default.
-const DEFAULT_KEEP: Duration = Duration::from_secs(7 * 86_400);
+/// Default retention of removed files.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// Upper bound on the time that one file is written or read.
 pub(crate) const MAX_FILE_ACCESS: Duration = Duration::from_secs(86_400);
 
@@ -23,7 +23,7 @@ pub struct VacuumPolicy {
 impl VacuumPolicy {
     /// Deletes files removed more than a week ago.
     pub const fn after_a_week(now: Timestamp) -> Self {
-        Self { now, keep: DEFAULT_KEEP }
+        Self { now, keep: DEFAULT_RETENTION }
     }
 
     /// Deletes files removed more than `keep` ago.

@@ -320,7 +320,7 @@ impl EventBatch {
         if !self.committed.is_missing(&HISTOGRAMS, from.offset) {
             return Ok(());
         }
-        let (above, below) = (bucket_spans(&histogram.positive), bucket_spans(&histogram.negative));
+        let (positive_spans, negative_spans) = (bucket_spans(&histogram.positive), bucket_spans(&histogram.negative));
         let cells = [
             Cell::Timestamp(histogram.ts_ms.saturating_mul(1000)),
             Cell::Text(labels.name()),
@@ -330,9 +330,9 @@ impl EventBatch {
             Cell::Int(histogram.schema),
             Cell::Double(histogram.zero_threshold),
             Cell::Double(histogram.zero_count),
-            Cell::Longs(&above),
+            Cell::Longs(&positive_spans),
             Cell::Doubles(&histogram.positive.counts),
-            Cell::Longs(&below),
+            Cell::Longs(&negative_spans),
             Cell::Doubles(&histogram.negative.counts),
             Cell::Doubles(&histogram.bounds),
             Cell::Text(reset_hint(histogram.reset_hint)),
@@ -340,7 +340,7 @@ impl EventBatch {
             from.request(),
         ];
         let buckets = histogram.positive.counts.len() + histogram.negative.counts.len() + histogram.bounds.len();
-        self.bytes += labels.as_bytes().len() + 8 * (buckets + above.len() + below.len());
+        self.bytes += labels.as_bytes().len() + 8 * (buckets + positive_spans.len() + negative_spans.len());
         self.push(&HISTOGRAMS, from, day_of(histogram.ts_ms), &cells)
     }
 

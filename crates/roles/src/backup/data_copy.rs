@@ -136,9 +136,9 @@ impl DataCopy<'_> {
 
     /// Copies a folder. Skips files that are deleted meanwhile, and unfinished files (`.new`).
     fn copy_folder(&mut self, from: &Path, name: &str) -> Result<(), BackupError> {
-        for (path, below) in list_files(from)? {
+        for (path, relative_path) in list_files(from)? {
             if path.exists() && path.extension().is_none_or(|extension| extension != "new") {
-                self.copy(&path, format!("{name}/{below}"))?;
+                self.copy(&path, format!("{name}/{relative_path}"))?;
             }
         }
         Ok(())
@@ -148,9 +148,9 @@ impl DataCopy<'_> {
     fn copy_checkpoint(&mut self, from: &Path) -> Result<Option<u64>, BackupError> {
         loop {
             let checkpoints = || -> Result<Vec<(u64, PathBuf)>, BackupError> {
-                let all = list_files(from)?
-                    .into_iter()
-                    .filter_map(|(path, below)| Some((below.strip_suffix(".state")?.parse::<u64>().ok()?, path)));
+                let all = list_files(from)?.into_iter().filter_map(|(path, relative_path)| {
+                    Some((relative_path.strip_suffix(".state")?.parse::<u64>().ok()?, path))
+                });
                 let mut all: Vec<_> = all.collect();
                 all.sort();
                 Ok(all)
@@ -162,8 +162,9 @@ impl DataCopy<'_> {
             }
             self.manifest.files.retain(|name, _| !name.starts_with("checkpoint/"));
             let copied = self.copy(&state, format!("checkpoint/{offset:020}.state"));
-            let mut journals = list_files(from)?.into_iter().filter(|(_, below)| below.contains('/'));
-            let journals = journals.try_for_each(|(path, below)| self.copy(&path, format!("checkpoint/{below}")));
+            let mut journals = list_files(from)?.into_iter().filter(|(_, relative_path)| relative_path.contains('/'));
+            let journals =
+                journals.try_for_each(|(path, relative_path)| self.copy(&path, format!("checkpoint/{relative_path}")));
             match copied.and(journals) {
                 // The journals exist as long as their checkpoint does.
                 Ok(()) if state.exists() => return Ok(Some(offset)),
@@ -191,21 +192,24 @@ impl DataCopy<'_> {
     /// Copies the segments of the bus, and returns the first copied offset. Starts with the newest segment: the bus
     /// deletes the oldest first, so the copied segments have no gap.
     fn copy_bus(&mut self, from: &Path) -> Result<Option<u64>, BackupError> {
-        let mut segments: Vec<_> = list_files(from)?.into_iter().filter(|(_, below)| below.ends_with(".seg")).collect();
+        let mut segments: Vec<_> =
+            list_files(from)?.into_iter().filter(|(_, relative_path)| relative_path.ends_with(".seg")).collect();
         segments.sort();
         let mut first_offset = None;
-        while let Some((path, below)) = segments.pop() {
-            let name = format!("bus/{below}");
+        while let Some((path, relative_path)) = segments.pop() {
+            let name = format!("bus/{relative_path}");
             // Only the newest segment is still written to.
             let copied = if first_offset.is_none() { self.copy(&path, name) } else { self.link_or_copy(&path, name) };
             match copied {
                 Err(_) if !path.exists() => break,
                 other => other?,
             }
-            first_offset = below.strip_suffix(".seg").and_then(|base| base.parse().ok());
+            first_offset = relative_path.strip_suffix(".seg").and_then(|base| base.parse().ok());
         }
-        for (path, below) in list_files(&from.join("rest"))?.into_iter().filter(|(_, below)| below.ends_with(".rest")) {
-            match self.link_or_copy(&path, format!("bus/rest/{below}")) {
+        for (path, relative_path) in
+            list_files(&from.join("rest"))?.into_iter().filter(|(_, relative_path)| relative_path.ends_with(".rest"))
+        {
+            match self.link_or_copy(&path, format!("bus/rest/{relative_path}")) {
                 Err(_) if !path.exists() => {}
                 other => other?,
             }

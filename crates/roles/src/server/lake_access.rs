@@ -2,10 +2,10 @@
 //!
 //! Problem: a remote object store may be unavailable when the server starts, and telemetry must still be accepted.
 //! Model: a server without its tables behaves, as far as the tables are concerned, like one that crashed and has not
-//! restarted: it accepts telemetry, detects and serves queries, but writes no checkpoint and keeps the bus from deleting
-//! segments, so that the next start resumes where the last one with tables ended. Once the tables can be opened the
-//! server exits and is restarted. Guarantee: no acknowledged request is lost or written twice, by the same reasoning as
-//! after any crash.
+//! restarted: it accepts telemetry, detects and serves queries, but writes no checkpoint and keeps the bus from
+//! deleting segments, so that the next start resumes where the last one with tables ended. Once the tables can be
+//! opened the server exits and is restarted. Guarantee: no acknowledged request is lost or written twice, by the same
+//! reasoning as after any crash.
 
 use std::path::Path;
 use std::sync::Arc;

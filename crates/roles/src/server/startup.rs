@@ -96,7 +96,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
 ) -> Result<(), ServeError> {
     let mut background = JoinSet::new();
     let roles = start_roles(&options, &config, isolation, &mut background).await?;
-    let Roles { store, lake, event_writer, detecting, first_token, port, routes, otlp_address } = roles;
+    let Roles { store, lake, event_writer, detection_thread, first_token, port, routes, otlp_address } = roles;
     let Listeners { listeners, address, otlp_grpc } = bind_listeners(options.listen, &config.edge.otlp_grpc).await?;
     otlp_address.get_or_init(|| otlp_grpc);
     announce(format!("listening http://{address}"));
@@ -126,7 +126,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     join_thread(port_thread, "ports").await;
     background.shutdown().await;
     // With the response stopped, the receiver of detector events is dropped and detection ends.
-    join_thread(detecting, "detect").await;
+    join_thread(detection_thread, "detect").await;
     store.close().await;
     tracing::info!("stopped");
     ended.and(if restart.load(Ordering::Acquire) { Err(ServeError::LakeAvailable) } else { Ok(()) })
@@ -138,7 +138,7 @@ struct Roles {
     lake: LakeState,
     event_writer: Option<EventWriterHandle>,
     /// Thread of detection.
-    detecting: JoinHandle<()>,
+    detection_thread: JoinHandle<()>,
     /// The first administrator's token, if it was created at this start.
     first_token: Option<String>,
     port: Port,
@@ -164,9 +164,9 @@ async fn start_roles(
 
     let runbooks = Arc::new(Library::load(&config.knowledge)?);
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
-    let (events_in, events_out) = mpsc::channel(DETECTOR_EVENTS_CAPACITY);
-    let detection = start_detection(options, config, &bus, &store, &budget, events_in).await?;
-    let Detection { tenants, queue, next, dead_letters, lake, thread: detecting } = detection;
+    let (event_sender, event_receiver) = mpsc::channel(DETECTOR_EVENTS_CAPACITY);
+    let detection = start_detection(options, config, &bus, &store, &budget, event_sender).await?;
+    let Detection { tenants, queue, next, dead_letters, lake, thread: detection_thread } = detection;
     let spawn_events =
         |tables| spawn_event_writer(tables, &config.pipeline(), &bus, &budget, &dead_letters, background);
     let event_writer = lake.tables().map(spawn_events);
@@ -184,7 +184,7 @@ async fn start_roles(
     let config = &responder.config;
     let intake = source_intake(&config.pipeline(), Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), token_table.clone()));
-    background.spawn(run_responder(responder.clone(), events_out));
+    background.spawn(run_responder(responder.clone(), event_receiver));
     background.spawn(heartbeat::run_heartbeat(config.heartbeat.clone(), intake.clone(), tenants));
     background.spawn(run_housekeeping(
         store.clone(),
@@ -222,18 +222,18 @@ async fn start_roles(
         "the OpenAPI document does not match the mounted routes"
     );
     let port = audited_port(token_table, &store, background);
-    Ok(Roles { store, lake, event_writer, detecting, first_token, port, routes, otlp_address })
+    Ok(Roles { store, lake, event_writer, detection_thread, first_token, port, routes, otlp_address })
 }
 
 /// Builds the port; rejected requests are audited.
 fn audited_port(tokens: TokenTable, store: &Store, background: &mut JoinSet<()>) -> Port {
-    let (rejections_in, rejections_out) = mpsc::channel(REJECTIONS_CAPACITY);
-    background.spawn(audit_rejections(store.clone(), rejections_out));
+    let (rejection_sender, rejection_receiver) = mpsc::channel(REJECTIONS_CAPACITY);
+    background.spawn(audit_rejections(store.clone(), rejection_receiver));
     Port {
         tokens,
         on_rejection: Arc::new(move |rejected| {
             // Rejections beyond the capacity are counted by the metric only.
-            let _full = rejections_in.try_send(rejected);
+            let _result = rejection_sender.try_send(rejected);
         }),
         now: Arc::new(clock::now),
     }

@@ -13,12 +13,12 @@ fn sql(server: &Server, query: &str) -> Vec<Value> {
     response.as_array().unwrap().clone()
 }
 
-/// Polls until the query returns at least `wanted` rows.
-fn poll_rows(server: &Server, query: &str, wanted: usize) -> Vec<Value> {
+/// Polls until the query returns at least `min_rows` rows.
+fn poll_rows(server: &Server, query: &str, min_rows: usize) -> Vec<Value> {
     let started = Instant::now();
     loop {
         let found = sql(server, query);
-        if found.len() >= wanted {
+        if found.len() >= min_rows {
             return found;
         }
         assert!(started.elapsed() < Duration::from_secs(20), "{query}: {found:?}");
@@ -38,12 +38,12 @@ fn redrive(server: &Server, offset: u64) -> (u16, Value) {
 #[test]
 fn quarantined_records_are_accepted_once_after_the_limit_is_raised() {
     let dir = tempfile::tempdir().unwrap();
-    let tight = [
+    let low_limits = [
         ("WARDROOM_SOURCES__MAX_MESSAGE_BYTES", "20"),
         ("WARDROOM_HEAD__MAX_SERIES", "1"),
         ("WARDROOM_LAKE__FLUSH_SECONDS", "1"),
     ];
-    let mut server = Server::start(dir.path(), "", &tight).unwrap();
+    let mut server = Server::start(dir.path(), "", &low_limits).unwrap();
     let at = Timestamp::from_millis(now_ms() - 5000).to_string();
     let line = |message: &str| json!({ "timestamp": at, "level": "ERROR", "message": message, "service": "a" });
     let lines = json!([line("short"), line("much too long for this limit"), line("fits")]);
@@ -67,10 +67,10 @@ fn quarantined_records_are_accepted_once_after_the_limit_is_raised() {
         assert_eq!(redrive(&server, offset).1, response, "a repeated redrive is idempotent");
     }
     poll_rows(&server, "SELECT message FROM logs", 3);
-    let each = sql(&server, "SELECT message, count(*) AS rows FROM logs GROUP BY 1 ORDER BY 1");
-    let each: Vec<_> =
-        each.iter().map(|row| (row["message"].as_str().unwrap(), row["rows"].as_u64().unwrap())).collect();
-    assert_eq!(each, [("fits", 1), ("much too long for this limit", 1), ("short", 1)]);
+    let row_counts = sql(&server, "SELECT message, count(*) AS rows FROM logs GROUP BY 1 ORDER BY 1");
+    let row_counts: Vec<_> =
+        row_counts.iter().map(|row| (row["message"].as_str().unwrap(), row["rows"].as_u64().unwrap())).collect();
+    assert_eq!(row_counts, [("fits", 1), ("much too long for this limit", 1), ("short", 1)]);
     let values =
         poll_rows(&server, "SELECT metric_name, value FROM metrics WHERE metric_name IN ('one', 'two') ORDER BY 1", 2);
     assert_eq!(values.iter().map(|row| &row["metric_name"]).collect::<Vec<_>>(), ["one", "two"]);

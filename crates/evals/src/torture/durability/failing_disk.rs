@@ -21,7 +21,7 @@ struct DiskFault {
     inject: &'static [&'static str],
     /// Whether requests must be refused while the fault lasts.
     refuses: bool,
-    /// How long it lasts.
+    /// Duration of the fault.
     duration: Duration,
 }
 

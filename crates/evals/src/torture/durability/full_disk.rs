@@ -14,7 +14,7 @@ use crate::bar::{BarOptions, BarResult};
 use crate::progress::print_progress;
 use crate::torture::strace::server_pid;
 
-/// How long requests are sent while the disk is full.
+/// Time for which requests are sent while the disk is full.
 const FULL_DISK_DURATION: Duration = Duration::from_secs(4);
 
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {

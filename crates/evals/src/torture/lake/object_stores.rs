@@ -28,7 +28,7 @@ use crate::progress::print_progress;
 const STORE_START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The server must be ready within this time after a kill; it reads all tables from the store first.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the store is unavailable.
+/// Duration of the outage of the store.
 const OUTAGE_DURATION: Duration = Duration::from_secs(3);
 
 /// A server started during the outage must be ready within this time, and its lake after the outage.

@@ -42,12 +42,12 @@ pub(super) fn envelope(protocol: &str, content_type: &str, encoding: &str) -> En
     }
 }
 
-/// Reads all files of a folder whose name `wanted` accepts.
-pub(super) fn read_files(dir: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Vec<u8>>> {
+/// Reads all files of a folder whose name `is_selected` accepts.
+pub(super) fn read_files(dir: &Path, is_selected: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let path = entry?.path();
-        if path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted) {
+        if path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(&is_selected) {
             found.push(std::fs::read(path)?);
         }
     }

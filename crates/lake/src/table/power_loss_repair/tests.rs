@@ -36,7 +36,7 @@ async fn write(lake: &Lake, offsets: std::ops::RangeInclusive<u64>) {
 }
 
 /// Returns the committed offset and the number of samples after a repair.
-async fn reopened(data: &Path) -> Result<(Option<u64>, u64), Error> {
+async fn reopen(data: &Path) -> Result<(Option<u64>, u64), Error> {
     let lake = Lake::open(&Config::default(), data).await?;
     let rows = lake.sample_files().await?.iter().map(|file| file.rows).sum();
     Ok((lake.committed_offset().await?, rows))
@@ -50,9 +50,9 @@ enum Damage {
     Gone,
 }
 
-fn damage_file(path: &Path, how: Damage) {
+fn damage_file(path: &Path, damage: Damage) {
     let bytes = std::fs::read(path).unwrap();
-    match how {
+    match damage {
         Damage::Empty => std::fs::write(path, b"").unwrap(),
         Damage::Half => std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap(),
         Damage::Garbage => std::fs::write(path, vec![0; bytes.len()]).unwrap(),
@@ -67,54 +67,54 @@ fn unsynced_after(data: &Path, version: u64) {
 
 #[tokio::test]
 async fn quarantines_unsynced_damaged_commits() {
-    for how in [Damage::Empty, Damage::Half, Damage::Garbage] {
+    for damage in [Damage::Empty, Damage::Half, Damage::Garbage] {
         for first in [4, 6] {
             let dir = tempfile::tempdir().unwrap();
             drop(build(dir.path(), 1..=6).await);
             unsynced_after(dir.path(), 3);
-            damage_file(&commit(dir.path(), first), how);
+            damage_file(&commit(dir.path(), first), damage);
             let last_version = first - 1;
             assert_eq!(
-                reopened(dir.path()).await.unwrap(),
+                reopen(dir.path()).await.unwrap(),
                 (Some(last_version), last_version),
-                "{how:?} of commit {first}"
+                "{damage:?} of commit {first}"
             );
             let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
             write(&lake, 4..=6).await;
-            assert_eq!(reopened(dir.path()).await.unwrap(), (Some(6), 6), "the rest is read from the bus again");
+            assert_eq!(reopen(dir.path()).await.unwrap(), (Some(6), 6), "the rest is read from the bus again");
         }
     }
 }
 
 #[tokio::test]
 async fn quarantines_unsynced_commits_with_damaged_data_files() {
-    for how in [Damage::Empty, Damage::Half, Damage::Gone] {
+    for damage in [Damage::Empty, Damage::Half, Damage::Gone] {
         let dir = tempfile::tempdir().unwrap();
         let lake = build(dir.path(), 1..=6).await;
         let files = lake.sample_files().await.unwrap();
         let fifth = files.iter().find(|file| file.offset == 5).unwrap();
         unsynced_after(dir.path(), 3);
-        damage_file(&table(dir.path()).join(&fifth.path), how);
-        assert_eq!(reopened(dir.path()).await.unwrap(), (Some(4), 4), "{how:?}");
+        damage_file(&table(dir.path()).join(&fifth.path), damage);
+        assert_eq!(reopen(dir.path()).await.unwrap(), (Some(4), 4), "{damage:?}");
     }
 }
 
 #[tokio::test]
 async fn refuses_damage_to_synced_commits() {
-    for how in [Damage::Empty, Damage::Half, Damage::Garbage, Damage::Gone] {
+    for damage in [Damage::Empty, Damage::Half, Damage::Garbage, Damage::Gone] {
         for version in [2, 6] {
             let dir = tempfile::tempdir().unwrap();
             drop(build(dir.path(), 1..=6).await);
-            damage_file(&commit(dir.path(), version), how);
-            let refused = reopened(dir.path()).await.unwrap_err().to_string();
-            assert!(refused.contains("from a backup"), "{how:?} of commit {version}: {refused}");
+            damage_file(&commit(dir.path(), version), damage);
+            let refused = reopen(dir.path()).await.unwrap_err().to_string();
+            assert!(refused.contains("from a backup"), "{damage:?} of commit {version}: {refused}");
         }
     }
 }
 
 #[tokio::test]
 async fn ignores_a_damaged_checkpoint() {
-    for how in [Damage::Empty, Damage::Half, Damage::Garbage, Damage::Gone] {
+    for damage in [Damage::Empty, Damage::Half, Damage::Garbage, Damage::Gone] {
         let dir = tempfile::tempdir().unwrap();
         // delta-rs writes a checkpoint at version 100.
         drop(build(dir.path(), 1..=101).await);
@@ -122,8 +122,8 @@ async fn ignores_a_damaged_checkpoint() {
         assert!(log.join("_last_checkpoint").exists());
         let checkpoint = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
         let checkpoint = checkpoint.into_iter().find(|path| path.to_string_lossy().contains(".checkpoint")).unwrap();
-        damage_file(&checkpoint, how);
-        assert_eq!(reopened(dir.path()).await.unwrap(), (Some(101), 101), "{how:?}");
-        assert!(!log.join("_last_checkpoint").exists(), "{how:?}");
+        damage_file(&checkpoint, damage);
+        assert_eq!(reopen(dir.path()).await.unwrap(), (Some(101), 101), "{damage:?}");
+        assert!(!log.join("_last_checkpoint").exists(), "{damage:?}");
     }
 }

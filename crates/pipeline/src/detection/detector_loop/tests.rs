@@ -84,8 +84,8 @@ fn line(text: &str) -> Bytes {
     serde_json::json!({ "level": "ERROR", "message": text, "service": "a" }).to_string().into()
 }
 
-/// Bar 2b in one process: a poison record is attempted five times and dead-lettered with its reason, detection goes on,
-/// and a replay processes it once.
+/// Bar 2b in one process: a poison record is attempted five times and dead-lettered with its reason, detection
+/// continues, and a replay processes it once.
 #[test]
 fn dead_letters_a_record_that_panics_and_continues() {
     let fixture = Fixture::new(Config::default());
@@ -95,7 +95,7 @@ fn dead_letters_a_record_that_panics_and_continues() {
     fixture.append(envelope(clock::now()), line(POISON_LINE));
     fixture.append(broken, line("?"));
     fixture.append(envelope(clock::now()), line("after"));
-    let (mut events, detecting) = fixture.start(None);
+    let (mut events, detection_thread) = fixture.start(None);
     let Fixture { runtime, bus, tenants, dead_letters, next, .. } = &fixture;
     let wait = |offset: u64| {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -111,7 +111,7 @@ fn dead_letters_a_record_that_panics_and_continues() {
     assert_eq!(attempts, [(1, MAX_ATTEMPTS), (2, 1)]);
     let reason = &found[0].reason;
     assert!(reason.reason.contains("poison") && reason.first_try < reason.last_try, "{reason:?}");
-    assert!(finished - reason.last_try.nanos() < 1_000_000_000, "detection goes on within a second");
+    assert!(finished - reason.last_try.nanos() < 1_000_000_000, "detection continues within a second");
     let lines = || {
         let from = clock::now().minus(Duration::from_secs(600));
         let top = tenants.with(&TenantId::main(), |live| live.engine.templates(from, clock::now(), Severity::High));
@@ -127,5 +127,5 @@ fn dead_letters_a_record_that_panics_and_continues() {
     assert_eq!(lines().iter().filter(|(line, count)| line == POISON_LINE && *count == 1).count(), 1, "{:?}", lines());
     assert_eq!(poison_records::dead_lettered_offsets(dead_letters).unwrap(), BTreeSet::from([1, 2]));
     events.close();
-    detecting.join().unwrap();
+    detection_thread.join().unwrap();
 }

@@ -105,7 +105,7 @@ fn batch(tenant: &Tenant, second: i64, numbers: &[u16]) -> Batch {
         failed: number % 3 == 0,
         labels: Labels::of(&[("service.name", service), ("server.address", "b")]),
     };
-    let both = [span(SpanKind::Client, 2, "a", 1), span(SpanKind::Server, 3, "b", 2)];
+    let spans = [span(SpanKind::Client, 2, "a", 1), span(SpanKind::Server, 3, "b", 2)];
     let log = wardroom_domain::LogEntry {
         at: Timestamp::from_millis(second * 1000),
         severity: wardroom_domain::Severity::High,
@@ -113,7 +113,7 @@ fn batch(tenant: &Tenant, second: i64, numbers: &[u16]) -> Batch {
         service: "a".into(),
         labels: Labels::default(),
     };
-    Batch { metrics, logs: vec![log], spans: both[..1 + usize::from(number % 2)].to_vec(), ..Batch::default() }
+    Batch { metrics, logs: vec![log], spans: spans[..1 + usize::from(number % 2)].to_vec(), ..Batch::default() }
 }
 
 /// Text of all state that can be queried.
@@ -124,9 +124,12 @@ fn describe(tenants: &Tenants) -> String {
     for (key, signal) in live.engine.signals() {
         text.push_str(&format!("{key:?} {signal:?}\n"));
     }
-    let always = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX / 2_000_000));
+    let whole_range = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX / 2_000_000));
     text.push_str(&format!("{:?}\n", live.engine.level_shifts(1)));
-    text.push_str(&format!("{:?}\n", live.engine.templates(always.0, always.1, wardroom_domain::Severity::Info)));
+    text.push_str(&format!(
+        "{:?}\n",
+        live.engine.templates(whole_range.0, whole_range.1, wardroom_domain::Severity::Info)
+    ));
     for (id, labels) in (0..).zip(tenant.registry().labels_from(0)) {
         let part = live.recent.range(SeriesId(id), i64::MIN, i64::MAX);
         let samples = part.read_all(&|address, buffer| live.sealed.read(address, buffer)).unwrap();
@@ -203,7 +206,7 @@ fn skips_a_damaged_checkpoint_for_the_one_before() {
     let newest = std::fs::read(source.path().join("00000000000000000009.state")).unwrap();
     for index in (0..newest.len()).step_by(97) {
         let dir = tempfile::tempdir().unwrap();
-        copy(source.path(), dir.path());
+        copy_folder(source.path(), dir.path());
         let mut damaged = newest.clone();
         damaged[index] ^= 4;
         std::fs::write(dir.path().join("00000000000000000009.state"), &damaged).unwrap();
@@ -213,7 +216,7 @@ fn skips_a_damaged_checkpoint_for_the_one_before() {
         assert_eq!(resumed.map(|resumed| resumed.offset), Some(6), "byte {index}");
     }
     let dir = tempfile::tempdir().unwrap();
-    copy(source.path(), dir.path());
+    copy_folder(source.path(), dir.path());
     let log = dir.path().join("t-main/series-0.log");
     let mut bytes = std::fs::read(&log).unwrap();
     bytes[20] ^= 1;
@@ -247,12 +250,12 @@ fn discards_checkpoints_taken_with_other_settings() {
     assert_eq!(resumed, None);
 }
 
-fn copy(from: &Path, to: &Path) {
+fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
+            copy_folder(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), target).unwrap();
         }

@@ -39,9 +39,9 @@ async fn concurrent_writes_are_not_lost() {
     let tenant = TenantId::main();
     responder.store_events(&[DetectorEvent::Decision(tenant.clone(), Decision::Opened(incident()))]).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
-    for each in 0..12 {
+    for number in 0..12 {
         let (responder, tenant) = (responder.clone(), tenant.clone());
-        tasks.spawn(async move { responder.add_service(&tenant, "k", &format!("service-{each}")).await.unwrap() });
+        tasks.spawn(async move { responder.add_service(&tenant, "k", &format!("service-{number}")).await.unwrap() });
     }
     loop {
         let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();

@@ -51,8 +51,8 @@ pub(super) fn check_label_count(pairs: &[(&str, &str)]) -> Result<(), RefusalCau
 }
 
 /// Returns the name or value of a label as text.
-pub(super) fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, RefusalCause> {
-    std::str::from_utf8(bytes).map_err(|_| (RefusalReason::Malformed, format!("a label {what} is not UTF-8")))
+pub(super) fn utf8<'a>(bytes: &'a [u8], part: &str) -> Result<&'a str, RefusalCause> {
+    std::str::from_utf8(bytes).map_err(|_| (RefusalReason::Malformed, format!("a label {part} is not UTF-8")))
 }
 
 /// Refuses a series with a repeated label name, which is ambiguous.

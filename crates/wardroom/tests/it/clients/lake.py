@@ -40,13 +40,13 @@ samples_of_view = [
 
 
 def events(name, columns):
-    place = f"{lake}/silver/{name}"
-    counted = [
-        sum(deltalake.DeltaTable(place).get_add_actions(flatten=True)["num_records"].to_pylist()),
-        polars.read_delta(place).height,
+    location = f"{lake}/silver/{name}"
+    row_counts = [
+        sum(deltalake.DeltaTable(location).get_add_actions(flatten=True)["num_records"].to_pylist()),
+        polars.read_delta(location).height,
     ]
-    found = db.execute(f"SELECT {columns} FROM delta_scan('{place}') ORDER BY ALL").fetchall()
-    assert counted == [len(found)] * 2, f"{name}: {counted}, DuckDB {len(found)}"
+    found = db.execute(f"SELECT {columns} FROM delta_scan('{location}') ORDER BY ALL").fetchall()
+    assert row_counts == [len(found)] * 2, f"{name}: {row_counts}, DuckDB {len(found)}"
     return found
 
 

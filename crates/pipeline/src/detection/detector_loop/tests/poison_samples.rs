@@ -30,7 +30,7 @@ fn rebuilds_a_batch_without_the_poison_record() {
         (header.content_type, header.content_encoding) = ("application/x-protobuf".into(), "snappy".into());
         fixture.append(header, remote_write::body(vec![series]).into());
     }
-    let (mut events, detecting) = fixture.start(Some(tables.clone()));
+    let (mut events, detection_thread) = fixture.start(Some(tables.clone()));
     let Fixture { runtime, bus, dead_letters, .. } = &fixture;
     let committed = |offset: u64| {
         let deadline = Instant::now() + Duration::from_secs(40);
@@ -70,5 +70,5 @@ fn rebuilds_a_batch_without_the_poison_record() {
     let whole = vec![(0, bits(1.0)), (1, bits(POISON_VALUE)), (2, bits(3.0))];
     assert_eq!(committed(5), [("a".to_owned(), whole), b]);
     events.close();
-    detecting.join().unwrap();
+    detection_thread.join().unwrap();
 }
