@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It reads the bus independently of detection. Each row has the offset of its request, so after a crash a table that
-//! is ahead of others skips the rows it has. A request that a sender repeats within [`DEDUP_WINDOW`] is left out, as in
+//! is ahead of others skips the rows it has. A request that a sender repeats within `DEDUP_WINDOW` is left out, as in
 //! detection; the fingerprints of earlier requests are loaded from the tables.
 //!
 //! A poison record, of which no rows can be made, is retried and then dead-lettered. A failed attempt may leave partial

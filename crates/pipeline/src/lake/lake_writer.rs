@@ -8,7 +8,7 @@
 //! meanwhile, so a checkpoint never claims that the lake has samples it lacks. After a restart the committed offset is
 //! read from the tables. If it is beyond that of the checkpoint, samples that are read again up to it are discarded
 //! there; either way each sample is written once. A batch that cannot be encoded is rebuilt from the bus
-//! ([`BatchRebuilder`](super::rebuild_batch::BatchRebuilder)).
+//! ([`BatchRebuilder`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

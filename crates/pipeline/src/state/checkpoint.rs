@@ -160,7 +160,7 @@ impl Checkpoints {
         Ok((checkpoints, None))
     }
 
-    /// Writes the sealed blocks of a tenant to its journal if they exceed [`MAX_PENDING_BLOCK_BYTES`].
+    /// Writes the sealed blocks of a tenant to its journal if they exceed `MAX_PENDING_BLOCK_BYTES`.
     ///
     /// # Errors
     /// Returns an error if the journal cannot be written; the blocks stay pending.
