@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
-use crate::request::{Caller, NamedQuery};
-
-/// Length of a trace id, in hexadecimal digits.
-const TRACE_ID_DIGITS: usize = 32;
+use crate::request::{Caller, NamedQuery, parse_trace_id};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let copy = || backend.clone();
@@ -77,11 +74,7 @@ async fn show_trace(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    if id.len() != TRACE_ID_DIGITS || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let detail = format!("{id:?} is not a trace id of {TRACE_ID_DIGITS} hexadecimal digits");
-        return Err(Problem::bad_request("bad_trace_id", detail));
-    }
     let (mut query, format) = NamedQuery::parse("limit=10000", &headers)?;
-    (query.name, query.trace) = ("trace".to_owned(), Some(id.to_ascii_lowercase()));
+    (query.name, query.trace) = ("trace".to_owned(), Some(parse_trace_id(&id)?));
     Ok(format.response((backend.tables.run_named_query)(caller.tenant.clone(), query, format).await?))
 }

@@ -8,6 +8,7 @@ use axum::extract::{Path, RawForm};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use wardroom_domain::labels::unescape_name;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Labels, Matcher, MetricMetadata, Timestamp};
 use wardroom_edge::{Access, Routes};
@@ -115,7 +116,7 @@ async fn label_names(backend: Backend, caller: Caller, RawForm(form): RawForm) -
 }
 
 async fn label_values(backend: Backend, caller: Caller, Path(name): Path<String>, RawForm(form): RawForm) -> Response {
-    distinct_values(backend, caller, &form, move |labels, into| into.extend(labels.get(&name))).await
+    distinct_values(backend, caller, &form, move |labels, into| into.extend(labels.get(&unescape_name(&name)))).await
 }
 
 /// Returns the distinct values that `collect` takes from each selected series, in ascending order.

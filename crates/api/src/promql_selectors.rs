@@ -5,6 +5,7 @@ use promql_parser::label::{MatchOp, Matcher as PromqlMatcher};
 use promql_parser::parser::{Expr, VectorSelector, parse};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use wardroom_domain::Matcher;
+use wardroom_domain::matcher::take_quoted;
 
 /// Maximum length of an expression, in bytes.
 const MAX_EXPRESSION_BYTES: usize = 16 << 10;
@@ -25,9 +26,55 @@ pub fn extract_selectors(expression: &str) -> Result<Vec<Vec<Matcher>>, String> 
     if max_nesting(expression) > MAX_NESTING {
         return Err(format!("the expression has more than {MAX_NESTING} brackets and operators"));
     }
-    let mut visitor = SelectorVisitor::default();
-    walk_expr(&mut visitor, &parse(expression)?)?;
+    let (expression, patterns) = hide_patterns(expression);
+    let mut visitor = SelectorVisitor { patterns, selectors: Vec::new() };
+    walk_expr(&mut visitor, &parse(&expression)?)?;
     Ok(visitor.selectors)
+}
+
+/// Replaces the pattern of each `=~` and `!~` by a placeholder and returns the patterns. The parser would compile them
+/// as Rust's regular expressions and refuse what only RE2 has, such as `\Q…\E`.
+fn hide_patterns(expression: &str) -> (String, Vec<String>) {
+    let (mut out, mut patterns) = (String::with_capacity(expression.len()), Vec::new());
+    let (mut rest, mut braces) = (expression, false);
+    while let Some(c) = rest.chars().next() {
+        let mut end = c.len_utf8();
+        // The pattern after `=~` or `!~` in braces.
+        let operator = ["=~", "!~"].into_iter().find_map(|operator| Some((operator, rest.strip_prefix(operator)?)));
+        if let Some((operator, (pattern, tail))) =
+            operator.filter(|_| braces).and_then(|(operator, tail)| Some((operator, take_quoted(skip_blanks(tail))?)))
+        {
+            out.push_str(&format!("{operator}\"{}\"", placeholder(patterns.len())));
+            patterns.push(pattern);
+            rest = tail;
+            continue;
+        }
+        match c {
+            // A comment hides quotes and braces up to the end of its line.
+            '#' => end = rest.find('\n').unwrap_or(rest.len()),
+            '"' | '\'' | '`' => end = take_quoted(rest).map_or(end, |(_, tail)| rest.len() - tail.len()),
+            '{' => braces = true,
+            '}' => braces = false,
+            _ => {}
+        }
+        let (token, tail) = rest.split_at(end);
+        out.push_str(token);
+        rest = tail;
+    }
+    (out, patterns)
+}
+
+/// Skips white space and comments.
+fn skip_blanks(text: &str) -> &str {
+    let mut text = text.trim_start();
+    while text.starts_with('#') {
+        text = text.split_once('\n').map_or("", |(_, tail)| tail.trim_start());
+    }
+    text
+}
+
+fn placeholder(index: usize) -> String {
+    format!("pattern {index}")
 }
 
 /// Returns an upper bound of the depth of the syntax tree. Quoted text and matchers in braces do not nest.
@@ -52,8 +99,9 @@ fn max_nesting(expression: &str) -> usize {
     levels + words.filter(|word| ["and", "or", "unless", "atan2"].contains(word)).count()
 }
 
-#[derive(Default)]
 struct SelectorVisitor {
+    /// The patterns that placeholders stand for.
+    patterns: Vec<String>,
     selectors: Vec<Vec<Matcher>>,
 }
 
@@ -77,8 +125,12 @@ impl SelectorVisitor {
         // `{a="1" or b="2"}` fills `or_matchers` and leaves `matchers` empty.
         let alternatives = all.or_matchers.iter().chain(Some(&all.matchers).filter(|_| all.or_matchers.is_empty()));
         for alternative in alternatives {
-            let matchers: Result<Vec<_>, _> =
-                name.clone().map(Ok).into_iter().chain(alternative.iter().map(to_matcher)).collect();
+            let matchers: Result<Vec<_>, _> = name
+                .clone()
+                .map(Ok)
+                .into_iter()
+                .chain(alternative.iter().map(|found| self.to_matcher(found)))
+                .collect();
             let matchers = matchers?;
             if matchers.iter().all(|matcher| matcher.accepts("")) {
                 return Err("a selector would match every series; require at least one non-empty label".into());
@@ -90,16 +142,20 @@ impl SelectorVisitor {
         }
         Ok(())
     }
-}
 
-fn to_matcher(matcher: &PromqlMatcher) -> Result<Matcher, String> {
-    let (name, value) = (matcher.name.as_str(), matcher.value.as_str());
-    Ok(match matcher.op {
-        MatchOp::Equal => Matcher::equal(name, value),
-        MatchOp::NotEqual => Matcher::equal(name, value).negate(),
-        MatchOp::Re(_) => Matcher::regex(name, value)?,
-        MatchOp::NotRe(_) => Matcher::regex(name, value)?.negate(),
-    })
+    fn to_matcher(&self, matcher: &PromqlMatcher) -> Result<Matcher, String> {
+        let (name, value) = (matcher.name.as_str(), matcher.value.as_str());
+        let pattern = || {
+            let index = value.strip_prefix("pattern ").and_then(|index| index.parse::<usize>().ok());
+            Matcher::regex(name, index.and_then(|index| self.patterns.get(index)).map_or(value, String::as_str))
+        };
+        Ok(match matcher.op {
+            MatchOp::Equal => Matcher::equal(name, value),
+            MatchOp::NotEqual => Matcher::equal(name, value).negate(),
+            MatchOp::Re(_) => pattern()?,
+            MatchOp::NotRe(_) => pattern()?.negate(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +180,18 @@ mod tests {
         check(r#"max_over_time(rate(c[1m])[10m:1m])"#, &["c"]);
         check(r#"{a="1" or b="2"}"#, &[r#"{a="1"}"#, r#"{b="2"}"#]);
         check("1 + 2", &[]);
+        check(r#"sum(rate({"http.requests","k8s.pod"=~"a.*"}[5m]))"#, &[r#"{"http.requests","k8s.pod"=~"a.*"}"#]);
+    }
+
+    #[test]
+    fn patterns_have_re2_syntax() {
+        check(
+            r#"sum(m{uri=~"/v[1-9]/.*/{gid}/{uid}"}) / sum(m{uri!~"\\Q{a}\\E", b = "=~\"x\""})"#,
+            &[r#"m{uri=~"/v[1-9]/.*/{gid}/{uid}"}"#, r#"m{uri!~"\\Q{a}\\E",b="=~\"x\""}"#],
+        );
+        check("m{a=~ # why \"\n `\\Q'\\E`,b=~'pattern 0'} # {c=~\"(\"}", &["m{a=~`\\Q'\\E`,b=~\"pattern 0\"}"]);
+        check("label_replace(m, \"a\", \"{b=~'('}\", \"c\", \".*\")", &["m"]);
+        assert!(extract_selectors(r#"m{a=~"a**"}"#).unwrap_err().contains("repetition"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use wardroom_domain::trace_id::{TRACE_ID_DIGITS, normal_trace_id};
 use wardroom_domain::{Identity, Timestamp};
 use wardroom_edge::Problem;
 
@@ -43,6 +44,14 @@ pub(crate) fn parse_time(name: &'static str, text: &str) -> Result<Timestamp, Pr
     }
     Timestamp::parse(text).map_err(|error| {
         Problem::bad_request("bad_time", format!("parameter {name}: {error}; use RFC 3339 or seconds since the epoch"))
+    })
+}
+
+/// Parses a trace id in any spelling: capitals, or with leading zeros cut.
+pub(crate) fn parse_trace_id(text: &str) -> Result<String, Problem> {
+    normal_trace_id(text).ok_or_else(|| {
+        let detail = format!("{text:?} is not a trace id: use 1 to {TRACE_ID_DIGITS} hexadecimal digits, not all zero");
+        Problem::bad_request("bad_trace_id", detail)
     })
 }
 
@@ -123,7 +132,7 @@ impl NamedQuery {
                 "start" => parsed.start = parse_time("start", &value)?,
                 "end" => parsed.end = parse_time("end", &value)?,
                 "service" => parsed.service = Some(value),
-                "trace" => parsed.trace = Some(value),
+                "trace" => parsed.trace = Some(parse_trace_id(&value)?),
                 "query" => parsed.filter = value,
                 "error_rate" => parsed.error_rate = value.parse().map_err(|_| bad("error_rate", &value, "number"))?,
                 "p99_ms" => parsed.p99_ms = value.parse().map_err(|_| bad("p99_ms", &value, "number"))?,
@@ -209,6 +218,16 @@ mod tests {
             let headers = [(header::ACCEPT, accept.parse().unwrap())].into_iter().collect();
             assert_eq!(TableFormat::from_accept(&headers), format, "{accept}");
         }
+    }
+
+    #[test]
+    fn trace_ids_are_read_in_every_spelling() {
+        let parse = |query: &str| NamedQuery::parse(query, &HeaderMap::new()).map(|(query, _)| query.trace);
+        let expected = Some(format!("{:0>32}", "1f2e"));
+        for spelling in ["1f2e", "1F2E", "00001f2e", "0000000000000000000000000000001F2e"] {
+            assert_eq!(parse(&format!("trace={spelling}")).unwrap(), expected, "{spelling}");
+        }
+        assert_eq!(parse("trace=xyz").unwrap_err().code(), "bad_trace_id");
     }
 
     #[test]

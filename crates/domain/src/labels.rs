@@ -1,5 +1,6 @@
 //! Prometheus label sets.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -107,15 +108,54 @@ impl fmt::Debug for Labels {
 }
 
 impl fmt::Display for Labels {
-    /// Formats like promtool: `{__name__="up", job="node"}`.
+    /// Formats like promtool: `{__name__="up", job="node"}`; names with other characters than letters, digits and
+    /// underscores are quoted, as a selector needs them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
         for (index, (name, value)) in self.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
+            let name = if is_plain_name(name) { Cow::Borrowed(name) } else { Cow::Owned(quote(name)) };
             write!(f, "{comma}{name}={}", quote(value))?;
         }
         f.write_str("}")
     }
+}
+
+/// Returns whether a label name needs no quotes in a selector.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Returns the label name that an escaped name stands for: `U__k8s_2e_pod` is `k8s.pod`. A name without the prefix
+/// `U__`, or with an invalid escape, is returned as it is.
+///
+/// Clients that cannot write a name into a path escape it: `__` is an underscore, `_2e_` the character with that code.
+/// <https://prometheus.io/docs/prometheus/latest/querying/api/#querying-label-values>
+pub fn unescape_name(name: &str) -> Cow<'_, str> {
+    name.strip_prefix("U__").and_then(unescaped).map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+fn unescaped(mut rest: &str) -> Option<String> {
+    let mut out = String::with_capacity(rest.len());
+    while let Some((plain, escape)) = rest.split_once('_') {
+        out.push_str(plain);
+        let (code, tail) = escape.split_once('_')?;
+        out.push(match code {
+            "" => '_',
+            code => hex_character(code)?,
+        });
+        rest = tail;
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// Returns the character with this code of up to six hexadecimal digits.
+fn hex_character(code: &str) -> Option<char> {
+    let digits = (1..=6).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_hexdigit());
+    digits.then(|| u32::from_str_radix(code, 16).ok().and_then(char::from_u32)).flatten()
 }
 
 /// Quotes like Go's `strconv.Quote`, so that dumps are identical to promtool's.
@@ -171,7 +211,45 @@ mod tests {
         assert_eq!(labels.to_string(), r#"{__name__="g", job="t", q="a\"b\n"}"#);
     }
 
+    #[test]
+    fn names_that_a_selector_cannot_have_bare_are_quoted() {
+        let labels = Labels::of(&[(NAME_LABEL, "http.requests"), ("k8s.pod", "a"), ("9", "b"), ("ü\"", "c")]);
+        assert_eq!(labels.to_string(), r#"{"9"="b", __name__="http.requests", "k8s.pod"="a", "ü\""="c"}"#);
+    }
+
+    #[test]
+    fn escaped_names_are_read_like_in_prometheus() {
+        for (escaped, name) in [
+            ("U__k8s_2e_namespace_2e_name", "k8s.namespace.name"),
+            ("U__under__score", "under_score"),
+            ("U______name____", "__name__"),
+            ("U___00fc_ber_1F600_", "über😀"),
+            ("U__", ""),
+            ("plain_2e_name", "plain_2e_name"),
+            // Invalid escapes.
+            ("U__a_", "U__a_"),
+            ("U__a_2e", "U__a_2e"),
+            ("U__a_xy_", "U__a_xy_"),
+            ("U__a_d800_", "U__a_d800_"),
+            ("U__a_0000041_", "U__a_0000041_"),
+            ("U__a_+41_", "U__a_+41_"),
+        ] {
+            assert_eq!(unescape_name(escaped), name, "{escaped}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_escaped_name_is_read_back(name in ".{0,9}") {
+            let escape = |c: char| match c {
+                '_' => "__".to_owned(),
+                c if c.is_ascii_alphanumeric() => c.to_string(),
+                c => format!("_{:x}_", u32::from(c)),
+            };
+            let escaped = format!("U__{}", name.chars().map(escape).collect::<String>());
+            prop_assert_eq!(unescape_name(&escaped), name);
+        }
+
         #[test]
         fn any_pairs_round_trip_sorted(pairs in prop::collection::btree_map(".{0,5}", "(?s).{1,200}", 0..9)) {
             let labels = Labels::new(pairs.iter().rev().collect());

@@ -32,10 +32,12 @@ pub mod matcher;
 pub mod mutant;
 pub mod plan;
 pub mod query;
+mod re2;
 pub mod sample;
 pub mod severity;
 pub mod span;
 pub mod time;
+pub mod trace_id;
 
 pub use anomaly::Anomaly;
 pub use batch::{

@@ -1,8 +1,10 @@
-//! Label matchers in Prometheus syntax: `up{job="node",env!~"dev|test"}`.
+//! Label matchers in Prometheus syntax: `up{job="node",env!~"dev|test"}`, or `{"http.requests","k8s.pod"="a"}` with
+//! names of any characters.
 
-use regex::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 use crate::labels::{Labels, NAME_LABEL};
+use crate::re2;
 
 /// Maximum length of a pattern; checked before it is compiled.
 const MAX_PATTERN_BYTES: usize = 4096;
@@ -41,16 +43,17 @@ impl Matcher {
         Self { name: name.into(), value: value.into(), test: Test::Equal, negated: false }
     }
 
-    /// Creates `name=~"pattern"`; the pattern must match the whole value.
+    /// Creates `name=~"pattern"`; the pattern has RE2 syntax, as in Prometheus, and must match the whole value.
     ///
     /// # Errors
-    /// Returns an error if the pattern is not a regular expression or is too large.
+    /// Returns an error if the pattern is not an RE2 regular expression or is too large.
     pub fn regex(name: impl Into<String>, pattern: impl Into<String>) -> Result<Self, String> {
         let pattern = pattern.into();
         if pattern.len() > MAX_PATTERN_BYTES {
             return Err(format!("the pattern is {} bytes long; the maximum is {MAX_PATTERN_BYTES}", pattern.len()));
         }
-        let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
+        let translated = re2::translate(&pattern).map_err(|error| format!("invalid pattern {pattern:?}: {error}"))?;
+        let regex = RegexBuilder::new(&format!(r"\A(?s:{translated})\z"))
             .size_limit(MAX_COMPILED_PATTERN_BYTES)
             .build()
             .map_err(|error| format!("invalid pattern {pattern:?}: {error}"))?;
@@ -73,7 +76,7 @@ impl Matcher {
     pub fn accepts(&self, value: &str) -> bool {
         let met = match &self.test {
             Test::Equal => self.value == value,
-            Test::Pattern(regex) => regex.is_match(value),
+            Test::Pattern(regex) => regex.is_match(value.as_bytes()),
         };
         met != self.negated
     }
@@ -84,46 +87,29 @@ impl Matcher {
         (matches!(self.test, Test::Equal) && !self.negated && !self.value.is_empty()).then_some(&self.value)
     }
 
-    /// Parses a selector such as `up{job="node",env!~"dev|test"}`.
+    /// Parses a selector such as `up{job="node",env!~"dev|test"}` or `{"http.requests","k8s.pod"="a"}`. A name that is
+    /// not quoted may have any characters but white space, quotes, brackets and operators.
     ///
     /// # Errors
     /// Returns an error that names the invalid part. Like in Prometheus, a selector that matches every series is an
     /// error.
     pub fn parse_selector(text: &str) -> Result<Vec<Self>, String> {
-        let text = text.trim();
-        let (name, rest) = match text.split_once('{') {
-            Some((name, rest)) => {
-                let body =
-                    rest.strip_suffix('}').ok_or_else(|| format!("selector {text:?} lacks its closing brace"))?;
-                (name.trim(), body)
-            }
-            None => (text, ""),
-        };
         let mut matchers = Vec::new();
+        let (name, rest) = take_bare_name(text.trim());
         if !name.is_empty() {
             matchers.push(Self::equal(NAME_LABEL, name));
         }
-        let mut rest = rest.trim();
-        while !rest.is_empty() {
-            let operator_start =
-                rest.find(['=', '!']).ok_or_else(|| format!("matcher {rest:?} lacks =, !=, =~ or !~"))?;
-            let (label, tail) = rest.split_at(operator_start);
-            let (operator, tail) = ["=~", "!~", "!=", "="]
-                .into_iter()
-                .find_map(|operator| Some((operator, tail.strip_prefix(operator)?)))
-                .ok_or_else(|| format!("matcher {rest:?}: only =, !=, =~ and !~ are supported"))?;
-            let (value, tail) =
-                take_quoted(tail.trim_start()).ok_or_else(|| format!("matcher {rest:?}: the value must be quoted"))?;
-            let label = label.trim();
-            let matcher = match operator {
-                "=" => Self::equal(label, value),
-                "!=" => Self::equal(label, value).negate(),
-                "=~" => Self::regex(label, value).map_err(|error| format!("matcher {rest:?}: {error}"))?,
-                _ => Self::regex(label, value).map_err(|error| format!("matcher {rest:?}: {error}"))?.negate(),
-            };
-            matchers.push(matcher);
-            rest = tail.trim();
-            rest = rest.strip_prefix(',').unwrap_or(rest).trim();
+        let rest = rest.trim_start();
+        if let Some(body) = rest.strip_prefix('{') {
+            let tail = parse_matchers(body, &mut matchers)?;
+            let tail = tail.ok_or_else(|| format!("selector {text:?} lacks its closing brace"))?;
+            if !tail.trim().is_empty() {
+                return Err(format!("selector {text:?}: unexpected {:?} after the closing brace", tail.trim()));
+            }
+        } else if !rest.is_empty() {
+            return Err(format!(
+                "selector {text:?}: {rest:?} is not a selector; quote names inside braces: {{\"a.b\"}}"
+            ));
         }
         if matchers.iter().all(|matcher| matcher.accepts("")) {
             return Err("the selector matches every series; require at least one non-empty label".to_owned());
@@ -132,43 +118,113 @@ impl Matcher {
     }
 }
 
-/// Splits off a leading quoted text: double or single quotes with escapes, or backticks.
-fn take_quoted(text: &str) -> Option<(String, &str)> {
+/// Reads matchers up to the closing brace and returns the text after it; `None` if there is no closing brace.
+fn parse_matchers<'a>(body: &'a str, matchers: &mut Vec<Matcher>) -> Result<Option<&'a str>, String> {
+    let mut has_name = !matchers.is_empty();
+    let mut rest = body.trim_start();
+    while !rest.is_empty() {
+        if let Some(tail) = rest.strip_prefix('}') {
+            return Ok(Some(tail));
+        }
+        let (quoted, name, tail) = match take_quoted(rest) {
+            Some((name, tail)) => (true, name, tail),
+            None => {
+                let (name, tail) = take_bare_name(rest);
+                (false, name.to_owned(), tail)
+            }
+        };
+        if name.is_empty() {
+            return Err(format!("matcher {rest:?}: a label name is missing"));
+        }
+        let tail = tail.trim_start();
+        let operator =
+            ["=~", "!~", "!=", "="].into_iter().find_map(|operator| Some((operator, tail.strip_prefix(operator)?)));
+        let tail = match operator {
+            Some((operator, value)) => {
+                let (value, tail) = take_quoted(value.trim_start())
+                    .ok_or_else(|| format!("matcher {rest:?}: the value must be quoted"))?;
+                let pattern =
+                    |name, value| Matcher::regex(name, value).map_err(|error| format!("matcher {rest:?}: {error}"));
+                matchers.push(match operator {
+                    "=" => Matcher::equal(name, value),
+                    "!=" => Matcher::equal(name, value).negate(),
+                    "=~" => pattern(name, value)?,
+                    _ => pattern(name, value)?.negate(),
+                });
+                tail
+            }
+            // A quoted text alone is the metric name.
+            None if quoted && has_name => return Err(format!("matcher {rest:?}: the metric name is given twice")),
+            None if quoted => {
+                has_name = true;
+                matchers.push(Matcher::equal(NAME_LABEL, name));
+                tail
+            }
+            None => return Err(format!("matcher {rest:?} lacks =, !=, =~ or !~")),
+        };
+        let tail = tail.trim_start();
+        rest = match tail.strip_prefix(',') {
+            Some(tail) => tail.trim_start(),
+            None if tail.is_empty() || tail.starts_with('}') => tail,
+            None => return Err(format!("matcher {rest:?}: a comma must separate matchers")),
+        };
+    }
+    Ok(None)
+}
+
+/// Splits off a name that is not quoted; empty if there is none.
+fn take_bare_name(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| c.is_whitespace() || "{}\"'`,=!~()[]".contains(c));
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+/// Splits off a leading quoted text, as PromQL quotes: double or single quotes with Go's escapes, or backticks. `None`
+/// if the text does not begin with a quote, is not closed, or has an invalid escape.
+pub fn take_quoted(text: &str) -> Option<(String, &str)> {
     let mut chars = text.char_indices();
     let (_, quote) = chars.next().filter(|(_, c)| ['"', '\'', '`'].contains(c))?;
-    let mut value = String::new();
+    // Escapes such as \xc3 stand for bytes, of which several are one character.
+    let mut value = Vec::new();
     while let Some((index, c)) = chars.next() {
         match c {
-            c if c == quote => return Some((value, text.get(index + 1..).unwrap_or_default())),
-            '\\' if quote != '`' => value.push(escape(&mut chars)?),
-            c => value.push(c),
+            c if c == quote => {
+                return Some((String::from_utf8(value).ok()?, text.get(index + 1..).unwrap_or_default()));
+            }
+            '\\' if quote != '`' => push_escape(&mut chars, &mut value)?,
+            c => push_char(&mut value, c),
         }
     }
     None
 }
 
-/// Decodes an escape sequence after the backslash, like Go.
-fn escape(chars: &mut std::str::CharIndices<'_>) -> Option<char> {
-    let (_, c) = chars.next()?;
-    Some(match c {
-        'a' => '\u{7}',
-        'b' => '\u{8}',
-        'f' => '\u{c}',
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        'v' => '\u{b}',
-        'x' => hex(chars, 2)?,
-        'u' => hex(chars, 4)?,
-        'U' => hex(chars, 8)?,
-        '\\' | '"' | '\'' => c,
-        _ => return None,
-    })
+fn push_char(value: &mut Vec<u8>, c: char) {
+    value.extend(c.encode_utf8(&mut [0; 4]).bytes());
 }
 
-fn hex(chars: &mut std::str::CharIndices<'_>, digits: usize) -> Option<char> {
-    let code: String = chars.by_ref().take(digits).map(|(_, c)| c).collect();
-    u32::from_str_radix(&code, 16).ok().and_then(char::from_u32)
+/// Decodes an escape sequence after the backslash, like Go.
+fn push_escape(chars: &mut std::str::CharIndices<'_>, value: &mut Vec<u8>) -> Option<()> {
+    let (_, c) = chars.next()?;
+    let mut code = |first: &str, digits: usize, radix: u32| {
+        let text: String = first.chars().chain(chars.by_ref().take(digits).map(|(_, c)| c)).collect();
+        let complete = text.len() == first.len() + digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        complete.then(|| u32::from_str_radix(&text, radix).ok()).flatten()
+    };
+    match c {
+        'a' => value.push(7),
+        'b' => value.push(8),
+        'f' => value.push(0xc),
+        'n' => value.push(b'\n'),
+        'r' => value.push(b'\r'),
+        't' => value.push(b'\t'),
+        'v' => value.push(0xb),
+        'x' => value.push(u8::try_from(code("", 2, 16)?).ok()?),
+        '0'..='7' => value.push(u8::try_from(code(c.encode_utf8(&mut [0; 4]), 2, 8)?).ok()?),
+        'u' => push_char(value, char::from_u32(code("", 4, 16)?)?),
+        'U' => push_char(value, char::from_u32(code("", 8, 16)?)?),
+        '\\' | '"' | '\'' => push_char(value, c),
+        _ => return None,
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -197,11 +253,65 @@ mod tests {
         let pattern = |name: &str, pattern: &str| Matcher::regex(name, pattern).unwrap().matches(&labels);
         assert!(pattern("a", "a.c") && !pattern("a", "a.") && pattern("a", "x|abc") && pattern("b", ".*"));
         assert!(!Matcher::regex("a", "a.*").unwrap().negate().matches(&labels));
+        assert!(Matcher::regex("a", "x)|(abc").is_err(), "an alternative must not escape the anchors");
+    }
+
+    #[test]
+    fn patterns_have_re2_syntax() {
+        let selector = r#"m{uri=~"/v[1-9]/.*/{gid}/{uid}",uri!~"\\d",uri!~'\\Q.\\E'}"#;
+        let matchers = Matcher::parse_selector(selector).unwrap();
+        let labels = Labels::of(&[(NAME_LABEL, "m"), ("uri", "/v1/shops/{gid}/{uid}")]);
+        assert!(matchers.iter().all(|matcher| matcher.matches(&labels)));
+        let digit = Matcher::regex("uri", r"\d").unwrap();
+        assert!(digit.accepts("7") && !digit.accepts("\u{663}"), "\\d is ASCII only");
+        assert!(!Matcher::regex("uri", "shops").unwrap().matches(&labels), "anchored at both ends");
+    }
+
+    #[test]
+    fn names_may_have_any_characters() {
+        let labels = Labels::of(&[(NAME_LABEL, "http.duration"), ("k8s.pod", "a"), ("a}\"", "b"), ("up:9", "c")]);
+        for selector in [
+            r#"{"http.duration"}"#,
+            r#"{__name__="http.duration"}"#,
+            r#" { 'http.duration' , "k8s.pod" =~ "a|x", }"#,
+            r#"{"k8s.pod"="a"}"#,
+            r#"{"a}\"" = `b`,"http.duration"}"#,
+            r#"{"k8s\056pod"="\x61"}"#,
+            r#"{"k8s.pod"!="",}"#,
+            "http.duration",
+            r#"http.duration{k8s.pod="a",up:9!="d"}"#,
+        ] {
+            let matchers = Matcher::parse_selector(selector).unwrap_or_else(|error| panic!("{selector}: {error}"));
+            assert!(matchers.iter().all(|matcher| matcher.matches(&labels)), "{selector}");
+        }
+        let euro = Matcher::parse_selector(r#"{a="\xe2\x82\xac\u20ac"}"#).unwrap();
+        assert_eq!(euro[0].value, "€€", "escaped bytes are one character");
+        for wrong in [
+            r#"up{"down"}"#,
+            r#"{"up","down"}"#,
+            r#"{"up" "down"}"#,
+            r#"{a="1" b="2"}"#,
+            r#"{""="a"}"#,
+            r#"{="a"}"#,
+            r#"{,}"#,
+            r#"{a}"#,
+            r#"{"up"}x"#,
+            r#"{"up"}}"#,
+            r#""up""#,
+            r#"{"up""#,
+            r#"{"up}"#,
+            r#"{a="\xff"}"#,
+            r#"{a="\x4"}"#,
+            r#"{a=b}"#,
+            "a b",
+        ] {
+            assert!(!Matcher::parse_selector(wrong).expect_err(wrong).is_empty());
+        }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_a_selector_or_an_error_with_text(text in ".*", label in "[a-z]{1,4}", value in ".*") {
+        fn any_text_is_a_selector_or_an_error_with_text(text in ".*", label in "[a-z]{1,4}|(?s).{1,4}", value in "(?s).*") {
             if let Err(error) = Matcher::parse_selector(&text) {
                 prop_assert!(!error.is_empty());
             }

@@ -6,6 +6,7 @@ use deltalake_core::datafusion::execution::context::SessionContext;
 use deltalake_core::datafusion::functions_nested::expr_fn::{array_element, map_extract};
 use deltalake_core::datafusion::logical_expr::{Expr, SortExpr};
 use deltalake_core::datafusion::prelude::{DataFrame, col, contains, lit};
+use wardroom_domain::trace_id::{normal_span_id, normal_trace_id};
 use wardroom_domain::{Severity, TenantId, Timestamp};
 
 use crate::error::Error;
@@ -73,7 +74,17 @@ impl LogFilter {
                     "service" | "severity" | "template_id" => col(name.as_str()),
                     _ => array_element(map_extract(col("labels"), lit(name.as_str())), lit(1_i64)),
                 };
-                let is_equal = field.clone().eq(lit(value.as_str()));
+                // The id is stored as its sender spelled it, or as 16 or 32 digits.
+                let normal = match name.as_str() {
+                    "trace_id" => normal_trace_id(value),
+                    "span_id" => normal_span_id(value),
+                    _ => None,
+                };
+                let is_given = field.clone().eq(lit(value.as_str()));
+                let is_equal = match normal.filter(|normal| normal != value) {
+                    Some(normal) => is_given.or(field.clone().eq(lit(normal))),
+                    None => is_given,
+                };
                 if *negated { field.is_null().or(!is_equal) } else { is_equal }
             }
         };
@@ -95,9 +106,9 @@ fn equals(name: &str, value: &str, negated: bool) -> Result<Condition, String> {
 /// Parses a level by the common names of loggers, or a severity.
 fn parse_severity(word: &str) -> Result<Severity, String> {
     let exact = SEVERITIES.into_iter().find(|level| level.as_str().eq_ignore_ascii_case(word));
-    let known = ["trace", "debug", "info", "notice", "warn", "warning", "err", "error", "fatal", "critical", "panic"];
-    let alias = known.iter().any(|known| known.eq_ignore_ascii_case(word)).then(|| Severity::from_level(word));
-    exact.or(alias).ok_or_else(|| format!("unknown level {word:?}; known levels are info, warning, error and critical"))
+    exact
+        .or_else(|| Severity::from_known_level(word))
+        .ok_or_else(|| format!("unknown level {word:?}; known levels are info, warning, error and critical"))
 }
 
 /// Splits into words, each with whether it was quoted. Values may be quoted, too: `region="eu west"`.
@@ -255,6 +266,8 @@ mod tests {
             ("service=billing", vec![equals("service", "billing", false)]),
             ("level>=error", vec![Condition::MinSeverity(Severity::High)]),
             ("level=WARN", vec![equals("severity", "warning", false)]),
+            ("level=SEVERE", vec![equals("severity", "high", false)]),
+            ("level>=emerg", vec![Condition::MinSeverity(Severity::Critical)]),
             ("region!=\"eu west\"", vec![equals("region", "eu west", true)]),
             ("\"a=b c\" d", vec![Condition::Words("a=b c".into()), Condition::Words("d".into())]),
             (r#""say \"no\"""#, vec![Condition::Words("say \"no\"".into())]),
@@ -265,6 +278,17 @@ mod tests {
         for text in ["\"open", "level>=loud", "bytes>=7", "=x", "level=x"] {
             assert!(LogFilter::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn ids_are_searched_as_given_and_as_stored() {
+        let expression = |text: &str| LogFilter::parse(text).unwrap().expressions()[0].to_string();
+        let stored = format!("{:0>32}", "5b8eff");
+        let found = expression("trace_id=5B8EFF");
+        assert!(found.contains("5B8EFF") && found.contains(&stored), "{found}");
+        assert!(expression("span_id!=1").contains("0000000000000001"));
+        assert_eq!(expression(&format!("trace_id={stored}")).matches(&stored).count(), 1);
+        assert!(!expression("request_id=5B8EFF").contains("5b8eff"));
     }
 
     fn file(rows: u64, start_ms: i64, end_ms: i64) -> LiveFile {

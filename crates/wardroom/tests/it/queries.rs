@@ -83,7 +83,7 @@ fn logs_traces_and_named_queries_include_unflushed_records() {
     }
     let deployment = json!({ "service": "payments", "version": "2.4.1", "status": "success" });
     assert_eq!(server.post_json("/ingest/deployment", &server.sender_token, &deployment).unwrap().0, 200);
-    let id = "0123456789abcdef0123456789abcdef";
+    let id = "000000000000000000a3456789abcdef";
     let spans = otlp_trace(id, now_ms() * 1_000_000);
     assert_eq!(server.post_json("/v1/traces", &server.sender_token, &spans).unwrap().0, 200);
     let check = || {
@@ -102,6 +102,14 @@ fn logs_traces_and_named_queries_include_unflushed_records() {
         let (_, spans) = get(&server, &server.responder_token, &format!("/api/v1/traces/{id}"));
         let names: Vec<_> = spans.as_array().unwrap().iter().map(|span| span["kind"].clone()).collect();
         assert_eq!(names, ["server", "client"]);
+        for spelling in [&*id.to_ascii_uppercase(), id.split_at(16).1, id.split_at(1).1, id.trim_start_matches('0')] {
+            let path = format!("/api/v1/traces/{spelling}");
+            assert_eq!(get(&server, &server.responder_token, &path).1, spans, "{spelling}");
+        }
+        let query =
+            "SELECT message, labels['region'] AS region FROM logs WHERE service = 'payments' ORDER BY 1 LIMIT 1";
+        let expected = json!([{ "message": "pool of 17 exhausted", "region": "eu" }]);
+        assert_eq!(run_sql(&server, &server.responder_token, query), (200, expected));
         let (_, found) = get(&server, &server.responder_token, "/api/v1/ask/correlate_error_logs?service=payments");
         assert_eq!((&found[0]["lines"], &found[0]["severity"], &found[1]), (&json!(2), &json!("high"), &Value::Null));
         let (_, found) = get(&server, &server.responder_token, "/api/v1/ask/check_recent_deployments?service=payments");
@@ -119,6 +127,7 @@ fn logs_traces_and_named_queries_include_unflushed_records() {
         ("/api/v1/logs?start=yesterday", 400, "bad_time"),
         ("/api/v1/logs?limit=many", 400, "bad_parameter"),
         ("/api/v1/traces/xyz", 400, "bad_trace_id"),
+        ("/api/v1/ask/trace?trace=xyz", 400, "bad_trace_id"),
         ("/api/v1/ask/nothing", 404, "no_such_question"),
     ] {
         let (found, problem) = get(&server, &server.responder_token, path);
