@@ -7,6 +7,9 @@ use std::fmt;
 
 use crate::decode::failures::MAX_RECORDS;
 
+/// Maximum nesting of groups.
+const MAX_GROUP_DEPTH: u32 = 100;
+
 /// Why a message cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DecodeError {
@@ -14,10 +17,10 @@ pub(crate) enum DecodeError {
     Truncated,
     /// A varint longer than 64 bits.
     VarintOverflow,
-    /// A wire type that does not exist or is obsolete (groups).
+    /// A wire type that does not exist.
     UnknownWireType(u8),
-    /// A repeated numeric field that is not packed in one field.
-    Unpacked,
+    /// A group that is not closed, closed under another number, or nested too deep.
+    BadGroup,
     /// More than [`MAX_RECORDS`] records.
     TooManyRecords,
 }
@@ -38,7 +41,7 @@ impl fmt::Display for DecodeError {
             Self::Truncated => f.write_str("the protobuf is truncated"),
             Self::VarintOverflow => f.write_str("the protobuf has a varint longer than 64 bits"),
             Self::TooManyRecords => write!(f, "the request holds more than {MAX_RECORDS} records"),
-            Self::Unpacked => f.write_str("labels_refs must be packed, in one field"),
+            Self::BadGroup => f.write_str("the protobuf has a group without its end"),
             Self::UnknownWireType(kind) => write!(f, "the protobuf has a field of unknown wire type {kind}"),
         }
     }
@@ -93,6 +96,11 @@ impl Field<'_> {
     }
 }
 
+/// Wire type of the start of a group.
+const START_GROUP: u64 = 3;
+/// Wire type of the end of a group.
+const END_GROUP: u64 = 4;
+
 /// Decodes a zigzag-encoded number.
 pub(crate) const fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
@@ -121,14 +129,45 @@ impl<'a> Message<'a> {
         self.bytes.get(self.position..).unwrap_or_default()
     }
 
-    /// Reads the next field: number and value.
+    /// Reads the next field: number and value. Groups, which are obsolete, are unknown fields and skipped.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, DecodeError> {
-        if self.position >= self.bytes.len() {
-            return Ok(None);
+        loop {
+            if self.position >= self.bytes.len() {
+                return Ok(None);
+            }
+            let key = self.varint()?;
+            if key & 7 != START_GROUP {
+                return self.field(key).map(|field| Some((key >> 3, field)));
+            }
+            self.skip_group(key >> 3, 0)?;
         }
-        let key = self.varint()?;
-        let field = match key & 7 {
+    }
+
+    /// Skips the rest of a group with this number.
+    #[cold]
+    fn skip_group(&mut self, number: u64, depth: u32) -> Result<(), DecodeError> {
+        if depth >= MAX_GROUP_DEPTH {
+            return Err(DecodeError::BadGroup);
+        }
+        while self.position < self.bytes.len() {
+            let key = self.varint()?;
+            match key & 7 {
+                START_GROUP => self.skip_group(key >> 3, depth + 1)?,
+                END_GROUP if key >> 3 == number => return Ok(()),
+                END_GROUP => return Err(DecodeError::BadGroup),
+                _ => {
+                    self.field(key)?;
+                }
+            }
+        }
+        Err(DecodeError::BadGroup)
+    }
+
+    /// Reads the value of the field with this key.
+    #[inline(always)]
+    fn field(&mut self, key: u64) -> Result<Field<'a>, DecodeError> {
+        Ok(match key & 7 {
             0 => Field::Varint(self.varint()?),
             1 => Field::Fixed64(u64::from_le_bytes(self.take()?)),
             2 => {
@@ -144,8 +183,7 @@ impl<'a> Message<'a> {
                 Field::Fixed32
             }
             other => return Err(DecodeError::UnknownWireType(other as u8)),
-        };
-        Ok(Some((key >> 3, field)))
+        })
     }
 
     /// Skips consecutive length-delimited fields with this one-byte key and a one-byte length. Stops at any other field
@@ -241,6 +279,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn groups_are_skipped() {
+        // Field 1 = 5 before, between and after groups with fields of every wire type and a nested group.
+        let group =
+            [&[0x2b, 0x08, 7, 0x09][..], &[1; 8], &[0x12, 2, 9, 9, 0x15], &[1; 4], &[0x33, 0x34, 0x2c]].concat();
+        let bytes = [&[0x08, 5][..], &group, &[0x08, 5], &[0x2b, 0x2c]].concat();
+        let mut message = Message::new(&bytes);
+        for _ in 0..2 {
+            assert!(matches!(message.next(), Ok(Some((1, Field::Varint(5))))));
+        }
+        assert!(matches!(message.next(), Ok(None)));
+        let deep = [0x2b].repeat(100_000);
+        for wrong in [&[0x2b][..], &[0x2b, 0x34], &[0x2b, 0x08], &[0x2c], &deep] {
+            assert!(Message::new(wrong).next().is_err(), "{:?}", &wrong[..1]);
+        }
+    }
+
+    #[test]
+    fn repeated_numbers_are_read_packed_or_not() {
+        let mut read = Vec::new();
+        let bytes = [&[0x08, 1, 0x0a, 2, 2, 3][..], &[0x0a, 0], &[0x08, 4]].concat();
+        let mut message = Message::new(&bytes);
+        while let Some((_, field)) = message.next().unwrap() {
+            field.for_each_varint(|number| push_bounded(&mut read, number)).unwrap();
+        }
+        assert_eq!(read, [1, 2, 3, 4]);
+    }
 
     proptest! {
         #[test]

@@ -9,6 +9,7 @@
 //! by. Formats and status codes: <https://opentelemetry.io/docs/specs/otlp/>.
 
 mod attributes;
+mod json_numbers;
 mod json_to_protobuf;
 mod logs;
 mod metric_info;

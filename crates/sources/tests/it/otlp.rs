@@ -212,6 +212,203 @@ fn protobuf_and_json_decode_to_the_same_records() {
     assert_eq!(decoded.len(), 7, "a gauge, three buckets, count, sum, target_info");
 }
 
+/// One cumulative counter in each scope.
+fn scopes(scopes: Value, attributes: Value) -> Value {
+    let point = json!({ "timeUnixNano": NOW_MS as u64 * 1_000_000, "asInt": "100", "attributes": attributes });
+    let metric = json!({ "name": "calls", "sum":
+        { "aggregationTemporality": 2, "isMonotonic": true, "dataPoints": [point] } });
+    let groups: Vec<Value> = scopes
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|scope| json!({ "scope": scope, "schemaUrl": scope["schema"], "metrics": [metric] }))
+        .collect();
+    json!({ "resourceMetrics": [{ "resource": { "attributes": [pair("service.name", "shop"), pair("host.name", "h1")] },
+        "scopeMetrics": groups }] })
+}
+
+fn pair(key: &str, value: &str) -> Value {
+    json!({ "key": key, "value": { "stringValue": value } })
+}
+
+/// Returns the label sets of all series but `target_info`, and asserts that their keys differ if they do.
+fn label_sets(decoded: &Decoded) -> Vec<String> {
+    let keys = decoded.metrics.keys();
+    let sets: Vec<String> = (0..keys.len()).map(|index| decoded.metrics.labels(index).unwrap().to_string()).collect();
+    for (a, b) in (0..keys.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        assert!(sets[a] == sets[b] || keys[a] != keys[b], "one key for {} and {}", sets[a], sets[b]);
+    }
+    sets.into_iter().filter(|set| !set.contains("target_info")).collect()
+}
+
+#[test]
+fn the_scope_is_part_of_the_series() {
+    let all = json!([
+        { "name": "http.a", "version": "1.0" },
+        { "name": "http.a", "version": "2.0" },
+        { "name": "http.a", "version": "2.0", "schema": "https://example.org/1" },
+        { "name": "http.a", "attributes": [pair("zone", "a"), pair("name", "ignored")] },
+        { "name": "http.a", "attributes": [pair("zone", "b")] },
+        {},
+    ]);
+    let series = |labels: &str| {
+        format!(r#"{{__name__="calls_total", host_name="h1", job="shop", {labels}service_name="shop"}}"#)
+    };
+    let expected = [
+        series(r#"otel_scope_name="http.a", otel_scope_version="1.0", "#),
+        series(r#"otel_scope_name="http.a", otel_scope_version="2.0", "#),
+        series(
+            r#"otel_scope_name="http.a", otel_scope_schema_url="https://example.org/1", otel_scope_version="2.0", "#,
+        ),
+        series(r#"otel_scope_name="http.a", otel_scope_zone="a", "#),
+        series(r#"otel_scope_name="http.a", otel_scope_zone="b", "#),
+        series(""),
+    ];
+    let decoded = decode_json("otlp_metrics", &scopes(all, json!([])));
+    assert_eq!(label_sets(&decoded), expected);
+    let info = decoded.metrics.labels(6).unwrap();
+    assert_eq!(info.to_string(), r#"{__name__="target_info", host_name="h1", job="shop", service_name="shop"}"#);
+}
+
+#[test]
+fn attributes_that_distinguish_series_are_kept() {
+    let labels =
+        |attributes: Value| label_sets(&decode_json("otlp_metrics", &scopes(json!([{}]), attributes))).remove(0);
+    let joined = labels(json!([pair("a.b", "1"), pair("a_b", "2"), pair("a/b", "0")]));
+    assert!(joined.contains(r#"a_b="1;0;2""#), "in the order of the keys: {joined}");
+    assert_eq!(labels(json!([pair("a_b", "2"), pair("a/b", "0"), pair("a.b", "1")])), joined);
+    let own =
+        labels(json!([pair("host.name", "h2"), pair("job", "cron"), pair("", "x"), pair("otel.scope.name", "y")]));
+    let expected = r#"{__name__="calls_total", exported_job="cron", host_name="h2", job="shop", otel_scope_name="y", service_name="shop"}"#;
+    assert_eq!(own, expected);
+}
+
+#[test]
+fn each_resource_labels_its_own_histograms() {
+    let resource = |service: &str| {
+        let point = json!({ "timeUnixNano": NOW_MS as u64 * 1_000_000, "count": 1, "sum": 1, "scale": 0,
+            "positive": { "offset": 0, "bucketCounts": [1] } });
+        let metric =
+            json!({ "name": "size", "exponentialHistogram": { "aggregationTemporality": 2, "dataPoints": [point] } });
+        json!({ "resource": { "attributes": [pair("service.name", service)] },
+            "scopeMetrics": [{ "scope": { "name": "s" }, "metrics": [metric] }] })
+    };
+    let decoded =
+        decode_json("otlp_metrics", &json!({ "resourceMetrics": [resource("a"), resource("b"), resource("c")] }));
+    let jobs: Vec<String> = decoded
+        .metrics
+        .histograms()
+        .iter()
+        .map(|(index, _)| decoded.metrics.labels(*index as usize).unwrap().get("job").unwrap().to_owned())
+        .collect();
+    assert_eq!(jobs, ["a", "b", "c"]);
+    let infos = label_sets(&decoded).len();
+    assert_eq!(decoded.metrics.keys().len() - infos, 3, "a target_info for each resource with native histograms only");
+}
+
+/// The forms of numbers, bytes and ids that proto3 JSON and OTLP allow.
+#[test]
+fn every_legal_form_of_json_is_read() {
+    let nanos = 1_795_255_199_123_456_789_u64;
+    let log = |time: &str, more: &str| {
+        let body =
+            format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"timeUnixNano":{time}{more}}}]}}]}}]}}"#);
+        source("otlp_logs")
+            .decode(&head(true, false), body.as_bytes(), &budget())
+            .unwrap_or_else(|error| panic!("{body}: {error:?}"))
+            .logs
+            .remove(0)
+    };
+    for time in [
+        format!("{nanos}"),
+        format!("\"{nanos}\""),
+        "1795255199.123456789e9".into(),
+        "\"1795255199.123456789E+9\"".into(),
+        format!("{nanos}.0"),
+        format!("[{nanos}]"),
+    ] {
+        assert_eq!(log(&time, "").at.nanos(), nanos as i64, "{time}");
+    }
+    let value = |value: &str| {
+        log("1", &format!(r#","attributes":[{{"key":"k","value":{value}}}]"#)).labels.get("k").map(str::to_owned)
+    };
+    for (json, expected) in [
+        (r#"{"intValue":5.0}"#, Some("5")),
+        (r#"{"intValue":"-1e3"}"#, Some("-1000")),
+        (r#"{"intValue":-9223372036854775808}"#, Some("-9223372036854775808")),
+        (r#"{"bytesValue":"+/8="}"#, Some("+/8=")),
+        (r#"{"bytesValue":"+/8"}"#, Some("+/8=")),
+        (r#"{"bytesValue":"-_8="}"#, Some("+/8=")),
+        (r#"{"bytesValue":"-_8"}"#, Some("+/8=")),
+        (r#"{"doubleValue":"NaN"}"#, Some("NaN")),
+        (r#"{"doubleValue":"-Infinity"}"#, Some("-inf")),
+        (r#"{"doubleValue":5}"#, Some("5")),
+        (r#"{"doubleValue":"1e-2"}"#, Some("0.01")),
+        (r#"{"int_value":"7"}"#, Some("7")),
+        (r#"{"stringValue":null}"#, None),
+        ("null", None),
+        ("{}", None),
+    ] {
+        assert_eq!(value(json).as_deref(), expected, "{json}");
+    }
+    let more = r#","severityNumber":"SEVERITY_NUMBER_ERROR2","traceId":"5B8EFFF798038103D269B633813FC60C","spanId":"ABC","flags":null,"eventName":"browser.page_view","new":{"a":[1,{"b":null}]}"#;
+    let record = log("1", more);
+    assert_eq!(record.severity, Severity::High);
+    let labels = ["trace_id", "span_id", "otel.event.name"].map(|name| record.labels.get(name));
+    assert_eq!(labels, [Some("5b8efff798038103d269b633813fc60c"), Some("0000000000000abc"), Some("browser.page_view")]);
+    assert_eq!(log("1", r#","severityText":"SEVERE""#).severity, Severity::High);
+    for wrong in [
+        r#""timeUnixNano":1.5"#,
+        r#""timeUnixNano":1e20"#,
+        r#""timeUnixNano":"soon""#,
+        r#""timeUnixNano":true"#,
+        r#""timeUnixNano":{}"#,
+        r#""timeUnixNano":"SPAN_KIND_SERVER""#,
+        r#""severityNumber":"LOUD""#,
+        r#""traceId":"5B8EFFF798038103D269B633813FC60C0""#,
+        r#""traceId":"xyz""#,
+        r#""body":{"bytesValue":"*"}"#,
+    ] {
+        let body = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{{wrong}}}]}}]}}]}}"#);
+        let failed = source("otlp_logs").decode(&head(true, false), body.as_bytes(), &budget()).err();
+        let field = wrong.split('"').nth(if wrong.contains("body") { 3 } else { 1 }).unwrap();
+        assert!(format!("{failed:?}").contains(field), "{wrong}: {failed:?}");
+    }
+}
+
+#[test]
+fn repeated_numbers_of_histograms_are_read_packed_or_not() {
+    let number = |field: u8, bits: u64| [&[field << 3 | 1][..], &bits.to_le_bytes()].concat();
+    let nest = |field: u8, inner: &[u8]| [&[field << 3 | 2, u8::try_from(inner.len()).unwrap()], inner].concat();
+    let (counts, bounds) = ([2_u64, 3, 0], [0.1_f64.to_bits(), 0.5_f64.to_bits()]);
+    let packed = |field: u8, numbers: &[u64]| {
+        nest(field, &numbers.iter().flat_map(|bits| bits.to_le_bytes()).collect::<Vec<u8>>())
+    };
+    let unpacked =
+        |field: u8, numbers: &[u64]| numbers.iter().flat_map(|bits| number(field, *bits)).collect::<Vec<u8>>();
+    let decode = |data: u8, lists: &[u8]| {
+        let point =
+            [&number(3, NOW_MS as u64 * 1_000_000)[..], &number(4, 5), &number(5, 1.25_f64.to_bits()), lists].concat();
+        let metric = [nest(1, b"h"), nest(data, &[nest(1, &point), vec![0x10, 2]].concat())].concat();
+        let body = nest(1, &nest(2, &nest(2, &metric)));
+        lines(&source("otlp_metrics").decode(&head(false, false), &body, &budget()).unwrap())
+    };
+    let expected = decode(9, &[packed(6, &counts), packed(7, &bounds)].concat());
+    assert_eq!(expected.len(), 5, "{expected:?}");
+    for lists in [
+        [unpacked(6, &counts), unpacked(7, &bounds)].concat(),
+        [packed(6, &counts[..1]), packed(7, &bounds[..1]), packed(6, &counts[1..]), packed(7, &bounds[1..])].concat(),
+        [unpacked(6, &counts[..1]), unpacked(7, &bounds), packed(6, &counts[1..]), packed(6, &[])].concat(),
+    ] {
+        assert_eq!(decode(9, &lists), expected);
+    }
+    let buckets = |inner: &[u8]| decode(10, &nest(8, inner));
+    let expected = buckets(&[0x12, 3, 1, 2, 2]);
+    assert!(expected[0].contains("[1.0, 2.0, 2.0]"), "{expected:?}");
+    assert_eq!(buckets(&[0x10, 1, 0x10, 2, 0x10, 2]), expected);
+    assert_eq!(buckets(&[0x12, 1, 1, 0x12, 0, 0x10, 2, 0x12, 1, 2]), expected);
+}
+
 /// Sends a POST and returns status, headers and body.
 async fn post(server: &TestServer, path: &str, kind: &str, body: Vec<u8>) -> (StatusCode, HeaderMap, Vec<u8>) {
     let request = Request::post(path)
@@ -321,8 +518,14 @@ fn too_many_small_records_are_refused() {
     }
     let value = format!("{}1{}", r#"{"arrayValue":{"values":["#.repeat(2000), "]}}".repeat(2000));
     let deep = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{value}}}]}}]}}]}}"#);
-    let failed = source("otlp_logs").decode(&head(true, false), deep.as_bytes(), &budget()).err();
-    assert!(format!("{failed:?}").contains("malformed"), "{failed:?}");
+    // Nested lists of a number are read as text first, without a limit on nesting.
+    let lists = format!("{}1{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+    let lists = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"timeUnixNano":{lists}}}]}}]}}]}}"#);
+    for body in [deep, lists] {
+        let failed = source("otlp_logs").decode(&head(true, false), body.as_bytes(), &budget()).err();
+        let failed = format!("{failed:?}");
+        assert!(failed.contains("malformed") && failed.len() < 1000, "{failed}");
+    }
 }
 
 proptest! {

@@ -103,6 +103,59 @@ async fn the_message_is_chosen_by_the_content_type() {
     }
 }
 
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+}
+
+/// A request with one series of one sample and an exemplar. `before` and `after` are the encoded references to
+/// `__name__`, `up`, `job` and `node`, before and after the sample.
+fn request(before: &[u8], after: &[u8]) -> Vec<u8> {
+    let symbols = ["", "__name__", "up", "job", "node"].map(|symbol| field(4, symbol.as_bytes())).concat();
+    let mut at = vec![0x10];
+    let mut ms = NOW_MS.cast_unsigned();
+    while ms > 0x7f {
+        at.push(ms as u8 | 0x80);
+        ms >>= 7;
+    }
+    at.push(ms as u8);
+    let sample = [&[0x09][..], &7.5_f64.to_le_bytes(), &at].concat();
+    at[0] = 0x18;
+    let exemplar = [before, &[0x11], &0.5_f64.to_le_bytes(), after, &at].concat();
+    let series = [before, &field(2, &sample), after, &field(4, &exemplar)].concat();
+    snap::raw::Encoder::new().compress_vec(&[symbols, field(5, &series)].concat()).unwrap()
+}
+
+/// Repeated numbers may be packed or not, in several pieces, and mixed with other fields; unknown groups are skipped.
+#[tokio::test]
+async fn every_legal_encoding_of_references_is_read() {
+    let refs: [(&str, &[u8], &[u8]); 6] = [
+        ("packed", &[0x0a, 4, 1, 2, 3, 4], &[]),
+        ("unpacked", &[8, 1, 8, 2, 8, 3, 8, 4], &[]),
+        ("two pieces", &[0x0a, 2, 1, 2, 0x0a, 2, 3, 4], &[]),
+        ("around another field", &[0x0a, 1, 1, 0x0a, 0], &[8, 2, 0x0a, 2, 3, 4]),
+        ("long varints", &[0x0a, 6, 0x81, 0, 2, 0x83, 0, 4], &[]),
+        ("with a group", &[0x7b, 8, 9, 0x7c, 8, 1, 8, 2], &[8, 3, 8, 4]),
+    ];
+    let mut keys = Vec::new();
+    for (name, before, after) in refs {
+        let server = test_server(None);
+        let (status, headers) = post(&server, CONTENT_TYPE, request(before, after)).await;
+        assert_eq!((status, written_counts(&headers)), (StatusCode::NO_CONTENT, Some([1, 0, 1])), "{name}");
+        let head = RequestHead { content_type: CONTENT_TYPE.to_ascii_lowercase(), ..head(SOURCES[0]) };
+        let decoded = SOURCES[0].decode(&head, &request(before, after), &budget()).unwrap();
+        let labels = decoded.metrics.labels(0).unwrap().to_string();
+        assert_eq!(labels, r#"{__name__="up", job="node"}"#, "{name}");
+        assert_eq!(decoded.metrics.samples()[0].value, 7.5, "{name}");
+        assert_eq!(decoded.metrics.exemplars()[0].1.labels.to_string(), labels, "{name}");
+        keys.extend(decoded.metrics.keys());
+    }
+    assert!(keys.windows(2).all(|pair| pair[0] == pair[1]), "every encoding has the same series key");
+    for refs in [&[8, 1, 8, 2, 8, 3][..], &[8, 1, 8, 99]] {
+        let server = test_server(None);
+        assert_eq!(post(&server, CONTENT_TYPE, request(refs, &[])).await.0, StatusCode::BAD_REQUEST);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn damaged_messages_never_panic(index in 0_usize..4000, bits in 1_u8.., truncate_at in proptest::option::of(0_usize..4000)) {

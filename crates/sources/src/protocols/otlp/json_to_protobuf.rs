@@ -2,30 +2,38 @@
 //!
 //! Problem: a tree of JSON values or generated structures needs thirty times the memory of a body like `{},{},…`.
 //! Model: each message has a table of its fields; values are written to one buffer within the inflate budget as they
-//! are parsed, and the protobuf decoder reads the result. OTLP deviates from proto3 JSON: ids are hexadecimal, 64-bit
-//! numbers may be strings, names are lowerCamelCase, enums are numbers. Unknown fields are ignored, as the
-//! specification requires.
+//! are parsed, and the protobuf decoder reads the result. Everything that proto3 JSON allows is read: numbers as text,
+//! with an exponent or as 5.0 (`json_numbers.rs`); bytes in both base64 alphabets, padded or not; null for an absent
+//! field. OTLP deviates from proto3 JSON: ids are hexadecimal and enums are numbers (names are read, too). Unknown
+//! fields are ignored, as the specification requires.
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use wardroom_domain::error::Failure;
 use wardroom_edge::{InflateBudget, InflateError, InflatedBody};
 
+use super::json_numbers::{decode_base64, decode_id, parse_integer};
 use crate::decode::failures::{inflate_failure, malformed};
+
+/// Maximum number of characters of an invalid value that an error quotes.
+const MAX_QUOTED_CHARS: usize = 60;
 
 /// The fields of a message: name, number and kind.
 pub(super) struct Fields(&'static [(&'static str, u64, Kind)]);
 
 enum Kind {
     Text,
-    Hex,
+    /// An id of this many bytes, in hexadecimal digits.
+    Id(usize),
     Base64,
     Bool,
-    /// A varint; enum names are accepted.
+    /// A varint.
     Varint,
+    /// A varint, or the name of an enum value.
+    Enum,
     /// A zigzag-encoded signed varint.
     Zigzag,
     Fixed64,
@@ -33,7 +41,7 @@ enum Kind {
     Message(&'static Fields),
 }
 
-use Kind::{Base64, Bool, Double, Fixed64, Hex, Message as Nested, Text, Varint, Zigzag};
+use Kind::{Base64, Bool, Double, Enum, Fixed64, Id, Message as Nested, Text, Varint, Zigzag};
 
 pub(super) static METRICS: Fields = Fields(&[("resourceMetrics", 1, Nested(&RESOURCE_METRICS))]);
 pub(super) static LOGS: Fields = Fields(&[("resourceLogs", 1, Nested(&RESOURCE_LOGS))]);
@@ -44,7 +52,9 @@ static RESOURCE_METRICS: Fields =
 static RESOURCE_LOGS: Fields = Fields(&[("resource", 1, Nested(&RESOURCE)), ("scopeLogs", 2, Nested(&SCOPE_LOGS))]);
 static RESOURCE_SPANS: Fields = Fields(&[("resource", 1, Nested(&RESOURCE)), ("scopeSpans", 2, Nested(&SCOPE_SPANS))]);
 static RESOURCE: Fields = Fields(&[("attributes", 1, Nested(&KEY_VALUE))]);
-static SCOPE_METRICS: Fields = Fields(&[("metrics", 2, Nested(&METRIC))]);
+static SCOPE: Fields = Fields(&[("name", 1, Text), ("version", 2, Text), ("attributes", 3, Nested(&KEY_VALUE))]);
+static SCOPE_METRICS: Fields =
+    Fields(&[("scope", 1, Nested(&SCOPE)), ("metrics", 2, Nested(&METRIC)), ("schemaUrl", 3, Text)]);
 static SCOPE_LOGS: Fields = Fields(&[("logRecords", 2, Nested(&LOG_RECORD))]);
 static SCOPE_SPANS: Fields = Fields(&[("spans", 2, Nested(&SPAN))]);
 
@@ -71,15 +81,11 @@ static METRIC: Fields = Fields(&[
     ("exponentialHistogram", 10, Nested(&EXPONENTIAL_HISTOGRAM)),
     ("summary", 11, Nested(&SUMMARY)),
 ]);
-static NUMBERS: Fields = Fields(&[
-    ("dataPoints", 1, Nested(&NUMBER_POINT)),
-    ("aggregationTemporality", 2, Varint),
-    ("isMonotonic", 3, Bool),
-]);
-static HISTOGRAM: Fields =
-    Fields(&[("dataPoints", 1, Nested(&HISTOGRAM_POINT)), ("aggregationTemporality", 2, Varint)]);
+static NUMBERS: Fields =
+    Fields(&[("dataPoints", 1, Nested(&NUMBER_POINT)), ("aggregationTemporality", 2, Enum), ("isMonotonic", 3, Bool)]);
+static HISTOGRAM: Fields = Fields(&[("dataPoints", 1, Nested(&HISTOGRAM_POINT)), ("aggregationTemporality", 2, Enum)]);
 static EXPONENTIAL_HISTOGRAM: Fields =
-    Fields(&[("dataPoints", 1, Nested(&EXPONENTIAL_POINT)), ("aggregationTemporality", 2, Varint)]);
+    Fields(&[("dataPoints", 1, Nested(&EXPONENTIAL_POINT)), ("aggregationTemporality", 2, Enum)]);
 static SUMMARY: Fields = Fields(&[("dataPoints", 1, Nested(&SUMMARY_POINT))]);
 static NUMBER_POINT: Fields = Fields(&[
     ("attributes", 7, Nested(&KEY_VALUE)),
@@ -127,34 +133,64 @@ static EXEMPLAR: Fields = Fields(&[
     ("timeUnixNano", 2, Fixed64),
     ("asDouble", 3, Double),
     ("asInt", 6, Fixed64),
-    ("spanId", 4, Hex),
-    ("traceId", 5, Hex),
+    ("spanId", 4, Id(8)),
+    ("traceId", 5, Id(16)),
 ]);
 
 static LOG_RECORD: Fields = Fields(&[
     ("timeUnixNano", 1, Fixed64),
     ("observedTimeUnixNano", 11, Fixed64),
-    ("severityNumber", 2, Varint),
+    ("severityNumber", 2, Enum),
     ("severityText", 3, Text),
     ("body", 5, Nested(&ANY_VALUE)),
     ("attributes", 6, Nested(&KEY_VALUE)),
-    ("traceId", 9, Hex),
-    ("spanId", 10, Hex),
+    ("traceId", 9, Id(16)),
+    ("spanId", 10, Id(8)),
+    ("eventName", 12, Text),
 ]);
 static SPAN: Fields = Fields(&[
-    ("traceId", 1, Hex),
-    ("spanId", 2, Hex),
-    ("parentSpanId", 4, Hex),
+    ("traceId", 1, Id(16)),
+    ("spanId", 2, Id(8)),
+    ("parentSpanId", 4, Id(8)),
     ("name", 5, Text),
-    ("kind", 6, Varint),
+    ("kind", 6, Enum),
     ("startTimeUnixNano", 7, Fixed64),
     ("endTimeUnixNano", 8, Fixed64),
     ("attributes", 9, Nested(&KEY_VALUE)),
     ("status", 15, Nested(&STATUS)),
 ]);
-static STATUS: Fields = Fields(&[("message", 2, Text), ("code", 3, Varint)]);
+static STATUS: Fields = Fields(&[("message", 2, Text), ("code", 3, Enum)]);
 
-/// Enum names and their numbers.
+/// Names of severity numbers, from 0 on, without their prefix.
+const SEVERITY_NUMBERS: [&str; 25] = [
+    "UNSPECIFIED",
+    "TRACE",
+    "TRACE2",
+    "TRACE3",
+    "TRACE4",
+    "DEBUG",
+    "DEBUG2",
+    "DEBUG3",
+    "DEBUG4",
+    "INFO",
+    "INFO2",
+    "INFO3",
+    "INFO4",
+    "WARN",
+    "WARN2",
+    "WARN3",
+    "WARN4",
+    "ERROR",
+    "ERROR2",
+    "ERROR3",
+    "ERROR4",
+    "FATAL",
+    "FATAL2",
+    "FATAL3",
+    "FATAL4",
+];
+
+/// Names of the other enum values and their numbers.
 const ENUM_VALUES: [(&str, u64); 12] = [
     ("AGGREGATION_TEMPORALITY_UNSPECIFIED", 0),
     ("AGGREGATION_TEMPORALITY_DELTA", 1),
@@ -288,11 +324,55 @@ impl<'de> DeserializeSeed<'de> for FieldVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        match self.kind {
+            // As text, because 64-bit numbers such as 1796001273.123456789e9 do not fit into an `f64`.
+            Varint | Enum | Zigzag | Fixed64 => self.read_integers(<&RawValue>::deserialize(deserializer)?.get()),
+            _ => deserializer.deserialize_any(self),
+        }
     }
 }
 
 impl FieldVisitor<'_> {
+    /// Reads an integer, or a list of them, from JSON text.
+    fn read_integers<E: Error>(self, json: &str) -> Result<(), E> {
+        if json.starts_with('[') {
+            return serde_json::Deserializer::from_str(json).deserialize_seq(self).map_err(E::custom);
+        }
+        self.read_integer(json)
+    }
+
+    /// Reads an integer from JSON text. A list is none, so that nested lists do not nest calls.
+    fn read_integer<E: Error>(self, json: &str) -> Result<(), E> {
+        match json.as_bytes().first() {
+            Some(b'n') => Ok(()),
+            Some(b'"') => {
+                let text: std::borrow::Cow<'_, str> = serde_json::from_str(json).map_err(E::custom)?;
+                self.write_integer(&text)
+            }
+            _ => self.write_integer(json),
+        }
+    }
+
+    fn write_integer<E: Error>(self, text: &str) -> Result<(), E> {
+        let named = Some(text).filter(|_| matches!(self.kind, Enum)).and_then(enum_value);
+        let mismatch = || {
+            let start: String = text.chars().take(MAX_QUOTED_CHARS).collect();
+            self.mismatch::<E>(format!("{start:?} (an integer expected)"))
+        };
+        let number = named.map(i128::from).or_else(|| parse_integer(text)).ok_or_else(mismatch)?;
+        // Unsigned or signed, whatever the field is: as the decoder reads the bits.
+        let signed = || i64::try_from(number).ok();
+        let bits = u64::try_from(number).ok().or_else(|| signed().map(i64::cast_unsigned)).ok_or_else(mismatch)?;
+        match self.kind {
+            Fixed64 => self.out.write_fixed64(self.number, bits),
+            Zigzag => {
+                let number = signed().ok_or_else(mismatch)?;
+                self.out.write_number(self.number, ((number << 1) ^ (number >> 63)).cast_unsigned())
+            }
+            _ => self.out.write_number(self.number, bits),
+        }
+    }
+
     fn mismatch<E: Error>(&self, what: impl fmt::Display) -> E {
         E::custom(format!("field {}: {what} is not a valid value", self.name))
     }
@@ -317,32 +397,16 @@ impl<'de> Visitor<'de> for FieldVisitor<'_> {
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
-        match self.kind {
-            Varint => self.out.write_number(self.number, number),
-            Fixed64 => self.out.write_fixed64(self.number, number),
-            Double => self.out.write_fixed64(self.number, (number as f64).to_bits()),
-            Zigzag => self.visit_i64(i64::try_from(number).map_err(E::custom)?),
-            _ => Err(self.mismatch(number)),
-        }
+        self.visit_f64(number as f64)
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
-        match self.kind {
-            Varint => self.out.write_number(self.number, number.cast_unsigned()),
-            Fixed64 => self.out.write_fixed64(self.number, number.cast_unsigned()),
-            Double => self.out.write_fixed64(self.number, (number as f64).to_bits()),
-            Zigzag => self.out.write_number(self.number, ((number << 1) ^ (number >> 63)).cast_unsigned()),
-            _ => Err(self.mismatch(number)),
-        }
+        self.visit_f64(number as f64)
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
         match self.kind {
             Double => self.out.write_fixed64(self.number, number.to_bits()),
-            // Some languages serialise 5 as 5.0.
-            Varint | Fixed64 | Zigzag if number.fract() == 0.0 && number.abs() < 9.0e15 => {
-                self.visit_i64(number as i64)
-            }
             _ => Err(self.mismatch(number)),
         }
     }
@@ -350,13 +414,13 @@ impl<'de> Visitor<'de> for FieldVisitor<'_> {
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
         match self.kind {
             Text => self.out.write_bytes(self.number, text.as_bytes()),
-            Hex => {
+            Id(size) => {
                 let bytes =
-                    decode_hex(text).ok_or_else(|| self.mismatch(format!("{text:?} (hexadecimal expected)")))?;
+                    decode_id(text, *size).ok_or_else(|| self.mismatch(format!("{text:?} (hexadecimal expected)")))?;
                 self.out.write_bytes(self.number, &bytes)
             }
             Base64 => {
-                let bytes = STANDARD.decode(text).map_err(|error| self.mismatch(error))?;
+                let bytes = decode_base64(text).map_err(|error| self.mismatch(error))?;
                 self.out.write_bytes(self.number, &bytes)
             }
             Double => {
@@ -364,20 +428,19 @@ impl<'de> Visitor<'de> for FieldVisitor<'_> {
                 let number: f64 = text.parse().map_err(|_| self.mismatch(format!("{text:?}")))?;
                 self.visit_f64(number)
             }
-            Varint | Fixed64 | Zigzag => {
-                let value = ENUM_VALUES.iter().find(|(value, _)| *value == text).map(|(_, number)| *number);
-                if let Some(number) = value.or_else(|| text.parse().ok()) {
-                    return self.visit_u64(number);
-                }
-                let number: i64 = text.parse().map_err(|_| self.mismatch(format!("{text:?}")))?;
-                self.visit_i64(number)
-            }
+            Varint | Enum | Fixed64 | Zigzag => self.write_integer(text),
             Bool | Nested(_) => Err(self.mismatch(format!("{text:?}"))),
         }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let Self { name, number, kind, out } = self;
+        if matches!(kind, Varint | Enum | Zigzag | Fixed64) {
+            while let Some(item) = list.next_element::<&RawValue>()? {
+                FieldVisitor { name, number, kind, out: &mut *out }.read_integer(item.get())?;
+            }
+            return Ok(());
+        }
         while list.next_element_seed(FieldVisitor { name, number, kind, out: &mut *out })?.is_some() {}
         Ok(())
     }
@@ -398,9 +461,10 @@ impl<'de> Visitor<'de> for FieldVisitor<'_> {
     }
 }
 
-fn decode_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let pair = |pair: &[u8; 2]| Some((digit(pair[0])? << 4 | digit(pair[1])?) as u8);
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    pairs.iter().map(pair).collect::<Option<Vec<u8>>>().filter(|_| rest.is_empty())
+/// Returns the number of an enum value with this name.
+fn enum_value(name: &str) -> Option<u64> {
+    let severity = name
+        .strip_prefix("SEVERITY_NUMBER_")
+        .and_then(|name| SEVERITY_NUMBERS.iter().position(|known| *known == name).map(|number| number as u64));
+    severity.or_else(|| ENUM_VALUES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number))
 }

@@ -80,7 +80,7 @@ impl MetricInfo<'_> {
     }
 }
 
-/// Returns the metadata of the metric; `None` if it is not UTF-8 or too long.
+/// Returns the metadata of the metric; `None` if the metric has no name, or it is not UTF-8 or too long.
 pub(super) fn metadata(info: MetricInfo<'_>) -> Option<MetricMetadata> {
     let text = |bytes: &[u8]| {
         std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_METADATA_BYTES).map(str::to_owned)
@@ -92,7 +92,8 @@ pub(super) fn metadata(info: MetricInfo<'_>) -> Option<MetricMetadata> {
         11 => "summary",
         _ => return None,
     };
-    Some(MetricMetadata { family: info.name(), kind, help: text(info.help)?, unit: text(info.unit)? })
+    let family = Some(info.name()).filter(|family| !family.is_empty())?;
+    Some(MetricMetadata { family, kind, help: text(info.help)?, unit: text(info.unit)? })
 }
 
 /// Returns the number of the attributes field of a data point.

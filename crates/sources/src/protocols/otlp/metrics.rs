@@ -6,6 +6,7 @@
 //! exponential histogram one native histogram       {name}
 //! summary               {name}{quantile=…}, {name}_sum, {name}_count
 //! resource              target_info                with the attributes that are not on the series
+//! scope                 labels otel_scope_…        on every series
 //! ```
 //!
 //! Values of delta temporality are stored unchanged with the label `__temporality__="delta"`: accumulating them would
@@ -21,7 +22,7 @@ use super::attributes::{hex_id, read_attributes};
 use super::metric_info::{SubMessage, attributes_field, metadata, read_metric_info, read_quantile};
 use super::prometheus_names::label_name;
 use super::series_labels::{
-    COUNT_SERIES, FIRST_BUCKET_SERIES, SUM_SERIES, TARGET_INFO_SERIES, VALUE_SERIES, read_labels,
+    COUNT_SERIES, FIRST_BUCKET_SERIES, PARTS, SUM_SERIES, TARGET_INFO_SERIES, VALUE_SERIES, read_labels,
 };
 use crate::decode::decoded::Decoded;
 use crate::decode::failures::MAX_RECORDS;
@@ -30,6 +31,10 @@ use crate::decode::refusals::push_refusal;
 use crate::decode::series_key::{LabelEncoding, series_key};
 use crate::decode::wire_metrics::{PlainBody, SeriesColumns};
 use crate::source::RequestHead;
+
+/// Maximum number of spans in the table of parts: as many scopes and resources as data points. An empty scope takes two
+/// bytes in a request.
+const MAX_PARTS: usize = 3 * MAX_RECORDS * PARTS;
 
 /// Reads an `ExportMetricsServiceRequest`.
 pub(super) fn read_request(plain: InflatedBody, head: &RequestHead) -> Result<Decoded, DecodeError> {
@@ -58,17 +63,17 @@ pub(super) fn read_request(plain: InflatedBody, head: &RequestHead) -> Result<De
     Ok(decoded)
 }
 
-/// A resource or metric with the key of its part of the labels.
+/// A resource with a scope: the entry of their parts, and the key of their part of the labels.
 #[derive(Clone, Copy)]
-struct Keyed<'a> {
-    part: SubMessage<'a>,
+struct Group {
+    entry: u32,
     key: u128,
 }
 
 /// Collects the series of a request.
 struct MetricsReader<'a> {
     columns: SeriesColumns,
-    /// Three spans per data point: resource, metric, data point.
+    /// Entries of [`PARTS`] spans, for scopes and data points.
     parts: Vec<(u32, u32)>,
     /// For each sample, the number of its data point.
     positions: Vec<u32>,
@@ -92,29 +97,69 @@ impl<'a> MetricsReader<'a> {
                 resource = group.submessage(start, bytes);
             }
         }
-        let resource = Keyed { part: resource, key: series_key(resource.bytes, LabelEncoding::OtlpPart) };
-        let (first_point, first_sample) = (self.next_point, self.columns.samples.len());
+        let resource_key = series_key(resource.bytes, LabelEncoding::OtlpPart);
+        let first_point = self.next_point;
+        let (first_sample, first_histogram) = (self.columns.samples.len(), self.columns.histograms.len());
         let mut fields = Message::new(group.bytes);
         while let Some((number, field)) = fields.next()? {
-            let (2, Field::Bytes(start, bytes)) = (number, field) else { continue };
-            let scope = group.submessage(start, bytes);
-            let mut metrics = Message::new(bytes);
-            while let Some((number, field)) = metrics.next()? {
-                if let (2, Field::Bytes(start, bytes)) = (number, field) {
-                    self.read_metric(resource, scope.submessage(start, bytes))?;
-                }
+            if let (2, Field::Bytes(start, bytes)) = (number, field) {
+                self.read_scope(resource, resource_key, group.submessage(start, bytes))?;
             }
         }
-        let newest =
-            self.columns.samples.get(first_sample..).unwrap_or_default().iter().map(|sample| sample.ts_ms).max();
-        if let Some(ts_ms) = newest.filter(|_| !resource.part.bytes.is_empty()) {
-            self.parts.extend([resource.part.span(), (0, 0), (0, 0)]);
-            self.add_series(first_point, TARGET_INFO_SERIES, resource.key, Sample { ts_ms, value: 1.0 })?;
+        let samples = self.columns.samples.get(first_sample..).unwrap_or_default().iter().map(|sample| sample.ts_ms);
+        let histograms = self.columns.histograms.get(first_histogram..).unwrap_or_default();
+        let newest = samples.chain(histograms.iter().map(|(_, histogram)| histogram.ts_ms)).max();
+        if let Some(ts_ms) = newest.filter(|_| !resource.bytes.is_empty()) {
+            let entry = self.add_parts([resource.span(), (0, 0), (0, 0)])?;
+            self.add_parts([(entry, 0), (0, 0), (0, 0)])?;
+            self.add_series(first_point, TARGET_INFO_SERIES, resource_key, Sample { ts_ms, value: 1.0 })?;
         }
         Ok(())
     }
 
-    fn read_metric(&mut self, resource: Keyed<'a>, metric: SubMessage<'a>) -> Result<(), DecodeError> {
+    /// Reads a `ScopeMetrics`.
+    fn read_scope(
+        &mut self,
+        resource: SubMessage<'a>,
+        resource_key: u128,
+        group: SubMessage<'a>,
+    ) -> Result<(), DecodeError> {
+        let (mut scope, mut schema_url) = (SubMessage::EMPTY, SubMessage::EMPTY);
+        let mut fields = Message::new(group.bytes);
+        while let Some((number, field)) = fields.next()? {
+            match (number, field) {
+                (1, Field::Bytes(start, bytes)) => scope = group.submessage(start, bytes),
+                (3, Field::Bytes(start, bytes)) => schema_url = group.submessage(start, bytes),
+                _ => {}
+            }
+        }
+        let entry = self.add_parts([resource.span(), scope.span(), schema_url.span()])?;
+        let keys = [scope, schema_url].map(|part| series_key(part.bytes, LabelEncoding::OtlpPart));
+        let group_key = combined_key([resource_key, keys[0], keys[1]]);
+        let mut metrics = Message::new(group.bytes);
+        while let Some((number, field)) = metrics.next()? {
+            if let (2, Field::Bytes(start, bytes)) = (number, field) {
+                self.read_metric(Group { entry, key: group_key }, group.submessage(start, bytes))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an entry of parts and returns its index.
+    fn add_parts(&mut self, parts: [(u32, u32); PARTS]) -> Result<u32, DecodeError> {
+        if self.parts.len() >= MAX_PARTS {
+            return Err(DecodeError::TooManyRecords);
+        }
+        self.parts.extend(parts);
+        Ok(self.last_entry())
+    }
+
+    /// Returns the index of the last entry of parts, which is the current data point's.
+    fn last_entry(&self) -> u32 {
+        (self.parts.len() / PARTS).saturating_sub(1) as u32
+    }
+
+    fn read_metric(&mut self, group: Group, metric: SubMessage<'a>) -> Result<(), DecodeError> {
         let (info, data) = read_metric_info(metric)?;
         if info.help.len() + info.unit.len() > 0 && self.described_metrics.insert(info.name) {
             self.decoded.metadata.extend(metadata(info));
@@ -126,14 +171,14 @@ impl<'a> MetricsReader<'a> {
         }
         let flags = [info.data as u8, u8::from(info.delta), u8::from(info.monotonic)];
         self.scratch.extend(flags);
-        let metric = Keyed { part: metric, key: series_key(&self.scratch, LabelEncoding::OtlpPart) };
+        let metric_key = series_key(&self.scratch, LabelEncoding::OtlpPart);
         let mut points = Message::new(data.bytes);
         while let Some((number, field)) = points.next()? {
             let (1, Field::Bytes(start, bytes)) = (number, field) else { continue };
             let point = data.submessage(start, bytes);
-            self.parts.extend([resource.part.span(), metric.part.span(), point.span()]);
+            self.add_parts([(group.entry, 0), metric.span(), point.span()])?;
             let attributes = self.attributes_key(point.bytes, attributes_field(info.data))?;
-            let key = combined_key([resource.key, metric.key, attributes]);
+            let key = combined_key([group.key, metric_key, attributes]);
             match info.data {
                 5 | 7 => self.read_number(point.bytes, key)?,
                 9 => self.read_histogram(point.bytes, key)?,
@@ -263,7 +308,8 @@ impl<'a> MetricsReader<'a> {
         histogram.sum = value_or_stale(histogram.sum, flags);
         self.columns.keys.push(key);
         self.columns.counts.push(0);
-        push_bounded(&mut self.columns.spans, (self.next_point, VALUE_SERIES))?;
+        let point = self.last_entry();
+        push_bounded(&mut self.columns.spans, (point, VALUE_SERIES))?;
         self.histogram_positions.push(self.next_point);
         push_bounded(&mut self.columns.histograms, (series, histogram))
     }
@@ -320,10 +366,10 @@ impl<'a> MetricsReader<'a> {
 
     /// Adds a series of the last data point in `parts`.
     fn add_series(&mut self, point: u32, series_number: u32, key: u128, sample: Sample) -> Result<(), DecodeError> {
-        let parts = (self.parts.len() / 3) as u32 - 1;
+        let entry = self.last_entry();
         self.columns.keys.push(combined_key([key, u128::from(series_number.min(FIRST_BUCKET_SERIES))]));
         self.columns.counts.push(1);
-        self.columns.spans.push((parts, series_number));
+        self.columns.spans.push((entry, series_number));
         self.positions.push(point);
         push_bounded(&mut self.columns.samples, sample)
     }

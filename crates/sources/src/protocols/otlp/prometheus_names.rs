@@ -15,16 +15,19 @@ pub(super) enum MetricKind {
 
 /// Returns the metric name: `http.server.duration` in `ms` becomes `http_server_duration_milliseconds`.
 pub(super) fn metric_name(name: &str, unit: &str, kind: MetricKind) -> String {
-    let mut tokens: Vec<&str> =
-        name.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':')).filter(|token| !token.is_empty()).collect();
-    let (main, per) = unit.split_once('/').map_or((unit, None), |(main, per)| (main, Some(per)));
-    let main = unit_name(main.trim());
-    let per = per.map(|per| per_unit(per.trim())).filter(|per| !per.is_empty());
-    if !main.is_empty() && !tokens.contains(&main) {
-        tokens.push(main);
+    let mut tokens = tokens_of(name);
+    if tokens.is_empty() {
+        // A metric without a name must not be named by its unit.
+        return String::new();
     }
-    if let Some(per) = per.filter(|per| !tokens.contains(per)) {
-        tokens.extend(["per", per]);
+    let (main, per) = unit.split_once('/').map_or((unit, None), |(main, per)| (main, Some(per)));
+    let main = unit_tokens(unit_name(main.trim())).join("_");
+    if !main.is_empty() && !tokens.contains(&main.as_str()) {
+        tokens.push(&main);
+    }
+    let per = per.map(|per| unit_tokens(per_unit(per.trim())).join("_")).unwrap_or_default();
+    if !per.is_empty() && !tokens.contains(&per.as_str()) {
+        tokens.extend(["per", &per]);
     }
     let suffix = match kind {
         MetricKind::Counter => Some("total"),
@@ -42,13 +45,30 @@ pub(super) fn metric_name(name: &str, unit: &str, kind: MetricKind) -> String {
     joined
 }
 
-/// Returns the label name: `http.route` becomes `http_route`.
+/// Returns the parts of a text between characters that a metric name cannot have; several of them are one separator.
+fn tokens_of(text: &str) -> Vec<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':')).filter(|token| !token.is_empty()).collect()
+}
+
+/// Returns the parts of a unit. An annotation in braces, such as `{requests}`, is no unit.
+fn unit_tokens(unit: &str) -> Vec<&str> {
+    if unit.contains(['{', '}']) { Vec::new() } else { tokens_of(unit) }
+}
+
+/// Returns the label name: `http.route` becomes `http_route`. Several characters that a label name cannot have, or
+/// underscores, become one underscore.
 pub(super) fn label_name(key: &str) -> String {
-    let escaped: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let mut escaped = String::with_capacity(key.len());
+    for c in key.chars() {
+        let c = if c.is_ascii_alphanumeric() { c } else { '_' };
+        if c != '_' || !escaped.ends_with('_') {
+            escaped.push(c);
+        }
+    }
     match escaped.as_bytes() {
         [b'0'..=b'9', ..] => format!("key_{escaped}"),
         // Names with two leading underscores are reserved by Prometheus and stay.
-        [b'_', b'_', ..] => escaped,
+        [b'_', ..] if key.starts_with("__") => format!("_{escaped}"),
         [b'_', ..] => format!("key{escaped}"),
         _ => escaped,
     }
@@ -81,9 +101,8 @@ fn unit_name(unit: &str) -> &str {
         "Cel" => "celsius",
         "Hz" => "hertz",
         "%" => "percent",
-        // `1`, annotations such as `{requests}` and units that are not a word have no name.
-        other if other.bytes().all(|byte| byte.is_ascii_alphabetic()) => other,
-        _ => "",
+        "1" => "",
+        other => other,
     }
 }
 
@@ -116,6 +135,21 @@ mod tests {
             ("network.io", "By/s", MetricKind::Gauge, "network_io_bytes_per_second"),
             ("2xx.responses", "", MetricKind::Counter, "_2xx_responses_total"),
             ("up", "", MetricKind::Gauge, "up"),
+            ("requests", "1/s", MetricKind::Gauge, "requests_per_second"),
+            ("custom.metric", "custom_unit", MetricKind::Gauge, "custom_metric_custom_unit"),
+            ("custom.metric", "{custom}", MetricKind::Gauge, "custom_metric"),
+            ("custom.metric", "By/{custom}", MetricKind::Gauge, "custom_metric_bytes"),
+            ("custom", "1/custom_unit", MetricKind::Gauge, "custom_per_custom_unit"),
+            ("a__b", "c__d", MetricKind::Gauge, "a_b_c_d"),
+            ("m", "unit@with#special/chars", MetricKind::Gauge, "m_unit_with_special_per_chars"),
+            ("m", "By/", MetricKind::Gauge, "m_bytes"),
+            ("m", " By / s ", MetricKind::Gauge, "m_bytes_per_second"),
+            ("m", "/", MetricKind::Gauge, "m"),
+            ("m", "1/m", MetricKind::Gauge, "m_per_minute"),
+            ("cpu_usage_ratio", "1", MetricKind::Gauge, "cpu_usage_ratio"),
+            ("items", "1", MetricKind::Counter, "items_total"),
+            ("cpu", "%", MetricKind::Gauge, "cpu_percent"),
+            ("@#$%", "s", MetricKind::Counter, ""),
         ];
         for (name, unit, kind, expected) in cases {
             assert_eq!(metric_name(name, unit, kind), expected);
@@ -129,7 +163,11 @@ mod tests {
             ("2nd", "key_2nd"),
             ("_private", "key_private"),
             ("__meta", "__meta"),
+            ("___meta", "__meta"),
             ("ü", "key_"),
+            ("http..request  id", "http_request_id"),
+            ("a__b", "a_b"),
+            ("über.größe", "key_ber_gr_e"),
         ];
         for (key, expected) in cases {
             assert_eq!(label_name(key), expected);

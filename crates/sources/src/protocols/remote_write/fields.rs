@@ -8,7 +8,7 @@ use crate::decode::refusals::RefusalCause;
 /// Maximum length of a metric name, help text or unit in metadata, in bytes; longer metadata is ignored.
 const MAX_METADATA_BYTES: usize = 4096;
 /// Maximum number of labels of one series that are decoded; the configured limit is far below.
-const MAX_DECODED_LABELS: usize = 2000;
+pub(super) const MAX_DECODED_LABELS: usize = 2000;
 
 /// Reads a `Sample`.
 pub(super) fn read_sample(bytes: &[u8]) -> Result<Sample, DecodeError> {

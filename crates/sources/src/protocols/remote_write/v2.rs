@@ -6,7 +6,7 @@ use wardroom_domain::labels::NAME_LABEL;
 use wardroom_domain::{Exemplar, Labels, RefusalReason};
 use wardroom_edge::InflatedBody;
 
-use super::fields::{check_label_count, check_unique_names, metric_metadata, read_sample, utf8};
+use super::fields::{MAX_DECODED_LABELS, check_label_count, check_unique_names, metric_metadata, read_sample, utf8};
 use super::native_histogram::read_histogram;
 use crate::decode::decoded::Decoded;
 use crate::decode::failures::MAX_RECORDS;
@@ -36,47 +36,50 @@ pub(super) fn read_request(plain: InflatedBody) -> Result<Decoded, DecodeError> 
     while let Some((number, field)) = message.next()? {
         let (5, Field::Bytes(start, bytes)) = (number, field) else { continue };
         let before = [columns.samples.len(), columns.histograms.len(), columns.exemplars.len()];
-        let (refs, metadata) = read_series(bytes, &body, &mut columns, &mut bucket_count)?;
-        let span = bytes.get(refs.0..refs.1).unwrap_or_default();
+        symbol_hashes.clear();
+        let mut add_hash = |index: u64| {
+            // An unknown symbol gives a key that matches no series; decoding its labels refuses the series. So does a
+            // series with more labels than are decoded, whose further labels the key can leave out.
+            let hash = usize::try_from(index).ok().and_then(|index| hashes.get(index)).copied().unwrap_or_default();
+            if symbol_hashes.len() <= MAX_DECODED_LABELS * 2 {
+                symbol_hashes.push(hash.to_le_bytes());
+            }
+        };
+        let metadata = read_series(bytes, &body, &mut columns, &mut bucket_count, &mut add_hash)?;
         if let Some(metadata) = metadata.filter(|(_, help, _)| seen_help_refs.insert(*help)) {
-            decoded.metadata.extend(read_metadata(&body, span, metadata));
+            decoded.metadata.extend(read_metadata(&body, bytes, metadata));
         }
         if before == [columns.samples.len(), columns.histograms.len(), columns.exemplars.len()] {
             continue;
         }
-        symbol_hashes.clear();
-        let mut symbols = PackedRefs(span);
-        while let Some(index) = symbols.next()? {
-            // An unknown symbol gives a key that matches no series; decoding its labels refuses the series.
-            let hash = usize::try_from(index).ok().and_then(|index| hashes.get(index)).copied().unwrap_or_default();
-            symbol_hashes.extend(hash.to_le_bytes());
-        }
-        columns.keys.push(series_key(&symbol_hashes, LabelEncoding::RemoteWrite2));
+        columns.keys.push(series_key(symbol_hashes.as_flattened(), LabelEncoding::RemoteWrite2));
         columns.counts.push((columns.samples.len() - before[0]) as u32);
-        push_bounded(&mut columns.spans, ((start + refs.0) as u32, (start + refs.1) as u32))?;
+        push_bounded(&mut columns.spans, (start as u32, (start + bytes.len()) as u32))?;
     }
     decoded.metrics = columns.into_metrics(body, |body, span| read_labels(body, body.span(span)));
     Ok(decoded)
 }
 
-/// The span of a series' packed label references, and its metadata: kind, symbols of help and unit.
-type RefsAndMetadata = ((usize, usize), Option<(u64, u64, u64)>);
+/// The metadata of a series: kind, symbols of help and unit.
+type MetadataRefs = (u64, u64, u64);
 
-/// Reads a `TimeSeries`.
+/// Reads a `TimeSeries` and calls `add_ref` with each of its label references, packed or not.
 fn read_series(
     bytes: &[u8],
     body: &PlainBody,
     columns: &mut SeriesColumns,
     bucket_count: &mut usize,
-) -> Result<RefsAndMetadata, DecodeError> {
+    add_ref: &mut impl FnMut(u64),
+) -> Result<Option<MetadataRefs>, DecodeError> {
     let series = columns.len();
-    let (mut refs, mut metadata) = ((0, 0), None);
+    let mut metadata = None;
     let mut message = Message::new(bytes);
     while let Some((number, field)) = message.next()? {
         match (number, field) {
-            (1, Field::Bytes(start, span)) if refs == (0, 0) => refs = (start, start + span.len()),
-            // proto3 packs them in one field; no known sender does otherwise.
-            (1, _) => return Err(DecodeError::Unpacked),
+            (1, refs) => refs.for_each_varint(|index| {
+                add_ref(index);
+                Ok(())
+            })?,
             (2, Field::Bytes(_, sample)) => push_bounded(&mut columns.samples, read_sample(sample)?)?,
             (3, Field::Bytes(_, histogram)) => {
                 push_bounded(&mut columns.histograms, (series, read_histogram(histogram, bucket_count)?))?;
@@ -102,48 +105,47 @@ fn read_series(
             _ => {}
         }
     }
-    Ok((refs, metadata))
+    Ok(metadata)
 }
 
 /// Reads an `Exemplar`; `None` if its labels are malformed.
 fn read_exemplar(body: &PlainBody, bytes: &[u8]) -> Result<Option<Exemplar>, DecodeError> {
     let mut message = Message::new(bytes);
-    let (mut refs, mut value, mut ts_ms) = (&[][..], 0.0, 0);
+    let (mut value, mut ts_ms) = (0.0, 0);
     while let Some((number, field)) = message.next()? {
         match (number, field) {
-            (1, Field::Bytes(_, span)) => refs = span,
             (2, Field::Fixed64(bits)) => value = f64::from_bits(bits),
             (3, Field::Varint(timestamp)) => ts_ms = timestamp as i64,
             _ => {}
         }
     }
-    Ok(read_labels(body, refs).ok().map(|labels| Exemplar { labels, value, ts_ms }))
+    Ok(read_labels(body, bytes).ok().map(|labels| Exemplar { labels, value, ts_ms }))
 }
 
 /// Returns the metadata of a series, for its metric family.
 fn read_metadata(
     symbols: &PlainBody,
-    refs: &[u8],
-    (kind, help, unit): (u64, u64, u64),
+    series: &[u8],
+    (kind, help, unit): MetadataRefs,
 ) -> Option<wardroom_domain::MetricMetadata> {
-    let labels = read_labels(symbols, refs).ok()?;
+    let labels = read_labels(symbols, series).ok()?;
     let name = labels.name();
     let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end).filter(|_| kind == 3));
     metric_metadata(kind, family.unwrap_or(name).as_bytes(), symbols.symbol(help)?, symbols.symbol(unit)?)
 }
 
-/// Decodes the labels of a span of packed references.
-fn read_labels(symbols: &PlainBody, span: &[u8]) -> Result<Labels, RefusalCause> {
+/// Decodes the labels of a `TimeSeries` or an `Exemplar`, whose first field has the references.
+fn read_labels(symbols: &PlainBody, message: &[u8]) -> Result<Labels, RefusalCause> {
     let bad_labels = |detail: &str| (RefusalReason::BadLabels, detail.to_owned());
     let symbol = |index: u64| {
         symbols.symbol(index).ok_or_else(|| bad_labels("labels_refs refers to a symbol that does not exist"))
     };
     let malformed = |error: DecodeError| (RefusalReason::Malformed, error.to_string());
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(16);
-    let mut refs = PackedRefs(span);
-    while let Some(name) = refs.next().map_err(malformed)? {
-        let value = refs.next().map_err(malformed)?;
-        let value = value.ok_or_else(|| bad_labels("labels_refs has an odd length: a label name has no value"))?;
+    for pair in read_refs(message).map_err(malformed)?.chunks(2) {
+        let [name, value] = *pair else {
+            return Err(bad_labels("labels_refs has an odd length: a label name has no value"));
+        };
         pairs.push((utf8(symbol(name)?, "name")?, utf8(symbol(value)?, "value")?));
         check_label_count(&pairs)?;
     }
@@ -154,17 +156,20 @@ fn read_labels(symbols: &PlainBody, span: &[u8]) -> Result<Labels, RefusalCause>
     Ok(Labels::new(pairs))
 }
 
-/// A reader over packed symbol references.
-struct PackedRefs<'a>(&'a [u8]);
-
-impl PackedRefs<'_> {
-    fn next(&mut self) -> Result<Option<u64>, DecodeError> {
-        if self.0.is_empty() {
-            return Ok(None);
+/// Reads the label references of a message in order: packed in one or several fields, or one in each field. Stops after
+/// more than [`MAX_DECODED_LABELS`] labels, which are refused.
+fn read_refs(message: &[u8]) -> Result<Vec<u64>, DecodeError> {
+    let mut refs = Vec::with_capacity(32);
+    let mut fields = Message::new(message);
+    while let Some((number, field)) = fields.next()? {
+        if number == 1 {
+            field.for_each_varint(|index| {
+                if refs.len() < (MAX_DECODED_LABELS + 1) * 2 {
+                    refs.push(index);
+                }
+                Ok(())
+            })?;
         }
-        let mut message = Message::new(self.0);
-        let index = message.varint()?;
-        self.0 = self.0.get(message.position()..).unwrap_or_default();
-        Ok(Some(index))
     }
+    Ok(refs)
 }
