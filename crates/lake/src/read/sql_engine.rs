@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltalake_core::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
-use deltalake_core::arrow::datatypes::SchemaRef;
+use deltalake_core::arrow::datatypes::{FieldRef, SchemaRef};
 use deltalake_core::arrow::error::ArrowError;
 use deltalake_core::arrow::util::display::{ArrayFormatter, FormatOptions};
 use deltalake_core::arrow::util::pretty::pretty_format_batches;
@@ -22,11 +22,13 @@ use deltalake_core::arrow::{csv, ipc, json};
 use deltalake_core::datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
 };
+use deltalake_core::datafusion::common::DFSchema;
 use deltalake_core::datafusion::error::DataFusionError;
 use deltalake_core::datafusion::execution::TaskContext;
 use deltalake_core::datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
 use deltalake_core::datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use deltalake_core::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use deltalake_core::datafusion::logical_expr::{Expr, cast, ident};
 use deltalake_core::datafusion::physical_plan::execute_stream;
 use deltalake_core::datafusion::prelude::{DataFrame, col, lit};
 use futures_util::StreamExt;
@@ -210,6 +212,7 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
         let pending_batches = pending.batches(name, tenant)?;
         if !pending_batches.is_empty() {
             let pending_rows = session.read_batches(pending_batches).map_err(session_error)?;
+            let pending_rows = cast_to_table(pending_rows, view.schema()).map_err(session_error)?;
             view = view.union_by_name(pending_rows).map_err(session_error)?;
         }
         let (layer, name) = name.split_once('.').unwrap_or(("silver", name));
@@ -223,6 +226,22 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
     let metrics = session.sql(METRICS_VIEW).await.map_err(session_error)?;
     silver.register_table("metrics".to_owned(), metrics.into_view()).map_err(session_error)?;
     Ok(session)
+}
+
+/// Casts rows to the column types of a table. A union casts text columns itself, but not the texts within maps and
+/// lists: a query of `labels['k']` over rows from files and rows that are not flushed yet would fail.
+fn cast_to_table(rows: DataFrame, table: &DFSchema) -> Result<DataFrame, DataFusionError> {
+    let column = |field: &FieldRef| {
+        let column = ident(field.name());
+        match table.field_with_unqualified_name(field.name()) {
+            Ok(wanted) if wanted.data_type() != field.data_type() => {
+                cast(column, wanted.data_type().clone()).alias(field.name())
+            }
+            _ => column,
+        }
+    };
+    let columns: Vec<Expr> = rows.schema().fields().iter().map(column).collect();
+    rows.select(columns)
 }
 
 impl Drop for QueryEngine {

@@ -79,6 +79,38 @@ async fn runs_queries_in_all_formats() {
     assert_eq!(rows.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 1);
 }
 
+/// Rows from files and rows that are not flushed have texts of different Arrow types, also within maps and lists.
+#[tokio::test]
+async fn maps_and_lists_are_read_from_unflushed_rows_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(&folder).await;
+    let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
+    let at = Timestamp::from_millis(START_MS + 1000);
+    let from = RequestOrigin::new(TenantId::main(), 10, at, None);
+    let (message, labels) = ("pool of 17".to_owned(), Labels::of(&[("k", "v")]));
+    let log = LogEntry { at, severity: Severity::High, message, service: "web".into(), labels };
+    events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "pool", parameters: &["17"] }).unwrap();
+    lake.publish_pending(events.pending_rows(60).unwrap()).await;
+    let queries = QueryEngine::new(lake, QueryConfig::default()).unwrap();
+    for (text, expected) in [
+        (
+            "SELECT message, ts > now() AS later, labels['k'] AS k FROM logs WHERE service = 'web' ORDER BY ts",
+            serde_json::json!([{ "message": "secret of main", "later": false, "k": null }, { "message": "pool of 17", "later": false, "k": "v" }]),
+        ),
+        ("SELECT message FROM logs WHERE labels['k'] = 'v'", serde_json::json!([{ "message": "pool of 17" }])),
+        (
+            "SELECT parameters[1] AS p, labels FROM logs ORDER BY ts DESC LIMIT 1",
+            serde_json::json!([{ "p": "17", "labels": { "k": "v" } }]),
+        ),
+        (
+            "SELECT labels['k'] AS k, count(*) AS n FROM logs GROUP BY 1 ORDER BY 1",
+            serde_json::json!([{ "k": "v", "n": 1 }, { "k": null, "n": 1 }]),
+        ),
+    ] {
+        assert_eq!(query(&queries, text).await.unwrap(), expected, "{text}");
+    }
+}
+
 /// No query returns a row of another tenant.
 #[tokio::test]
 async fn hides_rows_of_other_tenants() {
