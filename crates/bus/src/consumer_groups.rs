@@ -27,17 +27,25 @@ pub(crate) fn commit(dir: &Path, group: &str, offset: u64) -> std::io::Result<()
 
 /// Returns the lowest committed offset of all groups.
 pub(crate) fn min_committed(dir: &Path) -> std::io::Result<Option<u64>> {
+    Ok(all_committed(dir)?.into_iter().map(|(_, offset)| offset).min())
+}
+
+/// Returns the committed offset of each group.
+pub(crate) fn all_committed(dir: &Path) -> std::io::Result<Vec<(String, u64)>> {
     let folder = dir.join(GROUPS_FOLDER);
-    let mut min = None;
+    let mut found = Vec::new();
     if folder.is_dir() {
         for entry in std::fs::read_dir(folder)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if !name.ends_with(".new") {
-                min = committed(dir, &name)?.into_iter().chain(min).min();
+            if !name.ends_with(".new")
+                && let Some(offset) = committed(dir, &name)?
+            {
+                found.push((name, offset));
             }
         }
     }
-    Ok(min)
+    found.sort();
+    Ok(found)
 }
 
 /// Returns the committed offset of a group; `None` if it never committed or its file is damaged.

@@ -142,6 +142,29 @@ impl DeadLetters {
         }
     }
 
+    /// Returns the offset after the highest bus offset that the log mentions; 0 if it mentions none. Blocks on disk
+    /// I/O.
+    ///
+    /// # Errors
+    /// Returns an error if the log cannot be read.
+    pub fn mentioned_to(&self) -> Result<u64, Error> {
+        let (mut mentioned_to, mut next) = (0, 0);
+        loop {
+            let records = self.log.read(next, READ_RECORDS)?;
+            let Some(last) = records.last() else { return Ok(mentioned_to) };
+            next = last.offset + 1;
+            for record in &records {
+                let end = match decode_entry(record) {
+                    Some((Entry::DeadLettered(reason), _)) => reason.offset + 1,
+                    Some((Entry::Replaying { from, .. }, _)) => from,
+                    Some((Entry::Replayed { offset, .. }, _)) => offset + 1,
+                    None => 0,
+                };
+                mentioned_to = mentioned_to.max(end);
+            }
+        }
+    }
+
     /// Appends the record of a dead letter to the bus and returns its offset there, or `None` if there is no such dead
     /// letter. Idempotent.
     ///

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::log_state::{LogState, lock};
 use crate::record::{self, Record};
 use crate::writer::{self, Append, QUEUE_CAPACITY, Writer};
-use crate::{consumer_groups, request_archive, segment};
+use crate::{consumer_groups, epoch, request_archive, segment};
 
 /// Interval between attempts to append to a full queue.
 const QUEUE_RETRY_INTERVAL: Duration = Duration::from_millis(1);
@@ -96,6 +96,15 @@ impl ReadOnlyBus {
     /// Returns an error if an offset cannot be read.
     pub fn min_committed(&self) -> Result<Option<u64>, Error> {
         consumer_groups::min_committed(&self.0.dir).map_err(|error| Error::disk("read", &error))
+    }
+
+    /// Returns the offsets at which the log was continued after a loss ([`start_new_epoch`](crate::start_new_epoch)):
+    /// offsets right before them may be missing.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be read.
+    pub fn epochs(&self) -> Result<Vec<u64>, Error> {
+        epoch::list(&self.0.dir).map_err(|error| Error::disk("read", &error))
     }
 
     /// See [`Bus::committed`].

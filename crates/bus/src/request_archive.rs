@@ -25,6 +25,21 @@ fn path(dir: &Path, segment: u64) -> PathBuf {
     dir.join(ARCHIVE_FOLDER).join(format!("{segment:020}.{ARCHIVE_EXTENSION}"))
 }
 
+/// Returns the base offset of the newest segment in the archive.
+pub(crate) fn newest_segment(dir: &Path) -> std::io::Result<Option<u64>> {
+    let folder = dir.join(ARCHIVE_FOLDER);
+    let mut newest = None;
+    if folder.is_dir() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = PathBuf::from(entry?.file_name());
+            let is_archive = path.extension().is_some_and(|extension| extension == ARCHIVE_EXTENSION);
+            let base = path.file_stem().filter(|_| is_archive).and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            newest = newest.max(base);
+        }
+    }
+    Ok(newest)
+}
+
 /// Copies the records of a segment that `keep` selects to the archive. Durable on return.
 pub(crate) fn archive_segment(dir: &Path, segment: u64, keep: &dyn Fn(&Envelope) -> bool) -> std::io::Result<()> {
     std::fs::create_dir_all(dir.join(ARCHIVE_FOLDER))?;

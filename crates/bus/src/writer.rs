@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -113,7 +114,13 @@ impl Writer {
         let written =
             File::create(&path).and_then(|mut file| file.write_all(&[0; PROBE_BYTES]).and_then(|()| file.sync_all()));
         let removed = std::fs::remove_file(&path);
-        *append_error = written.and(removed).err().map(|error| Error::disk("probe", &error).to_string());
+        let is_linked = if self.is_deleted() { Err(deleted_segment()) } else { Ok(()) };
+        *append_error = written.and(removed).and(is_linked).err().map(|error| Error::disk("probe", &error).to_string());
+    }
+
+    /// Whether the open segment has been deleted, so that nobody can open it again.
+    fn is_deleted(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
     }
 
     /// Writes and syncs a group of appends.
@@ -148,6 +155,11 @@ impl Writer {
             self.write_failed = true;
             return Err(Error::disk("fdatasync", &error));
         }
+        if self.is_deleted() {
+            // The restart would not find what was written.
+            self.write_failed = true;
+            return Err(Error::disk("write", &deleted_segment()));
+        }
         self.size += self.buffer.len() as u64;
         self.total_bytes += self.buffer.len() as u64;
         self.next += group.len() as u64;
@@ -176,6 +188,10 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn deleted_segment() -> std::io::Error {
+    std::io::Error::other("the open segment was deleted while the server runs; stop the server and put the bus back")
 }
 
 /// Returns the total size of the files in the folder of the log.

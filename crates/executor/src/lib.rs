@@ -32,7 +32,7 @@ use service::Service;
 
 pub use client::{ExecutorClient, ExecutorUnavailable};
 pub use config::ExecutorConfig;
-pub use protocol::socket_path;
+pub use protocol::{SocketPathTooLong, check_socket_path, socket_path};
 
 /// Interval between checks whether the parent is still running.
 const PARENT_POLL_INTERVAL: Duration = Duration::from_millis(300);

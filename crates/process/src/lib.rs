@@ -6,6 +6,8 @@
 //! executor ─┼─► sandbox  Landlock: the files that the process may access
 //!           └─► crash    crash points for tests
 //! supervisor             starts and restarts both
+//! data_lock              one writer per data folder
+//! log_output             stderr for log lines, whatever stderr does
 //! ```
 //!
 //! Problem: server and executor are two processes that do not depend on each other and need the same few facilities.
@@ -13,6 +15,8 @@
 
 pub mod clock;
 pub mod crash;
+pub mod data_lock;
 pub mod heap;
+pub mod log_output;
 pub mod sandbox;
 pub mod supervisor;

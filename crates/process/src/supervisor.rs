@@ -1,8 +1,13 @@
 //! The supervisor starts the server and the executor, forwards signals, restarts the executor if it exits, and starts
 //! backups when they are due.
 //!
+//! An executor that cannot start is not started over and over: one that rejects its configuration is started again when
+//! the file changes, and any other after a delay that doubles.
+//!
 //! It parses no untrusted input and holds no secrets. If the server exits, the supervisor exits too, so that an init
 //! system can apply its restart policy. Children are killed with the supervisor (`PR_SET_PDEATHSIG`).
+
+mod executor_process;
 
 use std::io::{Error, Result};
 use std::path::Path;
@@ -12,10 +17,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{crash, heap};
+use crate::heap;
+use executor_process::ExecutorProcess;
 
 /// Exit code of a server that requests a restart (`EX_TEMPFAIL` in sysexits.h).
 pub const RESTART_EXIT_CODE: u8 = 75;
+/// Exit code of an executor that rejects its configuration (`EX_CONFIG` in sysexits.h).
+pub const CONFIG_EXIT_CODE: u8 = 78;
 /// Delay of the first backup after the start, and the first backoff after a failed one.
 const MIN_BACKUP_DELAY: Duration = Duration::from_secs(10);
 /// Maximum backoff after failed backups: each may copy much data before it fails.
@@ -26,8 +34,6 @@ const BACKUP_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval between two checks whether the server has exited.
 const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Delay before the executor is restarted.
-const EXECUTOR_RESTART_DELAY: Duration = Duration::from_millis(100);
 
 /// Returns the arguments that make this binary back up the data folder, if a backup is due.
 pub type DueBackup = dyn Fn() -> Option<Vec<String>> + Send;
@@ -58,8 +64,7 @@ pub fn supervise(
         signals.add(signal);
     }
     signals.thread_block()?;
-    let executor = |config: &Path| start_executor(data, config);
-    let mut executor_child = executor_config.map(executor).transpose()?;
+    let mut executor = executor_config.map(|config| ExecutorProcess::start(data, config)).transpose()?;
     let mut server_child = start("server", server_arguments, &[])?;
     if let Some(due_backup) = due_backup {
         // The thread ends with the process. A backup in progress then stays incomplete and is removed by the next one.
@@ -69,28 +74,24 @@ pub fn supervise(
         match signals.wait()? {
             Signal::SIGTERM | Signal::SIGINT => {
                 let code = stop(&mut server_child);
-                if let Some(mut child) = executor_child {
-                    kill_and_wait(&mut child);
+                if let Some(executor) = executor {
+                    executor.kill();
                 }
                 return Ok(code);
             }
             _ => {
                 if let Ok(Some(status)) = server_child.try_wait() {
-                    if status.code() == Some(RESTART_EXIT_CODE.into()) {
-                        server_child = start("server", server_arguments, &[])?;
-                        continue;
+                    if status.code() != Some(RESTART_EXIT_CODE.into()) {
+                        if let Some(executor) = executor {
+                            executor.kill();
+                        }
+                        return Ok(status.code().filter(|code| *code != 0).unwrap_or(1));
                     }
-                    if let Some(mut child) = executor_child {
-                        kill_and_wait(&mut child);
-                    }
-                    return Ok(status.code().filter(|code| *code != 0).unwrap_or(1));
+                    server_child = start("server", server_arguments, &[])?;
                 }
-                let executor_exited =
-                    executor_child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
-                if let Some(config) = executor_config.filter(|_| executor_exited) {
-                    tracing::error!("executor exited; restarting");
-                    std::thread::sleep(EXECUTOR_RESTART_DELAY);
-                    executor_child = Some(executor(config)?);
+                // One signal may stand for several exits.
+                if let Some(executor) = &mut executor {
+                    executor.poll();
                 }
             }
         }
@@ -119,13 +120,6 @@ fn run_backups(due_backup: &DueBackup) {
             }
         }
     }
-}
-
-/// Starts the executor with an empty environment, except for the variables of crash tests.
-fn start_executor(data: &Path, config: &Path) -> Result<Child> {
-    let (data, config) = (data.display().to_string(), config.display().to_string());
-    let arguments = ["executor", "--data", &data, "--executor-config", &config].map(str::to_owned);
-    start("executor", &arguments, crash::EXECUTOR_ENV)
 }
 
 /// Starts this binary with other arguments. A non-empty `inherited` limits the environment to these variables.

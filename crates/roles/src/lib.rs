@@ -14,6 +14,7 @@
 
 pub mod backup;
 mod backup_status;
+pub mod bus_epoch;
 pub mod config;
 mod gold_writer;
 mod heartbeat;
@@ -22,6 +23,7 @@ mod problem_responses;
 mod replay;
 mod respond;
 mod server;
+pub mod state_database;
 pub mod tokens;
 mod views;
 
@@ -36,5 +38,5 @@ pub use wardroom_api::document as openapi;
 pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
 pub use wardroom_lake::{Lake, MaintenanceKind, MaintenanceTask, TableSnapshot, VacuumPolicy};
-pub use wardroom_process::{clock, crash, sandbox, supervisor};
+pub use wardroom_process::{clock, crash, data_lock, log_output, sandbox, supervisor};
 pub use wardroom_store::{Store, database_path};

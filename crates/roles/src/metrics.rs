@@ -14,3 +14,7 @@ pub const QUERIES_RUNNING: &str = "wardroom_queries_running";
 pub const BACKUP_SECONDS: &str = "wardroom_backup_last_success_timestamp_seconds";
 /// Gauge: size of the last backup, in bytes.
 pub const BACKUP_BYTES: &str = "wardroom_backup_last_size_bytes";
+/// Counter: log lines of the server that could not be written to stderr.
+pub const LOG_LINES_LOST_TOTAL: &str = "wardroom_log_lines_lost_total";
+/// Gauge: 1 while the state database works, else 0; `/readyz` says why.
+pub const STORE_UP: &str = "wardroom_store_up";

@@ -4,6 +4,7 @@ use sqlx::Row;
 use wardroom_domain::{Anomaly, TenantId, Timestamp};
 
 use crate::error::Error;
+use crate::health::Operation;
 use crate::store::Store;
 
 /// Rows per INSERT statement: a round trip to the SQLite worker thread costs more than a row.
@@ -31,7 +32,7 @@ impl Store {
             // The statement text depends on the number of rows, so caching it is useless.
             query.build().persistent(false).execute(&mut *transaction).await?;
         }
-        Ok(transaction.commit().await?)
+        self.commit(transaction).await
     }
 
     /// Returns a page of at most `limit` anomalies at or after `since`, oldest first, that come after the (time, id) of
@@ -74,7 +75,7 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be written.
     pub async fn delete_anomalies_before(&self, before: Timestamp) -> Result<(), Error> {
-        sqlx::query("DELETE FROM anomalies WHERE at < ?").bind(before.nanos()).execute(&self.pool).await?;
-        Ok(())
+        let deleted = sqlx::query("DELETE FROM anomalies WHERE at < ?").bind(before.nanos()).execute(&self.pool).await;
+        self.health.record_failure(Operation::Write, deleted.map_err(Error::from)).map(drop)
     }
 }

@@ -14,7 +14,7 @@ impl Store {
     pub async fn append_audit(&self, entry: &AuditEntry) -> Result<(), Error> {
         let mut transaction = self.begin_write().await?;
         append(&mut transaction, entry).await?;
-        Ok(transaction.commit().await?)
+        self.commit(transaction).await
     }
 
     /// Recomputes the hash chain of all entries.

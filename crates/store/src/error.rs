@@ -2,12 +2,18 @@
 
 use wardroom_domain::IncidentState;
 
+/// SQLite's result codes for a damaged file: `SQLITE_CORRUPT` and `SQLITE_NOTADB`.
+const DAMAGED_FILE_CODES: [u32; 2] = [11, 26];
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database cannot be read or written at the moment.
     #[error("state store unavailable: {0}")]
     Unavailable(String),
+    /// The database file is not intact.
+    #[error("the state database is damaged: {0}; stop the server and restore a backup")]
+    DamagedFile(String),
     /// A row cannot be decoded: it is damaged or was written by a newer version.
     #[error("state store: {what} cannot be read by this build: {detail}")]
     Damaged {
@@ -31,6 +37,11 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+        // The low byte of an extended result code is the primary one.
+        if code.is_some_and(|code| DAMAGED_FILE_CODES.contains(&(code & 0xff))) {
+            return Self::DamagedFile(error.to_string());
+        }
         Self::Unavailable(error.to_string())
     }
 }

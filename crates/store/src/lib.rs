@@ -17,6 +17,7 @@
 mod anomalies;
 mod audit;
 mod error;
+mod health;
 mod incidents;
 mod store;
 mod tokens;

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::SqlSafeStr;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, SqlSafeStr};
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::health::{Health, OpenedFile, Operation};
 
 /// Timeout of a statement that waits for another writer's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +30,8 @@ fn migrator() -> Migrator {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) pool: SqlitePool,
+    pub(crate) health: Health,
+    pub(crate) file: OpenedFile,
     /// Number of committed incident changes since the store was opened.
     incident_changes: watch::Sender<u64>,
 }
@@ -50,9 +53,8 @@ impl Store {
             // The sandboxed process has no folder for temporary files.
             .pragma("temp_store", "MEMORY")
             .busy_timeout(BUSY_TIMEOUT);
-        let store = Self::connect(options).await?;
-        let migrated = migrator().run(&store.pool).await;
-        migrated.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let store = Self::connect(options, path).await?;
+        migrator().run(&store.pool).await.map_err(migration_error)?;
         Ok(store)
     }
 
@@ -62,12 +64,23 @@ impl Store {
     /// Returns an error if the file does not exist or is damaged.
     pub async fn open_read_only(path: &Path) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
-        Self::connect(options).await
+        Self::connect(options, path).await
     }
 
-    async fn connect(options: SqliteConnectOptions) -> Result<Self, Error> {
-        let pool = SqlitePoolOptions::new().max_connections(MAX_CONNECTIONS).connect_with(options).await?;
-        Ok(Self { pool, incident_changes: watch::Sender::new(0) })
+    async fn connect(options: SqliteConnectOptions, path: &Path) -> Result<Self, Error> {
+        let pool = SqlitePoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            // SQLite ends the transaction itself when a COMMIT fails on a full disk. The ROLLBACK that follows fails,
+            // and sqlx then takes the connection for one inside a transaction, in which no other can begin. Such a
+            // connection is closed.
+            .before_acquire(|connection, _| {
+                let is_usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(is_usable) })
+            })
+            .connect_with(options)
+            .await?;
+        let (health, file) = (Health::default(), OpenedFile::new(path));
+        Ok(Self { pool, health, file, incident_changes: watch::Sender::new(0) })
     }
 
     /// Writes a consistent copy of the database to a file that does not exist yet.
@@ -105,7 +118,14 @@ impl Store {
 
     /// Begins a write transaction.
     pub(crate) async fn begin_write(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, Error> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+        let begun = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(Error::from);
+        // Only a commit shows that the disk can be written.
+        self.health.record_failure(Operation::Write, begun)
+    }
+
+    /// Commits a transaction.
+    pub(crate) async fn commit(&self, transaction: sqlx::Transaction<'static, sqlx::Sqlite>) -> Result<(), Error> {
+        self.health.record(Operation::Write, transaction.commit().await.map_err(Error::from))
     }
 
     /// Commits a transaction that changed an incident and notifies the subscribers. Runs as its own task: a caller that
@@ -114,12 +134,134 @@ impl Store {
         &self,
         transaction: sqlx::Transaction<'static, sqlx::Sqlite>,
     ) -> Result<(), Error> {
-        let changes = self.incident_changes.clone();
+        let store = self.clone();
         let commit = tokio::spawn(async move {
-            let committed = transaction.commit().await;
-            changes.send_modify(|count| *count += 1);
+            let committed = store.commit(transaction).await;
+            store.incident_changes.send_modify(|count| *count += 1);
             committed
         });
-        Ok(commit.await.map_err(|error| Error::Unavailable(error.to_string()))??)
+        commit.await.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+}
+
+/// Converts an error of a migration; a damaged file is told as such.
+fn migration_error(error: MigrateError) -> Error {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        other => Error::Unavailable(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
+
+    use super::*;
+    use crate::tokens::NewToken;
+
+    async fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(&database_path(dir.path())).await.unwrap()
+    }
+
+    /// As on a full disk: SQLite has ended the transaction, so that COMMIT and ROLLBACK fail.
+    async fn fail_commit(store: &Store) -> Error {
+        let mut transaction = store.begin_write().await.unwrap();
+        sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
+        store.commit(transaction).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn writes_work_again_after_failed_commits() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        for round in 0..2 * MAX_CONNECTIONS {
+            fail_commit(&store).await;
+            assert!(store.error().unwrap().contains("commit"), "round {round}");
+        }
+        for _ in 0..2 * MAX_CONNECTIONS {
+            store.probe().await;
+            assert_eq!(store.error(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_is_dropped_leaves_a_usable_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        for _ in 0..2 * MAX_CONNECTIONS {
+            drop(store.begin_write().await.unwrap());
+            let mut ended = store.begin_write().await.unwrap();
+            sqlx::query("ROLLBACK").execute(&mut *ended).await.unwrap();
+            drop(ended);
+        }
+        store.probe().await;
+        assert_eq!(store.error(), None);
+    }
+
+    #[tokio::test]
+    async fn a_full_database_is_reported_until_there_is_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.pool).await.unwrap();
+        // Both connections; the limit is a property of the connection.
+        let (mut one, mut other) = (store.pool.acquire().await.unwrap(), store.pool.acquire().await.unwrap());
+        let limit = |pages: i64| sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        for connection in [&mut one, &mut other] {
+            sqlx::query(limit(pages + 1)).execute(&mut **connection).await.unwrap();
+        }
+        drop((one, other));
+        let identity = Identity {
+            tenant: TenantId::main(),
+            principal: Principal::new("somebody").unwrap(),
+            role: AccessRole::Admin,
+        };
+        let mut failed = None;
+        for number in 0..1000 {
+            // The id is derived from the start of the hash.
+            let token = NewToken::new(format!("{number:012}{:052}", 0), identity.clone(), None);
+            failed = store.create_token(&token, Timestamp::from_millis(1)).await.err();
+            if failed.is_some() {
+                break;
+            }
+        }
+        assert!(failed.unwrap().to_string().contains("full"));
+        assert!(store.error().unwrap().contains("full"));
+    }
+
+    #[tokio::test]
+    async fn damaged_and_replaced_files_are_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = database_path(dir.path());
+        let store = open(&dir).await;
+        store.check_pages().await;
+        store.probe().await;
+        assert_eq!(store.error(), None);
+        let moved = path.with_extension("moved");
+        std::fs::rename(&path, &moved).unwrap();
+        store.probe().await;
+        assert!(store.error().unwrap().contains("deleted or replaced"));
+        std::fs::rename(&moved, &path).unwrap();
+        store.probe().await;
+        assert_eq!(store.error(), None);
+        store.close().await;
+
+        let mut bytes = std::fs::read(&path).unwrap();
+        let pages = bytes.len() / 4096;
+        bytes[4096..(pages - 1) * 4096].fill(0x5a);
+        std::fs::write(&path, &bytes).unwrap();
+        match Store::open(&path).await {
+            Ok(store) => {
+                store.check_pages().await;
+                assert!(store.error().unwrap().contains("damaged"), "{:?}", store.error());
+                store.close().await;
+            }
+            Err(error) => assert!(error.to_string().contains("damaged"), "{error}"),
+        }
+        for extension in ["db-wal", "db-shm"] {
+            drop(std::fs::remove_file(path.with_extension(extension)));
+        }
+        std::fs::write(&path, "this is not a database, whatever its name says").unwrap();
+        let error = Store::open(&path).await.unwrap_err();
+        assert!(matches!(error, Error::DamagedFile(_)), "{error}");
     }
 }

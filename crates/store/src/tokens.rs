@@ -4,6 +4,7 @@ use sqlx::Row;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 
 use crate::error::Error;
+use crate::health::Operation;
 use crate::store::Store;
 
 /// A token to be stored.
@@ -53,7 +54,7 @@ impl Store {
     pub async fn create_token(&self, token: &NewToken, now: Timestamp) -> Result<(), Error> {
         let query = "INSERT INTO tokens (id, sha256, tenant, principal, role, created_at, expires_at)
             VALUES (?, ?, ?, ?, ?, ?, ?)";
-        sqlx::query(query)
+        let created = sqlx::query(query)
             .bind(&token.id)
             .bind(&token.sha256)
             .bind(token.identity.tenant.as_str())
@@ -62,8 +63,8 @@ impl Store {
             .bind(now.nanos())
             .bind(token.expires_at.map(Timestamp::nanos))
             .execute(&self.pool)
-            .await?;
-        Ok(())
+            .await;
+        self.health.record(Operation::Write, created.map_err(Error::from)).map(drop)
     }
 
     /// Returns all tokens, including revoked ones, oldest first.
@@ -74,7 +75,8 @@ impl Store {
         let query = "SELECT id, sha256, tenant, principal, role, created_at, expires_at, revoked_at
             FROM tokens ORDER BY created_at, id";
         let mut tokens = Vec::new();
-        for row in sqlx::query(query).fetch_all(&self.pool).await? {
+        let rows = sqlx::query(query).fetch_all(&self.pool).await.map_err(Error::from);
+        for row in self.health.record(Operation::Read, rows)? {
             let id: String = row.try_get("id")?;
             let damaged = |detail: String| Error::damaged(format!("token {id}"), detail);
             let identity = Identity {
@@ -100,7 +102,8 @@ impl Store {
     /// Returns an error if the token does not exist or the database cannot be written.
     pub async fn revoke_token(&self, id: &str, now: Timestamp) -> Result<(), Error> {
         let query = "UPDATE tokens SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?";
-        let done = sqlx::query(query).bind(now.nanos()).bind(id).execute(&self.pool).await?;
+        let done = sqlx::query(query).bind(now.nanos()).bind(id).execute(&self.pool).await.map_err(Error::from);
+        let done = self.health.record(Operation::Write, done)?;
         if done.rows_affected() == 0 { Err(Error::Unknown(format!("token {id}"))) } else { Ok(()) }
     }
 }

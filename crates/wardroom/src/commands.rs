@@ -4,6 +4,7 @@
 mod ask;
 mod audit;
 mod backup;
+mod bus_new_epoch;
 mod config;
 mod confined_probe;
 mod crash_points;

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use wardroom_roles::log_output::LogOutput;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -25,7 +26,9 @@ impl LogArgs {
         // Below warn, these crates log every table snapshot they read.
         let directives = format!("buoyant_kernel=warn,deltalake_core=warn,datafusion=warn,{}", self.log_level);
         let filter = EnvFilter::try_new(directives)?;
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        // An internal error would be printed with a macro that panics if stderr fails.
+        let builder =
+            tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(|| LogOutput);
         match self.log_format {
             LogFormat::Json => builder.json().init(),
             LogFormat::Pretty => builder.init(),
@@ -36,6 +39,14 @@ impl LogArgs {
 
 /// Installs a subscriber for warnings, for commands that read a data folder.
 pub(crate) fn init_warnings() -> anyhow::Result<()> {
-    let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    let warnings = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .log_internal_errors(false)
+        .with_writer(|| LogOutput);
     warnings.try_init().map_err(|error| anyhow::anyhow!(error))
+}
+
+/// Installs the subscriber of the executor, which has no options.
+pub(crate) fn init_executor() {
+    tracing_subscriber::fmt().json().log_internal_errors(false).with_writer(|| LogOutput).init();
 }

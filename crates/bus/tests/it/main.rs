@@ -219,3 +219,79 @@ async fn completes_an_interrupted_replay_without_a_second_append() {
     assert_eq!(dead_letters.replay(&bus, &tenant, id).await.unwrap(), Some(1));
     assert_eq!(bus.end_offset(), 2);
 }
+
+#[tokio::test]
+async fn a_new_epoch_continues_at_its_offset_and_keeps_earlier_records() {
+    let dir = tempfile::tempdir().unwrap();
+    append_records(dir.path(), 30).await;
+    for _ in 0..2 {
+        // An interrupted start of an epoch is repeated.
+        wardroom_bus::start_new_epoch(dir.path(), 1000).unwrap();
+    }
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
+    assert_eq!((bus.start_offset(), bus.end_offset()), (0, 1000));
+    assert_eq!(bus.append(contract::envelope(0), Bytes::from_static(b"x")).await.unwrap(), 1000);
+    assert_eq!(bodies(&bus).len(), 31);
+    for from in [30, 999, 1000] {
+        let read = bus.read(from, 100).unwrap();
+        assert_eq!(read.iter().map(|record| record.offset).collect::<Vec<_>>(), [1000], "from {from}");
+    }
+    drop(bus);
+    let reader = wardroom_bus::ReadOnlyBus::open(dir.path()).unwrap();
+    assert_eq!(reader.epochs().unwrap(), [1000]);
+    assert_eq!(reader.read(0, 1000).unwrap().len(), 31);
+}
+
+#[tokio::test]
+async fn records_the_offsets_of_groups_and_archive_outside_the_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(!wardroom_bus::has_records(&dir.path().join("missing")).unwrap());
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
+    assert!(!wardroom_bus::has_records(dir.path()).unwrap(), "an empty segment");
+    assert_eq!(wardroom_bus::recorded_offsets(dir.path()).unwrap(), []);
+    drop(bus);
+    append_records(dir.path(), 100).await;
+    assert!(wardroom_bus::has_records(dir.path()).unwrap());
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
+    bus.commit("detect", 77).unwrap();
+    bus.commit("lake", 80).unwrap();
+    let late = Timestamp::from_millis(i64::MAX / 1_000_000);
+    bus.trim(50, &TrimPolicy { segments_before: late, archive_before: Timestamp::from_millis(0), keep: &|_| true })
+        .unwrap();
+    let recorded = wardroom_bus::recorded_offsets(dir.path()).unwrap();
+    let names: Vec<_> = recorded.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["consumer group detect", "consumer group lake", "the request archive"]);
+    assert_eq!(recorded.iter().take(2).map(|(_, offset)| *offset).collect::<Vec<_>>(), [77, 80]);
+    assert!(recorded[2].1 < bus.start_offset());
+}
+
+#[tokio::test]
+async fn mentions_of_the_bus_by_dead_letters_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&dir.path().join("bus"), small_segments()).unwrap());
+    bus.append(contract::envelope(1), Bytes::from_static(b"poison")).await.unwrap();
+    let record = bus.read(0, 1).unwrap().remove(0);
+    let dead_letters = wardroom_bus::DeadLetters::open(&dir.path().join("dead")).unwrap();
+    assert_eq!(dead_letters.mentioned_to().unwrap(), 0);
+    let id = dead_letters.add(reason(0), &record).await.unwrap();
+    assert_eq!(dead_letters.mentioned_to().unwrap(), 1);
+    dead_letters.replay(&bus, &wardroom_domain::TenantId::main(), id).await.unwrap();
+    assert_eq!(dead_letters.mentioned_to().unwrap(), 2);
+}
+
+/// What is written to a deleted file would be acknowledged and lost at the next start.
+#[tokio::test]
+async fn refuses_appends_once_the_open_segment_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
+    let append = || bus.append(contract::envelope(0), Bytes::from_static(b"x"));
+    assert_eq!(append().await.unwrap(), 0);
+    std::fs::remove_file(dir.path().join("00000000000000000000.seg")).unwrap();
+    for _ in 0..3 {
+        assert!(append().await.is_err());
+        assert!(bus.append_error().is_some());
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(bus.append_error().unwrap().contains("deleted"), "the probe of the disk does not clear the error");
+    assert_eq!(bus.end_offset(), 1);
+}

@@ -65,6 +65,11 @@ pub struct LogLine<'a> {
 pub struct CommittedOffsets(pub(crate) BTreeMap<&'static str, u64>);
 
 impl CommittedOffsets {
+    /// Returns the highest committed offset of all tables; 0 if nothing was ever committed.
+    pub fn max(&self) -> u64 {
+        self.0.values().copied().max().unwrap_or_default()
+    }
+
     /// Returns whether a table lacks the rows of this offset.
     fn is_missing(&self, table: &TableSchema, offset: u64) -> bool {
         self.0.get(table.name).is_none_or(|committed| offset >= *committed)

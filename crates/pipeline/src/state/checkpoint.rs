@@ -404,6 +404,14 @@ impl Checkpoints {
     }
 }
 
+/// Returns the offset of the newest checkpoint in a folder; `None` without one, and if there is no such folder.
+///
+/// # Errors
+/// Returns an error if the folder cannot be read.
+pub fn newest_offset(dir: &Path) -> std::io::Result<Option<u64>> {
+    Ok(if dir.is_dir() { list_offsets(dir)?.pop() } else { None })
+}
+
 /// Returns the offsets of the checkpoints in a folder, ascending.
 fn list_offsets(dir: &Path) -> std::io::Result<Vec<u64>> {
     let mut found = Vec::new();

@@ -1,14 +1,15 @@
 //! Copies a data folder into a backup while a server may be writing to it.
 //!
 //! ```text
-//! groups ─► checkpoint ─► state ─► tables ─► bus ─► dead letters ─► ledger ─► manifest
+//! groups ─► checkpoint ─► state ─► tables ─► dead letters ─► bus ─► ledger ─► manifest
 //! ```
 //!
 //! The parts of a data folder refer to each other, so the referring part is copied before the part it refers to. Group
-//! offsets and the checkpoint define where reading resumes on the bus; they come first, then the tables, then the bus.
-//! After a restore the tables may be ahead of the checkpoint, as after a crash, and the records beyond are read again.
-//! The bus deletes old segments during the copy; if it deletes records that the copy needs, the whole copy is
-//! discarded. The executor's ledger comes last, so that an approval used before the backup is never usable again.
+//! offsets and the checkpoint define where reading resumes on the bus; they come first, then the tables and the dead
+//! letters, then the bus. After a restore the tables may be ahead of the checkpoint, as after a crash, and the records
+//! beyond are read again. The bus deletes old segments during the copy; if it deletes records that the copy needs, the
+//! whole copy is discarded. The executor's ledger comes last, so that an approval used before the backup is never
+//! usable again.
 //!
 //! Immutable files are hard-linked from the previous backup, so a daily backup costs one day's data. A backup is
 //! complete once its manifest exists; the manifest lists every file with its SHA-256.
@@ -56,6 +57,7 @@ pub(super) async fn copy_data_folder(
     let mut copy = DataCopy { to: partial.clone(), previous, manifest, linked_bytes: 0, on_progress, dry_run };
     let groups = ReadOnlyBus::open(&data.join("bus"))?.min_committed()?;
     copy.copy_folder(&data.join("bus/groups"), "bus/groups")?;
+    copy.copy_folder(&data.join("bus/epochs"), "bus/epochs")?;
     let first_needed = copy.copy_checkpoint(&data.join("checkpoint"))?.into_iter().chain(groups).min();
     copy.copy_database(data).await?;
     match config.lake.folder(data)? {
@@ -69,8 +71,8 @@ pub(super) async fn copy_data_folder(
         }
         _ => {}
     }
-    let first_copied = copy.copy_bus(&data.join("bus"))?;
     copy.copy_folder(&data.join("dead-letters"), "dead-letters")?;
+    let first_copied = copy.copy_bus(&data.join("bus"))?;
     copy.copy_folder(&data.join("executor"), "executor")?;
     let DataCopy { manifest, linked_bytes, .. } = copy;
     if first_needed.zip(first_copied).is_some_and(|(needed, copied)| copied > needed) {

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use wardroom_bus::ReadOnlyBus;
 use wardroom_lake::{Lake, TableSnapshot};
+use wardroom_process::data_lock::LOCK_FILE;
 use wardroom_store::{Store, database_path};
 
 use super::backup_error::BackupError;
 use super::file_copy::{CopyProgress, copy_file};
 use super::manifest::{Manifest, list_backups};
 use crate::config::Config;
+use crate::state_database::require_state;
 
 /// Records read from the bus at once.
 const READ_BATCH_RECORDS: usize = 256;
@@ -76,13 +78,13 @@ pub fn restore_files(
     nix::unistd::syncfs(&folder).map_err(BackupError::io(|| format!("sync {}", data.display())))
 }
 
-/// Whether a folder does not exist or has no entries.
+/// Whether a folder does not exist or has no entries; the lock file of the data folder does not count.
 fn is_empty(folder: &Path) -> Result<bool, BackupError> {
     if !folder.exists() {
         return Ok(true);
     }
-    let mut entries = std::fs::read_dir(folder).map_err(BackupError::io(|| format!("list {}", folder.display())))?;
-    Ok(entries.next().is_none())
+    let entries = std::fs::read_dir(folder).map_err(BackupError::io(|| format!("list {}", folder.display())))?;
+    Ok(entries.flatten().all(|entry| entry.file_name() == LOCK_FILE))
 }
 
 /// Opens state, bus and tables like a server, and checks that they are intact and consistent with each other.
@@ -90,6 +92,7 @@ fn is_empty(folder: &Path) -> Result<bool, BackupError> {
 /// # Errors
 /// Returns an error if they cannot be read, are damaged, or do not match.
 pub async fn verify_data_folder(data: &Path, config: &Config) -> Result<VerificationReport, BackupError> {
+    require_state(data)?;
     let store = Store::open(&database_path(data)).await?;
     if let Some(error) = store.integrity_check().await? {
         return Err(BackupError::DamagedState(error));
@@ -117,16 +120,16 @@ pub async fn verify_data_folder(data: &Path, config: &Config) -> Result<Verifica
 /// Returns the first offset of a bus and the one after the last.
 ///
 /// # Errors
-/// Returns an error if an offset in between is missing.
+/// Returns an error if an offset in between is missing, other than before a new epoch.
 fn contiguous_range(bus: &ReadOnlyBus) -> Result<(u64, u64), BackupError> {
-    let (mut start, mut next) = (None, 0);
+    let (mut start, mut next, epochs) = (None, 0, bus.epochs()?);
     loop {
         let records = bus.read(next, READ_BATCH_RECORDS)?;
         if records.is_empty() {
             return Ok((start.unwrap_or_default(), next));
         }
         for record in records {
-            if start.is_some() && record.offset != next {
+            if start.is_some() && record.offset != next && !epochs.contains(&record.offset) {
                 return Err(BackupError::BusGap { first: next, last: record.offset - 1 });
             }
             start = start.or(Some(record.offset));

@@ -23,6 +23,7 @@ use wardroom_store::Store;
 use super::lake_access::open_lake;
 use super::serve_error::{ServeError, io_error};
 use super::serve_options::ServeOptions;
+use crate::bus_epoch::check_bus_end;
 use crate::clock;
 use crate::config::Config;
 
@@ -55,6 +56,9 @@ pub(super) async fn start_detection(
     let tenants = Arc::new(Tenants::new(pipeline_config.clone()));
     let dead_letters = Arc::new(DeadLetters::open(&options.data.join("dead-letters"))?);
     let lake = open_lake(config, &options.data, bus.as_ref()).await?;
+    // Before the checkpoints are opened: unusable ones are deleted, and these are evidence.
+    let tables = lake.tables().map(|tables| tables.lake.as_ref());
+    check_bus_end(&options.data, bus.as_ref(), &dead_letters, tables).await?;
     let lake_offset = match &lake {
         LakeState::Disabled => None,
         LakeState::Ready(tables) => tables.committed_offset,

@@ -1,8 +1,9 @@
-//! Periodic background work: lake maintenance, retention of bus and anomalies, and the executor's health check.
+//! Periodic background work: lake maintenance, retention of bus and anomalies, and the health checks of the state
+//! database and the executor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wardroom_bus::{Bus, TrimPolicy};
 use wardroom_domain::Envelope;
@@ -19,6 +20,12 @@ use crate::metrics as names;
 
 /// Interval between trims of the bus and the anomalies.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval between probes of a state database that works.
+const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// Interval between checks of all pages of the state database; a check reads the whole file.
+const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
+/// Interval between two looks at whether a probe or a check is due.
+const STORE_WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between health checks of an executor that responds.
 const EXECUTOR_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between health checks of an executor that does not respond.
@@ -72,6 +79,25 @@ async fn run_retention(
         if let Err(error) = trimmed {
             tracing::error!(%error, "trimming the bus failed; retrying");
         }
+    }
+}
+
+/// Tests whether the state database can be written, until it is cancelled: rarely while it works, each second while it
+/// fails, so that it is known soon when it works again. Also checks all pages of the file, at the start and then
+/// rarely.
+pub(super) async fn watch_store(store: Store) {
+    let (mut probed_at, mut checked_at): (Option<Instant>, Option<Instant>) = (None, None);
+    let is_due = |last: Option<Instant>, interval| last.is_none_or(|last| last.elapsed() >= interval);
+    loop {
+        if is_due(checked_at, STORE_CHECK_INTERVAL) {
+            store.check_pages().await;
+            checked_at = Some(Instant::now());
+        }
+        if store.error().is_some() || is_due(probed_at, STORE_PROBE_INTERVAL) {
+            store.probe().await;
+            probed_at = Some(Instant::now());
+        }
+        tokio::time::sleep(STORE_WATCH_INTERVAL).await;
     }
 }
 

@@ -10,7 +10,9 @@ use wardroom_executor::ExecutorClient;
 use wardroom_lake::QueryEngine;
 use wardroom_pipeline::lake::lake_state::{LakeState, WriteProgress};
 use wardroom_pipeline::metrics as pipeline_metrics;
+use wardroom_process::log_output;
 use wardroom_process::sandbox::Isolation;
+use wardroom_store::Store;
 
 use crate::backup_status;
 use crate::metrics as names;
@@ -19,6 +21,7 @@ use crate::metrics as names;
 pub(super) struct Readiness {
     pub(super) data: PathBuf,
     pub(super) bus: Arc<dyn Bus>,
+    pub(super) store: Store,
     /// The next offset of detection.
     pub(super) next: Arc<AtomicU64>,
     pub(super) executor: ExecutorClient,
@@ -40,11 +43,13 @@ impl Readiness {
             (true, false) => "down",
         };
         let bus_error = self.bus.append_error();
-        let is_ready = executor != "down" && bus_error.is_none();
+        let store_error = self.store.error();
+        let is_ready = executor != "down" && bus_error.is_none() && store_error.is_none();
         let lake = if matches!(self.lake, LakeState::Disabled) { "off" } else { "ok" };
         let lake = self.lake_progress().find_map(WriteProgress::last_error).unwrap_or_else(|| lake.to_owned());
         let document = json!({ "status": if is_ready { "ready" } else { "degraded" },
             "durability": self.bus.durability(), "bus": bus_error.unwrap_or_else(|| "ok".to_owned()),
+            "store": store_error.unwrap_or_else(|| "ok".to_owned()),
             "isolation": self.isolation.as_str(), "executor": executor, "detect_lag_records": self.detect_lag(),
             "lake": lake, "lake_lag_records": self.lake_lag(),
             "otlp_grpc": self.otlp_grpc.get() });
@@ -60,6 +65,8 @@ impl Readiness {
         if let Some(queries) = &self.queries {
             metrics::gauge!(names::QUERIES_RUNNING).set(queries.running_queries() as f64);
         }
+        metrics::counter!(names::LOG_LINES_LOST_TOTAL).absolute(log_output::lost_lines());
+        metrics::gauge!(names::STORE_UP).set(if self.store.error().is_none() { 1.0 } else { 0.0 });
         backup_status::update_gauges(&self.data);
     }
 

@@ -11,6 +11,12 @@ pub enum ServeError {
     /// The bus could not be opened or read.
     #[error(transparent)]
     Bus(#[from] wardroom_bus::Error),
+    /// The bus is shorter than what was processed from it.
+    #[error(transparent)]
+    BusEpoch(#[from] crate::bus_epoch::BusEpochError),
+    /// The state database is missing although the data folder has telemetry.
+    #[error(transparent)]
+    MissingState(#[from] crate::state_database::MissingState),
     /// The store could not be opened or read.
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),

@@ -28,7 +28,7 @@ use super::api_backend::{ApiState, api_backend};
 use super::audit_rejections::audit_rejections;
 use super::detection_startup::{Detection, start_detection};
 use super::first_token::{deliver_first_token, open_secret_file};
-use super::housekeeping::{run_housekeeping, watch_executor};
+use super::housekeeping::{run_housekeeping, watch_executor, watch_store};
 use super::lake_access::wait_until_available;
 use super::listening::{Listeners, bind_listeners};
 use super::port_thread::spawn_port_thread;
@@ -38,6 +38,7 @@ use super::serve_options::ServeOptions;
 use crate::config::Config;
 use crate::gold_writer::GoldWriter;
 use crate::respond::responder::{Responder, run_responder};
+use crate::state_database::require_state;
 use crate::{clock, heartbeat, tokens};
 
 /// Capacity of the channel from detection to the response, in events.
@@ -67,6 +68,7 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
             return Err(ServeError::Exposed(address));
         }
     }
+    require_state(&options.data)?;
     let lake = if config.lake.enabled { config.lake.folder(&options.data)? } else { None };
     for dir in WRITABLE_FOLDERS.map(|folder| options.data.join(folder)).into_iter().chain(lake.clone()) {
         std::fs::create_dir_all(&dir).map_err(|error| io_error(format!("create {}", dir.display()), error))?;
@@ -184,6 +186,7 @@ async fn start_roles(
     let config = &responder.config;
     let intake = source_intake(&config.pipeline(), Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), token_table.clone()));
+    background.spawn(watch_store(store.clone()));
     background.spawn(run_responder(responder.clone(), event_receiver));
     background.spawn(heartbeat::run_heartbeat(config.heartbeat.clone(), intake.clone(), tenants));
     background.spawn(run_housekeeping(
@@ -198,6 +201,7 @@ async fn start_roles(
     let readiness = Readiness {
         data: options.data.clone(),
         bus,
+        store: store.clone(),
         next,
         executor: responder.executor.clone(),
         executor_up,

@@ -8,6 +8,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::json;
 use wardroom_roles::backup::{Backup, BackupOptions, CopyProgress, create_backup};
+use wardroom_roles::data_lock::DataLock;
 use wardroom_roles::database_path;
 
 use crate::blocking::block_on;
@@ -57,12 +58,19 @@ pub(crate) fn run(args: BackupArgs) -> CommandResult {
     if absolute.is_some_and(|(to, data)| to.starts_with(data)) {
         bail!("--to {} lies inside the data folder; put it on another disk", to.display());
     }
+    // A backup may run beside a server, and a server may start beside a backup; a folder that is being restored is not
+    // complete. The lock is not kept, so that a long backup does not keep a server from starting.
+    drop(DataLock::acquire_beside_server(data, "backup")?);
     let options = BackupOptions { data: args.data, to, keep: args.keep, dry_run: args.dry_run };
     let bar = copy_progress_bar()?;
     let mut on_progress = |progress: CopyProgress<'_>| show_progress(&bar, progress);
     let backup = block_on(async { Ok(create_backup(&config, &options, &mut on_progress).await?) })?;
     bar.finish_and_clear();
-    print_backup(&backup, args.dry_run, args.json)
+    match print_backup(&backup, args.dry_run, args.json) {
+        // The backup is complete even if nobody reads the supervisor's stdout; a failure would have it made again.
+        Err(_) if args.supervised => Ok(ExitCode::SUCCESS),
+        printed => printed,
+    }
 }
 
 fn print_backup(backup: &Backup, dry_run: bool, json: bool) -> CommandResult {

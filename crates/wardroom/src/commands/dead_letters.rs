@@ -1,4 +1,4 @@
-//! `wardroom bus dlq`: lists, shows and replays dead letters.
+//! `wardroom bus`: lists, shows and replays dead letters, and continues a bus that has lost records.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wardroom_domain::TenantId;
 
+use super::bus_new_epoch::{self, NewEpochArgs};
 use crate::client::{RemoteArgs, RemoteJsonArgs};
 use crate::output::{CommandResult, print_line};
 
@@ -24,6 +25,8 @@ enum BusCommand {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
+    /// Continue a bus that has lost records after the highest offset that was processed; no server may be running.
+    NewEpoch(NewEpochArgs),
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -59,7 +62,13 @@ enum DeadLettersCommand {
 }
 
 pub(crate) fn run(args: BusArgs) -> CommandResult {
-    let BusCommand::Dlq { command } = args.command;
+    match args.command {
+        BusCommand::Dlq { command } => run_dead_letters(command),
+        BusCommand::NewEpoch(args) => bus_new_epoch::run(&args),
+    }
+}
+
+fn run_dead_letters(command: DeadLettersCommand) -> CommandResult {
     match command {
         DeadLettersCommand::List { remote, data, tenant, json } => {
             let response = match data {

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use wardroom_roles::executor::{self, ExecutorError};
+use wardroom_roles::supervisor::CONFIG_EXIT_CODE;
 
 use crate::output::CommandResult;
-use crate::signals;
+use crate::{logging, signals};
 
 /// The executor process; started by `serve`.
 #[derive(Clone, Debug, Args)]
@@ -22,7 +24,13 @@ pub(crate) struct ExecutorArgs {
 
 pub(crate) fn run(args: ExecutorArgs) -> CommandResult {
     signals::unblock()?;
-    tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
-    wardroom_roles::executor::run(&args.data, &args.executor_config)?;
-    Ok(ExitCode::SUCCESS)
+    logging::init_executor();
+    match executor::run(&args.data, &args.executor_config) {
+        // The supervisor says once what is wrong, and waits until the file changes.
+        Err(error @ ExecutorError::Config(_)) => {
+            tracing::error!(%error, "executor cannot start; nothing can be approved until the file is corrected");
+            Ok(ExitCode::from(CONFIG_EXIT_CODE))
+        }
+        ended => Ok(ended.map(|()| ExitCode::SUCCESS)?),
+    }
 }

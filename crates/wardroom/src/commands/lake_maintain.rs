@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::json;
+use wardroom_roles::data_lock::DataLock;
 use wardroom_roles::{Lake, MaintenanceKind, MaintenanceTask, VacuumPolicy, clock};
 
 use crate::blocking::block_on;
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &MaintainArgs) -> CommandResult {
     let keep = parse_duration("--sweep-after", &args.sweep_after)?;
     let policy = VacuumPolicy::after(clock::now(), keep, args.force)?;
     let dry_run = args.dry_run;
+    let _lock = if dry_run { None } else { DataLock::acquire_beside_server(&args.data, "lake maintain")? };
     let tasks = block_on(async {
         let lake = Lake::open_for_maintenance(&config.lake, &args.data).await?;
         let lake = lake.with_context(|| format!("{} has no tables", args.data.display()))?;

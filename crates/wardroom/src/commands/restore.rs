@@ -7,7 +7,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use wardroom_roles::TableSnapshot;
 use wardroom_roles::backup::{Manifest, VerificationReport, find_backup, restore_files, verify_data_folder};
+use wardroom_roles::data_lock::DataLock;
 
+use super::serve::create_private_folder;
 use crate::blocking::block_on;
 use crate::configuration;
 use crate::copy_progress::{copy_progress_bar, show_progress};
@@ -37,6 +39,8 @@ pub(crate) fn run(args: RestoreArgs) -> CommandResult {
     let config = configuration::load(args.config.as_deref())?;
     let from = find_backup(&args.from)?;
     let manifest = Manifest::read(&from)?;
+    create_private_folder(&args.data)?;
+    let _lock = DataLock::acquire(&args.data, "restore")?;
     let bar = copy_progress_bar()?;
     bar.set_length(manifest.total_bytes());
     restore_files(&from, &manifest, &args.data, &config, &mut |progress| show_progress(&bar, progress))?;

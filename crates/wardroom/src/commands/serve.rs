@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use wardroom_roles::backup::BackupSchedule;
+use wardroom_roles::data_lock::{DataLock, SERVE};
+use wardroom_roles::executor::check_socket_path;
 use wardroom_roles::supervisor::{DueBackup, supervise};
 
 use crate::configuration;
@@ -54,6 +56,12 @@ pub(crate) fn run(args: ServeArgs) -> CommandResult {
     // Validates the configuration before any process starts.
     let config = configuration::load(args.config.as_deref())?;
     create_private_folder(&args.data)?;
+    let lock = DataLock::acquire(&args.data, SERVE)?;
+    // Free only once the server and the executor have ended, too, even if this process is killed.
+    lock.inherit()?;
+    if args.executor_config.is_some() {
+        check_socket_path(&args.data)?;
+    }
     let mut server = vec!["server".to_owned()];
     server.extend(std::env::args().skip(2));
     let schedule = BackupSchedule::new(config.backup, &args.data, args.config.as_deref());

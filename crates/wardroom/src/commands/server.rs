@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
+use wardroom_roles::data_lock::{DataLock, SERVE};
 use wardroom_roles::supervisor::RESTART_EXIT_CODE;
 use wardroom_roles::{AuthMode, ServeError, ServeOptions};
 
@@ -27,6 +28,8 @@ pub(crate) fn run(args: ServerArgs) -> CommandResult {
     args.log.init()?;
     let config = configuration::load(args.config.as_deref())?;
     create_private_folder(&args.data)?;
+    // Inherited from the supervisor; a server that is started without one locks the folder itself.
+    let _lock = DataLock::acquire_unless_inherited(&args.data, SERVE)?;
     let options = ServeOptions {
         data: args.data.clone(),
         listen: args.listen,

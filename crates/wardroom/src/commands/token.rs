@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
+use wardroom_roles::data_lock::DataLock;
 use wardroom_roles::{clock, tokens};
 
-use crate::blocking::{block_on, open_store};
+use crate::blocking::{block_on, open_or_create_store, open_store};
 use crate::duration::parse_duration;
 use crate::output::{CommandResult, print_line};
 
@@ -59,6 +60,10 @@ struct CreateArgs {
     /// Lifetime, such as 90d, 12h, 30m; unlimited if omitted.
     #[arg(long)]
     expires: Option<String>,
+    /// Create an empty database although the data folder has data and its database is missing: all other tokens, the
+    /// incidents and the audit log are lost.
+    #[arg(long)]
+    new_database: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -69,6 +74,7 @@ pub(crate) fn run(args: TokenArgs) -> CommandResult {
         TokenCommand::Create(args) => create(args)?,
         TokenCommand::List { data, json } => list(&data, json)?,
         TokenCommand::Revoke { data, id } => {
+            let _lock = DataLock::acquire_beside_server(&data, "token revoke")?;
             block_on(async {
                 let store = open_store(&data).await?;
                 store.revoke_token(&id, clock::now()).await?;
@@ -89,8 +95,10 @@ fn create(args: CreateArgs) -> anyhow::Result<()> {
         role: AccessRole::parse(&args.role).map_err(in_flag("role"))?,
     };
     let lifetime = args.expires.as_deref().map(|text| parse_duration("--expires", text)).transpose()?;
+    let _lock = DataLock::acquire_beside_server(&args.data, "token create")?;
     let (token, secret) = block_on(async {
-        let store = open_store(&args.data).await?;
+        let store =
+            if args.new_database { open_or_create_store(&args.data).await } else { open_store(&args.data).await }?;
         let created = tokens::create(&store, identity, lifetime).await?;
         store.close().await;
         Ok(created)

@@ -140,3 +140,83 @@ fn supervisor_restarts_the_executor_and_stops_it_on_exit() {
     let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("gone").to_owned();
     assert!(["Z", "gone"].contains(&state.as_str()), "the executor outlived the supervisor: {state}");
 }
+
+/// Returns the lines of the log that a predicate selects, after waiting for the first.
+fn wait_for_log(server: &wardroom_testing::Server, select: impl Fn(&str) -> bool) -> Vec<String> {
+    let read = || {
+        let log = std::fs::read_to_string(server.dir.join("wardroom.log")).unwrap_or_default();
+        log.lines().filter(|line| select(line)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for _ in 0..100 {
+        if !read().is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    // What would come again and again comes now.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    read()
+}
+
+#[test]
+fn a_missing_or_bad_configuration_is_told_once_until_it_is_corrected() {
+    type Spoil = fn(&Path);
+    let spoil: [(&str, Spoil, &str); 4] = [
+        ("missing", |file| std::fs::remove_file(file).unwrap(), "No such file"),
+        ("readable by others", |file| set_mode(file, 0o644), "chmod 600"),
+        (
+            "a symbolic link",
+            |file| {
+                let target = file.with_extension("target");
+                std::fs::rename(file, &target).unwrap();
+                std::os::unix::fs::symlink(target, file).unwrap();
+            },
+            "symbolic link",
+        ),
+        ("invalid", |file| std::fs::write(file, "approvers: [").unwrap(), "executor.yaml"),
+    ];
+    for (what, spoil, expected) in spoil {
+        let (_dir, mut server) = server();
+        let good = std::fs::read_to_string(&server.executor_config).unwrap();
+        assert_eq!(server.stop().unwrap(), Some(0));
+        std::fs::remove_file(server.dir.join("wardroom.log")).unwrap();
+        spoil(&server.executor_config);
+        server.restart().unwrap();
+        let told = wait_for_log(&server, |line| line.contains("ERROR") && line.contains("executor"));
+        assert_eq!(told.len(), 1, "{what}: {told:#?}");
+        assert!(told[0].contains(expected) && told[0].contains("executor.yaml"), "{what}: {told:#?}");
+        let (status, ready) = server.get("/readyz", "").unwrap();
+        assert_eq!((status, &serde_json::from_str::<Value>(&ready).unwrap()["executor"]), (503, &json!("down")));
+
+        std::fs::remove_file(&server.executor_config).unwrap_or_default();
+        let corrected = server.executor_config.with_extension("corrected");
+        std::fs::write(&corrected, &good).unwrap();
+        set_mode(&corrected, 0o600);
+        std::fs::rename(&corrected, &server.executor_config).unwrap();
+        let is_up = || server.get("/readyz", "").unwrap().0 == 200;
+        let up = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            is_up()
+        });
+        assert!(up, "{what}: the executor does not start after the file was corrected");
+    }
+}
+
+fn set_mode(file: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The ledger is damaged: the executor cannot start, and the log is not filled with that.
+#[test]
+fn an_executor_that_cannot_start_is_started_less_and_less_often() {
+    let (dir, mut server) = server();
+    assert_eq!(server.stop().unwrap(), Some(0));
+    std::fs::remove_file(server.dir.join("wardroom.log")).unwrap();
+    let ledger = dir.path().join("data/executor/ledger.jsonl");
+    std::fs::remove_file(&ledger).unwrap_or_default();
+    std::fs::create_dir(&ledger).unwrap();
+    server.restart().unwrap();
+    let told = wait_for_log(&server, |line| line.contains("executor exited; restarting"));
+    assert!((1..=3).contains(&told.len()), "{told:#?}");
+}

@@ -6,6 +6,7 @@ mod backup;
 mod bad_input;
 mod binary_hardening;
 mod config;
+mod data_folder;
 mod durability;
 mod executor;
 mod heartbeat;

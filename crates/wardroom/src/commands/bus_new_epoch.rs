@@ -1,0 +1,65 @@
+//! `wardroom bus new-epoch`: lets a bus that has lost records continue after the highest offset that was processed.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use wardroom_domain::audit::AuditEntry;
+use wardroom_domain::{Principal, TenantId};
+use wardroom_roles::bus_epoch::{NewEpoch, new_epoch};
+use wardroom_roles::clock;
+use wardroom_roles::data_lock::DataLock;
+
+use crate::blocking::{block_on, open_store};
+use crate::output::{CommandResult, print_line};
+use crate::{configuration, logging};
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NewEpochArgs {
+    /// The data folder.
+    #[arg(long)]
+    data: PathBuf,
+    /// Configuration file (YAML) of the server.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &NewEpochArgs) -> CommandResult {
+    logging::init_warnings()?;
+    let config = configuration::load(args.config.as_deref())?;
+    anyhow::ensure!(args.data.is_dir(), "--data: {} is not a data folder", args.data.display());
+    let _lock = DataLock::acquire(&args.data, "bus new-epoch")?;
+    let NewEpoch { missing_from, continues_at } = block_on(async {
+        let store = open_store(&args.data).await?;
+        let epoch = new_epoch(&config, &args.data).await?;
+        store.append_audit(&audit_entry(epoch)).await?;
+        store.close().await;
+        Ok(epoch)
+    })?;
+    if args.json {
+        print_line(json!({ "missing_from": missing_from, "continues_at": continues_at }))?;
+    } else {
+        print_line(format!(
+            "the bus continues at offset {continues_at}; of the records from {missing_from} up to there only what \
+             detection and the tables have already processed remains"
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn audit_entry(epoch: NewEpoch) -> AuditEntry {
+    AuditEntry {
+        at: clock::now(),
+        tenant: TenantId::main(),
+        principal: Principal::wardroom(),
+        agent: "bus new-epoch".to_owned(),
+        incident_id: None,
+        action: "bus_new_epoch".to_owned(),
+        decision: json!({ "missing_from": epoch.missing_from, "continues_at": epoch.continues_at }),
+        approved_by: None,
+    }
+}
