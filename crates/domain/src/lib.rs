@@ -36,6 +36,7 @@ pub mod sample;
 pub mod severity;
 pub mod span;
 pub mod time;
+pub mod visible;
 
 pub use anomaly::Anomaly;
 pub use batch::{
@@ -56,3 +57,4 @@ pub use sample::Sample;
 pub use severity::Severity;
 pub use span::{Span, SpanKind};
 pub use time::Timestamp;
+pub use visible::{visible_json, visible_line, visible_text};
