@@ -3,6 +3,7 @@
 //! ```text
 //! server   ─┬─► clock    the only place that reads the wall clock
 //!           ├─► heap     allocator settings; returns free heap pages to the operating system
+//!           ├─► descriptors  the limit of open files
 //! executor ─┼─► sandbox  Landlock: the files that the process may access
 //!           └─► crash    crash points for tests
 //! supervisor             starts and restarts both
@@ -13,6 +14,7 @@
 
 pub mod clock;
 pub mod crash;
+pub mod descriptors;
 pub mod heap;
 pub mod sandbox;
 pub mod supervisor;

@@ -9,6 +9,7 @@ mod config;
 mod durability;
 mod executor;
 mod heartbeat;
+mod hostile_clients;
 mod incidents;
 mod json_ingest;
 mod lake;
