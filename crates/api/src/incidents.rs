@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
+use wardroom_domain::visible_text;
 use wardroom_edge::{Access, Problem, Routes, extract_secret};
 
 use crate::backend::{Backend, BearerToken, Decision};
@@ -239,5 +240,5 @@ async fn close(backend: Backend, caller: Caller, id: Path<String>) -> Result<Jso
 )]
 async fn postmortem(backend: Backend, caller: Caller, id: Path<String>) -> Result<Response, Problem> {
     let text = (backend.postmortem)(caller.tenant.clone(), parse_incident_id(&id)?).await?;
-    Ok(([("content-type", "text/markdown; charset=utf-8")], text).into_response())
+    Ok(([("content-type", "text/markdown; charset=utf-8")], visible_text(&text).into_owned()).into_response())
 }

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Deserialize;
-use wardroom_domain::Timestamp;
 use wardroom_domain::canonical::sha256_hex;
+use wardroom_domain::{Timestamp, visible_text};
 use wardroom_edge::{Access, Problem, Routes, extract_secret, secrets_match};
 
 use crate::backend::{Backend, BearerToken, Decision};
@@ -241,7 +241,9 @@ fn page(title: &str, refresh: bool, body: &Markup) -> Response {
             body { (body) }
         }
     };
-    let mut response = (StatusCode::OK, markup.into_string()).into_response();
+    // Characters that change the direction of text would reorder what an approver reads.
+    let text = visible_text(&markup.into_string()).into_owned();
+    let mut response = (StatusCode::OK, text).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     let policy =

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use wardroom_domain::trace_id::{TRACE_ID_DIGITS, normal_trace_id};
-use wardroom_domain::{Identity, Timestamp};
+use wardroom_domain::{Identity, Timestamp, visible_text};
 use wardroom_edge::Problem;
 
 /// The authenticated caller; the guard of the port adds it to the request.
@@ -189,8 +189,12 @@ impl TableFormat {
         accepted.filter_map(supported).next().unwrap_or(Self::Json)
     }
 
-    /// The response for a table in this format.
+    /// The response for a table in this format. The text table is for people, so it has no control characters.
     pub(crate) fn response(self, table: Vec<u8>) -> Response {
+        let table = match self {
+            Self::Pretty => visible_text(&String::from_utf8_lossy(&table)).into_owned().into_bytes(),
+            Self::Json | Self::Csv | Self::Arrow => table,
+        };
         ([(header::CONTENT_TYPE, self.media_type())], table).into_response()
     }
 }

@@ -21,7 +21,8 @@ pub struct AuditEntry {
     pub tenant: TenantId,
     /// Who acted.
     pub principal: Principal,
-    /// The part of Wardroom that wrote the entry: `sentinel`, `analyst`, `resolver` or `edge`.
+    /// The part of Wardroom that wrote the entry: `sentinel`, `analyst`, `resolver`, `edge`, or `operator` for what
+    /// people do to the system itself.
     pub agent: String,
     /// The incident (`INC-…`), if any.
     pub incident_id: Option<String>,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::Principal;
+use crate::identity::{Principal, TenantId};
 use crate::plan::{DryRun, Outcome, Plan, ToolCall};
 
 /// A request to the executor.
@@ -14,6 +14,8 @@ use crate::plan::{DryRun, Outcome, Plan, ToolCall};
 pub enum Request {
     /// Liveness check.
     Ping,
+    /// List the approvers, so that the server can tell who of them cannot sign in.
+    Approvers,
     /// Describe the effect of a call without executing it.
     DryRun {
         /// The tool call.
@@ -60,6 +62,17 @@ pub struct PlanStatus {
     pub detail: String,
 }
 
+/// An approver, without the hash of the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedApprover {
+    /// Name in plans and in the audit log.
+    pub principal: Principal,
+    /// Tenant whose plans they may approve.
+    pub tenant: TenantId,
+    /// Id of their token in `wardroom token list`.
+    pub token_id: String,
+}
+
 /// Why the executor refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +101,11 @@ pub enum RefusalCode {
 pub enum Response {
     /// Response to a ping.
     Pong,
+    /// Response to the request for approvers.
+    Approvers {
+        /// The approvers of the configuration, in its order.
+        approvers: Vec<ListedApprover>,
+    },
     /// Response to a dry run.
     DryRun {
         /// Effect of the call.

@@ -95,7 +95,8 @@ pub enum AccessRole {
     Viewer,
     /// Reads, approves, rejects and gives verdicts.
     Responder,
-    /// May do everything.
+    /// Does everything that a token alone permits. As with a responder, approving also needs an entry in the executor's
+    /// configuration.
     Admin,
 }
 
@@ -138,6 +139,11 @@ impl AccessRole {
     pub const fn may_respond(self) -> bool {
         matches!(self, Self::Responder | Self::Admin)
     }
+}
+
+/// Returns the public id of a token from the SHA-256 of its secret: a prefix, which reveals nothing about the secret.
+pub fn token_id(sha256: &str) -> String {
+    format!("tok_{}", sha256.chars().take(12).collect::<String>())
 }
 
 /// The identity proved by a credential.

@@ -38,6 +38,7 @@ pub mod severity;
 pub mod span;
 pub mod time;
 pub mod trace_id;
+pub mod visible;
 
 pub use anomaly::Anomaly;
 pub use batch::{
@@ -58,3 +59,4 @@ pub use sample::Sample;
 pub use severity::Severity;
 pub use span::{Span, SpanKind};
 pub use time::Timestamp;
+pub use visible::{visible_json, visible_line, visible_text};

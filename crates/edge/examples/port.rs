@@ -16,7 +16,12 @@ async fn main() {
     let identity =
         Identity { tenant: TenantId::main(), principal: Principal::new("vera").unwrap(), role: AccessRole::Viewer };
     tokens.replace(Some(vec![KnownToken { sha256, identity, expires_at: None }]));
-    let port = Port { tokens, on_rejection: Arc::new(|_| {}), now: Arc::new(|| Timestamp::from_millis(0)) };
+    let port = Port {
+        config: Arc::default(),
+        tokens,
+        on_rejection: Arc::new(|_| {}),
+        now: Arc::new(|| Timestamp::from_millis(0)),
+    };
     let router = port.router(Routes::new().get("/hello", Access::Read, async || "hello"));
     for credential in ["wr_wrong".to_owned(), token] {
         let request = Request::get("/hello").header("authorization", format!("Bearer {credential}"));

@@ -48,6 +48,11 @@ impl TokenTable {
         Self { mode, tokens: Arc::default() }
     }
 
+    /// Returns whether requests need a credential.
+    pub const fn mode(&self) -> AuthMode {
+        self.mode
+    }
+
     /// Replaces all tokens; `None` means that the store cannot be read.
     pub fn replace(&self, tokens: Option<Vec<KnownToken>>) {
         let table = tokens.map(|tokens| tokens.into_iter().map(|token| (token.sha256.clone(), token)).collect());

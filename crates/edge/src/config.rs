@@ -17,8 +17,27 @@ pub struct Config {
     /// Additional listener for OTLP over gRPC, which the main port accepts too: `ADDRESS:PORT`, `off`, or `auto` for
     /// port 4317 at the address of `--listen` if that port is free. Default auto. Since 0.1.
     pub otlp_grpc: String,
+    /// Memory budget of all bodies being received and processed at the same time, in bytes, shared fairly by the
+    /// senders; over it requests get 503. Default 256 MiB. Since 0.1.
+    pub body_budget_bytes: usize,
     /// Timeout for receiving a request body, in seconds; after it the request gets 503. Default 30. Since 0.1.
     pub body_timeout_seconds: u64,
+    /// Timeout for receiving the head of a request, in seconds, also of the first one of a connection; after it the
+    /// connection is closed. Default 10. Since 0.1.
+    pub header_timeout_seconds: u64,
+    /// Time after which a connection without requests is closed, in seconds; also one whose client does not read its
+    /// response. Default 90. Since 0.1.
+    pub idle_timeout_seconds: u64,
+    /// Maximum number of open connections. At the limit, the one that has waited longest for its client is closed; if
+    /// all are handling requests, new ones are refused. At most half of the process's descriptors. Default 2048.
+    /// Since 0.1.
+    pub max_connections: usize,
+    /// Maximum number of open connections of one client address (of IPv6, one /64 network), with the same rule.
+    /// Default 512. Since 0.1.
+    pub max_connections_per_address: usize,
+    /// Names under which this server is reached besides `localhost` and IP addresses, without port. With `--auth off`
+    /// requests for other names get 403, and also otherwise if the list is not empty. Default: none. Since 0.1.
+    pub allowed_hosts: Vec<String>,
 }
 
 impl Default for Config {
@@ -28,7 +47,13 @@ impl Default for Config {
             max_inflated_bytes: 32 << 20,
             inflate_budget_bytes: 64 << 20,
             otlp_grpc: "auto".to_owned(),
+            body_budget_bytes: 256 << 20,
             body_timeout_seconds: 30,
+            header_timeout_seconds: 10,
+            idle_timeout_seconds: 90,
+            max_connections: 2048,
+            max_connections_per_address: 512,
+            allowed_hosts: Vec::new(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! One memory budget for all request bodies that are being decompressed at the same time.
 
 use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use wardroom_domain::Identity;
+
+use crate::budget::{Budget, BudgetPermit, Exhausted};
 
 /// Size of a buffer before it grows, in bytes. It grows by doubling.
 const INITIAL_BUFFER_BYTES: usize = 64 << 10;
@@ -10,7 +12,7 @@ const INITIAL_BUFFER_BYTES: usize = 64 << 10;
 /// The global budget; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct InflateBudget {
-    available: Arc<AtomicUsize>,
+    budget: Budget,
     max_body_bytes: usize,
 }
 
@@ -23,7 +25,7 @@ pub enum InflateError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// Concurrent requests use the whole budget: 503.
+    /// Concurrent requests use the whole budget, or those of this sender its share: 503.
     #[error("the decompression budget is exhausted by concurrent requests; retry")]
     Exhausted,
     /// The body is not valid in its encoding: 400.
@@ -31,10 +33,36 @@ pub enum InflateError {
     Corrupt,
 }
 
+impl From<Exhausted> for InflateError {
+    fn from(_: Exhausted) -> Self {
+        Self::Exhausted
+    }
+}
+
 impl InflateBudget {
     /// Creates a budget of `total` bytes, of which one body may use `max_body_bytes`.
     pub fn new(total: usize, max_body_bytes: usize) -> Self {
-        Self { available: Arc::new(AtomicUsize::new(total)), max_body_bytes }
+        Self { budget: Budget::new(total), max_body_bytes }
+    }
+
+    /// Returns the sender's share of the same budget.
+    #[must_use]
+    pub fn of_sender(&self, identity: &Identity) -> Self {
+        Self { budget: self.budget.of_sender(identity), max_body_bytes: self.max_body_bytes }
+    }
+
+    /// Returns the same budget with a lower limit for one body.
+    #[must_use]
+    pub fn with_body_limit(&self, max_body_bytes: usize) -> Self {
+        Self { budget: self.budget.clone(), max_body_bytes: max_body_bytes.min(self.max_body_bytes) }
+    }
+
+    /// Checks that one body may have this size; reserves nothing.
+    ///
+    /// # Errors
+    /// Returns an error if one body may not use that much.
+    pub fn check_size(&self, bytes: usize) -> Result<(), InflateError> {
+        if bytes > self.max_body_bytes { Err(InflateError::TooLarge { limit: self.max_body_bytes }) } else { Ok(()) }
     }
 
     /// Reserves bytes of the budget before a body is decompressed.
@@ -42,10 +70,8 @@ impl InflateBudget {
     /// # Errors
     /// Returns an error if one body may not use that much or the budget is exhausted.
     pub fn reserve(&self, bytes: usize) -> Result<BudgetPermit, InflateError> {
-        if bytes > self.max_body_bytes {
-            return Err(InflateError::TooLarge { limit: self.max_body_bytes });
-        }
-        let mut permit = BudgetPermit { available: Arc::clone(&self.available), bytes: 0 };
+        self.check_size(bytes)?;
+        let mut permit = self.budget.permit();
         permit.grow(bytes)?;
         Ok(permit)
     }
@@ -145,29 +171,6 @@ impl InflatedBody {
         self.permit.grow(size - self.bytes.len())?;
         self.bytes.resize(size, 0);
         Ok(())
-    }
-}
-
-/// Reserved bytes of the budget, released on drop.
-#[derive(Debug)]
-pub struct BudgetPermit {
-    available: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl BudgetPermit {
-    fn grow(&mut self, additional: usize) -> Result<(), InflateError> {
-        self.available
-            .try_update(Ordering::AcqRel, Ordering::Acquire, |available| available.checked_sub(additional))
-            .map_err(|_| InflateError::Exhausted)?;
-        self.bytes += additional;
-        Ok(())
-    }
-}
-
-impl Drop for BudgetPermit {
-    fn drop(&mut self) {
-        self.available.fetch_add(self.bytes, Ordering::AcqRel);
     }
 }
 

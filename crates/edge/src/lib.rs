@@ -13,14 +13,18 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod budget;
 mod config;
+mod connections;
 mod inflate_budget;
 mod listeners;
 pub mod metrics;
 mod port;
 mod problem;
 mod read_body;
+mod request_origin;
 mod routes;
+mod serve;
 
 /// An HTTP status, for crates without a dependency on an HTTP library.
 pub use axum::http::StatusCode as Status;
@@ -28,10 +32,11 @@ pub use axum::http::StatusCode as Status;
 pub use auth::{
     AuthMode, KnownToken, RejectedRequest, RejectionHook, TokenTable, extract_secret, generate_token, secrets_match,
 };
+pub use budget::BudgetPermit;
 pub use config::Config;
-pub use inflate_budget::{BudgetPermit, InflateBudget, InflateError, InflatedBody};
+pub use inflate_budget::{InflateBudget, InflateError, InflatedBody};
 pub use listeners::bind_otlp_grpc_listener;
 pub use port::Port;
 pub use problem::Problem;
-pub use read_body::read_body;
+pub use read_body::{BodyBudget, ReceivedBody, read_body};
 pub use routes::{Access, Route, Routes};

@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
@@ -13,14 +14,21 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 use wardroom_domain::{Identity, Timestamp};
 
-use crate::auth::{RejectedRequest, RejectionHook, TokenTable};
+use crate::auth::{AuthMode, RejectedRequest, RejectionHook, TokenTable};
+use crate::config::Config;
+use crate::connections::ConnectionTable;
 use crate::metrics as names;
 use crate::problem::Problem;
+use crate::read_body::read_small_body;
+use crate::request_origin::{check_host, check_same_origin};
 use crate::routes::{Access, Route, Routes};
+use crate::serve::serve_listener;
 
 /// Authentication and hooks shared by all listeners of a port.
 #[derive(Clone)]
 pub struct Port {
+    /// Limits of connections and bodies, and the allowed host names.
+    pub config: Arc<Config>,
     /// The accepted tokens.
     pub tokens: TokenTable,
     /// Called for every rejected request.
@@ -38,17 +46,19 @@ impl std::fmt::Debug for Port {
 impl Port {
     /// Builds the router with the access check in front of every route.
     pub fn router(&self, routes: Routes) -> axum::Router {
+        let checks_host = self.tokens.mode() == AuthMode::Off || !self.config.allowed_hosts.is_empty();
         let guard = |route: Route, handler: axum::routing::MethodRouter| {
-            let guard = RouteGuard { port: self.clone(), route };
+            let guard = RouteGuard { port: self.clone(), route, checks_host };
             handler.layer(from_fn_with_state(Arc::new(guard), guard_request))
         };
         routes.into_router(guard).fallback(not_found)
     }
 
-    /// Serves the routes on all listeners until `shutdown` resolves, then waits for requests in flight.
+    /// Serves the routes on all listeners until `shutdown` resolves, then waits for requests in flight. The listeners
+    /// share the limits of connections.
     ///
     /// # Errors
-    /// Returns an error if a listener fails.
+    /// Returns an error if serving a listener panics.
     pub async fn serve(
         &self,
         listeners: Vec<TcpListener>,
@@ -62,16 +72,14 @@ impl Port {
             // Has no receivers if serving failed before.
             sender.send_replace(true);
         });
+        let table = ConnectionTable::new(&self.config);
         let mut servers = JoinSet::new();
         for listener in listeners {
-            let mut receiver = receiver.clone();
-            let stopped = async move {
-                let _closed = receiver.wait_for(|stopped| *stopped).await;
-            };
-            servers.spawn(axum::serve(listener, router.clone()).with_graceful_shutdown(stopped).into_future());
+            let (config, table) = (Config::clone(&self.config), table.clone());
+            servers.spawn(serve_listener(listener, router.clone(), config, table, receiver.clone()));
         }
         while let Some(result) = servers.join_next().await {
-            result.map_err(std::io::Error::other)??;
+            result.map_err(std::io::Error::other)?;
         }
         Ok(())
     }
@@ -81,6 +89,8 @@ impl Port {
 struct RouteGuard {
     port: Port,
     route: Route,
+    /// Whether `Host` must be an allowed name.
+    checks_host: bool,
 }
 
 /// One middleware layer does everything, because each layer costs every request an allocation.
@@ -89,27 +99,57 @@ async fn guard_request(State(guard): State<Arc<RouteGuard>>, request: Request, n
 }
 
 async fn authorise(guard: &RouteGuard, mut request: Request, next: Next) -> Response {
-    let RouteGuard { port, route } = guard;
-    let response = if route.access == Access::Public {
-        next.run(request).await
-    } else {
-        match port.tokens.authenticate(request.headers(), (port.now)()) {
-            Ok(identity) if route.access.allows(identity.role) => {
+    let RouteGuard { port, route, .. } = guard;
+    let response = match admit(guard, &request) {
+        Ok(identity) => {
+            if let Some(identity) = identity {
                 request.extensions_mut().insert(identity);
-                next.run(request).await
             }
-            Ok(identity) => {
-                let role = identity.role.as_str();
-                let detail = format!("role {role} may not use {} {}; ask an administrator", route.method, route.path);
-                let problem = Problem::new(StatusCode::FORBIDDEN, "role_forbidden", detail);
-                reject(port, *route, Some(identity), problem)
+            match receive(guard, request).await {
+                Ok(request) => next.run(request).await,
+                Err(problem) => problem.into_response(),
             }
-            Err(problem) => reject(port, *route, None, problem),
         }
+        Err((identity, problem)) => reject(port, *route, identity, problem),
     };
     let status = response.status().as_u16().to_string();
     metrics::counter!(names::REQUESTS_TOTAL, "path" => route.path, "status" => status).increment(1);
     response
+}
+
+/// Checks where the request comes from, its credential and the role. Returns the caller of a route that needs one.
+fn admit(guard: &RouteGuard, request: &Request) -> Result<Option<Identity>, (Option<Identity>, Problem)> {
+    let RouteGuard { port, route, checks_host } = guard;
+    let (allowed, uri, headers) = (&port.config.allowed_hosts, request.uri(), request.headers());
+    if *checks_host {
+        check_host(allowed, uri, headers).map_err(|problem| (None, problem))?;
+    }
+    if route.access == Access::Public {
+        return Ok(None);
+    }
+    check_same_origin(allowed, request.method(), uri, headers).map_err(|problem| (None, problem))?;
+    let identity = port.tokens.authenticate(headers, (port.now)()).map_err(|problem| (None, problem))?;
+    if !route.access.allows(identity.role) {
+        let role = identity.role.as_str();
+        let detail = format!("role {role} may not use {} {}; ask an administrator", route.method, route.path);
+        return Err((Some(identity), Problem::new(StatusCode::FORBIDDEN, "role_forbidden", detail)));
+    }
+    Ok(Some(identity))
+}
+
+/// Receives the body of a request within limits of size and time. Intake does this itself, within its budget; the body
+/// of a request that may have none is not read.
+async fn receive(guard: &RouteGuard, request: Request) -> Result<Request, Problem> {
+    let RouteGuard { port, route, .. } = guard;
+    if route.access == Access::Send || request.body().is_end_stream() {
+        return Ok(request);
+    }
+    if route.access == Access::Public || request.method().is_safe() {
+        return Ok(request.map(|_| Body::empty()));
+    }
+    let (parts, body) = request.into_parts();
+    let body = read_small_body(body, &port.config).await?;
+    Ok(Request::from_parts(parts, Body::from(body)))
 }
 
 fn reject(port: &Port, route: Route, identity: Option<Identity>, problem: Problem) -> Response {
@@ -134,20 +174,22 @@ async fn with_request_id<F: Future<Output = Response>>(
     let id = request_id_header.filter(valid).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
     let span = tracing::info_span!("request", correlation_id = %id, path = request.uri().path());
     let mut response = handle(request).instrument(span).await;
+    let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::try_from(id) {
-        response.headers_mut().insert("x-request-id", value);
+        headers.insert("x-request-id", value);
     }
+    // Text from telemetry is never to be read as a page.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use tower::ServiceExt;
     use wardroom_domain::{AccessRole, Principal, TenantId};
 
     use super::*;
-    use crate::auth::{AuthMode, KnownToken, generate_token};
+    use crate::auth::{KnownToken, generate_token};
 
     #[test]
     fn every_response_has_a_request_id_and_is_counted_by_path_and_status() {
@@ -156,7 +198,12 @@ mod tests {
             Identity { tenant: TenantId::main(), principal: Principal::wardroom(), role: AccessRole::Viewer };
         let tokens = TokenTable::new(AuthMode::On);
         tokens.replace(Some(vec![KnownToken { sha256, identity, expires_at: None }]));
-        let port = Port { tokens, on_rejection: Arc::new(|_| {}), now: Arc::new(|| Timestamp::from_millis(0)) };
+        let port = Port {
+            config: Arc::default(),
+            tokens,
+            on_rejection: Arc::new(|_| {}),
+            now: Arc::new(|| Timestamp::from_millis(0)),
+        };
         let routes = Routes::new().get("/read", Access::Read, async || "hello");
         let router = port.router(routes.post("/decide", Access::Respond, async || "done"));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -6,7 +6,9 @@ use axum::body::{Body, HttpBody};
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use wardroom_domain::Identity;
 
+use crate::budget::{Budget, BudgetPermit};
 use crate::config::Config;
 use crate::problem::Problem;
 
@@ -16,20 +18,72 @@ const MAX_DISCARD_BYTES: usize = 64 << 20;
 /// Maximum capacity allocated from `Content-Length` alone, in bytes.
 const INITIAL_CAPACITY_BYTES: usize = 1 << 20;
 
-/// Reads a whole body.
+/// Maximum size of a body that is no telemetry, in bytes.
+const MAX_SMALL_BODY_BYTES: usize = 2 << 20;
+
+/// One memory budget for all bodies of telemetry that are being received or processed; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct BodyBudget {
+    budget: Budget,
+}
+
+impl BodyBudget {
+    /// Creates a budget of `total` bytes.
+    pub fn new(total: usize) -> Self {
+        Self { budget: Budget::new(total) }
+    }
+}
+
+/// A received body with its reservation of the budget.
+#[derive(Debug)]
+pub struct ReceivedBody {
+    /// The body, or the part of it that is the message.
+    pub bytes: Bytes,
+    /// Released when the request has been processed.
+    pub permit: BudgetPermit,
+}
+
+/// Reads a whole body of telemetry within the sender's share of the budget.
+///
+/// # Errors
+/// Returns 413 over the size limit, 503 over the time limit or the budget and 400 if the connection is lost.
+pub async fn read_body(
+    body: Body,
+    config: &Config,
+    budget: &BodyBudget,
+    sender: &Identity,
+) -> Result<ReceivedBody, Problem> {
+    let limit = Limit { bytes: config.max_body_bytes, remedy: "send smaller batches or raise edge.max-body-bytes" };
+    within_time(config, collect(body, limit, budget.budget.of_sender(sender).permit())).await
+}
+
+/// Reads a whole body that is no telemetry: a query, a decision, a form.
 ///
 /// # Errors
 /// Returns 413 over the size limit, 503 over the time limit and 400 if the connection is lost.
-pub async fn read_body(body: Body, config: &Config) -> Result<Bytes, Problem> {
-    let collecting = collect(body, config.max_body_bytes);
+pub(crate) async fn read_small_body(body: Body, config: &Config) -> Result<Bytes, Problem> {
+    let bytes = MAX_SMALL_BODY_BYTES.min(config.max_body_bytes);
+    let limit = Limit { bytes, remedy: "send a shorter request" };
+    let permit = Budget::new(usize::MAX).permit();
+    Ok(within_time(config, collect(body, limit, permit)).await?.bytes)
+}
+
+async fn within_time<T>(config: &Config, reading: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     // Not 408: Prometheus and OpenTelemetry senders drop the data on 408.
-    tokio::time::timeout(Duration::from_secs(config.body_timeout_seconds), collecting).await.unwrap_or_else(|_| {
+    tokio::time::timeout(Duration::from_secs(config.body_timeout_seconds), reading).await.unwrap_or_else(|_| {
         let detail = "timeout while reading the body; retry, or raise edge.body-timeout-seconds";
         Err(Problem::unavailable("body_timeout", detail))
     })
 }
 
-async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
+/// The limit of a body, and what to do about it.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    bytes: usize,
+    remedy: &'static str,
+}
+
+async fn collect(mut body: Body, limit: Limit, mut permit: BudgetPermit) -> Result<ReceivedBody, Problem> {
     let expected = usize::try_from(HttpBody::size_hint(&body).lower()).unwrap_or(usize::MAX);
     // A body in one chunk is not copied.
     let (mut first, mut whole, mut size) = (Bytes::new(), BytesMut::new(), 0_usize);
@@ -39,11 +93,17 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
         let Ok(chunk) = frame.into_data() else { continue };
         let before = size;
         size = size.saturating_add(chunk.len());
-        if size > limit.saturating_add(MAX_DISCARD_BYTES) {
+        if size > limit.bytes.saturating_add(MAX_DISCARD_BYTES) {
             break;
-        } else if size > limit {
+        } else if size > limit.bytes {
             (first, whole) = (Bytes::new(), BytesMut::new());
-        } else if before == 0 {
+            continue;
+        }
+        permit.grow(chunk.len()).map_err(|_| {
+            let detail = "bodies being received use up the memory budget; retry, or raise edge.body-budget-bytes";
+            Problem::unavailable("body_budget", detail)
+        })?;
+        if before == 0 {
             first = chunk;
         } else {
             if whole.is_empty() {
@@ -53,12 +113,11 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
             whole.extend_from_slice(&chunk);
         }
     }
-    if size > limit {
-        let detail =
-            format!("the body is larger than {limit} bytes; send smaller batches or raise edge.max-body-bytes");
+    if size > limit.bytes {
+        let detail = format!("the body is larger than {} bytes; {}", limit.bytes, limit.remedy);
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
     }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
+    Ok(ReceivedBody { bytes: if whole.is_empty() { first } else { whole.freeze() }, permit })
 }
 
 #[cfg(test)]
@@ -90,13 +149,40 @@ mod tests {
         }
     }
 
+    fn sender() -> Identity {
+        let role = wardroom_domain::AccessRole::Sender;
+        Identity { tenant: wardroom_domain::TenantId::main(), principal: wardroom_domain::Principal::anonymous(), role }
+    }
+
+    #[test]
+    fn bodies_beyond_the_budget_are_refused_for_now() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (config, budget) = (Config::default(), BodyBudget::new(10));
+        let read = || runtime.block_on(read_body(Body::from("seven by"), &config, &budget, &sender()));
+        let first = read().unwrap();
+        assert_eq!(read().map(|_| ()).unwrap_err().code(), "body_budget");
+        drop(first);
+        assert!(read().is_ok());
+    }
+
+    #[test]
+    fn a_body_that_never_ends_is_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let endless = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let config = Config { body_timeout_seconds: 0, ..Config::default() };
+        let small = runtime.block_on(read_small_body(endless(), &config));
+        assert_eq!(small.unwrap_err().code(), "body_timeout");
+        let telemetry = runtime.block_on(read_body(endless(), &config, &BodyBudget::new(10), &sender()));
+        assert_eq!(telemetry.map(|_| ()).unwrap_err().code(), "body_timeout");
+    }
+
     #[track_caller]
     fn check(chunks: &[Option<&[u8]>], expected: Result<&[u8], &str>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let body = Body::new(Chunks(chunks.iter().map(|chunk| chunk.map(<[u8]>::to_vec)).collect()));
         let config = Config { max_body_bytes: 5, ..Config::default() };
-        let read = runtime.block_on(read_body(body, &config));
-        assert_eq!(read.as_deref().map_err(Problem::code), expected);
+        let read = runtime.block_on(read_body(body, &config, &BodyBudget::new(100), &sender()));
+        assert_eq!(read.as_ref().map(|body| &*body.bytes).map_err(Problem::code), expected);
     }
 
     #[test]

@@ -44,6 +44,7 @@ impl Service {
     pub(crate) fn handle(&self, request: Request) -> Response {
         let result = match request {
             Request::Ping => Ok(Response::Pong),
+            Request::Approvers => self.config().map(|config| Response::Approvers { approvers: config.listed() }),
             Request::DryRun { call } => self.dry_run(&call).map(|dry_run| Response::DryRun { dry_run }),
             Request::Authorize { plan, plan_sha256, proof } => self.authorize(*plan, &plan_sha256, &proof),
             Request::Execute { plan_sha256 } => self.execute(&plan_sha256),

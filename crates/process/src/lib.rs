@@ -3,6 +3,7 @@
 //! ```text
 //! server   ─┬─► clock    the only place that reads the wall clock
 //!           ├─► heap     allocator settings; returns free heap pages to the operating system
+//!           ├─► descriptors  the limit of open files
 //! executor ─┼─► sandbox  Landlock: the files that the process may access
 //!           └─► crash    crash points for tests
 //! supervisor             starts and restarts both
@@ -16,6 +17,7 @@
 pub mod clock;
 pub mod crash;
 pub mod data_lock;
+pub mod descriptors;
 pub mod heap;
 pub mod log_output;
 pub mod sandbox;

@@ -3,6 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::EntityRules;
+use wardroom_domain::canonical::sha256_hex;
+
+/// Digits of a credential's hash that are shown; too few to test guesses against.
+const SHOWN_HASH_DIGITS: usize = 4;
 
 /// Wardroom's configuration file. Every field has a default; `WARDROOM_<SECTION>__<FIELD>` overrides it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +78,17 @@ impl Default for HeartbeatConfig {
 }
 
 impl Config {
+    /// Returns a copy in which each credential is replaced with the start of its hash, which tells whether it changed.
+    #[must_use]
+    pub fn with_hidden_secrets(&self) -> Self {
+        let mut shown = self.clone();
+        for (_, value) in shown.lake.options.iter_mut().filter(|(name, _)| is_secret(name)) {
+            let hash: String = sha256_hex(value.as_bytes()).chars().take(SHOWN_HASH_DIGITS).collect();
+            *value = format!("(hidden, SHA-256 {hash}…)");
+        }
+        shown
+    }
+
     /// Returns the sections that the pipeline reads.
     pub fn pipeline(&self) -> wardroom_pipeline::Config {
         wardroom_pipeline::Config {
@@ -88,4 +103,10 @@ impl Config {
             checkpoint: self.checkpoint.clone(),
         }
     }
+}
+
+/// Whether the name of an object store option suggests a credential.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["key", "secret", "token", "password", "sas"].iter().any(|word| name.contains(word))
 }

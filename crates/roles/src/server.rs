@@ -1,6 +1,8 @@
 //! The server process: all roles except the executor, in one sandboxed process.
 
 mod api_backend;
+mod approver_check;
+mod audit_configuration;
 mod audit_rejections;
 mod detection_startup;
 mod first_token;

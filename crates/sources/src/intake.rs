@@ -5,6 +5,7 @@ pub(crate) mod endpoint;
 mod grpc;
 mod headers;
 mod http;
+mod large_bodies;
 mod limits;
 pub(crate) mod redrive;
 pub(crate) mod request_events;

@@ -76,6 +76,16 @@ pub trait Source: Sync {
     /// Returns the detail of the 415 response: what is supported.
     fn check_head(&self, head: &RequestHead) -> Result<(), String>;
 
+    /// Returns the size that the body claims to decompress to, in bytes. Only the thread on which it is decoded first
+    /// depends on the claim.
+    fn inflated_bytes(&self, head: &RequestHead, body: &[u8]) -> usize {
+        match (head.content_encoding.as_str(), body.last_chunk::<4>()) {
+            // The trailer of gzip: the size modulo 2^32 (RFC 1952, section 2.3.1).
+            ("gzip", Some(size)) => (u32::from_le_bytes(*size) as usize).max(body.len()),
+            _ => body.len(),
+        }
+    }
+
     /// Decodes a body.
     ///
     /// # Errors

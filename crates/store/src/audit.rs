@@ -17,6 +17,19 @@ impl Store {
         self.commit(transaction).await
     }
 
+    /// Returns the latest entry of an action.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read.
+    pub async fn latest_audit_entry(&self, action: &str) -> Result<Option<AuditEntry>, Error> {
+        // The stored text is canonical JSON. A decision may contain the same words; its entry is another action.
+        let pattern = format!("%\"action\":\"{action}\"%");
+        let query = "SELECT body FROM audit WHERE body LIKE ? ORDER BY sequence DESC";
+        let bodies: Vec<String> = sqlx::query_scalar(query).bind(pattern).fetch_all(&self.pool).await?;
+        let entries = bodies.iter().filter_map(|body| serde_json::from_str::<AuditEntry>(body).ok());
+        Ok(entries.into_iter().find(|entry| entry.action == action))
+    }
+
     /// Recomputes the hash chain of all entries.
     ///
     /// # Errors

@@ -154,6 +154,7 @@ fn migration_error(error: MigrateError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use wardroom_domain::audit::AuditEntry;
     use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 
     use super::*;
@@ -215,11 +216,21 @@ mod tests {
             principal: Principal::new("somebody").unwrap(),
             role: AccessRole::Admin,
         };
+        let entry = AuditEntry {
+            at: Timestamp::from_millis(1),
+            tenant: TenantId::main(),
+            principal: Principal::wardroom(),
+            agent: "operator".into(),
+            incident_id: None,
+            action: "create_token".into(),
+            decision: serde_json::json!({}),
+            approved_by: None,
+        };
         let mut failed = None;
         for number in 0..1000 {
             // The id is derived from the start of the hash.
             let token = NewToken::new(format!("{number:012}{:052}", 0), identity.clone(), None);
-            failed = store.create_token(&token, Timestamp::from_millis(1)).await.err();
+            failed = store.create_token(&token, Timestamp::from_millis(1), &entry).await.err();
             if failed.is_some() {
                 break;
             }

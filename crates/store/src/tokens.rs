@@ -1,8 +1,11 @@
 //! Static tokens: only the SHA-256 of each secret is stored.
 
 use sqlx::Row;
+use wardroom_domain::audit::AuditEntry;
+use wardroom_domain::identity::token_id;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 
+use crate::audit;
 use crate::error::Error;
 use crate::health::Operation;
 use crate::store::Store;
@@ -40,21 +43,20 @@ pub struct TokenRow {
 impl NewToken {
     /// Creates a token from the hash of its secret; the id is derived from it.
     pub fn new(sha256: String, identity: Identity, expires_at: Option<Timestamp>) -> Self {
-        // The id is a prefix of the hash: it reveals nothing about the secret.
-        let id = format!("tok_{}", sha256.chars().take(12).collect::<String>());
-        Self { id, sha256, identity, expires_at }
+        Self { id: token_id(&sha256), sha256, identity, expires_at }
     }
 }
 
 impl Store {
-    /// Inserts a token.
+    /// Inserts a token with its audit entry, in one transaction.
     ///
     /// # Errors
     /// Returns an error if the database cannot be written.
-    pub async fn create_token(&self, token: &NewToken, now: Timestamp) -> Result<(), Error> {
+    pub async fn create_token(&self, token: &NewToken, now: Timestamp, entry: &AuditEntry) -> Result<(), Error> {
         let query = "INSERT INTO tokens (id, sha256, tenant, principal, role, created_at, expires_at)
             VALUES (?, ?, ?, ?, ?, ?, ?)";
-        let created = sqlx::query(query)
+        let mut transaction = self.begin_write().await?;
+        sqlx::query(query)
             .bind(&token.id)
             .bind(&token.sha256)
             .bind(token.identity.tenant.as_str())
@@ -62,9 +64,10 @@ impl Store {
             .bind(token.identity.role.as_str())
             .bind(now.nanos())
             .bind(token.expires_at.map(Timestamp::nanos))
-            .execute(&self.pool)
-            .await;
-        self.health.record(Operation::Write, created.map_err(Error::from)).map(drop)
+            .execute(&mut *transaction)
+            .await?;
+        audit::append(&mut transaction, entry).await?;
+        self.commit(transaction).await
     }
 
     /// Returns all tokens, including revoked ones, oldest first.
@@ -96,14 +99,19 @@ impl Store {
         Ok(tokens)
     }
 
-    /// Revokes a token; revoking it again keeps the first revocation time.
+    /// Revokes a token with its audit entry, in one transaction. Revoking it again changes nothing and has no entry.
     ///
     /// # Errors
     /// Returns an error if the token does not exist or the database cannot be written.
-    pub async fn revoke_token(&self, id: &str, now: Timestamp) -> Result<(), Error> {
-        let query = "UPDATE tokens SET revoked_at = COALESCE(revoked_at, ?) WHERE id = ?";
-        let done = sqlx::query(query).bind(now.nanos()).bind(id).execute(&self.pool).await.map_err(Error::from);
-        let done = self.health.record(Operation::Write, done)?;
-        if done.rows_affected() == 0 { Err(Error::Unknown(format!("token {id}"))) } else { Ok(()) }
+    pub async fn revoke_token(&self, id: &str, now: Timestamp, entry: &AuditEntry) -> Result<(), Error> {
+        let mut transaction = self.begin_write().await?;
+        let query = "UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL";
+        let done = sqlx::query(query).bind(now.nanos()).bind(id).execute(&mut *transaction).await?;
+        if done.rows_affected() > 0 {
+            audit::append(&mut transaction, entry).await?;
+            return self.commit(transaction).await;
+        }
+        let known = sqlx::query("SELECT 1 FROM tokens WHERE id = ?").bind(id).fetch_optional(&mut *transaction).await?;
+        known.map(|_| ()).ok_or_else(|| Error::Unknown(format!("token {id}")))
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::output::print_line;
+use crate::output::{print_json, print_line};
 
 /// Maximum size of a response, in bytes.
 const MAX_RESPONSE_BYTES: u64 = 1 << 30;
@@ -42,7 +42,7 @@ impl RemoteJsonArgs {
 
     /// Prints the response with `--json`, else a message.
     pub(crate) fn print(&self, response: &Value, message: &str) -> std::io::Result<()> {
-        if self.json { print_line(response) } else { print_line(message) }
+        if self.json { print_json(response) } else { print_line(message) }
     }
 }
 

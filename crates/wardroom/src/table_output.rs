@@ -1,9 +1,11 @@
 //! Arguments and output of the commands that print a table.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
+use wardroom_domain::{visible_json, visible_text};
 use wardroom_roles::clock;
 
 use crate::client::RemoteArgs;
@@ -73,12 +75,17 @@ impl TableArgs {
         self.print(&self.remote.client().get_bytes(path, &parameters)?)
     }
 
-    /// Prints a table that the API returned in this format.
+    /// Prints a table that the API returned in this format. Its text comes from telemetry, so control characters are
+    /// made visible, but not in CSV for a file or another program.
     pub(crate) fn print(&self, table: &[u8]) -> CommandResult {
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(table)?;
-        if matches!(self.format, TableFormat::Json) {
-            stdout.write_all(b"\n")?;
+        let text = String::from_utf8_lossy(table);
+        match self.format {
+            TableFormat::Pretty => stdout.write_all(visible_text(&text).as_bytes())?,
+            TableFormat::Json => writeln!(stdout, "{}", visible_json(&text))?,
+            TableFormat::Csv if stdout.is_terminal() => stdout.write_all(visible_text(&text).as_bytes())?,
+            TableFormat::Arrow if stdout.is_terminal() => bail!("an Arrow stream is binary; redirect it to a file"),
+            TableFormat::Csv | TableFormat::Arrow => stdout.write_all(table)?,
         }
         Ok(ExitCode::SUCCESS)
     }

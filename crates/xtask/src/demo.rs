@@ -46,7 +46,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<ExitCode> {
     let report = report::create(environment, &observed, &options)?;
     terminal.print_summary(&report);
     if options.headless {
-        anstream::println!("{report}");
+        anstream::println!("{}", wardroom_domain::visible_json(&report.to_string()));
     }
     Ok(ExitCode::from(report::exit_code(&report)))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wardroom_bus::{Bus, Error as BusError};
 use wardroom_domain::error::Failure;
 use wardroom_domain::mutant;
-use wardroom_edge::InflateBudget;
+use wardroom_edge::{BodyBudget, InflateBudget};
 use wardroom_process::clock;
 use wardroom_sources::{AcceptedRequest, ByteRateLimiter, Intake};
 
@@ -25,6 +25,7 @@ pub fn source_intake(
         config: config.sources.clone(),
         edge: config.edge.clone(),
         budget,
+        bodies: BodyBudget::new(config.edge.body_budget_bytes),
         rate_limiter: Arc::new(ByteRateLimiter::new(config.sources.tenant_bytes_per_second)),
         resolve: Arc::new(move |tenant, keys, labels| tenants.resolve(tenant, keys, labels, true)),
         append: Arc::new(move |accepted: AcceptedRequest| {

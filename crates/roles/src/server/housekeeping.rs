@@ -14,6 +14,7 @@ use wardroom_pipeline::lake::lake_state::LakeState;
 use wardroom_pipeline::lake::maintenance::run_maintenance;
 use wardroom_store::Store;
 
+use super::approver_check::report_who_cannot_approve;
 use crate::clock;
 use crate::config::Config;
 use crate::metrics as names;
@@ -101,11 +102,13 @@ pub(super) async fn watch_store(store: Store) {
     }
 }
 
-/// Checks whether the executor responds, until it is cancelled.
-pub(super) async fn watch_executor(executor: ExecutorClient, up: Arc<AtomicBool>) {
+/// Checks whether the executor responds, until it is cancelled. Whenever it has started, reports who cannot approve.
+pub(super) async fn watch_executor(executor: ExecutorClient, store: Store, up: Arc<AtomicBool>) {
     loop {
         let is_up = executor.request(&Request::Ping).await.is_ok();
-        up.store(is_up, Ordering::Release);
+        if !up.swap(is_up, Ordering::AcqRel) && is_up {
+            report_who_cannot_approve(&executor, &store).await;
+        }
         metrics::gauge!(names::EXECUTOR_UP).set(if is_up { 1.0 } else { 0.0 });
         tokio::time::sleep(if is_up { EXECUTOR_UP_INTERVAL } else { EXECUTOR_DOWN_INTERVAL }).await;
     }

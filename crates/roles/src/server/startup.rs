@@ -21,10 +21,12 @@ use wardroom_pipeline::intake::source_intake::source_intake;
 use wardroom_pipeline::lake::event_writer::{EventWriterHandle, spawn_event_writer};
 use wardroom_pipeline::lake::lake_state::{LakeState, LakeTables};
 use wardroom_pipeline::state::tenants::Tenants;
+use wardroom_process::descriptors::raise_descriptor_limit;
 use wardroom_process::sandbox::{Isolation, WRITABLE_FOLDERS, sandbox_server};
 use wardroom_store::{Store, database_path};
 
 use super::api_backend::{ApiState, api_backend};
+use super::audit_configuration::audit_configuration;
 use super::audit_rejections::audit_rejections;
 use super::detection_startup::{Detection, start_detection};
 use super::first_token::{deliver_first_token, open_secret_file};
@@ -57,7 +59,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// See [`ServeError`].
 pub fn serve<F: Future<Output = ()> + Send + 'static>(
     options: ServeOptions,
-    config: Config,
+    mut config: Config,
     announce: impl FnMut(String),
     stop: impl FnOnce() -> F,
 ) -> Result<(), ServeError> {
@@ -77,6 +79,8 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
     let admin_file = options.admin_token_file.as_deref().map(open_secret_file).transpose()?;
     let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().cloned().collect();
     let isolation = sandbox_server(&options.data, lake, &readable);
+    // The other half is for files.
+    config.edge.max_connections = config.edge.max_connections.min(raise_descriptor_limit() / 2);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("role")
@@ -163,6 +167,7 @@ async fn start_roles(
     let token_table = TokenTable::new(options.auth);
     let first_token = if options.auth == AuthMode::On { tokens::first_admin(&store).await? } else { None };
     token_table.replace(Some(tokens::load(&store).await?));
+    audit_configuration(&store, options, config).await?;
 
     let runbooks = Arc::new(Library::load(&config.knowledge)?);
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
@@ -179,7 +184,7 @@ async fn start_roles(
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let executor_up = Arc::new(AtomicBool::new(false));
     if executor.configured() {
-        background.spawn(watch_executor(executor.clone(), Arc::clone(&executor_up)));
+        background.spawn(watch_executor(executor.clone(), store.clone(), Arc::clone(&executor_up)));
     }
     let (config, store_copy) = (config.clone(), store.clone());
     let responder = Responder { config, store: store_copy, tenants: Arc::clone(&tenants), executor, runbooks };
@@ -187,6 +192,7 @@ async fn start_roles(
     let intake = source_intake(&config.pipeline(), Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), token_table.clone()));
     background.spawn(watch_store(store.clone()));
+    let port = audited_port(&config.edge, token_table, &store, background);
     background.spawn(run_responder(responder.clone(), event_receiver));
     background.spawn(heartbeat::run_heartbeat(config.heartbeat.clone(), intake.clone(), tenants));
     background.spawn(run_housekeeping(
@@ -225,15 +231,20 @@ async fn start_roles(
         Vec::<String>::new(),
         "the OpenAPI document does not match the mounted routes"
     );
-    let port = audited_port(token_table, &store, background);
     Ok(Roles { store, lake, event_writer, detection_thread, first_token, port, routes, otlp_address })
 }
 
 /// Builds the port; rejected requests are audited.
-fn audited_port(tokens: TokenTable, store: &Store, background: &mut JoinSet<()>) -> Port {
+fn audited_port(
+    config: &wardroom_edge::Config,
+    tokens: TokenTable,
+    store: &Store,
+    background: &mut JoinSet<()>,
+) -> Port {
     let (rejection_sender, rejection_receiver) = mpsc::channel(REJECTIONS_CAPACITY);
     background.spawn(audit_rejections(store.clone(), rejection_receiver));
     Port {
+        config: Arc::new(config.clone()),
         tokens,
         on_rejection: Arc::new(move |rejected| {
             // Rejections beyond the capacity are counted by the metric only.

@@ -2,31 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
 use metrics::{Counter, Histogram};
-use tokio::sync::Semaphore;
 use wardroom_domain::error::Failure;
 use wardroom_domain::{Batch, Envelope, Identity, Labels, SeriesId, TenantId, Timestamp};
-use wardroom_edge::{Config as EdgeConfig, InflateBudget, Problem};
+use wardroom_edge::{BodyBudget, Config as EdgeConfig, InflateBudget, Problem, ReceivedBody};
 
 use crate::config::Config;
 use crate::decode::decoded::Decoded;
 use crate::decode::refusals::{RefusalCause, push_refusal};
 use crate::intake::byte_rate_limiter::ByteRateLimiter;
+use crate::intake::large_bodies::{LARGE_INFLATED_BYTES, acquire_slot, is_large};
 use crate::intake::limits::{apply_limits, check_series};
 use crate::metrics as names;
 use crate::source::{RequestHead, RequestOutcome, Source};
-
-/// Bodies of at least this size are decoded on a blocking thread, in bytes.
-const LARGE_BODY_BYTES: usize = 128 << 10;
-/// Limits concurrent decoding of large bodies to half of the CPUs, so that small requests are not delayed.
-static LARGE_BODY_SLOTS: LazyLock<Semaphore> = LazyLock::new(|| {
-    let cpus = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    Semaphore::new((cpus / 2).max(1))
-});
 
 /// A request that passed all checks: what is appended to the bus, and the decoded records.
 #[derive(Debug)]
@@ -65,8 +57,10 @@ pub struct Intake {
     pub config: Config,
     /// Limits of request bodies.
     pub edge: EdgeConfig,
-    /// The global decompression budget.
+    /// The global decompression budget, which senders share fairly.
     pub budget: InflateBudget,
+    /// The global budget of bodies being received, which senders share fairly.
+    pub bodies: BodyBudget,
     /// The rate limit of each tenant.
     pub rate_limiter: Arc<ByteRateLimiter>,
     /// Looks up series ids and enforces the series limit.
@@ -107,18 +101,25 @@ impl Endpoint {
     }
 }
 
+/// Returns the sender that the access check of the route found.
+pub(crate) fn sender(identity: Option<&Identity>) -> Result<&Identity, Problem> {
+    identity.ok_or_else(|| Problem::unavailable("no_identity", "the route has no access check"))
+}
+
 /// Processes one request, whatever the transport: reads the body, decodes, appends, counts and times it.
 pub(crate) async fn process(
     endpoint: &Arc<Endpoint>,
     identity: Option<&Identity>,
     head: &RequestHead,
-    body: impl Future<Output = Result<Bytes, Problem>>,
+    body: impl Future<Output = Result<ReceivedBody, Problem>>,
 ) -> Result<RequestOutcome, Problem> {
     let started = std::time::Instant::now();
     endpoint.requests.increment(1);
     let processed = async {
-        let missing = || Problem::unavailable("no_identity", "the route has no access check");
-        append(endpoint, identity.ok_or_else(missing)?, head, body.await?).await
+        let ReceivedBody { bytes, permit } = body.await?;
+        let outcome = append(endpoint, sender(identity)?, head, bytes).await;
+        drop(permit);
+        outcome
     };
     let outcome = processed.await;
     if let Err(problem) = &outcome {
@@ -141,16 +142,7 @@ async fn append(
         let detail = "the tenant exceeds its byte rate limit; see sources.tenant-bytes-per-second";
         Problem::unavailable("byte_quota", detail).retry_after(seconds)
     })?;
-    let mut decoded = if body.len() < LARGE_BODY_BYTES {
-        prepare(endpoint, &identity.tenant, head, &body)?
-    } else {
-        let failed = || Problem::unavailable("intake_failed", "decoding the request failed; retry");
-        let _slot = LARGE_BODY_SLOTS.acquire().await.map_err(|_| failed())?;
-        let (endpoint, tenant) = (Arc::clone(endpoint), identity.tenant.clone());
-        let (head, body) = (head.clone(), body.clone());
-        let work = tokio::task::spawn_blocking(move || prepare(&endpoint, &tenant, &head, &body));
-        work.await.map_err(|_| failed())??
-    };
+    let mut decoded = decode_fairly(endpoint, identity, head, &body).await?;
     let outcome = RequestOutcome {
         refused: std::mem::take(&mut decoded.refused),
         accepted: decoded.len(),
@@ -182,10 +174,40 @@ async fn append(
     Ok(outcome)
 }
 
+/// Decodes a small body here and a large one on a blocking thread, in the sender's turn.
+async fn decode_fairly(
+    endpoint: &Arc<Endpoint>,
+    identity: &Identity,
+    head: &RequestHead,
+    body: &Bytes,
+) -> Result<Decoded, Problem> {
+    let budget = endpoint.intake.budget.of_sender(identity);
+    if !is_large(body.len(), endpoint.source.inflated_bytes(head, body)) {
+        let small = budget.with_body_limit(LARGE_INFLATED_BYTES);
+        match prepare(endpoint, &identity.tenant, head, body, &small) {
+            // It holds more than it claims, or too many records; decoded in its turn.
+            Err(Failure::Rejected { reason: "too_large", .. }) => {}
+            decoded => return decoded.map_err(problem_of),
+        }
+    }
+    let failed = || Problem::unavailable("intake_failed", "decoding the request failed; retry");
+    let _slot = acquire_slot(identity).await.map_err(|_| failed())?;
+    let (endpoint, tenant) = (Arc::clone(endpoint), identity.tenant.clone());
+    let (head, body) = (head.clone(), body.clone());
+    let work = tokio::task::spawn_blocking(move || prepare(&endpoint, &tenant, &head, &body, &budget));
+    work.await.map_err(|_| failed())?.map_err(problem_of)
+}
+
 /// Everything before the append: decodes, applies limits and resolves series.
-fn prepare(endpoint: &Endpoint, tenant: &TenantId, head: &RequestHead, body: &[u8]) -> Result<Decoded, Problem> {
+fn prepare(
+    endpoint: &Endpoint,
+    tenant: &TenantId,
+    head: &RequestHead,
+    body: &[u8],
+    budget: &InflateBudget,
+) -> Result<Decoded, Failure> {
     let Endpoint { intake, source, .. } = endpoint;
-    let mut decoded = source.decode(head, body, &intake.budget).map_err(problem_of)?;
+    let mut decoded = source.decode(head, body, budget)?;
     apply_limits(&mut decoded, &intake.config, head.received_at);
     resolve_series(&mut decoded, tenant, intake);
     Ok(decoded)

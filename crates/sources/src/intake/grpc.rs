@@ -15,7 +15,7 @@ use wardroom_domain::Identity;
 use wardroom_edge::{Problem, read_body};
 
 use crate::grpc_status::grpc_code;
-use crate::intake::endpoint::{Endpoint, process};
+use crate::intake::endpoint::{Endpoint, process, sender};
 use crate::intake::headers::{header_text, media_type};
 use crate::source::RequestHead;
 
@@ -38,7 +38,10 @@ pub(crate) async fn receive(endpoint: Arc<Endpoint>, request: Request) -> Respon
     };
     let identity = parts.extensions.get::<Identity>();
     let message = async {
-        let (compressed, message) = read_frame(&read_body(body, &endpoint.intake.edge).await?)?;
+        let intake = &endpoint.intake;
+        let mut message = read_body(body, &intake.edge, &intake.bodies, sender(identity)?).await?;
+        let compressed;
+        (compressed, message.bytes) = read_frame(&message.bytes)?;
         let encoding = header_text(&parts.headers, &HeaderName::from_static("grpc-encoding"));
         match (compressed, encoding.as_str()) {
             (false, _) => Ok((String::new(), message)),

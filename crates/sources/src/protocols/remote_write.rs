@@ -50,8 +50,17 @@ impl Source for RemoteWrite {
         Ok(())
     }
 
+    fn inflated_bytes(&self, _: &RequestHead, body: &[u8]) -> usize {
+        snap::raw::decompress_len(body).unwrap_or(0)
+    }
+
     fn decode(&self, head: &RequestHead, body: &[u8], budget: &InflateBudget) -> Result<Decoded, Failure> {
         let size = snap::raw::decompress_len(body).map_err(|_| malformed("the body is not snappy"))?;
+        budget.check_size(size).map_err(inflate_failure)?;
+        if size > max_snappy_output(body.len()) {
+            let claim = format!("the body claims to decompress to {size} bytes, which {} cannot hold", body.len());
+            return Err(malformed(format!("{claim}: it is not complete snappy; it may be truncated")));
+        }
         let mut plain = budget.allocate(size).map_err(inflate_failure)?;
         snap::raw::Decoder::new()
             .decompress(body, plain.bytes_mut())
@@ -78,9 +87,48 @@ impl Source for RemoteWrite {
     }
 }
 
+/// Maximum number of bytes that `compressed` bytes of snappy decompress to. Its densest element is a copy of 64 bytes
+/// in 3 (<https://github.com/google/snappy/blob/main/format_description.txt>).
+const fn max_snappy_output(compressed: usize) -> usize {
+    compressed.div_ceil(3).saturating_mul(64)
+}
+
 /// Response headers of 2.0: samples, histograms and exemplars written.
 const WRITTEN_HEADERS: [header::HeaderName; 3] = [
     header::HeaderName::from_static("x-prometheus-remote-write-samples-written"),
     header::HeaderName::from_static("x-prometheus-remote-write-histograms-written"),
     header::HeaderName::from_static("x-prometheus-remote-write-exemplars-written"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(body: &[u8], budget: &InflateBudget) -> Option<Failure> {
+        let head = RequestHead {
+            content_type: "application/x-protobuf".into(),
+            content_encoding: "snappy".into(),
+            received_at: wardroom_domain::Timestamp::from_millis(0),
+        };
+        REMOTE_WRITE.decode(&head, body, budget).err()
+    }
+
+    #[test]
+    fn a_claim_that_the_bytes_cannot_hold_reserves_nothing() {
+        let budget = InflateBudget::new(64 << 20, 32 << 20);
+        let _all = budget.reserve(32 << 20).and_then(|first| Ok((first, budget.reserve(32 << 20)?))).unwrap();
+        // A varint that claims 31 MiB, and a literal of one byte.
+        let bomb = [0x80, 0x80, 0xc0, 0x0f, 0x00, 0x61];
+        assert!(matches!(decode(&bomb, &budget), Some(Failure::Rejected { reason: "malformed", .. })));
+        let beyond = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
+        assert!(matches!(decode(&beyond, &budget), Some(Failure::Rejected { reason: "too_large", .. })));
+    }
+
+    #[test]
+    fn the_densest_snappy_is_within_the_bound() {
+        for size in [1_usize, 63, 64, 65, 1000, 65_536, 1 << 20, 3 << 20] {
+            let compressed = snap::raw::Encoder::new().compress_vec(&vec![7; size]).unwrap();
+            assert!(size <= max_snappy_output(compressed.len()), "{size} in {}", compressed.len());
+        }
+    }
+}

@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use wardroom_domain::error::Failure;
 use wardroom_domain::sample::STALE_NAN_BITS;
 use wardroom_domain::{AccessRole, Identity, Principal, RefusalReason, SeriesId, TenantId, Timestamp};
-use wardroom_edge::{AuthMode, Config as EdgeConfig, InflateBudget, KnownToken, Port, TokenTable};
+use wardroom_edge::{AuthMode, BodyBudget, Config as EdgeConfig, InflateBudget, KnownToken, Port, TokenTable};
 use wardroom_sources::{AcceptedRequest, ByteRateLimiter, Config, Intake, RequestHead, SOURCES, Source, replay};
 
 /// 2026-11-21, when the captures were taken.
@@ -67,6 +67,7 @@ fn test_server_with(failure: Option<Failure>, bytes_per_second: u64, edge: EdgeC
         config: Config::default(),
         edge,
         budget: budget.clone(),
+        bodies: BodyBudget::new(64 << 20),
         rate_limiter: Arc::new(ByteRateLimiter::new(bytes_per_second)),
         resolve: Arc::new(|_, keys, labels| {
             let denied = (0..keys.len()).filter_map(|index| match labels(index) {
@@ -98,6 +99,7 @@ fn test_server_with(failure: Option<Failure>, bytes_per_second: u64, edge: EdgeC
         Identity { tenant: TenantId::new("acme").unwrap(), principal: Principal::wardroom(), role: AccessRole::Sender };
     tokens.replace(Some(vec![KnownToken { sha256, identity, expires_at: None }]));
     let port = Port {
+        config: Arc::default(),
         tokens: tokens.clone(),
         on_rejection: Arc::new(|_| {}),
         now: Arc::new(|| Timestamp::from_millis(NOW_MS)),

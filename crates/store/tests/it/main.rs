@@ -98,11 +98,16 @@ async fn keeps_the_first_revocation_time_of_a_token() {
     let identity =
         Identity { tenant: TenantId::main(), principal: Principal::new("alice").unwrap(), role: AccessRole::Responder };
     let token = NewToken { id: "t1".into(), sha256: "ab".into(), identity, expires_at: None };
-    store.create_token(&token, Timestamp::from_millis(1)).await.unwrap();
-    store.revoke_token("t1", Timestamp::from_millis(5)).await.unwrap();
-    store.revoke_token("t1", Timestamp::from_millis(9)).await.unwrap();
+    store.create_token(&token, Timestamp::from_millis(1), &entry("create")).await.unwrap();
+    store.revoke_token("t1", Timestamp::from_millis(5), &entry("revoke")).await.unwrap();
+    store.revoke_token("t1", Timestamp::from_millis(9), &entry("revoke")).await.unwrap();
     assert_eq!(store.tokens().await.unwrap()[0].revoked_at, Some(Timestamp::from_millis(5)));
-    assert!(store.revoke_token("t2", Timestamp::from_millis(9)).await.is_err());
+    assert!(store.revoke_token("t2", Timestamp::from_millis(9), &entry("revoke")).await.is_err());
+    let audited = store.verify_audit().await.unwrap();
+    assert_eq!((audited.entries, audited.ok), (2, true), "one entry each for what changed something");
+    let latest = store.latest_audit_entry(&entry("x").action).await.unwrap().unwrap();
+    assert_eq!(latest, entry("revoke"));
+    assert_eq!(store.latest_audit_entry("other").await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use wardroom_roles::database_path;
 
 use crate::blocking::{block_on, open_store};
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 
 /// The audit log.
 #[derive(Clone, Debug, Args)]
@@ -47,7 +47,7 @@ pub(crate) fn run(args: AuditArgs) -> CommandResult {
         if let Some(error) = &error {
             report["error"] = json!(error);
         }
-        print_line(report)?;
+        print_json(report)?;
     } else if ok {
         print_line(format!("{entries} entries, chain intact"))?;
     } else {

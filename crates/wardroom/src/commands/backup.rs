@@ -13,7 +13,7 @@ use wardroom_roles::database_path;
 
 use crate::blocking::block_on;
 use crate::copy_progress::{copy_progress_bar, show_progress};
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 use crate::{configuration, signals};
 
 /// Back up a data folder, beside a running server or without one.
@@ -77,7 +77,7 @@ fn print_backup(backup: &Backup, dry_run: bool, json: bool) -> CommandResult {
     let Backup { path, manifest, linked_bytes, removed } = backup;
     let (files, bytes) = (manifest.files.len(), manifest.total_bytes());
     if json {
-        print_line(json!({ "path": path, "taken_at": manifest.taken_at, "files": files, "bytes": bytes,
+        print_json(json!({ "path": path, "taken_at": manifest.taken_at, "files": files, "bytes": bytes,
             "linked_bytes": linked_bytes, "lake_elsewhere": manifest.lake_elsewhere, "removed": removed,
             "dry_run": dry_run }))?;
         return Ok(ExitCode::SUCCESS);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::configuration;
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 
 /// The configuration.
 #[derive(Clone, Debug, Args)]
@@ -36,23 +36,14 @@ enum ConfigCommand {
 pub(crate) fn run(args: ConfigArgs) -> CommandResult {
     match args.command {
         ConfigCommand::Show { config } => {
-            let mut config = configuration::load(config.as_deref())?;
-            for (_, value) in config.lake.options.iter_mut().filter(|(name, _)| is_secret(name)) {
-                "(hidden)".clone_into(value);
-            }
-            print_line(serde_json::to_string_pretty(&config)?)?;
+            let config = configuration::load(config.as_deref())?.with_hidden_secrets();
+            print_json(serde_json::to_string_pretty(&config)?)?;
         }
         ConfigCommand::Check { config } => {
             configuration::load(Some(&config))?;
             print_line(format!("{} is valid", config.display()))?;
         }
-        ConfigCommand::Schema => print_line(serde_json::to_string_pretty(&configuration::schema())?)?,
+        ConfigCommand::Schema => print_json(serde_json::to_string_pretty(&configuration::schema())?)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether the name of an object store option suggests a credential.
-fn is_secret(name: &str) -> bool {
-    let name = name.to_lowercase();
-    ["key", "secret", "token", "password", "sas"].iter().any(|word| name.contains(word))
 }

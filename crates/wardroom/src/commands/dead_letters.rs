@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use wardroom_domain::TenantId;
+use wardroom_domain::{TenantId, visible_line};
 
 use super::bus_new_epoch::{self, NewEpochArgs};
 use crate::client::{RemoteArgs, RemoteJsonArgs};
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 
 /// The bus, the durable log of ingested requests.
 #[derive(Clone, Debug, Args)]
@@ -79,7 +79,7 @@ fn run_dead_letters(command: DeadLettersCommand) -> CommandResult {
                 None => remote.client().get("/api/v1/dead-letters")?,
             };
             if json {
-                print_line(&response)?;
+                print_json(&response)?;
             } else {
                 for dead_letter in response["dead_letters"].as_array().into_iter().flatten() {
                     print_line(format_row(dead_letter))?;
@@ -88,7 +88,7 @@ fn run_dead_letters(command: DeadLettersCommand) -> CommandResult {
         }
         DeadLettersCommand::Show { id, remote } => {
             let response = remote.client().get(&format!("/api/v1/dead-letters/{id}"))?;
-            print_line(if remote.json { response.to_string() } else { serde_json::to_string_pretty(&response)? })?;
+            print_json(if remote.json { response.to_string() } else { serde_json::to_string_pretty(&response)? })?;
         }
         DeadLettersCommand::Replay { id, remote } => {
             let response = remote.client().post(&format!("/api/v1/dead-letters/{id}/replay"), &json!({}))?;
@@ -99,7 +99,7 @@ fn run_dead_letters(command: DeadLettersCommand) -> CommandResult {
 }
 
 fn format_row(dead_letter: &Value) -> String {
-    let text = |key: &str| dead_letter[key].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| visible_line(dead_letter[key].as_str().unwrap_or_default());
     let state = match &dead_letter["replayed_as"] {
         Value::Null => "pending".to_owned(),
         offset => format!("replayed as {offset}"),

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use wardroom_domain::visible_line;
 
 use crate::client::{RemoteArgs, RemoteJsonArgs};
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 
 /// Exit code of `approve` if the user does not confirm.
 const NOT_CONFIRMED_EXIT_CODE: u8 = 3;
@@ -89,10 +90,10 @@ pub(crate) fn run(args: IncidentsArgs) -> CommandResult {
         IncidentsCommand::List { remote } => {
             let response = remote.client().get("/api/v1/incidents")?;
             if remote.json {
-                print_line(&response)?;
+                print_json(&response)?;
             } else {
                 for item in response["incidents"].as_array().into_iter().flatten() {
-                    let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
+                    let text = |key: &str| visible_line(item[key].as_str().unwrap_or_default());
                     let (id, state, severity, title) = (text("id"), text("state"), text("severity"), text("title"));
                     print_line(format!("{id:8} {state:18} {severity:9} {title}"))?;
                 }
@@ -100,7 +101,7 @@ pub(crate) fn run(args: IncidentsArgs) -> CommandResult {
         }
         IncidentsCommand::Show { id, remote } => {
             let response = remote.client().get(&format!("/api/v1/incidents/{id}"))?;
-            if remote.json { print_line(&response)? } else { print_incident(&response)? }
+            if remote.json { print_json(&response)? } else { print_incident(&response)? }
         }
         IncidentsCommand::Approve(args) => return approve(&args),
         IncidentsCommand::Reject { id, reason, remote } => {
@@ -154,7 +155,7 @@ fn confirm(question: &str) -> anyhow::Result<bool> {
 }
 
 fn print_incident(incident: &Value) -> std::io::Result<()> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| visible_line(value.as_str().unwrap_or_default()).into_owned();
     print_line(format!("{}  {}  ({})", text(&incident["id"]), text(&incident["title"]), text(&incident["state"])))?;
     if let Some(cause) = incident["hypotheses"].get(0) {
         let confidence = cause["confidence"].as_f64().unwrap_or_default() * 100.0;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::lake_maintain::{self, MaintainArgs};
 use crate::client::RemoteJsonArgs;
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 
 /// Show the usage of each table: files, rows, bytes, and rows past retention.
 #[derive(Clone, Debug, Args)]
@@ -46,7 +46,7 @@ pub(crate) fn run(args: LakeArgs) -> CommandResult {
 fn show_usage(remote: &RemoteJsonArgs) -> CommandResult {
     let response = remote.client().get("/api/v1/lake")?;
     if remote.json {
-        print_line(&response)?;
+        print_json(&response)?;
         return Ok(ExitCode::SUCCESS);
     }
     print_line(format!("{:20} {:>6} {:>14} {:>16} {:>14}", "table", "files", "rows", "bytes", "expired rows"))?;

@@ -13,7 +13,7 @@ use wardroom_roles::{Lake, MaintenanceKind, MaintenanceTask, VacuumPolicy, clock
 use crate::blocking::block_on;
 use crate::configuration;
 use crate::duration::parse_duration;
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MaintainArgs {
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &MaintainArgs) -> CommandResult {
             json!({ "table": task.table, "what": task.kind.as_str(), "files": task.files, "rows": task.rows,
                 "bytes": task.bytes })
         });
-        print_line(json!({ "dry_run": dry_run, "chores": tasks.collect::<Vec<_>>() }))?;
+        print_json(json!({ "dry_run": dry_run, "chores": tasks.collect::<Vec<_>>() }))?;
         return Ok(ExitCode::SUCCESS);
     }
     tasks.iter().try_for_each(|task| print_line(describe(task)))?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json};
 
 /// Print the OpenAPI document.
 #[derive(Clone, Debug, Args)]
@@ -12,6 +12,6 @@ use crate::output::{CommandResult, print_line};
 pub(crate) struct OpenapiArgs {}
 
 pub(crate) fn run(_: OpenapiArgs) -> CommandResult {
-    print_line(serde_json::to_string_pretty(&wardroom_roles::openapi())?)?;
+    print_json(serde_json::to_string_pretty(&wardroom_roles::openapi())?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,12 +8,12 @@ use anyhow::ensure;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use wardroom_domain::{TenantId, Timestamp};
+use wardroom_domain::{TenantId, Timestamp, visible_line};
 use wardroom_roles::{ReplayOptions, ReplayReport, clock};
 
 use crate::blocking::block_on;
 use crate::duration::{parse_duration, parse_time_or_age};
-use crate::output::{CommandResult, print_line};
+use crate::output::{self, CommandResult, print_line};
 use crate::{configuration, logging};
 
 /// Telemetry, in milliseconds, between two updates of the progress bar.
@@ -102,7 +102,7 @@ fn print_json(replayed: &ReplayReport, options: &ReplayOptions) -> CommandResult
         })
         .collect();
     let missing: Vec<_> = replayed.missing.iter().map(|(id, title)| json!({ "id": id, "title": title })).collect();
-    print_line(json!({ "from": options.from, "to": options.to, "begun": replayed.oldest_request_at,
+    output::print_json(json!({ "from": options.from, "to": options.to, "begun": replayed.oldest_request_at,
         "requests": replayed.requests, "samples": replayed.samples, "anomalies": replayed.anomalies,
         "skipped": replayed.skipped, "incidents": incidents, "missing": missing,
         "tables": options.out.join("lake") }))?;
@@ -119,10 +119,15 @@ fn print_text(replayed: &ReplayReport, options: &ReplayOptions) -> CommandResult
     }
     for (incident, original_id) in &replayed.incidents {
         let id = original_id.as_deref().unwrap_or("new");
-        print_line(format!("{id:8} {}  {}  {}", incident.opened_at, incident.key, incident.title))?;
+        print_line(format!(
+            "{id:8} {}  {}  {}",
+            incident.opened_at,
+            visible_line(&incident.key),
+            visible_line(&incident.title)
+        ))?;
     }
     for (id, title) in &replayed.missing {
-        print_line(format!("{id:8} not opened: {title}"))?;
+        print_line(format!("{id:8} not opened: {}", visible_line(title)))?;
     }
     let reopened = replayed.incidents.iter().filter(|(_, original_id)| original_id.is_some()).count();
     print_line(format!(

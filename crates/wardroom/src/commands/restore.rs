@@ -13,7 +13,7 @@ use super::serve::create_private_folder;
 use crate::blocking::block_on;
 use crate::configuration;
 use crate::copy_progress::{copy_progress_bar, show_progress};
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 
 /// Restore a data folder from a backup.
 #[derive(Clone, Debug, Args)]
@@ -49,7 +49,7 @@ pub(crate) fn run(args: RestoreArgs) -> CommandResult {
         if args.verify { Some(block_on(async { Ok(verify_data_folder(&args.data, &config).await?) })?) } else { None };
     let files = manifest.files.len();
     if args.json {
-        print_line(json!({ "from": from, "data": args.data, "taken_at": manifest.taken_at, "files": files,
+        print_json(json!({ "from": from, "data": args.data, "taken_at": manifest.taken_at, "files": files,
             "lake_elsewhere": manifest.lake_elsewhere, "verified": verified.as_ref().map(verification_json) }))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -1,14 +1,14 @@
 //! `wardroom samples dump`: writes every retained sample once, in the format of promtool or as JSON.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use wardroom_domain::{Labels, Matcher, TenantId, Timestamp, query::SeriesQuery};
+use wardroom_domain::{Labels, Matcher, TenantId, Timestamp, query::SeriesQuery, visible_json, visible_line};
 
 use crate::blocking::block_on;
 use crate::client::Client;
@@ -79,19 +79,26 @@ pub(crate) fn run(args: SamplesArgs) -> CommandResult {
         Some(data) => read_from_folder(data, &args)?,
         None => fetch_from_server(&args)?,
     };
+    let is_terminal = std::io::stdout().is_terminal();
     let mut stdout = std::io::BufWriter::new(std::io::stdout());
     for (labels, points) in &samples {
         for (ts_ms, (text, bits)) in &points.samples {
             match args.format {
+                // promtool needs the labels as they are; a terminal would obey control characters in them.
+                DumpFormat::Promtool if is_terminal => {
+                    writeln!(stdout, "{} {text} {ts_ms}", visible_line(&labels.to_string()))?;
+                }
                 DumpFormat::Promtool => writeln!(stdout, "{labels} {text} {ts_ms}")?,
                 DumpFormat::Json => {
-                    writeln!(stdout, "{}", json!({ "labels": labels, "ts_ms": ts_ms, "value": text, "bits": bits }))?;
+                    let sample = json!({ "labels": labels, "ts_ms": ts_ms, "value": text, "bits": bits });
+                    writeln!(stdout, "{}", visible_json(&sample.to_string()))?;
                 }
             }
         }
         // promtool omits native histograms.
         for (ts_ms, histogram) in points.histograms.iter().filter(|_| matches!(args.format, DumpFormat::Json)) {
-            writeln!(stdout, "{}", json!({ "labels": labels, "ts_ms": ts_ms, "histogram": histogram }))?;
+            let histogram = json!({ "labels": labels, "ts_ms": ts_ms, "histogram": histogram });
+            writeln!(stdout, "{}", visible_json(&histogram.to_string()))?;
         }
     }
     stdout.flush()?;

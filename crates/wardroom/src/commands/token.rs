@@ -7,11 +7,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 use wardroom_roles::data_lock::DataLock;
-use wardroom_roles::{clock, tokens};
+use wardroom_roles::tokens;
 
 use crate::blocking::{block_on, open_or_create_store, open_store};
 use crate::duration::parse_duration;
-use crate::output::{CommandResult, print_line};
+use crate::output::{CommandResult, print_json, print_line};
 
 /// Create, list and revoke tokens; works beside a running server.
 #[derive(Clone, Debug, Args)]
@@ -77,7 +77,7 @@ pub(crate) fn run(args: TokenArgs) -> CommandResult {
             let _lock = DataLock::acquire_beside_server(&data, "token revoke")?;
             block_on(async {
                 let store = open_store(&data).await?;
-                store.revoke_token(&id, clock::now()).await?;
+                tokens::revoke(&store, tokens::local_user(), &id).await?;
                 store.close().await;
                 Ok(())
             })?;
@@ -99,12 +99,12 @@ fn create(args: CreateArgs) -> anyhow::Result<()> {
     let (token, secret) = block_on(async {
         let store =
             if args.new_database { open_or_create_store(&args.data).await } else { open_store(&args.data).await }?;
-        let created = tokens::create(&store, identity, lifetime).await?;
+        let created = tokens::create(&store, tokens::local_user(), identity, lifetime).await?;
         store.close().await;
         Ok(created)
     })?;
     if args.json {
-        print_line(json!({ "id": token.id, "token": secret, "tenant": token.identity.tenant,
+        print_json(json!({ "id": token.id, "token": secret, "tenant": token.identity.tenant,
             "principal": token.identity.principal, "role": token.identity.role, "expires_at": token.expires_at }))?;
     } else {
         print_line(secret)?;
@@ -123,7 +123,7 @@ fn list(data: &Path, json: bool) -> anyhow::Result<()> {
                     "revoked_at": token.revoked_at })
             })
             .collect();
-        print_line(json!({ "tokens": tokens }))?;
+        print_json(json!({ "tokens": tokens }))?;
         return Ok(());
     }
     let time = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());

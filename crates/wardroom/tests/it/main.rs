@@ -10,6 +10,7 @@ mod data_folder;
 mod durability;
 mod executor;
 mod heartbeat;
+mod hostile_clients;
 mod incidents;
 mod json_ingest;
 mod lake;

@@ -1,7 +1,7 @@
 //! The report of one seed: what broke, what Wardroom found and did, when, and whether it was right.
 
 use serde_json::{Value, json};
-use wardroom_domain::Timestamp;
+use wardroom_domain::{Timestamp, visible_text};
 
 use super::environment::DemoEnvironment;
 use super::options::Options;
@@ -65,7 +65,7 @@ pub(super) fn create(environment: DemoEnvironment, observed: &Observed, options:
         // The folder with the log is removed when the demo ends.
         let lines: Vec<&str> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
-        anstream::eprintln!("last lines of wardroom.log:\n{}", tail.join("\n"));
+        anstream::eprintln!("last lines of wardroom.log:\n{}", visible_text(&tail.join("\n")));
     }
     Ok(report)
 }

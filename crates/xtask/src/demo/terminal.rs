@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
+use wardroom_domain::visible_line;
 
 use super::environment::DemoEnvironment;
 
@@ -36,7 +37,8 @@ impl Terminal {
 
     fn print(&self, text: &str) {
         if self.enabled {
-            for line in wrap(text) {
+            // Titles, summaries and the diff come from telemetry.
+            for line in wrap(&visible_line(text)) {
                 anstream::println!("{line}");
             }
         }
@@ -44,7 +46,7 @@ impl Terminal {
 
     fn print_heading(&self, text: &str) {
         if self.enabled {
-            anstream::println!("\n\x1b[1m{text}\x1b[0m");
+            anstream::println!("\n\x1b[1m{}\x1b[0m", visible_line(text));
         }
     }
 

@@ -47,6 +47,7 @@ fn grpc_target(messages: &[Vec<u8>]) -> anyhow::Result<FuzzTarget> {
         config: wardroom_sources::Config::default(),
         edge: EdgeConfig::default(),
         budget: inflate_budget(),
+        bodies: wardroom_edge::BodyBudget::new(64 << 20),
         rate_limiter: Arc::new(ByteRateLimiter::new(0)),
         resolve: Arc::new(|_, keys, labels| {
             let denied = (0..keys.len()).filter_map(|index| labels(index).err().map(|denial| (index, denial)));
@@ -60,6 +61,7 @@ fn grpc_target(messages: &[Vec<u8>]) -> anyhow::Result<FuzzTarget> {
         now: Arc::new(|| Timestamp::from_millis(NOW_MS)),
     };
     let port = Port {
+        config: Arc::default(),
         tokens: TokenTable::new(AuthMode::Off),
         on_rejection: Arc::new(|_| ()),
         now: Arc::new(|| Timestamp::from_millis(NOW_MS)),

@@ -1,0 +1,290 @@
+//! Accepts connections and serves each within limits of number and time.
+//!
+//! ```text
+//! accept ─► place in the table ─► HTTP/1 or HTTP/2 ─► requests ─► closed: by the client, idle, slow head, evicted
+//!              │ none: closed
+//! ```
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{IoSlice, Result};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Version;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tower::Service;
+
+use crate::config::Config;
+use crate::connections::{ConnectionPermit, ConnectionState, ConnectionTable};
+use crate::metrics as names;
+
+/// Pause after a failed `accept`, usually for lack of descriptors.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of HTTP/2 pings, which detect clients that are gone while a request is running.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a client may take to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Maximum buffer of an HTTP/1 connection, in bytes; also the limit of a request's head.
+const MAX_BUFFER_BYTES: usize = 128 << 10;
+/// A write of at least this many bytes is part of a response; shorter ones may be HTTP/2 pings.
+const MIN_RESPONSE_BYTES: usize = 64;
+
+/// Serves every connection of a listener until `stopped`, then waits for the requests in flight.
+pub(crate) async fn serve_listener(
+    listener: TcpListener,
+    router: Router,
+    config: Config,
+    table: ConnectionTable,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let builder = connection_builder();
+    let timeouts = Timeouts {
+        header: Duration::from_secs(config.header_timeout_seconds.max(1)),
+        idle: Duration::from_secs(config.idle_timeout_seconds.max(1)),
+    };
+    // Every connection holds a sender, so the channel closes with the last of them.
+    let (open, mut all_closed) = mpsc::channel::<()>(1);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed; retrying");
+                table.evict_one();
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
+                continue;
+            }
+        };
+        let Some(permit) = table.admit(address.ip()) else {
+            tracing::debug!(%address, "connection refused at the limit");
+            continue;
+        };
+        let connection = Connection { permit, timeouts, router: router.clone(), stopped: stopped.clone() };
+        let (builder, open) = (builder.clone(), open.clone());
+        tokio::spawn(async move {
+            connection.serve(stream, builder).await;
+            drop(open);
+        });
+    }
+    drop((listener, open));
+    let _none = all_closed.recv().await;
+}
+
+fn connection_builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // The timeout of this library would run between requests, too; `ConnectionState` tells the two apart.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_BUFFER_BYTES);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Timeouts {
+    header: Duration,
+    idle: Duration,
+}
+
+impl Timeouts {
+    /// Interval at which a connection is checked.
+    fn check_interval(self) -> Duration {
+        self.header.min(self.idle) / 2
+    }
+}
+
+/// One accepted connection.
+struct Connection {
+    permit: ConnectionPermit,
+    timeouts: Timeouts,
+    router: Router,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, builder: Builder<TokioExecutor>) {
+        let Self { permit, timeouts, router, mut stopped } = self;
+        let state = permit.state();
+        let stream = TokioIo::new(TrackedStream { stream, state: Arc::clone(&state) });
+        let service_state = Arc::clone(&state);
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            handle(router.clone(), Arc::clone(&service_state), request)
+        });
+        let mut connection = pin!(builder.serve_connection(stream, service));
+        let mut check = tokio::time::interval(timeouts.check_interval());
+        let (mut draining, mut closing) = (false, false);
+        loop {
+            tokio::select! {
+                served = connection.as_mut() => {
+                    if let Err(error) = served {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                    break;
+                }
+                () = state.evicted() => break,
+                _ = stopped.wait_for(|stopped| *stopped), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ = check.tick() => {
+                    let Some(reason) = state.expired(timeouts.header, timeouts.idle) else { continue };
+                    // An idle client is notified first; it may be sending a request just now.
+                    let close_now = closing || reason != "idle";
+                    if !closing {
+                        metrics::counter!(names::CONNECTIONS_CLOSED_TOTAL, "reason" => reason).increment(1);
+                    }
+                    if close_now {
+                        break;
+                    }
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+        drop(permit);
+    }
+}
+
+/// Handles one request and records its begin and end.
+async fn handle(
+    mut router: Router,
+    state: Arc<ConnectionState>,
+    request: hyper::Request<Incoming>,
+) -> std::result::Result<axum::response::Response, std::convert::Infallible> {
+    state.request_began(request.version() == Version::HTTP_2);
+    let _running = RunningRequest(Arc::clone(&state));
+    let request: Request = request.map(|body| Body::new(TrackedBody::new(body, state)));
+    router.call(request).await
+}
+
+struct RunningRequest(Arc<ConnectionState>);
+
+impl Drop for RunningRequest {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+/// A request body that records when it is complete.
+struct TrackedBody {
+    body: Incoming,
+    /// `None` once the body is complete.
+    state: Option<Arc<ConnectionState>>,
+}
+
+impl TrackedBody {
+    fn new(body: Incoming, state: Arc<ConnectionState>) -> Self {
+        let state = (!body.is_end_stream()).then_some(state);
+        if let Some(state) = &state {
+            state.body_began();
+        }
+        Self { body, state }
+    }
+
+    fn end(&mut self) {
+        if let Some(state) = self.state.take() {
+            state.body_ended();
+        }
+    }
+}
+
+impl HttpBody for TrackedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+            self.end();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for TrackedBody {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A stream that records when bytes are read and responses are written.
+struct TrackedStream {
+    stream: TcpStream,
+    state: Arc<ConnectionState>,
+}
+
+impl TrackedStream {
+    fn wrote(&self, written: &Poll<Result<usize>>) {
+        if matches!(written, Poll::Ready(Ok(bytes)) if *bytes >= MIN_RESPONSE_BYTES) {
+            self.state.touch();
+        }
+    }
+}
+
+impl AsyncRead for TrackedStream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.state.bytes_read();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for TrackedStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.wrote(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

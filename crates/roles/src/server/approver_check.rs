@@ -1,0 +1,116 @@
+//! Compares the approvers of the executor's configuration with the tokens.
+//!
+//! Problem: who may approve is decided in two places: a token gives the role, the executor's configuration names the
+//! approver. A person of whom one of them does not know finds out when they approve an incident. Model: whenever the
+//! executor has started, each such person is reported.
+
+use wardroom_domain::executor::{ListedApprover, Request, Response};
+use wardroom_domain::{Principal, TenantId, Timestamp};
+use wardroom_executor::ExecutorClient;
+use wardroom_store::{Store, TokenRow};
+
+use crate::clock;
+
+/// A person who cannot approve, and what to do about it.
+#[derive(Debug, PartialEq)]
+struct CannotApprove {
+    principal: Principal,
+    tenant: TenantId,
+    reason: String,
+}
+
+/// Logs every person who might expect to approve and cannot.
+pub(super) async fn report_who_cannot_approve(executor: &ExecutorClient, store: &Store) {
+    let (Ok(Response::Approvers { approvers }), Ok(tokens)) =
+        (executor.request(&Request::Approvers).await, store.tokens().await)
+    else {
+        return;
+    };
+    for CannotApprove { principal, tenant, reason } in who_cannot_approve(&approvers, &tokens, clock::now()) {
+        tracing::warn!(%principal, %tenant, reason, "a principal cannot approve plans");
+    }
+}
+
+fn who_cannot_approve(approvers: &[ListedApprover], tokens: &[TokenRow], now: Timestamp) -> Vec<CannotApprove> {
+    let in_force =
+        |token: &&TokenRow| token.revoked_at.is_none() && token.expires_at.is_none_or(|expires_at| expires_at > now);
+    let of_approver = |approver: &ListedApprover| {
+        let token = tokens.iter().filter(in_force).find(|token| token.id == approver.token_id);
+        let reason = match token.map(|token| &token.identity) {
+            None => {
+                "no token in force has the hash of the executor's configuration; create one and enter its hash".into()
+            }
+            Some(identity) if identity.tenant != approver.tenant || identity.principal != approver.principal => {
+                let (tenant, principal) = (&identity.tenant, &identity.principal);
+                format!(
+                    "the token belongs to {principal} of tenant {tenant}; enter the hash of the approver's own token"
+                )
+            }
+            Some(identity) if !identity.role.may_respond() => {
+                format!("the token has the role {}; create one with --role responder", identity.role.as_str())
+            }
+            Some(_) => return None,
+        };
+        Some(CannotApprove { principal: approver.principal.clone(), tenant: approver.tenant.clone(), reason })
+    };
+    let of_token = |token: &TokenRow| {
+        let identity = &token.identity;
+        let is_listed = approvers.iter().any(|approver| approver.token_id == token.id);
+        (identity.role.may_respond() && !is_listed).then(|| CannotApprove {
+            principal: identity.principal.clone(),
+            tenant: identity.tenant.clone(),
+            reason: format!(
+                "token {} has the role {}, but is not in the executor's configuration; add it to `approvers` if they \
+                 shall approve",
+                token.id,
+                identity.role.as_str()
+            ),
+        })
+    };
+    let listed = approvers.iter().filter_map(of_approver);
+    listed.chain(tokens.iter().filter(in_force).filter_map(of_token)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use wardroom_domain::identity::token_id;
+    use wardroom_domain::{AccessRole, Identity};
+
+    use super::*;
+
+    fn token(principal: &str, hash: &str, role: AccessRole) -> TokenRow {
+        let identity = Identity { tenant: TenantId::main(), principal: Principal::new(principal).unwrap(), role };
+        let created_at = Timestamp::from_millis(0);
+        let (id, sha256) = (token_id(hash), hash.to_owned());
+        TokenRow { id, sha256, identity, created_at, expires_at: None, revoked_at: None }
+    }
+
+    fn approver(principal: &str, hash: &str) -> ListedApprover {
+        let (principal, tenant) = (Principal::new(principal).unwrap(), TenantId::main());
+        ListedApprover { principal, tenant, token_id: token_id(hash) }
+    }
+
+    #[test]
+    fn everybody_who_cannot_approve_is_named_with_the_reason() {
+        let (a, b, c, d) = ("a".repeat(64), "b".repeat(64), "c".repeat(64), "d".repeat(64));
+        let approvers = [approver("alice", &a), approver("bob", &b), approver("carol", &c), approver("dave", &d)];
+        let expired =
+            TokenRow { expires_at: Some(Timestamp::from_millis(5)), ..token("dave", &d, AccessRole::Responder) };
+        let tokens = [
+            token("alice", &a, AccessRole::Responder),
+            token("robert", &b, AccessRole::Responder),
+            token("carol", &c, AccessRole::Viewer),
+            expired,
+            token("admin", &"e".repeat(64), AccessRole::Admin),
+            token("prometheus", &"f".repeat(64), AccessRole::Sender),
+        ];
+        let found = who_cannot_approve(&approvers, &tokens, Timestamp::from_millis(5));
+        let named: Vec<(&str, &str)> = found.iter().map(|one| (one.principal.as_str(), one.reason.as_str())).collect();
+        let words = ["belongs to robert", "role viewer", "no token in force", "role admin, but is not in"];
+        assert_eq!(
+            named.iter().map(|(principal, _)| *principal).collect::<Vec<_>>(),
+            ["bob", "carol", "dave", "admin"]
+        );
+        assert!(named.iter().zip(words).all(|((_, reason), word)| reason.contains(word)), "{named:?}");
+    }
+}
