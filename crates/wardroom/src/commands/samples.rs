@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use wardroom_domain::{Labels, Matcher, TenantId, Timestamp, query::SeriesQuery, visible_json, visible_line};
 
 use crate::blocking::block_on;
-use crate::client::Client;
-use crate::output::CommandResult;
+use crate::client::RemoteArgs;
+use crate::output::{CommandResult, stdout};
 use crate::{configuration, logging};
 
 /// Raw samples.
@@ -36,15 +36,11 @@ enum DumpFormat {
 
 #[derive(Clone, Debug, Args)]
 struct DumpArgs {
-    /// URL of the server.
-    #[arg(long, env = "WARDROOM_URL", conflicts_with = "data", required_unless_present = "data")]
-    url: Option<String>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// Read this data folder instead of querying a server.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Bearer token for the server.
-    #[arg(long, env = "WARDROOM_TOKEN", hide_env_values = true)]
-    token: Option<String>,
     /// Tenant, with --data.
     #[arg(long, default_value = "main")]
     tenant: String,
@@ -80,7 +76,7 @@ pub(crate) fn run(args: SamplesArgs) -> CommandResult {
         None => fetch_from_server(&args)?,
     };
     let is_terminal = std::io::stdout().is_terminal();
-    let mut stdout = std::io::BufWriter::new(std::io::stdout());
+    let mut stdout = std::io::BufWriter::new(stdout());
     for (labels, points) in &samples {
         for (ts_ms, (text, bits)) in &points.samples {
             match args.format {
@@ -122,7 +118,7 @@ fn read_from_folder(data: &Path, args: &DumpArgs) -> anyhow::Result<Samples> {
 }
 
 fn fetch_from_server(args: &DumpArgs) -> anyhow::Result<Samples> {
-    let client = Client::new(args.url.as_deref().unwrap_or_default(), args.token.clone());
+    let client = args.remote.client();
     let mut filter = String::new();
     for matcher in &args.matchers {
         filter.push_str(&format!("&match[]={}", percent_encode(matcher)));

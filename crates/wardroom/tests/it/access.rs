@@ -82,7 +82,7 @@ fn starts_within_a_second_and_uses_little_memory() {
     std::thread::sleep(std::time::Duration::from_secs(2));
     let (_, ready) = server.get("/readyz", "").unwrap();
     let ready: Value = serde_json::from_str(&ready).unwrap();
-    assert_eq!((&ready["status"], &ready["durability"]), (&Value::from("ready"), &Value::from("power-loss")));
+    assert_eq!((&ready["status"], &ready["durability"]), (&Value::from("ready"), &Value::from("survives-power-loss")));
     // All processes map the same binary, so its pages count once.
     let pids: Vec<u32> = server.processes().into_iter().map(|(_, pid)| pid).collect();
     let private: u64 = pids.iter().map(|pid| resident_kib(*pid, "RssAnon") + resident_kib(*pid, "RssShmem")).sum();

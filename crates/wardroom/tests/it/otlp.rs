@@ -122,9 +122,9 @@ fn free_port() -> u16 {
 fn rotel(dir: &Path, server: &Server, protocol: &str) -> (Rotel, u16) {
     let (grpc, http) = (free_port(), free_port());
     let page = include_str!("../../../../docs/sources/opentelemetry.md");
-    let (_, rest) = page.split_once("```sh rotel\n").unwrap();
+    let (_, rest) = page.split_once("```sh test=ingests_from_a_collector_over_http_and_grpc\n").unwrap();
     let (flags, _) = rest.split_once("```").unwrap();
-    let flags = flags.replace("http://127.0.0.1:8080", &server.url).replace("$WARDROOM_TOKEN", &server.sender_token);
+    let flags = flags.replace("http://127.0.0.1:8080", &server.url).replace("$SENDER_TOKEN", &server.sender_token);
     let flags = flags.replace("--otlp-exporter-protocol http", &format!("--otlp-exporter-protocol {protocol}"));
     assert!(flags.contains(&server.url) && flags.contains(&server.sender_token));
     // Splits like a shell: quoted text is one word.
