@@ -4,6 +4,13 @@ use deltalake_core::arrow::error::ArrowError;
 use deltalake_core::parquet::errors::ParquetError;
 use deltalake_core::{DeltaTableError, ObjectStoreError};
 
+use crate::damaged_files::DamagedFile;
+
+/// An offset in a message.
+fn offset_text(offset: &Option<u64>) -> String {
+    offset.map_or_else(|| "no offset".to_owned(), |offset| format!("offset {offset}"))
+}
+
 /// An error of the lake.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,10 +20,15 @@ pub enum Error {
     /// A table holds data that cannot be read.
     #[error("lake damaged: {0}")]
     Damaged(String),
+    /// A data file does not match its checksums.
+    #[error(transparent)]
+    DamagedFile(#[from] DamagedFile),
     /// Another writer appends to the table.
     #[error(
-        "{table}: this writer's last batch ended at {expected:?}, but the table ends at {found:?}; only one process \
-         may write: stop the other one, and restart this one"
+        "{table}: this writer's last batch ended at {}, but the table ends at {}; only one process may write: stop the \
+         other one, and restart this one",
+        offset_text(.expected),
+        offset_text(.found)
     )]
     OffsetConflict {
         /// Table name.
@@ -51,13 +63,13 @@ pub enum Error {
 
 impl From<DeltaTableError> for Error {
     fn from(error: DeltaTableError) -> Self {
-        Self::Unavailable(error.to_string())
+        DamagedFile::cause_of(&error).map_or_else(|| Self::Unavailable(error.to_string()), |file| file.clone().into())
     }
 }
 
 impl From<ObjectStoreError> for Error {
     fn from(error: ObjectStoreError) -> Self {
-        Self::Unavailable(error.to_string())
+        DamagedFile::cause_of(&error).map_or_else(|| Self::Unavailable(error.to_string()), |file| file.clone().into())
     }
 }
 
@@ -69,12 +81,17 @@ impl From<std::io::Error> for Error {
 
 impl From<ParquetError> for Error {
     fn from(error: ParquetError) -> Self {
-        Self::Damaged(error.to_string())
+        DamagedFile::cause_of(&error).map_or_else(|| Self::Damaged(error.to_string()), |file| file.clone().into())
     }
 }
 
 impl From<ArrowError> for Error {
     fn from(error: ArrowError) -> Self {
-        Self::Damaged(error.to_string())
+        let external = DamagedFile::cause_of(&error).map(|file| file.clone().into());
+        external.unwrap_or_else(|| match error {
+            // The Parquet reader turns the errors of a file into text.
+            ArrowError::ParquetError(text) => Self::Damaged(text.trim_start_matches("External: ").to_owned()),
+            other => Self::Damaged(other.to_string()),
+        })
     }
 }

@@ -1,6 +1,5 @@
 //! Opens all tables together.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,9 +17,10 @@ use crate::format::schema::TableSchema;
 use crate::format::table_schemas::{EVENT_TABLES, GOLD_TABLES, HISTOGRAMS, SAMPLES, SERIES};
 use crate::maintain::retention::Retention;
 use crate::table::delta_table::Table;
+use crate::table::lake_location::LakeLocation;
 use crate::table::live_file::LiveFile;
 use crate::table::local_disk::LocalDisk;
-use crate::table::remote_store::{probe_conditional_writes, register_object_stores};
+use crate::table::remote_store::probe_conditional_writes;
 use crate::write::pending_rows::PendingRows;
 
 /// The open tables.
@@ -37,6 +37,8 @@ pub struct Lake {
     /// Event rows that are not committed yet. Locked while they move into a table, so that a query finds each row once.
     pub(crate) pending: RwLock<PendingRows>,
     pub(crate) retention: Vec<Retention>,
+    /// Where the tables are.
+    pub(crate) location: LakeLocation,
 }
 
 /// All tables except samples and series.
@@ -49,16 +51,15 @@ impl Lake {
     /// Returns an error if a table cannot be opened or the configuration is invalid.
     pub async fn open(config: &Config, data: &Path) -> Result<Self, Error> {
         let root = config.root(data)?;
-        let options: HashMap<String, String> = config.options.clone().into_iter().collect();
-        register_object_stores(&root, &options)?;
         let disk = match root.to_file_path() {
             Ok(folder) => Some(Arc::new(LocalDisk::open(&folder)?)),
             Err(()) => None,
         };
-        probe_conditional_writes(&root, &options).await?;
-        let open = async |schema| Table::open(&root, schema, &options, disk.clone()).await.map(Some);
+        let location = LakeLocation::open(root, &config.options, disk)?;
+        probe_conditional_writes(&location.root, &location.options).await?;
+        let open = async |schema| Table::open(&location, schema).await.map(Some);
         let missing = || Error::Unavailable("a table is missing".into());
-        let lake = Self::open_tables(config, &OTHER_TABLES, open).await?.ok_or_else(missing)?;
+        let lake = Self::open_tables(config, &location, &OTHER_TABLES, open).await?.ok_or_else(missing)?;
         for table in lake.tables() {
             let mut table = table.lock().await;
             // Commits of the previous process may not have been synced.
@@ -100,16 +101,15 @@ impl Lake {
         disk: Option<Arc<LocalDisk>>,
         others: &[&[&'static TableSchema]],
     ) -> Result<Option<Self>, Error> {
-        let root = config.root(data)?;
-        let options: HashMap<String, String> = config.options.clone().into_iter().collect();
-        register_object_stores(&root, &options)?;
-        let open = async |schema| Table::open_existing(&root, schema, &options, disk.clone()).await;
-        Self::open_tables(config, others, open).await
+        let location = LakeLocation::open(config.root(data)?, &config.options, disk)?;
+        let open = async |schema| Table::open_existing(&location, schema).await;
+        Self::open_tables(config, &location, others, open).await
     }
 
     /// Opens samples, series and `others`. Returns `None` if samples or series do not exist.
     async fn open_tables(
         config: &Config,
+        location: &LakeLocation,
         others: &[&[&'static TableSchema]],
         open: impl AsyncFn(&'static TableSchema) -> Result<Option<Table>, Error>,
     ) -> Result<Option<Self>, Error> {
@@ -132,6 +132,7 @@ impl Lake {
             app_id: format!("{BUS_TOPIC}-0"),
             pending: RwLock::default(),
             retention: config.retention.clone(),
+            location: location.clone(),
         }))
     }
 

@@ -1,7 +1,8 @@
-//! Maintenance: merging and joining files, retention, table usage, and the file list of a backup.
+//! Maintenance: merging and joining files, retention, table usage, verification, and the file list of a backup.
 
 pub(crate) mod backup_snapshot;
 pub(crate) mod file_join;
+pub(crate) mod file_verification;
 pub(crate) mod maintenance_report;
 pub(crate) mod maintenance_tasks;
 pub(crate) mod retention;

@@ -3,6 +3,7 @@
 pub(crate) mod column_addition;
 pub(crate) mod delta_table;
 pub(crate) mod file_removal;
+pub(crate) mod lake_location;
 pub(crate) mod live_file;
 pub(crate) mod local_disk;
 pub(crate) mod power_loss_repair;
@@ -10,3 +11,4 @@ pub(crate) mod remote_store;
 pub(crate) mod snapshot_files;
 pub(crate) mod unsynced_rewrite;
 pub(crate) mod vacuum_policy;
+pub(crate) mod verified_store;

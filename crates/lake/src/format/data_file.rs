@@ -24,6 +24,8 @@ pub(crate) struct DataFile {
     pub(crate) day: i64,
     /// The Parquet file.
     pub(crate) bytes: Bytes,
+    /// Where page index and footer start, after the last column chunk.
+    pub(crate) tail_start: usize,
     /// Statistics as the Delta protocol defines them.
     pub(crate) stats: serde_json::Value,
 }

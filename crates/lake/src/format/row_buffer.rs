@@ -12,6 +12,7 @@ use deltalake_core::parquet::file::properties::WriterPropertiesBuilder;
 use wardroom_domain::{Labels, TenantId, Timestamp};
 
 use crate::error::Error;
+use crate::format::checksums::{FinishedFile, finish_arrow_file};
 use crate::format::data_file::{DataFile, FilePurpose, writer_properties};
 use crate::format::schema::{ColumnType, TableSchema, list_element};
 
@@ -161,8 +162,8 @@ impl RowBuffer {
                     }
                     into.append(true)?;
                 }
-                (_, cell) => {
-                    let detail = format!("{}.{}: {cell:?} has another type", self.schema.name, column.name);
+                _ => {
+                    let detail = format!("{}.{}: a value has another type", self.schema.name, column.name);
                     return Err(Error::Damaged(detail));
                 }
             }
@@ -229,7 +230,8 @@ impl RowBuffer {
             stats["minValues"] = serde_json::json!({ "ts": text(first) });
             stats["maxValues"] = serde_json::json!({ "ts": text(last) });
         }
-        Ok(DataFile { tenant: self.tenant, day: self.day, bytes: writer.into_inner()?.into(), stats })
+        let FinishedFile { bytes, tail_start } = finish_arrow_file(writer)?;
+        Ok(DataFile { tenant: self.tenant, day: self.day, bytes, tail_start, stats })
     }
 }
 

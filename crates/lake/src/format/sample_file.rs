@@ -26,6 +26,7 @@ use deltalake_core::parquet::file::writer::SerializedFileWriter;
 use wardroom_domain::{Sample, TenantId, Timestamp};
 
 use crate::error::Error;
+use crate::format::checksums::{FinishedFile, finish_file};
 use crate::format::data_file::{DataFile, FilePurpose, writer_properties};
 use crate::format::decimal::POWERS_OF_TEN;
 use crate::format::sample_row_group::SampleRowGroup;
@@ -93,7 +94,7 @@ impl SampleFileWriter {
     /// Closes the file.
     pub(crate) fn finish(mut self) -> Result<DataFile, Error> {
         self.row_group.close(&mut self.file)?;
-        let bytes = self.file.into_inner()?.into();
+        let FinishedFile { bytes, tail_start } = finish_file(self.file)?;
         let (low, high) = self.series_range.unwrap_or_default();
         let (start_ms, end_ms) = self.span_ms.unwrap_or_default();
         let rfc3339 = |ms: i64| Timestamp::from_millis(ms).to_string();
@@ -103,7 +104,7 @@ impl SampleFileWriter {
             "maxValues": { "series_id": high, "ts": rfc3339(end_ms) },
             "nullCount": { "series_id": 0, "ts": 0, "offset": 0 },
         });
-        Ok(DataFile { tenant: self.tenant, day: self.day, bytes, stats })
+        Ok(DataFile { tenant: self.tenant, day: self.day, bytes, tail_start, stats })
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::error::Error;
 use crate::lake::Lake;
+use crate::maintain::file_verification::TableVerification;
 use crate::table::snapshot_files::SnapshotFile;
 
 /// The newest version of a table, of all tenants together.
@@ -34,24 +35,17 @@ impl Lake {
         Ok(snapshot_files)
     }
 
-    /// Checks that every data file exists in full size, and describes the tables.
+    /// Reads every data file, compares it with its checksums, and describes the tables.
     ///
     /// # Errors
-    /// Returns an error if a file is missing or has another size, or if a table cannot be read.
+    /// Returns an error if a file is missing or damaged, or if a table cannot be read.
     pub async fn verify_snapshot(&self) -> Result<Vec<TableSnapshot>, Error> {
         let mut found = Vec::new();
-        for table in self.tables() {
-            let mut table = table.lock().await;
-            let files = table.files().await?;
-            for file in &files {
-                let size = table.stored_file_size(file).await?;
-                if size != file.bytes {
-                    let (name, path, expected) = (table.name(), &file.path, file.bytes);
-                    return Err(Error::Damaged(format!("{name}: {path} has {size} bytes, expected {expected}")));
-                }
+        for TableVerification { table, version, files, rows, damaged, .. } in self.verify(|_| {}).await? {
+            if let Some(file) = damaged.into_iter().next() {
+                return Err(file.into());
             }
-            let rows = files.iter().map(|file| file.rows).sum();
-            found.push(TableSnapshot { table: table.name(), version: table.version(), files: files.len(), rows });
+            found.push(TableSnapshot { table, version, files, rows });
         }
         Ok(found)
     }

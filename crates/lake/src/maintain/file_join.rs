@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use deltalake_core::parquet::arrow::ArrowWriter;
 use deltalake_core::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wardroom_domain::{TenantId, Timestamp};
 
 use crate::error::Error;
+use crate::format::checksums::{FinishedFile, finish_arrow_file};
 use crate::format::data_file::{DataFile, FilePurpose, writer_properties};
 use crate::format::parquet_source::ParquetSource;
 use crate::format::row_reader::add_missing_columns;
@@ -54,17 +54,19 @@ pub(crate) async fn join_files(table: &mut Table, group: &[LiveFile]) -> Result<
     }
     let table_schema = table.schema();
     let encoding = tokio::task::spawn_blocking(move || encode(table_schema, files));
-    let bytes = encoding.await.map_err(|error| Error::Unavailable(error.to_string()))??;
+    let finished = encoding.await.map_err(|error| Error::Unavailable(error.to_string()))??;
+    let FinishedFile { bytes, tail_start } = finished;
     let done =
         MaintenanceReport { files_in: group.len(), files_out: 1, rows: group.iter().map(|file| file.rows).sum() };
     let offset = group.iter().map(|file| file.offset).max().unwrap_or_default();
-    let joined = DataFile { tenant: first.tenant.clone(), day: first.day, bytes, stats: stats(table_schema, group) };
+    let (tenant, stats) = (first.tenant.clone(), stats(table_schema, group));
+    let joined = DataFile { tenant, day: first.day, bytes, tail_start, stats };
     let written = table.write_file(&joined, offset).await?;
     table.replace_files(group, vec![written]).await?;
     Ok(done)
 }
 
-fn encode(table_schema: &TableSchema, files: Vec<ParquetSource>) -> Result<Bytes, Error> {
+fn encode(table_schema: &TableSchema, files: Vec<ParquetSource>) -> Result<FinishedFile, Error> {
     let schema = table_schema.arrow_schema();
     let mut writer = ArrowWriter::try_new(
         Vec::new(),
@@ -72,11 +74,12 @@ fn encode(table_schema: &TableSchema, files: Vec<ParquetSource>) -> Result<Bytes
         Some(writer_properties(FilePurpose::LongLived)?.build()),
     )?;
     for file in files {
+        file.verify_before_rewrite()?;
         for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
             writer.write(&add_missing_columns(&schema, &batch?)?)?;
         }
     }
-    Ok(writer.into_inner()?.into())
+    finish_arrow_file(writer)
 }
 
 /// Combines the statistics of the joined files.

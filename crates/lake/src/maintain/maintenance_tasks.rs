@@ -11,7 +11,10 @@
 //! commit names yet is deleted only once it is older than that and than a day, since a slow write may still be in
 //! progress.
 
+use std::collections::BTreeSet;
+
 use crate::error::Error;
+use crate::format::parquet_source::ParquetSource;
 use crate::format::table_schemas::SAMPLES;
 use crate::lake::Lake;
 use crate::maintain::file_join::{files_to_join, join_files};
@@ -76,6 +79,7 @@ impl Lake {
     /// Returns an error if a table cannot be read.
     pub async fn due_tasks(&self, vacuum: Option<VacuumPolicy>) -> Result<Vec<MaintenanceTask>, Error> {
         let mut tasks = Vec::new();
+        let damaged: BTreeSet<String> = self.damaged_files().into_iter().map(|file| file.path).collect();
         for table in self.tables() {
             let mut table = table.lock().await;
             let (name, mut files) = (table.name(), table.files().await?);
@@ -95,6 +99,8 @@ impl Lake {
                     });
                 }
             }
+            // A damaged file stays as it is, so that it can be replaced by an intact copy.
+            files.retain(|file| !damaged.contains(&table.path_in_lake(file)));
             let (kind, groups) = if name == SAMPLES.name {
                 let newest_ms = files.iter().map(|file| file.span_ms.1).max().unwrap_or_default();
                 (MaintenanceKind::Merge, files_to_merge(&files, newest_ms))
@@ -109,12 +115,23 @@ impl Lake {
     /// Runs a task.
     ///
     /// # Errors
-    /// Returns an error if the table cannot be read or written now. Retrying is safe.
+    /// Returns an error if the table cannot be read or written now; retrying is safe. [`Error::DamagedFile`] is for a
+    /// file that no later task includes.
     pub async fn run_task(&self, task: &MaintenanceTask) -> Result<MaintenanceReport, Error> {
         let Some(table) = self.table(task.table) else { return Ok(MaintenanceReport::default()) };
         match task.kind {
-            MaintenanceKind::Merge => return self.merge(&task.files_to_change).await,
-            MaintenanceKind::Join => return join_files(&mut *table.lock().await, &task.files_to_change).await,
+            MaintenanceKind::Merge | MaintenanceKind::Join => {
+                let report = match task.kind {
+                    MaintenanceKind::Merge => self.merge(&task.files_to_change).await,
+                    _ => join_files(&mut *table.lock().await, &task.files_to_change).await,
+                };
+                let Err(error) = report else { return report };
+                // The Parquet reader turns the error of a damaged file into text.
+                let table = table.lock().await;
+                let paths: BTreeSet<_> = task.files_to_change.iter().map(|file| table.path_in_lake(file)).collect();
+                let damaged = self.damaged_files().into_iter().find(|file| paths.contains(&file.path));
+                return Err(damaged.map_or(error, Error::from));
+            }
             MaintenanceKind::Vacuum(vacuum) => drop(table.lock().await.vacuum(vacuum, false).await?),
             MaintenanceKind::Expire => table.lock().await.remove_files(&task.files_to_change).await?,
         }
@@ -129,7 +146,11 @@ impl Lake {
     pub async fn maintain(&self, vacuum: Option<VacuumPolicy>) -> Result<MaintenanceReport, Error> {
         let mut done = MaintenanceReport::default();
         for task in self.due_tasks(vacuum).await? {
-            done.add(self.run_task(&task).await?);
+            match self.run_task(&task).await {
+                // Logged when it was found. The next round leaves the file out.
+                Err(Error::DamagedFile(_)) => {}
+                report => done.add(report?),
+            }
         }
         if done.files_in > 0 {
             tracing::info!(
@@ -154,6 +175,7 @@ impl Lake {
         // Holds one finished file in memory at a time.
         let (finished, mut ready) = tokio::sync::mpsc::channel(1);
         let merge_task = tokio::task::spawn_blocking(move || {
+            runs.iter().try_for_each(ParquetSource::verify_before_rewrite)?;
             let writer_stopped = |_| Error::Unavailable("the writer of merged files has stopped".into());
             merge_sample_files(&tenant, day, runs, |file| finished.blocking_send(file).map_err(writer_stopped))
         });

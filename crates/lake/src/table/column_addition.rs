@@ -44,8 +44,7 @@ fn missing_columns(schema: &'static TableSchema, existing: &StructType) -> Resul
             None if field.is_nullable() => missing.push(field),
             None => return Err(refused(field.name(), "missing from the table, and required".to_owned())),
             Some(found) if found.data_type() != field.data_type() => {
-                let detail =
-                    format!("type is {:?} in the table, {:?} in this build", found.data_type(), field.data_type());
+                let detail = format!("type is {} in the table, {} in this build", found.data_type(), field.data_type());
                 return Err(refused(field.name(), detail));
             }
             Some(found) if found.is_nullable() != field.is_nullable() => {
@@ -61,7 +60,7 @@ fn missing_columns(schema: &'static TableSchema, existing: &StructType) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -76,6 +75,7 @@ mod tests {
     use crate::format::table_schemas::DEPLOYMENTS;
     use crate::lake::Lake;
     use crate::table::delta_table::Table;
+    use crate::table::lake_location::LakeLocation;
     use crate::table::local_disk::LocalDisk;
 
     const fn column(name: &'static str, column_type: ColumnType, nullable: bool) -> Column {
@@ -101,7 +101,8 @@ mod tests {
         let folder = dir.join("lake");
         let disk = Arc::new(LocalDisk::open(&folder).unwrap());
         let root = Url::from_directory_path(&folder).unwrap();
-        Table::open(&root, schema, &HashMap::new(), Some(disk)).await.unwrap()
+        let location = LakeLocation::open(root, &BTreeMap::new(), Some(disk)).unwrap();
+        Table::open(&location, schema).await.unwrap()
     }
 
     #[tokio::test]

@@ -19,17 +19,19 @@ use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError, ObjectStore, Path};
+use deltalake_core::{DeltaTable, DeltaTableError, ObjectStore, Path};
 use object_store::ObjectStoreExt as _;
-use url::Url;
 use wardroom_domain::mutant;
 
+use crate::damaged_files::DamagedFiles;
 use crate::error::Error;
 use crate::format::data_file::DataFile;
-use crate::format::parquet_source::ParquetSource;
+use crate::format::file_name::data_file_name;
+use crate::format::parquet_source::{ParquetSource, SourceBytes};
 use crate::format::schema::TableSchema;
 use crate::table::column_addition::add_new_columns;
-use crate::table::live_file::{LiveFile, data_file_name, format_day, live_file};
+use crate::table::lake_location::{LakeLocation, table_folder};
+use crate::table::live_file::{LiveFile, format_day, live_file};
 use crate::table::local_disk::LocalDisk;
 
 /// Partition columns of every table.
@@ -52,23 +54,20 @@ pub(crate) struct Table {
     pub(super) schema: &'static TableSchema,
     pub(super) table: DeltaTable,
     disk: Option<Arc<LocalDisk>>,
+    pub(super) damaged_files: DamagedFiles,
     /// Offset at which this writer's last batch ended, by application id.
     expected_offsets: BTreeMap<String, u64>,
+    /// The version to read, instead of the newest: rows of later ones came from elsewhere.
+    pub(crate) pinned_version: Option<u64>,
 }
 
 impl Table {
-    /// Opens the table below `root`. Creates it if missing, and adds new columns.
-    pub(crate) async fn open(
-        root: &Url,
-        schema: &'static TableSchema,
-        options: &HashMap<String, String>,
-        disk: Option<Arc<LocalDisk>>,
-    ) -> Result<Self, Error> {
-        let url = table_url(root, schema)?;
-        if let Some(disk) = &disk {
-            disk.prepare_table(&url)?;
+    /// Opens the table. Creates it if missing, and adds new columns.
+    pub(crate) async fn open(location: &LakeLocation, schema: &'static TableSchema) -> Result<Self, Error> {
+        if let Some(disk) = &location.disk {
+            disk.prepare_table(&location.table_url(schema)?)?;
         }
-        let mut table = DeltaTableBuilder::from_url(url)?.with_storage_options(options.clone()).build()?;
+        let mut table = location.table(schema)?;
         if !table.verify_deltatable_existence().await? {
             // Another writer may create the table at the same time.
             if let Err(error) = create(&table, schema).await
@@ -77,28 +76,31 @@ impl Table {
                 return Err(error.into());
             }
         }
-        table.load().await?;
+        table.load().await.map_err(|error| Error::Unavailable(format!("{}: {error}", schema.name)))?;
         let table = add_new_columns(table, schema).await?;
-        Ok(Self { schema, table, disk, expected_offsets: BTreeMap::new() })
+        Ok(Self::new(location, schema, table))
     }
 
-    /// Opens the table below `root` without creating, repairing or changing it. Returns `None` if it does not exist.
+    /// Opens the table without creating, repairing or changing it. Returns `None` if it does not exist.
     pub(crate) async fn open_existing(
-        root: &Url,
+        location: &LakeLocation,
         schema: &'static TableSchema,
-        options: &HashMap<String, String>,
-        disk: Option<Arc<LocalDisk>>,
     ) -> Result<Option<Self>, Error> {
-        let url = table_url(root, schema)?;
+        let url = location.table_url(schema)?;
         if url.to_file_path().is_ok_and(|folder| !folder.join("_delta_log").is_dir()) {
             return Ok(None);
         }
-        let mut table = DeltaTableBuilder::from_url(url)?.with_storage_options(options.clone()).build()?;
+        let mut table = location.table(schema)?;
         if !table.verify_deltatable_existence().await? {
             return Ok(None);
         }
-        table.load().await?;
-        Ok(Some(Self { schema, table, disk, expected_offsets: BTreeMap::new() }))
+        table.load().await.map_err(|error| Error::Unavailable(format!("{}: {error}", schema.name)))?;
+        Ok(Some(Self::new(location, schema, table)))
+    }
+
+    fn new(location: &LakeLocation, schema: &'static TableSchema, table: DeltaTable) -> Self {
+        let (disk, damaged_files) = (location.disk.clone(), location.damaged_files.clone());
+        Self { schema, table, disk, damaged_files, expected_offsets: BTreeMap::new(), pinned_version: None }
     }
 
     /// Name with layer, such as `silver.samples`.
@@ -188,15 +190,23 @@ impl Table {
         }
     }
 
-    /// Returns the newest version, for queries.
+    /// Reads the log up to the newest version, or to the pinned one.
+    async fn update(&mut self) -> Result<(), Error> {
+        match self.pinned_version {
+            Some(version) => Ok(self.table.load_version(version).await?),
+            None => Ok(self.table.update_state().await?),
+        }
+    }
+
+    /// Returns the newest version, or the pinned one, for queries.
     pub(crate) async fn provider(&mut self) -> Result<Arc<dyn TableProvider>, Error> {
-        self.table.update_state().await?;
+        self.update().await?;
         self.table.table_provider().await.map_err(|error| Error::Unavailable(error.to_string()))
     }
 
-    /// Lists the files of the newest version.
+    /// Lists the files of the newest version, or of the pinned one.
     pub(crate) async fn files(&mut self) -> Result<Vec<LiveFile>, Error> {
-        self.table.update_state().await?;
+        self.update().await?;
         self.table.snapshot()?.log_data().iter().map(|view| live_file(self.schema, &view)).collect()
     }
 
@@ -211,18 +221,30 @@ impl Table {
         self.table.version().unwrap_or_default()
     }
 
-    /// Opens a data file: local files are read in parts, objects as a whole.
+    /// Opens a data file: local files are read in parts, objects as a whole. What is read is compared with the file's
+    /// checksums.
     pub(crate) async fn open_file(&self, file: &LiveFile) -> Result<ParquetSource, Error> {
-        match self.table.table_url().to_file_path() {
-            Ok(folder) => Ok(ParquetSource::File(std::fs::File::open(folder.join(&file.path))?)),
-            Err(()) => Ok(ParquetSource::Bytes(self.read_file(file).await?)),
-        }
+        let bytes = match self.table.table_url().to_file_path() {
+            Ok(folder) => SourceBytes::File(std::fs::File::open(folder.join(&file.path))?),
+            Err(()) => SourceBytes::Memory(self.read_file(file).await?),
+        };
+        ParquetSource::open(bytes, self.path_in_lake(file), &self.damaged_files)
     }
 
-    /// Reads a data file as a whole.
+    /// Reads a data file as a whole, and compares it with its checksums.
     pub(crate) async fn read_file(&self, file: &LiveFile) -> Result<Bytes, Error> {
         let path = Path::from_url_path(&file.path).map_err(|error| Error::Damaged(error.to_string()))?;
         Ok(self.store().get(&path).await?.bytes().await?)
+    }
+
+    /// Returns whether the table is on a local disk.
+    pub(crate) fn is_local(&self) -> bool {
+        self.table.table_url().scheme() == "file"
+    }
+
+    /// Returns a file's path below the lake's root.
+    pub(crate) fn path_in_lake(&self, file: &LiveFile) -> String {
+        format!("{}/{}", table_folder(self.schema), file.path)
     }
 
     pub(super) async fn commit(
@@ -286,16 +308,11 @@ impl Table {
         Ok(())
     }
 
-    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
+    /// The store of the table's folder. Data files are compared with their checksums when they are read.
+    pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
         let store: LogStoreRef = self.table.log_store();
         store.object_store(None)
     }
-}
-
-/// Returns the location of a table.
-fn table_url(root: &Url, schema: &TableSchema) -> Result<Url, Error> {
-    let below = schema.name.replace('.', "/") + "/";
-    root.join(&below).map_err(|error| Error::Unavailable(error.to_string()))
 }
 
 async fn create(table: &DeltaTable, schema: &TableSchema) -> Result<DeltaTable, DeltaTableError> {

@@ -16,8 +16,9 @@ use wardroom_domain::TenantId;
 
 use crate::error::Error;
 use crate::format::data_file::{DAY_MS, DataFile};
+use crate::format::file_name::data_file_name;
 use crate::table::delta_table::{PARTITIONS, Table};
-use crate::table::live_file::{LiveFile, data_file_name};
+use crate::table::live_file::LiveFile;
 use crate::table::vacuum_policy::{MAX_FILE_ACCESS, VacuumPolicy};
 
 /// Application id of commits that remove files.

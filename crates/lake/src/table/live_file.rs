@@ -2,10 +2,10 @@
 
 use deltalake_core::kernel::LogicalFileView;
 use wardroom_domain::{TenantId, Timestamp};
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::Error;
-use crate::format::data_file::{DAY_MS, DataFile, day_of};
+use crate::format::data_file::{DAY_MS, day_of};
+use crate::format::file_name::name_offset;
 use crate::format::schema::TableSchema;
 
 /// A data file of a table's newest version.
@@ -45,8 +45,7 @@ pub(crate) fn live_file(schema: &TableSchema, file: &LogicalFileView) -> Result<
         text.map_or(0, Timestamp::millis)
     };
     let day = Timestamp::parse(&format!("{}T00:00:00Z", value("day")?)).map_err(|_| unreadable("day"))?;
-    let name = path.rsplit('/').next().and_then(|name| name.strip_prefix("part-"));
-    let offset = name.and_then(|name| name.split('-').next()).and_then(|digits| digits.parse().ok());
+    let offset = name_offset(&path);
     Ok(LiveFile {
         tenant: TenantId::new(value("tenant")?).map_err(|_| unreadable("tenant"))?,
         day: day_of(day.millis()),
@@ -64,9 +63,4 @@ pub(crate) fn live_file(schema: &TableSchema, file: &LogicalFileView) -> Result<
 pub(crate) fn format_day(day: i64) -> String {
     let start = Timestamp::from_millis(day.saturating_mul(DAY_MS)).to_string();
     start.split('T').next().unwrap_or_default().to_owned()
-}
-
-/// Names a file by its content, so that a retry overwrites the file of the failed attempt.
-pub(crate) fn data_file_name(file: &DataFile, offset: u64) -> String {
-    format!("part-{offset:020}-{:032x}.parquet", xxh3_128(&file.bytes))
 }

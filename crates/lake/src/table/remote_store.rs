@@ -21,6 +21,7 @@ use futures_util::future::join_all;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
 use object_store::{ObjectStoreExt as _, PutMode, PutOptions};
 use url::Url;
 
@@ -145,6 +146,17 @@ pub(crate) fn register_object_stores(root: &Url, options: &HashMap<String, Strin
         return Err(Error::InvalidConfig { field: "lake.options", detail });
     }
     Ok(())
+}
+
+/// Connects to the store that a folder of tables is on, with `/` at the root of the file system or bucket.
+///
+/// # Errors
+/// Returns an error if the store's options are invalid.
+pub(crate) fn open_store(root: &Url, options: &HashMap<String, String>) -> Result<ObjectStoreRef, Error> {
+    match StoreKind::from_url(root) {
+        Some(kind) => Ok(kind.client(root, options)?),
+        None => Ok(Arc::new(LocalFileSystem::new())),
+    }
 }
 
 /// Checks that exactly one of several concurrent conditional writes succeeds.

@@ -1,13 +1,9 @@
-//! Lists and checks the files that make up the newest version of a table, for backups.
+//! Lists the files that make up the newest version of a table, for backups.
 
 use std::path::PathBuf;
 
-use deltalake_core::Path;
-use object_store::ObjectStoreExt as _;
-
 use crate::error::Error;
 use crate::table::delta_table::Table;
-use crate::table::live_file::LiveFile;
 
 /// A file of the tables' newest versions: data, commit or checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +15,6 @@ pub struct SnapshotFile {
 }
 
 impl Table {
-    /// Returns a data file's size as the store reports it, in bytes.
-    pub(crate) async fn stored_file_size(&self, file: &LiveFile) -> Result<u64, Error> {
-        let path = Path::from_url_path(&file.path).map_err(|error| Error::Damaged(error.to_string()))?;
-        Ok(self.store().head(&path).await?.size)
-    }
-
     /// Lists the data files of the newest version and the log files up to it. Local tables only.
     pub(crate) async fn snapshot_files(&mut self) -> Result<Vec<SnapshotFile>, Error> {
         let files = self.files().await?;

@@ -53,6 +53,7 @@ impl Lake {
     }
 
     /// Returns each tenant's requests before a bus offset and since a time (µs), in bus order, to recognise duplicates.
+    /// Those of damaged files are missing: a server with a damaged file still starts.
     ///
     /// # Errors
     /// Returns an error if a table cannot be read.
@@ -68,7 +69,15 @@ impl Lake {
                 continue;
             }
             for file in table.files().await?.iter().filter(|file| file.written_ms >= since_us / 1000) {
-                let requests = read_requests(table.open_file(file).await?)?.into_iter();
+                let stored = match table.open_file(file).await.and_then(read_requests) {
+                    Err(error @ (Error::Damaged(_) | Error::DamagedFile(_))) => {
+                        let table = table.name();
+                        tracing::error!(table, %error, "requests of a damaged file will be stored again if repeated");
+                        continue;
+                    }
+                    stored => stored?,
+                };
+                let requests = stored.into_iter();
                 let requests = requests.filter(|request| request.offset < before && request.received_us >= since_us);
                 found.entry(file.tenant.clone()).or_default().extend(requests);
             }

@@ -25,8 +25,16 @@ pub async fn run_maintenance(tables: Option<LakeTables>, interval: Duration) {
 }
 
 async fn maintain(lake: &Lake, vacuum: Option<VacuumPolicy>) -> Result<(), Error> {
+    lake.recheck_damaged_files().await?;
     for task in lake.due_tasks(vacuum).await? {
-        let report = lake.run_task(&task).await?;
+        let report = match lake.run_task(&task).await {
+            // Logged when it was found, and reported by `/readyz`. The next round leaves the file out.
+            Err(Error::DamagedFile(_)) => {
+                metrics::counter!(names::LAKE_FAILURES_TOTAL).increment(1);
+                continue;
+            }
+            report => report?,
+        };
         metrics::counter!(names::LAKE_MERGED_ROWS_TOTAL).increment(report.rows);
         metrics::counter!(names::LAKE_MAINTENANCE_FILES_TOTAL, "chore" => task.kind.as_str())
             .increment(task.files as u64);

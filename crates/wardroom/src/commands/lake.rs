@@ -1,4 +1,4 @@
-//! `wardroom lake`: table usage, maintenance and redrive.
+//! `wardroom lake`: table usage, maintenance, verification and redrive.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::lake_maintain::{self, MaintainArgs};
+use super::lake_verify::{self, VerifyArgs};
 use crate::client::RemoteJsonArgs;
 use crate::output::{CommandResult, print_json, print_line};
 
@@ -23,6 +24,8 @@ pub(crate) struct LakeArgs {
 enum LakeCommand {
     /// Compact small files, expire rows past retention, vacuum unreferenced files; the server does it periodically.
     Maintain(MaintainArgs),
+    /// Read all files and compare them with their checksums. Exits with 1 if a file is damaged or missing.
+    Verify(VerifyArgs),
     /// Validate the quarantined records of a request again, with the current limits.
     Redrive(RedriveArgs),
 }
@@ -38,6 +41,7 @@ struct RedriveArgs {
 pub(crate) fn run(args: LakeArgs) -> CommandResult {
     match args.command {
         Some(LakeCommand::Maintain(args)) => lake_maintain::run(&args),
+        Some(LakeCommand::Verify(args)) => lake_verify::run(&args),
         Some(LakeCommand::Redrive(args)) => redrive(&args),
         None => show_usage(&args.remote),
     }
