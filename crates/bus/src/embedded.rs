@@ -65,7 +65,11 @@ impl EmbeddedBus {
                 (0, 0)
             }
         };
-        let log = Arc::new(LogState::new(dir, config, end, segments));
+        if end < base {
+            let detail = format!("segment {base} holds records up to {end}, which are those of another segment");
+            return Err(Error::disk("open", &std::io::Error::other(detail)));
+        }
+        let log = Arc::new(LogState::new(dir, config, end, segments).map_err(disk_error)?);
         let (queue, appends) = mpsc::sync_channel(QUEUE_CAPACITY);
         let writer = Writer::open(Arc::clone(&log), base, end)?;
         let writer = std::thread::Builder::new()
@@ -86,8 +90,9 @@ impl ReadOnlyBus {
     /// # Errors
     /// Returns an error if the folder cannot be read.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let segments = segment::list(dir).map_err(|error| Error::disk("open", &error))?;
-        Ok(Self(LogState::read_only(dir, segments)))
+        let disk_error = |error: std::io::Error| Error::disk("open", &error);
+        let segments = segment::list(dir).map_err(disk_error)?;
+        Ok(Self(LogState::read_only(dir, segments).map_err(disk_error)?))
     }
 
     /// Returns the lowest committed offset of all consumer groups: records from there on are still needed.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use wardroom_domain::Envelope;
 
 use crate::config::Config;
+use crate::epoch;
 use crate::metrics as names;
 use crate::position_index::PositionIndex;
 use crate::record::{self, Record};
@@ -25,6 +26,8 @@ pub(crate) struct LogState {
     pub(crate) end: AtomicU64,
     /// Base offsets of the segments on disk, ascending.
     pub(crate) segments: Mutex<Vec<u64>>,
+    /// First offsets of new epochs: the offsets before them may be missing.
+    epochs: Vec<u64>,
     /// Positions where readers stopped.
     pub(crate) positions: Mutex<PositionIndex>,
     /// Bytes of appends that are waiting for the writer.
@@ -34,21 +37,37 @@ pub(crate) struct LogState {
 }
 
 impl LogState {
-    pub(crate) fn new(dir: &Path, config: Config, end: u64, segments: Vec<u64>) -> Self {
-        Self {
+    /// Creates the state of a log with these segments.
+    ///
+    /// # Errors
+    /// Returns an error if the markers of new epochs cannot be read.
+    pub(crate) fn new(dir: &Path, config: Config, end: u64, segments: Vec<u64>) -> std::io::Result<Self> {
+        Ok(Self {
             dir: dir.to_owned(),
             config,
             end: AtomicU64::new(end),
             segments: Mutex::new(segments),
+            epochs: epoch::list(dir)?,
             positions: Mutex::default(),
             pending_bytes: AtomicUsize::new(0),
             append_error: Mutex::default(),
-        }
+        })
     }
 
     /// Creates the state of a log that another process may be writing.
-    pub(crate) fn read_only(dir: &Path, segments: Vec<u64>) -> Self {
+    ///
+    /// # Errors
+    /// See [`LogState::new`].
+    pub(crate) fn read_only(dir: &Path, segments: Vec<u64>) -> std::io::Result<Self> {
         Self::new(dir, Config::default(), UNKNOWN_END, segments)
+    }
+
+    /// Describes the records that are missing if `found` follows where `expected` should: a segment was deleted, or
+    /// replaced by an older copy. Returns `None` if none are, or if a new epoch starts there: offsets before one may be
+    /// missing.
+    fn missing_records(&self, expected: u64, found: u64) -> Option<String> {
+        let is_missing = found > expected && !self.epochs.contains(&found);
+        is_missing.then(|| format!("records {expected} to {} are missing", found - 1))
     }
 
     /// Reads up to `limit` records from `from`; only the header of requests that `skip` selects.
@@ -64,7 +83,8 @@ impl LogState {
         let mut index = segments.partition_point(|base| *base <= from).saturating_sub(1);
         let mut position = segments.get(index).map_or(0, |base| lock(&self.positions).scan_start(*base, from));
         // Where the next read continues: without this it would scan the segment again.
-        let (mut next_offset, mut stopped_at) = (from, None);
+        let (mut next_offset, mut stopped_at, mut is_damaged) = (from, None, false);
+        let start = segments.first().copied().unwrap_or_default();
         'segments: while let Some(base) = segments.get(index) {
             let mut file = File::open(segment::path(&self.dir, *base))?;
             while records.len() < limit {
@@ -85,9 +105,19 @@ impl LogState {
                         stopped_at = Some((*base, position));
                         break 'segments;
                     }
+                    Frame::Valid { offset, next, .. }
+                        if offset < *base || segments.get(index + 1).is_some_and(|following| offset >= *following) =>
+                    {
+                        report_damage(*base, position, "the record belongs to another segment");
+                        (position, is_damaged) = (next, true);
+                    }
                     Frame::Valid { offset, payload, next } => {
+                        let is_gap = !is_damaged && next_offset >= start;
+                        if is_gap && let Some(missing) = self.missing_records(next_offset, offset) {
+                            report_damage(*base, position, &missing);
+                        }
                         let span = (position, next - position);
-                        (position, next_offset) = (next, next_offset.max(offset + 1));
+                        (position, next_offset, is_damaged) = (next, next_offset.max(offset + 1), false);
                         if offset >= from {
                             match record::decode(*base, span, offset, &payload, &|_| false) {
                                 Ok(record) => records.push(record),
@@ -97,12 +127,13 @@ impl LogState {
                     }
                     Frame::Damaged { next } => {
                         report_damage(*base, position, "checksum");
-                        position = next;
+                        (position, is_damaged) = (next, true);
                     }
                     Frame::Torn => {
                         // In the newest segment the writer may be writing there.
                         if index + 1 < segments.len() || end == UNKNOWN_END {
                             report_damage(*base, position, "no valid frame up to the end of the segment");
+                            is_damaged = true;
                         }
                         break;
                     }
@@ -125,10 +156,26 @@ impl LogState {
 
 fn report_damage(segment: u64, position: u64, detail: &str) {
     metrics::counter!(names::CORRUPT_TOTAL).increment(1);
-    tracing::error!(segment, position, detail, "damaged bus record skipped");
+    tracing::error!(segment, position, detail, "damaged or missing bus records skipped");
 }
 
 /// Locks a mutex, ignoring poisoning.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_reported_unless_a_new_epoch_starts_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        epoch::start_new_epoch(dir.path(), 50).unwrap();
+        let log = LogState::read_only(dir.path(), vec![0, 50]).unwrap();
+        assert_eq!(log.missing_records(10, 10), None);
+        assert_eq!(log.missing_records(10, 50), None, "lost before the epoch, and known");
+        assert_eq!(log.missing_records(10, 12).unwrap(), "records 10 to 11 are missing");
+        assert_eq!(log.missing_records(12, 10), None, "read before");
+    }
 }

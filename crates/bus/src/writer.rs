@@ -114,13 +114,17 @@ impl Writer {
         let written =
             File::create(&path).and_then(|mut file| file.write_all(&[0; PROBE_BYTES]).and_then(|()| file.sync_all()));
         let removed = std::fs::remove_file(&path);
-        let is_linked = if self.is_deleted() { Err(deleted_segment()) } else { Ok(()) };
-        *append_error = written.and(removed).and(is_linked).err().map(|error| Error::disk("probe", &error).to_string());
+        let is_in_place = if self.is_in_place() { Ok(()) } else { Err(misplaced_segment()) };
+        *append_error =
+            written.and(removed).and(is_in_place).err().map(|error| Error::disk("probe", &error).to_string());
     }
 
-    /// Whether the open segment has been deleted, so that nobody can open it again.
-    fn is_deleted(&self) -> bool {
-        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    /// Whether the open segment is where the next start looks for it: not deleted, moved, or replaced by another file.
+    fn is_in_place(&self) -> bool {
+        let base = lock(&self.log.segments).last().copied().unwrap_or_default();
+        let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
+        let found = std::fs::metadata(segment::path(&self.log.dir, base)).map(identity);
+        found.is_ok_and(|found| self.file.metadata().map(identity).is_ok_and(|open| open == found))
     }
 
     /// Writes and syncs a group of appends.
@@ -155,10 +159,10 @@ impl Writer {
             self.write_failed = true;
             return Err(Error::disk("fdatasync", &error));
         }
-        if self.is_deleted() {
+        if !self.is_in_place() {
             // The restart would not find what was written.
             self.write_failed = true;
-            return Err(Error::disk("write", &deleted_segment()));
+            return Err(Error::disk("write", &misplaced_segment()));
         }
         self.size += self.buffer.len() as u64;
         self.total_bytes += self.buffer.len() as u64;
@@ -190,8 +194,10 @@ impl Writer {
     }
 }
 
-fn deleted_segment() -> std::io::Error {
-    std::io::Error::other("the open segment was deleted while the server runs; stop the server and put the bus back")
+fn misplaced_segment() -> std::io::Error {
+    std::io::Error::other(
+        "the open segment was deleted, moved or replaced while the server runs; stop the server and put the bus back",
+    )
 }
 
 /// Returns the total size of the files in the folder of the log.

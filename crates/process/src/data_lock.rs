@@ -3,7 +3,8 @@
 //! Problem: two servers on one data folder both acknowledge, and each overwrites what the other wrote. Model: whoever
 //! writes holds an exclusive lock on a file in the folder, which also says who that is. The processes that a server
 //! starts inherit the lock, so it is free only once all of them have ended, however they were killed. Guarantee: a
-//! command that changes a data folder fails with the name of the holder instead of writing beside it. Commands that
+//! command that changes a data folder fails with the name of the holder instead of writing beside it. The folder itself
+//! is locked as well, so that this holds when somebody deletes the lock file of a running server. Commands that
 //! are safe beside a server and beside each other (`token`, `lake maintain`, `backup`) are refused beside any other
 //! holder.
 
@@ -59,6 +60,8 @@ pub enum DataLockError {
 #[derive(Debug)]
 pub struct DataLock {
     lock: Flock<File>,
+    /// `None` on a file system that cannot lock folders.
+    folder: Option<Flock<File>>,
 }
 
 impl DataLock {
@@ -68,7 +71,7 @@ impl DataLock {
     /// Returns an error if another process holds the lock, or if the file cannot be locked.
     pub fn acquire(data: &Path, command: &str) -> Result<Self, DataLockError> {
         match wait_for_lock(data, |_| false)? {
-            LockAttempt::Locked(lock) => Self::record_holder(lock, data, command),
+            LockAttempt::Locked(lock, folder) => Self::record_holder(lock, folder, data, command),
             LockAttempt::HeldBy(holder) => Err(DataLockError::InUse { data: data.to_owned(), holder: holder.0 }),
         }
     }
@@ -91,7 +94,7 @@ impl DataLock {
             return Ok(None);
         }
         match wait_for_lock(data, Holder::is_sharing)? {
-            LockAttempt::Locked(lock) => Self::record_holder(lock, data, command).map(Some),
+            LockAttempt::Locked(lock, folder) => Self::record_holder(lock, folder, data, command).map(Some),
             LockAttempt::HeldBy(holder) if holder.is_sharing() => Ok(None),
             LockAttempt::HeldBy(holder) => Err(DataLockError::InUse { data: data.to_owned(), holder: holder.0 }),
         }
@@ -102,12 +105,19 @@ impl DataLock {
     /// # Errors
     /// Returns an error if the descriptor cannot be changed.
     pub fn inherit(&self) -> std::io::Result<()> {
-        fcntl(&*self.lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        for lock in [Some(&self.lock), self.folder.as_ref()].into_iter().flatten() {
+            fcntl(&**lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
         Ok(())
     }
 
     /// Writes into the lock file who holds it.
-    fn record_holder(lock: Flock<File>, data: &Path, command: &str) -> Result<Self, DataLockError> {
+    fn record_holder(
+        lock: Flock<File>,
+        folder: Option<Flock<File>>,
+        data: &Path,
+        command: &str,
+    ) -> Result<Self, DataLockError> {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let holder = Holder::new(command, std::process::id(), host.trim());
         // Without the line the lock works too; its loss would only make the error of the next process less clear.
@@ -115,7 +125,7 @@ impl DataLock {
         if let Err(error) = written {
             tracing::warn!(file = %data.join(LOCK_FILE).display(), %error, "writing the holder of the lock failed");
         }
-        Ok(Self { lock })
+        Ok(Self { lock, folder })
     }
 }
 
@@ -141,7 +151,7 @@ impl Holder {
 }
 
 enum LockAttempt {
-    Locked(Flock<File>),
+    Locked(Flock<File>, Option<Flock<File>>),
     HeldBy(Holder),
 }
 
@@ -154,18 +164,37 @@ fn wait_for_lock(data: &Path, accept_holder: impl Fn(&Holder) -> bool) -> Result
         // Not truncated: the content belongs to the holder.
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         match Flock::lock(file.map_err(io_error)?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) if is_current(&lock, &path) => return Ok(LockAttempt::Locked(lock)),
+            Ok(lock) if is_current(&lock, &path) => match lock_folder(data).map_err(io_error)? {
+                FolderLock::Locked(folder) => return Ok(LockAttempt::Locked(lock, folder)),
+                FolderLock::Held => drop(lock),
+            },
             // The file was deleted or replaced meanwhile: another process would lock the new one.
-            Ok(_) => {}
-            Err((_, errno)) if Error::from(errno).kind() == ErrorKind::WouldBlock => {
-                let holder = Holder::read(&path);
-                if accept_holder(&holder) || Instant::now() >= deadline {
-                    return Ok(LockAttempt::HeldBy(holder));
-                }
-                std::thread::sleep(LOCK_RETRY_INTERVAL);
-            }
+            Ok(_) => continue,
+            Err((_, errno)) if Error::from(errno).kind() == ErrorKind::WouldBlock => {}
             Err((_, errno)) => return Err(io_error(errno.into())),
         }
+        let holder = Holder::read(&path);
+        if accept_holder(&holder) || Instant::now() >= deadline {
+            return Ok(LockAttempt::HeldBy(holder));
+        }
+        std::thread::sleep(LOCK_RETRY_INTERVAL);
+    }
+}
+
+enum FolderLock {
+    /// Locked; `None` on a file system that cannot lock folders.
+    Locked(Option<Flock<File>>),
+    /// Another process holds it: the lock file that it holds was deleted.
+    Held,
+}
+
+/// Locks the folder itself. Whoever has the lock file can, unless the file is not the one that the holder has.
+fn lock_folder(data: &Path) -> std::io::Result<FolderLock> {
+    match Flock::lock(File::open(data)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(FolderLock::Locked(Some(lock))),
+        Err((_, errno)) if Error::from(errno).kind() == ErrorKind::WouldBlock => Ok(FolderLock::Held),
+        // Network file systems lock only files that are open for writing.
+        Err(_) => Ok(FolderLock::Locked(None)),
     }
 }
 
@@ -175,11 +204,17 @@ fn is_current(file: &File, path: &Path) -> bool {
     locked.is_ok_and(|locked| identity(path) == Some(locked))
 }
 
-/// Whether this process has the lock file open: only a process that holds the lock passes it on.
+/// Whether this process has the lock file open, or had it when it was deleted: only a process that holds the lock passes
+/// it on.
 fn is_inherited(data: &Path) -> bool {
-    let lock = identity(&data.join(LOCK_FILE));
-    let mut open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    lock.is_some() && open.any(|entry| identity(&entry.path()) == lock)
+    let path = data.join(LOCK_FILE);
+    let lock = identity(&path);
+    let deleted = data.canonicalize().ok().map(|data| format!("{} (deleted)", data.join(LOCK_FILE).display()));
+    let mut open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().map(|entry| entry.path());
+    open.any(|file| {
+        let target = std::fs::read_link(&file).ok().map(|target| target.display().to_string());
+        (lock.is_some() && identity(&file) == lock) || (deleted.is_some() && target == deleted)
+    })
 }
 
 /// Device and inode of a file.
@@ -227,6 +262,19 @@ mod tests {
         assert!(is_current(&first.lock, &path));
         std::fs::remove_file(&path).unwrap();
         assert!(!is_current(&first.lock, &path));
+    }
+
+    #[test]
+    fn deleting_the_lock_file_lets_nobody_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataLock::acquire(dir.path(), SERVE).unwrap();
+        std::fs::remove_file(dir.path().join(LOCK_FILE)).unwrap();
+        assert!(is_inherited(dir.path()), "the holder's own processes still have it");
+        let refused = DataLock::acquire(dir.path(), SERVE).unwrap_err();
+        assert!(matches!(refused, DataLockError::InUse { .. }), "{refused}");
+        assert!(DataLock::acquire_beside_server(dir.path(), "restore").is_err());
+        drop(first);
+        DataLock::acquire(dir.path(), SERVE).unwrap();
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sqlx::{Connection, SqliteConnection};
+
 use crate::error::Error;
 use crate::store::Store;
 
@@ -90,12 +92,21 @@ impl Store {
 
     /// Checks all pages of the file; [`Store::error`] tells. Reads the whole file.
     pub async fn check_pages(&self) {
-        let checked = match sqlx::query_scalar::<_, String>("PRAGMA quick_check(1)").fetch_one(&self.pool).await {
+        let checked = match self.quick_check().await {
             Ok(result) if result == "ok" => Ok(()),
             Ok(defect) => Err(Error::DamagedFile(defect)),
             Err(error) => Err(error.into()),
         };
         drop(self.health.record(Operation::CheckPages, checked));
+    }
+
+    /// Runs the check on a connection of its own: the others have pages in memory and would not read them again.
+    async fn quick_check(&self) -> Result<String, sqlx::Error> {
+        let options = (*self.pool.connect_options()).clone().create_if_missing(false).read_only(true);
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let result = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await;
+        connection.close().await?;
+        result
     }
 
     /// Commits a write that changes nothing: the user version, which is not used.

@@ -295,3 +295,55 @@ async fn refuses_appends_once_the_open_segment_is_deleted() {
     assert!(bus.append_error().unwrap().contains("deleted"), "the probe of the disk does not clear the error");
     assert_eq!(bus.end_offset(), 1);
 }
+
+#[tokio::test]
+async fn refuses_appends_while_the_bus_is_moved_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, moved) = (dir.path().join("bus"), dir.path().join("moved"));
+    let bus = EmbeddedBus::open(&folder, small_segments()).unwrap();
+    let append = || bus.append(contract::envelope(0), Bytes::from_static(b"x"));
+    assert_eq!(append().await.unwrap(), 0);
+    std::fs::rename(&folder, &moved).unwrap();
+    assert!(append().await.unwrap_err().to_string().contains("moved"));
+    assert!(append().await.is_err());
+    std::fs::rename(&moved, &folder).unwrap();
+    let offset = append().await.unwrap();
+    drop(bus);
+    let bus = EmbeddedBus::open(&folder, small_segments()).unwrap();
+    let read: Vec<_> = bus.read(0, 100).unwrap().iter().map(|record| record.offset).collect();
+    assert!(read.contains(&0) && read.last() == Some(&offset), "{read:?}");
+}
+
+/// A segment that was replaced by another one must not give its records other places in the log.
+#[tokio::test]
+async fn skips_records_in_the_place_of_another_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    append_records(dir.path(), 100).await;
+    let segments = || {
+        let files = std::fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.path());
+        let mut segments: Vec<_> = files.filter(|path| path.extension().is_some_and(|ext| ext == "seg")).collect();
+        segments.sort_unstable();
+        segments
+    };
+    let files = segments();
+    assert!(files.len() >= 4, "{files:?}");
+    let offsets = |from: u64| {
+        let reader = wardroom_bus::ReadOnlyBus::open(dir.path()).unwrap();
+        reader.read(from, 1000).unwrap().iter().map(|record| record.offset).collect::<Vec<_>>()
+    };
+    let all = offsets(0);
+    assert_eq!(all, (0..100).collect::<Vec<_>>());
+    let base = |path: &std::path::Path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    for other in [0, 2] {
+        let content = std::fs::read(&files[1]).unwrap();
+        std::fs::copy(&files[other], &files[1]).unwrap();
+        let expected: Vec<_> =
+            (0..100).filter(|offset| *offset < base(&files[1]) || *offset >= base(&files[2])).collect();
+        assert_eq!(offsets(0), expected, "segment 1 replaced by {other}");
+        std::fs::write(&files[1], content).unwrap();
+    }
+    // The newest one decides at which offset the log continues.
+    std::fs::copy(&files[0], files.last().unwrap()).unwrap();
+    let refused = EmbeddedBus::open(dir.path(), small_segments()).unwrap_err().to_string();
+    assert!(refused.contains("another segment"), "{refused}");
+}

@@ -2,19 +2,20 @@
 //! database and the executor.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use wardroom_bus::{Bus, TrimPolicy};
 use wardroom_domain::Envelope;
-use wardroom_domain::executor::Request;
+use wardroom_domain::executor::{Request, Response};
 use wardroom_executor::ExecutorClient;
 use wardroom_pipeline::consumer_groups;
 use wardroom_pipeline::lake::lake_state::LakeState;
 use wardroom_pipeline::lake::maintenance::run_maintenance;
 use wardroom_store::Store;
 
-use super::approver_check::report_who_cannot_approve;
+use super::approver_check::KnownConfiguration;
+use super::readiness::ExecutorHealth;
 use crate::clock;
 use crate::config::Config;
 use crate::metrics as names;
@@ -23,8 +24,10 @@ use crate::metrics as names;
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval between probes of a state database that works.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(10);
-/// Interval between checks of all pages of the state database; a check reads the whole file.
-const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
+/// Minimum interval between checks of all pages of the state database.
+const STORE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// A check of the state database reads the whole file: it takes at most this part of the time, as a divisor.
+const STORE_CHECK_SHARE: u32 = 500;
 /// Interval between two looks at whether a probe or a check is due.
 const STORE_WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between health checks of an executor that responds.
@@ -84,14 +87,17 @@ async fn run_retention(
 }
 
 /// Tests whether the state database can be written, until it is cancelled: rarely while it works, each second while it
-/// fails, so that it is known soon when it works again. Also checks all pages of the file, at the start and then
-/// rarely.
+/// fails, so that it is known soon when it works again. Also checks all pages of the file, at the start and then less
+/// often the longer a check takes.
 pub(super) async fn watch_store(store: Store) {
     let (mut probed_at, mut checked_at): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut check_interval = STORE_CHECK_INTERVAL;
     let is_due = |last: Option<Instant>, interval| last.is_none_or(|last| last.elapsed() >= interval);
     loop {
-        if is_due(checked_at, STORE_CHECK_INTERVAL) {
+        if is_due(checked_at, check_interval) {
+            let started_at = Instant::now();
             store.check_pages().await;
+            check_interval = STORE_CHECK_INTERVAL.max(started_at.elapsed() * STORE_CHECK_SHARE);
             checked_at = Some(Instant::now());
         }
         if store.error().is_some() || is_due(probed_at, STORE_PROBE_INTERVAL) {
@@ -102,12 +108,18 @@ pub(super) async fn watch_store(store: Store) {
     }
 }
 
-/// Checks whether the executor responds, until it is cancelled. Whenever it has started, reports who cannot approve.
-pub(super) async fn watch_executor(executor: ExecutorClient, store: Store, up: Arc<AtomicBool>) {
+/// Checks whether the executor responds and whether its configuration has changed, until it is cancelled.
+pub(super) async fn watch_executor(executor: ExecutorClient, store: Store, health: Arc<ExecutorHealth>) {
+    let mut configuration = KnownConfiguration::default();
     loop {
-        let is_up = executor.request(&Request::Ping).await.is_ok();
-        if !up.swap(is_up, Ordering::AcqRel) && is_up {
-            report_who_cannot_approve(&executor, &store).await;
+        let confinement = match executor.request(&Request::Ping).await {
+            Ok(Response::Pong { confinement }) => Some(confinement),
+            _ => None,
+        };
+        let is_up = confinement.is_some();
+        health.set(confinement);
+        if is_up {
+            configuration.update(&executor, &store).await;
         }
         metrics::gauge!(names::EXECUTOR_UP).set(if is_up { 1.0 } else { 0.0 });
         tokio::time::sleep(if is_up { EXECUTOR_UP_INTERVAL } else { EXECUTOR_DOWN_INTERVAL }).await;
