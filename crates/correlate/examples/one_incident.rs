@@ -2,11 +2,11 @@
 //! `cargo run -p wardroom-correlate --example one_incident`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
-use wardroom_correlate::{BreachEvent, Config, Correlator, Topology};
+use wardroom_correlate::{BreachEvent, CallGraph, Config, Correlator};
 use wardroom_domain::{Severity, TenantId};
 
 fn main() {
-    let topology: Topology = [("web".to_owned(), ["database".to_owned()].into())].into();
+    let graph = CallGraph::new(1, [("web", "database")]);
     let mut correlator = Correlator::new(Config::default(), TenantId::main());
     for (service, at_ms) in [("database", 10_000), ("web", 12_000), ("web", 13_000)] {
         let event = BreachEvent {
@@ -19,6 +19,6 @@ fn main() {
             errors: false,
             deployed: false,
         };
-        println!("{service}: {:?}", correlator.observe(&event, &topology));
+        println!("{service}: {:?}", correlator.observe(&event, &graph));
     }
 }

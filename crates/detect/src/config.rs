@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
 
 /// Settings of Tier 1.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +47,36 @@ pub struct Config {
     pub shifts_per_second: u32,
     /// Points of each service signal kept for diagnosis, verification and charts. Default 900. Since 0.1.
     pub history: usize,
+}
+
+impl Config {
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        problems.not_negative("detect.z-warning", self.z_warning);
+        problems.ordered(("detect.z-high", self.z_high), ("detect.z-warning", self.z_warning));
+        problems.ordered(("detect.z-critical", self.z_critical), ("detect.z-high", self.z_high));
+        for (field, ratio) in
+            [("detect.error-ratio", self.error_ratio), ("detect.cpu", self.cpu), ("detect.memory", self.memory)]
+        {
+            problems.ratio(field, ratio);
+        }
+        for (field, value) in [
+            ("detect.effect", self.effect),
+            ("detect.min-requests", self.min_requests),
+            ("detect.latency-floor-seconds", self.latency_floor_seconds),
+        ] {
+            problems.not_negative(field, value);
+        }
+        problems.range("detect.cold-start", self.cold_start, 1..=u32::MAX);
+        problems.range("detect.consecutive", self.consecutive, 1..=u32::MAX);
+        problems.range("detect.window-seconds", u64::from(self.window_seconds), 1..=MAX_SECONDS);
+        // A breach needs the consecutive points in the history.
+        problems.ordered(("detect.history", self.history), ("detect.consecutive", self.consecutive as usize));
+        problems.names("detect.cpu-metrics", &self.cpu_metrics);
+        problems.names("detect.cpu-limit-metrics", &self.cpu_limit_metrics);
+        problems.names("detect.memory-metrics", &self.memory_metrics);
+        problems.names("detect.memory-limit-metrics", &self.memory_limit_metrics);
+    }
 }
 
 impl Default for Config {

@@ -1,5 +1,7 @@
 //! The detection engine: all detection state of one tenant, and how a batch is processed.
 
+mod anomalies;
+mod forget;
 mod renumber;
 mod span_state;
 mod spans;
@@ -9,20 +11,24 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroI64;
+use std::sync::MutexGuard;
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::anomaly::anomaly_id;
 use wardroom_domain::{
     Anomaly, Deployment, EntityRules, Labels, LogEntry, RequestFingerprint, Sample, SeriesId, Severity, Timestamp,
 };
 
+use self::anomalies::{threshold_anomaly, zscore_anomaly};
 use self::span_state::SpanState;
 use crate::budget::Budget;
 use crate::dedup::DedupCache;
+use crate::deployments::Deployments;
 use crate::histogram::{Bound, Increase, quantile};
 use crate::logs::Logs;
 use crate::series_detector::{LevelShift, SeriesDetector, ZScore};
 use crate::signal::{Breach, Signal, SignalKey, SignalKind};
+use crate::signals::Signals;
+use crate::view::EngineView;
 use crate::{Config, SettingChange, TemplateCount};
 
 /// The result of a batch.
@@ -32,6 +38,21 @@ pub struct BatchFindings {
     pub anomalies: Vec<Anomaly>,
     /// Signals in sustained breach, once per evaluation.
     pub breaches: Vec<Breach>,
+    /// Records of the batch that a limit kept out of detection.
+    pub limited: LimitedRecords,
+}
+
+/// Numbers of records that a limit kept out of a part of detection; they are stored all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitedRecords {
+    /// Spans of services beyond the limit.
+    pub span_services: u64,
+    /// Durations of services and calls beyond the limit.
+    pub span_families: u64,
+    /// Native histograms of series beyond the limit.
+    pub native_histograms: u64,
+    /// Log lines without a template of their own.
+    pub log_templates: u64,
 }
 
 /// The detection engine of one tenant.
@@ -53,12 +74,15 @@ pub struct Engine {
     unusual_points: Vec<UnusualPoint>,
     points: Budget,
     shifts: Budget,
-    signals: BTreeMap<SignalKey, Signal>,
+    signals: Signals,
     spans: SpanState,
     logs: Logs,
-    deployments: Vec<Deployment>,
+    deployments: Deployments,
+    limited: LimitedRecords,
     dedup: DedupCache,
     watermark_ms: i64,
+    /// The watermark at the end of the last batch.
+    finished_ms: i64,
 }
 
 /// Minimum time between two evaluations of a service: a scrape may arrive in several requests.
@@ -121,6 +145,9 @@ struct Family {
 struct Service {
     name: String,
     families: Vec<Family>,
+    /// Index in `families` by metric and callee; rebuilt if its size differs.
+    #[serde(skip)]
+    family_ids: BTreeMap<(String, Option<String>), u32>,
     process: Vec<SeriesRole>,
     buckets: i64,
     evaluated_ms: i64,
@@ -155,12 +182,14 @@ impl Engine {
             services: Vec::new(),
             dirty: Vec::new(),
             unusual_points: Vec::new(),
-            signals: BTreeMap::new(),
+            signals: Signals::default(),
             spans: SpanState::default(),
             logs: Logs::default(),
-            deployments: Vec::new(),
+            deployments: Deployments::default(),
+            limited: LimitedRecords::default(),
             dedup: DedupCache::default(),
             watermark_ms: i64::MIN,
+            finished_ms: i64::MIN,
         }
     }
 
@@ -228,15 +257,10 @@ impl Engine {
     ) -> u32 {
         let service = &mut self.services[service as usize];
         service.buckets += 1;
-        let families = &mut service.families;
-        let known = families.iter().position(|family| family.metric == metric && family.peer == peer);
-        let family = known.unwrap_or_else(|| {
-            families.push(Family { metric: metric.to_owned(), peer, buckets: Vec::new(), since_ms: None });
-            families.len() - 1
-        });
+        let family = service.family(metric, peer);
         let (sum, increase) = (delta.then_some(0.0), Increase::default());
-        let id = add(&mut self.buckets, Bucket { family: family as u32, bound, failed, sum, increase });
-        families[family].buckets.push(id);
+        let id = add(&mut self.buckets, Bucket { family, bound, failed, sum, increase });
+        service.families[family as usize].buckets.push(id);
         id
     }
 
@@ -326,21 +350,14 @@ impl Engine {
     /// Adds one log line.
     pub fn observe_log(&mut self, log: &LogEntry) {
         self.watermark_ms = self.watermark_ms.max(log.at.millis());
-        if log.service.is_empty() {
-            self.logs.observe(self.rules.service_of(&log.labels), log);
-        } else {
-            self.logs.observe(&log.service, log);
-        }
+        let service = if log.service.is_empty() { self.rules.service_of(&log.labels) } else { &log.service };
+        self.limited.log_templates += u64::from(!self.logs.observe(service, log));
     }
 
     /// Adds one deployment.
     pub fn observe_deployment(&mut self, deployment: &Deployment) {
         self.watermark_ms = self.watermark_ms.max(deployment.at.millis());
-        if !self.deployments.contains(deployment) {
-            self.deployments.push(deployment.clone());
-        }
-        let excess = self.deployments.len().saturating_sub(10_000);
-        self.deployments.drain(..excess);
+        self.deployments.insert(deployment);
     }
 
     /// Ends a batch: reports its unusual points and evaluates the signals of every service with newer data.
@@ -360,7 +377,7 @@ impl Engine {
             }
             points.extend(self.resource_signals(service, at_ms));
             for (key, value) in points {
-                let signal = self.signals.entry(key.clone()).or_insert_with(|| Signal::new(SeriesDetector::default()));
+                let mut signal = self.signals.get_or_insert(&key);
                 let (mean, _) = signal.detector.baseline();
                 let (z, breach) = signal.observe(&key, at_ms, value, &self.config);
                 if let Some(z) = z {
@@ -371,6 +388,9 @@ impl Engine {
                 findings.breaches.extend(breach);
             }
         }
+        let before_ms = std::mem::replace(&mut self.finished_ms, self.watermark_ms);
+        self.evict_old(before_ms);
+        findings.limited = std::mem::take(&mut self.limited);
         findings
     }
 
@@ -398,17 +418,22 @@ impl Engine {
     }
 
     /// Returns all signals.
-    pub fn signals(&self) -> impl Iterator<Item = (&SignalKey, &Signal)> {
+    pub fn signals(&self) -> impl Iterator<Item = (&SignalKey, MutexGuard<'_, Signal>)> {
         self.signals.iter()
     }
 
-    /// Returns one signal.
-    pub fn signal(&self, key: &SignalKey) -> Option<&Signal> {
-        self.signals.get(key)
+    /// Returns a view for readers.
+    pub fn view(&self) -> EngineView {
+        EngineView {
+            signals: self.signals.clone(),
+            deployments: self.deployments.clone(),
+            watermark_ms: self.watermark_ms,
+        }
     }
 
-    /// Returns the series in an excursion of at least `points` points with their service, most extreme first.
-    pub fn level_shifts(&self, points: u32) -> Vec<(String, LevelShift)> {
+    /// Returns the series in an excursion of at least `points` points with their service, most extreme first; of the
+    /// services that `includes` accepts.
+    pub fn level_shifts(&self, points: u32, includes: impl Fn(&str) -> bool) -> Vec<(String, LevelShift)> {
         let mut shifts: Vec<(String, LevelShift)> = self
             .series
             .iter()
@@ -419,17 +444,25 @@ impl Engine {
                     _ => return None,
                 };
                 let excursion = detector.excursion().filter(|excursion| excursion.points >= points)?;
-                let service = self.services[series.service as usize].name.clone();
-                Some((service, LevelShift { labels: series.labels.clone(), excursion }))
+                let service = &self.services[series.service as usize].name;
+                let shift = || LevelShift { labels: series.labels.clone(), excursion };
+                includes(service).then(|| (service.clone(), shift()))
             })
             .collect();
         shifts.sort_by(|a, b| b.1.excursion.z().abs().total_cmp(&a.1.excursion.z().abs()));
         shifts
     }
 
-    /// Returns the log templates at or above a severity in a time range, most frequent first.
-    pub fn templates(&self, from: Timestamp, to: Timestamp, severity: Severity) -> Vec<TemplateCount> {
-        self.logs.most_frequent(from.millis(), to.millis(), severity)
+    /// Returns the log templates at or above a severity in a time range, most frequent first; of the services that
+    /// `includes` accepts.
+    pub fn templates(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        severity: Severity,
+        includes: impl Fn(&str) -> bool,
+    ) -> Vec<TemplateCount> {
+        self.logs.most_frequent((from.millis(), to.millis()), severity, includes)
     }
 
     /// Returns the announced setting changes in a time range.
@@ -437,9 +470,9 @@ impl Engine {
         self.logs.changes(from.millis(), to.millis())
     }
 
-    /// Returns the deployments in a time range.
-    pub fn deployments(&self, from: Timestamp, to: Timestamp) -> Vec<Deployment> {
-        self.deployments.iter().filter(|deployment| (from..=to).contains(&deployment.at)).cloned().collect()
+    /// Returns the deployments in a time range, oldest first.
+    pub fn deployments(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Deployment> {
+        self.deployments.between(from, to)
     }
 
     /// Computes rate, error ratio and p99 of one merged histogram.
@@ -507,6 +540,21 @@ impl Engine {
     }
 }
 
+impl Service {
+    /// Returns the index of a histogram family; adds it if it is new.
+    fn family(&mut self, metric: &str, peer: Option<String>) -> u32 {
+        if self.family_ids.len() != self.families.len() {
+            let ids = self.families.iter().zip(0..);
+            self.family_ids = ids.map(|(family, id)| ((family.metric.clone(), family.peer.clone()), id)).collect();
+        }
+        let families = &mut self.families;
+        *self.family_ids.entry((metric.to_owned(), peer)).or_insert_with_key(|(metric, peer)| {
+            let (metric, peer) = (metric.clone(), peer.clone());
+            add(families, Family { metric, peer, buckets: Vec::new(), since_ms: None })
+        })
+    }
+}
+
 /// Appends an item and returns its index.
 fn add<T>(list: &mut Vec<T>, item: T) -> u32 {
     list.push(item);
@@ -522,45 +570,4 @@ fn unit_seconds(metric: &str) -> Option<f64> {
     } else {
         None
     }
-}
-
-fn zscore_anomaly(config: &Config, labels: &Labels, service: &str, point: (i64, f64, f64, f64)) -> Option<Anomaly> {
-    let (at_ms, z, value, expected) = point;
-    let severity = Severity::from_z_score(z, (config.z_warning, config.z_high, config.z_critical))?;
-    let at = Timestamp::from_millis(at_ms);
-    Some(Anomaly {
-        id: anomaly_id("zscore", labels, at),
-        series: labels.clone(),
-        service: service.to_owned(),
-        detector: "zscore".into(),
-        // A z of 2.5 scores 0.5; it approaches 1 as z grows.
-        score: z.abs() / (z.abs() + config.z_warning),
-        z,
-        severity,
-        value,
-        expected,
-        at,
-    })
-}
-
-/// Returns the anomaly of a threshold breach: a warning, critical from 95 % of a resource limit on.
-fn threshold_anomaly(breach: &Breach, has_z: bool) -> Option<Anomaly> {
-    if breach.key.peer.is_some() || (breach.key.kind == SignalKind::LatencyP99 && has_z) {
-        return None;
-    }
-    let labels = breach.key.labels();
-    let at = Timestamp::from_millis(breach.at_ms);
-    let is_critical = breach.value >= 0.95 && matches!(breach.key.kind, SignalKind::Cpu | SignalKind::Memory);
-    Some(Anomaly {
-        id: anomaly_id("threshold", &labels, at),
-        series: labels,
-        service: breach.key.service.clone(),
-        detector: "threshold".into(),
-        score: 0.9,
-        z: 0.0,
-        severity: if is_critical { Severity::Critical } else { Severity::Warning },
-        value: breach.value,
-        expected: breach.bad_above,
-        at,
-    })
 }

@@ -5,14 +5,14 @@ use std::ops::Range;
 
 use wardroom_domain::ServiceHealth;
 
-use crate::engine::Engine;
 use crate::signal::{Signal, SignalKind};
+use crate::signals::Signals;
 
 /// Returns the health of every service with data in the window (ms), ordered by name.
-pub fn health(engine: &Engine, window: Range<i64>) -> Vec<ServiceHealth> {
+pub fn health(signals: &Signals, window: Range<i64>) -> Vec<ServiceHealth> {
     let mut services: BTreeMap<&str, ServiceHealth> = BTreeMap::new();
-    for (key, signal) in engine.signals().filter(|(key, _)| key.peer.is_none()) {
-        let Some((mean, max)) = mean_and_max(signal, &window) else { continue };
+    for (key, signal) in signals.iter().filter(|(key, _)| key.peer.is_none()) {
+        let Some((mean, max)) = mean_and_max(&signal, &window) else { continue };
         let health = services.entry(&key.service).or_default();
         health.service.clone_from(&key.service);
         health.breaches += u32::from(signal.limit().is_some());

@@ -38,6 +38,11 @@ impl Increase {
         }
     }
 
+    /// Returns the time of the newest reading, in ms.
+    pub(crate) fn newest_ms(&self) -> Option<i64> {
+        self.points.back().map(|(at_ms, _)| *at_ms)
+    }
+
     /// Returns the increase over the window that ends at `at_ms`, and the seconds it covers.
     pub(crate) fn over_window(&self, at_ms: i64, window_ms: i64) -> (f64, f64) {
         let Some((end_ms, end)) = self.points.back().copied() else { return (0.0, 0.0) };

@@ -7,13 +7,15 @@ use wardroom_domain::{LogEntry, Severity};
 
 /// Templates of one service; lines of further templates are counted under [`WILDCARD`].
 const MAX_TEMPLATES_PER_SERVICE: usize = 200;
+/// Templates of all services; beyond, lines of new templates are counted under the [`WILDCARD`] of their service.
+const MAX_TEMPLATES: usize = 50_000;
 /// Services with templates of their own; lines of further services are counted under [`WILDCARD`].
 const MAX_SERVICES: usize = 5000;
 /// Approximate length limit of a template, in bytes.
 const MAX_TEMPLATE_BYTES: usize = 400;
 /// Replaces the variable parts of a line, and names everything beyond a limit.
 const WILDCARD: &str = "<*>";
-/// Counts per minute are kept for this many minutes.
+/// Counts per minute are kept for this many minutes; a template without lines for longer is evicted.
 const RETENTION_MINUTES: i64 = 30;
 
 /// Number of lines of one template in a time range.
@@ -65,12 +67,22 @@ pub(crate) struct Logs {
     /// Reused buffer for the template of the current line.
     #[serde(skip)]
     scratch: String,
+    /// Minute of the last eviction.
+    #[serde(skip)]
+    evicted_minute: i64,
+    /// Number of templates; counted again at each eviction.
+    #[serde(skip)]
+    count: usize,
 }
 
 impl Logs {
-    /// Adds a line of a service.
-    pub(crate) fn observe(&mut self, service: &str, log: &LogEntry) {
+    /// Adds a line of a service. Returns false if a limit left it without a template of its own.
+    pub(crate) fn observe(&mut self, service: &str, log: &LogEntry) -> bool {
         let at_ms = log.at.millis();
+        let minute = at_ms.div_euclid(60_000);
+        if minute > self.evicted_minute {
+            self.evict(minute);
+        }
         if let Some((key, from, to)) = setting_change(&log.message) {
             self.changes.push_back(SettingChange { service: service.to_owned(), at_ms, key, from, to });
             while self.changes.len() > 1000 {
@@ -80,22 +92,23 @@ impl Logs {
         let mut text = std::mem::take(&mut self.scratch);
         mask(&log.message, &mut text, |_| ());
         // Lines beyond the limits are counted under the wildcard.
-        let known = self.templates.len() < MAX_SERVICES || self.templates.contains_key(service);
-        let service = if known { service } else { WILDCARD };
+        let known_service = self.templates.len() < MAX_SERVICES || self.templates.contains_key(service);
+        let service = if known_service { service } else { WILDCARD };
         if !self.templates.contains_key(service) {
             self.templates.insert(service.to_owned(), BTreeMap::new());
         }
-        let Some(templates) = self.templates.get_mut(service) else { return };
-        let known = templates.len() < MAX_TEMPLATES_PER_SERVICE || templates.contains_key(text.as_str());
+        let Some(templates) = self.templates.get_mut(service) else { return false };
+        let fits = templates.len() < MAX_TEMPLATES_PER_SERVICE && self.count < MAX_TEMPLATES;
+        let known = fits || templates.contains_key(text.as_str());
         let key = if known { text.as_str() } else { WILDCARD };
         if !templates.contains_key(key) {
             let example = log.message.chars().take(200).collect();
             let template = Template { severity: log.severity, example, first_ms: at_ms, minutes: VecDeque::new() };
             templates.insert(key.to_owned(), template);
+            self.count += 1;
         }
-        let Some(template) = templates.get_mut(key) else { return };
+        let Some(template) = templates.get_mut(key) else { return false };
         template.severity = template.severity.max(log.severity);
-        let minute = at_ms.div_euclid(60_000);
         match template.minutes.back_mut() {
             Some((last, count)) if *last >= minute => *count += 1,
             _ => template.minutes.push_back((minute, 1)),
@@ -104,13 +117,32 @@ impl Logs {
             template.minutes.pop_front();
         }
         self.scratch = text;
+        known && known_service
     }
 
-    /// Returns the templates at or above a severity in `from_ms..=to_ms` (whole minutes), most frequent first.
-    pub(crate) fn most_frequent(&self, from_ms: i64, to_ms: i64, severity: Severity) -> Vec<TemplateCount> {
+    /// Evicts the templates without a line within [`RETENTION_MINUTES`], and services without templates.
+    fn evict(&mut self, minute: i64) {
+        self.evicted_minute = minute;
+        self.templates.retain(|_, templates| {
+            templates.retain(|_, template| {
+                template.minutes.back().is_some_and(|(newest, _)| *newest >= minute - RETENTION_MINUTES)
+            });
+            !templates.is_empty()
+        });
+        self.count = self.templates.values().map(BTreeMap::len).sum();
+    }
+
+    /// Returns the templates at or above a severity in a time range (both ends in ms, inclusive; whole minutes), most
+    /// frequent first; of the services that `includes` accepts.
+    pub(crate) fn most_frequent(
+        &self,
+        (from_ms, to_ms): (i64, i64),
+        severity: Severity,
+        includes: impl Fn(&str) -> bool,
+    ) -> Vec<TemplateCount> {
         let minutes = from_ms.div_euclid(60_000)..=to_ms.div_euclid(60_000);
         let mut top = Vec::new();
-        for (service, templates) in &self.templates {
+        for (service, templates) in self.templates.iter().filter(|(service, _)| includes(service)) {
             for (text, template) in templates.iter().filter(|(_, template)| template.severity >= severity) {
                 let in_range = template.minutes.iter().filter(|(minute, _)| minutes.contains(minute));
                 let count = in_range.map(|(_, count)| count).sum();
@@ -211,10 +243,10 @@ mod tests {
         logs.observe("a", &line(0, "call failed peer=b: deadline of 2000 ms"));
         logs.observe("a", &line(5, "call failed peer=b: deadline of 17 ms"));
         logs.observe("a", &line(9, "something else"));
-        let top = logs.most_frequent(0, 60_000, Severity::High);
+        let top = logs.most_frequent((0, 60_000), Severity::High, |_| true);
         assert_eq!((top[0].count, top[0].template.as_str()), (2, "call failed peer=b: deadline of <*> ms"));
         assert_eq!(top.len(), 2);
-        assert!(logs.most_frequent(0, 60_000, Severity::Critical).is_empty());
+        assert!(logs.most_frequent((0, 60_000), Severity::Critical, |_| true).is_empty());
     }
 
     #[test]
@@ -241,9 +273,35 @@ mod tests {
             let word = [b'a' + index / 26, b'a' + index % 26].map(char::from);
             logs.observe("a", &line(0, &String::from_iter(word)));
         }
-        let top = logs.most_frequent(0, 0, Severity::High);
+        let top = logs.most_frequent((0, 0), Severity::High, |_| true);
         assert!(top.len() <= MAX_TEMPLATES_PER_SERVICE + 1, "{} templates", top.len());
         assert_eq!(top.iter().map(|top| top.count).sum::<u64>(), MAX_TEMPLATES_PER_SERVICE as u64 + 50);
+    }
+
+    /// A message of ten words that is different for each number.
+    fn unique_message(number: usize) -> String {
+        let word = |index: usize| {
+            let letters = [number / 676, number / 26 % 26, number % 26].map(|digit| char::from(b'a' + digit as u8));
+            format!("{}{index_letter}", String::from_iter(letters), index_letter = char::from(b'a' + index as u8))
+        };
+        (0..10).map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_templates_of_all_services_are_bounded_and_evicted_when_no_line_comes() {
+        let mut logs = Logs::default();
+        let mut limited = 0;
+        for service in 0..400 {
+            for number in 0..MAX_TEMPLATES_PER_SERVICE {
+                limited += usize::from(!logs.observe(&format!("s{service}"), &line(0, &unique_message(number))));
+            }
+        }
+        let count = |logs: &Logs| logs.templates.values().map(BTreeMap::len).sum::<usize>();
+        assert!((MAX_TEMPLATES..MAX_TEMPLATES + 400).contains(&count(&logs)), "{}", count(&logs));
+        assert_eq!(limited, 400 * MAX_TEMPLATES_PER_SERVICE - MAX_TEMPLATES);
+        let later_ms = (RETENTION_MINUTES + 1) * 60_000;
+        assert!(logs.observe("new", &line(later_ms, "a line of a new service")));
+        assert_eq!((count(&logs), logs.templates.len()), (1, 1), "a minute without a line beyond the retention");
     }
 
     proptest! {
@@ -255,7 +313,7 @@ mod tests {
             for (at_ms, message) in (0..).zip(&lines) {
                 logs.observe("a", &line(at_ms, message));
             }
-            let top = logs.most_frequent(0, 100, Severity::High);
+            let top = logs.most_frequent((0, 100), Severity::High, |_| true);
             prop_assert_eq!(top.iter().map(|top| top.count).sum::<u64>(), lines.len() as u64);
             // A word is added while the template is within the limit; its key is truncated to the same limit.
             let longest = 2 * MAX_TEMPLATE_BYTES + 50;

@@ -26,6 +26,8 @@ pub enum SignalKind {
 }
 
 impl SignalKind {
+    const ALL: [Self; 5] = [Self::RequestRate, Self::ErrorRatio, Self::LatencyP99, Self::Cpu, Self::Memory];
+
     /// Returns the name used in `signal:<name>`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,6 +54,19 @@ pub struct SignalKey {
 }
 
 impl SignalKey {
+    /// Returns the key with these labels, as [`SignalKey::labels`] returns them.
+    pub fn from_labels(labels: &Labels) -> Option<Self> {
+        let name = labels.name().strip_prefix("signal:")?;
+        let kind = SignalKind::ALL.into_iter().find(|kind| kind.as_str() == name)?;
+        let text = |name: &str| labels.get(name).unwrap_or_default().to_owned();
+        Some(Self {
+            service: text("service"),
+            peer: labels.get("peer_service").map(str::to_owned),
+            kind,
+            metric: text("metric"),
+        })
+    }
+
     /// Returns the label set used in anomalies; the metric name starts with `signal:`.
     pub fn labels(&self) -> Labels {
         let mut pairs = vec![
@@ -203,6 +218,17 @@ mod tests {
         let found =
             values.iter().zip(0..).filter_map(|(x, second)| signal.observe(&key(kind), second * 1000, *x, &config).1);
         found.collect()
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_labels() {
+        for kind in SignalKind::ALL {
+            for (service, peer) in [("a", None), ("a", Some("b")), ("", None)] {
+                let key = SignalKey { service: service.into(), peer: peer.map(str::to_owned), ..key(kind) };
+                assert_eq!(SignalKey::from_labels(&key.labels()), Some(key));
+            }
+        }
+        assert_eq!(SignalKey::from_labels(&Labels::of(&[("__name__", "signal:other")])), None);
     }
 
     #[test]

@@ -19,6 +19,8 @@ const MATCH_TIMEOUT_MS: i64 = 10_000;
 const MAX_PENDING_SPANS: usize = 100_000;
 /// Learnt addresses of one tenant.
 const MAX_ADDRESSES: usize = 20_000;
+/// Maximum length of an address that is used, in bytes. A host name has at most 253 characters.
+const MAX_ADDRESS_BYTES: usize = 320;
 
 /// Labels of a client span that name its target, used if there is no server span; the first present one wins.
 const ADDRESS_LABELS: [&str; 6] =
@@ -112,6 +114,24 @@ impl Traces {
         }
     }
 
+    /// Maps services to their new ids; what belongs to an evicted service is dropped.
+    pub(crate) fn renumber_services(&mut self, new_id: impl Fn(u32) -> Option<u32>) {
+        for pending in [&mut self.young, &mut self.old] {
+            pending.clients.retain(|_, client| new_id(client.service).map(|new| client.service = new).is_some());
+            pending.servers.retain(|_, service| new_id(*service).map(|new| *service = new).is_some());
+        }
+        let known = std::mem::take(&mut self.callee_by_address).into_iter();
+        let renumbered = |((caller, address), callee): ((u32, String), Option<u32>)| {
+            // An ambiguous address stays ambiguous.
+            let callee = match callee {
+                Some(callee) => Some(new_id(callee)?),
+                None => None,
+            };
+            Some(((new_id(caller)?, address), callee))
+        };
+        self.callee_by_address = known.filter_map(renumbered).collect();
+    }
+
     /// Both spans of a call are known: learns the address and returns the call unless it was reported before.
     fn join_spans(&mut self, client: Client, callee: u32) -> Option<Call> {
         if let Some(address) = &client.address {
@@ -163,7 +183,8 @@ impl Client {
 fn address(span: &Span) -> Option<String> {
     let name = ADDRESS_LABELS.iter().find_map(|label| span.labels.get(label))?;
     let port = span.labels.get("server.port").or_else(|| span.labels.get("net.peer.port"));
-    Some(port.map_or_else(|| name.to_owned(), |port| format!("{name}:{port}")))
+    let address = port.map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+    (address.len() <= MAX_ADDRESS_BYTES).then_some(address)
 }
 
 #[cfg(test)]
@@ -231,6 +252,16 @@ mod tests {
         let known = |callee: u32| call(Callee::Known(callee));
         // The third call was attributed to the service known for this address at that time.
         assert_eq!(calls, [known(9), known(9), known(9), known(8)]);
+    }
+
+    #[test]
+    fn a_long_address_is_not_used() {
+        let (mut traces, mut calls) = (Traces::default(), Vec::new());
+        let long = "x".repeat(MAX_ADDRESS_BYTES + 1);
+        traces.observe(&span(SpanKind::Client, 2, 1, 1000, &[("server.address", &long)]), 7, false, &mut calls);
+        assert!(traces.young.clients.values().all(|client| client.address.is_none()));
+        traces.observe(&span(SpanKind::Server, 3, 2, 990, &[]), 9, false, &mut calls);
+        assert_eq!(calls, [call(Callee::Known(9))], "the call is still joined");
     }
 
     #[test]

@@ -73,8 +73,8 @@ pub struct LogEntry {
     pub labels: Labels,
 }
 
-/// A deployment of a service version.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A deployment of a service version. Ordered by time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Deployment {
     /// Time of the deployment.
     pub at: Timestamp,
@@ -126,6 +126,8 @@ pub enum RefusalReason {
     BadLabels,
     /// A malformed record.
     Malformed,
+    /// The tenant has reached a limit on services, histogram families, called services or deployments.
+    EntityLimit,
     /// Accepted when the request first arrived. Set on the copy of a request that is appended again for its refused
     /// records, or for records that could not be written to a table.
     #[serde(rename = "taken")]
@@ -144,6 +146,7 @@ impl RefusalReason {
             Self::BadLabels => "bad_labels",
             Self::Malformed => "malformed",
             Self::AlreadyAccepted => "taken",
+            Self::EntityLimit => "entity_limit",
         }
     }
 
@@ -158,6 +161,7 @@ impl RefusalReason {
             Self::BadLabels => 6,
             Self::Malformed => 7,
             Self::AlreadyAccepted => 8,
+            Self::EntityLimit => 9,
         }
     }
 
@@ -172,6 +176,7 @@ impl RefusalReason {
             6 => Self::BadLabels,
             7 => Self::Malformed,
             8 => Self::AlreadyAccepted,
+            9 => Self::EntityLimit,
             _ => return None,
         })
     }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::LazyLock;
 
-use wardroom_domain::{Labels, Matcher, Sample, SeriesId};
+use wardroom_domain::{EntityRules, Labels, Matcher, Sample, SeriesId};
 use wardroom_head::{Config, RecentSamples, STREAM_START, SeriesRegistry};
 
 struct Head {
@@ -16,7 +16,8 @@ struct Head {
 }
 
 static HEAD: LazyLock<Head> = LazyLock::new(|| {
-    let (mut registry, mut recent) = (SeriesRegistry::new(Config::default()), RecentSamples::new());
+    let (mut registry, mut recent) =
+        (SeriesRegistry::new(Config::default(), EntityRules::default()), RecentSamples::new());
     let mut stream = tempfile::tempfile().unwrap();
     for number in 0..100_000 {
         let (pod, service) = (format!("p{number}"), format!("s{}", number / 1000));

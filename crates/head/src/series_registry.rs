@@ -1,17 +1,23 @@
 //! The active series of a tenant: label sets and their ids.
 
+mod entities;
 mod label_index;
+mod selector_filter;
 mod wire_key_table;
 
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
-use wardroom_domain::{Labels, Matcher, SeriesId};
+use wardroom_domain::{EntityRules, Labels, Matcher, SeriesId};
 
 use crate::config::Config;
 
+use self::entities::Entities;
 use self::label_index::LabelIndex;
 use self::wire_key_table::WireKeyTable;
+
+pub use self::entities::EntityLimit;
+pub use self::selector_filter::SelectorFilter;
 
 /// Wire keys stored per series: different senders encode one label set differently.
 const WIRE_KEYS_PER_SERIES: usize = 4;
@@ -28,6 +34,9 @@ pub struct SeriesRegistry {
     /// Labels by id.
     series: Vec<Labels>,
     index: LabelIndex,
+    entities: Entities,
+    /// Size of the encoded labels of all series, in bytes.
+    bytes: usize,
     generation: u64,
 }
 
@@ -38,11 +47,15 @@ pub enum ResolveError<E> {
     Labels(E),
     /// The tenant has reached its series limit.
     SeriesLimit,
+    /// The labels of the tenant's series have reached their size limit.
+    BytesLimit,
+    /// The tenant has reached another limit.
+    EntityLimit(EntityLimit),
 }
 
 impl SeriesRegistry {
     /// Creates an empty registry.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, rules: EntityRules) -> Self {
         Self {
             config,
             wire_keys: WireKeyTable::default(),
@@ -50,6 +63,8 @@ impl SeriesRegistry {
             hasher: RandomState::new(),
             series: Vec::new(),
             index: LabelIndex::default(),
+            entities: Entities::new(rules),
+            bytes: 0,
             generation: 0,
         }
     }
@@ -58,11 +73,11 @@ impl SeriesRegistry {
     /// called only for a hash seen for the first time. Refused series are listed by position and have the id
     /// [`SeriesRegistry::UNRESOLVED`].
     ///
-    /// `enforce_limit` is false on replay: a series accepted once is not refused later.
+    /// `enforce_limits` is false on replay: a series accepted once is not refused later.
     pub fn resolve<E>(
         &mut self,
         keys: &[u128],
-        enforce_limit: bool,
+        enforce_limits: bool,
         mut labels: impl FnMut(usize) -> Result<Labels, E>,
     ) -> (Vec<SeriesId>, Vec<(usize, ResolveError<E>)>) {
         let mut denied = Vec::new();
@@ -75,7 +90,7 @@ impl SeriesRegistry {
                 }
                 None => match labels(index)
                     .map_err(ResolveError::Labels)
-                    .and_then(|labels| self.insert(&labels, enforce_limit))
+                    .and_then(|labels| self.insert(&labels, enforce_limits))
                 {
                     Ok(id) => {
                         self.insert_wire_key(*key, id);
@@ -96,7 +111,7 @@ impl SeriesRegistry {
     /// Placeholder id of a refused series.
     pub const UNRESOLVED: SeriesId = SeriesId(u32::MAX);
 
-    /// Returns the id of a label set; adds the series if it is new, without checking the limit.
+    /// Returns the id of a label set; adds the series if it is new, without checking the limits.
     pub fn get_or_insert(&mut self, labels: &Labels) -> SeriesId {
         self.insert::<()>(labels, false).unwrap_or(Self::UNRESOLVED)
     }
@@ -118,8 +133,8 @@ impl SeriesRegistry {
     }
 
     /// Restores a registry from its series, in order of their ids.
-    pub fn load(config: Config, series: &[Labels], generation: u64) -> Self {
-        let mut registry = Self { generation, ..Self::new(config) };
+    pub fn load(config: Config, rules: EntityRules, series: &[Labels], generation: u64) -> Self {
+        let mut registry = Self { generation, ..Self::new(config, rules) };
         for labels in series {
             registry.get_or_insert(labels);
         }
@@ -133,29 +148,53 @@ impl SeriesRegistry {
 
     /// Returns the series that satisfy all matchers, ascending by id.
     pub fn select(&self, matchers: &[Matcher]) -> Vec<SeriesId> {
-        let all = || (0..self.series.len() as u32).map(SeriesId).collect();
-        let candidates = self.index.candidates(matchers, &self.series).unwrap_or_else(all);
-        let fits = |id: &SeriesId| {
-            self.labels(*id).is_some_and(|labels| matchers.iter().all(|matcher| matcher.matches(labels)))
-        };
-        candidates.into_iter().filter(fits).collect()
+        let mut filter = SelectorFilter::new(matchers);
+        let candidates = self.candidates(matchers, SeriesId(0), usize::MAX);
+        candidates.into_iter().filter(|(_, labels)| filter.matches(labels)).map(|(id, _)| id).collect()
     }
 
-    fn insert<E>(&mut self, labels: &Labels, enforce_limit: bool) -> Result<SeriesId, ResolveError<E>> {
+    /// Returns up to `limit` series from an id on, ascending, among which are those that satisfy all matchers. Cheap for
+    /// a small limit, whatever the patterns: a caller that shares the registry applies them ([`SelectorFilter`]) without
+    /// its lock, and continues after the last id.
+    pub fn candidates(&self, matchers: &[Matcher], from: SeriesId, limit: usize) -> Vec<(SeriesId, Labels)> {
+        let with_labels = |id: u32| Some((SeriesId(id), self.series.get(id as usize)?.clone()));
+        match self.index.narrowest(matchers, &self.series) {
+            Some(ids) => {
+                let first = ids.partition_point(|id| *id < from.0);
+                ids.iter().skip(first).take(limit).filter_map(|id| with_labels(*id)).collect()
+            }
+            None => (from.0..self.series.len() as u32).take(limit).filter_map(with_labels).collect(),
+        }
+    }
+
+    fn insert<E>(&mut self, labels: &Labels, enforce_limits: bool) -> Result<SeriesId, ResolveError<E>> {
         let hash = self.hasher.hash_one(labels);
         let series = &self.series;
         if let Some(id) = self.known.find(hash, |id| series[*id as usize] == *labels) {
             return Ok(SeriesId(*id));
         }
-        if enforce_limit && self.series.len() >= self.config.max_series {
-            return Err(ResolveError::SeriesLimit);
+        if enforce_limits {
+            self.check_limits(labels)?;
         }
         let id = self.series.len() as u32;
         self.series.push(labels.clone());
+        self.entities.add(labels);
+        self.bytes += labels.as_bytes().len();
         self.index.add(id, &self.series);
         let (series, hasher) = (&self.series, &self.hasher);
         self.known.insert_unique(hash, id, |id| hasher.hash_one(&series[*id as usize]));
         Ok(SeriesId(id))
+    }
+
+    /// Checks whether a new series is within the limits.
+    fn check_limits<E>(&self, labels: &Labels) -> Result<(), ResolveError<E>> {
+        if self.series.len() >= self.config.max_series {
+            return Err(ResolveError::SeriesLimit);
+        }
+        if self.bytes.saturating_add(labels.as_bytes().len()) > self.config.max_series_bytes {
+            return Err(ResolveError::BytesLimit);
+        }
+        self.entities.exceeded(labels, &self.config).map_or(Ok(()), |limit| Err(ResolveError::EntityLimit(limit)))
     }
 
     fn insert_wire_key(&mut self, key: u128, id: SeriesId) {
@@ -174,7 +213,7 @@ mod tests {
     use super::*;
 
     fn registry(max_series: usize) -> SeriesRegistry {
-        SeriesRegistry::new(Config { max_series, ..Config::default() })
+        SeriesRegistry::new(Config { max_series, ..Config::default() }, EntityRules::default())
     }
 
     #[test]
@@ -194,6 +233,28 @@ mod tests {
         assert_eq!((ids, denied.len()), (vec![SeriesId(1)], 0), "a replay accepts series over the limit");
         let (_, denied) = registry.resolve(&[10], true, |_| Err("truncated"));
         assert_eq!(denied, [(0, ResolveError::Labels("truncated"))]);
+    }
+
+    #[test]
+    fn limits_hold_for_new_series_and_are_counted_again_after_a_load() {
+        let config = Config { max_series_bytes: 80, max_services: 2, ..Config::default() };
+        let labels = |service: &str| Labels::of(&[("__name__", "depth"), ("service", service)]);
+        let all = ["a", "b", "c"].map(labels);
+        assert!((20..30).contains(&all[0].as_bytes().len()), "{}", all[0].as_bytes().len());
+        let resolve = |registry: &mut SeriesRegistry, all: &[Labels], first_key: u128| {
+            let keys: Vec<u128> = (first_key..).take(all.len()).collect();
+            registry.resolve(&keys, true, |index| Ok::<_, ()>(all[index].clone())).1
+        };
+        let refused_service = [(2, ResolveError::EntityLimit(EntityLimit::Services(2)))];
+        let mut registry = SeriesRegistry::new(config.clone(), EntityRules::default());
+        assert_eq!(resolve(&mut registry, &all, 0), refused_service);
+        let kept = registry.labels_from(0).to_vec();
+        let mut registry = SeriesRegistry::load(config.clone(), EntityRules::default(), &kept, 1);
+        assert_eq!(resolve(&mut registry, &all, 0), refused_service);
+        let more = [Labels::of(&[("__name__", "size"), ("service", "a"), ("unit", "bytes")])];
+        assert_eq!(resolve(&mut registry, &more, 10), [(0, ResolveError::BytesLimit)]);
+        let mut registry = SeriesRegistry::load(config, EntityRules::default(), &kept[1..], 2);
+        assert_eq!(resolve(&mut registry, &[labels("c")], 0), [], "the service of an evicted series does not count");
     }
 
     #[test]
@@ -222,7 +283,16 @@ mod tests {
                 let matcher = if negate { matcher.negate() } else { matcher };
                 let expected: Vec<SeriesId> = (0..registry.labels_from(0).len() as u32).map(SeriesId)
                     .filter(|id| matcher.matches(registry.labels(*id).unwrap())).collect();
-                prop_assert_eq!(registry.select(&[matcher]), expected);
+                let matchers = [matcher];
+                prop_assert_eq!(&registry.select(&matchers), &expected);
+                let (mut parts, mut from) = (Vec::new(), SeriesId(0));
+                while let Some((last, _)) = registry.candidates(&matchers, from, 3).last() {
+                    let part = registry.candidates(&matchers, from, 3);
+                    prop_assert!(part.len() <= 3);
+                    parts.extend(part.iter().filter(|(_, labels)| matchers[0].matches(labels)).map(|(id, _)| *id));
+                    from = SeriesId(last.0 + 1);
+                }
+                prop_assert_eq!(parts, expected);
             }
         }
     }

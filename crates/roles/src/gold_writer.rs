@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wardroom_detect::{Engine, health};
+use wardroom_detect::{Signals, health};
 use wardroom_domain::{ServiceHealth, TenantId, Timestamp};
 use wardroom_lake::{EnrichmentFact, IncidentFact, Lake, ToolFact};
 use wardroom_respond::{Workflow, WorkflowReadError};
@@ -94,10 +94,13 @@ impl GoldWriter {
                 None => self.lake.committed_health_end(&tenant).await?.map_or(i64::MIN, Timestamp::millis),
             };
             let (windows, end) = {
-                let engine = &state.live_state().engine;
-                let watermark_ms = engine.watermark_ms().max(MAX_BACKFILL_WINDOWS * WINDOW_MS);
+                let view = state.view();
+                let watermark_ms = view.engine.watermark_ms().max(MAX_BACKFILL_WINDOWS * WINDOW_MS);
                 let end = (watermark_ms - GRACE_MS).div_euclid(WINDOW_MS) * WINDOW_MS;
-                (health_windows(engine, written.max(end - MAX_BACKFILL_WINDOWS * WINDOW_MS), end), end)
+                (
+                    health_windows(view.engine.signal_map(), written.max(end - MAX_BACKFILL_WINDOWS * WINDOW_MS), end),
+                    end,
+                )
             };
             if !windows.is_empty() {
                 self.lake.write_service_health(&tenant, &windows).await?;
@@ -109,11 +112,11 @@ impl GoldWriter {
 }
 
 /// Returns the health of all services for each window in a time range; windows without data are left out.
-fn health_windows(engine: &Engine, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<ServiceHealth>)> {
+fn health_windows(signals: &Signals, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<ServiceHealth>)> {
     let starts = (from_ms..end_ms).step_by(WINDOW_MS as usize);
     let windows = starts.map(|start_ms| {
         let [start, end] = [start_ms, start_ms + WINDOW_MS].map(Timestamp::from_millis);
-        (start, end, health(engine, start_ms..start_ms + WINDOW_MS))
+        (start, end, health(signals, start_ms..start_ms + WINDOW_MS))
     });
     windows.filter(|(.., facts)| !facts.is_empty()).collect()
 }

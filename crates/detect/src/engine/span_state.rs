@@ -32,6 +32,17 @@ pub(super) struct SpanFamily {
 }
 
 impl SpanState {
+    /// Maps services to their new ids; what belongs to an evicted service is dropped.
+    pub(super) fn renumber_services(&mut self, new_id: impl Fn(u32) -> Option<u32>) {
+        let families = std::mem::take(&mut self.families).into_iter();
+        self.families = families
+            .filter_map(|((service, peer, failed), family)| Some(((new_id(service)?, peer, failed), family)))
+            .collect();
+        let updated = std::mem::take(&mut self.updated).into_iter();
+        self.updated = updated.filter_map(|(service, peer, failed)| Some((new_id(service)?, peer, failed))).collect();
+        self.traces.renumber_services(new_id);
+    }
+
     /// Maps series and bucket ids to their new values.
     pub(super) fn renumber(&mut self, series: &[Option<u32>], buckets: &[Option<u32>]) {
         let renumbered = |bucket_ids: &[u32]| {

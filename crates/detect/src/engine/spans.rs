@@ -12,8 +12,12 @@ use crate::traces::Callee;
 
 /// The metric family of span durations.
 const SPAN_DURATION_METRIC: &str = "span_duration_seconds";
+/// Services up to which spans add services.
+const MAX_SPAN_SERVICES: usize = 20_000;
 /// Services, and (caller, callee) pairs, with span durations of their own.
-const MAX_SPAN_FAMILIES: usize = 20_000;
+const MAX_SPAN_FAMILIES: usize = 10_000;
+/// Series of native histograms that detection uses.
+const MAX_NATIVE_SERIES: usize = 20_000;
 
 impl Engine {
     /// Adds a native histogram of a known series.
@@ -23,6 +27,10 @@ impl Engine {
         let Some(unit) = unit_seconds(labels.name()) else { return };
         let buckets = match self.spans.natives.get(&id.0) {
             Some(buckets) => buckets.clone(),
+            None if self.spans.natives.len() >= MAX_NATIVE_SERIES => {
+                self.limited.native_histograms += 1;
+                return;
+            }
             None => {
                 let (peer, failed) = (self.rules.peer_of(&labels), self.rules.is_failure(&labels));
                 let buckets = self.add_duration_buckets(service, labels.name(), peer, failed, unit);
@@ -40,7 +48,10 @@ impl Engine {
         // Bounds memory against senders with unlimited service names: services beyond the limit are ignored.
         let service = match self.service_ids.get(name) {
             Some(known) => *known,
-            None if self.services.len() >= MAX_SPAN_FAMILIES => return,
+            None if self.services.len() >= MAX_SPAN_SERVICES => {
+                self.limited.span_services += 1;
+                return;
+            }
             None => self.service(name.to_owned()),
         };
         let failed = span.failed || self.rules.is_failure(&span.labels);
@@ -63,6 +74,7 @@ impl Engine {
         let key = (service, peer, failed);
         if !self.spans.families.contains_key(&key) {
             if self.spans.families.len() >= MAX_SPAN_FAMILIES {
+                self.limited.span_families += 1;
                 return;
             }
             let buckets = self.add_duration_buckets(service, SPAN_DURATION_METRIC, key.1.as_deref(), failed, 1.0);

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use wardroom_domain::{Deployment, EntityRules, Labels};
+use wardroom_domain::{EntityRules, Labels};
 
 use super::span_state::SpanState;
-use super::{Bucket, Counter, Engine, Series, SeriesRole, Service};
+use super::{Bucket, Counter, Engine, LimitedRecords, Series, SeriesRole, Service};
 use crate::budget::Budget;
 use crate::dedup::DedupCache;
+use crate::deployments::Deployments;
 use crate::histogram::Increase;
 use crate::logs::Logs;
 use crate::signal::{Signal, SignalKey};
@@ -23,14 +24,7 @@ type TenantParts<V, P, G, T, L, D> = (V, P, G, T, L, D, DedupCache);
 
 type LoadedState = (
     SeriesParts<Vec<(u32, SeriesRole)>, Vec<SeriesDetector>, Vec<Counter>, Vec<Bucket>, Vec<Increase>, Vec<f64>>,
-    TenantParts<
-        Vec<Service>,
-        (Vec<u32>, Budget, Budget),
-        BTreeMap<SignalKey, Signal>,
-        SpanState,
-        Logs,
-        Vec<Deployment>,
-    >,
+    TenantParts<Vec<Service>, (Vec<u32>, Budget, Budget), BTreeMap<SignalKey, Signal>, SpanState, Logs, Deployments>,
     i64,
 );
 
@@ -83,12 +77,14 @@ impl Engine {
             unusual_points: Vec::new(),
             points,
             shifts,
-            signals,
+            signals: signals.into(),
             spans,
             logs,
             deployments,
+            limited: LimitedRecords::default(),
             dedup,
             watermark_ms,
+            finished_ms: watermark_ms,
         };
         Ok((engine, after))
     }

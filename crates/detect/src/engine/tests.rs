@@ -24,3 +24,68 @@ fn scores_the_values_of_a_delta_counter_unchanged() {
     });
     assert_eq!(anomalies(&[], &sums.collect::<Vec<_>>()), [(60.0, 10.0)], "rate per second");
 }
+
+/// A service of this many histograms must not stop detection, whatever limit a configuration has.
+const MANY_FAMILIES: usize = 100_000;
+/// Longest time of one step; the square of the number of families took 20 s.
+const MAX_STEP_SECONDS: u64 = 5;
+
+#[test]
+fn many_histogram_families_of_one_service_do_not_take_the_square_of_their_number() {
+    let mut engine = Engine::new(Config::default(), EntityRules::default());
+    let started = std::time::Instant::now();
+    for index in 0..MANY_FAMILIES {
+        let name = format!("m{index}_seconds_bucket");
+        engine.add_series(&Labels::of(&[("__name__", &name), ("service", "q"), ("le", "+Inf")]));
+    }
+    for second in 0..2 {
+        for index in 0..MANY_FAMILIES as u32 {
+            engine.observe(SeriesId(index), &[Sample { ts_ms: second * 60_000, value: second as f64 * 100.0 }]);
+        }
+        engine.finish_batch();
+    }
+    assert!(started.elapsed().as_secs() < MAX_STEP_SECONDS, "{:?}", started.elapsed());
+    assert_eq!(engine.services[0].families.len(), MANY_FAMILIES);
+    assert_eq!(engine.signals().count(), 3 * MANY_FAMILIES);
+}
+
+#[test]
+fn spans_and_native_histograms_beyond_the_limits_are_counted() {
+    let mut engine = Engine::new(Config::default(), EntityRules::default());
+    let span = |peer: String| wardroom_domain::Span {
+        trace_id: [1; 16],
+        span_id: [1; 8],
+        parent_id: [0; 8],
+        kind: wardroom_domain::SpanKind::Client,
+        name: "call".into(),
+        start: Timestamp::from_millis(0),
+        end: Timestamp::from_millis(1),
+        failed: false,
+        labels: Labels::of(&[("service.name", "a"), ("peer.service", &peer)]),
+    };
+    for index in 0..12_000 {
+        engine.span(&span(format!("peer-{index}")));
+    }
+    assert_eq!(engine.finish_batch().limited, LimitedRecords { span_families: 2000, ..LimitedRecords::default() });
+    assert_eq!(engine.finish_batch().limited, LimitedRecords::default());
+    assert_eq!(engine.spans.families.len(), 10_000);
+}
+
+#[test]
+fn a_view_is_read_while_the_engine_works() {
+    let mut engine = Engine::new(Config::default(), EntityRules::default());
+    let deployment = |version: &str| Deployment {
+        at: Timestamp::from_millis(5),
+        service: "a".into(),
+        version: version.into(),
+        status: "success".into(),
+        metadata: Labels::default(),
+    };
+    engine.observe_deployment(&deployment("1"));
+    let view = engine.view();
+    engine.observe_deployment(&deployment("2"));
+    let between = |from: i64, to: i64| (Timestamp::from_millis(from), Timestamp::from_millis(to));
+    let (from, to) = between(0, 10);
+    assert_eq!((view.deployments(from, to).len(), engine.deployments(from, to).count()), (1, 2));
+    assert_eq!(view.watermark_ms(), 5);
+}

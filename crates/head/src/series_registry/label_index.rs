@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
-use wardroom_domain::{Labels, Matcher, SeriesId};
+use wardroom_domain::{Labels, Matcher};
 
 /// The inverted index of one tenant.
 #[derive(Debug, Default)]
@@ -84,23 +84,11 @@ impl LabelIndex {
         }
     }
 
-    /// Returns a superset of the series that satisfy all matchers, ascending, narrowed by one label. Returns `None` if
-    /// no matcher can narrow it.
-    pub(crate) fn candidates(&self, matchers: &[Matcher], all: &[Labels]) -> Option<Vec<SeriesId>> {
-        let exact = matchers.iter().filter_map(|matcher| {
-            let value = matcher.only_value()?;
-            Some(self.find(&matcher.name, value, all))
-        });
-        if let Some(narrowest) = exact.min_by_key(|found| found.len()) {
-            return Some(narrowest.iter().copied().map(SeriesId).collect());
-        }
-        // A matcher that rejects the empty string requires the label to be present.
-        let present = matchers.iter().find(|matcher| !matcher.accepts(""))?;
-        let values = self.names.get(present.name.as_str()).into_iter().flatten();
-        let accepted = values.filter(|known| present.accepts(self.lists.text(known, &present.name, all)));
-        let mut ids: Vec<SeriesId> = accepted.flat_map(|known| self.lists.get(known)).copied().map(SeriesId).collect();
-        ids.sort_unstable();
-        Some(ids)
+    /// Returns the smallest set of series, ascending, that share the value which a matcher requires; a superset of those
+    /// that satisfy all matchers. Returns `None` if no matcher requires one value.
+    pub(crate) fn narrowest(&self, matchers: &[Matcher], all: &[Labels]) -> Option<&[u32]> {
+        let exact = matchers.iter().filter_map(|matcher| Some(self.find(&matcher.name, matcher.only_value()?, all)));
+        exact.min_by_key(|found| found.len())
     }
 
     fn find(&self, name: &str, value: &str, all: &[Labels]) -> &[u32] {

@@ -1,91 +1,156 @@
 //! Evaluates one batch: updates the live series, the detectors and the correlator of its tenant.
 //!
-//! Pure apart from the tenant's state and metrics, so that `wardroom replay` runs the same function.
+//! Pure apart from the tenant's state and metrics, so that `wardroom replay` runs the same function. The samples are
+//! locked only while those of the batch are added, so that queries do not wait for the detectors.
 
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wardroom_correlate::{BreachEvent, Decision};
-use wardroom_detect::{Breach, Engine, SignalKind};
-use wardroom_domain::{Anomaly, Batch, Severity, Timestamp};
+use wardroom_detect::{Breach, Engine, LimitedRecords, SignalKind};
+use wardroom_domain::{Anomaly, Batch, MetricMetadata, NativeHistogram, SeriesId, Severity, Timestamp};
 use wardroom_head::PushOutcome;
 
-use super::topology::service_topology;
 use crate::config::Config;
-use crate::state::tenants::{MAX_METADATA_FAMILIES, Tenant};
+use crate::state::limits::count_limited;
+use crate::state::tenants::{Detectors, LiveState, MAX_METADATA_FAMILIES, Tenant};
 use crate::{metrics as names, poison_injection};
+
+/// Maximum length of a metric family's name, in bytes; metadata of longer ones is ignored.
+const MAX_FAMILY_NAME_BYTES: usize = 1024;
+/// Maximum length of a help text and of a unit in memory, in bytes; longer ones are truncated.
+const MAX_HELP_BYTES: usize = 1024;
 
 /// Evaluates a batch. Returns its anomalies and the incidents that opened or grew.
 pub fn evaluate(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
     poison_injection::panic_on_poison_line(batch);
-    let state = &mut *tenant.live_state();
-    let known = state.engine.known_series();
+    let detectors = &mut *tenant.detectors();
+    add_new_series(tenant, &mut detectors.engine, batch);
+    let histograms = {
+        let live = &mut *tenant.live_state();
+        add_samples(&mut detectors.engine, live, batch);
+        add_metadata(live, batch);
+        add_histograms(&detectors.engine, live, batch)
+    };
+    let engine = &mut detectors.engine;
+    histograms.into_iter().for_each(|(id, histogram)| engine.histogram(id, histogram));
+    if batch.request_fingerprint.is_some_and(|request| engine.is_duplicate(request)) {
+        metrics::counter!(names::DUPLICATE_REQUESTS_TOTAL).increment(1);
+    } else {
+        batch.logs.iter().for_each(|log| engine.observe_log(log));
+        batch.deployments.iter().for_each(|deployment| engine.observe_deployment(deployment));
+        batch.spans.iter().for_each(|span| engine.span(span));
+        // Only after the detectors: a batch on which one panicked is retried.
+        batch.request_fingerprint.into_iter().for_each(|request| engine.remember_request(request));
+    }
+    let finished = engine.finish_batch();
+    count_limits(finished.limited);
+    let breaches = finished.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();
+    let decisions = correlate(config, tenant, detectors, breaches);
+    (finished.anomalies, decisions)
+}
+
+/// Adds the series that the registry got since the last batch to the engine, if the batch has one of them.
+fn add_new_series(tenant: &Tenant, engine: &mut Engine, batch: &Batch) {
+    let known = engine.known_series();
     let others = batch.metrics.histograms.iter().map(|(series, _)| *series);
     let others = others.chain(batch.metrics.exemplars.iter().map(|(series, _)| *series));
     if batch.metrics.runs.iter().map(|run| run.series).chain(others).any(|series| series.index() >= known) {
         let new = tenant.registry().labels_from(known).to_vec();
-        new.iter().for_each(|labels| state.engine.add_series(labels));
+        new.iter().for_each(|labels| engine.add_series(labels));
     }
-    let known = state.engine.known_series();
-    let sealed = state.sealed.clone();
+}
+
+fn add_samples(engine: &mut Engine, live: &mut LiveState, batch: &Batch) {
+    let known = engine.known_series();
+    let sealed = live.sealed.clone();
     let fetch = |address: u64, buffer: &mut [u8]| sealed.read(address, buffer);
     for (id, samples) in batch.metrics.iter().filter(|(id, _)| id.index() < known) {
         for sample in samples {
-            let outcome = state.recent.push(id, *sample, &fetch);
+            live.newest_ms = live.newest_ms.max(sample.ts_ms);
+            let outcome = live.recent.push(id, *sample, &fetch);
             if outcome.feeds_detection() {
-                state.engine.observe(id, std::slice::from_ref(sample));
+                engine.observe(id, std::slice::from_ref(sample));
             } else if batch.is_rebuild && outcome == PushOutcome::Duplicate {
-                state.recent.requeue_for_flush(id, *sample);
+                live.recent.requeue_for_flush(id, *sample);
             }
         }
     }
+    for (id, exemplar) in batch.metrics.exemplars.iter().filter(|(id, _)| id.index() < known) {
+        live.exemplars.push(*id, exemplar.clone());
+    }
+}
+
+/// Returns the native histograms that are newer than the newest of their series.
+fn add_histograms<'a>(engine: &Engine, live: &mut LiveState, batch: &'a Batch) -> Vec<(SeriesId, &'a NativeHistogram)> {
+    let known = engine.known_series();
+    let mut newer = Vec::new();
     for (id, histogram) in batch.metrics.histograms.iter().filter(|(id, _)| id.index() < known) {
-        let newest_ms = state.native_newest_ms.entry(*id).or_insert(i64::MIN);
+        let newest_ms = live.native_newest_ms.entry(*id).or_insert(i64::MIN);
         if histogram.ts_ms > *newest_ms {
             *newest_ms = histogram.ts_ms;
-            state.engine.histogram(*id, histogram);
+            newer.push((*id, histogram));
         }
     }
-    for (id, exemplar) in batch.metrics.exemplars.iter().filter(|(id, _)| id.index() < known) {
-        state.exemplars.push(*id, exemplar.clone());
-    }
-    for metadata in &batch.metadata {
-        if state.metadata.get(&metadata.family) == Some(metadata) {
+    newer
+}
+
+fn add_metadata(live: &mut LiveState, batch: &Batch) {
+    for metadata in batch.metadata.iter().filter(|metadata| metadata.family.len() <= MAX_FAMILY_NAME_BYTES) {
+        let metadata = with_bounded_texts(metadata);
+        let known = live.metadata.get(&metadata.family);
+        if known == Some(&*metadata) {
             continue;
         }
-        if state.metadata.len() < MAX_METADATA_FAMILIES || state.metadata.contains_key(&metadata.family) {
-            state.metadata.insert(metadata.family.clone(), metadata.clone());
+        if known.is_none() && live.metadata.len() >= MAX_METADATA_FAMILIES {
+            count_limited("metadata", 1);
+            continue;
         }
+        Arc::make_mut(&mut live.metadata).insert(metadata.family.clone(), metadata.into_owned());
     }
-    if batch.request_fingerprint.is_some_and(|request| state.engine.is_duplicate(request)) {
-        metrics::counter!(names::DUPLICATE_REQUESTS_TOTAL).increment(1);
-    } else {
-        batch.logs.iter().for_each(|log| state.engine.observe_log(log));
-        batch.deployments.iter().for_each(|deployment| state.engine.observe_deployment(deployment));
-        batch.spans.iter().for_each(|span| state.engine.span(span));
-        // Only after the detectors: a batch on which one panicked is retried.
-        batch.request_fingerprint.into_iter().for_each(|request| state.engine.remember_request(request));
+}
+
+fn with_bounded_texts(metadata: &MetricMetadata) -> Cow<'_, MetricMetadata> {
+    if metadata.help.len() <= MAX_HELP_BYTES && metadata.unit.len() <= MAX_HELP_BYTES {
+        return Cow::Borrowed(metadata);
     }
-    let finished = state.engine.finish_batch();
+    let bounded = |text: &str| text.get(..text.floor_char_boundary(MAX_HELP_BYTES)).unwrap_or_default().to_owned();
+    let (help, unit) = (bounded(&metadata.help), bounded(&metadata.unit));
+    Cow::Owned(MetricMetadata { help, unit, ..metadata.clone() })
+}
+
+/// Publishes the state after the batch and groups its breaches into incidents.
+fn correlate(config: &Config, tenant: &Tenant, detectors: &mut Detectors, breaches: Vec<Breach>) -> Vec<Decision> {
+    let view = tenant.publish(detectors);
+    let Detectors { engine, correlator } = detectors;
+    tenant.take_settled().iter().for_each(|(key, settled_ms)| correlator.release(key, *settled_ms));
     let mut decisions = Vec::new();
-    let breaches: Vec<Breach> = finished.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();
-    if !breaches.is_empty() {
-        let topology = service_topology(&state.engine);
-        for breach in breaches {
-            let event = breach_event(config, &breach, &state.engine);
-            decisions.extend(state.correlator.observe(&event, &topology));
-        }
+    for breach in breaches {
+        let event = breach_event(config, &breach, engine);
+        decisions.extend(correlator.observe(&event, &view.call_graph));
     }
-    (finished.anomalies, decisions)
+    let limited = correlator.take_limited();
+    count_limited("open_incidents", limited.not_opened);
+    count_limited("services_per_incident", limited.not_joined);
+    decisions
+}
+
+fn count_limits(limited: LimitedRecords) {
+    count_limited("span_services", limited.span_services);
+    count_limited("span_families", limited.span_families);
+    count_limited("native_histograms", limited.native_histograms);
+    count_limited("log_templates", limited.log_templates);
 }
 
 fn breach_event(config: &Config, breach: &Breach, engine: &Engine) -> BreachEvent {
     let at = Timestamp::from_millis(breach.at_ms);
     let since = Timestamp::from_millis(breach.since_ms);
     let window = Duration::from_secs(config.correlate.deployment_minutes * 60);
-    let deployments = engine.deployments(since.minus(window), at);
+    let mut deployments = engine.deployments(since.minus(window), at);
     BreachEvent {
         service: breach.key.service.clone(),
         signal: breach.key.labels().to_string(),
@@ -94,6 +159,6 @@ fn breach_event(config: &Config, breach: &Breach, engine: &Engine) -> BreachEven
         at_ms: breach.at_ms,
         severity: if breach.key.kind == SignalKind::ErrorRatio { Severity::Critical } else { Severity::High },
         errors: breach.key.kind == SignalKind::ErrorRatio,
-        deployed: deployments.iter().any(|deployment| deployment.service == breach.key.service),
+        deployed: deployments.any(|deployment| deployment.service == breach.key.service),
     }
 }

@@ -27,6 +27,10 @@ pub fn source_intake(
         budget,
         bodies: BodyBudget::new(config.edge.body_budget_bytes),
         rate_limiter: Arc::new(ByteRateLimiter::new(config.sources.tenant_bytes_per_second)),
+        admit: {
+            let tenants = Arc::clone(&tenants);
+            Arc::new(move |tenant, events| tenants.admit(tenant, events))
+        },
         resolve: Arc::new(move |tenant, keys, labels| tenants.resolve(tenant, keys, labels, true)),
         append: Arc::new(move |accepted: AcceptedRequest| {
             let (bus, queue) = (Arc::clone(&bus), Arc::clone(&queue));

@@ -11,7 +11,7 @@ use wardroom_domain::query::{LOOKBACK_MS, SeriesQuery};
 use wardroom_domain::{Exemplar, Labels, SeriesId, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
 use wardroom_files::EvictedSeries;
-use wardroom_head::{RangeSamples, SeriesRegistry};
+use wardroom_head::{RangeSamples, SelectorFilter};
 use wardroom_process::clock;
 
 use super::bus_scan::{PAGE_SAMPLES, scan_page};
@@ -19,14 +19,16 @@ use super::cursor;
 use super::query_error::SampleQueryError;
 use super::series_data::{SeriesData, SeriesExemplars, SeriesMap, SeriesPoints, into_series_data};
 use crate::lake::lake_state::{LakeState, LakeTables};
-use crate::state::tenants::{LiveState, Tenants};
+use crate::state::tenants::{LiveState, Tenant, Tenants};
 
-/// Maximum number of samples read for one query with steps.
+/// Maximum number of samples read for one query with steps, and of samples in its result.
 const MAX_STEP_SAMPLES: usize = 5_000_000;
 /// Maximum number of exemplars in one result.
 const MAX_EXEMPLARS: usize = 100_000;
 /// Series read under one lock of the live state.
 const SERIES_PER_LOCK: usize = 256;
+/// Series and exemplars copied under one lock of the registry or of the live state.
+const COPIED_PER_LOCK: usize = 8192;
 /// Lag of detection up to which a query is served from memory.
 const MAX_LAG_RECORDS: u64 = 1024;
 const MINUTE_MS: i64 = 60_000;
@@ -77,10 +79,16 @@ impl SampleReader {
             }
             next_cursor = after;
         }
+        let mut steps = 0;
         for points in all.values_mut() {
             // Samples from the bus come in order of arrival.
             points.samples.sort_by_key(|sample| sample.ts_ms);
             points.samples = query.at_steps(&points.samples);
+            // One sample is the newest at many steps if they are short.
+            steps += points.samples.len();
+            if steps > MAX_STEP_SAMPLES {
+                return Err(SampleQueryError::TooManySamples { limit: MAX_STEP_SAMPLES });
+            }
         }
         Ok((into_series_data(all), None))
     }
@@ -204,14 +212,19 @@ impl SampleReader {
     pub fn series(&self, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<Labels>, SampleQueryError> {
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
         let overlaps = |first_ms: i64, last_ms: i64| first_ms <= end_ms && last_ms >= start_ms;
-        let (mut found, evicted) = self.with_selected(tenant, query, |live, ids, labels| {
-            let in_range = |id: &SeriesId| {
+        let read = |live: &LiveState, ids: &[SeriesId], from: u64| {
+            let part = ids.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)).take(COPIED_PER_LOCK);
+            let in_range = part.map(|id| {
                 let has_samples = live.recent.span_ms(*id).is_some_and(|(first, last)| overlaps(first, last));
                 has_samples || live.native_newest_ms.contains_key(id)
-            };
-            let selected = ids.iter().zip(labels).filter(|(id, _)| in_range(id)).map(|(_, labels)| labels);
-            (selected.collect::<Vec<_>>(), live.evicted.clone())
-        });
+            });
+            let next = from + COPIED_PER_LOCK as u64;
+            (in_range.collect::<Vec<_>>(), (next < ids.len() as u64).then_some(next))
+        };
+        let (selected, in_range) = self.read_selected(tenant, query, read);
+        let in_range = selected.labels.into_iter().zip(in_range).filter(|(_, in_range)| *in_range);
+        let mut found: Vec<Labels> = in_range.map(|(labels, _)| labels).collect();
+        let evicted = self.tenants.with(tenant, |live| live.evicted.clone());
         if evicted.newest_ms() < start_ms {
             return Ok(found);
         }
@@ -224,20 +237,29 @@ impl SampleReader {
         Ok(found)
     }
 
-    /// Runs `work` on the live state with the ids and labels of the series that a query selects.
-    fn with_selected<T>(
+    /// Selects series and reads the live state of them in parts, so that detection waits for one part at most. `read`
+    /// returns the part from a position on and the next position.
+    fn read_selected<T>(
         &self,
         tenant: &TenantId,
         query: &SeriesQuery,
-        work: impl Fn(&mut LiveState, &[SeriesId], Vec<Labels>) -> T,
-    ) -> T {
-        loop {
-            let (ids, labels, generation) = select(&self.tenants.get(tenant).registry(), query, 0);
-            // Series may be renumbered between the two locks; then select again (rare).
-            let is_current = |live: &mut LiveState| (live.generation == generation).then(|| work(live, &ids, labels));
-            if let Some(found) = self.tenants.with(tenant, is_current) {
-                return found;
+        read: impl Fn(&LiveState, &[SeriesId], u64) -> (Vec<T>, Option<u64>),
+    ) -> (SelectedSeries, Vec<T>) {
+        let state = self.tenants.get(tenant);
+        'select: loop {
+            let selected = select(&state, query, 0);
+            let (mut all, mut from) = (Vec::new(), Some(0));
+            while let Some(position) = from {
+                let live = state.live_state();
+                if live.generation != selected.generation {
+                    // Series were renumbered meanwhile; select again (rare).
+                    continue 'select;
+                }
+                let (part, next) = read(&live, &selected.ids, position);
+                all.extend(part);
+                from = next;
             }
+            return (selected, all);
         }
     }
 
@@ -247,12 +269,10 @@ impl SampleReader {
     /// Returns an error if there are too many exemplars, or if the tables are unavailable.
     pub fn exemplars(&self, tenant: &TenantId, query: &SeriesQuery) -> Result<Vec<SeriesExemplars>, SampleQueryError> {
         let (start_ms, end_ms) = (query.start.millis(), query.end.millis());
-        let live = self.with_selected(tenant, query, |live, ids, labels| {
-            let labels_of: BTreeMap<SeriesId, Labels> = ids.iter().copied().zip(labels).collect();
-            let found = live.exemplars.select(&labels_of.keys().copied().collect(), start_ms, end_ms);
-            let with_labels = |(id, exemplars)| Some((labels_of.get(&id)?.clone(), exemplars));
-            found.into_iter().filter_map(with_labels).collect::<Vec<(Labels, Vec<Exemplar>)>>()
+        let (selected, live) = self.read_selected(tenant, query, |live, ids, from| {
+            live.exemplars.select_part(ids, (start_ms, end_ms), from, COPIED_PER_LOCK)
         });
+        let labels_of: BTreeMap<SeriesId, Labels> = selected.ids.into_iter().zip(selected.labels).collect();
         // Keyed by time, labels and value, since an exemplar may be both in the tables and in memory.
         let mut found: BTreeMap<Labels, BTreeMap<(i64, Labels, u64), Exemplar>> = BTreeMap::new();
         let mut insert = |series: &Labels, exemplar: Exemplar| {
@@ -268,8 +288,8 @@ impl SampleReader {
             }
             stored.into_iter().for_each(|(series, exemplar)| insert(&series, exemplar));
         }
-        for (series, exemplars) in live {
-            exemplars.into_iter().for_each(|exemplar| insert(&series, exemplar));
+        for (id, exemplar) in live {
+            labels_of.get(&id).into_iter().for_each(|series| insert(series, exemplar.clone()));
         }
         let with_series = |(series, all): (Labels, BTreeMap<_, Exemplar>)| SeriesExemplars {
             series,
@@ -295,11 +315,8 @@ impl SampleReader {
             return Ok(None);
         }
         let state = self.tenants.get(tenant);
-        let (ids, labels, generation, known) = {
-            let registry = state.registry();
-            let (ids, labels, generation) = select(&registry, query, cursor::live_series_id(cursor));
-            (ids, labels, generation, registry.labels_from(0).len())
-        };
+        let selected = select(&state, query, cursor::live_series_id(cursor));
+        let SelectedSeries { ids, labels, generation, known } = selected;
         if !cursor::is_of_generation(cursor, generation) {
             return Ok(None);
         }
@@ -355,15 +372,46 @@ impl SampleReader {
     }
 }
 
-/// Returns ids and labels of the series that a query selects, from an id on, and the generation of the ids.
-fn select(registry: &SeriesRegistry, query: &SeriesQuery, from: u64) -> (Vec<SeriesId>, Vec<Labels>, u64) {
-    let mut ids: Vec<SeriesId> = query.selectors.iter().flat_map(|all| registry.select(all)).collect();
-    if query.selectors.is_empty() {
-        ids = registry.select(&[]);
+/// The series that a query selects.
+struct SelectedSeries {
+    /// Their ids, ascending.
+    ids: Vec<SeriesId>,
+    /// Their labels, in the same order.
+    labels: Vec<Labels>,
+    /// Generation of the ids.
+    generation: u64,
+    /// Number of series of the tenant; later ones are not selected.
+    known: usize,
+}
+
+/// Returns the series that a query selects, from an id on. The registry, for which intake and detection wait, is locked
+/// for a bounded number of series at a time, and the matchers are applied without its lock.
+fn select(state: &Tenant, query: &SeriesQuery, from: u64) -> SelectedSeries {
+    let all = [Vec::new()];
+    let selectors = if query.selectors.is_empty() { &all[..] } else { &query.selectors[..] };
+    'select: loop {
+        let (generation, known) = {
+            let registry = state.registry();
+            (registry.generation(), registry.labels_from(0).len())
+        };
+        let mut found: Vec<(SeriesId, Labels)> = Vec::new();
+        for matchers in selectors {
+            let (mut filter, mut next) = (SelectorFilter::new(matchers), u32::try_from(from).ok());
+            while let Some(first) = next.filter(|first| (*first as usize) < known) {
+                let registry = state.registry();
+                if registry.generation() != generation {
+                    continue 'select;
+                }
+                let candidates = registry.candidates(matchers, SeriesId(first), COPIED_PER_LOCK);
+                drop(registry);
+                next = candidates.last().and_then(|(last, _)| last.0.checked_add(1));
+                let fits = candidates.into_iter().filter(|(id, labels)| id.index() < known && filter.matches(labels));
+                found.extend(fits);
+            }
+        }
+        found.sort_unstable_by_key(|(id, _)| *id);
+        found.dedup_by_key(|(id, _)| *id);
+        let (ids, labels) = found.into_iter().unzip();
+        return SelectedSeries { ids, labels, generation, known };
     }
-    ids.sort_unstable();
-    ids.dedup();
-    ids.retain(|id| u64::from(id.0) >= from);
-    let labels = ids.iter().filter_map(|id| registry.labels(*id)).cloned().collect();
-    (ids, labels, registry.generation())
 }

@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wardroom_bus::Bus;
@@ -32,7 +33,7 @@ use wardroom_head::{RecentSamples, SeriesRegistry};
 use crate::config::Config;
 use crate::consumer_groups;
 use crate::metrics as names;
-use crate::state::tenants::{LiveState, Tenant, Tenants, is_stored_in_lake, retained_series};
+use crate::state::tenants::{Detectors, LiveState, Tenant, Tenants, is_stored_in_lake, retained_series};
 
 const MAGIC: [u8; 4] = *b"WRDC";
 const FORMAT_VERSION: u8 = 3;
@@ -59,7 +60,10 @@ pub enum Error {
     #[error("format version {0} is not supported by this build; the bus is read again instead")]
     UnsupportedVersion(u8),
     /// The lake lacks rows that the state relies on.
-    #[error("the lake is committed to {found:?}, the checkpoint requires {wanted}")]
+    #[error(
+        "the lake is committed to offset {}, the checkpoint requires {wanted}",
+        .found.map_or_else(|| "none".to_owned(), |found| found.to_string())
+    )]
     LakeBehind {
         /// Committed offset of the lake.
         found: Option<u64>,
@@ -176,7 +180,7 @@ impl Checkpoints {
     /// # Errors
     /// Returns an error if the journal cannot be written; the blocks stay pending.
     pub fn flush_blocks(&mut self, tenant: &TenantId, live: &mut LiveState) -> Result<(), Error> {
-        let newest_ms = live.engine.watermark_ms();
+        let newest_ms = live.newest_ms;
         let ((address, blocks), journal) = (live.recent.unpersisted_blocks(), self.journal(tenant)?);
         if blocks.is_empty() {
             return Ok(());
@@ -204,15 +208,16 @@ impl Checkpoints {
             return Ok(());
         }
         for (id, tenant) in tenants.all() {
+            let Detectors { engine, .. } = &mut *tenant.detectors();
             let live = &mut *tenant.live_state();
-            let now_ms = live.engine.watermark_ms();
+            let now_ms = engine.watermark_ms();
             let inactive_before_ms = now_ms.saturating_sub(self.live_window_ms);
             let span = |id: u32| {
                 let native = live.native_newest_ms.get(&SeriesId(id)).map(|newest| (*newest, *newest));
                 let floats = live.recent.span_ms(SeriesId(id));
                 floats.into_iter().chain(native).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
             };
-            let spans: Vec<_> = (0..live.engine.known_series() as u32).map(span).collect();
+            let spans: Vec<_> = (0..engine.known_series() as u32).map(span).collect();
             let unflushed = live.recent.unflushed_series();
             let is_active = |(index, span): (usize, &Option<(i64, i64)>)| {
                 span.is_none_or(|(_, last)| last >= inactive_before_ms)
@@ -234,7 +239,7 @@ impl Checkpoints {
             let drop_before_ms = now_ms.saturating_sub(config.bus.retention_hours as i64 * 3_600_000);
             let journal = self.journal(&id)?;
             let evicted = journal.renumber(&retained, evicted, drop_before_ms)?;
-            tenant.renumber(live, &keep, config, evicted);
+            tenant.renumber((engine, live), &keep, config, evicted);
             self.renumbered = true;
             metrics::counter!(names::SERIES_EVICTED_TOTAL).increment(inactive as u64);
         }
@@ -260,11 +265,8 @@ impl Checkpoints {
         let all = tenants.all();
         let mut positions = Vec::new();
         for (id, tenant) in &all {
-            let known = {
-                let live = &mut *tenant.live_state();
-                self.flush_blocks(id, live)?;
-                live.engine.known_series()
-            };
+            let known = tenant.detectors().engine.known_series();
+            self.flush_blocks(id, &mut tenant.live_state())?;
             // The tenant is not locked during disk I/O.
             let journal = self.journal(id)?;
             let new_series: Vec<_> = tenant
@@ -285,8 +287,9 @@ impl Checkpoints {
         let header = Header { offset, settings_digest, complete_from_ms, lake_offset, tenants: positions };
         postcard::to_io(&header, &mut out)?;
         for (_, tenant) in &all {
+            let detectors = tenant.detectors();
+            detectors.engine.save(&mut out)?;
             let live = tenant.live_state();
-            live.engine.save(&mut out)?;
             live.recent.save(&mut out)?;
             let metadata: Vec<_> = live
                 .metadata
@@ -294,7 +297,7 @@ impl Checkpoints {
                 .map(|family| (&family.family, family.kind, &family.help, &family.unit))
                 .collect();
             let state =
-                (live.correlator.save(), &live.exemplars, &live.native_newest_ms, metadata, &live.lake_series_ids);
+                (detectors.correlator.save(), &live.exemplars, &live.native_newest_ms, metadata, &live.lake_series_ids);
             postcard::to_io(&state, &mut out)?;
         }
         let size = out.finish()?;
@@ -377,6 +380,7 @@ impl Checkpoints {
             let lake_committed_address = if in_lake { recent.flushed_position() } else { u64::MAX };
             let live = LiveState {
                 recent,
+                newest_ms: engine.watermark_ms(),
                 sealed,
                 lake_committed_address,
                 lake_series_ids,
@@ -384,14 +388,11 @@ impl Checkpoints {
                 evicted,
                 exemplars,
                 native_newest_ms,
-                metadata: metadata.collect(),
-                engine,
-                correlator,
+                metadata: Arc::new(metadata.collect()),
             };
-            loaded.push((
-                position.tenant.clone(),
-                Tenant::from_parts(SeriesRegistry::load(config.head.clone(), &labels, generation), live),
-            ));
+            let registry = SeriesRegistry::load(config.head.clone(), config.entities.clone(), &labels, generation);
+            let tenant = Tenant::from_parts(registry, Detectors { engine, correlator }, live);
+            loaded.push((position.tenant.clone(), tenant));
             journals.push(journal);
         }
         self.journals = journals;

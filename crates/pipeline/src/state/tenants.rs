@@ -1,18 +1,33 @@
 //! In-memory state per tenant and its locks.
+//!
+//! | lock | held by | for |
+//! |---|---|---|
+//! | registry | intake, queries | one request's series, one selection |
+//! | detectors | detection; response and gold tables where a view lacks something | one batch |
+//! | live | detection, lake writer, queries | the samples of one batch, a few series |
+//! | view | everyone | reading or replacing a pointer |
+//!
+//! What answers HTTP requests takes a view or the live state, never the detectors. Locks are taken in this order:
+//! detectors, live, registry.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use wardroom_correlate::Correlator;
-use wardroom_detect::Engine;
+use wardroom_correlate::{CallGraph, Correlator};
+use wardroom_detect::{Engine, EngineView};
 use wardroom_domain::{Batch, Labels, MetricMetadata, RefusalReason, SeriesId, TenantId};
 use wardroom_files::{BlockReader, EvictedSeriesFile};
 use wardroom_head::{Exemplars, RecentSamples, ResolveError, STREAM_START, SeriesRegistry};
 use wardroom_lake::SeriesIds;
-use wardroom_sources::{ReadLabels, ResolvedSeries};
+use wardroom_sources::{EventRecords, ReadLabels, RefusalCause, ResolvedSeries};
 
 use crate::config::Config;
+use crate::state::event_entities::EventEntities;
+use crate::state::limits::{count_limited, entity_refusal};
 
 /// Maximum number of metric families per tenant whose metadata is kept; metadata of further families is dropped.
 pub const MAX_METADATA_FAMILIES: usize = 20_000;
@@ -21,16 +36,40 @@ pub const PROBE_METRIC: &str = "wardroom_probe";
 /// Tenant of Wardroom's own telemetry; it is kept apart from users' data and never stored in the lake.
 pub const SELF_TENANT: &str = "wardroom.self";
 
-/// State of one tenant, in two parts with a lock each, so that intake can resolve series while detection works.
+/// State of one tenant, in parts with a lock each, so that intake and queries work while detection does.
 pub struct Tenant {
     registry: Mutex<SeriesRegistry>,
+    detectors: Mutex<Detectors>,
     live: Mutex<LiveState>,
+    event_entities: Mutex<EventEntities>,
+    view: RwLock<Arc<DetectionView>>,
+    /// Settled incidents that the correlator does not know of yet, with the time in ms.
+    settled: Mutex<Vec<(String, i64)>>,
 }
 
-/// State that detection and response work on.
+/// State that detection works on.
+pub struct Detectors {
+    /// The detectors.
+    pub engine: Engine,
+    /// Groups breaches into incidents.
+    pub correlator: Correlator,
+}
+
+/// What detection knows after a batch, for readers.
+#[derive(Debug, Default)]
+pub struct DetectionView {
+    /// Signals and deployments.
+    pub engine: EngineView,
+    /// Which services call which.
+    pub call_graph: Arc<CallGraph>,
+}
+
+/// The samples of a tenant and what belongs to them; detection, lake writer and queries work on it.
 pub struct LiveState {
     /// Samples of the last hours (`head.recent-minutes`).
     pub recent: RecentSamples,
+    /// Newest time of a sample, in ms.
+    pub newest_ms: i64,
     /// Blocks that `recent` has sealed and that are on disk.
     pub sealed: BlockReader,
     /// Address in the stream of sealed blocks before which the lake has everything; `u64::MAX` if the tenant is not
@@ -47,12 +86,8 @@ pub struct LiveState {
     /// Series with native histograms, each with the time of its newest one in ms. The histograms themselves are in the
     /// tables and on the bus.
     pub native_newest_ms: BTreeMap<SeriesId, i64>,
-    /// Metric metadata by family.
-    pub metadata: BTreeMap<String, MetricMetadata>,
-    /// The detectors.
-    pub engine: Engine,
-    /// Groups breaches into incidents.
-    pub correlator: Correlator,
+    /// Metric metadata by family; shared with readers.
+    pub metadata: Arc<BTreeMap<String, MetricMetadata>>,
 }
 
 /// All tenants.
@@ -92,6 +127,21 @@ impl Tenants {
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(tenant));
     }
 
+    /// Returns what detection knows of a tenant. Waits neither for a batch of detection nor for other readers.
+    pub fn view(&self, tenant: &TenantId) -> Arc<DetectionView> {
+        self.get(tenant).view()
+    }
+
+    /// Marks an incident as settled from the next batch on: breaches that begin after `at_ms` do not belong to it.
+    pub fn release_incident(&self, tenant: &TenantId, key: &str, at_ms: i64) {
+        lock(&self.get(tenant).settled).push((key.to_owned(), at_ms));
+    }
+
+    /// Runs `work` on the detectors of a tenant, under their lock: detection waits for it.
+    pub fn with_detectors<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Detectors) -> T) -> T {
+        work(&mut self.get(tenant).detectors())
+    }
+
     /// Runs `work` on the live state of a tenant, under its lock.
     pub fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut LiveState) -> T) -> T {
         work(&mut lock(&self.get(tenant).live))
@@ -118,8 +168,16 @@ impl Tenants {
             ResolveError::Labels(denial) => denial,
             ResolveError::SeriesLimit => {
                 let detail = "the tenant's series limit is reached; drop labels or raise head.max-series";
+                count_limited("series", 1);
                 (RefusalReason::SeriesLimit, detail.to_owned())
             }
+            ResolveError::BytesLimit => {
+                let detail = "the labels of the tenant's series are too large; shorten labels or raise \
+                              head.max-series-bytes";
+                count_limited("series_bytes", 1);
+                (RefusalReason::SeriesLimit, detail.to_owned())
+            }
+            ResolveError::EntityLimit(limit) => entity_refusal(&limit),
         };
         ResolvedSeries {
             ids,
@@ -129,44 +187,68 @@ impl Tenants {
     }
 }
 
+impl Tenants {
+    /// Checks the log lines, deployments and spans of a request against the tenant's limits; returns the refused ones by
+    /// their index in this order.
+    pub fn admit(&self, tenant: &TenantId, events: EventRecords<'_>) -> Vec<(usize, RefusalCause)> {
+        lock(&self.get(tenant).event_entities).admit(events, &self.config.head, &self.config.entities)
+    }
+}
+
 impl Tenant {
     fn new(config: &Config, tenant: &TenantId) -> Self {
         let in_lake = is_stored_in_lake(config, tenant);
         let mut recent = RecentSamples::new();
         recent.enable_flushing(in_lake);
-        Self {
-            registry: Mutex::new(SeriesRegistry::new(config.head.clone())),
-            live: Mutex::new(LiveState {
-                recent,
-                sealed: BlockReader::default(),
-                lake_committed_address: if in_lake { STREAM_START } else { u64::MAX },
-                lake_series_ids: SeriesIds::default(),
-                generation: 0,
-                evicted: EvictedSeriesFile::default(),
-                exemplars: Exemplars::new(config.head.max_exemplars),
-                native_newest_ms: BTreeMap::new(),
-                metadata: BTreeMap::new(),
-                engine: Engine::new(config.detect.clone(), config.entities.clone()),
-                correlator: Correlator::new(config.correlate.clone(), tenant.clone()),
-            }),
-        }
+        let detectors = Detectors {
+            engine: Engine::new(config.detect.clone(), config.entities.clone()),
+            correlator: Correlator::new(config.correlate.clone(), tenant.clone()),
+        };
+        let live = LiveState {
+            recent,
+            newest_ms: i64::MIN,
+            sealed: BlockReader::default(),
+            lake_committed_address: if in_lake { STREAM_START } else { u64::MAX },
+            lake_series_ids: SeriesIds::default(),
+            generation: 0,
+            evicted: EvictedSeriesFile::default(),
+            exemplars: Exemplars::new(config.head.max_exemplars),
+            native_newest_ms: BTreeMap::new(),
+            metadata: Arc::default(),
+        };
+        let registry = SeriesRegistry::new(config.head.clone(), config.entities.clone());
+        Self::from_parts(registry, detectors, live)
     }
 
     /// Creates a tenant from checkpointed state.
-    pub fn from_parts(registry: SeriesRegistry, live: LiveState) -> Self {
-        Self { registry: Mutex::new(registry), live: Mutex::new(live) }
+    pub fn from_parts(registry: SeriesRegistry, detectors: Detectors, live: LiveState) -> Self {
+        Self {
+            registry: Mutex::new(registry),
+            view: RwLock::new(Arc::new(detectors.view(None))),
+            detectors: Mutex::new(detectors),
+            live: Mutex::new(live),
+            event_entities: Mutex::default(),
+            settled: Mutex::default(),
+        }
     }
 
     /// Renumbers the series: first the ones that `keep` retains, in order, then those registered since. Increments the
     /// generation. The registry is locked only while it is replaced, so intake is blocked briefly.
-    pub fn renumber(&self, live: &mut LiveState, keep: &[bool], config: &Config, evicted: EvictedSeriesFile) {
+    pub fn renumber(
+        &self,
+        (engine, live): (&mut Engine, &mut LiveState),
+        keep: &[bool],
+        config: &Config,
+        evicted: EvictedSeriesFile,
+    ) {
         let (retained, generation) = (retained_series(self.registry().labels_from(0), keep), live.generation + 1);
-        let mut new_registry = SeriesRegistry::load(config.head.clone(), &retained, generation);
+        let mut new_registry =
+            SeriesRegistry::load(config.head.clone(), config.entities.clone(), &retained, generation);
         let new_ids = {
             let mut next = 0;
             keep.iter().map(|kept| kept.then(|| (SeriesId(next), next += 1).0)).collect::<Vec<_>>()
         };
-        live.engine.renumber(keep);
+        engine.renumber(keep);
         let new_id = |id: SeriesId| new_ids.get(id.index()).copied().flatten();
         live.recent.renumber(new_id);
         live.lake_series_ids.retain(keep);
@@ -181,6 +263,29 @@ impl Tenant {
         *registry = new_registry;
     }
 
+    /// Returns what detection knows. Waits neither for a batch of detection nor for other readers.
+    pub fn view(&self) -> Arc<DetectionView> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Publishes what detection knows now and returns it.
+    pub fn publish(&self, detectors: &Detectors) -> Arc<DetectionView> {
+        let before = self.view();
+        let view = Arc::new(detectors.view(Some(&before)));
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&view);
+        view
+    }
+
+    /// Returns and removes the settled incidents that the correlator does not know of yet.
+    pub(crate) fn take_settled(&self) -> Vec<(String, i64)> {
+        std::mem::take(&mut lock(&self.settled))
+    }
+
+    /// Locks the detectors. A request over HTTP must not hold this lock; see [`Tenant::view`].
+    pub fn detectors(&self) -> MutexGuard<'_, Detectors> {
+        lock(&self.detectors)
+    }
+
     /// Locks the live state.
     pub fn live_state(&self) -> MutexGuard<'_, LiveState> {
         lock(&self.live)
@@ -189,6 +294,20 @@ impl Tenant {
     /// Locks the registry.
     pub fn registry(&self) -> MutexGuard<'_, SeriesRegistry> {
         lock(&self.registry)
+    }
+}
+
+impl Detectors {
+    /// Returns a view; `before` has the call graph if that has not changed since.
+    fn view(&self, before: Option<&DetectionView>) -> DetectionView {
+        let engine = self.engine.view();
+        let signals = engine.signal_map();
+        let unchanged = before.filter(|before| before.call_graph.version() == signals.calls_version());
+        let call_graph = unchanged.map_or_else(
+            || Arc::new(CallGraph::new(signals.calls_version(), signals.calls())),
+            |before| Arc::clone(&before.call_graph),
+        );
+        DetectionView { engine, call_graph }
     }
 }
 

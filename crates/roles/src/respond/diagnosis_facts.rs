@@ -1,13 +1,18 @@
-//! Collects facts for diagnosis and verification from the detectors' state.
+//! Collects facts for diagnosis and verification from what detection knows.
+//!
+//! Signals, calls and deployments come from its view. Level shifts, setting changes and log templates are read under its
+//! lock ([`read_details`]), once for an incident and only those of the services concerned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wardroom_correlate::component;
-use wardroom_detect::{Config as DetectConfig, Engine, SignalKind};
+use wardroom_correlate::ConnectedServices;
+use wardroom_detect::{
+    Config as DetectConfig, Engine, LevelShift, SettingChange, SignalKey, SignalKind, TemplateCount,
+};
 use wardroom_diagnose::{Aspect, Call, Change, Config as DiagnoseConfig, Facts, LogFact, SeriesFact, SignalFact};
 use wardroom_domain::{Labels, Severity, Timestamp};
-use wardroom_pipeline::detection::topology::service_topology;
+use wardroom_pipeline::state::tenants::DetectionView;
 use wardroom_respond::WatchedSignal;
 
 /// A signal without a point for this long is ignored, in ms.
@@ -18,18 +23,42 @@ const MAX_SERIES_FACTS: usize = 100;
 /// Maximum number of log templates in the facts.
 const MAX_LOG_FACTS: usize = 50;
 
+/// Facts about an incident that a view lacks.
+pub(super) struct EngineDetails {
+    shifts: Vec<(String, LevelShift)>,
+    changes: Vec<SettingChange>,
+    templates: Vec<TemplateCount>,
+}
+
+/// Reads the facts that a view lacks; detection waits meanwhile.
+pub(super) fn read_details(
+    engine: &Engine,
+    connected: &ConnectedServices<'_>,
+    began_at: Timestamp,
+    config: &DiagnoseConfig,
+) -> EngineDetails {
+    let now = Timestamp::from_millis(engine.watermark_ms());
+    let minutes_before = |minutes: u64| began_at.minus(Duration::from_secs(minutes * 60));
+    let includes = |service: &str| connected.contains(service);
+    EngineDetails {
+        shifts: engine.level_shifts(3, includes),
+        changes: engine.setting_changes(minutes_before(config.deployment_minutes), now),
+        templates: engine.templates(minutes_before(config.log_minutes), now, Severity::Warning, includes),
+    }
+}
+
 /// Collects the facts about an incident: signals, calls, deployments, settings and logs of connected services.
 pub(super) fn collect_facts(
-    engine: &Engine,
-    services: &[String],
+    view: &DetectionView,
+    details: EngineDetails,
+    connected: &ConnectedServices<'_>,
     began_at: Timestamp,
     config: &DiagnoseConfig,
 ) -> Facts {
-    let now = Timestamp::from_millis(engine.watermark_ms());
-    let connected = connected_services(engine, services);
+    let now = Timestamp::from_millis(view.engine.watermark_ms());
     let mut calls: BTreeMap<(String, String), Call> = BTreeMap::new();
     let mut signals = Vec::new();
-    for (key, signal) in engine.signals().filter(|(key, _)| connected.contains(&key.service)) {
+    for (key, signal) in view.engine.signals().filter(|(key, _)| connected.contains(&key.service)) {
         let Some((last_ms, value)) = signal.history.back().copied() else { continue };
         if last_ms < now.millis() - STALE_MS {
             continue;
@@ -59,14 +88,15 @@ pub(super) fn collect_facts(
             call.bad_since = Some(call.bad_since.map_or(since, |known| known.min(since)));
         }
     }
-    let series =
-        engine.level_shifts(3).into_iter().filter(|(service, _)| connected.contains(service)).take(MAX_SERIES_FACTS);
     let minutes_before = |minutes: u64| began_at.minus(Duration::from_secs(minutes * 60));
     Facts {
         began_at,
         signals,
         calls: calls.into_values().collect(),
-        series: series
+        series: details
+            .shifts
+            .into_iter()
+            .take(MAX_SERIES_FACTS)
             .map(|(service, shift)| SeriesFact {
                 service,
                 series: shift.labels.to_string(),
@@ -76,9 +106,9 @@ pub(super) fn collect_facts(
                 since: Timestamp::from_millis(shift.excursion.since_ms),
             })
             .collect(),
-        deployments: engine.deployments(minutes_before(config.deployment_minutes), now),
-        changes: engine
-            .setting_changes(minutes_before(config.deployment_minutes), now)
+        deployments: view.engine.deployments(minutes_before(config.deployment_minutes), now),
+        changes: details
+            .changes
             .into_iter()
             .map(|change| Change {
                 service: change.service,
@@ -88,10 +118,9 @@ pub(super) fn collect_facts(
                 to: change.to,
             })
             .collect(),
-        logs: engine
-            .templates(minutes_before(config.log_minutes), now, Severity::Warning)
+        logs: details
+            .templates
             .into_iter()
-            .filter(|log| connected.contains(&log.service))
             .take(MAX_LOG_FACTS)
             .map(|log| LogFact {
                 service: log.service,
@@ -105,9 +134,9 @@ pub(super) fn collect_facts(
 }
 
 /// Returns the signals of connected services that are bad now and have to become good.
-pub(super) fn watched_signals(engine: &Engine, services: &[String]) -> Vec<WatchedSignal> {
-    let connected = connected_services(engine, services);
-    engine
+pub(super) fn watched_signals(view: &DetectionView, services: &[String]) -> Vec<WatchedSignal> {
+    let connected = view.call_graph.connected_to(services);
+    view.engine
         .signals()
         .filter(|(key, _)| key.peer.is_none() && connected.contains(&key.service))
         .filter_map(|(key, signal)| {
@@ -121,23 +150,24 @@ pub(super) fn watched_signals(engine: &Engine, services: &[String]) -> Vec<Watch
 }
 
 /// Selects a control: a monitored service that is not connected to these.
-pub(super) fn select_control(engine: &Engine, services: &[String]) -> Option<String> {
-    let connected = connected_services(engine, services);
-    let now_ms = engine.watermark_ms();
-    engine
+pub(super) fn select_control(view: &DetectionView, services: &[String]) -> Option<String> {
+    let connected = view.call_graph.connected_to(services);
+    let now_ms = view.engine.watermark_ms();
+    view.engine
         .signals()
         .filter(|(key, signal)| {
             let is_fresh = signal.history.back().is_some_and(|(at_ms, _)| *at_ms >= now_ms - STALE_MS);
             key.peer.is_none() && key.kind == SignalKind::LatencyP99 && is_fresh && !connected.contains(&key.service)
         })
-        .max_by_key(|(_, signal)| signal.history.len())
-        .map(|(key, _)| key.service.clone())
+        .map(|(key, signal)| (signal.history.len(), &key.service))
+        .max_by_key(|(points, _)| *points)
+        .map(|(_, service)| service.clone())
 }
 
 /// Returns the share of bad points of a service in a time range, 0 to 1.
-pub(super) fn bad_share(engine: &Engine, service: &str, from_ms: i64, to_ms: i64, config: &DetectConfig) -> f64 {
+pub(super) fn bad_share(view: &DetectionView, service: &str, from_ms: i64, to_ms: i64, config: &DetectConfig) -> f64 {
     let (mut bad, mut total) = (0.0, 0.0);
-    for (key, signal) in engine.signals().filter(|(key, _)| key.peer.is_none() && key.service == service) {
+    for (key, signal) in view.engine.signals().filter(|(key, _)| key.peer.is_none() && key.service == service) {
         let limit = match key.kind {
             SignalKind::ErrorRatio => config.error_ratio,
             SignalKind::LatencyP99 => signal.expected() + 2.0 * config.latency_floor_seconds,
@@ -152,15 +182,10 @@ pub(super) fn bad_share(engine: &Engine, service: &str, from_ms: i64, to_ms: i64
 }
 
 /// Returns the history of the signal with these labels, as (time in ms, value).
-pub(super) fn history(engine: &Engine, labels: &Labels) -> Vec<(i64, f64)> {
-    let found = engine.signals().find(|(key, _)| key.labels() == *labels);
-    found.map(|(_, signal)| signal.history.iter().copied().collect()).unwrap_or_default()
-}
-
-/// Returns all services with a call path to or from these, including themselves.
-pub(crate) fn connected_services(engine: &Engine, services: &[String]) -> BTreeSet<String> {
-    let topology = service_topology(engine);
-    services.iter().flat_map(|service| component(service, &topology)).collect()
+pub(super) fn history(view: &DetectionView, labels: &Labels) -> Vec<(i64, f64)> {
+    let key = SignalKey::from_labels(labels);
+    let signal = key.as_ref().and_then(|key| view.engine.signal(key));
+    signal.map(|signal| signal.history.iter().copied().collect()).unwrap_or_default()
 }
 
 const fn aspect(kind: SignalKind) -> Aspect {

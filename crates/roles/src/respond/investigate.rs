@@ -9,7 +9,7 @@ use wardroom_respond::{Event, Workflow};
 use wardroom_store::IncidentRow;
 
 use super::diagnosis_facts;
-use super::respond_error::RespondError;
+use super::respond_error::{OTHER_ANSWER, RespondError};
 use super::responder::Responder;
 use crate::clock;
 
@@ -17,13 +17,14 @@ impl Responder {
     /// Diagnoses an incident and proposes a plan. Without a plan the incident is escalated to a person.
     pub(super) async fn investigate(&self, row: &IncidentRow, workflow: &Workflow) -> Result<Event, RespondError> {
         let services = &workflow.incident.services;
-        let (facts, watched, control) = self.tenants.with(&row.tenant, |live| {
-            let engine = &live.engine;
-            let facts =
-                diagnosis_facts::collect_facts(engine, services, workflow.incident.began_at, &self.config.diagnose);
-            let watched = diagnosis_facts::watched_signals(engine, services);
-            (facts, watched, diagnosis_facts::select_control(engine, services))
+        let (view, began_at) = (self.tenants.view(&row.tenant), workflow.incident.began_at);
+        let connected = view.call_graph.connected_to(services);
+        let details = self.tenants.with_detectors(&row.tenant, |detectors| {
+            diagnosis_facts::read_details(&detectors.engine, &connected, began_at, &self.config.diagnose)
         });
+        let facts = diagnosis_facts::collect_facts(&view, details, &connected, began_at, &self.config.diagnose);
+        let watched = diagnosis_facts::watched_signals(&view, services);
+        let control = diagnosis_facts::select_control(&view, services);
         let diagnosis = diagnose(&facts, &self.config.diagnose);
         let no_plan = |diagnosis, reason: String| Ok(Event::NoPlan { diagnosis, reason });
         let Some(best) = diagnosis.best().filter(|best| best.confidence >= self.config.diagnose.min_confidence) else {
@@ -43,16 +44,17 @@ impl Responder {
                 format!("no executor is configured; runbook {} proposes {}", runbook.id, describe(&call)),
             );
         }
-        let dry_run = match self.executor.request(&Request::DryRun { call: call.clone() }).await? {
-            Response::DryRun { dry_run } => dry_run,
-            Response::Refused { code: RefusalCode::Unavailable, detail } => {
-                return Err(wardroom_executor::ExecutorUnavailable(detail).into());
-            }
-            Response::Refused { detail, .. } => {
-                return no_plan(diagnosis, format!("{} cannot be executed: {detail}", describe(&call)));
-            }
-            other => return Err(RespondError::Refused(format!("unexpected response {other:?}"))),
-        };
+        let dry_run =
+            match self.executor.request(&Request::DryRun { tenant: row.tenant.clone(), call: call.clone() }).await? {
+                Response::DryRun { dry_run } => dry_run,
+                Response::Refused { code: RefusalCode::Unavailable, detail } => {
+                    return Err(wardroom_executor::ExecutorUnavailable(detail).into());
+                }
+                Response::Refused { detail, .. } => {
+                    return no_plan(diagnosis, format!("{} cannot be executed: {detail}", describe(&call)));
+                }
+                _ => return Err(RespondError::Refused(OTHER_ANSWER.to_owned())),
+            };
         let plan = Plan {
             version: 1,
             tenant: row.tenant.clone(),

@@ -2,18 +2,17 @@
 
 use serde_json::{Value, json};
 use wardroom_api::{
-    AnomalyView, ChartView, EvidenceView, HypothesisView, IncidentDetail, IncidentSummary, PlanView, TimelineView,
-    VerdictView,
+    AnomalyView, ApprovalView, ChartView, EvidenceView, HypothesisView, IncidentDetail, IncidentSummary, PlanView,
+    TimelineView, VerdictView,
 };
 use wardroom_detect::SignalKind;
 use wardroom_diagnose::root_cause_analysis;
-use wardroom_domain::{Anomaly, TenantId};
+use wardroom_domain::{Anomaly, Approval, TenantId};
 use wardroom_edge::{Problem, Status};
 use wardroom_respond::{TimelineEntry, Workflow, postmortem};
 use wardroom_store::{HistoryRow, IncidentRow};
 
 use crate::problem_responses::{store_problem, unreadable_workflow};
-use crate::respond::diagnosis_facts::connected_services;
 use crate::respond::responder::Responder;
 
 /// Maximum number of charts of one incident.
@@ -68,6 +67,7 @@ impl Responder {
             }),
             plan_sha256: workflow.plan_sha256.clone(),
             approved_by: workflow.approval.as_ref().map(|approval| approval.principal.to_string()),
+            approval: workflow.approval.as_ref().map(approval_view),
             execution: text(workflow.execution),
             idempotency_key: workflow
                 .plan
@@ -111,37 +111,36 @@ impl Responder {
     /// Returns charts of the watched signals and of the cause's signals.
     fn charts(&self, tenant: &TenantId, workflow: &Workflow) -> Vec<ChartView> {
         let from_ms = workflow.incident.began_at.millis() - CHART_LEAD_MS;
-        self.tenants.with(tenant, |live| {
-            let connected = connected_services(&live.engine, &workflow.incident.services);
-            let cause = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
-            let mut charts: Vec<((bool, bool), ChartView)> = Vec::new();
-            for (key, signal) in live.engine.signals() {
-                let labels = key.labels();
-                let watched = workflow.watched.iter().find(|watched| watched.signal == labels);
-                let is_cause = cause.is_some_and(|cause| cause.service == key.service && key.peer.is_none());
-                if !connected.contains(&key.service)
-                    || (watched.is_none() && !is_cause)
-                    || key.kind == SignalKind::RequestRate
-                {
-                    continue;
-                }
-                let (title, unit) = match key.kind {
-                    SignalKind::ErrorRatio => ("errors", "ratio"),
-                    SignalKind::LatencyP99 => ("p99", "seconds"),
-                    SignalKind::Cpu => ("CPU of limit", "ratio"),
-                    SignalKind::Memory => ("memory of limit", "ratio"),
-                    SignalKind::RequestRate => ("requests", "per_second"),
-                };
-                let recent = signal.history.iter().filter(|(at_ms, _)| *at_ms >= from_ms);
-                let points = recent.map(|(at_ms, value)| (*at_ms as f64 / 1000.0, *value)).collect();
-                let title = format!("{}: {title}", key.service);
-                let chart = ChartView { title, unit: unit.into(), points, bad_above: watched.map(|w| w.bad_above) };
-                // Watched signals first, of those the cause first.
-                charts.push(((watched.is_none(), !is_cause), chart));
+        let view = self.tenants.view(tenant);
+        let connected = view.call_graph.connected_to(&workflow.incident.services);
+        let cause = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
+        let mut charts: Vec<((bool, bool), ChartView)> = Vec::new();
+        for (key, signal) in view.engine.signals() {
+            let labels = key.labels();
+            let watched = workflow.watched.iter().find(|watched| watched.signal == labels);
+            let is_cause = cause.is_some_and(|cause| cause.service == key.service && key.peer.is_none());
+            if !connected.contains(&key.service)
+                || (watched.is_none() && !is_cause)
+                || key.kind == SignalKind::RequestRate
+            {
+                continue;
             }
-            charts.sort_by(|a, b| (a.0, &a.1.title).cmp(&(b.0, &b.1.title)));
-            charts.into_iter().map(|(_, chart)| chart).take(MAX_CHARTS).collect()
-        })
+            let (title, unit) = match key.kind {
+                SignalKind::ErrorRatio => ("errors", "ratio"),
+                SignalKind::LatencyP99 => ("p99", "seconds"),
+                SignalKind::Cpu => ("CPU of limit", "ratio"),
+                SignalKind::Memory => ("memory of limit", "ratio"),
+                SignalKind::RequestRate => ("requests", "per_second"),
+            };
+            let recent = signal.history.iter().filter(|(at_ms, _)| *at_ms >= from_ms);
+            let points = recent.map(|(at_ms, value)| (*at_ms as f64 / 1000.0, *value)).collect();
+            let title = format!("{}: {title}", key.service);
+            let chart = ChartView { title, unit: unit.into(), points, bad_above: watched.map(|w| w.bad_above) };
+            // Watched signals first, of those the cause first.
+            charts.push(((watched.is_none(), !is_cause), chart));
+        }
+        charts.sort_by(|a, b| (a.0, &a.1.title).cmp(&(b.0, &b.1.title)));
+        charts.into_iter().map(|(_, chart)| chart).take(MAX_CHARTS).collect()
     }
 }
 
@@ -173,6 +172,11 @@ fn summary(row: &IncidentRow, workflow: &Workflow) -> IncidentSummary {
         updated_at: row.updated_at,
         number: row.number,
     }
+}
+
+fn approval_view(approval: &Approval) -> ApprovalView {
+    let Approval { principal, at, channel, reason, .. } = approval.clone();
+    ApprovalView { by: principal.to_string(), at, channel, reason }
 }
 
 fn evidence(workflow: &Workflow) -> Vec<EvidenceView> {

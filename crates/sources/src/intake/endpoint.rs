@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use metrics::{Counter, Histogram};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{Batch, Envelope, Identity, Labels, SeriesId, TenantId, Timestamp};
+use wardroom_domain::{Batch, Deployment, Envelope, Identity, Labels, LogEntry, SeriesId, Span, TenantId, Timestamp};
 use wardroom_edge::{BodyBudget, Config as EdgeConfig, InflateBudget, Problem, ReceivedBody};
 
 use crate::config::Config;
@@ -46,6 +46,21 @@ pub struct ResolvedSeries {
     /// Refused series, by index.
     pub refused: Vec<(usize, RefusalCause)>,
 }
+/// The records of a request other than metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRecords<'a> {
+    /// Log lines.
+    pub logs: &'a [LogEntry],
+    /// Deployments.
+    pub deployments: &'a [Deployment],
+    /// Spans.
+    pub spans: &'a [Span],
+    /// Time of arrival.
+    pub received_at: Timestamp,
+}
+/// Checks the services, called services and deployments of a request against the tenant's limits. Returns the refused
+/// records by their index among log lines, deployments and spans, in this order.
+pub type AdmitHook = Arc<dyn Fn(&TenantId, EventRecords<'_>) -> Vec<(usize, RefusalCause)> + Send + Sync>;
 /// Appends a request to the bus and hands its records to detection; completes when the request is durable.
 pub type AppendHook =
     Arc<dyn Fn(AcceptedRequest) -> Pin<Box<dyn Future<Output = Result<u64, Failure>> + Send>> + Send + Sync>;
@@ -65,6 +80,8 @@ pub struct Intake {
     pub rate_limiter: Arc<ByteRateLimiter>,
     /// Looks up series ids and enforces the series limit.
     pub resolve: ResolveHook,
+    /// Enforces the limits of records other than metrics.
+    pub admit: AdmitHook,
     /// Appends to the bus.
     pub append: AppendHook,
     /// The clock.
@@ -149,6 +166,7 @@ async fn append(
         samples: decoded.metrics.samples().len(),
         histograms: decoded.metrics.histograms().len(),
         exemplars: decoded.metrics.exemplars().len(),
+        ignored_fields: std::mem::take(&mut decoded.ignored_fields),
     };
     for refusal in &outcome.refused {
         let count = u64::from(refusal.last - refusal.first) + 1;
@@ -210,6 +228,7 @@ fn prepare(
     let mut decoded = source.decode(head, body, budget)?;
     apply_limits(&mut decoded, &intake.config, head.received_at);
     resolve_series(&mut decoded, tenant, intake);
+    admit_events(&mut decoded, tenant, intake, head.received_at);
     Ok(decoded)
 }
 
@@ -236,6 +255,22 @@ pub(crate) fn resolve_series(decoded: &mut Decoded, tenant: &TenantId, intake: &
     decoded.metrics.histograms().iter().for_each(|(series, _)| refuse_records(*series as usize, 1));
     // Exemplars first: removing records changes the indexes of the series.
     decoded.metrics.retain_exemplars(|series, _| !causes.contains_key(&(series as usize)));
+    decoded.remove_refused(&refused);
+    decoded.refused.extend(refused);
+}
+
+/// Removes the log lines, deployments and spans beyond the tenant's limits.
+pub(crate) fn admit_events(decoded: &mut Decoded, tenant: &TenantId, intake: &Intake, received_at: Timestamp) {
+    let Decoded { logs, deployments, spans, .. } = decoded;
+    if logs.is_empty() && deployments.is_empty() && spans.is_empty() {
+        return;
+    }
+    let causes = (intake.admit)(tenant, EventRecords { logs, deployments, spans, received_at });
+    let first = decoded.metrics.samples().len() + decoded.metrics.histograms().len();
+    let mut refused = Vec::new();
+    for (index, (reason, detail)) in causes {
+        push_refusal(&mut refused, decoded.position(first + index), reason, detail);
+    }
     decoded.remove_refused(&refused);
     decoded.refused.extend(refused);
 }

@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wardroom_domain::{Labels, RefusalReason, Timestamp};
+use wardroom_domain::{Deployment, Exemplar, Labels, LogEntry, RefusalReason, Timestamp};
 
 use crate::config::Config;
 use crate::decode::decoded::Decoded;
 use crate::decode::refusals::{RefusalCause, push_refusal};
 use crate::decode::wire_metrics::WireMetrics;
 
-/// Maximum number of labels of a log line.
-const MAX_LOG_LABELS: usize = 300;
-
-fn too_many_log_labels() -> RefusalCause {
-    (RefusalReason::LabelLimit, format!("more than {MAX_LOG_LABELS} labels on one log line"))
-}
+/// Maximum number of labels of a log line or span, with those of its resource.
+const MAX_EVENT_LABELS: usize = 300;
+/// Maximum length of all labels of an exemplar, in bytes. Many exemplars are in memory, and OpenMetrics allows 128
+/// characters.
+const MAX_EXEMPLAR_LABEL_BYTES: usize = 1024;
 
 /// Removes the records outside the limits and lists them as refused. The labels of a series are checked when the series
 /// is new ([`check_series`]).
@@ -23,7 +22,7 @@ pub(crate) fn apply_limits(decoded: &mut Decoded, config: &Config, received_at: 
     let window = TimeWindow::new(config, received_at);
     let (oldest_ms, newest_ms) = (window.oldest.millis(), window.newest.millis());
     let mut refused = Vec::new();
-    decoded.metrics.retain_exemplars(|_, exemplar| window.contains(exemplar.ts_ms));
+    decoded.metrics.retain_exemplars(|_, exemplar| is_valid_exemplar(exemplar, &window));
     let samples = decoded.metrics.samples();
     let times = || samples.iter().map(|sample| sample.ts_ms);
     // One vectorised pass handles the common case of no refused sample.
@@ -47,19 +46,13 @@ pub(crate) fn apply_limits(decoded: &mut Decoded, config: &Config, received_at: 
         record_result(invalid.or_else(|| window.check(Timestamp::from_millis(histogram.ts_ms))));
     }
     for log in &decoded.logs {
-        let too_long = (log.message.len() > config.max_message_bytes).then(|| {
-            let detail =
-                format!("message is longer than {} bytes; see sources.max-message-bytes", config.max_message_bytes);
-            (RefusalReason::LabelLimit, detail)
-        });
-        let attributes = || (log.labels.iter().count() > MAX_LOG_LABELS).then(too_many_log_labels);
-        record_result(too_long.or_else(attributes).or_else(|| window.check(log.at)));
+        record_result(check_log(log, config).or_else(|| window.check(log.at)));
     }
     for deployment in &decoded.deployments {
-        record_result(check_labels(&deployment.metadata, config).or_else(|| window.check(deployment.at)));
+        record_result(check_deployment(deployment, config).or_else(|| window.check(deployment.at)));
     }
     for span in &decoded.spans {
-        record_result(window.check(span.end));
+        record_result(check_event_labels(&span.labels, config).or_else(|| window.check(span.end)));
     }
     decoded.remove_refused(&refused);
     decoded.refused.extend(refused);
@@ -74,7 +67,8 @@ pub(crate) fn remove_refused_exemplars(metrics: &mut WireMetrics, config: &Confi
             metrics.labels(*series as usize).is_ok_and(|labels| check_series(labels, config).is_ok())
         });
     }
-    metrics.retain_exemplars(|series, exemplar| valid.get(&series) == Some(&true) && window.contains(exemplar.ts_ms));
+    metrics
+        .retain_exemplars(|series, exemplar| valid.get(&series) == Some(&true) && is_valid_exemplar(exemplar, &window));
 }
 
 /// Checks the labels of a new series.
@@ -120,14 +114,56 @@ impl<'a> TimeWindow<'a> {
     }
 }
 
+fn is_valid_exemplar(exemplar: &Exemplar, window: &TimeWindow<'_>) -> bool {
+    exemplar.labels.as_bytes().len() <= MAX_EXEMPLAR_LABEL_BYTES && window.contains(exemplar.ts_ms)
+}
+
+fn check_log(log: &LogEntry, config: &Config) -> Option<RefusalCause> {
+    if log.message.len() > config.max_message_bytes {
+        let detail =
+            format!("message is longer than {} bytes; see sources.max-message-bytes", config.max_message_bytes);
+        return Some((RefusalReason::LabelLimit, detail));
+    }
+    check_text("service", &log.service, config).or_else(|| check_event_labels(&log.labels, config))
+}
+
+/// Checks the labels of a log line or span.
+fn check_event_labels(labels: &Labels, config: &Config) -> Option<RefusalCause> {
+    if labels.iter().count() > MAX_EVENT_LABELS {
+        let detail = format!("more than {MAX_EVENT_LABELS} labels on one log line or span; send fewer attributes");
+        return Some((RefusalReason::LabelLimit, detail));
+    }
+    check_label_lengths(labels, config)
+}
+
+fn check_deployment(deployment: &Deployment, config: &Config) -> Option<RefusalCause> {
+    let texts = [("service", &deployment.service), ("version", &deployment.version), ("status", &deployment.status)];
+    let too_long = texts.into_iter().find_map(|(field, text)| check_text(field, text, config));
+    too_long.or_else(|| check_labels(&deployment.metadata, config))
+}
+
+/// Checks a field that names something; it has the limit of a label value.
+fn check_text(field: &str, text: &str, config: &Config) -> Option<RefusalCause> {
+    let (limit, size) = (config.max_label_value_bytes, text.len());
+    (size > limit).then(|| {
+        let detail = format!("field {field} has {size} bytes; at most {limit}, see sources.max-label-value-bytes");
+        (RefusalReason::LabelLimit, detail)
+    })
+}
+
 fn check_labels(labels: &Labels, config: &Config) -> Option<RefusalCause> {
     if labels.iter().count() > config.max_labels {
         let detail = format!("more than {} labels; see sources.max-labels", config.max_labels);
         return Some((RefusalReason::LabelLimit, detail));
     }
+    check_label_lengths(labels, config)
+}
+
+fn check_label_lengths(labels: &Labels, config: &Config) -> Option<RefusalCause> {
     for (name, value) in labels.iter() {
         if name.len() > config.max_label_name_bytes {
-            let detail = format!("a label name has {} bytes; at most {}", name.len(), config.max_label_name_bytes);
+            let (limit, size) = (config.max_label_name_bytes, name.len());
+            let detail = format!("a label name has {size} bytes; at most {limit}, see sources.max-label-name-bytes");
             return Some((RefusalReason::LabelLimit, detail));
         }
         if value.len() > config.max_label_value_bytes {

@@ -9,7 +9,7 @@ use wardroom_domain::{Envelope, Refusal, RefusalReason};
 use wardroom_edge::Problem;
 
 use crate::decode::refusals::merged_ranges;
-use crate::intake::endpoint::{Intake, problem_of, resolve_series};
+use crate::intake::endpoint::{Intake, admit_events, problem_of, resolve_series};
 use crate::intake::limits::apply_limits;
 use crate::registry::decode_stored;
 
@@ -24,6 +24,7 @@ pub fn redrive(intake: &Intake, envelope: &Envelope, body: &[u8]) -> Result<Enve
     decoded.metrics.retain_exemplars(|_, _| accepted.is_empty());
     apply_limits(&mut decoded, &intake.config, envelope.received_at);
     resolve_series(&mut decoded, &envelope.tenant, intake);
+    admit_events(&mut decoded, &envelope.tenant, intake, envelope.received_at);
     if decoded.is_empty() {
         let first = decoded.refused.first().map(|refusal| (refusal.reason.as_str(), refusal.detail.clone()));
         let (reason, detail) = first.unwrap_or(("nothing_left", "no record of the request was refused".to_owned()));

@@ -4,6 +4,7 @@
 mod otlp;
 mod remote_write_v2;
 mod status_table;
+mod text_limits;
 
 use std::sync::{Arc, Mutex};
 
@@ -79,6 +80,12 @@ fn test_server_with(failure: Option<Failure>, bytes_per_second: u64, edge: EdgeC
             });
             let ids = (0..keys.len() as u32).map(SeriesId).collect();
             wardroom_sources::ResolvedSeries { ids, generation: 0, refused: denied.collect() }
+        }),
+        admit: Arc::new(|_, events| {
+            let is_over = |span: &wardroom_domain::Span| span.name == "over the limit";
+            let first = events.logs.len() + events.deployments.len();
+            let over = events.spans.iter().enumerate().filter(|(_, span)| is_over(span));
+            over.map(|(index, _)| (first + index, (RefusalReason::EntityLimit, "x".into()))).collect()
         }),
         append: Arc::new(move |request| {
             let (recorded, failure) = (Arc::clone(&recorded), failure.clone());

@@ -136,7 +136,7 @@ async fn every_legal_encoding_of_references_is_read() {
         ("long varints", &[0x0a, 6, 0x81, 0, 2, 0x83, 0, 4], &[]),
         ("with a group", &[0x7b, 8, 9, 0x7c, 8, 1, 8, 2], &[8, 3, 8, 4]),
     ];
-    let mut keys = Vec::new();
+    let mut keys: Vec<u128> = Vec::new();
     for (name, before, after) in refs {
         let server = test_server(None);
         let (status, headers) = post(&server, CONTENT_TYPE, request(before, after)).await;

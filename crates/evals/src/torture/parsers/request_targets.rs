@@ -54,6 +54,7 @@ fn grpc_target(messages: &[Vec<u8>]) -> anyhow::Result<FuzzTarget> {
             let ids = (0..keys.len() as u32).map(SeriesId).collect();
             ResolvedSeries { ids, generation: 0, refused: denied.collect() }
         }),
+        admit: Arc::new(|_, _| Vec::new()),
         append: Arc::new(|accepted| {
             discard(accepted);
             Box::pin(std::future::ready(Ok(0)))

@@ -85,7 +85,7 @@ impl Detection {
     /// Saved state of the detectors.
     fn engine(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.tenants.with(&TenantId::main(), |live| live.engine.save(&mut bytes)).unwrap();
+        self.tenants.with_detectors(&TenantId::main(), |detectors| detectors.engine.save(&mut bytes)).unwrap();
         bytes
     }
 
@@ -130,7 +130,9 @@ fn log_lines_without_a_timestamp_are_not_deduplicated() {
         detection.evaluate_request(&request("json_logs", "application/json", START_MS + second * SECOND_MS, line));
     }
     let (from, to) = (Timestamp::from_millis(START_MS), Timestamp::from_millis(START_MS + HOUR_MS));
-    let top = detection.tenants.with(&TenantId::main(), |live| live.engine.templates(from, to, Severity::High));
+    let top = detection
+        .tenants
+        .with_detectors(&TenantId::main(), |detectors| detectors.engine.templates(from, to, Severity::High, |_| true));
     assert_eq!(top.first().map(|template| template.count), Some(3));
 }
 

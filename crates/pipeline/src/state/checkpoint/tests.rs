@@ -1,8 +1,7 @@
 //! A restart from a checkpoint gives the same state as no restart.
 
 use proptest::prelude::*;
-use wardroom_bus::{BoxFuture, Bus, Record};
-use wardroom_domain::{Batch, Envelope, Labels, Metrics, Sample, SeriesId, SeriesRun, Span, SpanKind, Timestamp};
+use wardroom_domain::{Batch, Labels, Metrics, Sample, SeriesId, SeriesRun, Span, SpanKind, Timestamp};
 
 use std::sync::Arc;
 
@@ -10,62 +9,7 @@ use super::*;
 use crate::detection::evaluate::evaluate;
 use crate::lake::lake_state::LakeState;
 use crate::query::sample_reader::SampleReader;
-
-/// A bus that stores only the committed offset.
-#[derive(Default)]
-struct CommitOnlyBus(std::sync::Mutex<Option<u64>>);
-
-impl Bus for CommitOnlyBus {
-    fn append(&self, _: Envelope, _: bytes::Bytes) -> BoxFuture<'_, Result<u64, wardroom_bus::Error>> {
-        Box::pin(async { Ok(0) })
-    }
-
-    fn read(&self, _: u64, _: usize) -> Result<Vec<Record>, wardroom_bus::Error> {
-        Ok(Vec::new())
-    }
-
-    fn read_skipping_bodies(
-        &self,
-        from: u64,
-        limit: usize,
-        _: &dyn Fn(&Envelope) -> bool,
-    ) -> Result<Vec<Record>, wardroom_bus::Error> {
-        self.read(from, limit)
-    }
-
-    fn start_offset(&self) -> u64 {
-        0
-    }
-
-    fn end_offset(&self) -> u64 {
-        u64::MAX
-    }
-
-    fn commit(&self, _: &str, offset: u64) -> Result<(), wardroom_bus::Error> {
-        *self.0.lock().unwrap() = Some(offset);
-        Ok(())
-    }
-
-    fn committed(&self, _: &str) -> Result<Option<u64>, wardroom_bus::Error> {
-        Ok(*self.0.lock().unwrap())
-    }
-
-    fn append_error(&self) -> Option<String> {
-        None
-    }
-
-    fn durability(&self) -> &'static str {
-        "none"
-    }
-
-    fn trim(&self, _: u64, _: &wardroom_bus::TrimPolicy<'_>) -> Result<u64, wardroom_bus::Error> {
-        Ok(0)
-    }
-
-    fn find(&self, _: u64) -> Result<Option<Record>, wardroom_bus::Error> {
-        Ok(None)
-    }
-}
+use crate::state::fixtures::CommitOnlyBus;
 
 const SERIES: [&[(&str, &str)]; 7] = [
     &[("__name__", "queue_depth"), ("service", "a")],
@@ -119,16 +63,17 @@ fn batch(tenant: &Tenant, second: i64, numbers: &[u16]) -> Batch {
 /// Text of all state that can be queried.
 fn describe(tenants: &Tenants) -> String {
     let tenant = tenants.get(&TenantId::main());
-    let live = tenant.live_state();
+    let detectors = tenant.detectors();
+    let (engine, live) = (&detectors.engine, tenant.live_state());
     let mut text = String::new();
-    for (key, signal) in live.engine.signals() {
+    for (key, signal) in engine.signals() {
         text.push_str(&format!("{key:?} {signal:?}\n"));
     }
     let whole_range = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX / 2_000_000));
-    text.push_str(&format!("{:?}\n", live.engine.level_shifts(1)));
+    text.push_str(&format!("{:?}\n", engine.level_shifts(1, |_| true)));
     text.push_str(&format!(
         "{:?}\n",
-        live.engine.templates(whole_range.0, whole_range.1, wardroom_domain::Severity::Info)
+        engine.templates(whole_range.0, whole_range.1, wardroom_domain::Severity::Info, |_| true)
     ));
     for (id, labels) in (0..).zip(tenant.registry().labels_from(0)) {
         let part = live.recent.range(SeriesId(id), i64::MIN, i64::MAX);
@@ -309,7 +254,7 @@ fn evicts_inactive_series_and_finds_them_on_disk() {
     for tenants in [&tenants, &restarted] {
         let tenant = tenants.get(&TenantId::main());
         assert_eq!(tenant.registry().labels_from(0).len(), 2000);
-        assert_eq!(tenant.live_state().engine.known_series(), 2000);
+        assert_eq!(tenant.detectors().engine.known_series(), 2000);
         let samples = SampleReader {
             bus: Arc::new(CommitOnlyBus::default()),
             budget: wardroom_edge::InflateBudget::new(1 << 20, 1 << 20),
