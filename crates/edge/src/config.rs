@@ -1,7 +1,10 @@
 //! Configuration of the listeners: `edge.*`.
 
+use std::net::SocketAddr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
 
 /// Limits of every listener.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +29,8 @@ pub struct Config {
     /// connection is closed. Default 10. Since 0.1.
     pub header_timeout_seconds: u64,
     /// Time after which a connection without requests is closed, in seconds; also one whose client does not read its
-    /// response. Default 90. Since 0.1.
+    /// response. The default is longer than clients of Go keep a connection, so that it is the client that closes it.
+    /// Default 120. Since 0.1.
     pub idle_timeout_seconds: u64,
     /// Maximum number of open connections. At the limit, the one that has waited longest for its client is closed; if
     /// all are handling requests, new ones are refused. At most half of the process's descriptors. Default 2048.
@@ -40,6 +44,42 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
 }
 
+impl Config {
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        for (field, value) in [
+            ("edge.max-body-bytes", self.max_body_bytes),
+            ("edge.max-inflated-bytes", self.max_inflated_bytes),
+            ("edge.max-connections", self.max_connections),
+            ("edge.max-connections-per-address", self.max_connections_per_address),
+        ] {
+            problems.positive(field, value);
+        }
+        for (field, seconds) in [
+            ("edge.body-timeout-seconds", self.body_timeout_seconds),
+            ("edge.header-timeout-seconds", self.header_timeout_seconds),
+            ("edge.idle-timeout-seconds", self.idle_timeout_seconds),
+        ] {
+            problems.range(field, seconds, 1..=MAX_SECONDS);
+        }
+        // With a smaller budget a body of the maximum size is always refused.
+        let largest = ("edge.max-inflated-bytes", self.max_inflated_bytes);
+        problems.ordered(("edge.inflate-budget-bytes", self.inflate_budget_bytes), largest);
+        let largest = ("edge.max-body-bytes", self.max_body_bytes);
+        problems.ordered(("edge.body-budget-bytes", self.body_budget_bytes), largest);
+        let is_address =
+            ["auto", "off"].contains(&self.otlp_grpc.as_str()) || self.otlp_grpc.parse::<SocketAddr>().is_ok();
+        let detail = format_args!("{:?} is neither auto, off nor ADDRESS:PORT, such as 0.0.0.0:4317", self.otlp_grpc);
+        problems.require(is_address, "edge.otlp-grpc", detail);
+        for host in &self.allowed_hosts {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            let detail =
+                format_args!("{host:?} is not a name; write it without scheme, port and path: ops.example.com");
+            problems.require(!host.is_empty() && host.chars().all(is_name), "edge.allowed-hosts", detail);
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -50,7 +90,7 @@ impl Default for Config {
             body_budget_bytes: 256 << 20,
             body_timeout_seconds: 30,
             header_timeout_seconds: 10,
-            idle_timeout_seconds: 90,
+            idle_timeout_seconds: 120,
             max_connections: 2048,
             max_connections_per_address: 512,
             allowed_hosts: Vec::new(),

@@ -21,6 +21,9 @@ use crate::metrics as names;
 /// Connections that only clients of the same machine may use, so that health checks succeed under load.
 const LOOPBACK_RESERVE: usize = 16;
 
+/// The first bytes of an HTTP/2 connection.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 /// All open connections of a port; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionTable {
@@ -54,6 +57,8 @@ pub(crate) struct ConnectionState {
     active_at: AtomicU64,
     /// When the first byte of a request's head arrived; 0 between requests.
     head_at: AtomicU64,
+    /// Whether any byte has arrived.
+    has_read: AtomicBool,
     is_http2: AtomicBool,
     evicted: Notify,
 }
@@ -152,6 +157,7 @@ impl ConnectionState {
             receiving: AtomicU32::new(0),
             active_at: AtomicU64::new(0),
             head_at: AtomicU64::new(0),
+            has_read: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
             evicted: Notify::new(),
         };
@@ -187,7 +193,13 @@ impl ConnectionState {
     }
 
     /// Called when bytes have been read.
-    pub(crate) fn bytes_read(&self) {
+    pub(crate) fn bytes_read(&self, bytes: &[u8]) {
+        // A client may connect long before its first request, as gRPC's do; only the idle timeout applies then.
+        if !self.has_read.swap(true, Ordering::Relaxed) && bytes.starts_with(HTTP2_PREFACE) {
+            self.is_http2.store(true, Ordering::Relaxed);
+            self.head_at.store(0, Ordering::Relaxed);
+            self.touch();
+        }
         if self.running.load(Ordering::Relaxed) == 0 && !self.is_http2.load(Ordering::Relaxed) {
             let now = self.now_ms();
             let _began_before = self.head_at.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
@@ -321,6 +333,14 @@ mod tests {
     }
 
     #[test]
+    fn an_http2_client_may_connect_long_before_its_first_request() {
+        let state = table(1, 1).admit(address("127.0.0.1")).unwrap().state();
+        let (zero, hour) = (Duration::ZERO, Duration::from_secs(3600));
+        state.bytes_read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert_eq!((state.expired(zero, hour), state.expired(hour, zero)), (None, Some("idle")));
+    }
+
+    #[test]
     fn expires_between_requests_only() {
         let permit = table(1, 1).admit(address("127.0.0.1")).unwrap();
         let (state, zero, hour) = (permit.state(), Duration::ZERO, Duration::from_secs(3600));
@@ -329,11 +349,11 @@ mod tests {
         assert_eq!(state.expired(zero, zero), None);
         state.request_ended();
         assert_eq!((state.expired(zero, hour), state.expired(hour, zero)), (None, Some("idle")));
-        state.bytes_read();
+        state.bytes_read(b"GET /");
         assert_eq!(state.expired(zero, hour), Some("header_timeout"), "a head that is not complete");
         state.request_began(true);
         state.request_ended();
-        state.bytes_read();
+        state.bytes_read(b"frame");
         assert_eq!(state.expired(zero, hour), None, "HTTP/2 sends other frames between requests");
     }
 }

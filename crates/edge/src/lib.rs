@@ -37,6 +37,7 @@ pub use config::Config;
 pub use inflate_budget::{InflateBudget, InflateError, InflatedBody};
 pub use listeners::bind_otlp_grpc_listener;
 pub use port::Port;
-pub use problem::Problem;
+pub use problem::{Problem, WARNING_HEADER};
 pub use read_body::{BodyBudget, ReceivedBody, read_body};
+pub use request_origin::check_form_origin;
 pub use routes::{Access, Route, Routes};

@@ -15,11 +15,12 @@ use tracing::Instrument;
 use wardroom_domain::{Identity, Timestamp};
 
 use crate::auth::{AuthMode, RejectedRequest, RejectionHook, TokenTable};
+use crate::budget::BudgetPermit;
 use crate::config::Config;
 use crate::connections::ConnectionTable;
 use crate::metrics as names;
 use crate::problem::Problem;
-use crate::read_body::read_small_body;
+use crate::read_body::{BodyBudget, ReceivedBody, SMALL_BODIES_BUDGET_BYTES, read_small_body};
 use crate::request_origin::{check_host, check_same_origin};
 use crate::routes::{Access, Route, Routes};
 use crate::serve::serve_listener;
@@ -47,8 +48,9 @@ impl Port {
     /// Builds the router with the access check in front of every route.
     pub fn router(&self, routes: Routes) -> axum::Router {
         let checks_host = self.tokens.mode() == AuthMode::Off || !self.config.allowed_hosts.is_empty();
+        let small_bodies = BodyBudget::new(SMALL_BODIES_BUDGET_BYTES);
         let guard = |route: Route, handler: axum::routing::MethodRouter| {
-            let guard = RouteGuard { port: self.clone(), route, checks_host };
+            let guard = RouteGuard { port: self.clone(), route, checks_host, small_bodies: small_bodies.clone() };
             handler.layer(from_fn_with_state(Arc::new(guard), guard_request))
         };
         routes.into_router(guard).fallback(not_found)
@@ -91,6 +93,8 @@ struct RouteGuard {
     route: Route,
     /// Whether `Host` must be an allowed name.
     checks_host: bool,
+    /// Memory of the bodies that are no telemetry, on all routes.
+    small_bodies: BodyBudget,
 }
 
 /// One middleware layer does everything, because each layer costs every request an allocation.
@@ -102,11 +106,12 @@ async fn authorise(guard: &RouteGuard, mut request: Request, next: Next) -> Resp
     let RouteGuard { port, route, .. } = guard;
     let response = match admit(guard, &request) {
         Ok(identity) => {
-            if let Some(identity) = identity {
-                request.extensions_mut().insert(identity);
+            if let Some(identity) = &identity {
+                request.extensions_mut().insert(identity.clone());
             }
-            match receive(guard, request).await {
-                Ok(request) => next.run(request).await,
+            match receive(guard, identity.as_ref(), request).await {
+                // The memory of the body is released when the request has been handled.
+                Ok((request, _permit)) => next.run(request).await,
                 Err(problem) => problem.into_response(),
             }
         }
@@ -119,7 +124,7 @@ async fn authorise(guard: &RouteGuard, mut request: Request, next: Next) -> Resp
 
 /// Checks where the request comes from, its credential and the role. Returns the caller of a route that needs one.
 fn admit(guard: &RouteGuard, request: &Request) -> Result<Option<Identity>, (Option<Identity>, Problem)> {
-    let RouteGuard { port, route, checks_host } = guard;
+    let RouteGuard { port, route, checks_host, .. } = guard;
     let (allowed, uri, headers) = (&port.config.allowed_hosts, request.uri(), request.headers());
     if *checks_host {
         check_host(allowed, uri, headers).map_err(|problem| (None, problem))?;
@@ -139,17 +144,21 @@ fn admit(guard: &RouteGuard, request: &Request) -> Result<Option<Identity>, (Opt
 
 /// Receives the body of a request within limits of size and time. Intake does this itself, within its budget; the body
 /// of a request that may have none is not read.
-async fn receive(guard: &RouteGuard, request: Request) -> Result<Request, Problem> {
-    let RouteGuard { port, route, .. } = guard;
+async fn receive(
+    guard: &RouteGuard,
+    caller: Option<&Identity>,
+    request: Request,
+) -> Result<(Request, Option<BudgetPermit>), Problem> {
+    let RouteGuard { port, route, small_bodies, .. } = guard;
     if route.access == Access::Send || request.body().is_end_stream() {
-        return Ok(request);
+        return Ok((request, None));
     }
-    if route.access == Access::Public || request.method().is_safe() {
-        return Ok(request.map(|_| Body::empty()));
-    }
+    let Some(caller) = caller.filter(|_| !request.method().is_safe()) else {
+        return Ok((request.map(|_| Body::empty()), None));
+    };
     let (parts, body) = request.into_parts();
-    let body = read_small_body(body, &port.config).await?;
-    Ok(Request::from_parts(parts, Body::from(body)))
+    let ReceivedBody { bytes, permit } = read_small_body(body, &port.config, small_bodies, caller).await?;
+    Ok((Request::from_parts(parts, Body::from(bytes)), Some(permit)))
 }
 
 fn reject(port: &Port, route: Route, identity: Option<Identity>, problem: Problem) -> Response {

@@ -1,8 +1,11 @@
 //! RFC 9457 problem documents. The detail names the field at fault and the remedy.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+
+/// Response header with one warning about the request, such as a field that was ignored; it may repeat.
+pub const WARNING_HEADER: HeaderName = HeaderName::from_static("wardroom-warning");
 
 /// An error response.
 #[derive(Clone, Debug)]

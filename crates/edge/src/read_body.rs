@@ -20,8 +20,10 @@ const INITIAL_CAPACITY_BYTES: usize = 1 << 20;
 
 /// Maximum size of a body that is no telemetry, in bytes.
 const MAX_SMALL_BODY_BYTES: usize = 2 << 20;
+/// Memory budget of all bodies that are no telemetry, in bytes.
+pub(crate) const SMALL_BODIES_BUDGET_BYTES: usize = 32 << 20;
 
-/// One memory budget for all bodies of telemetry that are being received or processed; cheap to clone.
+/// One memory budget for all bodies of a kind that are being received or processed; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct BodyBudget {
     budget: Budget,
@@ -53,19 +55,27 @@ pub async fn read_body(
     budget: &BodyBudget,
     sender: &Identity,
 ) -> Result<ReceivedBody, Problem> {
-    let limit = Limit { bytes: config.max_body_bytes, remedy: "send smaller batches or raise edge.max-body-bytes" };
+    let limit = Limit {
+        bytes: config.max_body_bytes,
+        remedy: "send smaller batches or raise edge.max-body-bytes",
+        budget_remedy: "retry, or raise edge.body-budget-bytes",
+    };
     within_time(config, collect(body, limit, budget.budget.of_sender(sender).permit())).await
 }
 
-/// Reads a whole body that is no telemetry: a query, a decision, a form.
+/// Reads a whole body that is no telemetry (a query, a decision, a form) within the caller's share of the budget.
 ///
 /// # Errors
-/// Returns 413 over the size limit, 503 over the time limit and 400 if the connection is lost.
-pub(crate) async fn read_small_body(body: Body, config: &Config) -> Result<Bytes, Problem> {
+/// Returns 413 over the size limit, 503 over the time limit or the budget and 400 if the connection is lost.
+pub(crate) async fn read_small_body(
+    body: Body,
+    config: &Config,
+    budget: &BodyBudget,
+    caller: &Identity,
+) -> Result<ReceivedBody, Problem> {
     let bytes = MAX_SMALL_BODY_BYTES.min(config.max_body_bytes);
-    let limit = Limit { bytes, remedy: "send a shorter request" };
-    let permit = Budget::new(usize::MAX).permit();
-    Ok(within_time(config, collect(body, limit, permit)).await?.bytes)
+    let limit = Limit { bytes, remedy: "send a shorter request", budget_remedy: "retry" };
+    within_time(config, collect(body, limit, budget.budget.of_sender(caller).permit())).await
 }
 
 async fn within_time<T>(config: &Config, reading: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
@@ -76,11 +86,12 @@ async fn within_time<T>(config: &Config, reading: impl Future<Output = Result<T,
     })
 }
 
-/// The limit of a body, and what to do about it.
+/// The limit of a body, and what to do about it and about an exhausted budget.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
     bytes: usize,
     remedy: &'static str,
+    budget_remedy: &'static str,
 }
 
 async fn collect(mut body: Body, limit: Limit, mut permit: BudgetPermit) -> Result<ReceivedBody, Problem> {
@@ -100,7 +111,7 @@ async fn collect(mut body: Body, limit: Limit, mut permit: BudgetPermit) -> Resu
             continue;
         }
         permit.grow(chunk.len()).map_err(|_| {
-            let detail = "bodies being received use up the memory budget; retry, or raise edge.body-budget-bytes";
+            let detail = format!("bodies being received use up the memory budget; {}", limit.budget_remedy);
             Problem::unavailable("body_budget", detail)
         })?;
         if before == 0 {
@@ -170,9 +181,10 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let endless = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let config = Config { body_timeout_seconds: 0, ..Config::default() };
-        let small = runtime.block_on(read_small_body(endless(), &config));
-        assert_eq!(small.unwrap_err().code(), "body_timeout");
-        let telemetry = runtime.block_on(read_body(endless(), &config, &BodyBudget::new(10), &sender()));
+        let (budget, sender) = (BodyBudget::new(10), sender());
+        let small = runtime.block_on(read_small_body(endless(), &config, &budget, &sender));
+        assert_eq!(small.map(|_| ()).unwrap_err().code(), "body_timeout");
+        let telemetry = runtime.block_on(read_body(endless(), &config, &budget, &sender));
         assert_eq!(telemetry.map(|_| ()).unwrap_err().code(), "body_timeout");
     }
 

@@ -31,20 +31,38 @@ pub(crate) fn check_same_origin(
     }
     let site = headers.get(SEC_FETCH_SITE).map(|value| value.as_bytes());
     let is_other_site = site.is_some_and(|site| site != b"same-origin" && site != b"none");
-    let is_own_page = |host: &str| {
-        let is_same = |own: Option<&str>| own.is_some_and(|own| own.eq_ignore_ascii_case(host));
-        is_listed(allowed, name_of(host)) || hosts(uri, headers).all(is_same)
-    };
-    let is_other_origin = headers.get_all(header::ORIGIN).iter().any(|origin| {
-        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-        !host.is_some_and(is_own_page)
-    });
-    if is_other_site || is_other_origin {
+    if is_other_site || !origins_are_own(allowed, uri, headers) {
         let detail = "a page of another origin may not change anything with a browser's credentials; use a page of \
                       this server, or `Authorization: Bearer TOKEN`";
         return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_origin", detail));
     }
     Ok(())
+}
+
+/// Checks that a form was sent from a page of this server, by the same rule as every other change; the `Origin` header
+/// is required, whatever the credential.
+///
+/// # Errors
+/// Returns 403 if the header is missing or names another origin.
+pub fn check_form_origin(allowed: &[String], uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(header::ORIGIN) && origins_are_own(allowed, uri, headers) {
+        return Ok(());
+    }
+    let detail = "the form must be sent from a page of this server; if a proxy changes Host, add the name that users \
+                  see to edge.allowed-hosts";
+    Err(Problem::new(StatusCode::FORBIDDEN, "wrong_origin", detail))
+}
+
+/// Whether every `Origin` header names this server as the request does, or by an allowed name. True without the header.
+fn origins_are_own(allowed: &[String], uri: &Uri, headers: &HeaderMap) -> bool {
+    let is_own_page = |host: &str| {
+        let is_same = |own: Option<&str>| own.is_some_and(|own| own.eq_ignore_ascii_case(host));
+        is_listed(allowed, name_of(host)) || hosts(uri, headers).all(is_same)
+    };
+    headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+        host.is_some_and(is_own_page)
+    })
 }
 
 /// Checks that the request names this server by an IP address, `localhost` or an allowed name. A request without any
@@ -122,6 +140,20 @@ mod tests {
             assert!(!check(Method::POST, &[basic, ("sec-fetch-site", site)]), "{site}");
         }
         assert!(check(Method::POST, &[basic, ("sec-fetch-site", "none")]), "typed by the user");
+    }
+
+    #[test]
+    fn a_form_needs_the_origin_of_this_server_or_an_allowed_name() {
+        let check = |pairs: &[(&'static str, &str)]| {
+            let mut headers = headers(pairs);
+            headers.insert(header::HOST, "10.0.0.7:8080".parse().unwrap());
+            check_form_origin(&["wardroom.example".to_owned()], &Uri::from_static("/"), &headers).is_ok()
+        };
+        assert!(check(&[("origin", "http://10.0.0.7:8080")]));
+        assert!(check(&[("origin", "https://wardroom.example")]), "a proxy changed Host");
+        assert!(!check(&[]) && !check(&[("origin", "null")]));
+        let bearer = ("authorization", "Bearer wr_x");
+        assert!(!check(&[bearer, ("origin", "http://evil.example")]) && !check(&[bearer]));
     }
 
     #[test]

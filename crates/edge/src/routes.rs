@@ -82,6 +82,13 @@ impl Routes {
         self
     }
 
+    /// Changes the handler of each route, for example adds a layer.
+    #[must_use]
+    pub fn map(self, change: impl Fn(Route, MethodRouter) -> MethodRouter) -> Self {
+        let parts = self.parts.into_iter().map(|(route, handler)| (route, change(route, handler)));
+        Self { parts: parts.collect() }
+    }
+
     /// Returns the routes.
     pub fn list(&self) -> Vec<Route> {
         self.parts.iter().map(|(route, _)| *route).collect()
