@@ -1,13 +1,13 @@
 //! `GET /api/v1/anomalies` and `GET /api/v1/deployments`.
 
 use axum::Json;
-use axum::extract::Query;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wardroom_domain::Timestamp;
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
+use crate::query_parameters::QueryParameters;
 use crate::request::{Caller, bad_cursor, parse_time};
 
 /// Anomalies of one page.
@@ -16,10 +16,10 @@ const PAGE_ROWS: u32 = 1000;
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let (anomalies_backend, deployments_backend) = (backend.clone(), backend.clone());
     Routes::new()
-        .get("/api/v1/anomalies", Access::Read, move |caller: Caller, parameters: Query<Parameters>| {
+        .get("/api/v1/anomalies", Access::Read, move |caller: Caller, parameters: QueryParameters<Parameters>| {
             list_anomalies(anomalies_backend.clone(), caller, parameters)
         })
-        .get("/api/v1/deployments", Access::Read, move |caller: Caller, parameters: Query<Parameters>| {
+        .get("/api/v1/deployments", Access::Read, move |caller: Caller, parameters: QueryParameters<Parameters>| {
             list_deployments(deployments_backend.clone(), caller, parameters)
         })
 }
@@ -41,7 +41,7 @@ impl Parameters {
 async fn list_deployments(
     backend: Backend,
     caller: Caller,
-    Query(parameters): Query<Parameters>,
+    QueryParameters(parameters): QueryParameters<Parameters>,
 ) -> Result<Json<Value>, Problem> {
     let mut deployments = (backend.deployments)(caller.tenant.clone(), parameters.since()?);
     deployments.retain(|deployment| parameters.service.as_ref().is_none_or(|service| *service == deployment.service));
@@ -51,7 +51,7 @@ async fn list_deployments(
 async fn list_anomalies(
     backend: Backend,
     caller: Caller,
-    Query(parameters): Query<Parameters>,
+    QueryParameters(parameters): QueryParameters<Parameters>,
 ) -> Result<Json<Value>, Problem> {
     let since = parameters.since()?;
     let after = match &parameters.cursor {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use serde_json::Value;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Deployment, Identity, Labels, MetricMetadata, TenantId, Timestamp};
@@ -26,7 +27,7 @@ pub enum Decision {
     Approve {
         /// Hash of the approved plan.
         plan_sha256: String,
-        /// Free text for the audit log.
+        /// Free text for the timeline and the audit log; may be empty.
         reason: String,
         /// The approver's token, verified by the executor.
         proof: BearerToken,
@@ -35,7 +36,7 @@ pub enum Decision {
     },
     /// Rejects a plan.
     Reject {
-        /// Free text for the audit log.
+        /// Free text for the timeline and the audit log; may be empty.
         reason: String,
     },
     /// Records whether the incident was real.
@@ -46,7 +47,10 @@ pub enum Decision {
         cause: Option<String>,
     },
     /// Closes an escalated incident.
-    Close,
+    Close {
+        /// Free text for the timeline and the audit log; may be empty.
+        reason: String,
+    },
 }
 
 /// A bearer token; `Debug` does not print it.
@@ -97,6 +101,8 @@ pub struct Backend {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether callers are authenticated. If not, the incident page has a field for the approver's token.
     pub authenticated: bool,
+    /// Names under which users reach this server through a proxy; see the configuration of the listeners.
+    pub allowed_hosts: Arc<[String]>,
     /// Key of the form tokens of the incident page (CSRF protection); random at each start.
     pub form_secret: Arc<str>,
 }
@@ -105,19 +111,24 @@ pub struct Backend {
 #[derive(Clone)]
 pub struct TablesBackend {
     /// Runs a SQL query over the rows of a tenant.
-    pub sql: Arc<dyn Fn(TenantId, String, TableFormat) -> BackendFuture<Vec<u8>> + Send + Sync>,
+    pub sql: Arc<dyn Fn(TenantId, String, TableFormat) -> BackendFuture<Bytes> + Send + Sync>,
+    /// Returns the warning for a query, by its text, whose tables lack samples that are not flushed yet.
+    pub missing_samples: Arc<MissingSamplesFn>,
     /// Returns a tenant's usage of each table.
     pub usage: Arc<dyn Fn(TenantId) -> BackendFuture<Vec<TableUsageView>> + Send + Sync>,
     /// The named queries, as (name, SQL).
     pub named_queries: Arc<[(&'static str, &'static str)]>,
     /// Runs a named query.
-    pub run_named_query: Arc<dyn Fn(TenantId, NamedQuery, TableFormat) -> BackendFuture<Vec<u8>> + Send + Sync>,
+    pub run_named_query: Arc<dyn Fn(TenantId, NamedQuery, TableFormat) -> BackendFuture<Bytes> + Send + Sync>,
     /// Returns the log lines that match the query's filter, newest first.
-    pub search_logs: Arc<dyn Fn(TenantId, NamedQuery, TableFormat) -> BackendFuture<Vec<u8>> + Send + Sync>,
+    pub search_logs: Arc<dyn Fn(TenantId, NamedQuery, TableFormat) -> BackendFuture<Bytes> + Send + Sync>,
 }
 
 /// One page of series, and the offset of the next page.
 pub type SamplesPage = (Vec<SeriesView>, Option<u64>);
+
+/// See [`TablesBackend::missing_samples`].
+pub type MissingSamplesFn = dyn Fn(&TenantId, &str) -> Option<String> + Send + Sync;
 
 /// See [`Backend::anomalies`].
 pub type AnomaliesFn = dyn Fn(TenantId, Timestamp, Option<String>, Option<(Timestamp, String)>, u32) -> BackendFuture<Vec<AnomalyView>>

@@ -1,7 +1,7 @@
 //! `/api/v1/incidents…`: lists, shows and decides incidents. The operations are documented beside their handlers.
 
 use axum::Json;
-use axum::extract::{Path, Query};
+use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -11,8 +11,10 @@ use wardroom_edge::{Access, Problem, Routes, extract_secret};
 
 use crate::backend::{Backend, BearerToken, Decision};
 use crate::problem_responses::{GuardErrors, IncidentErrors, ProblemDocument};
-use crate::request::{Caller, JsonBody, parse_incident_id};
+use crate::query_parameters::QueryParameters;
+use crate::request::{Caller, JsonBody, check_reason, parse_incident_id};
 use crate::views::{DecisionView, IncidentDetail, IncidentPage};
+use crate::warnings::{changed_limit, unknown_names, with_warnings};
 
 /// Incidents of a page without `limit`.
 const DEFAULT_PAGE_ROWS: u32 = 100;
@@ -31,7 +33,7 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         postmortem_backend,
     ) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
     Routes::new()
-        .get("/api/v1/incidents", Access::Read, move |caller: Caller, page: Query<PageParameters>| {
+        .get("/api/v1/incidents", Access::Read, move |caller: Caller, page: QueryParameters<PageParameters>| {
             list(list_backend.clone(), caller, page)
         })
         .get("/api/v1/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
@@ -58,9 +60,13 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
                 verdict(verdict_backend.clone(), caller, id, body)
             },
         )
-        .post("/api/v1/incidents/{id}/close", Access::Respond, move |caller: Caller, id: Path<String>| {
-            close(close_backend.clone(), caller, id)
-        })
+        .post(
+            "/api/v1/incidents/{id}/close",
+            Access::Respond,
+            move |caller: Caller, id: Path<String>, body: JsonBody<CloseRequest>| {
+                close(close_backend.clone(), caller, id, body)
+            },
+        )
         .get("/api/v1/incidents/{id}/postmortem", Access::Read, move |caller: Caller, id: Path<String>| {
             postmortem(postmortem_backend.clone(), caller, id)
         })
@@ -81,14 +87,20 @@ struct PageParameters {
     get, path = "/api/v1/incidents", operation_id = "listIncidents", tag = "incidents",
     params(PageParameters),
     responses((status = 200, description = "One page of incidents", body = IncidentPage),
-        (status = 400, description = "Invalid parameter", body = String, content_type = "text/plain"), GuardErrors),
+        (status = 400, description = "`bad_parameter`", body = ProblemDocument,
+            content_type = "application/problem+json"), GuardErrors),
     extensions(("x-access" = json!("read"))),
 )]
-async fn list(backend: Backend, caller: Caller, page: Query<PageParameters>) -> Result<Json<IncidentPage>, Problem> {
-    let limit = page.limit.unwrap_or(DEFAULT_PAGE_ROWS).clamp(1, MAX_PAGE_ROWS);
+async fn list(
+    backend: Backend,
+    caller: Caller,
+    QueryParameters(page): QueryParameters<PageParameters>,
+) -> Result<Response, Problem> {
+    let asked = page.limit.unwrap_or(DEFAULT_PAGE_ROWS);
+    let limit = asked.clamp(1, MAX_PAGE_ROWS);
     let incidents = (backend.incidents)(caller.tenant.clone(), page.cursor.unwrap_or(i64::MAX), limit).await?;
     let next = incidents.last().filter(|_| incidents.len() == limit as usize).map(|last| last.number);
-    Ok(Json(IncidentPage { incidents, next }))
+    Ok(with_warnings(Json(IncidentPage { incidents, next }), changed_limit(asked, limit).into_iter().collect()))
 }
 
 /// Returns one incident with timeline, hypotheses, evidence and plan.
@@ -109,7 +121,7 @@ async fn show(backend: Backend, caller: Caller, id: Path<String>) -> Result<Json
 struct ApproveRequest {
     /// SHA-256 of the plan, as shown with the incident.
     plan_sha256: String,
-    /// Free text for the audit log.
+    /// Free text for the timeline and the audit log, at most 4096 bytes.
     #[serde(default)]
     reason: String,
     /// `cli` if the command line sends the request.
@@ -125,7 +137,7 @@ struct ApproveRequest {
     params(("id" = String, Path, description = "Incident id", example = "INC-42")),
     request_body = ApproveRequest,
     responses((status = 202, description = "Approved; the executor runs the plan", body = DecisionView),
-        (status = 400, description = "`bad_body` or `invalid_plan`", body = ProblemDocument,
+        (status = 400, description = "`bad_body`, `bad_reason` or `invalid_plan`", body = ProblemDocument,
             content_type = "application/problem+json"),
         (status = 409, description = "`plan_changed`, `already_used` or `wrong_state`", body = ProblemDocument,
             content_type = "application/problem+json"),
@@ -138,9 +150,10 @@ async fn approve(
     caller: Caller,
     id: Path<String>,
     headers: HeaderMap,
-    JsonBody(request): JsonBody<ApproveRequest>,
+    JsonBody(request, _): JsonBody<ApproveRequest>,
 ) -> Result<Response, Problem> {
     let ApproveRequest { plan_sha256, reason, channel } = request;
+    let reason = check_reason(reason)?;
     let token = extract_secret(&headers).ok_or_else(|| {
         let detail = "approvals require a bearer token, which the executor verifies";
         Problem::new(StatusCode::UNAUTHORIZED, "no_credential", detail)
@@ -155,7 +168,7 @@ async fn approve(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RejectRequest {
-    /// Free text for the audit log.
+    /// Free text for the timeline and the audit log, at most 4096 bytes.
     #[serde(default)]
     reason: String,
 }
@@ -166,7 +179,7 @@ struct RejectRequest {
     params(("id" = String, Path, description = "Incident id", example = "INC-42")),
     request_body(content = RejectRequest, description = "May be empty"),
     responses((status = 200, description = "Rejected; the incident is escalated", body = DecisionView),
-        (status = 400, description = "`bad_body`", body = ProblemDocument,
+        (status = 400, description = "`bad_body` or `bad_reason`", body = ProblemDocument,
             content_type = "application/problem+json"),
         (status = 409, description = "`wrong_state`", body = ProblemDocument,
             content_type = "application/problem+json"), IncidentErrors),
@@ -176,9 +189,9 @@ async fn reject(
     backend: Backend,
     caller: Caller,
     id: Path<String>,
-    JsonBody(request): JsonBody<RejectRequest>,
+    JsonBody(request, _): JsonBody<RejectRequest>,
 ) -> Result<Json<DecisionView>, Problem> {
-    let decision = Decision::Reject { reason: request.reason };
+    let decision = Decision::Reject { reason: check_reason(request.reason)? };
     Ok(Json((backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?))
 }
 
@@ -208,7 +221,7 @@ async fn verdict(
     backend: Backend,
     caller: Caller,
     id: Path<String>,
-    JsonBody(request): JsonBody<VerdictRequest>,
+    JsonBody(request, _): JsonBody<VerdictRequest>,
 ) -> Result<Json<DecisionView>, Problem> {
     let VerdictRequest { verdict, cause } = request;
     if !["real", "noise", "wrong_cause"].contains(&verdict.as_str()) {
@@ -217,17 +230,36 @@ async fn verdict(
     Ok(Json((backend.decide)(caller.0, parse_incident_id(&id)?, Decision::Verdict { verdict, cause }).await?))
 }
 
+/// Closing of an incident; the body may be empty.
+#[derive(Debug, Deserialize, ToSchema)]
+struct CloseRequest {
+    /// Free text for the timeline and the audit log, at most 4096 bytes.
+    #[serde(default)]
+    reason: String,
+}
+
 /// Closes an escalated incident.
 #[utoipa::path(
     post, path = "/api/v1/incidents/{id}/close", operation_id = "closeIncident", tag = "incidents",
     params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    request_body(content = CloseRequest, description = "May be empty"),
     responses((status = 200, description = "Closed", body = DecisionView),
+        (status = 400, description = "`bad_body` or `bad_reason`", body = ProblemDocument,
+            content_type = "application/problem+json"),
         (status = 409, description = "`wrong_state`", body = ProblemDocument,
             content_type = "application/problem+json"), IncidentErrors),
     extensions(("x-access" = json!("respond"))),
 )]
-async fn close(backend: Backend, caller: Caller, id: Path<String>) -> Result<Json<DecisionView>, Problem> {
-    Ok(Json((backend.decide)(caller.0, parse_incident_id(&id)?, Decision::Close).await?))
+async fn close(
+    backend: Backend,
+    caller: Caller,
+    id: Path<String>,
+    JsonBody(request, ignored): JsonBody<CloseRequest>,
+) -> Result<Response, Problem> {
+    let decision = Decision::Close { reason: check_reason(request.reason)? };
+    let decided = (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
+    let warning = unknown_names("field", ignored.iter().map(String::as_str), &["reason"]);
+    Ok(with_warnings(Json(decided), warning.into_iter().collect()))
 }
 
 /// Returns the postmortem in Markdown.

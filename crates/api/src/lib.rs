@@ -24,27 +24,31 @@ mod page;
 mod problem_responses;
 mod prometheus;
 mod promql_selectors;
+mod query_parameters;
 mod raw_samples;
 mod request;
 mod sql;
 mod views;
+mod warnings;
 
 use wardroom_edge::Routes;
 
-pub use backend::{AnomaliesFn, Backend, BackendFuture, BearerToken, Decision, SamplesPage, TablesBackend};
+pub use backend::{
+    AnomaliesFn, Backend, BackendFuture, BearerToken, Decision, MissingSamplesFn, SamplesPage, TablesBackend,
+};
 pub use openapi::{document, document_mismatches};
 pub use problem_responses::ProblemDocument;
 pub use promql_selectors::extract_selectors;
 pub use request::{NamedQuery, TableFormat};
 pub use views::{
-    AnomalyView, BucketsView, ChartView, DeadLetterView, DecisionView, EvidenceView, ExemplarsView, HistogramView,
-    HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, SeriesView, TableUsageView, TimelineView,
-    VerdictView,
+    AnomalyView, ApprovalView, BucketsView, ChartView, DeadLetterView, DecisionView, EvidenceView, ExemplarsView,
+    HistogramView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, SeriesView, TableUsageView,
+    TimelineView, VerdictView,
 };
 
 /// Returns every route of this crate.
 pub fn routes(backend: &Backend) -> Routes {
-    health::routes(backend)
+    let routes = health::routes(backend)
         .merge(incidents::routes(backend))
         .merge(anomalies::routes(backend))
         .merge(raw_samples::routes(backend))
@@ -52,5 +56,6 @@ pub fn routes(backend: &Backend) -> Routes {
         .merge(sql::routes(backend))
         .merge(named_queries::routes(backend))
         .merge(dead_letters::routes(backend))
-        .merge(page::routes(backend))
+        .merge(page::routes(backend));
+    warnings::report_warnings(routes)
 }

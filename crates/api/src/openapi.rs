@@ -9,6 +9,7 @@ use wardroom_edge::Routes;
 
 use crate::incidents;
 use crate::problem_responses::ProblemDocument;
+use crate::query_parameters::known_parameters;
 
 /// The operations with typed bodies.
 #[derive(OpenApi)]
@@ -86,12 +87,12 @@ struct Operation {
 
 impl Operation {
     fn to_json(&self) -> Value {
-        let parameters: Vec<Value> = self
-            .path
-            .split('/')
-            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-            .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-            .collect();
+        let in_path = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let in_path =
+            in_path.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+        let in_query = known_parameters(self.path).iter();
+        let in_query = in_query.map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } }));
+        let parameters: Vec<Value> = in_path.chain(in_query).collect();
         let responses = json!({
             "2XX": { "description": "as described in docs/api.md" },
             "4XX": { "description": "RFC 9457 problem document", "content": { "application/problem+json": {
@@ -162,6 +163,8 @@ const OPERATIONS: &[Operation] = &[
     operation("GET", "/", "HTML page: the incidents", "read"),
     operation("GET", "/incidents/{id}", "HTML page: one incident", "read"),
     operation("POST", "/incidents/{id}/approve", "Form of the HTML page: approve the plan", "respond"),
+    operation("POST", "/incidents/{id}/reject", "Form of the HTML page: reject the plan", "respond"),
+    operation("POST", "/incidents/{id}/close", "Form of the HTML page: close the incident", "respond"),
     operation("GET", "/health", "Liveness", "public"),
     operation("GET", "/healthz", "Liveness", "public"),
     operation("GET", "/readyz", "Readiness, and what is degraded", "public"),
@@ -178,14 +181,29 @@ mod tests {
 
     use super::*;
     use crate::views::{
-        ChartView, DecisionView, EvidenceView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView,
-        TimelineView, VerdictView,
+        ApprovalView, ChartView, DecisionView, EvidenceView, HypothesisView, IncidentDetail, IncidentPage,
+        IncidentSummary, PlanView, TimelineView, VerdictView,
     };
 
     /// The document as clients see it. A change of the snapshot is a change of the public interface.
     #[test]
     fn document_matches_the_snapshot() {
         insta::assert_json_snapshot!("openapi", document());
+    }
+
+    /// The list of the parameters of a route is the document's, and the document's is what the types of the handlers say.
+    #[test]
+    fn typed_operations_document_their_query_parameters() {
+        for (path, operations) in document()["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let parameters = operation["parameters"].as_array().into_iter().flatten();
+                let documented: Vec<&str> = parameters
+                    .filter(|parameter| parameter["in"] == "query")
+                    .map(|parameter| parameter["name"].as_str().unwrap())
+                    .collect();
+                assert_eq!(documented, known_parameters(path), "{method} {path}");
+            }
+        }
     }
 
     #[test]
@@ -224,6 +242,7 @@ mod tests {
         check("EvidenceView", json!(detail.evidence[0]));
         check("PlanView", json!(detail.plan));
         check("VerdictView", json!(detail.verdict));
+        check("ApprovalView", json!(detail.approval));
         check("ChartView", json!(detail.charts[0]));
         check("IncidentPage", json!(IncidentPage { incidents: vec![detail.summary.clone()], next: None }));
         check("IncidentDetail", json!(detail));
@@ -299,6 +318,7 @@ mod tests {
             }),
             plan_sha256: None,
             approved_by: None,
+            approval: Some(ApprovalView { by: text(), at, channel: text(), reason: text() }),
             execution: None,
             idempotency_key: None,
             undo: None,

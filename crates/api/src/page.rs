@@ -1,23 +1,25 @@
 //! The incident list and an incident as server-rendered HTML without scripts.
 //!
-//! The template escapes all text from telemetry, and the content security policy forbids scripts. Approving requires
-//! the same origin and a form token bound to caller and plan (CSRF protection).
+//! The template escapes all text from telemetry, and the content security policy forbids scripts. Each decision
+//! requires the same origin and a form token bound to the caller and to what is decided (CSRF protection).
 
 use axum::extract::{Form, Path};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Deserialize;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{Timestamp, visible_text};
-use wardroom_edge::{Access, Problem, Routes, extract_secret, secrets_match};
+use wardroom_edge::{Access, Problem, Routes, check_form_origin, extract_secret, secrets_match};
 
 use crate::backend::{Backend, BearerToken, Decision};
-use crate::request::{Caller, parse_incident_id};
+use crate::request::{Caller, check_reason, parse_incident_id};
 use crate::views::{ChartView, IncidentDetail, IncidentSummary, PlanView};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let (index_backend, show_backend, approve_backend) = (backend.clone(), backend.clone(), backend.clone());
+    let copy = || backend.clone();
+    let (index_backend, show_backend, approve_backend, reject_backend, close_backend) =
+        (copy(), copy(), copy(), copy(), copy());
     Routes::new()
         .get("/", Access::Read, move |caller: Caller| index(index_backend.clone(), caller))
         .get("/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
@@ -26,11 +28,30 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         .post(
             "/incidents/{id}/approve",
             Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, form: Form<ApproveForm>| {
-                approve(approve_backend.clone(), caller, id, headers, form)
+            move |caller: Caller, id: Path<String>, uri: Uri, headers: HeaderMap, form: Form<ApproveForm>| {
+                approve(approve_backend.clone(), caller, id, uri, headers, form)
+            },
+        )
+        .post(
+            "/incidents/{id}/reject",
+            Access::Respond,
+            move |caller: Caller, id: Path<String>, uri: Uri, headers: HeaderMap, form: Form<ReasonForm>| {
+                decide(reject_backend.clone(), caller, id, (uri, headers), REJECT, form)
+            },
+        )
+        .post(
+            "/incidents/{id}/close",
+            Access::Respond,
+            move |caller: Caller, id: Path<String>, uri: Uri, headers: HeaderMap, form: Form<ReasonForm>| {
+                decide(close_backend.clone(), caller, id, (uri, headers), CLOSE, form)
             },
         )
 }
+
+/// A decision that needs a reason only: name, state in which it can be made, text of its button.
+type ReasonDecision = (&'static str, &'static str, &'static str);
+const REJECT: ReasonDecision = ("reject", "awaiting_approval", "Reject");
+const CLOSE: ReasonDecision = ("close", "escalated", "Close");
 
 async fn index(backend: Backend, caller: Caller) -> Result<Response, Problem> {
     let incidents = (backend.incidents)(caller.tenant.clone(), i64::MAX, 100).await?;
@@ -55,15 +76,18 @@ fn row(incident: &IncidentSummary) -> Markup {
 
 async fn show(backend: Backend, caller: Caller, id: Path<String>) -> Result<Response, Problem> {
     let detail = (backend.incident)(caller.tenant.clone(), parse_incident_id(&id)?).await?;
-    let form_token = detail.plan.as_ref().map(|plan| form_token(&backend, &caller, &plan.plan_sha256));
+    let plan_token = detail.plan.as_ref().map(|plan| form_token(&backend, &caller, &plan.plan_sha256));
+    let decisions = html! {
+        @for decision in [REJECT, CLOSE] { (reason_form(&backend, &caller, &detail.summary, decision)) }
+    };
     // Refresh only in states without a form, so that no input is lost.
     let refreshing_states = ["open", "investigating", "mitigating", "verifying", "mitigated"];
     let refresh = refreshing_states.contains(&detail.summary.state.as_str());
-    let body = render(&detail, form_token.as_deref(), backend.authenticated);
+    let body = render(&detail, plan_token.as_deref(), backend.authenticated, &decisions);
     Ok(page(&format!("{} {}", detail.summary.id, detail.summary.title), refresh, &body))
 }
 
-fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool) -> Markup {
+fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool, decisions: &Markup) -> Markup {
     let summary = &detail.summary;
     let markers = markers(detail);
     html! {
@@ -74,6 +98,7 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
             " severity " b { (summary.severity) } ", services " b { (summary.services.join(", ")) }
             ", since " (summary.began_at) }
         @if let Some(plan) = &detail.plan { (plan_box(detail, plan, form_token, authenticated)) }
+        (decisions)
         @if let Some(outcome) = &detail.outcome { p { "Outcome: " b { (display_state(outcome)) } } }
         h2 { "Probable causes" }
         @if detail.hypotheses.is_empty() { p { "No probable cause yet." } }
@@ -118,9 +143,54 @@ fn plan_box(detail: &IncidentDetail, plan: &PlanView, form_token: Option<&str>, 
                     button { "Approve" }
                 }
             }
-            @if let Some(approver) = &detail.approved_by { p { "Approved by " b { (approver) } } }
+            @if let Some(approval) = &detail.approval {
+                p { "Approved by " b { (approval.by) } " at " (approval.at)
+                    @if !approval.reason.is_empty() { ": " (approval.reason) } }
+            }
         }
     }
+}
+
+/// The form of a decision, in the state in which it can be made.
+fn reason_form(backend: &Backend, caller: &Caller, summary: &IncidentSummary, decision: ReasonDecision) -> Markup {
+    let (name, state, button) = decision;
+    html! {
+        @if summary.state == state {
+            form method="post" action={ "/incidents/" (summary.id) "/" (name) } {
+                input type="hidden" name="form_token" value=(form_token(backend, caller, &subject(name, &summary.id)));
+                label { "Reason " input name="reason" maxlength="200"; } " "
+                button { (button) }
+            }
+        }
+    }
+}
+
+/// What the form token of a decision without a plan is bound to.
+fn subject(name: &str, id: &str) -> String {
+    format!("{name} {id}")
+}
+
+#[derive(Debug, Deserialize)]
+struct ReasonForm {
+    form_token: String,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn decide(
+    backend: Backend,
+    caller: Caller,
+    id: Path<String>,
+    (uri, headers): (Uri, HeaderMap),
+    (name, ..): ReasonDecision,
+    Form(form): Form<ReasonForm>,
+) -> Result<Response, Problem> {
+    let subject = subject(name, &id);
+    check_form(&backend, &caller, (&uri, &headers), &form.form_token, &subject)?;
+    let reason = check_reason(form.reason)?;
+    let decision = if name == CLOSE.0 { Decision::Close { reason } } else { Decision::Reject { reason } };
+    (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
+    Ok(Redirect::to(&format!("/incidents/{}", *id)).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,21 +207,15 @@ async fn approve(
     backend: Backend,
     caller: Caller,
     id: Path<String>,
+    uri: Uri,
     headers: HeaderMap,
     Form(form): Form<ApproveForm>,
 ) -> Result<Response, Problem> {
-    check_same_origin(&headers)?;
-    if !secrets_match(&form.form_token, &form_token(&backend, &caller, &form.plan_sha256)) {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "bad_form_token",
-            "the form token is invalid; reload the page",
-        ));
-    }
+    check_form(&backend, &caller, (&uri, &headers), &form.form_token, &form.plan_sha256)?;
     let proof = extract_secret(&headers).unwrap_or(form.proof);
     let decision = Decision::Approve {
         plan_sha256: form.plan_sha256,
-        reason: form.reason,
+        reason: check_reason(form.reason)?,
         proof: BearerToken(proof),
         channel: "page".into(),
     };
@@ -159,19 +223,24 @@ async fn approve(
     Ok(Redirect::to(&format!("/incidents/{}", *id)).into_response())
 }
 
-/// Checks that the form was sent from a page of this host: `Origin` must match `Host`.
-fn check_same_origin(headers: &HeaderMap) -> Result<(), Problem> {
-    let value = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let (host, origin) = (value(header::HOST), value(header::ORIGIN));
-    let origin_host = origin.and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    if host.is_some() && origin_host == host {
+/// Checks that a form was sent from a page of this server, and that this server made it for the caller and the subject.
+fn check_form(
+    backend: &Backend,
+    caller: &Caller,
+    (uri, headers): (&Uri, &HeaderMap),
+    token: &str,
+    subject: &str,
+) -> Result<(), Problem> {
+    check_form_origin(&backend.allowed_hosts, uri, headers)?;
+    if secrets_match(token, &form_token(backend, caller, subject)) {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::FORBIDDEN, "wrong_origin", "the form must be sent from a page of this server"))
+    Err(Problem::new(StatusCode::FORBIDDEN, "bad_form_token", "the form token is invalid; reload the page"))
 }
 
-fn form_token(backend: &Backend, caller: &Caller, plan_sha256: &str) -> String {
-    sha256_hex(format!("{}\n{}\n{}\n{plan_sha256}", backend.form_secret, caller.tenant, caller.principal).as_bytes())
+/// The subject is the hash of a plan, or the decision and the incident.
+fn form_token(backend: &Backend, caller: &Caller, subject: &str) -> String {
+    sha256_hex(format!("{}\n{}\n{}\n{subject}", backend.form_secret, caller.tenant, caller.principal).as_bytes())
 }
 
 /// `awaiting_approval` as `awaiting approval`.

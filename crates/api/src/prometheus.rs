@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::{Path, RawForm};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -15,7 +15,8 @@ use wardroom_edge::{Access, Routes};
 
 use crate::backend::Backend;
 use crate::promql_selectors::extract_selectors;
-use crate::request::{Caller, parse_time, query_pairs};
+use crate::query_parameters::{FormPairs, query_pairs};
+use crate::request::{Caller, parse_time};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let copy = || backend.clone();
@@ -30,34 +31,34 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         exemplars_post_backend,
     ) = (copy(), copy(), copy(), copy(), copy(), copy(), copy(), copy());
     Routes::new()
-        .get("/api/v1/series", Access::Read, move |caller: Caller, form: RawForm| {
+        .get("/api/v1/series", Access::Read, move |caller: Caller, form: FormPairs| {
             series(series_backend.clone(), caller, form)
         })
-        .post("/api/v1/series", Access::Read, move |caller: Caller, form: RawForm| {
+        .post("/api/v1/series", Access::Read, move |caller: Caller, form: FormPairs| {
             series(series_post_backend.clone(), caller, form)
         })
-        .get("/api/v1/labels", Access::Read, move |caller: Caller, form: RawForm| {
+        .get("/api/v1/labels", Access::Read, move |caller: Caller, form: FormPairs| {
             label_names(label_names_backend.clone(), caller, form)
         })
-        .post("/api/v1/labels", Access::Read, move |caller: Caller, form: RawForm| {
+        .post("/api/v1/labels", Access::Read, move |caller: Caller, form: FormPairs| {
             label_names(label_names_post_backend.clone(), caller, form)
         })
-        .get("/api/v1/label/{name}/values", Access::Read, move |caller: Caller, name: Path<String>, form: RawForm| {
+        .get("/api/v1/label/{name}/values", Access::Read, move |caller: Caller, name: Path<String>, form: FormPairs| {
             label_values(label_values_backend.clone(), caller, name, form)
         })
-        .get("/api/v1/query_exemplars", Access::Read, move |caller: Caller, form: RawForm| {
+        .get("/api/v1/query_exemplars", Access::Read, move |caller: Caller, form: FormPairs| {
             exemplars(exemplars_backend.clone(), caller, form)
         })
-        .post("/api/v1/query_exemplars", Access::Read, move |caller: Caller, form: RawForm| {
+        .post("/api/v1/query_exemplars", Access::Read, move |caller: Caller, form: FormPairs| {
             exemplars(exemplars_post_backend.clone(), caller, form)
         })
-        .get("/api/v1/metadata", Access::Read, move |caller: Caller, form: RawForm| {
+        .get("/api/v1/metadata", Access::Read, move |caller: Caller, form: FormPairs| {
             metadata(metadata_backend.clone(), caller, form)
         })
 }
 
 /// Returns at most `limit` metric families, or only the one named by `metric`.
-async fn metadata(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
+async fn metadata(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
     let (mut limit, mut metric) = (usize::MAX, None);
     for (name, value) in query_pairs(&String::from_utf8_lossy(&form)) {
         match name.as_str() {
@@ -78,7 +79,7 @@ async fn metadata(backend: Backend, caller: Caller, RawForm(form): RawForm) -> R
     Json(json!({ "status": "success", "data": data })).into_response()
 }
 
-async fn series(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
+async fn series(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
     let parameters = match SeriesParameters::parse(&form) {
         Ok(parameters) if parameters.query.selectors.is_empty() => return bad_data("no match[] parameter provided"),
         Ok(parameters) => parameters,
@@ -90,7 +91,7 @@ async fn series(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Res
     }
 }
 
-async fn exemplars(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
+async fn exemplars(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
     let parameters = match SeriesParameters::parse(&form) {
         Ok(parameters) if !parameters.has_expression => return bad_data("no query parameter provided"),
         // The expression selects no series, such as `1 + 2`.
@@ -111,11 +112,16 @@ async fn exemplars(backend: Backend, caller: Caller, RawForm(form): RawForm) -> 
     }))
 }
 
-async fn label_names(backend: Backend, caller: Caller, RawForm(form): RawForm) -> Response {
+async fn label_names(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
     distinct_values(backend, caller, &form, |labels, into| into.extend(labels.iter().map(|(name, _)| name))).await
 }
 
-async fn label_values(backend: Backend, caller: Caller, Path(name): Path<String>, RawForm(form): RawForm) -> Response {
+async fn label_values(
+    backend: Backend,
+    caller: Caller,
+    Path(name): Path<String>,
+    FormPairs(form): FormPairs,
+) -> Response {
     distinct_values(backend, caller, &form, move |labels, into| into.extend(labels.get(&unescape_name(&name)))).await
 }
 
@@ -166,12 +172,14 @@ impl SeriesParameters {
                     has_expression = true;
                     let selectors =
                         extract_selectors(&value).map_err(|error| format!("invalid parameter \"query\": {error}"))?;
-                    query.selectors.extend(selectors);
+                    let mut added = selectors.into_iter().map(|selector| query.add_selector(selector));
+                    added
+                        .try_for_each(|result| result)
+                        .map_err(|error| format!("invalid parameter \"query\": {error}"))?;
                 }
-                "match[]" => query.selectors.push(
-                    Matcher::parse_selector(&value)
-                        .map_err(|error| format!("invalid parameter \"match[]\": {error}"))?,
-                ),
+                "match[]" => Matcher::parse_selector(&value)
+                    .and_then(|selector| query.add_selector(selector))
+                    .map_err(|error| format!("invalid parameter \"match[]\": {error}"))?,
                 "start" => query.start = time("start")?,
                 "end" => query.end = time("end")?,
                 "limit" => limit = value.parse().map_err(|_| format!("invalid parameter \"limit\": {value:?}"))?,

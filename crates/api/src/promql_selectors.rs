@@ -5,14 +5,13 @@ use promql_parser::label::{MatchOp, Matcher as PromqlMatcher};
 use promql_parser::parser::{Expr, VectorSelector, parse};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use wardroom_domain::Matcher;
-use wardroom_domain::matcher::take_quoted;
+use wardroom_domain::matcher::{MAX_MATCHERS, take_quoted};
+use wardroom_domain::query::{MAX_PATTERNS, MAX_SELECTORS};
 
 /// Maximum length of an expression, in bytes.
 const MAX_EXPRESSION_BYTES: usize = 16 << 10;
 /// Maximum number of brackets and operators. Each may nest the tree one level deeper, and the parser recurses on it.
 const MAX_NESTING: usize = 256;
-/// Maximum number of selectors in one expression; each costs an index lookup.
-const MAX_SELECTORS: usize = 64;
 
 /// Returns the matchers of every selector in a PromQL expression.
 ///
@@ -27,6 +26,9 @@ pub fn extract_selectors(expression: &str) -> Result<Vec<Vec<Matcher>>, String> 
         return Err(format!("the expression has more than {MAX_NESTING} brackets and operators"));
     }
     let (expression, patterns) = hide_patterns(expression);
+    if patterns.len() > MAX_PATTERNS {
+        return Err(format!("the expression has more than {MAX_PATTERNS} matchers with =~ or !~"));
+    }
     let mut visitor = SelectorVisitor { patterns, selectors: Vec::new() };
     walk_expr(&mut visitor, &parse(&expression)?)?;
     Ok(visitor.selectors)
@@ -132,6 +134,9 @@ impl SelectorVisitor {
                 .chain(alternative.iter().map(|found| self.to_matcher(found)))
                 .collect();
             let matchers = matchers?;
+            if matchers.len() > MAX_MATCHERS {
+                return Err(format!("a selector has more than {MAX_MATCHERS} matchers"));
+            }
             if matchers.iter().all(|matcher| matcher.accepts("")) {
                 return Err("a selector would match every series; require at least one non-empty label".into());
             }
@@ -200,6 +205,9 @@ mod tests {
             assert!(!extract_selectors(wrong).unwrap_err().is_empty(), "{wrong}");
         }
         assert!(extract_selectors(&format!("{}up", "a+".repeat(64))).unwrap_err().contains("more than 64"));
+        let matchers = |count: usize, matcher: &str| format!("up{{{}}}", vec![matcher; count].join(","));
+        assert!(extract_selectors(&matchers(100, "a!=\"b\"")).unwrap_err().contains("more than 64 matchers"));
+        assert!(extract_selectors(&matchers(100, "a=~\"b\"")).unwrap_err().contains("=~ or !~"));
         assert!(extract_selectors(&" ".repeat(20_000)).unwrap_err().contains("20000 bytes"));
     }
 

@@ -10,7 +10,8 @@ use wardroom_domain::{Matcher, Timestamp};
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
-use crate::request::{Caller, bad_cursor, parse_time, query_pairs};
+use crate::query_parameters::query_pairs;
+use crate::request::{Caller, bad_cursor, parse_time};
 
 /// Maximum number of steps of one query, the same as in Prometheus.
 const MAX_STEPS: u64 = 11_000;
@@ -23,28 +24,27 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
 }
 
 async fn list(backend: Backend, caller: Caller, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
-    let (mut selectors, mut cursor, mut step_ms) = (Vec::new(), 0, None);
-    let (mut start, mut end) = (Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX));
+    let (start, end) = (Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX));
+    let (mut series_query, mut cursor) = (SeriesQuery { selectors: Vec::new(), start, end, step_ms: None }, 0);
     for (name, value) in query_pairs(query.as_deref().unwrap_or_default()) {
         match name.as_str() {
             "match[]" => {
-                let selector = Matcher::parse_selector(&value)
+                Matcher::parse_selector(&value)
+                    .and_then(|selector| series_query.add_selector(selector))
                     .map_err(|error| Problem::bad_request("bad_match", format!("parameter match[]: {error}")))?;
-                selectors.push(selector);
             }
-            "start" => start = parse_time("start", &value)?,
-            "end" => end = parse_time("end", &value)?,
-            "step" => step_ms = Some(parse_step_ms(&value)?),
+            "start" => series_query.start = parse_time("start", &value)?,
+            "end" => series_query.end = parse_time("end", &value)?,
+            "step" => series_query.step_ms = Some(parse_step_ms(&value)?),
             "cursor" => cursor = value.parse().map_err(|_| bad_cursor())?,
             _ => {}
         }
     }
-    let query = SeriesQuery { selectors, start, end, step_ms };
-    if query.steps() > MAX_STEPS {
+    if series_query.steps() > MAX_STEPS {
         let detail = format!("parameter step: at most {MAX_STEPS} steps; give start and end, or a longer step");
         return Err(Problem::bad_request("bad_step", detail));
     }
-    let (series, next) = (backend.samples)(caller.tenant.clone(), query, cursor).await?;
+    let (series, next) = (backend.samples)(caller.tenant.clone(), series_query, cursor).await?;
     Ok(Json(json!({ "series": series, "next": next.map(|next| next.to_string()) })))
 }
 

@@ -1,5 +1,6 @@
 //! Shared request parsing: the caller, bodies, parameters, and the format of a table.
 
+use axum::body::Bytes;
 use axum::extract::{Extension, FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,11 +10,21 @@ use wardroom_domain::trace_id::{TRACE_ID_DIGITS, normal_trace_id};
 use wardroom_domain::{Identity, Timestamp, visible_text};
 use wardroom_edge::Problem;
 
+use crate::query_parameters::query_pairs;
+use crate::warnings::changed_limit;
+
+/// Maximum number of rows of a named query, a trace or a log search.
+pub(crate) const MAX_ROWS: u32 = 10_000;
+/// Rows of a named query or a log search without `limit`.
+pub(crate) const DEFAULT_ROWS: u32 = 100;
+/// Maximum length of the reason of a decision, in bytes; it is in the timeline and in the audit log.
+const MAX_REASON_BYTES: usize = 4096;
+
 /// The authenticated caller; the guard of the port adds it to the request.
 pub(crate) type Caller = Extension<Identity>;
 
-/// A JSON body, whatever the `Content-Type`. An empty body reads as `{}`.
-pub(crate) struct JsonBody<T>(pub(crate) T);
+/// A JSON body, whatever the `Content-Type`, and the fields of it that were ignored. An empty body reads as `{}`.
+pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Vec<String>);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
@@ -23,9 +34,24 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
             .await
             .map_err(|rejection| Problem::new(rejection.status(), "bad_body", rejection.body_text()))?;
         let text = if text.trim().is_empty() { "{}" } else { text.as_str() };
-        let body = serde_json::from_str(text);
-        Ok(Self(body.map_err(|error| Problem::bad_request("bad_body", format!("body: {error}")))?))
+        let (mut ignored, mut reader) = (Vec::new(), serde_json::Deserializer::from_str(text));
+        let body = serde_ignored::deserialize(&mut reader, |path| ignored.push(path.to_string()));
+        let body = body.and_then(|body| reader.end().map(|()| body));
+        Ok(Self(body.map_err(|error| Problem::bad_request("bad_body", format!("body: {error}")))?, ignored))
     }
+}
+
+/// The body of an operation that needs none.
+#[derive(Debug, Deserialize)]
+pub(crate) struct EmptyBody {}
+
+/// Checks the length of a reason, and removes the spaces around it.
+pub(crate) fn check_reason(reason: String) -> Result<String, Problem> {
+    if reason.len() > MAX_REASON_BYTES {
+        let detail = format!("field reason: {} bytes; at most {MAX_REASON_BYTES}", reason.len());
+        return Err(Problem::bad_request("bad_reason", detail));
+    }
+    Ok(reason.trim().to_owned())
 }
 
 /// Parses an incident id such as `INC-42` into its number.
@@ -60,32 +86,6 @@ pub(crate) fn bad_cursor() -> Problem {
     Problem::bad_request("bad_cursor", "parameter cursor: pass `next` of the previous page unchanged")
 }
 
-/// Splits a query string into percent-decoded pairs; a name may repeat.
-pub(crate) fn query_pairs(query: &str) -> Vec<(String, String)> {
-    let pair = |part: &str| {
-        let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        (percent_decode(name), percent_decode(value))
-    };
-    query.split('&').filter(|part| !part.is_empty()).map(pair).collect()
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let hex: Vec<u8> = bytes.by_ref().take(2).collect();
-                let value = std::str::from_utf8(&hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
-                out.extend(value);
-            }
-            byte => out.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 /// A named query, or a log search, with its parameters.
 #[derive(Clone, Debug)]
 pub struct NamedQuery {
@@ -110,8 +110,12 @@ pub struct NamedQuery {
 }
 
 impl NamedQuery {
-    /// Reads the parameters of a query string, and the format of the response.
-    pub(crate) fn parse(query: &str, headers: &HeaderMap) -> Result<(Self, TableFormat), Problem> {
+    /// Reads the parameters of a query string, the format of the response, and what to warn about.
+    pub(crate) fn parse(
+        query: &str,
+        headers: &HeaderMap,
+        default_limit: u32,
+    ) -> Result<(Self, TableFormat, Vec<String>), Problem> {
         let mut parsed = Self {
             name: String::new(),
             start: Timestamp::from_nanos(i64::MIN),
@@ -121,8 +125,9 @@ impl NamedQuery {
             filter: String::new(),
             error_rate: 0.05,
             p99_ms: 1000.0,
-            limit: 100,
+            limit: default_limit,
         };
+        let mut warnings = Vec::new();
         let bad = |name: &str, value: &str, expected: &str| {
             Problem::bad_request("bad_parameter", format!("parameter {name}: {value:?} is not a {expected}"))
         };
@@ -138,13 +143,14 @@ impl NamedQuery {
                 "p99_ms" => parsed.p99_ms = value.parse().map_err(|_| bad("p99_ms", &value, "number"))?,
                 "limit" => {
                     let limit: u32 = value.parse().map_err(|_| bad("limit", &value, "whole number"))?;
-                    parsed.limit = limit.clamp(1, 10_000);
+                    parsed.limit = limit.clamp(1, MAX_ROWS);
+                    warnings.extend(changed_limit(limit, parsed.limit));
                 }
                 "format" => format = TableFormat::parse(&value)?,
                 _ => {}
             }
         }
-        Ok((parsed, format))
+        Ok((parsed, format, warnings))
     }
 }
 
@@ -190,9 +196,9 @@ impl TableFormat {
     }
 
     /// The response for a table in this format. The text table is for people, so it has no control characters.
-    pub(crate) fn response(self, table: Vec<u8>) -> Response {
+    pub(crate) fn response(self, table: Bytes) -> Response {
         let table = match self {
-            Self::Pretty => visible_text(&String::from_utf8_lossy(&table)).into_owned().into_bytes(),
+            Self::Pretty => visible_text(&String::from_utf8_lossy(&table)).into_owned().into(),
             Self::Json | Self::Csv | Self::Arrow => table,
         };
         ([(header::CONTENT_TYPE, self.media_type())], table).into_response()
@@ -202,13 +208,6 @@ impl TableFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn query_names_may_repeat_and_values_are_decoded() {
-        let pairs = query_pairs("match[]=up%7Bjob%3D%22a+b%22%7D&match%5B%5D=x&start=1");
-        let expected = [("match[]", "up{job=\"a b\"}"), ("match[]", "x"), ("start", "1")];
-        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    }
 
     #[test]
     fn accept_header_selects_the_first_supported_format() {
@@ -226,12 +225,35 @@ mod tests {
 
     #[test]
     fn trace_ids_are_read_in_every_spelling() {
-        let parse = |query: &str| NamedQuery::parse(query, &HeaderMap::new()).map(|(query, _)| query.trace);
+        let parse = |query: &str| NamedQuery::parse(query, &HeaderMap::new(), 100).map(|(query, ..)| query.trace);
         let expected = Some(format!("{:0>32}", "1f2e"));
         for spelling in ["1f2e", "1F2E", "00001f2e", "0000000000000000000000000000001F2e"] {
             assert_eq!(parse(&format!("trace={spelling}")).unwrap(), expected, "{spelling}");
         }
         assert_eq!(parse("trace=xyz").unwrap_err().code(), "bad_trace_id");
+    }
+
+    #[test]
+    fn a_limit_out_of_range_is_changed_with_a_warning() {
+        let parse = |query: &str| {
+            let (query, _, warnings) = NamedQuery::parse(query, &HeaderMap::new(), 100).unwrap();
+            (query.limit, warnings.len())
+        };
+        assert_eq!(["", "limit=7", "limit=10001", "limit=0"].map(parse), [(100, 0), (7, 0), (10_000, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn fields_that_no_one_reads_are_listed() {
+        let read = |body: &'static str| {
+            let request = Request::builder().method("POST").uri("/").body(body.into()).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let read = runtime.block_on(JsonBody::<EmptyBody>::from_request(request, &()));
+            read.map(|JsonBody(_, ignored)| ignored).map_err(|problem| problem.code())
+        };
+        assert_eq!(read("").unwrap(), Vec::<String>::new());
+        assert_eq!(read(r#"{"force":true,"a":{"b":1}}"#).unwrap(), ["force", "a"]);
+        assert_eq!(read("{} x").unwrap_err(), "bad_body");
+        assert_eq!(read("[").unwrap_err(), "bad_body");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
 use crate::request::{Caller, TableFormat};
+use crate::warnings::with_warnings;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let backend = backend.clone();
@@ -52,5 +53,7 @@ async fn run_sql(
     } else {
         body
     };
-    Ok(format.response((backend.tables.sql)(caller.tenant.clone(), query, format).await?))
+    let warning = (backend.tables.missing_samples)(&caller.tenant, &query);
+    let table = (backend.tables.sql)(caller.tenant.clone(), query, format).await?;
+    Ok(with_warnings(format.response(table), warning.into_iter().collect()))
 }

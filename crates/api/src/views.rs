@@ -163,6 +163,20 @@ pub struct VerdictView {
     pub cause: Option<String>,
 }
 
+/// The approval of a plan by a person.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ApprovalView {
+    /// Principal who approved the plan.
+    pub by: String,
+    /// Time of the approval.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// How it reached the server: `http`, `cli` or `page`; `recovered` from the executor after a crash.
+    pub channel: String,
+    /// Reason that the approver gave; may be empty.
+    pub reason: String,
+}
+
 /// One incident in full.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct IncidentDetail {
@@ -189,6 +203,9 @@ pub struct IncidentDetail {
     /// Principal who approved the plan.
     #[schema(required)]
     pub approved_by: Option<String>,
+    /// The approval of the plan.
+    #[schema(required)]
+    pub approval: Option<ApprovalView>,
     /// Outcome of the execution.
     #[schema(required)]
     pub execution: Option<String>,

@@ -1,7 +1,7 @@
 //! The state machine of one incident, from open to settled.
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::{Approval, Diagnosis, Incident, IncidentState, Outcome, Plan, Timestamp};
+use wardroom_domain::{Approval, Diagnosis, Incident, IncidentState, Outcome, Plan, Principal, Timestamp};
 
 use crate::{Config, WatchedSignal};
 
@@ -24,6 +24,10 @@ pub struct Workflow {
     pub watched: Vec<WatchedSignal>,
     /// The approval of the plan.
     pub approval: Option<Approval>,
+    /// Secret whose SHA-256 the executor records with the approval: the proof for an undo. Absent before a plan is
+    /// proposed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_secret: Option<String>,
     /// Outcome of the execution.
     pub execution: Option<Outcome>,
     /// Outcome of the undo, if there was one.
@@ -84,8 +88,13 @@ pub enum Event {
     },
     /// A person approved and the executor recorded it.
     Approved(Approval),
-    /// A person rejected the plan, with a reason.
-    Rejected(String),
+    /// A person rejected the plan.
+    Rejected {
+        /// The person.
+        by: Principal,
+        /// Their reason; may be empty.
+        reason: String,
+    },
     /// The plan expired without an approval.
     Expired,
     /// The executor finished.
@@ -115,7 +124,32 @@ pub enum Event {
     /// A person marked the incident as noise; telemetry time in ms.
     Noise(i64),
     /// A person closed the incident.
-    Closed,
+    Closed {
+        /// The person.
+        by: Principal,
+        /// Their reason; may be empty.
+        reason: String,
+    },
+}
+
+impl Event {
+    /// Returns what happened, for messages.
+    const fn description(&self) -> &'static str {
+        match self {
+            Self::InvestigationStarted => "the start of the investigation",
+            Self::Proposed { .. } => "a proposed plan",
+            Self::NoPlan { .. } => "an investigation without a plan",
+            Self::Approved(_) => "an approval",
+            Self::Rejected { .. } => "a rejection",
+            Self::Expired => "the expiry of the plan",
+            Self::Executed { .. } => "an execution",
+            Self::Mitigated(_) => "a mitigation",
+            Self::HoldPassed(_) => "the end of the hold",
+            Self::VerificationFailed { .. } => "a failed verification",
+            Self::Noise(_) => "the verdict noise",
+            Self::Closed { .. } => "closing",
+        }
+    }
 }
 
 /// A change of an incident's state.
@@ -131,10 +165,10 @@ pub struct StateChange {
 
 /// An event that is not valid in the current state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the event is not valid for an incident that is {state}: {event}")]
+#[error("an incident that is {state} does not allow {event}")]
 pub struct WorkflowError {
     state: IncidentState,
-    event: String,
+    event: &'static str,
 }
 
 /// Why a persisted workflow cannot be read.
@@ -176,6 +210,7 @@ impl Workflow {
             plan_sha256: None,
             watched: Vec::new(),
             approval: None,
+            undo_secret: None,
             execution: None,
             undo: None,
             outcome: None,
@@ -215,9 +250,9 @@ impl Workflow {
         let from = self.state;
         let (to, note) = destination(from, &event)
             .filter(|(to, _)| from.can_transition_to(*to))
-            .ok_or_else(|| WorkflowError { state: from, event: format!("{event:?}") })?;
+            .ok_or_else(|| WorkflowError { state: from, event: event.description() })?;
         match event {
-            Event::InvestigationStarted | Event::Closed => {}
+            Event::InvestigationStarted | Event::Closed { .. } => {}
             Event::Proposed { diagnosis, plan, watched } => {
                 self.diagnosis = Some(diagnosis);
                 self.plan_sha256 = plan.sha256().ok();
@@ -229,7 +264,7 @@ impl Workflow {
                 self.outcome = Some("escalated".into());
             }
             Event::Approved(approval) => self.approval = Some(approval),
-            Event::Rejected(_) => self.outcome = Some("rejected".into()),
+            Event::Rejected { .. } => self.outcome = Some("rejected".into()),
             Event::Expired => self.outcome = Some("escalated".into()),
             Event::Executed { outcome, at_ms, watched, .. } => {
                 self.execution = Some(outcome);
@@ -274,9 +309,9 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
         }
         (S::Investigating, Event::NoPlan { reason, .. }) => (S::Escalated, reason.clone()),
         (S::AwaitingApproval, Event::Approved(approval)) => {
-            (S::Mitigating, format!("approved by {}", approval.principal))
+            (S::Mitigating, decided("approved", &approval.principal, &approval.reason))
         }
-        (S::AwaitingApproval, Event::Rejected(reason)) => (S::Escalated, format!("rejected: {reason}")),
+        (S::AwaitingApproval, Event::Rejected { by, reason }) => (S::Escalated, decided("rejected", by, reason)),
         (S::AwaitingApproval, Event::Expired) => (S::Escalated, "the plan expired without an approval".to_owned()),
         (S::Mitigating, Event::Executed { outcome: Outcome::Applied, detail, .. }) => {
             (S::Verifying, format!("executed: {detail}"))
@@ -293,16 +328,22 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
         (S::Escalated | S::AwaitingApproval, Event::Noise(_)) => {
             (S::Suppressed, "marked as noise by a person".to_owned())
         }
-        (S::Escalated, Event::Closed) => (S::Closed, "closed by a person".to_owned()),
+        (S::Escalated, Event::Closed { by, reason }) => (S::Closed, decided("closed", by, reason)),
         _ => return None,
     };
     Some(found)
 }
 
+/// The note of a person's decision.
+fn decided(decision: &str, by: &Principal, reason: &str) -> String {
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    format!("{decision} by {by}{reason}")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use wardroom_domain::{DryRun, Principal, Severity, TenantId, ToolCall};
+    use wardroom_domain::{DryRun, Severity, TenantId, ToolCall};
 
     use super::*;
 
@@ -366,7 +407,7 @@ mod tests {
             1 => Event::Proposed { diagnosis: diagnosis(), plan: Box::new(plan()), watched: vec![] },
             2 => Event::NoPlan { diagnosis: diagnosis(), reason: "x".into() },
             3 => Event::Approved(approval()),
-            4 => Event::Rejected("x".into()),
+            4 => Event::Rejected { by: Principal::wardroom(), reason: "x".into() },
             5 => Event::Expired,
             6 => executed(Outcome::Applied),
             7 => executed(Outcome::Unknown),
@@ -374,7 +415,7 @@ mod tests {
             9 => Event::HoldPassed(9),
             10 => Event::VerificationFailed { undo: None, reason: "x".into(), at_ms: 9 },
             11 => Event::Noise(9),
-            _ => Event::Closed,
+            _ => Event::Closed { by: Principal::wardroom(), reason: String::new() },
         }
     }
 

@@ -1,5 +1,7 @@
 //! The interface of a source: one protocol under one path.
 
+use std::collections::BTreeSet;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use wardroom_domain::error::Failure;
@@ -41,6 +43,8 @@ pub struct RequestOutcome {
     pub histograms: usize,
     /// Number of accepted exemplars, which do not count as records.
     pub exemplars: usize,
+    /// Names of fields that were ignored because the format does not have them.
+    pub ignored_fields: BTreeSet<String>,
 }
 
 impl RequestOutcome {

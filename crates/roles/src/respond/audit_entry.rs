@@ -4,6 +4,9 @@ use serde_json::Value;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{IncidentState, Principal, TenantId, Timestamp};
 
+/// Action of the entry with the reason of an approval, written before the executor is asked for it.
+pub(super) const APPROVE_REQUESTED: &str = "approve_requested";
+
 /// Builds an audit entry with Wardroom itself as the principal.
 pub(crate) fn audit_entry(
     tenant: &TenantId,

@@ -3,14 +3,15 @@
 use serde_json::json;
 use wardroom_api::{Decision, DecisionView};
 use wardroom_domain::audit::AuditEntry;
+use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::executor::{RefusalCode, Request, Response};
 use wardroom_domain::{Approval, Identity, IncidentState, Principal};
 use wardroom_edge::{Problem, Status};
 use wardroom_respond::{Event, Workflow};
 use wardroom_store::IncidentRow;
 
-use super::audit_entry::audit_entry;
-use super::respond_error::RespondError;
+use super::audit_entry::{APPROVE_REQUESTED, audit_entry};
+use super::respond_error::{OTHER_ANSWER, RespondError};
 use super::responder::Responder;
 use crate::clock;
 use crate::problem_responses::{conflict, store_problem, unreadable_workflow};
@@ -27,12 +28,19 @@ impl Responder {
             Decision::Approve { .. } => "approve",
             Decision::Reject { .. } => "reject",
             Decision::Verdict { .. } => "verdict",
-            Decision::Close => "close",
+            Decision::Close { .. } => "close",
         };
         let id = format!("INC-{number}");
+        let reason = match &decision {
+            Decision::Approve { reason, .. } | Decision::Reject { reason } | Decision::Close { reason } => {
+                reason.clone()
+            }
+            Decision::Verdict { .. } => String::new(),
+        };
         let result = self.apply_decision(&caller, number, decision).await;
         if let Err(problem) = &result {
-            let (action, decision) = (format!("{action}_refused"), json!({ "code": problem.code() }));
+            let decision = json!({ "code": problem.code(), "reason": reason });
+            let action = format!("{action}_refused");
             let refused = AuditEntry {
                 principal: caller.principal.clone(),
                 ..audit_entry(&caller.tenant, "resolver", Some(&id), &action, decision, clock::now())
@@ -65,17 +73,22 @@ impl Responder {
                 }
                 (Decision::Approve { plan_sha256, reason, proof, channel }, None) => {
                     check_approvable(&workflow, plan_sha256)?;
+                    self.audit_request(caller, &row, plan_sha256, reason).await?;
                     let principal = self.authorize(&workflow, plan_sha256, proof.0.clone()).await?;
                     let (channel, plan_sha256, reason) = (channel.clone(), plan_sha256.clone(), reason.clone());
                     let approval = Approval { principal, at: clock::now(), channel, plan_sha256, reason };
                     Event::Approved(authorized.insert(approval).clone())
                 }
-                (Decision::Reject { reason }, _) => Event::Rejected(reason.clone()),
-                (Decision::Close, _) => Event::Closed,
+                (Decision::Reject { reason }, _) => {
+                    Event::Rejected { by: caller.principal.clone(), reason: reason.clone() }
+                }
+                (Decision::Close { reason }, _) => {
+                    Event::Closed { by: caller.principal.clone(), reason: reason.clone() }
+                }
                 (Decision::Verdict { verdict, cause }, _) => {
                     workflow.verdict = Some((verdict.clone(), cause.clone()));
                     if verdict == "noise" && workflow.state.can_transition_to(IncidentState::Suppressed) {
-                        Event::Noise(self.tenants.with(&caller.tenant, |live| live.engine.watermark_ms()))
+                        Event::Noise(self.tenants.view(&caller.tenant).engine.watermark_ms())
                     } else {
                         let decision = json!({ "verdict": verdict, "cause": cause });
                         let (id, now) = (row.id(), clock::now());
@@ -102,10 +115,27 @@ impl Responder {
         }
     }
 
+    /// Records the reason of an approval before the executor is asked for it: if this process ends in between, the
+    /// executor knows of the approval, but not of the reason.
+    async fn audit_request(
+        &self,
+        caller: &Identity,
+        row: &IncidentRow,
+        plan_sha256: &str,
+        reason: &str,
+    ) -> Result<(), Problem> {
+        let decision = json!({ "plan_sha256": plan_sha256, "reason": reason });
+        let entry = audit_entry(&caller.tenant, "resolver", Some(&row.id()), APPROVE_REQUESTED, decision, clock::now());
+        let entry = AuditEntry { principal: caller.principal.clone(), ..entry };
+        self.store.append_audit(&entry).await.map_err(store_problem)
+    }
+
     /// Asks the executor to verify the approver's token and to record the approval in its ledger.
     async fn authorize(&self, workflow: &Workflow, plan_sha256: &str, proof: String) -> Result<Principal, Problem> {
         let Some(plan) = workflow.plan.clone() else { return Err(conflict("plan_changed", "there is no plan")) };
-        let request = Request::Authorize { plan: Box::new(plan), plan_sha256: plan_sha256.to_owned(), proof };
+        let undo_sha256 = workflow.undo_secret.as_ref().map(|secret| sha256_hex(secret.as_bytes()));
+        let (plan, plan_sha256) = (Box::new(plan), plan_sha256.to_owned());
+        let request = Request::Authorize { plan, plan_sha256, proof, undo_sha256 };
         let response = self.executor.request(&request).await;
         match response.map_err(|error| Problem::unavailable("executor_unavailable", error.to_string()))? {
             Response::Status { status } => status.approved_by.ok_or_else(|| {
@@ -119,7 +149,7 @@ impl Responder {
                 RefusalCode::Invalid | RefusalCode::NotApproved => Problem::bad_request("invalid_plan", detail),
                 RefusalCode::Unavailable => Problem::unavailable("executor_unavailable", detail),
             }),
-            other => Err(Problem::unavailable("executor_unavailable", format!("unexpected response {other:?}"))),
+            _ => Err(Problem::unavailable("executor_unavailable", OTHER_ANSWER)),
         }
     }
 }

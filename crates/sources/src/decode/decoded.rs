@@ -1,9 +1,16 @@
 //! The records of a decoded request.
 
+use std::collections::BTreeSet;
+
 use wardroom_domain::{Batch, Deployment, LogEntry, MetricMetadata, Refusal, RequestFingerprint, Span, Timestamp};
 
 use crate::decode::refusals::merged_ranges;
 use crate::decode::wire_metrics::WireMetrics;
+
+/// Maximum number of ignored fields that are reported.
+pub(crate) const MAX_IGNORED_FIELDS: usize = 10;
+/// Maximum length of the reported name of a field, in characters.
+const MAX_FIELD_CHARS: usize = 64;
 
 /// The records of a decoded request, their positions, and the records that could not be decoded.
 #[derive(Debug, Default)]
@@ -23,6 +30,8 @@ pub struct Decoded {
     pub positions: Vec<u32>,
     /// Refused records.
     pub refused: Vec<Refusal>,
+    /// Names of fields that were ignored because the format does not have them, at most [`MAX_IGNORED_FIELDS`].
+    pub ignored_fields: BTreeSet<String>,
     /// The request is a redrive or a rebuild: it holds records that were refused or not written the first time.
     pub is_rebuild: bool,
 }
@@ -43,6 +52,13 @@ impl Decoded {
     pub fn has_events(&self) -> bool {
         let series = !(self.metrics.histograms().is_empty() && self.metrics.exemplars().is_empty());
         series || !(self.logs.is_empty() && self.spans.is_empty() && self.deployments.is_empty())
+    }
+
+    /// Notes that a field of the request was ignored.
+    pub(crate) fn ignored_field(&mut self, name: &impl std::fmt::Display) {
+        if self.ignored_fields.len() < MAX_IGNORED_FIELDS {
+            self.ignored_fields.insert(name.to_string().chars().take(MAX_FIELD_CHARS).collect());
+        }
     }
 
     /// Returns the position in the request of the record at this index.

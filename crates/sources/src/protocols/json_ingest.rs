@@ -1,20 +1,23 @@
 //! JSON ingest: metrics, logs and deployments; one object or an array of objects per request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use wardroom_domain::error::Failure;
 use wardroom_domain::labels::NAME_LABEL;
 use wardroom_domain::{Deployment, Labels, LogEntry, RefusalReason, Sample, Severity, Timestamp};
-use wardroom_edge::InflateBudget;
+use wardroom_edge::{InflateBudget, Problem, WARNING_HEADER};
 
 use crate::decode::decoded::Decoded;
 use crate::decode::failures::{MAX_RECORDS, inflate_failure, malformed, too_many};
 use crate::decode::refusals::{RefusalCause, push_refusal};
-use crate::source::{RequestHead, Source};
+use crate::source::{RequestHead, RequestOutcome, Source};
 
 /// `POST /ingest/metrics`.
 pub(crate) const METRICS: JsonIngest<MetricPoint> = JsonIngest::new("json_metrics", "/ingest/metrics");
@@ -38,6 +41,9 @@ impl<T> JsonIngest<T> {
 
 /// A record type of the JSON ingest.
 trait Record: DeserializeOwned {
+    /// The fields of a record.
+    const FIELDS: &'static [&'static str];
+
     /// Adds the record to the decoded request.
     ///
     /// # Errors
@@ -71,6 +77,31 @@ impl<T: Record> Source for JsonIngest<T> {
         let plain = budget.gunzip(body).map_err(inflate_failure)?;
         read_records::<T>(plain.bytes(), head.received_at)
     }
+
+    fn success_response(&self, _: &RequestHead, outcome: &RequestOutcome) -> Response {
+        let warning = ignored_fields_warning(&outcome.ignored_fields, T::FIELDS);
+        let Some(warning) = warning else {
+            return outcome.partial_failure().map_or_else(|| StatusCode::OK.into_response(), Problem::into_response);
+        };
+        let mut response = match outcome.partial_failure() {
+            Some(problem) => problem.with("warnings", vec![warning.clone()]).into_response(),
+            None => Json(json!({ "warnings": [warning] })).into_response(),
+        };
+        if let Ok(value) = HeaderValue::try_from(warning) {
+            response.headers_mut().insert(WARNING_HEADER, value);
+        }
+        response
+    }
+}
+
+/// Names the fields that were ignored, in ASCII; `None` if there are none.
+fn ignored_fields_warning(ignored: &BTreeSet<String>, known: &[&str]) -> Option<String> {
+    if ignored.is_empty() {
+        return None;
+    }
+    let shown = |name: &String| name.escape_default().to_string();
+    let names: Vec<String> = ignored.iter().map(shown).collect();
+    Some(format!("unknown field ignored: {}; known: {}", names.join(", "), known.join(", ")))
 }
 
 fn read_records<T: Record>(body: &[u8], received_at: Timestamp) -> Result<Decoded, Failure> {
@@ -80,7 +111,9 @@ fn read_records<T: Record>(body: &[u8], received_at: Timestamp) -> Result<Decode
     let mut decoded = Decoded::default();
     for (position, record) in (0_u32..).zip(records.0) {
         let mut reader = serde_json::Deserializer::from_str(record.get());
-        let added = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        let mut on_ignored = |path: serde_ignored::Path<'_>| decoded.ignored_field(&path);
+        let reader = serde_ignored::Deserializer::new(&mut reader, &mut on_ignored);
+        let added = match serde_path_to_error::deserialize::<_, T>(reader) {
             Ok(record) => record.add_to(received_at, &mut decoded),
             Err(error) => {
                 let reason =
@@ -164,6 +197,8 @@ pub(crate) struct MetricPoint {
 }
 
 impl Record for MetricPoint {
+    const FIELDS: &'static [&'static str] = &["timestamp", "metric_name", "value", "labels"];
+
     fn add_to(self, received_at: Timestamp, decoded: &mut Decoded) -> Result<(), RefusalCause> {
         if self.metric_name.is_empty() {
             return Err((RefusalReason::BadLabels, "field metric_name: must not be empty".into()));
@@ -191,6 +226,8 @@ pub(crate) struct LogRecord {
 }
 
 impl Record for LogRecord {
+    const FIELDS: &'static [&'static str] = &["timestamp", "level", "message", "service", "labels"];
+
     fn add_to(self, received_at: Timestamp, decoded: &mut Decoded) -> Result<(), RefusalCause> {
         if self.service.is_empty() {
             return Err((RefusalReason::BadLabels, "field service: must not be empty".into()));
@@ -219,6 +256,8 @@ pub(crate) struct DeploymentEvent {
 }
 
 impl Record for DeploymentEvent {
+    const FIELDS: &'static [&'static str] = &["timestamp", "service", "version", "status", "metadata"];
+
     fn add_to(self, received_at: Timestamp, decoded: &mut Decoded) -> Result<(), RefusalCause> {
         if self.service.is_empty() {
             return Err((RefusalReason::BadLabels, "field service: must not be empty".into()));
@@ -232,5 +271,44 @@ impl Record for DeploymentEvent {
             metadata: Labels::new(self.metadata.into_iter().map(|(name, value)| (name, text(value))).collect()),
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(body: &str) -> Decoded {
+        read_records::<LogRecord>(body.as_bytes(), Timestamp::from_millis(0)).unwrap()
+    }
+
+    fn respond(decoded: Decoded) -> (u16, Option<String>) {
+        let outcome = RequestOutcome {
+            accepted: decoded.len(),
+            refused: decoded.refused,
+            ignored_fields: decoded.ignored_fields,
+            ..RequestOutcome::default()
+        };
+        let (content_type, received_at) = ("application/json".to_owned(), Timestamp::from_millis(0));
+        let head = RequestHead { content_type, content_encoding: String::new(), received_at };
+        let response = LOGS.success_response(&head, &outcome);
+        let warning = response.headers().get(WARNING_HEADER).map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), warning)
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_with_a_warning() {
+        let known = r#"{"level":"INFO","message":"m","service":"a","labels":{"any":"name"}}"#;
+        assert_eq!(respond(decode(known)), (200, None));
+        let unknown = r#"[{"level":"INFO","message":"m","service":"a","sevrice":"b","x\u001b":{"y":[1]}}]"#;
+        let (status, warning) = respond(decode(unknown));
+        assert_eq!(status, 200);
+        let expected = "unknown field ignored: sevrice, x\\u{1b}; known: timestamp, level, message, service, labels";
+        assert_eq!(warning.as_deref(), Some(expected));
+        let (status, warning) = respond(decode(r#"{"levle":"INFO","message":"m","service":"a"}"#));
+        assert!(status == 400 && warning.is_some(), "a misspelt field that is required");
+        let many: Vec<String> = (0..1000).map(|n| format!("\"{n:0>300}\":1")).collect();
+        let many = format!(r#"{{"level":"INFO","message":"m","service":"a",{}}}"#, many.join(","));
+        assert_eq!(decode(&many).ignored_fields.len(), crate::decode::decoded::MAX_IGNORED_FIELDS);
     }
 }

@@ -1,0 +1,137 @@
+//! The query parameters of each route: what the document lists and what is not reported as unknown.
+
+use axum::extract::{FromRequest, FromRequestParts, Query, RawForm, Request};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use wardroom_edge::Problem;
+
+/// Parameters of a table: its format.
+const TABLE: &[&str] = &["format"];
+/// Parameters of a Prometheus query for series.
+const SERIES: &[&str] = &["match[]", "start", "end", "limit"];
+
+/// Routes with query parameters, by path.
+const PARAMETERS: &[(&str, &[&str])] = &[
+    ("/api/v1/incidents", &["cursor", "limit"]),
+    ("/api/v1/anomalies", &["since", "service", "cursor"]),
+    ("/api/v1/deployments", &["since", "service"]),
+    ("/api/v1/samples", &["match[]", "start", "end", "step", "cursor"]),
+    ("/api/v1/series", SERIES),
+    ("/api/v1/labels", SERIES),
+    ("/api/v1/label/{name}/values", SERIES),
+    ("/api/v1/query_exemplars", &["query", "start", "end", "limit"]),
+    ("/api/v1/metadata", &["metric", "limit"]),
+    ("/api/v1/sql", TABLE),
+    ("/api/v1/ask/{name}", &["start", "end", "service", "trace", "error_rate", "p99_ms", "limit", "format"]),
+    ("/api/v1/logs", &["query", "start", "end", "limit", "format"]),
+    ("/api/v1/traces/{id}", &["limit", "format"]),
+];
+
+/// Returns the names of a route's query parameters.
+pub(crate) fn known_parameters(path: &str) -> &'static [&'static str] {
+    PARAMETERS.iter().find(|(of, _)| *of == path).map_or(&[], |(_, names)| names)
+}
+
+/// Parameters parsed from the query string; a value that cannot be parsed gets 400 with the name of the parameter.
+pub(crate) struct QueryParameters<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let parsed = Query::try_from_uri(&parts.uri);
+        let Query(parameters) =
+            parsed.map_err(|rejection| Problem::bad_request("bad_parameter", rejection.body_text()))?;
+        Ok(Self(parameters))
+    }
+}
+
+/// The parameters of the query string and of a form in the body, in this order, as Prometheus reads them.
+pub(crate) struct FormPairs(pub(crate) Vec<u8>);
+
+impl<S: Send + Sync> FromRequest<S> for FormPairs {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let mut pairs = request.uri().query().unwrap_or_default().as_bytes().to_vec();
+        if request.method().is_safe() {
+            return Ok(Self(pairs));
+        }
+        let RawForm(form) = RawForm::from_request(request, state)
+            .await
+            .map_err(|rejection| Problem::new(rejection.status(), "bad_body", rejection.body_text()))?;
+        if !pairs.is_empty() && !form.is_empty() {
+            pairs.push(b'&');
+        }
+        pairs.extend_from_slice(&form);
+        Ok(Self(pairs))
+    }
+}
+
+/// Splits a query string into percent-decoded pairs; a name may repeat.
+pub(crate) fn query_pairs(query: &str) -> Vec<(String, String)> {
+    let pair = |part: &str| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        (percent_decode(name), percent_decode(value))
+    };
+    query.split('&').filter(|part| !part.is_empty()).map(pair).collect()
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let hex: Vec<u8> = bytes.by_ref().take(2).collect();
+                let value = std::str::from_utf8(&hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+                out.extend(value);
+            }
+            byte => out.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn query_names_may_repeat_and_values_are_decoded() {
+        let pairs = query_pairs("match[]=up%7Bjob%3D%22a+b%22%7D&match%5B%5D=x&start=1");
+        let expected = [("match[]", "up{job=\"a b\"}"), ("match[]", "x"), ("start", "1")];
+        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_form_is_read_with_the_parameters_of_its_address() {
+        let read = |method: &str, uri: &str, body: &'static str| {
+            let request = Request::builder().method(method).uri(uri);
+            let request = request.header("content-type", "application/x-www-form-urlencoded").body(Body::from(body));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let read = runtime.block_on(FormPairs::from_request(request.unwrap(), &()));
+            read.map(|pairs| String::from_utf8(pairs.0).unwrap()).map_err(|problem| problem.code())
+        };
+        assert_eq!(read("POST", "/?limit=1", "match[]=up").unwrap(), "limit=1&match[]=up");
+        assert_eq!(read("POST", "/", "match[]=up").unwrap(), "match[]=up");
+        assert_eq!(read("GET", "/?a=b", "").unwrap(), "a=b");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_parsed_is_a_problem_with_its_name() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Page {
+            #[expect(dead_code, reason = "only parsed")]
+            limit: Option<u32>,
+        }
+        let (mut parts, ()) = Request::builder().uri("/?limit=many").body(()).unwrap().into_parts();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let parsed = runtime.block_on(QueryParameters::<Page>::from_request_parts(&mut parts, &()));
+        let problem = parsed.map(|page| page.0).unwrap_err();
+        assert!(problem.code() == "bad_parameter" && problem.detail().contains("limit"), "{problem:?}");
+    }
+}
