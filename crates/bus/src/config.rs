@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wardroom_domain::config_check::{ConfigProblems, MAX_HOURS};
 
 /// Settings of the embedded bus.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -40,9 +41,19 @@ impl Durability {
     /// Returns what an acknowledged append survives.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Fsync => "power-loss",
-            Self::Os => "process-crash",
+            Self::Fsync => "survives-power-loss",
+            Self::Os => "survives-process-crash",
         }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        problems.range("bus.segment-bytes", self.segment_bytes, 1..=self.limit_bytes.max(1));
+        problems.positive("bus.pending-bytes", self.pending_bytes);
+        problems.range("bus.retention-hours", self.retention_hours, 1..=MAX_HOURS);
+        problems.range("bus.rest-hours", self.archive_hours, 0..=MAX_HOURS);
     }
 }
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config_check::ConfigProblems;
 use crate::labels::Labels;
 
 /// Label names for each kind of entity; the first label that is present is used.
@@ -46,6 +47,13 @@ impl Default for EntityRules {
 }
 
 impl EntityRules {
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        problems.names("entities.service", &self.service);
+        problems.names("entities.peer", &self.peer);
+        problems.names("entities.code", &self.code);
+    }
+
     /// Returns the service of a label set; empty if no rule applies.
     pub fn service_of<'a>(&self, labels: &'a Labels) -> &'a str {
         first(&self.service, labels).unwrap_or_default()

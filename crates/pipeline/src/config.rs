@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::EntityRules;
+use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
 
 /// Configuration of all roles of the pipeline.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,13 @@ pub struct CheckpointConfig {
     /// Interval between checkpoints of detection's state, in seconds; a restart reads newer records from the bus.
     /// Default 60. Since 0.1.
     pub interval_seconds: u64,
+}
+
+impl CheckpointConfig {
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        problems.range("checkpoint.interval-seconds", self.interval_seconds, 1..=MAX_SECONDS);
+    }
 }
 
 impl Default for CheckpointConfig {

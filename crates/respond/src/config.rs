@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wardroom_domain::config_check::{ConfigProblems, MAX_MINUTES, MAX_SECONDS};
 
 /// Settings of the response.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +21,18 @@ pub struct Config {
     pub approval_minutes: u64,
     /// Consecutive bad samples that are a breach. Default 5. Since 0.1.
     pub breach_samples: u32,
+}
+
+impl Config {
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        problems.not_negative("respond.settle-seconds", self.settle_seconds);
+        problems.range("respond.good-samples", self.good_samples, 1..=u32::MAX);
+        problems.range("respond.breach-samples", self.breach_samples, 1..=u32::MAX);
+        problems.range("respond.hold", self.hold, 1..=MAX_SECONDS);
+        problems.range("respond.verify-timeout", self.verify_timeout, 1..=MAX_SECONDS);
+        problems.range("respond.approval-minutes", self.approval_minutes, 0..=MAX_MINUTES);
+    }
 }
 
 impl Default for Config {

@@ -10,8 +10,26 @@ use wardroom_roles::Config;
 /// Loads the configuration.
 ///
 /// # Errors
-/// Returns an error that names the field if a value is invalid.
+/// Returns an error that names the fields if values are invalid.
 pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
+    let config = read(file)?;
+    config.check_values().map_err(join)?;
+    Ok(config)
+}
+
+/// Checks that the folders exist, or can be created.
+///
+/// # Errors
+/// Returns an error that names the fields of the others.
+pub(crate) fn check_folders(config: &Config) -> anyhow::Result<()> {
+    config.check_folders().map_err(join)
+}
+
+fn join(problems: Vec<String>) -> anyhow::Error {
+    anyhow::anyhow!("configuration: {}", problems.join("\n  "))
+}
+
+fn read(file: Option<&Path>) -> anyhow::Result<Config> {
     let mut figment = Figment::from(Serialized::defaults(Config::default()));
     if let Some(file) = file {
         let text = std::fs::read_to_string(file).with_context(|| format!("configuration {}", file.display()))?;
@@ -27,10 +45,22 @@ pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
         .filter(|name| name.as_str().contains("__"))
         .map(|name| name.as_str().replace("__", ".").replace('_', "-").into())
         .lowercase(true);
-    figment.merge(environment).extract().map_err(|error| {
-        let field = error.path.join(".");
-        anyhow::anyhow!("configuration{}{field}: {error}", if field.is_empty() { "" } else { " field " })
-    })
+    figment.merge(environment).extract().map_err(|error| anyhow::anyhow!(describe(&error)))
+}
+
+/// Describes an error by its field, its source and its reason. Its own text would name the line of source code that
+/// added the value.
+fn describe(error: &figment::Error) -> String {
+    let one = |error: figment::Error| {
+        let field = match error.path.join(".") {
+            field if field.is_empty() => String::new(),
+            field => format!(" field {field}"),
+        };
+        let is_environment = error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
+        let source = if is_environment { ", from the environment" } else { "" };
+        format!("configuration{field}{source}: {}", error.kind)
+    };
+    error.clone().into_iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// Returns the JSON Schema of the configuration file.

@@ -2,13 +2,15 @@
 //!
 //! Problem: who may approve is decided in two places: a token gives the role, the executor's configuration names the
 //! approver. A person of whom one of them does not know finds out when they approve an incident. Model: whenever the
-//! executor has started, each such person is reported.
+//! executor has started, or its file has changed, each such person is reported. Changes of the file are audited.
 
+use serde_json::Value;
 use wardroom_domain::executor::{ListedApprover, Request, Response};
 use wardroom_domain::{Principal, TenantId, Timestamp};
 use wardroom_executor::ExecutorClient;
 use wardroom_store::{Store, TokenRow};
 
+use super::audit_configuration::audit_executor_configuration;
 use crate::clock;
 
 /// A person who cannot approve, and what to do about it.
@@ -19,15 +21,36 @@ struct CannotApprove {
     reason: String,
 }
 
-/// Logs every person who might expect to approve and cannot.
-pub(super) async fn report_who_cannot_approve(executor: &ExecutorClient, store: &Store) {
-    let (Ok(Response::Approvers { approvers }), Ok(tokens)) =
-        (executor.request(&Request::Approvers).await, store.tokens().await)
-    else {
-        return;
-    };
-    for CannotApprove { principal, tenant, reason } in who_cannot_approve(&approvers, &tokens, clock::now()) {
-        tracing::warn!(%principal, %tenant, reason, "a principal cannot approve plans");
+/// The configuration that the executor has last described.
+#[derive(Debug, Default)]
+pub(super) struct KnownConfiguration(Option<(Vec<ListedApprover>, Value)>);
+
+impl KnownConfiguration {
+    /// Asks the executor, which reads its file at every use, for its configuration. If it has changed, audits that, and
+    /// logs every person who might expect to approve and cannot.
+    pub(super) async fn update(&mut self, executor: &ExecutorClient, store: &Store) {
+        let Ok(Response::Approvers { approvers, settings }) = executor.request(&Request::Approvers).await else {
+            return;
+        };
+        let current = (approvers, settings);
+        if self.0.as_ref() == Some(&current) {
+            return;
+        }
+        let (approvers, settings) = &current;
+        let noted = async {
+            audit_executor_configuration(store, approvers, settings).await?;
+            store.tokens().await
+        };
+        match noted.await {
+            Ok(tokens) => {
+                for CannotApprove { principal, tenant, reason } in who_cannot_approve(approvers, &tokens, clock::now())
+                {
+                    tracing::warn!(%principal, %tenant, reason, "a principal cannot approve plans");
+                }
+                self.0 = Some(current);
+            }
+            Err(error) => tracing::error!(%error, "auditing the executor's configuration failed; retrying"),
+        }
     }
 }
 

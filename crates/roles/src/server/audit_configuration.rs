@@ -1,10 +1,12 @@
-//! Records in the audit log with which configuration the server starts, when it differs from the last one.
+//! Records in the audit log with which configuration the server starts and the executor works, when it differs from the
+//! last one.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use wardroom_domain::TenantId;
 use wardroom_domain::canonical::canonical_json;
+use wardroom_domain::executor::ListedApprover;
 use wardroom_edge::AuthMode;
 use wardroom_store::Store;
 
@@ -13,8 +15,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::respond::audit_entry::audit_entry;
 
-/// The action of the entries.
+/// The action of the entries on the server's configuration.
 const ACTION: &str = "configure";
+/// The action of the entries on the executor's configuration.
+const EXECUTOR_ACTION: &str = "configure_executor";
 
 /// Settings by name, such as `detect.z-warning`, and options, such as `--auth`.
 type Settings = BTreeMap<String, Value>;
@@ -29,15 +33,39 @@ pub(super) async fn audit_configuration(
     options: &ServeOptions,
     config: &Config,
 ) -> Result<(), wardroom_store::Error> {
-    let settings = settings(options, config);
-    let latest = store.latest_audit_entry(ACTION).await?;
+    record(store, ACTION, settings(options, config)).await
+}
+
+/// Writes an audit entry if the executor's settings differ from those of the latest entry: approvers, targets, limits.
+///
+/// # Errors
+/// Returns an error if the store cannot be read or written.
+pub(super) async fn audit_executor_configuration(
+    store: &Store,
+    approvers: &[ListedApprover],
+    settings: &Value,
+) -> Result<(), wardroom_store::Error> {
+    let mut flat = Settings::new();
+    flatten("", settings.clone(), &mut flat);
+    flat.insert("approvers".to_owned(), json!(approvers));
+    record(store, EXECUTOR_ACTION, as_stored(flat)).await
+}
+
+async fn record(store: &Store, action: &str, settings: Settings) -> Result<(), wardroom_store::Error> {
+    let latest = store.latest_audit_entry(action).await?;
     let known = latest.and_then(|entry| serde_json::from_value::<Settings>(entry.decision["settings"].clone()).ok());
     if known.as_ref() == Some(&settings) {
         return Ok(());
     }
     let changed = changes(&known.unwrap_or_default(), &settings);
     let decision = json!({ "changed": changed, "settings": settings });
-    store.append_audit(&audit_entry(&TenantId::main(), "operator", None, ACTION, decision, clock::now())).await
+    store.append_audit(&audit_entry(&TenantId::main(), "operator", None, action, decision, clock::now())).await
+}
+
+/// Settings as they are read back from an entry: canonical JSON has one form for 3 and 3.0.
+fn as_stored(settings: Settings) -> Settings {
+    let stored = canonical_json(&settings).ok().and_then(|text| serde_json::from_str(&text).ok());
+    stored.unwrap_or(settings)
 }
 
 /// Returns the settings that are not the default, and the options.
@@ -53,9 +81,7 @@ fn settings(options: &ServeOptions, config: &Config) -> Settings {
     settings.insert("--auth".to_owned(), json!(if options.auth == AuthMode::On { "on" } else { "off" }));
     settings.insert("--listen".to_owned(), json!(options.listen));
     settings.insert("--executor-config".to_owned(), json!(options.executor));
-    // As they are read back from an entry: canonical JSON has one form for 3 and 3.0.
-    let stored = canonical_json(&settings).ok().and_then(|text| serde_json::from_str(&text).ok());
-    stored.unwrap_or(settings)
+    as_stored(settings)
 }
 
 fn flatten(prefix: &str, value: Value, settings: &mut Settings) {
@@ -90,6 +116,7 @@ mod tests {
             auth,
             admin_token_file: None,
             executor: false,
+            query_workers: false,
         }
     }
 
@@ -117,5 +144,29 @@ mod tests {
         assert_eq!(entries(&config, AuthMode::Off).await, 4);
         let entry = store.latest_audit_entry(ACTION).await.unwrap().unwrap();
         assert_eq!(entry.decision["changed"], json!({ "--auth": { "from": "on", "to": "off" } }));
+    }
+
+    #[tokio::test]
+    async fn each_change_of_the_executors_file_has_one_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("wardroom.db")).await.unwrap();
+        let alice = ListedApprover {
+            principal: wardroom_domain::Principal::new("alice").unwrap(),
+            tenant: TenantId::main(),
+            token_id: "tok_1".to_owned(),
+        };
+        let target = |url: &str| json!({ "targets": [{ "name": "cart", "url": url }], "undo-minutes": 60 });
+        let entries = async |approvers: &[ListedApprover], settings: &Value| {
+            audit_executor_configuration(&store, approvers, settings).await.unwrap();
+            store.verify_audit().await.unwrap().entries
+        };
+        let (a, b) = (target("http://a"), target("http://b"));
+        assert_eq!(entries(&[], &a).await, 1, "the first start");
+        assert_eq!(entries(&[], &a).await, 1, "nothing changed");
+        assert_eq!(entries(&[alice], &a).await, 2);
+        assert_eq!(entries(&[], &b).await, 3);
+        let entry = store.latest_audit_entry(EXECUTOR_ACTION).await.unwrap().unwrap();
+        let changed: Vec<&String> = entry.decision["changed"].as_object().unwrap().keys().collect();
+        assert_eq!(changed, ["approvers", "targets"]);
     }
 }

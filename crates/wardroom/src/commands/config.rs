@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use wardroom_roles::executor::check_config;
 
 use crate::configuration;
 use crate::output::{CommandResult, print_json, print_line};
@@ -23,11 +24,14 @@ enum ConfigCommand {
         #[arg(long)]
         config: Option<PathBuf>,
     },
-    /// Validate a configuration file.
+    /// Validate a configuration file: every value, and the folders that it names.
     Check {
         /// Configuration file (YAML).
         #[arg(long)]
         config: PathBuf,
+        /// Configuration file of the executor (YAML), to validate it, too.
+        #[arg(long)]
+        executor_config: Option<PathBuf>,
     },
     /// Print the JSON Schema of the file.
     Schema,
@@ -39,9 +43,13 @@ pub(crate) fn run(args: ConfigArgs) -> CommandResult {
             let config = configuration::load(config.as_deref())?.with_hidden_secrets();
             print_json(serde_json::to_string_pretty(&config)?)?;
         }
-        ConfigCommand::Check { config } => {
-            configuration::load(Some(&config))?;
+        ConfigCommand::Check { config, executor_config } => {
+            configuration::check_folders(&configuration::load(Some(&config))?)?;
             print_line(format!("{} is valid", config.display()))?;
+            if let Some(file) = executor_config {
+                check_config(&file)?;
+                print_line(format!("{} is valid", file.display()))?;
+            }
         }
         ConfigCommand::Schema => print_json(serde_json::to_string_pretty(&configuration::schema())?)?,
     }

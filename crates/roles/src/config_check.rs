@@ -1,0 +1,170 @@
+//! Checks the values of the whole configuration, and the folders that it names.
+
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+use wardroom_domain::config_check::{ConfigProblems, MAX_HOURS, MAX_SECONDS};
+
+use crate::config::Config;
+
+impl Config {
+    /// Checks every value. Returns one line for each problem: field, reason, remedy.
+    ///
+    /// # Errors
+    /// Returns the problems, if there are any.
+    pub fn check_values(&self) -> Result<(), Vec<String>> {
+        let mut problems = ConfigProblems::default();
+        self.edge.check(&mut problems);
+        self.sources.check(&mut problems);
+        self.bus.check(&mut problems);
+        self.lake.check(&mut problems);
+        self.head.check(&mut problems);
+        self.entities.check(&mut problems);
+        self.detect.check(&mut problems);
+        self.correlate.check(&mut problems);
+        self.diagnose.check(&mut problems);
+        self.respond.check(&mut problems);
+        self.checkpoint.check(&mut problems);
+        problems.range("backup.every-hours", u64::from(self.backup.every_hours), 1..=MAX_HOURS);
+        problems.range("backup.keep", self.backup.keep, 1..=u32::MAX);
+        problems.range("heartbeat.interval-seconds", self.heartbeat.interval_seconds, 1..=MAX_SECONDS);
+        if let Some(url) = &self.heartbeat.url {
+            let detail = format_args!("{url:?} is not a URL with http:// or https:// and a host");
+            problems.require(is_http_url(url), "heartbeat.url", detail);
+        }
+        into_result(problems)
+    }
+
+    /// Checks that the folders exist, or can be created where they will be. Returns one line for each problem.
+    ///
+    /// # Errors
+    /// Returns the problems, if there are any.
+    pub fn check_folders(&self) -> Result<(), Vec<String>> {
+        let mut problems = ConfigProblems::default();
+        if let Some(folder) = &self.knowledge.runbooks {
+            let detail = format_args!("{} is not a folder that can be read; create it", folder.display());
+            let is_readable = folder.is_dir() && access(folder, AccessFlags::R_OK | AccessFlags::X_OK).is_ok();
+            problems.require(is_readable, "knowledge.runbooks", detail);
+        }
+        if let Some(folder) = &self.backup.to {
+            check_writable(&mut problems, "backup.to", folder);
+        }
+        if let Some(folder) = self.lake_folder() {
+            check_writable(&mut problems, "lake.uri", &folder);
+        }
+        into_result(problems)
+    }
+
+    /// The folder of the tables if it is outside the data folder, on a local disk.
+    fn lake_folder(&self) -> Option<PathBuf> {
+        if self.lake.enabled && !self.lake.uri.is_empty() { self.lake.folder(Path::new("")).ok()? } else { None }
+    }
+}
+
+fn into_result(problems: ConfigProblems) -> Result<(), Vec<String>> {
+    let lines = problems.into_lines();
+    if lines.is_empty() { Ok(()) } else { Err(lines) }
+}
+
+fn is_http_url(text: &str) -> bool {
+    let parsed = text.parse::<ureq::http::Uri>();
+    parsed.is_ok_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+/// Checks that a folder can be written, or else created below the nearest one that exists.
+fn check_writable(problems: &mut ConfigProblems, field: &str, folder: &Path) {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let Some(existing) = absolute.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) else { return };
+    let (folder, existing_text) = (folder.display(), existing.display());
+    if !existing.is_dir() {
+        problems.add(field, format_args!("{folder}: {existing_text} is not a folder; give another path"));
+    } else if access(existing, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
+        let detail = format_args!("{folder} cannot be written: this user may not write {existing_text}");
+        problems.add(field, format_args!("{detail}; change its owner or give another path"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().check_values(), Ok(()));
+        assert_eq!(Config::default().check_folders(), Ok(()));
+    }
+
+    /// Changes one value and expects one problem of this field.
+    #[track_caller]
+    fn refused(field: &str, change: impl FnOnce(&mut Config)) {
+        let mut config = Config::default();
+        change(&mut config);
+        let problems = config.check_values().unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].starts_with(&format!("field {field}: ")), "{problems:#?}");
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_with_their_field() {
+        refused("detect.error-ratio", |config| config.detect.error_ratio = 5.0);
+        refused("detect.z-high", |config| config.detect.z_high = 1.0);
+        refused("detect.history", |config| config.detect.history = 2);
+        refused("diagnose.min-confidence", |config| config.diagnose.min_confidence = f64::NAN);
+        refused("respond.settle-seconds", |config| config.respond.settle_seconds = -1.0);
+        refused("respond.hold", |config| config.respond.hold = 0);
+        refused("checkpoint.interval-seconds", |config| config.checkpoint.interval_seconds = u64::MAX);
+        refused("bus.segment-bytes", |config| config.bus.segment_bytes = config.bus.limit_bytes + 1);
+        refused("edge.inflate-budget-bytes", |config| config.edge.inflate_budget_bytes = 1);
+        refused("edge.otlp-grpc", |config| config.edge.otlp_grpc = "4317".to_owned());
+        refused("edge.allowed-hosts", |config| config.edge.allowed_hosts = vec!["https://ops.example".to_owned()]);
+        refused("entities.service", |config| config.entities.service = vec![String::new()]);
+        refused("head.max-series", |config| config.head.max_series = 0);
+        refused("sources.max-age-hours", |config| config.sources.max_age_hours = 0);
+        for uri in ["ftp://host/tables", "s3:///tables", "s3:/bucket", "https://x/y"] {
+            refused("lake.uri", |config| config.lake.uri = uri.to_owned());
+        }
+        refused("lake.options", |config| {
+            config.lake.uri = "s3://bucket/tables".to_owned();
+            config.lake.options.insert("bucket_colour".to_owned(), "blue".to_owned());
+        });
+        for url in ["nonsense", "http://", "ftp://example.com/x", "//example.com", "http://a b/"] {
+            refused("heartbeat.url", |config| config.heartbeat.url = Some(url.to_owned()));
+        }
+        for table in ["silver.smples", "gold", "copper.*", ""] {
+            let rule = serde_json::json!([{ "table": table, "days": 3 }]);
+            refused("lake.retention.table", |config| config.lake.retention = serde_json::from_value(rule).unwrap());
+        }
+    }
+
+    #[test]
+    fn known_tables_and_urls_are_accepted() {
+        let mut config = Config::default();
+        let rules = serde_json::json!([{ "table": "silver.samples", "days": 0 }, { "table": "*", "days": 3 },
+            { "table": "gold.*", "days": 3 }]);
+        config.lake.retention = serde_json::from_value(rules).unwrap();
+        config.lake.uri = "s3://bucket/tables".to_owned();
+        config.heartbeat.url = Some("https://hc.example/ping?id=1".to_owned());
+        config.edge.otlp_grpc = "[::1]:4317".to_owned();
+        assert_eq!(config.check_values(), Ok(()));
+    }
+
+    #[test]
+    fn folders_exist_or_can_be_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let mut config = Config::default();
+        config.knowledge.runbooks = Some(dir.path().join("missing"));
+        config.backup.to = Some(file.join("backups"));
+        config.lake.uri = file.display().to_string();
+        let problems = config.check_folders().unwrap_err();
+        let fields = ["field knowledge.runbooks: ", "field backup.to: ", "field lake.uri: "];
+        assert!(problems.len() == 3 && problems.iter().zip(fields).all(|(line, field)| line.starts_with(field)));
+        config.knowledge.runbooks = Some(dir.path().to_owned());
+        config.backup.to = Some(dir.path().join("new/backups"));
+        config.lake.uri = dir.path().join("new/lake").display().to_string();
+        assert_eq!(config.check_folders(), Ok(()));
+    }
+}
