@@ -4,7 +4,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::output::{print_json, print_line};
+use crate::output::{print_json, print_line, print_warning};
+
+/// Header with a warning about the request, such as rows that are not in the tables yet.
+const WARNING_HEADER: &str = "wardroom-warning";
 
 /// Maximum size of a response, in bytes.
 const MAX_RESPONSE_BYTES: u64 = 1 << 30;
@@ -54,7 +57,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(url: &str, token: Option<String>) -> Self {
+    fn new(url: &str, token: Option<String>) -> Self {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         Self { agent, url: url.trim_end_matches('/').to_owned(), token }
     }
@@ -100,9 +103,11 @@ impl Client {
     }
 }
 
-/// Returns the body, or an error with the code and detail of the problem document.
+/// Returns the body, or an error with the code and detail of the problem document. Prints the response's warnings.
 fn read_response(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Vec<u8>> {
     let status = response.status();
+    let warnings = response.headers().get_all(WARNING_HEADER).iter();
+    warnings.filter_map(|warning| warning.to_str().ok()).for_each(print_warning);
     let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_vec()?;
     if status.is_success() {
         return Ok(body);

@@ -29,8 +29,5 @@ use clap::Parser;
 use commands::Cli;
 
 fn main() -> ExitCode {
-    Cli::parse().command.run().unwrap_or_else(|error| {
-        output::print_error(&error);
-        ExitCode::FAILURE
-    })
+    output::finish(Cli::parse().command.run())
 }

@@ -10,7 +10,7 @@ use wardroom_roles::clock;
 
 use crate::client::RemoteArgs;
 use crate::duration::parse_duration;
-use crate::output::CommandResult;
+use crate::output::{CommandResult, stdout};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TableFormat {
@@ -78,13 +78,13 @@ impl TableArgs {
     /// Prints a table that the API returned in this format. Its text comes from telemetry, so control characters are
     /// made visible, but not in CSV for a file or another program.
     pub(crate) fn print(&self, table: &[u8]) -> CommandResult {
-        let mut stdout = std::io::stdout().lock();
+        let (mut stdout, is_terminal) = (stdout(), std::io::stdout().is_terminal());
         let text = String::from_utf8_lossy(table);
         match self.format {
             TableFormat::Pretty => stdout.write_all(visible_text(&text).as_bytes())?,
             TableFormat::Json => writeln!(stdout, "{}", visible_json(&text))?,
-            TableFormat::Csv if stdout.is_terminal() => stdout.write_all(visible_text(&text).as_bytes())?,
-            TableFormat::Arrow if stdout.is_terminal() => bail!("an Arrow stream is binary; redirect it to a file"),
+            TableFormat::Csv if is_terminal => stdout.write_all(visible_text(&text).as_bytes())?,
+            TableFormat::Arrow if is_terminal => bail!("an Arrow stream is binary; redirect it to a file"),
             TableFormat::Csv | TableFormat::Arrow => stdout.write_all(table)?,
         }
         Ok(ExitCode::SUCCESS)

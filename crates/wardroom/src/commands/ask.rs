@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
-use crate::output::{CommandResult, print_line};
-use crate::table_output::{TableArgs, TimeRangeArgs};
+use crate::output::{CommandResult, print_json, print_line};
+use crate::table_output::{TableArgs, TableFormat, TimeRangeArgs};
 
 /// Run a named query: detect_anomalies, correlate_error_logs, check_recent_deployments.
 #[derive(Clone, Debug, Args)]
@@ -40,7 +41,18 @@ pub(crate) fn run(args: AskArgs) -> CommandResult {
 }
 
 fn list(table: &TableArgs) -> CommandResult {
-    for query in table.remote.client().get("/api/v1/ask")?["questions"].as_array().into_iter().flatten() {
+    let response = table.remote.client().get("/api/v1/ask")?;
+    match table.format {
+        TableFormat::Pretty => {}
+        TableFormat::Json => {
+            print_json(&response["questions"])?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        TableFormat::Csv | TableFormat::Arrow => {
+            bail!("--format {}: the list of queries is printed as pretty or json", table.format.as_str())
+        }
+    }
+    for query in response["questions"].as_array().into_iter().flatten() {
         let text = |key: &str| query[key].as_str().unwrap_or_default();
         print_line(format!("{}\n{}", text("name"), text("sql")))?;
     }

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use wardroom_domain::visible_line;
 
 use crate::client::{RemoteArgs, RemoteJsonArgs};
-use crate::output::{CommandResult, print_json, print_line};
+use crate::output::{CommandResult, print_json, print_line, stdout};
 
 /// Exit code of `approve` if the user does not confirm.
 const NOT_CONFIRMED_EXIT_CODE: u8 = 3;
 
-/// Incidents: list, show, approve, reject, verdict, postmortem.
+/// Incidents: list, show, approve, reject, close, verdict, postmortem.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct IncidentsArgs {
     #[command(subcommand)]
@@ -41,7 +41,17 @@ enum IncidentsCommand {
     Reject {
         /// Incident id, such as INC-1.
         id: String,
-        /// Reason, for the audit log.
+        /// Reason, for the timeline and the audit log.
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        remote: RemoteJsonArgs,
+    },
+    /// Close an escalated incident.
+    Close {
+        /// Incident id, such as INC-1.
+        id: String,
+        /// Reason, for the timeline and the audit log.
         #[arg(long, default_value = "")]
         reason: String,
         #[command(flatten)]
@@ -78,7 +88,7 @@ struct ApproveArgs {
     /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
-    /// Reason, for the audit log.
+    /// Reason, for the timeline and the audit log.
     #[arg(long, default_value = "")]
     reason: String,
     #[command(flatten)]
@@ -108,6 +118,11 @@ pub(crate) fn run(args: IncidentsArgs) -> CommandResult {
             let body = json!({ "reason": reason });
             let response = remote.client().post(&format!("/api/v1/incidents/{id}/reject"), &body)?;
             remote.print(&response, &format!("{id} rejected"))?;
+        }
+        IncidentsCommand::Close { id, reason, remote } => {
+            let body = json!({ "reason": reason });
+            let response = remote.client().post(&format!("/api/v1/incidents/{id}/close"), &body)?;
+            remote.print(&response, &format!("{id} closed"))?;
         }
         IncidentsCommand::Verdict { id, verdict, cause, remote } => {
             let body = json!({ "verdict": verdict, "cause": cause });
@@ -147,8 +162,8 @@ fn approve(args: &ApproveArgs) -> CommandResult {
 }
 
 fn confirm(question: &str) -> anyhow::Result<bool> {
-    write!(std::io::stdout(), "{question}")?;
-    std::io::stdout().flush()?;
+    write!(stdout(), "{question}")?;
+    stdout().flush()?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str()))
@@ -171,6 +186,12 @@ fn print_incident(incident: &Value) -> std::io::Result<()> {
         print_line(format!("plan    {} {} of {}", field("tool"), field("operation"), field("target")))?;
         print_line(format!("        {}; risk {}; {}", field("diff"), field("risk"), field("blast_radius")))?;
         print_line(format!("        sha256 {}", field("plan_sha256")))?;
+    }
+    if let Some(approval) = incident["approval"].as_object() {
+        let field = |key: &str| approval.get(key).map(text).unwrap_or_default();
+        let reason = Some(field("reason")).filter(|reason| !reason.is_empty());
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        print_line(format!("approved by {} at {} ({}){reason}", field("by"), field("at"), field("channel")))?;
     }
     for item in incident["timeline"].as_array().into_iter().flatten() {
         print_line(format!("{}  {}", text(&item["at"]), text(&item["text"])))?;

@@ -29,7 +29,7 @@ fn a_page_of_another_origin_changes_nothing_with_cached_credentials() {
             continue;
         }
         routes += 1;
-        let path = path.replace("{id}", "INC-1");
+        let path = path.replace("{id}", "INC-1").replace("{offset}", "1");
         let code = |headers: &[(&str, &str)]| {
             let headers: Vec<_> = [("Authorization", basic.1.as_str())].iter().chain(headers).copied().collect();
             let (status, _, text) = server.post(&path, "", &headers, b"{}").unwrap();

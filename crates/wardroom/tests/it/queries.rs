@@ -67,6 +67,34 @@ fn get(server: &Server, token: &str, path: &str) -> (u16, Value) {
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
+/// Wrong parameters are refused; unknown ones, and unknown fields, are named in the response.
+fn check_parameters(server: &Server, id: &str) {
+    for (path, status, code) in [
+        ("/api/v1/logs?query=%22open", 400, "bad_filter"),
+        ("/api/v1/logs?start=yesterday", 400, "bad_time"),
+        ("/api/v1/logs?limit=many", 400, "bad_parameter"),
+        ("/api/v1/traces/xyz", 400, "bad_trace_id"),
+        ("/api/v1/ask/trace?trace=xyz", 400, "bad_trace_id"),
+        ("/api/v1/ask/nothing", 404, "no_such_question"),
+        ("/api/v1/ask/detect_anomalies?format=yaml", 400, "bad_format"),
+        ("/api/v1/incidents?limit=many", 400, "bad_parameter"),
+        (&format!("/api/v1/traces/{id}?format=yaml"), 400, "bad_format"),
+    ] {
+        let (found, problem) = get(server, &server.responder_token, path);
+        assert_eq!((found, &problem["code"]), (status, &json!(code)), "{path}: {problem}");
+    }
+    let (_, csv) = get(server, &server.responder_token, &format!("/api/v1/traces/{id}?format=csv&limit=1"));
+    assert_eq!(csv.as_str().unwrap().trim_end().lines().count(), 2, "a header and one span: {csv}");
+    for path in ["/api/v1/incidents?limt=5", "/api/v1/dead-letters?limt=5", "/api/v1/series?match[]=up&limt=5"] {
+        let (status, answer) = get(server, &server.responder_token, path);
+        let warning = answer["warnings"][0].as_str().unwrap_or_default();
+        assert!(status == 200 && warning.starts_with("unknown parameter ignored: limt"), "{path}: {answer}");
+    }
+    let unknown = json!({ "level": "INFO", "message": "m", "service": "payments", "servce": 1 });
+    let (status, answer) = server.post_json("/ingest/logs", &server.sender_token, &unknown).unwrap();
+    assert!(status == 200 && answer["warnings"][0].as_str().unwrap().contains(": servce; known"), "{answer}");
+}
+
 /// Results include records that are not flushed to the tables yet, and have no duplicates after the flush.
 #[test]
 fn logs_traces_and_named_queries_include_unflushed_records() {
@@ -117,25 +145,22 @@ fn logs_traces_and_named_queries_include_unflushed_records() {
         let (_, found) = get(&server, &server.responder_token, "/api/v1/ask/detect_anomalies");
         assert_eq!((&found[0]["service"], &found[0]["requests"]), (&json!("web"), &json!(1)), "{found}");
     };
-    std::thread::sleep(Duration::from_millis(2500));
+    let mut sql = Command::new(program("WARDROOM_BIN"));
+    sql.args(["sql", "SELECT count(*) FROM silver.samples", "--url", &server.url, "--token", &server.responder_token]);
+    let errors = String::from_utf8(sql.output().unwrap().stderr).unwrap();
+    assert!(errors.starts_with("warning: samples of the newest "), "{errors}");
+    std::thread::sleep(Duration::from_millis(2000));
     check();
     assert!(started.elapsed() < Duration::from_secs(5), "the check ran after the flush");
     wait_for_lake(&server);
     check();
-    for (path, status, code) in [
-        ("/api/v1/logs?query=%22open", 400, "bad_filter"),
-        ("/api/v1/logs?start=yesterday", 400, "bad_time"),
-        ("/api/v1/logs?limit=many", 400, "bad_parameter"),
-        ("/api/v1/traces/xyz", 400, "bad_trace_id"),
-        ("/api/v1/ask/trace?trace=xyz", 400, "bad_trace_id"),
-        ("/api/v1/ask/nothing", 404, "no_such_question"),
-    ] {
-        let (found, problem) = get(&server, &server.responder_token, path);
-        assert_eq!((found, &problem["code"]), (status, &json!(code)), "{path}: {problem}");
-    }
+    check_parameters(&server, id);
     for (arguments, expected) in [
         (vec!["logs", "service=payments level>=error", "\"of 20\""], "pool of 20 exhausted"),
         (vec!["trace", id], "GET /"),
+        (vec!["trace", id, "--format", "csv"], "trace_id"),
+        (vec!["trace", id, "--format", "json"], "[{\""),
+        (vec!["ask", "--format", "json"], "[{\"name\":\"detect_anomalies\""),
         (vec!["ask", "check_recent_deployments", "--service", "payments", "--since", "1h"], "2.4.1"),
         (vec!["ask"], "detect_anomalies"),
         (vec!["lake"], "silver.logs               1              3"),
