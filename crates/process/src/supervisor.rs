@@ -1,5 +1,5 @@
-//! The supervisor starts the server and the executor, forwards signals, restarts the executor if it exits, and starts
-//! backups when they are due.
+//! The supervisor starts the server, its query workers and the executor, forwards signals, restarts workers and executor
+//! if they exit, and starts backups when they are due.
 //!
 //! An executor that cannot start is not started over and over: one that rejects its configuration is started again when
 //! the file changes, and any other after a delay that doubles.
@@ -7,23 +7,26 @@
 //! It parses no untrusted input and holds no secrets. If the server exits, the supervisor exits too, so that an init
 //! system can apply its restart policy. Children are killed with the supervisor (`PR_SET_PDEATHSIG`).
 
+mod child_process;
 mod executor_process;
+mod query_workers;
 
 use std::io::{Error, Result};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, Signal};
 
-use crate::heap;
+use child_process::{kill_and_wait, signal, start};
 use executor_process::ExecutorProcess;
+use query_workers::QueryWorkers;
+
+pub use child_process::CONFIG_EXIT_CODE;
+pub use query_workers::QueryWorkerOptions;
 
 /// Exit code of a server that requests a restart (`EX_TEMPFAIL` in sysexits.h).
 pub const RESTART_EXIT_CODE: u8 = 75;
-/// Exit code of an executor that rejects its configuration (`EX_CONFIG` in sysexits.h).
-pub const CONFIG_EXIT_CODE: u8 = 78;
 /// Delay of the first backup after the start, and the first backoff after a failed one.
 const MIN_BACKUP_DELAY: Duration = Duration::from_secs(10);
 /// Maximum backoff after failed backups: each may copy much data before it fails.
@@ -38,7 +41,32 @@ const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Returns the arguments that make this binary back up the data folder, if a backup is due.
 pub type DueBackup = dyn Fn() -> Option<Vec<String>> + Send;
 
-/// Runs both children until a signal arrives or the server exits. Returns the exit code.
+/// The server process, with its query workers.
+struct ServerProcess {
+    child: Child,
+    workers: Option<QueryWorkers>,
+}
+
+impl ServerProcess {
+    fn start(arguments: &[String], workers: Option<&QueryWorkerOptions>) -> Result<Self> {
+        let Some(options) = workers else {
+            return Ok(Self { child: start("server", arguments, &[], Stdio::null())?, workers: None });
+        };
+        let (mut workers, control_socket) = QueryWorkers::new(options)?;
+        let child = start("server", arguments, &[], control_socket.into())?;
+        workers.start();
+        Ok(Self { child, workers: Some(workers) })
+    }
+
+    /// Kills the query workers of a server that has ended.
+    fn kill_workers(&mut self) {
+        if let Some(workers) = self.workers.take() {
+            workers.kill();
+        }
+    }
+}
+
+/// Runs the children until a signal arrives or the server exits. Returns the exit code.
 /// `server_arguments` make this binary the server.
 ///
 /// # Errors
@@ -47,6 +75,7 @@ pub fn supervise(
     server_arguments: &[String],
     data: &Path,
     executor_config: Option<&Path>,
+    query_workers: Option<&QueryWorkerOptions>,
     due_backup: Option<Box<DueBackup>>,
 ) -> Result<i32> {
     let is_inside_data = |config: &Path| {
@@ -65,7 +94,7 @@ pub fn supervise(
     }
     signals.thread_block()?;
     let mut executor = executor_config.map(|config| ExecutorProcess::start(data, config)).transpose()?;
-    let mut server_child = start("server", server_arguments, &[])?;
+    let mut server = ServerProcess::start(server_arguments, query_workers)?;
     if let Some(due_backup) = due_backup {
         // The thread ends with the process. A backup in progress then stays incomplete and is removed by the next one.
         std::thread::Builder::new().name("backup".into()).spawn(move || run_backups(&due_backup))?;
@@ -73,23 +102,28 @@ pub fn supervise(
     loop {
         match signals.wait()? {
             Signal::SIGTERM | Signal::SIGINT => {
-                let code = stop(&mut server_child);
+                let code = stop(&mut server.child);
+                server.kill_workers();
                 if let Some(executor) = executor {
                     executor.kill();
                 }
                 return Ok(code);
             }
             _ => {
-                if let Ok(Some(status)) = server_child.try_wait() {
+                if let Ok(Some(status)) = server.child.try_wait() {
+                    server.kill_workers();
                     if status.code() != Some(RESTART_EXIT_CODE.into()) {
                         if let Some(executor) = executor {
                             executor.kill();
                         }
                         return Ok(status.code().filter(|code| *code != 0).unwrap_or(1));
                     }
-                    server_child = start("server", server_arguments, &[])?;
+                    server = ServerProcess::start(server_arguments, query_workers)?;
                 }
                 // One signal may stand for several exits.
+                if let Some(workers) = &mut server.workers {
+                    workers.poll();
+                }
                 if let Some(executor) = &mut executor {
                     executor.poll();
                 }
@@ -106,7 +140,7 @@ fn run_backups(due_backup: &DueBackup) {
         std::thread::sleep(wait);
         wait = BACKUP_CHECK_INTERVAL;
         if let Some(arguments) = due_backup() {
-            let result = start("backup", &arguments, &[]).and_then(|mut child| child.wait());
+            let result = start("backup", &arguments, &[], Stdio::null()).and_then(|mut child| child.wait());
             if result.as_ref().is_ok_and(ExitStatus::success) {
                 backoff = MIN_BACKUP_DELAY;
             } else {
@@ -122,31 +156,6 @@ fn run_backups(due_backup: &DueBackup) {
     }
 }
 
-/// Starts this binary with other arguments. A non-empty `inherited` limits the environment to these variables.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the supervisor starts processes and passes on selected environment variables"
-)]
-fn start(process: &'static str, arguments: &[String], inherited: &[&str]) -> Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(arguments);
-    if inherited.is_empty() {
-        for setting in heap::ALLOCATOR_SETTINGS {
-            if std::env::var_os(setting.variable).is_none() {
-                command.env(setting.variable, setting.value);
-            }
-        }
-    } else {
-        command.env_clear();
-        for name in inherited {
-            if let Ok(value) = std::env::var(name) {
-                command.env(name, value);
-            }
-        }
-    }
-    command.spawn().map_err(|error| Error::new(error.kind(), format!("cannot start {process}: {error}")))
-}
-
 /// Lets the server drain, and kills it after [`SHUTDOWN_TIMEOUT`]. Returns its exit code.
 fn stop(child: &mut Child) -> i32 {
     signal(child, Signal::SIGTERM);
@@ -160,17 +169,4 @@ fn stop(child: &mut Child) -> i32 {
     tracing::error!("server did not drain before the timeout; killing it");
     kill_and_wait(child);
     1
-}
-
-fn kill_and_wait(child: &mut Child) {
-    signal(child, Signal::SIGKILL);
-    if let Err(error) = child.wait() {
-        tracing::warn!(%error, "waiting for the child failed");
-    }
-}
-
-fn signal(child: &Child, signal: Signal) {
-    if let Err(error) = kill(Pid::from_raw(child.id() as i32), signal) {
-        tracing::debug!(%error, "child has already exited");
-    }
 }

@@ -8,13 +8,10 @@ use std::io::Result;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use super::{CONFIG_EXIT_CODE, kill_and_wait, start};
+use super::child_process::{CONFIG_EXIT_CODE, kill_and_wait, start, wake_after};
 use crate::crash;
 
 /// Delay before an executor is started again that was killed, or that ran for [`STABLE_RUN`].
@@ -117,7 +114,7 @@ fn start_executor(data: &Path, config_file: &Path) -> Result<State> {
     let config = FileVersion::of(config_file);
     let (data, config_file) = (data.display().to_string(), config_file.display().to_string());
     let arguments = ["executor", "--data", &data, "--executor-config", &config_file].map(str::to_owned);
-    let child = start("executor", &arguments, crash::EXECUTOR_ENV)?;
+    let child = start("executor", &arguments, crash::EXECUTOR_ENV, Stdio::null())?;
     Ok(State::Running { child, started: Instant::now(), config })
 }
 
@@ -127,17 +124,6 @@ fn wait_until_restart(delay: Duration) -> State {
     let until = Instant::now() + delay;
     wake_after(move || std::thread::sleep(delay));
     State::Waiting { until }
-}
-
-/// Sends SIGCHLD to this process once `wait` returns.
-fn wake_after(wait: impl FnOnce() + Send + 'static) {
-    let wake = move || {
-        wait();
-        let _cannot_fail = kill(Pid::this(), Signal::SIGCHLD);
-    };
-    if let Err(error) = std::thread::Builder::new().name("executor-restart".into()).spawn(wake) {
-        tracing::error!(%error, "starting a thread failed; the executor is not restarted");
-    }
 }
 
 /// What tells whether a file has changed: device, inode, size and the time of the last change of content, mode or

@@ -1,0 +1,27 @@
+//! `wardroom query-worker`: a process that runs queries for the server.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::serve::ServeArgs;
+use crate::output::CommandResult;
+use crate::{configuration, signals};
+
+/// A process that runs queries for the server; started by `serve`.
+#[derive(Clone, Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct QueryWorkerArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+pub(crate) fn run(args: QueryWorkerArgs) -> CommandResult {
+    let args = args.serve;
+    // Signals that stop the server stay blocked: it still answers queries while it drains.
+    signals::kill_with_parent()?;
+    args.log.init()?;
+    let config = configuration::load(args.config.as_deref())?;
+    wardroom_roles::run_query_worker(&config, &args.data)?;
+    Ok(ExitCode::SUCCESS)
+}
