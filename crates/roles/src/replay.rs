@@ -238,7 +238,7 @@ impl<'a> ReplayDetection<'a> {
         report_progress(received_at);
         let state = self.tenants.get(&self.options.tenant);
         while let Some((_, key, settled_ms)) = self.releases.pop_front_if(|(at, ..)| *at <= received_at) {
-            state.live_state().correlator.release(&key, settled_ms);
+            state.detectors().correlator.release(&key, settled_ms);
         }
         let evaluated = std::panic::catch_unwind(AssertUnwindSafe(|| evaluate(&self.config, &state, batch)));
         let Ok((anomalies, decisions)) = evaluated else {

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wardroom_domain::config_check::{ConfigProblems, MAX_HOURS, MAX_MINUTES};
 
 /// Limits of requests and their records.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -12,17 +13,34 @@ pub struct Config {
     /// Maximum time a record may be in the future, in minutes; later records are refused as `too_new`. Default 10.
     /// Since 0.1.
     pub max_ahead_minutes: u64,
-    /// Maximum number of labels of a record. Default 64. Since 0.1.
+    /// Maximum number of labels of a series, and of metadata of a deployment. Default 64. Since 0.1.
     pub max_labels: usize,
     /// Maximum length of a label name, in bytes. Default 1024. Since 0.1.
     pub max_label_name_bytes: usize,
-    /// Maximum length of a label value, in bytes. Default 4096. Since 0.1.
+    /// Maximum length of a label value, and of the service, version and status of a record, in bytes. Default 4096.
+    /// Since 0.1.
     pub max_label_value_bytes: usize,
     /// Rate limit of a tenant, in bytes per second as received; requests over it get 503 with `Retry-After`. 0 disables
     /// the limit. Default 128 MiB. Since 0.1.
     pub tenant_bytes_per_second: u64,
     /// Maximum length of a log message, in bytes. Default 64 KiB. Since 0.1.
     pub max_message_bytes: usize,
+}
+
+impl Config {
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        problems.range("sources.max-age-hours", self.max_age_hours, 1..=MAX_HOURS);
+        problems.range("sources.max-ahead-minutes", self.max_ahead_minutes, 0..=MAX_MINUTES);
+        for (field, value) in [
+            ("sources.max-labels", self.max_labels),
+            ("sources.max-label-name-bytes", self.max_label_name_bytes),
+            ("sources.max-label-value-bytes", self.max_label_value_bytes),
+            ("sources.max-message-bytes", self.max_message_bytes),
+        ] {
+            problems.positive(field, value);
+        }
+    }
 }
 
 impl Default for Config {

@@ -27,7 +27,9 @@ pub use decode::decoded::Decoded;
 pub use decode::refusals::RefusalCause;
 pub use decode::wire_metrics::WireMetrics;
 pub use intake::byte_rate_limiter::ByteRateLimiter;
-pub use intake::endpoint::{AcceptedRequest, AppendHook, Intake, ReadLabels, ResolveHook, ResolvedSeries};
+pub use intake::endpoint::{
+    AcceptedRequest, AdmitHook, AppendHook, EventRecords, Intake, ReadLabels, ResolveHook, ResolvedSeries,
+};
 pub use intake::redrive::redrive;
 pub use intake::request_events::RequestEvents;
 pub use intake::routes;

@@ -16,7 +16,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use wardroom_correlate::Decision;
 use wardroom_domain::executor::{PlanStatus, RefusalCode, Request, Response};
-use wardroom_domain::{Approval, Incident, Outcome, Principal, TenantId, Timestamp};
+use wardroom_domain::{Approval, Incident, IncidentState, Outcome, Principal, TenantId, Timestamp};
+use wardroom_edge::generate_token;
 use wardroom_executor::ExecutorClient;
 use wardroom_knowledge::Library;
 use wardroom_pipeline::detection::detector_output::DetectorEvent;
@@ -25,9 +26,9 @@ use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_respond::{Effect, Event, ObservedSignal, VerificationProgress, Workflow, verify};
 use wardroom_store::{IncidentRow, Store, Transition};
 
-use super::audit_entry::{agent_of, audit_entry};
+use super::audit_entry::{APPROVE_REQUESTED, agent_of, audit_entry};
 use super::diagnosis_facts;
-use super::respond_error::RespondError;
+use super::respond_error::{OTHER_ANSWER, RespondError};
 use crate::config::Config;
 use crate::metrics as names;
 use crate::{clock, crash};
@@ -191,13 +192,18 @@ impl Responder {
     /// Performs the next effect of an incident.
     async fn step(&self, row: &IncidentRow) -> Result<(), RespondError> {
         let mut workflow = Workflow::read(&row.workflow)?;
-        let watermark_ms = self.tenants.with(&row.tenant, |live| live.engine.watermark_ms());
+        let watermark_ms = self.tenants.view(&row.tenant).engine.watermark_ms();
         let event = match workflow.next(clock::now(), watermark_ms, &self.config.respond) {
             Effect::Wait => return Ok(()),
             Effect::StartInvestigation => Event::InvestigationStarted,
             Effect::Expire => Event::Expired,
-            Effect::Investigate => self.investigate(row, &workflow).await?,
-            Effect::AwaitApproval => match self.recover_approval(&workflow).await? {
+            Effect::Investigate => {
+                let event = self.investigate(row, &workflow).await?;
+                // Stored with the plan, so before anybody can approve it.
+                workflow.undo_secret = matches!(event, Event::Proposed { .. }).then(|| generate_token().0);
+                event
+            }
+            Effect::AwaitApproval => match self.recover_approval(row, &workflow).await? {
                 Some(approval) => Event::Approved(approval),
                 None => return Ok(()),
             },
@@ -224,6 +230,9 @@ impl Responder {
         principal: &Principal,
     ) -> Result<bool, RespondError> {
         let change = workflow.apply(event)?;
+        if is_undoable(change.from) && !is_undoable(change.to) {
+            self.settle(workflow).await;
+        }
         let (now, text) = (clock::now(), serde_json::to_string(&workflow)?);
         let transition = Transition {
             tenant: &row.tenant,
@@ -255,25 +264,26 @@ impl Responder {
             let (from, to) = (change.from, change.to);
             tracing::info!(incident = %row.id(), %from, %to, note = %change.note, "incident state changed");
             if let Some(settled_ms) = workflow.settled_ms {
-                self.tenants.with(&row.tenant, |live| live.correlator.release(&row.key, settled_ms));
+                self.tenants.release_incident(&row.tenant, &row.key, settled_ms);
             }
         }
         Ok(persisted)
     }
 
     /// Returns an approval that the executor recorded before a crash of this process, if any.
-    async fn recover_approval(&self, workflow: &Workflow) -> Result<Option<Approval>, RespondError> {
+    async fn recover_approval(&self, row: &IncidentRow, workflow: &Workflow) -> Result<Option<Approval>, RespondError> {
         let Some(plan_sha256) = workflow.plan_sha256.clone().filter(|_| self.executor.configured()) else {
             return Ok(None);
         };
         let status = self.status(Request::Status { plan_sha256: plan_sha256.clone() }).await?;
-        Ok(status.approved_by.map(|principal| Approval {
-            principal,
-            at: clock::now(),
-            channel: "recovered".into(),
-            plan_sha256,
-            reason: String::new(),
-        }))
+        let Some(principal) = status.approved_by else { return Ok(None) };
+        let requested = self.store.latest_audit_entry(APPROVE_REQUESTED).await?;
+        let reason = requested
+            .filter(|entry| entry.incident_id == Some(row.id()) && entry.decision["plan_sha256"] == *plan_sha256)
+            .filter(|entry| entry.principal == principal)
+            .and_then(|entry| entry.decision["reason"].as_str().map(str::to_owned))
+            .unwrap_or_default();
+        Ok(Some(Approval { principal, at: clock::now(), channel: "recovered".into(), plan_sha256, reason }))
     }
 
     /// Sends the plan to the executor for execution.
@@ -288,10 +298,9 @@ impl Responder {
             Err(error) => return Err(error),
         };
         let Some(outcome) = status.executed else { return Ok(None) };
-        let (watched, at_ms) = self.tenants.with(&row.tenant, |live| {
-            let watched = diagnosis_facts::watched_signals(&live.engine, &workflow.incident.services);
-            (watched, live.engine.watermark_ms())
-        });
+        let view = self.tenants.view(&row.tenant);
+        let watched = diagnosis_facts::watched_signals(&view, &workflow.incident.services);
+        let at_ms = view.engine.watermark_ms();
         Ok(Some(Event::Executed { outcome, detail: status.detail, at_ms, watched }))
     }
 
@@ -300,20 +309,17 @@ impl Responder {
         let executed_ms = workflow.executed_ms.unwrap_or(now_ms);
         let control = workflow.plan.as_ref().map(|plan| plan.control.clone()).filter(|control| control != "none");
         let began_ms = workflow.incident.began_at.millis();
-        let progress = self.tenants.with(&row.tenant, |live| {
-            let observed: Vec<ObservedSignal<'_>> = workflow
-                .watched
-                .iter()
-                .map(|watched| ObservedSignal {
-                    watched,
-                    points: diagnosis_facts::history(&live.engine, &watched.signal),
-                })
-                .collect();
-            let control = control.as_deref().map(|service| {
-                diagnosis_facts::bad_share(&live.engine, service, began_ms, executed_ms, &self.config.detect)
-            });
-            verify(&observed, executed_ms, workflow.mitigated_ms, now_ms, control, &self.config.respond)
+        let view = self.tenants.view(&row.tenant);
+        let observed: Vec<ObservedSignal<'_>> = workflow
+            .watched
+            .iter()
+            .map(|watched| ObservedSignal { watched, points: diagnosis_facts::history(&view, &watched.signal) })
+            .collect();
+        let control = control.as_deref().map(|service| {
+            diagnosis_facts::bad_share(&view, service, began_ms, executed_ms, &self.config.detect)
         });
+        let progress =
+            verify(&observed, executed_ms, workflow.mitigated_ms, now_ms, control, &self.config.respond);
         let reason = match progress {
             VerificationProgress::Pending(_) => return Ok(None),
             VerificationProgress::Mitigated(at_ms) => return Ok(Some(Event::Mitigated(at_ms))),
@@ -326,16 +332,31 @@ impl Responder {
                 "the control was bad too, so an improvement cannot be attributed to the action"
             }
         };
-        let undo = self.undo(workflow).await?;
-        Ok(Some(Event::VerificationFailed { undo, reason: reason.to_owned(), at_ms: now_ms }))
+        let (undo, refusal) = self.undo(workflow).await?;
+        let reason = refusal.map_or_else(|| reason.to_owned(), |refusal| format!("{reason}; {refusal}"));
+        Ok(Some(Event::VerificationFailed { undo, reason, at_ms: now_ms }))
     }
 
-    /// Undoes the action if it is reversible.
-    async fn undo(&self, workflow: &Workflow) -> Result<Option<Outcome>, RespondError> {
-        let reversible = workflow.plan.as_ref().is_some_and(|plan| plan.dry_run.undo.is_some());
-        let Some(plan_sha256) = workflow.plan_sha256.clone().filter(|_| reversible) else { return Ok(None) };
-        let status = self.status(Request::Undo { plan_sha256 }).await?;
-        Ok(status.undone)
+    /// Undoes the action if it is reversible. Returns the outcome, and why it was not undone if the executor or the
+    /// target refused.
+    async fn undo(&self, workflow: &Workflow) -> Result<(Option<Outcome>, Option<String>), RespondError> {
+        let Some((plan_sha256, proof)) = proof_of_undo(workflow) else { return Ok((None, None)) };
+        match self.status(Request::Undo { plan_sha256, proof }).await {
+            Ok(PlanStatus { undone: Some(Outcome::Applied), .. }) => Ok((Some(Outcome::Applied), None)),
+            Ok(status) => Ok((status.undone, Some(status.detail))),
+            // Refused permanently: nothing was undone.
+            Err(RespondError::Refused(detail)) => Ok((Some(Outcome::NotApplied), Some(detail))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells the executor that the action of an incident is not undone any more. If that fails, the executor still
+    /// refuses an undo once the time for it is over.
+    async fn settle(&self, workflow: &Workflow) {
+        let Some((plan_sha256, proof)) = proof_of_undo(workflow) else { return };
+        if let Err(error) = self.status(Request::Settle { plan_sha256, proof }).await {
+            tracing::warn!(incident = %workflow.incident.key, %error, "settling the plan failed");
+        }
     }
 
     /// Sends a request about a plan to the executor and returns the plan's status.
@@ -346,7 +367,19 @@ impl Responder {
                 Err(wardroom_executor::ExecutorUnavailable(detail).into())
             }
             Response::Refused { detail, .. } => Err(RespondError::Refused(detail)),
-            other => Err(RespondError::Refused(format!("unexpected response {other:?}"))),
+            _ => Err(RespondError::Refused(OTHER_ANSWER.to_owned())),
         }
     }
+}
+
+/// Whether the action of an incident in this state may be undone.
+const fn is_undoable(state: IncidentState) -> bool {
+    matches!(state, IncidentState::Verifying | IncidentState::Mitigated)
+}
+
+/// Returns the hash of the plan and the proof of its approval if the plan can be undone. Plans of builds that stored no
+/// secret have an empty proof, which the executor refuses.
+fn proof_of_undo(workflow: &Workflow) -> Option<(String, String)> {
+    workflow.plan.as_ref().filter(|plan| plan.dry_run.undo.is_some())?;
+    Some((workflow.plan_sha256.clone()?, workflow.undo_secret.clone().unwrap_or_default()))
 }

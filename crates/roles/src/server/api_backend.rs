@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use wardroom_api::{Backend, BackendFuture, ExemplarsView, SamplesPage};
+use wardroom_api::{AnomaliesFn, Backend, BackendFuture, ExemplarsView, SamplesPage};
 use wardroom_bus::DeadLetters;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Labels, TenantId};
 use wardroom_edge::InflateBudget;
 use wardroom_pipeline::query::sample_reader::SampleReader;
 use wardroom_sources::Intake;
+use wardroom_store::Store;
 
 use super::readiness::Readiness;
 use crate::clock;
@@ -37,6 +38,7 @@ pub(super) struct ApiState {
 pub(super) fn api_backend(state: ApiState) -> Backend {
     let ApiState { authenticated, responder, budget, recorder, readiness, dead_letters, intake } = state;
     let gauges = Arc::clone(&readiness);
+    let allowed_hosts = responder.config.edge.allowed_hosts.clone().into();
     let [list_responder, detail_responder, decide_responder, postmortem_responder] =
         std::array::from_fn(|_| Arc::clone(&responder));
     let dead_letters = DeadLetterBackend {
@@ -72,28 +74,27 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
             let responder = Arc::clone(&postmortem_responder);
             Box::pin(async move { responder.postmortem(tenant, number).await })
         }),
-        anomalies: {
-            let store = responder.store.clone();
-            Arc::new(move |tenant, since, service, after, limit| {
-                let store = store.clone();
-                Box::pin(async move {
-                    let found = store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
-                    Ok(found.map_err(store_problem)?.into_iter().map(anomaly_view).collect())
-                })
-            })
-        },
+        anomalies: anomalies_closure(responder.store.clone()),
         deployments: {
             let tenants = Arc::clone(&responder.tenants);
-            Arc::new(move |tenant, since| tenants.with(&tenant, |live| live.engine.deployments(since, clock::now())))
+            Arc::new(move |tenant, since| tenants.view(&tenant).engine.deployments(since, clock::now()))
         },
         samples: samples_closure(samples.clone()),
         series: series_closure(samples.clone()),
         exemplars: exemplars_closure(samples),
         metadata: {
             let tenants = Arc::clone(&responder.tenants);
-            Arc::new(move |tenant| tenants.with(&tenant, |live| live.metadata.clone()))
+            Arc::new(move |tenant| {
+                let metadata = tenants.with(&tenant, |live| Arc::clone(&live.metadata));
+                (*metadata).clone()
+            })
         },
-        tables: LakeQueries { engine: readiness.queries.clone(), lake: readiness.lake.clone() }.backend(),
+        tables: LakeQueries {
+            pool: readiness.queries.clone(),
+            lake: readiness.lake.clone(),
+            bus: Arc::clone(&readiness.bus),
+        }
+        .backend(),
         dead_letters: Arc::new(move |tenant| {
             let dead_letters = listed.clone();
             Box::pin(async move { dead_letters.list(tenant).await })
@@ -112,8 +113,19 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
             recorder.render()
         }),
         authenticated,
+        allowed_hosts,
         form_secret: wardroom_edge::generate_token().1.into(),
     }
+}
+
+fn anomalies_closure(store: Store) -> Arc<AnomaliesFn> {
+    Arc::new(move |tenant, since, service, after, limit| {
+        let store = store.clone();
+        Box::pin(async move {
+            let found = store.anomalies(&tenant, since, service.as_deref(), after, limit).await;
+            Ok(found.map_err(store_problem)?.into_iter().map(anomaly_view).collect())
+        })
+    })
 }
 
 /// A closure that runs a query for series.

@@ -118,8 +118,8 @@ async fn restore_incidents(store: &Store, tenants: &Tenants) -> Result<(), Serve
             let history = store.history(&row.tenant, &row.key).await?;
             released_ms = Some(history.last().map_or(row.updated_at, |transition| transition.at).millis());
         }
-        tenants.with(&row.tenant, |live| {
-            live.correlator.restore(&row.key, &workflow.incident.services, workflow.opened_ms, released_ms);
+        tenants.with_detectors(&row.tenant, |detectors| {
+            detectors.correlator.restore(&row.key, &workflow.incident.services, workflow.opened_ms, released_ms);
         });
     }
     Ok(())
