@@ -32,6 +32,11 @@ enum Condition {
     Equals { name: String, value: String, negated: bool },
 }
 
+/// Maximum length of a filter, in bytes.
+const MAX_FILTER_BYTES: usize = 4096;
+/// Maximum number of conditions in a filter; each is evaluated for each line.
+const MAX_CONDITIONS: usize = 64;
+
 /// Severities in ascending order.
 const SEVERITIES: [Severity; 4] = [Severity::Info, Severity::Warning, Severity::High, Severity::Critical];
 
@@ -39,10 +44,24 @@ impl LogFilter {
     /// Parses a filter.
     ///
     /// # Errors
-    /// Returns a message if a quote is unterminated or a level is unknown.
+    /// Returns a message if the filter is too long, a quote is unterminated or a level is unknown.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_FILTER_BYTES {
+            return Err(format!(
+                "the filter has {} bytes; at most {MAX_FILTER_BYTES} are allowed: search for fewer words",
+                text.len()
+            ));
+        }
+        let words = split_words(text)?;
+        if words.len() > MAX_CONDITIONS {
+            return Err(format!(
+                "the filter has {} conditions; at most {MAX_CONDITIONS} are allowed: put words that follow each other \
+                 in quotes",
+                words.len()
+            ));
+        }
         let mut conditions = Vec::new();
-        for (word, quoted) in split_words(text)? {
+        for (word, quoted) in words {
             let condition = if quoted {
                 Condition::Words(word)
             } else if let Some((name, level)) = word.split_once(">=") {
@@ -60,6 +79,17 @@ impl LogFilter {
             conditions.push(condition);
         }
         Ok(Self(conditions))
+    }
+
+    /// Returns the conditions in one expression, whose depth grows with the logarithm of their number: plans are
+    /// traversed recursively.
+    fn expression(&self) -> Option<Expr> {
+        let mut conditions = self.expressions();
+        while conditions.len() > 1 {
+            let pairs = conditions.chunks(2).map(|pair| pair.iter().cloned().reduce(Expr::and));
+            conditions = pairs.flatten().collect();
+        }
+        conditions.pop()
     }
 
     fn expressions(&self) -> Vec<Expr> {
@@ -235,7 +265,7 @@ async fn select_lines(
     let timestamp = |at: Timestamp| lit(ScalarValue::TimestampMicrosecond(Some(micros(at)), Some("UTC".into())));
     let mut lines = session.table("logs").await?;
     lines = lines.filter(col("ts").gt_eq(timestamp(start)).and(col("ts").lt(timestamp(end))))?;
-    for condition in filter.expressions() {
+    if let Some(condition) = filter.expression() {
         lines = lines.filter(condition)?;
     }
     // The sort keeps whole rows in memory: select only the columns of the result and of the sort key.

@@ -1,15 +1,22 @@
 //! Runs SQL queries over one tenant's rows.
 //!
 //! ```text
-//! text ─► plan over one tenant's views ─► read-only? ─► run within memory and time limits ─► table, JSON, CSV or Arrow
+//! text ─► limits ─► plan over one tenant's views ─► read-only? ─► run within memory and time limits ─► table, JSON, …
 //! ```
 //!
 //! Problem: queries are arbitrary, and must not see other tenants' rows, write anything, or take memory or CPU that
 //! ingestion needs. Model: each query gets its own session in which every table is a view with a filter on the tenant
-//! in its plan; nothing is inserted into the text. A plan that is more than a query is refused before it runs. Queries
-//! share a few threads of low priority and one memory pool, never spill to disk, and are cancelled when the caller
-//! stops waiting.
+//! in its plan; nothing is inserted into the text. A statement that is too large or too deep is refused before it is
+//! planned (`statement_limits`), and a plan that is more than a query before it runs. A session has only functions whose
+//! result is bounded (`functions`). Queries share a few threads of low priority and one memory pool, never spill to
+//! disk, and are cancelled when the caller stops waiting.
 
+mod bounded_function;
+mod concat_planner;
+mod functions;
+mod statement_limits;
+
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +35,7 @@ use deltalake_core::datafusion::execution::TaskContext;
 use deltalake_core::datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
 use deltalake_core::datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use deltalake_core::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use deltalake_core::datafusion::execution::session_state::SessionStateBuilder;
 use deltalake_core::datafusion::logical_expr::{Expr, cast, ident};
 use deltalake_core::datafusion::physical_plan::execute_stream;
 use deltalake_core::datafusion::prelude::{DataFrame, col, lit};
@@ -37,9 +45,14 @@ use tokio::task::JoinHandle;
 use wardroom_domain::{TenantId, Timestamp};
 
 use crate::config::QueryConfig;
+use crate::damaged_files::DamagedFile;
 use crate::error::Error;
 use crate::lake::Lake;
 use crate::maintain::table_usage::TableUsage;
+
+use self::bounded_function::ResultTooLarge;
+use self::functions::with_allowed_functions;
+use self::statement_limits::{check_statement, check_text};
 
 /// The view `silver.metrics`: samples with their name, value and labels.
 const METRICS_VIEW: &str = include_str!("metrics_view.sql");
@@ -47,8 +60,16 @@ const METRICS_VIEW: &str = include_str!("metrics_view.sql");
 /// Priority of query threads, 0 to 99; corresponds to niceness 10.
 const QUERY_THREAD_PRIORITY: u8 = 25;
 
+/// Rules that move accesses of maps and structs towards the table. DataFusion 55 fails with an ambiguous column name where
+/// they meet the union of files and unflushed rows.
+const FAULTY_OPTIMIZER_RULES: [&str; 2] = ["extract_leaf_expressions", "push_down_leaf_projections"];
+
 /// Threads of queries, and partitions in which a query reads a table.
 const QUERY_THREADS: usize = 2;
+
+/// Stack of a query thread in bytes, for statements at the limits of `statement_limits`: planning one recurses over it.
+/// Only what is used takes memory.
+const QUERY_STACK_BYTES: usize = 8 << 20;
 
 /// Format of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +93,9 @@ pub enum QueryError {
     /// The statement is not read-only.
     #[error("{0}")]
     Refused(String),
+    /// The statement is too large or too deep, or calls a function in a way that is not allowed.
+    #[error("{0}")]
+    LimitExceeded(String),
     /// The query failed while running.
     #[error("{0}")]
     Failed(String),
@@ -92,7 +116,6 @@ pub struct QueryEngine {
     pub(crate) lake: Arc<Lake>,
     config: QueryConfig,
     environment: Arc<RuntimeEnv>,
-    permits: Arc<tokio::sync::Semaphore>,
     /// Separate threads, so that long queries delay nothing else. `Some` until dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -108,6 +131,7 @@ impl QueryEngine {
             // for others, and with a bounded number all of them could block.
             .worker_threads(QUERY_THREADS)
             .thread_name("query")
+            .thread_stack_size(QUERY_STACK_BYTES)
             .on_thread_start(lower_priority)
             .enable_all()
             .build()?;
@@ -115,8 +139,9 @@ impl QueryEngine {
         let environment = RuntimeEnvBuilder::new().with_memory_limit(config.memory_bytes, 1.0);
         let environment = environment.with_disk_manager_builder(disk).build_arc();
         let environment = environment.map_err(|error| Error::Unavailable(error.to_string()))?;
-        let permits = Arc::new(tokio::sync::Semaphore::new(config.concurrent.max(1)));
-        Ok(Self { lake, config, environment, permits, runtime: Some(runtime) })
+        // DataFusion has a store of its own for local files, which does not compare them with their checksums.
+        environment.register_object_store(&lake.location.root, Arc::clone(&lake.location.store));
+        Ok(Self { lake, config, environment, runtime: Some(runtime) })
     }
 
     /// Runs a query over one tenant's rows. It is cancelled when the future is dropped.
@@ -148,15 +173,14 @@ impl QueryEngine {
         F: Future<Output = Result<DataFrame, QueryError>> + Send + 'static,
     {
         let shutting_down = || Error::Unavailable("the server is shutting down".into());
-        let (lake, environment, permits) =
-            (Arc::clone(&self.lake), Arc::clone(&self.environment), Arc::clone(&self.permits));
+        let (lake, environment) = (Arc::clone(&self.lake), Arc::clone(&self.environment));
         let (tenant, limits) = (tenant.clone(), (self.config.max_rows, self.config.memory_bytes));
+        let max_bytes = self.config.max_bytes;
         let work = async move {
-            let _permit = permits.acquire().await.map_err(|_| shutting_down())?;
             let session = session(&lake, environment, &tenant).await?;
             let context = session.task_ctx();
             let (schema, batches) = collect(plan(session).await?, context, limits).await?;
-            encode_output(format, &schema, &batches)
+            encode_output(format, &schema, &batches, max_bytes)
         };
         let runtime = self.runtime.as_ref().ok_or_else(shutting_down)?;
         let mut task = AbortOnDrop(runtime.spawn(work));
@@ -174,9 +198,9 @@ impl QueryEngine {
         self.lake.table_usage(tenant, now).await
     }
 
-    /// Number of queries in progress.
-    pub fn running_queries(&self) -> usize {
-        self.config.concurrent.max(1).saturating_sub(self.permits.available_permits())
+    /// Returns whether no query is in progress, not even one that was cancelled and does not yield.
+    pub fn is_idle(&self) -> bool {
+        self.runtime.as_ref().is_none_or(|runtime| runtime.metrics().num_alive_tasks() == 0)
     }
 }
 
@@ -196,8 +220,13 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
         .with_default_catalog_and_schema("wardroom", "silver")
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
+        .set_bool("datafusion.execution.enable_recursive_ctes", false)
         .with_target_partitions(QUERY_THREADS);
-    let session = SessionContext::new_with_config_rt(config, environment);
+    let state = SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(environment);
+    let session = SessionContext::new_with_state(with_allowed_functions(state).build());
+    for rule in FAULTY_OPTIMIZER_RULES {
+        session.remove_optimizer_rule(rule);
+    }
     let (catalog, silver) = (Arc::new(MemoryCatalogProvider::new()), Arc::new(MemorySchemaProvider::new()));
     let (bronze, gold) = (Arc::new(MemorySchemaProvider::new()), Arc::new(MemorySchemaProvider::new()));
     let session_error = |error: DataFusionError| Error::Unavailable(error.to_string());
@@ -263,7 +292,11 @@ impl<T> Drop for AbortOnDrop<T> {
 
 async fn plan_query(session: &SessionContext, text: &str) -> Result<DataFrame, QueryError> {
     let invalid = |error: DataFusionError| QueryError::Invalid(error.strip_backtrace());
-    let plan = session.state().create_logical_plan(text).await.map_err(invalid)?;
+    check_text(text).map_err(QueryError::LimitExceeded)?;
+    let state = session.state();
+    let statement = state.sql_to_statement(text, &state.config().options().sql_parser.dialect).map_err(invalid)?;
+    check_statement(&statement).map_err(QueryError::LimitExceeded)?;
+    let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let refused = |error: DataFusionError| {
         QueryError::Refused(format!(
@@ -304,52 +337,100 @@ async fn collect(
 }
 
 fn execution_error(error: DataFusionError) -> QueryError {
+    if let Some(file) = DamagedFile::cause_of(&error) {
+        return Error::from(file.clone()).into();
+    }
     match error.find_root() {
         DataFusionError::ResourcesExhausted(detail) => {
             let remedy = "narrow it by `day` or `ts`, or raise lake.query.memory-bytes";
             QueryError::TooLarge(format!("the query needs more memory than allowed; {remedy}: {detail}"))
         }
+        DataFusionError::External(error) if error.is::<ResultTooLarge>() => QueryError::TooLarge(error.to_string()),
         _ => QueryError::Failed(error.strip_backtrace()),
     }
 }
 
-fn encode_output(format: OutputFormat, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, QueryError> {
-    let encode_error = |error: ArrowError| QueryError::Failed(error.to_string());
-    let mut out = Vec::new();
-    match format {
-        OutputFormat::Pretty => {
-            let empty = [RecordBatch::new_empty(Arc::clone(schema))];
-            let batches = if batches.is_empty() { &empty } else { batches };
-            out = pretty_format_batches(batches).map_err(encode_error)?.to_string().into_bytes();
-            out.push(b'\n');
-        }
-        OutputFormat::Json => {
-            let builder = json::WriterBuilder::new().with_explicit_nulls(true);
-            let mut writer = builder.build::<_, json::writer::JsonArray>(&mut out);
-            writer.write_batches(&batches.iter().collect::<Vec<_>>()).map_err(encode_error)?;
-            writer.finish().map_err(encode_error)?;
-            if out.is_empty() {
-                out.extend(b"[]");
-            }
-        }
-        OutputFormat::Csv => {
-            let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut out);
-            writer
-                .write(&flatten_nested(&RecordBatch::new_empty(Arc::clone(schema))).map_err(encode_error)?)
-                .map_err(encode_error)?;
-            for batch in batches {
-                writer.write(&flatten_nested(batch).map_err(encode_error)?).map_err(encode_error)?;
-            }
-        }
-        OutputFormat::Arrow => {
-            let mut writer = ipc::writer::StreamWriter::try_new(&mut out, schema).map_err(encode_error)?;
-            for batch in batches {
-                writer.write(batch).map_err(encode_error)?;
-            }
-            writer.finish().map_err(encode_error)?;
-        }
+/// Encodes a result, and fails once it is larger than `max_bytes`: as text, a row can be many times larger.
+fn encode_output(
+    format: OutputFormat,
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    max_bytes: usize,
+) -> Result<Vec<u8>, QueryError> {
+    let mut out = LimitedBuffer { bytes: Vec::new(), max_bytes, is_full: false };
+    let encoded = match format {
+        OutputFormat::Pretty => write_pretty(&mut out, schema, batches),
+        OutputFormat::Json => write_json(&mut out, batches),
+        OutputFormat::Csv => write_csv(&mut out, schema, batches),
+        OutputFormat::Arrow => write_arrow(&mut out, schema, batches),
+    };
+    let encoded = encoded.map_err(|error| match out.is_full {
+        true => QueryError::TooLarge(format!(
+            "the result is larger than {max_bytes} bytes in this format (lake.query.max-bytes); ask for fewer rows or \
+             columns"
+        )),
+        false => QueryError::Failed(error.to_string()),
+    });
+    encoded.map(|()| out.bytes)
+}
+
+fn write_pretty(out: &mut LimitedBuffer, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<(), ArrowError> {
+    let empty = [RecordBatch::new_empty(Arc::clone(schema))];
+    let batches = if batches.is_empty() { &empty } else { batches };
+    writeln!(out, "{}", pretty_format_batches(batches)?)?;
+    Ok(())
+}
+
+fn write_json(out: &mut LimitedBuffer, batches: &[RecordBatch]) -> Result<(), ArrowError> {
+    let builder = json::WriterBuilder::new().with_explicit_nulls(true);
+    let mut writer = builder.build::<_, json::writer::JsonArray>(&mut *out);
+    writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
+    writer.finish()?;
+    drop(writer);
+    if out.bytes.is_empty() {
+        out.write_all(b"[]")?;
     }
-    Ok(out)
+    Ok(())
+}
+
+fn write_csv(out: &mut LimitedBuffer, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<(), ArrowError> {
+    let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
+    writer.write(&flatten_nested(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
+    for batch in batches {
+        writer.write(&flatten_nested(batch)?)?;
+    }
+    Ok(())
+}
+
+fn write_arrow(out: &mut LimitedBuffer, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<(), ArrowError> {
+    let mut writer = ipc::writer::StreamWriter::try_new(out, schema)?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    writer.finish()
+}
+
+/// Bytes up to a limit; writing more is an error.
+struct LimitedBuffer {
+    bytes: Vec<u8>,
+    max_bytes: usize,
+    /// Whether a write was refused.
+    is_full: bool,
+}
+
+impl Write for LimitedBuffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.max_bytes {
+            self.is_full = true;
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Converts lists and maps to text for CSV.

@@ -1,3 +1,5 @@
+mod limits;
+
 use wardroom_domain::{Deployment, Labels, LogEntry, Sample, Severity, Timestamp};
 
 use super::*;
@@ -83,15 +85,7 @@ async fn runs_queries_in_all_formats() {
 #[tokio::test]
 async fn maps_and_lists_are_read_from_unflushed_rows_too() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = lake(&folder).await;
-    let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
-    let at = Timestamp::from_millis(START_MS + 1000);
-    let from = RequestOrigin::new(TenantId::main(), 10, at, None);
-    let (message, labels) = ("pool of 17".to_owned(), Labels::of(&[("k", "v")]));
-    let log = LogEntry { at, severity: Severity::High, message, service: "web".into(), labels };
-    events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "pool", parameters: &["17"] }).unwrap();
-    lake.publish_pending(events.pending_rows(60).unwrap()).await;
-    let queries = QueryEngine::new(lake, QueryConfig::default()).unwrap();
+    let queries = queries_with_unflushed_row(lake(&folder).await).await;
     for (text, expected) in [
         (
             "SELECT message, ts > now() AS later, labels['k'] AS k FROM logs WHERE service = 'web' ORDER BY ts",
@@ -109,6 +103,33 @@ async fn maps_and_lists_are_read_from_unflushed_rows_too() {
     ] {
         assert_eq!(query(&queries, text).await.unwrap(), expected, "{text}");
     }
+}
+
+/// The same without any row in files, so that one side of the union is empty.
+#[tokio::test]
+async fn maps_and_lists_are_read_from_unflushed_rows_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Arc::new(Lake::open(&Config::default(), folder.path()).await.unwrap());
+    let queries = queries_with_unflushed_row(lake).await;
+    for text in [
+        "SELECT message, labels['k'] AS k FROM logs WHERE service = 'web'",
+        "SELECT message, ts > now() AS later, labels['k'] AS k FROM logs WHERE service = 'web' AND labels['k'] = 'v'",
+        "SELECT l.message, l.labels['k'] AS k, day FROM logs l",
+    ] {
+        let rows = query(&queries, text).await.unwrap();
+        assert_eq!((&rows[0]["message"], &rows[0]["k"]), (&"pool of 17".into(), &"v".into()), "{text}");
+    }
+}
+
+async fn queries_with_unflushed_row(lake: Arc<Lake>) -> QueryEngine {
+    let mut events = EventBatch::new(lake.committed_event_offsets().await.unwrap());
+    let at = Timestamp::from_millis(START_MS + 1000);
+    let from = RequestOrigin::new(TenantId::main(), 10, at, None);
+    let (message, labels) = ("pool of 17".to_owned(), Labels::of(&[("k", "v")]));
+    let log = LogEntry { at, severity: Severity::High, message, service: "web".into(), labels };
+    events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "pool", parameters: &["17"] }).unwrap();
+    lake.publish_pending(events.pending_rows(60).unwrap()).await;
+    QueryEngine::new(lake, QueryConfig::default()).unwrap()
 }
 
 /// No query returns a row of another tenant.
@@ -152,7 +173,9 @@ async fn refuses_statements_that_are_not_read_only() {
         "PREPARE p AS SELECT 1",
     ] {
         let error = query(&queries, text).await.unwrap_err();
-        assert!(matches!(error, QueryError::Refused(_) | QueryError::Invalid(_)), "{text}: {error:?}");
+        let refused =
+            matches!(error, QueryError::Refused(_) | QueryError::Invalid(_) | QueryError::LimitExceeded(_));
+        assert!(refused, "{text}: {error:?}");
     }
     for text in [
         "SELECT * FROM '/etc/passwd'",
@@ -173,7 +196,7 @@ async fn refuses_statements_that_are_not_read_only() {
 async fn enforces_query_limits() {
     let folder = tempfile::tempdir().unwrap();
     let lake = lake(&folder).await;
-    let config = QueryConfig { memory_bytes: 16 << 20, seconds: 60, max_rows: 1000, concurrent: 1 };
+    let config = QueryConfig { memory_bytes: 16 << 20, seconds: 60, max_rows: 1000, ..QueryConfig::default() };
     let queries = QueryEngine::new(Arc::clone(&lake), config.clone()).unwrap();
     let error = query(&queries, "SELECT * FROM generate_series(1, 1001)").await.unwrap_err();
     assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
@@ -184,13 +207,20 @@ async fn enforces_query_limits() {
                  FROM generate_series(1, 5000) a, generate_series(1, 5000) b)";
     let error = query(&queries, large).await.unwrap_err();
     assert!(matches!(error, QueryError::TooLarge(_)), "{error:?}");
+    let small = QueryEngine::new(Arc::clone(&lake), QueryConfig { max_bytes: 1000, ..config.clone() }).unwrap();
+    let error = query(&small, "SELECT value FROM generate_series(1, 500)").await.unwrap_err();
+    assert!(matches!(&error, QueryError::TooLarge(detail) if detail.contains("max-bytes")), "{error:?}");
     let long = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 1";
     let engine_with_timeout = QueryEngine::new(lake, QueryConfig { seconds: 1, ..config }).unwrap();
     let error = query(&engine_with_timeout, long).await.unwrap_err();
     assert!(matches!(error, QueryError::Timeout(1)), "{error:?}");
-    // A cancelled query frees its permit: only one may run at a time.
     let timed_out = tokio::time::timeout(Duration::from_millis(500), query(&queries, long)).await;
     assert!(timed_out.is_err());
+    let cancelled = std::time::Instant::now();
+    while !queries.is_idle() && cancelled.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(queries.is_idle(), "a cancelled query ends");
     let started = std::time::Instant::now();
     assert_eq!(query(&queries, "SELECT 1 AS one").await.unwrap(), serde_json::json!([{ "one": 1 }]));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
