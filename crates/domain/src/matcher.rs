@@ -8,8 +8,15 @@ use crate::re2;
 
 /// Maximum length of a pattern; checked before it is compiled.
 const MAX_PATTERN_BYTES: usize = 4096;
-/// Maximum size of a compiled pattern.
-const MAX_COMPILED_PATTERN_BYTES: usize = 1 << 20;
+/// Maximum size of a compiled pattern: matching a value takes time in proportion to it in the worst case. An alternative
+/// of names up to the length limit fits.
+const MAX_COMPILED_PATTERN_BYTES: usize = 256 << 10;
+/// Maximum size of the states that one pattern caches while it is matched.
+const MAX_PATTERN_CACHE_BYTES: usize = 256 << 10;
+/// Maximum length of a selector.
+const MAX_SELECTOR_BYTES: usize = 16 << 10;
+/// Maximum number of matchers in a selector; each is compared with every series that an index does not exclude.
+pub const MAX_MATCHERS: usize = 64;
 
 /// One condition on one label. An absent label counts as the empty string.
 #[derive(Clone, Debug)]
@@ -55,8 +62,15 @@ impl Matcher {
         let translated = re2::translate(&pattern).map_err(|error| format!("invalid pattern {pattern:?}: {error}"))?;
         let regex = RegexBuilder::new(&format!(r"\A(?s:{translated})\z"))
             .size_limit(MAX_COMPILED_PATTERN_BYTES)
+            .dfa_size_limit(MAX_PATTERN_CACHE_BYTES)
             .build()
-            .map_err(|error| format!("invalid pattern {pattern:?}: {error}"))?;
+            .map_err(|error| match error {
+                regex::Error::CompiledTooBig(limit) => format!(
+                    "the pattern {pattern:?} needs more than {limit} bytes compiled: repeat less, as in {{90}}, and use \
+                     [a-z] for dots"
+                ),
+                error => format!("invalid pattern {pattern:?}: {error}"),
+            })?;
         Ok(Self { name: name.into(), value: pattern, test: Test::Pattern(regex), negated: false })
     }
 
@@ -87,13 +101,24 @@ impl Matcher {
         (matches!(self.test, Test::Equal) && !self.negated && !self.value.is_empty()).then_some(&self.value)
     }
 
+    /// Returns whether the value is a pattern.
+    pub const fn is_pattern(&self) -> bool {
+        matches!(self.test, Test::Pattern(_))
+    }
+
     /// Parses a selector such as `up{job="node",env!~"dev|test"}` or `{"http.requests","k8s.pod"="a"}`. A name that is
     /// not quoted may have any characters but white space, quotes, brackets and operators.
     ///
     /// # Errors
-    /// Returns an error that names the invalid part. Like in Prometheus, a selector that matches every series is an
-    /// error.
+    /// Returns an error that names the invalid part, or the limit that the selector exceeds. Like in Prometheus, a
+    /// selector that matches every series is an error.
     pub fn parse_selector(text: &str) -> Result<Vec<Self>, String> {
+        if text.len() > MAX_SELECTOR_BYTES {
+            return Err(format!(
+                "the selector is {} bytes long; at most {MAX_SELECTOR_BYTES}: use several selectors",
+                text.len()
+            ));
+        }
         let mut matchers = Vec::new();
         let (name, rest) = take_bare_name(text.trim());
         if !name.is_empty() {
@@ -125,6 +150,10 @@ fn parse_matchers<'a>(body: &'a str, matchers: &mut Vec<Matcher>) -> Result<Opti
     while !rest.is_empty() {
         if let Some(tail) = rest.strip_prefix('}') {
             return Ok(Some(tail));
+        }
+        // Before the next one is compiled.
+        if matchers.len() >= MAX_MATCHERS {
+            return Err(format!("the selector has more than {MAX_MATCHERS} matchers; join values as in a=~\"b|c\""));
         }
         let (quoted, name, tail) = match take_quoted(rest) {
             Some((name, tail)) => (true, name, tail),
@@ -307,6 +336,23 @@ mod tests {
         ] {
             assert!(!Matcher::parse_selector(wrong).expect_err(wrong).is_empty());
         }
+    }
+
+    #[test]
+    fn selectors_and_patterns_are_limited() {
+        let many = |count: usize, matcher: &str| {
+            let matchers: Vec<_> = (0..count).map(|n| format!("l{n}{matcher}")).collect();
+            Matcher::parse_selector(&format!("g{{{}}}", matchers.join(","))).map(|matchers| matchers.len())
+        };
+        assert_eq!(many(MAX_MATCHERS - 1, "!=\"x\""), Ok(MAX_MATCHERS));
+        assert!(many(MAX_MATCHERS, "!=\"x\"").unwrap_err().contains("more than 64 matchers"));
+        assert!(many(10_000, "=~\"x\"").unwrap_err().contains("bytes long"));
+        let names: Vec<_> = (0..350).map(|n| format!("server-{n}")).collect();
+        assert!(Matcher::regex("host", names.join("|")).is_ok(), "a long list of names");
+        for pattern in ["(x|y){90}{90}", "(.{500}){20}", "((a{99}){99}){99}", "(\\pL{1000})*"] {
+            assert!(Matcher::regex("host", pattern).is_err(), "{pattern}");
+        }
+        assert!(Matcher::regex("host", "a{1000}").is_ok());
     }
 
     proptest! {

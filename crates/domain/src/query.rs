@@ -23,7 +23,27 @@ pub struct SeriesQuery {
 /// Maximum age of the newest sample at a step, in ms; like Prometheus' `--query.lookback-delta`.
 pub const LOOKBACK_MS: i64 = 300_000;
 
+/// Maximum number of selectors in one request; each costs an index lookup.
+pub const MAX_SELECTORS: usize = 64;
+/// Maximum number of patterns in one request; each may take a quarter of a mebibyte compiled.
+pub const MAX_PATTERNS: usize = 64;
+
 impl SeriesQuery {
+    /// Adds a selector.
+    ///
+    /// # Errors
+    /// Returns a message if the query has too many selectors or patterns then.
+    pub fn add_selector(&mut self, selector: Vec<Matcher>) -> Result<(), String> {
+        self.selectors.push(selector);
+        if self.selectors.len() > MAX_SELECTORS {
+            return Err(format!("more than {MAX_SELECTORS} selectors; join names as in {{__name__=~\"a|b\"}}"));
+        }
+        if self.selectors.iter().flatten().filter(|matcher| matcher.is_pattern()).count() > MAX_PATTERNS {
+            return Err(format!("more than {MAX_PATTERNS} matchers with =~ or !~; send several requests"));
+        }
+        Ok(())
+    }
+
     /// Returns the number of steps; 0 without a step.
     pub fn steps(&self) -> u64 {
         let Some(step_ms) = self.step_ms else { return 0 };
@@ -57,6 +77,23 @@ impl SeriesQuery {
 mod tests {
     use super::*;
     use crate::sample::STALE_NAN_BITS;
+
+    #[test]
+    fn selectors_and_their_patterns_are_limited() {
+        let add = |selector: &str, times: usize| {
+            let mut query = SeriesQuery {
+                selectors: Vec::new(),
+                start: Timestamp::from_millis(0),
+                end: Timestamp::from_millis(1),
+                step_ms: None,
+            };
+            (0..times).try_for_each(|_| query.add_selector(Matcher::parse_selector(selector).unwrap()))
+        };
+        assert_eq!(add("up", MAX_SELECTORS), Ok(()));
+        assert!(add("up", MAX_SELECTORS + 1).unwrap_err().contains("selectors"));
+        assert_eq!(add(r#"up{a=~"x",b!~"y"}"#, MAX_PATTERNS / 2), Ok(()));
+        assert!(add(r#"up{a=~"x",b!~"y"}"#, MAX_PATTERNS / 2 + 1).unwrap_err().contains("=~ or !~"));
+    }
 
     #[test]
     fn steps_return_the_newest_sample_like_prometheus() {
