@@ -1,6 +1,7 @@
 //! `bench`: benchmarks of release builds.
 
 mod cpu_profile;
+mod hostile_queries;
 mod intake;
 mod intake_report;
 mod lake_files;
@@ -22,9 +23,10 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
     match arguments.next()? {
         Some(Value(name)) if name == "intake" => intake::run(arguments),
         Some(Value(name)) if name == "otlp" => otlp::run(arguments),
+        Some(Value(name)) if name == "hostile-queries" => hostile_queries::run(arguments),
         Some(Value(name)) if name == "read" => read::run(arguments),
         Some(Value(name)) if name == "start" => start::run(arguments),
         Some(other) => Err(other.unexpected().into()),
-        None => anyhow::bail!("usage: bench intake|read|start|otlp"),
+        None => anyhow::bail!("usage: bench intake|read|start|otlp|hostile-queries"),
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! - `torture --bar NAME`: crash and fault tests; an oracle records what was acknowledged and compares it with what is
 //!   read back. The bars are listed in [`torture`].
-//! - `bench intake|read|start|otlp`: benchmarks, next to other products where there are any.
+//! - `bench intake|read|start|otlp|hostile-queries`: benchmarks, next to other products where there are any.
 
 #![forbid(unsafe_code)]
 
 mod bar;
 mod bench;
+mod child_process;
 mod client_python;
 mod oracle;
 mod progress;
@@ -27,6 +28,8 @@ fn main() -> anyhow::Result<ExitCode> {
             torture::run_lake_writer(arguments).map(|()| ExitCode::SUCCESS)
         }
         Some(other) => Err(other.unexpected().into()),
-        None => anyhow::bail!("usage: wardroom-evals torture --bar NAME | bench intake|read|start|otlp"),
+        None => {
+            anyhow::bail!("usage: wardroom-evals torture --bar NAME | bench intake|read|start|otlp|hostile-queries")
+        }
     }
 }

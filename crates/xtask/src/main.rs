@@ -34,7 +34,7 @@ cargo xtask <command>
   tidy      rules for the source that a program can check, see CONTRIBUTING.md   [--bless]
   gen       generates docs/reference from the code   [--check]
   bench     benchmarks a release build: intake (CPU, memory and latency beside VictoriaMetrics and Prometheus),
-            otlp (beside rotel), read (beside DuckDB and ripgrep) or start
+            otlp (beside rotel), read (beside DuckDB and ripgrep), start or hostile-queries (limits of queries)
             intake: [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--lake on|off]
             [--flush-seconds N] [--own-pace-minutes N] [--churn] [--check] [--json FILE] [--flame FILE.svg]
   torture   crash tests: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|5a|5e|7e|7f|9a|loop [--kills N]

@@ -3,13 +3,15 @@
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use inferno::collapse::Collapse;
 use inferno::collapse::perf::{Folder, Options};
 use serde_json::{Map, Value, json};
 use wardroom_testing::server;
+
+use crate::child_process::ChildProcess;
 
 /// Samples per second of each processor; few enough not to disturb the run.
 const SAMPLES_PER_S: &str = "199";
@@ -36,7 +38,7 @@ const STAGES: &[(&str, &str, &[&str])] = &[
 /// A running profiler.
 #[derive(Debug)]
 pub(super) struct CpuProfile {
-    perf_process: Child,
+    perf_process: ChildProcess,
     file: PathBuf,
     pids: String,
 }
@@ -50,6 +52,7 @@ impl CpuProfile {
         // The whole machine: with `--pid`, perf spins as soon as one of the threads ends.
         record.args(["record", "-q", "-F", SAMPLES_PER_S, "-e", "cpu-clock", "-g", "-a", "-o"]).arg(&file);
         let perf_process = record.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot run perf")?;
+        let perf_process = perf_process.into();
         std::thread::sleep(std::time::Duration::from_millis(300));
         Ok(Self { perf_process, file, pids: pids.join(",") })
     }
@@ -62,7 +65,7 @@ impl CpuProfile {
         let mut script = perf();
         // Resolving inlined frames in the debug information of DataFusion would take minutes.
         script.args(["script", "--no-inline", "--pid", &self.pids, "-i"]).arg(&self.file);
-        let mut script = script.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut script = ChildProcess::from(script.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
         let stacks = BufReader::new(script.stdout.take().context("perf script has no output")?);
         let mut folded = Vec::new();
         Folder::from(Options::default()).collapse(stacks, &mut folded)?;

@@ -28,6 +28,7 @@ use super::remote_write_bodies::{Bodies, PhaseSteps};
 use super::run_environment::{commit, machine};
 use super::statistics::median;
 use super::target::{LakeOptions, Target};
+use crate::child_process::ChildProcess;
 use crate::client_python::python;
 use crate::progress::print_progress;
 
@@ -169,7 +170,8 @@ fn value(series: i64, step: i64) -> f64 {
 /// Writes log records to the lake and as compressed text; returns the bytes of the text.
 async fn write_log_records(lake: &Lake, options: &Options, text: &Path) -> anyhow::Result<u64> {
     print_progress(format!("{} log lines", options.lines));
-    let mut zstd = program("ZSTD_BIN").args(["-q", "-3", "-o"]).arg(text).stdin(Stdio::piped()).spawn()?;
+    let mut zstd: ChildProcess =
+        program("ZSTD_BIN").args(["-q", "-3", "-o"]).arg(text).stdin(Stdio::piped()).spawn()?.into();
     let mut pipe = std::io::BufWriter::with_capacity(1 << 20, zstd.stdin.take().context("no pipe")?);
     let (mut random, tenant) = (StdRng::seed_from_u64(1), TenantId::main());
     let mut events = EventBatch::new(lake.committed_event_offsets().await?);
@@ -308,7 +310,8 @@ print(*sorted(best)[1])";
 fn search_with_ripgrep(text: &Path, pattern: &str) -> anyhow::Result<(f64, f64)> {
     let started = Instant::now();
     let before = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)?;
-    let mut cat = program("ZSTD_BIN").args(["-q", "-dc"]).arg(text).stdout(Stdio::piped()).spawn()?;
+    let mut cat: ChildProcess =
+        program("ZSTD_BIN").args(["-q", "-dc"]).arg(text).stdout(Stdio::piped()).spawn()?.into();
     let pipe = cat.stdout.take().context("no pipe")?;
     let output = program("RG_BIN").args(["-c", "-F", pattern]).stdin(pipe).output()?;
     ensure!(output.status.success() && cat.wait()?.success(), "rg or zstd failed");

@@ -1,7 +1,7 @@
 //! The receivers under test, each started on an empty data folder.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -11,6 +11,7 @@ use wardroom_testing::{Server, server};
 use super::cpu_profile::CpuProfile;
 use super::lake_files::{count_files, folder_bytes, wait_for_merges};
 use super::process_usage::{Usage, process_tree_usage};
+use crate::child_process::ChildProcess;
 use crate::server_metrics::{detector_lag_records, lake_lag_records};
 
 /// Targets of `bench intake`.
@@ -50,7 +51,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 enum TargetProcess {
     Wardroom(Box<Server>),
-    Other(Child),
+    Other(ChildProcess),
 }
 
 impl Target {
@@ -288,10 +289,11 @@ impl Client {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the benchmark starts the other products")]
-fn spawn_other(variable: &str, dir: &Path, arguments: &[String]) -> anyhow::Result<Child> {
+fn spawn_other(variable: &str, dir: &Path, arguments: &[String]) -> anyhow::Result<ChildProcess> {
     let log = std::fs::File::create(dir.join("log"))?;
     let program = server::program(variable);
     let mut command = Command::new(&program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    command.spawn().with_context(|| format!("cannot run {}", program.display()))
+    let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+    Ok(child.into())
 }

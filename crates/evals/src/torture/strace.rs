@@ -57,18 +57,18 @@ impl Strace {
     }
 
     fn attach_pid(mut strace: Command, pid: u32) -> anyhow::Result<Self> {
-        let mut child = strace.args(["-p", &pid.to_string()]).stderr(Stdio::null()).spawn()?;
+        // Detached when dropped, also if an error is returned below.
+        let attached = Self(strace.args(["-p", &pid.to_string()]).stderr(Stdio::null()).spawn()?);
         let started = Instant::now();
         while started.elapsed() < ATTACH_TIMEOUT {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
             let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
             if tracer.is_some_and(|tracer| tracer.trim() != "0") {
                 std::thread::sleep(ATTACH_THREADS_DELAY);
-                return Ok(Self(child));
+                return Ok(attached);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        child.kill()?;
         anyhow::bail!("strace cannot be attached (kernel.yama.ptrace_scope?)")
     }
 }

@@ -6,7 +6,7 @@
 //! Delta log) can tell which rows are missing or duplicate.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -17,6 +17,7 @@ use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
 use wardroom_lake::{Config, Error, Flush, Lake, NewSeries};
 
 use crate::bar::{BarOptions, BarResult};
+use crate::child_process::ChildProcess;
 use crate::client_python::python;
 use crate::progress::print_progress;
 
@@ -44,7 +45,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     for kill in 1..=options.kills {
         std::thread::sleep(Duration::from_millis(random.random_range(50..400)));
         let victim = random.random_range(0..2);
-        let writer: &mut Child = &mut writers[victim];
+        let writer = &mut writers[victim];
         if let Some(status) = writer.try_wait()? {
             faults.push(format!("a writer exited: {status}"));
         }
@@ -80,11 +81,11 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the bar starts the processes that it kills")]
-fn start_writer(dir: &Path, seed: u64, options: &BarOptions) -> anyhow::Result<Child> {
+fn start_writer(dir: &Path, seed: u64, options: &BarOptions) -> anyhow::Result<ChildProcess> {
     let mut writer = Command::new(std::env::current_exe()?);
     writer.arg(LAKE_WRITER_COMMAND).arg("--dir").arg(dir).args(["--seed", &seed.to_string()]);
     writer.env("WARDROOM_MUTANT", options.mutant_name());
-    writer.stdout(Stdio::null()).spawn().context("cannot start a writer")
+    Ok(writer.stdout(Stdio::null()).spawn().context("cannot start a writer")?.into())
 }
 
 /// Checks that the table holds each row from 0 up to the committed offset once.
