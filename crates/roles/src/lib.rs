@@ -12,31 +12,32 @@
 
 #![forbid(unsafe_code)]
 
-pub mod backup;
-mod backup_status;
-pub mod bus_epoch;
-pub mod config;
 mod gold_writer;
 mod heartbeat;
 pub mod metrics;
 mod problem_responses;
+mod query_worker;
 mod replay;
 mod respond;
 mod server;
-pub mod state_database;
 pub mod tokens;
 mod views;
 
-pub use config::Config;
+pub use query_worker::{QueryWorkerError, run_query_worker};
 pub use replay::{ReplayError, ReplayOptions, ReplayReport, replay};
 pub use server::serve_error::ServeError;
 pub use server::serve_options::ServeOptions;
+pub use server::server_sandbox::{SandboxError, check_executor_files, server_sandbox};
 pub use server::startup::serve;
 pub use views::dead_letters::dead_letters;
 pub use views::series::dump;
 pub use wardroom_api::document as openapi;
+pub use wardroom_config::{self as config, Config};
+pub use wardroom_data_folder::{audit_log, backup, bus_epoch, state_database};
 pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
-pub use wardroom_lake::{Lake, MaintenanceKind, MaintenanceTask, TableSnapshot, VacuumPolicy};
+pub use wardroom_lake::{
+    Lake, MaintenanceKind, MaintenanceTask, TableSnapshot, TableVerification, VacuumPolicy, VerificationProgress,
+};
 pub use wardroom_process::{clock, crash, data_lock, log_output, sandbox, supervisor};
 pub use wardroom_store::{Store, database_path};

@@ -25,11 +25,11 @@ pub enum QueryWorkerError {
 }
 
 /// Runs queries over the tables of a data folder, for the server at the other end of standard input, until it closes
-/// the socket.
+/// the socket. With `open_tables` the first query need not wait until they are open.
 ///
 /// # Errors
 /// Returns an error if a limit cannot be set, or if the socket fails.
-pub fn run_query_worker(config: &Config, data: &Path) -> Result<(), QueryWorkerError> {
+pub fn run_query_worker(config: &Config, data: &Path, open_tables: bool) -> Result<(), QueryWorkerError> {
     let query = &config.lake.query;
     limit_query_worker(query.memory_bytes as u64)?;
     Sandbox::query_worker(config.lake.folder(data)?).enter();
@@ -41,7 +41,9 @@ pub fn run_query_worker(config: &Config, data: &Path) -> Result<(), QueryWorkerE
             tracing::warn!(%error, "limiting the processor time of a query failed");
         }
     };
+    // For opening the tables; each query sets it anew.
+    limit_processor_time();
     let hooks = WorkerHooks { before_query: Box::new(limit_processor_time), after_query: Box::new(trim_heap) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(run_queries(socket, &config.lake, data, &hooks))?)
+    Ok(runtime.block_on(run_queries(socket, &config.lake, data, open_tables, &hooks))?)
 }

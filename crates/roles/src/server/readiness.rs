@@ -1,21 +1,42 @@
 //! Readiness of the server, and gauges that are measured on demand.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
 use wardroom_bus::Bus;
+use wardroom_domain::executor::Confinement;
 use wardroom_executor::ExecutorClient;
-use wardroom_lake::QueryEngine;
 use wardroom_pipeline::lake::lake_state::{LakeState, WriteProgress};
 use wardroom_pipeline::metrics as pipeline_metrics;
 use wardroom_process::log_output;
-use wardroom_process::sandbox::Isolation;
+use wardroom_query::{PoolStatus, QueryPool};
 use wardroom_store::Store;
 
-use crate::backup_status;
+use super::audit_signer::SigningStatus;
+use crate::backup;
 use crate::metrics as names;
+
+/// Whether the executor responds, and what the kernel enforces on it.
+#[derive(Debug, Default)]
+pub(super) struct ExecutorHealth(Mutex<Option<Confinement>>);
+
+impl ExecutorHealth {
+    /// Records the response to a ping, or that there was none.
+    pub(super) fn set(&self, response: Option<Confinement>) {
+        *self.lock() = response;
+    }
+
+    /// Returns what is enforced on the executor; `None` while it does not respond.
+    fn confinement(&self) -> Option<Confinement> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Confinement>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Everything that readiness depends on.
 pub(super) struct Readiness {
@@ -25,11 +46,13 @@ pub(super) struct Readiness {
     /// The next offset of detection.
     pub(super) next: Arc<AtomicU64>,
     pub(super) executor: ExecutorClient,
-    pub(super) executor_up: Arc<AtomicBool>,
-    pub(super) isolation: Isolation,
+    pub(super) executor_health: Arc<ExecutorHealth>,
+    pub(super) signing: Arc<SigningStatus>,
+    /// What the kernel enforces on this process.
+    pub(super) confinement: Confinement,
     pub(super) lake: LakeState,
     /// SQL over the tables, if they are open.
-    pub(super) queries: Option<Arc<QueryEngine>>,
+    pub(super) queries: Option<Arc<QueryPool>>,
     /// Address for OTLP over gRPC, once it is bound.
     pub(super) otlp_grpc: Arc<OnceLock<String>>,
 }
@@ -37,21 +60,33 @@ pub(super) struct Readiness {
 impl Readiness {
     /// Returns whether the server is ready, and the readiness document.
     pub(super) fn document(&self) -> (bool, Value) {
-        let executor = match (self.executor.configured(), self.executor_up.load(Ordering::Acquire)) {
+        let executor_confinement = self.executor_health.confinement();
+        let executor = match (self.executor.configured(), &executor_confinement) {
             (false, _) => "not configured",
-            (true, true) => "up",
-            (true, false) => "down",
+            (true, Some(_)) => "up",
+            (true, None) => "down",
         };
+        let isolation = if self.confinement.landlock_abi > 0 { "landlock" } else { "none" };
         let bus_error = self.bus.append_error();
         let store_error = self.store.error();
-        let is_ready = executor != "down" && bus_error.is_none() && store_error.is_none();
+        let query_status = self.queries.as_ref().map(|queries| queries.status());
+        let queries = match query_status {
+            None => "off",
+            Some(PoolStatus { workers: 0, .. }) => "no query worker runs; the log says why, and new ones are started",
+            Some(_) => "ok",
+        };
+        let has_workers = !query_status.is_some_and(|status| status.is_down);
+        let is_ready = executor != "down" && bus_error.is_none() && store_error.is_none() && has_workers;
         let lake = if matches!(self.lake, LakeState::Disabled) { "off" } else { "ok" };
-        let lake = self.lake_progress().find_map(WriteProgress::last_error).unwrap_or_else(|| lake.to_owned());
+        let lake_error = self.lake_progress().find_map(WriteProgress::last_error).or_else(|| self.damaged_files());
+        let lake = lake_error.unwrap_or_else(|| lake.to_owned());
         let document = json!({ "status": if is_ready { "ready" } else { "degraded" },
             "durability": self.bus.durability(), "bus": bus_error.unwrap_or_else(|| "ok".to_owned()),
             "store": store_error.unwrap_or_else(|| "ok".to_owned()),
-            "isolation": self.isolation.as_str(), "executor": executor, "detect_lag_records": self.detect_lag(),
-            "lake": lake, "lake_lag_records": self.lake_lag(),
+            "audit": self.signing.describe(&self.executor),
+            "isolation": isolation, "sandbox": { "server": self.confinement, "executor": executor_confinement },
+            "executor": executor, "detect_lag_records": self.detect_lag(),
+            "lake": lake, "lake_lag_records": self.lake_lag(), "queries": queries,
             "otlp_grpc": self.otlp_grpc.get() });
         (is_ready, document)
     }
@@ -62,12 +97,26 @@ impl Readiness {
         if let Some(lag) = self.lake_lag() {
             metrics::gauge!(pipeline_metrics::LAKE_LAG_RECORDS).set(lag as f64);
         }
+        if let Some(tables) = self.lake.tables() {
+            metrics::gauge!(names::LAKE_DAMAGED_FILES).set(tables.lake.damaged_files().len() as f64);
+        }
         if let Some(queries) = &self.queries {
-            metrics::gauge!(names::QUERIES_RUNNING).set(queries.running_queries() as f64);
+            queries.update_gauges();
         }
         metrics::counter!(names::LOG_LINES_LOST_TOTAL).absolute(log_output::lost_lines());
         metrics::gauge!(names::STORE_UP).set(if self.store.error().is_none() { 1.0 } else { 0.0 });
-        backup_status::update_gauges(&self.data);
+        if let Some(last) = backup::last_backup(&self.data) {
+            metrics::gauge!(names::BACKUP_SECONDS).set(last.taken_at_s);
+            metrics::gauge!(names::BACKUP_BYTES).set(last.bytes);
+        }
+    }
+
+    /// Counts the damaged files of the tables, if reads have found any. Queries that need them fail; everything else
+    /// works, so the server is ready.
+    fn damaged_files(&self) -> Option<String> {
+        let count = self.lake.tables()?.lake.damaged_files().len();
+        // Without their names, which contain tenants.
+        (count > 0).then(|| format!("damaged files: {count}; the log and `wardroom lake verify` name them"))
     }
 
     /// Records that detection has not processed. Computed here, since stalled detection would not report it.

@@ -23,6 +23,9 @@ pub enum ServeError {
     /// The tables could not be opened.
     #[error(transparent)]
     Lake(#[from] wardroom_lake::Error),
+    /// The sandbox cannot be set up as configured.
+    #[error(transparent)]
+    Sandbox(#[from] super::server_sandbox::SandboxError),
     /// The runbooks could not be loaded.
     #[error(transparent)]
     Knowledge(#[from] wardroom_knowledge::Error),

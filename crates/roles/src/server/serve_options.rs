@@ -18,4 +18,6 @@ pub struct ServeOptions {
     pub admin_token_file: Option<PathBuf>,
     /// Whether an executor runs beside this process.
     pub executor: bool,
+    /// Whether standard input is the socket on which the supervisor passes query workers.
+    pub query_workers: bool,
 }

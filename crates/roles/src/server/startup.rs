@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -13,30 +12,33 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use wardroom_api::metrics_recorder;
 use wardroom_bus::{Bus, EmbeddedBus};
+use wardroom_domain::executor::Confinement;
 use wardroom_edge::{AuthMode, InflateBudget, Port, Routes, TokenTable};
 use wardroom_executor::{ExecutorClient, socket_path};
 use wardroom_knowledge::Library;
-use wardroom_lake::QueryEngine;
 use wardroom_pipeline::intake::source_intake::source_intake;
 use wardroom_pipeline::lake::event_writer::{EventWriterHandle, spawn_event_writer};
 use wardroom_pipeline::lake::lake_state::{LakeState, LakeTables};
 use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_process::descriptors::raise_descriptor_limit;
-use wardroom_process::sandbox::{Isolation, WRITABLE_FOLDERS, sandbox_server};
+use wardroom_process::sandbox::WRITABLE_FOLDERS;
 use wardroom_store::{Store, database_path};
 
 use super::api_backend::{ApiState, api_backend};
 use super::audit_configuration::audit_configuration;
 use super::audit_rejections::audit_rejections;
+use super::audit_signer::AuditSigner;
 use super::detection_startup::{Detection, start_detection};
 use super::first_token::{deliver_first_token, open_secret_file};
 use super::housekeeping::{run_housekeeping, watch_executor, watch_store};
 use super::lake_access::wait_until_available;
 use super::listening::{Listeners, bind_listeners};
 use super::port_thread::spawn_port_thread;
-use super::readiness::Readiness;
+use super::query_workers::start_query_pool;
+use super::readiness::{ExecutorHealth, Readiness};
 use super::serve_error::{ServeError, io_error};
 use super::serve_options::ServeOptions;
+use super::server_sandbox::server_sandbox;
 use crate::config::Config;
 use crate::gold_writer::GoldWriter;
 use crate::respond::responder::{Responder, run_responder};
@@ -72,13 +74,12 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
     }
     require_state(&options.data)?;
     let lake = if config.lake.enabled { config.lake.folder(&options.data)? } else { None };
-    for dir in WRITABLE_FOLDERS.map(|folder| options.data.join(folder)).into_iter().chain(lake.clone()) {
+    for dir in WRITABLE_FOLDERS.map(|folder| options.data.join(folder)).into_iter().chain(lake) {
         std::fs::create_dir_all(&dir).map_err(|error| io_error(format!("create {}", dir.display()), error))?;
     }
     // Opened before the sandbox is set up, so that the sandbox need not include its folder.
     let admin_file = options.admin_token_file.as_deref().map(open_secret_file).transpose()?;
-    let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().cloned().collect();
-    let isolation = sandbox_server(&options.data, lake, &readable);
+    let confinement = server_sandbox(&options.data, &config)?.enter();
     // The other half is for files.
     config.edge.max_connections = config.edge.max_connections.min(raise_descriptor_limit() / 2);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,7 +88,7 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
         .enable_all()
         .build()
         .map_err(|error| io_error("start threads", error))?;
-    let outcome = runtime.block_on(run(options, config, isolation, admin_file, announce, stop));
+    let outcome = runtime.block_on(run(options, config, confinement, admin_file, announce, stop));
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     outcome
 }
@@ -95,19 +96,20 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
 async fn run<F: Future<Output = ()> + Send + 'static>(
     options: ServeOptions,
     config: Config,
-    isolation: Isolation,
+    confinement: Confinement,
     admin_file: Option<File>,
     mut announce: impl FnMut(String),
     stop: impl FnOnce() -> F,
 ) -> Result<(), ServeError> {
     let mut background = JoinSet::new();
-    let roles = start_roles(&options, &config, isolation, &mut background).await?;
+    let roles = start_roles(&options, &config, confinement, &mut background).await?;
     let Roles { store, lake, event_writer, detection_thread, first_token, port, routes, otlp_address } = roles;
+    let signer = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let Listeners { listeners, address, otlp_grpc } = bind_listeners(options.listen, &config.edge.otlp_grpc).await?;
     otlp_address.get_or_init(|| otlp_grpc);
     announce(format!("listening http://{address}"));
     deliver_first_token(first_token, admin_file, address, &mut announce)?;
-    tracing::info!(%address, isolation = isolation.as_str(), "serving");
+    tracing::info!(%address, "serving");
     let (drain_sender, drain_started) = oneshot::channel::<()>();
     let (stop, restart, (stop_sender, stop_receiver)) = (stop(), AtomicBool::new(false), oneshot::channel());
     // A clone of the port stays here: it holds the sender of rejections, whose audit task would end otherwise.
@@ -133,6 +135,7 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     background.shutdown().await;
     // With the response stopped, the receiver of detector events is dropped and detection ends.
     join_thread(detection_thread, "detect").await;
+    AuditSigner::finish(store.clone(), signer).await;
     store.close().await;
     tracing::info!("stopped");
     ended.and(if restart.load(Ordering::Acquire) { Err(ServeError::LakeAvailable) } else { Ok(()) })
@@ -157,7 +160,7 @@ struct Roles {
 async fn start_roles(
     options: &ServeOptions,
     config: &Config,
-    isolation: Isolation,
+    confinement: Confinement,
     background: &mut JoinSet<()>,
 ) -> Result<Roles, ServeError> {
     let recorder = metrics_recorder::install();
@@ -177,14 +180,15 @@ async fn start_roles(
     let spawn_events =
         |tables| spawn_event_writer(tables, &config.pipeline(), &bus, &budget, &dead_letters, background);
     let event_writer = lake.tables().map(spawn_events);
-    let query_engine = |tables: &LakeTables| QueryEngine::new(Arc::clone(&tables.lake), config.lake.query.clone());
-    let queries = lake.tables().map(query_engine).transpose()?.map(Arc::new);
+    let query_pool = |tables: &LakeTables| start_query_pool(tables, &config.lake.query, options.query_workers);
+    let queries = lake.tables().map(query_pool).transpose()?.map(Arc::new);
     spawn_gold_writer(&lake, &store, &tenants, config, background);
 
     let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
-    let executor_up = Arc::new(AtomicBool::new(false));
+    let (executor_health, signing) = (Arc::<ExecutorHealth>::default(), Arc::default());
     if executor.configured() {
-        background.spawn(watch_executor(executor.clone(), store.clone(), Arc::clone(&executor_up)));
+        background.spawn(AuditSigner::new(store.clone(), executor.clone(), Arc::clone(&signing)).run());
+        background.spawn(watch_executor(executor.clone(), store.clone(), Arc::clone(&executor_health)));
     }
     let (config, store_copy) = (config.clone(), store.clone());
     let responder = Responder { config, store: store_copy, tenants: Arc::clone(&tenants), executor, runbooks };
@@ -210,8 +214,9 @@ async fn start_roles(
         store: store.clone(),
         next,
         executor: responder.executor.clone(),
-        executor_up,
-        isolation,
+        executor_health,
+        signing,
+        confinement,
         lake: lake.clone(),
         queries,
         otlp_grpc: Arc::clone(&otlp_address),
@@ -305,11 +310,12 @@ mod tests {
     #[test]
     fn auth_off_is_refused_beyond_loopback() {
         let options = ServeOptions {
-            data: PathBuf::from("/nonexistent"),
+            data: "/nonexistent".into(),
             listen: "0.0.0.0:0".parse().unwrap(),
             auth: AuthMode::Off,
             admin_token_file: None,
             executor: false,
+            query_workers: false,
         };
         let refused = serve(options, Config::default(), |_| {}, std::future::pending);
         assert!(matches!(refused, Err(ServeError::Exposed(_))));

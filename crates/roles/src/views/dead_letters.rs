@@ -9,7 +9,8 @@ use wardroom_api::DeadLetterView;
 use wardroom_bus::{Bus, DeadLetter, DeadLetterReason, DeadLetters, Record, RecordLocation, read_dead_letters};
 use wardroom_domain::{Envelope, Identity, Principal, Refusal, TenantId, Timestamp};
 use wardroom_edge::{Problem, Status};
-use wardroom_lake::{OutputFormat, QueryEngine};
+use wardroom_lake::OutputFormat;
+use wardroom_query::{Query, QueryPool};
 use wardroom_sources::{Intake, redrive};
 use wardroom_store::Store;
 
@@ -29,7 +30,7 @@ pub(crate) struct DeadLetterBackend {
     pub(crate) store: Store,
     /// Validates quarantined records again.
     pub(crate) intake: Intake,
-    pub(crate) queries: Option<Arc<QueryEngine>>,
+    pub(crate) queries: Option<Arc<QueryPool>>,
 }
 
 impl DeadLetterBackend {
@@ -79,7 +80,7 @@ impl DeadLetterBackend {
             "SELECT principal, protocol, CAST(ts AS BIGINT) AS us, reason, \"first\", \"last\", payload \
              FROM silver.quarantine WHERE \"offset\" = {offset}"
         );
-        let rows = queries.run_sql(tenant, &query, OutputFormat::Json).await.map_err(lake_query_problem)?;
+        let rows = queries.run(tenant, Query::Sql(query), OutputFormat::Json).await.map_err(lake_query_problem)?;
         let rows: Vec<QuarantineRow> = serde_json::from_slice(&rows).map_err(|error| damaged(&error))?;
         let Some(first) = rows.first() else { return Ok(None) };
         if found.is_some() {

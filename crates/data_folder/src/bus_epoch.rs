@@ -12,7 +12,7 @@ use wardroom_bus::{Bus, DeadLetters, EmbeddedBus, recorded_offsets, start_new_ep
 use wardroom_lake::Lake;
 use wardroom_pipeline::state::checkpoint;
 
-use crate::config::Config;
+use wardroom_config::Config;
 
 /// Why the bus cannot be used, or no new epoch was started.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ pub struct NewEpoch {
 ///
 /// # Errors
 /// Returns an error if something has, or if it cannot be determined.
-pub(crate) async fn check_bus_end(
+pub async fn check_bus_end(
     data: &Path,
     bus: &dyn Bus,
     dead_letters: &DeadLetters,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::manifest::{Manifest, list_backups};
-use crate::clock;
-use crate::config::BackupConfig;
+use wardroom_config::BackupConfig;
+use wardroom_process::clock;
 
 /// The configured schedule.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use wardroom_bus::ReadOnlyBus;
+use wardroom_domain::audit_head::FaultCode;
 use wardroom_lake::{Lake, TableSnapshot};
 use wardroom_process::data_lock::LOCK_FILE;
 use wardroom_store::{Store, database_path};
@@ -11,8 +12,9 @@ use wardroom_store::{Store, database_path};
 use super::backup_error::BackupError;
 use super::file_copy::{CopyProgress, copy_file};
 use super::manifest::{Manifest, list_backups};
-use crate::config::Config;
+use crate::audit_log::verify_audit_log;
 use crate::state_database::require_state;
+use wardroom_config::Config;
 
 /// Records read from the bus at once.
 const READ_BATCH_RECORDS: usize = 256;
@@ -97,10 +99,11 @@ pub async fn verify_data_folder(data: &Path, config: &Config) -> Result<Verifica
     if let Some(error) = store.integrity_check().await? {
         return Err(BackupError::DamagedState(error));
     }
-    let audit = store.verify_audit().await?;
     store.close().await;
-    if !audit.ok {
-        return Err(BackupError::BrokenAuditLog(audit.first_broken.unwrap_or_default()));
+    let audit = verify_audit_log(data, None).await?;
+    // A server that is started on the folder signs what is not signed yet.
+    if let Some(fault) = audit.faults.into_iter().find(|fault| fault.code != FaultCode::SigningBehind) {
+        return Err(BackupError::BrokenAuditLog(fault.detail));
     }
     let (start, end) = contiguous_range(&ReadOnlyBus::open(&data.join("bus"))?)?;
     let mut tables = Vec::new();

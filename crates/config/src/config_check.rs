@@ -67,15 +67,14 @@ fn into_result(problems: ConfigProblems) -> Result<(), Vec<String>> {
 }
 
 fn is_http_url(text: &str) -> bool {
-    let parsed = text.parse::<ureq::http::Uri>();
-    parsed.is_ok_and(|url| {
-        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
-    })
+    text.parse::<url::Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// Checks that a folder can be written, or else created below the nearest one that exists.
 fn check_writable(problems: &mut ConfigProblems, field: &str, folder: &Path) {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    // Without a final slash: a file with one does not exist.
+    let absolute: PathBuf = absolute.components().collect();
     let Some(existing) = absolute.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) else { return };
     let (folder, existing_text) = (folder.display(), existing.display());
     if !existing.is_dir() {

@@ -19,14 +19,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use wardroom_bus::ReadOnlyBus;
+use wardroom_executor::PRIVATE_KEY_FILE;
 use wardroom_lake::Lake;
 use wardroom_store::{Store, database_path};
 
 use super::backup_error::BackupError;
 use super::file_copy::{CopyProgress, copy_file, create_private_parent, list_files};
 use super::manifest::{FileEntry, Manifest, list_backups};
-use crate::clock;
-use crate::config::Config;
+use wardroom_config::Config;
+use wardroom_process::clock;
 
 /// A complete copy of a data folder.
 pub(super) struct BackupCopy {
@@ -136,10 +137,11 @@ impl DataCopy<'_> {
         Ok(())
     }
 
-    /// Copies a folder. Skips files that are deleted meanwhile, and unfinished files (`.new`).
+    /// Copies a folder. Skips files that are deleted meanwhile, unfinished files (`.new`) and secrets.
     fn copy_folder(&mut self, from: &Path, name: &str) -> Result<(), BackupError> {
         for (path, relative_path) in list_files(from)? {
-            if path.exists() && path.extension().is_none_or(|extension| extension != "new") {
+            let is_left_out = path.extension().is_some_and(|extension| extension == "new") || is_secret(&path);
+            if path.exists() && !is_left_out {
                 self.copy(&path, format!("{name}/{relative_path}"))?;
             }
         }
@@ -218,6 +220,11 @@ impl DataCopy<'_> {
         }
         Ok(first_offset)
     }
+}
+
+/// Returns whether a file is the key that signs the audit log: whoever has it can sign another one.
+fn is_secret(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == PRIVATE_KEY_FILE)
 }
 
 fn file_bytes(path: &Path) -> Result<u64, BackupError> {

@@ -8,6 +8,7 @@
 //! one process at a time writes to a folder of backups; it first removes incomplete backups of interrupted processes.
 
 mod backup_error;
+mod backup_status;
 mod data_copy;
 mod file_copy;
 mod manifest;
@@ -20,16 +21,16 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 pub use backup_error::BackupError;
+pub use backup_status::{LastBackup, last_backup};
 pub use file_copy::CopyProgress;
 pub use manifest::{FileEntry, Manifest};
 pub use restore::{VerificationReport, find_backup, restore_files, verify_data_folder};
 pub use schedule::BackupSchedule;
 
-use crate::backup_status;
-use crate::config::Config;
 use data_copy::{BackupCopy, copy_data_folder};
 use file_copy::create_private_parent;
 use manifest::list_backups;
+use wardroom_config::Config;
 
 /// Attempts to copy a data folder before the bus deletes records that the copy needs.
 const MAX_ATTEMPTS: usize = 3;

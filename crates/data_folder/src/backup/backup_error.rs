@@ -58,9 +58,12 @@ pub enum BackupError {
     /// The restored state database is damaged.
     #[error("state: {0}")]
     DamagedState(String),
-    /// The restored audit log has an invalid entry.
-    #[error("the audit log is broken at entry {0}")]
-    BrokenAuditLog(i64),
+    /// The restored audit log could not be verified.
+    #[error(transparent)]
+    AuditLog(#[from] crate::audit_log::AuditLogError),
+    /// The restored audit log is not the original.
+    #[error("the audit log is not intact: {0}")]
+    BrokenAuditLog(String),
     /// Records are missing between the first and the last record of the restored bus.
     #[error("bus: records {first} to {last} are damaged or missing")]
     BusGap {
@@ -70,7 +73,10 @@ pub enum BackupError {
         last: u64,
     },
     /// The restored tables do not match the restored bus.
-    #[error("the tables end at offset {committed:?}, but the bus has offsets {start} to {end}")]
+    #[error(
+        "the tables end at offset {}, but the bus has offsets {start} to {end}",
+        .committed.map_or_else(|| "none".to_owned(), |committed| committed.to_string())
+    )]
     InconsistentTables {
         /// Offset at which the tables end.
         committed: Option<u64>,

@@ -1,0 +1,19 @@
+//! The configuration of the whole program.
+//!
+//! ```text
+//! defaults ◄── configuration file ◄── WARDROOM_<SECTION>__<FIELD>   (read by the command line)
+//!                     │
+//!                     ▼
+//!                  Config ── check_values, check_folders ──► problems: field, reason, remedy
+//! ```
+//!
+//! Each crate defines and checks its own section; this crate joins them and adds what concerns the program as a whole:
+//! backups and the heartbeat. Every field has a default, and an unknown field is an error. Secrets have a form that may
+//! be shown ([`Config::with_hidden_secrets`]).
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod config_check;
+
+pub use config::{BackupConfig, Config, HeartbeatConfig};

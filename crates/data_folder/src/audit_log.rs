@@ -1,0 +1,148 @@
+//! Verifies the audit log of a data folder against what the executor has signed, and accepts a restored one.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use wardroom_domain::audit::{AuditEntry, ChainVerifier};
+use wardroom_domain::audit_head::{
+    Acceptance, ChainPosition, FaultCode, LogVerification, LogVerifier, SignedHead, SigningEvidence,
+};
+use wardroom_domain::{Principal, TenantId};
+use wardroom_executor::{
+    AuditEvidence, accept_audit_log, audit_evidence, has_signing_key, is_signature_valid, read_public_key,
+};
+use wardroom_process::clock;
+use wardroom_store::{Store, database_path};
+
+use crate::state_database::{MissingState, require_state};
+
+/// Why an audit log cannot be verified or accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditLogError {
+    /// The data folder has neither a database nor a ledger.
+    #[error("there is no audit log in {}", .0.display())]
+    NoLog(PathBuf),
+    /// The given public key cannot be read.
+    #[error("--public-key {}: {error}", .path.display())]
+    PublicKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
+    /// The executor's folder cannot be read or written.
+    #[error("executor: {0}")]
+    Executor(#[from] std::io::Error),
+    /// The database is missing.
+    #[error(transparent)]
+    MissingState(#[from] MissingState),
+    /// The database cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] wardroom_store::Error),
+    /// A chain that is broken in itself cannot be accepted.
+    #[error("the chain is broken at entry {0}, which no acceptance can mend; restore a database from a backup")]
+    ChainBroken(i64),
+}
+
+/// Verifies the audit log of a data folder; a server may be running on it. Faults are reported in the result.
+///
+/// # Errors
+/// Returns an error if there is no audit log, or if the given public key cannot be read.
+pub async fn verify_audit_log(data: &Path, public_key: Option<&Path>) -> Result<LogVerification, AuditLogError> {
+    let given = public_key
+        .map(|path| read_public_key(path).map_err(|error| AuditLogError::PublicKey { path: path.to_owned(), error }));
+    let given = given.transpose()?;
+    let (read, ledger_error) = match audit_evidence(data) {
+        Ok(read) => (read, None),
+        Err(error) => (AuditEvidence { heads: Vec::new(), public_key: None }, Some(error.to_string())),
+    };
+    if !database_path(data).exists() && read.heads.is_empty() && read.public_key.is_none() && ledger_error.is_none() {
+        return Err(AuditLogError::NoLog(data.to_owned()));
+    }
+    let is_key_given = given.is_some();
+    let (folder_key, signing_since) = read.public_key.unzip();
+    let public_key = given.or(folder_key);
+    let evidence = SigningEvidence { heads: read.heads, noted: None, public_key, is_key_given, signing_since };
+    let mut log = LogVerifier::new(evidence);
+    let database_error = read_log(data, &mut log).await.err();
+    let mut found = log.finish(clock::now(), is_signature_valid);
+    if let Some(error) = ledger_error {
+        let detail = format!("the executor's folder cannot be read: {error}; restore it from a backup");
+        found.add_fault(FaultCode::LedgerDamaged, Some(1), detail);
+    }
+    if let Some(error) = database_error {
+        found.add_fault(FaultCode::Unreadable, Some(1), error.to_string());
+    }
+    Ok(found)
+}
+
+async fn read_log(data: &Path, log: &mut LogVerifier) -> Result<(), AuditLogError> {
+    require_state(data)?;
+    let store = Store::open(&database_path(data)).await?;
+    let noted = store.read_audit(&mut |sequence, text, hash| log.push(sequence, text, hash)).await;
+    store.close().await;
+    // A running server may have noted a head that was signed after the ledger was read.
+    let heads = audit_evidence(data).map(|read| read.heads).unwrap_or_default();
+    log.set_noted(noted?.filter(|noted| !heads.contains(noted)));
+    Ok(())
+}
+
+/// What was accepted.
+#[derive(Clone, Debug)]
+pub struct AcceptedRestore {
+    /// The signed head that accepts the log.
+    pub signed: SignedHead,
+    /// The faults that it settles.
+    pub settled: LogVerification,
+}
+
+/// Accepts the audit log of a data folder as found, although it is not the one that was signed: a restored backup.
+/// Records that in the log and in the executor's ledger. Returns `None` if there is nothing to accept. The caller has
+/// locked the data folder.
+///
+/// # Errors
+/// Returns an error if the chain itself is broken, or if database, ledger or key cannot be read or written.
+pub async fn accept_restored_log(
+    data: &Path,
+    principal: Principal,
+    reason: &str,
+) -> Result<Option<AcceptedRestore>, AuditLogError> {
+    let found = verify_audit_log(data, None).await?;
+    let differs = found.faults.iter().any(|fault| fault.code != FaultCode::SigningBehind);
+    if !differs && has_signing_key(data)? {
+        return Ok(None);
+    }
+    require_state(data)?;
+    let store = Store::open(&database_path(data)).await?;
+    let before = last_position(&store).await?;
+    let entry = AuditEntry {
+        at: clock::now(),
+        tenant: TenantId::main(),
+        principal: principal.clone(),
+        agent: "operator".to_owned(),
+        incident_id: None,
+        action: "accept_restore".to_owned(),
+        decision: json!({ "reason": reason, "entries": before.sequence, "signed_entries": found.signed_entries }),
+        approved_by: None,
+    };
+    store.append_audit(&entry).await?;
+    let position = last_position(&store).await?;
+    let signed = accept_audit_log(data, position, Acceptance { principal, reason: reason.to_owned() })?;
+    store.note_audit_head(&signed).await?;
+    store.close().await;
+    Ok(Some(AcceptedRestore { signed, settled: found }))
+}
+
+/// Returns the position of the last entry.
+async fn last_position(store: &Store) -> Result<ChainPosition, AuditLogError> {
+    let (mut chain, mut position) = (ChainVerifier::default(), ChainPosition::genesis());
+    let mut on_row = |sequence: i64, text: &str, hash: &str| {
+        let is_valid = chain.push(sequence, text, hash).is_some();
+        if is_valid {
+            position = ChainPosition { sequence, hash: hash.to_owned() };
+        }
+        is_valid
+    };
+    store.read_audit(&mut on_row).await?;
+    chain.finish().first_broken.map_or(Ok(position), |broken| Err(AuditLogError::ChainBroken(broken)))
+}
