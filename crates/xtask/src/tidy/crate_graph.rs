@@ -36,9 +36,17 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("wardroom-sources", &["wardroom-edge"]),
     ("wardroom-api", &["wardroom-edge"]),
     ("wardroom-tools", &["wardroom-respond"]),
+    ("wardroom-query", &["wardroom-lake"]),
 ];
 /// Crates that combine others.
-const COMPOSITION_CRATES: &[&str] = &["wardroom-pipeline", "wardroom-roles", "wardroom-executor", "wardroom"];
+const COMPOSITION_CRATES: &[&str] = &[
+    "wardroom-pipeline",
+    "wardroom-config",
+    "wardroom-data-folder",
+    "wardroom-roles",
+    "wardroom-executor",
+    "wardroom",
+];
 /// Edges that stay forbidden for them.
 const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str], &str)] = &[
     (
@@ -47,6 +55,7 @@ const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str], &str)] = &[
         "the telemetry path does not depend on incident response",
     ),
     ("wardroom-pipeline", &["wardroom-api"], "queries return plain types; roles converts them to views"),
+    ("wardroom-config", &["wardroom-store", "wardroom-executor"], "configuration opens nothing"),
     ("wardroom-executor", &["wardroom-store"], "the executor does not link SQLite"),
 ];
 
