@@ -1,25 +1,30 @@
 //! Configuration of the executor: targets with credentials, approvers with token hashes.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+pub(crate) mod private_file;
 
-use nix::fcntl::OFlag;
+use std::path::Path;
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::executor::ListedApprover;
 use wardroom_domain::identity::token_id;
 use wardroom_domain::{Principal, TenantId};
-use wardroom_tools::Target;
+use wardroom_tools::{Secret, Target};
 
-/// Maximum size of the file, in bytes.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+use private_file::read_private_file;
 
 /// Hexadecimal digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
+
+/// Digits of a credential's hash that are shown; too few to test guesses against.
+const SHOWN_HASH_DIGITS: usize = 4;
+
+/// Default of [`ExecutorConfig::undo_minutes`].
+const DEFAULT_UNDO_MINUTES: u64 = 60;
 
 /// The file given by `--executor-config`: a regular file of the user that runs the executor, and only its owner may
 /// read it (mode 0600). Whoever can change it decides who approves.
@@ -31,6 +36,14 @@ pub struct ExecutorConfig {
     /// Targets of tool calls.
     #[serde(default)]
     pub targets: Vec<Target>,
+    /// Time after an execution in which it can be undone, in minutes; at least `respond.verify-timeout` and
+    /// `respond.hold` together. Default 60. Since 0.1.
+    #[serde(default = "default_undo_minutes")]
+    pub undo_minutes: u64,
+}
+
+const fn default_undo_minutes() -> u64 {
+    DEFAULT_UNDO_MINUTES
 }
 
 /// An approver.
@@ -51,7 +64,7 @@ impl ExecutorConfig {
         let with_path = |error: String| format!("{}: {error}", path.display());
         let text = read_private_file(path).map_err(with_path)?;
         let config: Self = serde_saphyr::from_str(&text).map_err(|error| with_path(error.to_string()))?;
-        config.check_approvers().map_err(with_path)?;
+        config.check_approvers().and_then(|()| config.check_targets()).map_err(with_path)?;
         Ok(config)
     }
 
@@ -78,6 +91,45 @@ impl ExecutorConfig {
         Ok(())
     }
 
+    /// Checks that each target names a tool and operations that exist, and can be told from the tenant's others.
+    fn check_targets(&self) -> Result<(), String> {
+        let specs: Vec<_> = wardroom_tools::tools(&[]).iter().map(|tool| tool.spec()).collect();
+        for (index, target) in self.targets.iter().enumerate() {
+            let field = format!("field targets[{index}]");
+            let Some(spec) = specs.iter().find(|spec| spec.name == target.tool) else {
+                let known: Vec<&str> = specs.iter().map(|spec| spec.name).collect();
+                return Err(format!("{field}.tool: there is no tool {}; use {}", target.tool, known.join(", ")));
+            };
+            let known: Vec<&str> = spec.operations.iter().map(|operation| operation.name).collect();
+            let is_unknown = |operation: &&String| !known.contains(&operation.as_str());
+            if let Some(unknown) = target.operations.iter().flatten().find(is_unknown) {
+                let known = known.join(", ");
+                return Err(format!("{field}.operations: {} has no operation {unknown}; use {known}", target.tool));
+            }
+            if !["http://", "https://"].iter().any(|scheme| target.url.starts_with(scheme)) {
+                return Err(format!("{field}.url: it does not start with http:// or https://"));
+            }
+            let is_same = |other: &&Target| {
+                (&other.tenant, &other.tool, &other.name) == (&target.tenant, &target.tool, &target.name)
+            };
+            if self.targets.iter().take(index).any(|other| is_same(&other)) {
+                let Target { tenant, name, tool, .. } = target;
+                return Err(format!("{field}.name: tenant {tenant} has another target {name} of {tool}; remove one"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the targets of a tenant: no call of another tenant's incident may reach them.
+    pub(crate) fn targets_of(&self, tenant: &TenantId) -> Vec<Target> {
+        self.targets.iter().filter(|target| target.tenant == *tenant).cloned().collect()
+    }
+
+    /// Returns the time after an execution in which it can be undone.
+    pub(crate) const fn undo_window(&self) -> Duration {
+        Duration::from_secs(self.undo_minutes.saturating_mul(60))
+    }
+
     /// Returns the approvers without the hashes of their tokens.
     pub(crate) fn listed(&self) -> Vec<ListedApprover> {
         let listed = |approver: &Approver| ListedApprover {
@@ -86,6 +138,21 @@ impl ExecutorConfig {
             token_id: token_id(&approver.token_sha256.to_ascii_lowercase()),
         };
         self.approvers.iter().map(listed).collect()
+    }
+
+    /// Returns the settings other than the approvers. Of a credential only the start of its hash is shown, which tells
+    /// whether it changed.
+    pub(crate) fn settings_without_secrets(&self) -> Value {
+        let hidden = |secret: &Secret| -> String {
+            sha256_hex(secret.expose_secret().as_bytes()).chars().take(SHOWN_HASH_DIGITS).collect()
+        };
+        let target = |target: &Target| {
+            let Target { tool, tenant, name, url, token, operations, actions_per_hour } = target;
+            json!({ "tenant": tenant, "tool": tool, "name": name, "url": url, "operations": operations,
+                "actions-per-hour": actions_per_hour, "token-sha256-start": token.as_ref().map(hidden) })
+        };
+        let targets: Vec<Value> = self.targets.iter().map(target).collect();
+        json!({ "targets": targets, "undo-minutes": self.undo_minutes })
     }
 
     /// Returns the approver of a tenant with this token. Compares in constant time.
@@ -106,101 +173,25 @@ impl ExecutorConfig {
     }
 }
 
-/// Reads a file that only the user of this process can read or write. All checks are made on the opened file: the path
-/// may name another one a moment later.
-fn read_private_file(path: &Path) -> Result<String, String> {
-    // O_NONBLOCK: opening a FIFO would wait for a writer.
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| {
-        let is_link = error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32);
-        if is_link { "it is a symbolic link; give the path of the file itself".to_owned() } else { error.to_string() }
-    })?;
-    check_private(&file)?;
-    let mut text = String::new();
-    let size = file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if size as u64 > MAX_CONFIG_BYTES {
-        return Err(format!("it has more than {MAX_CONFIG_BYTES} bytes"));
-    }
-    Ok(text)
-}
-
-fn check_private(file: &File) -> Result<(), String> {
-    let found = file.metadata().map_err(|error| error.to_string())?;
-    if !found.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let user = nix::unistd::geteuid().as_raw();
-    if found.uid() != user {
-        let owner = found.uid();
-        return Err(format!("it belongs to user {owner}, who could change the approvers; chown it to user {user}"));
-    }
-    if found.mode() & 0o077 != 0 {
-        return Err(format!("mode is {:o}; it holds credentials: chmod 600 it", found.mode() & 0o777));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
-    fn write(path: &Path, mode: u32) {
-        std::fs::write(path, "approvers: []\n").unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    #[test]
-    fn only_a_private_regular_file_is_read() {
+    fn load_text(text: &str) -> Result<ExecutorConfig, String> {
         let dir = tempfile::tempdir().unwrap();
-        let (file, link, fifo) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("fifo"));
-        write(&file, 0o600);
-        assert!(ExecutorConfig::load(&file).is_ok());
-        let refused = |path: &Path, expected: &str| {
-            let error = ExecutorConfig::load(path).unwrap_err();
-            assert!(error.contains(expected) && error.contains(path.to_str().unwrap()), "{error}");
-        };
-        symlink(&file, &link).unwrap();
-        refused(&link, "symbolic link");
-        refused(&dir.path().join("missing"), "No such file");
-        refused(dir.path(), "not a regular file");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-        refused(&fifo, "not a regular file");
-        for mode in [0o640, 0o604, 0o660, 0o602, 0o610] {
-            write(&file, mode);
-            refused(&file, "chmod 600");
-        }
-        write(&file, 0o400);
-        assert!(ExecutorConfig::load(&file).is_ok());
-        std::fs::remove_file(&file).unwrap();
-        std::fs::write(&file, "x".repeat(1 + MAX_CONFIG_BYTES as usize)).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        refused(&file, "more than");
-    }
-
-    #[test]
-    fn a_file_of_another_user_is_refused() {
-        if !nix::unistd::geteuid().is_root() {
-            return; // Only root can give a file away.
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
-        write(&file, 0o600);
-        chown(&file, Some(65_534), None).unwrap();
-        let error = ExecutorConfig::load(&file).unwrap_err();
-        assert!(error.contains("belongs to user 65534"), "{error}");
+        let path = dir.path().join("executor.yaml");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        ExecutorConfig::load(&path)
     }
 
     fn load(approvers: &[(&str, &str)]) -> Result<ExecutorConfig, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("executor.yaml");
         let entry = |(principal, hash): &(&str, &str)| {
             format!("  - {{ principal: {principal}, tenant: main, token-sha256: {} }}\n", serde_json::json!(hash))
         };
-        std::fs::write(&path, format!("approvers:\n{}", approvers.iter().map(entry).collect::<String>())).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        ExecutorConfig::load(&path)
+        load_text(&format!("approvers:\n{}", approvers.iter().map(entry).collect::<String>()))
     }
 
     #[test]
@@ -224,5 +215,42 @@ mod tests {
         }
         let error = load(&[("alice", &hash), ("bob", &hash.to_uppercase())]).unwrap_err();
         assert!(error.contains("alice and bob have the same token"), "{error}");
+    }
+
+    fn load_targets(targets: &[&str]) -> Result<ExecutorConfig, String> {
+        let entry = |target: &&str| format!("  - {{ tool: process, url: 'http://127.0.0.1:1', {target} }}\n");
+        load_text(&format!("approvers: []\ntargets:\n{}", targets.iter().map(entry).collect::<String>()))
+    }
+
+    #[test]
+    fn each_target_belongs_to_one_tenant() {
+        let config = load_targets(&["name: cart", "name: cart, tenant: other", "name: mail, tenant: other"]).unwrap();
+        let names = |tenant: &str| {
+            let targets = config.targets_of(&TenantId::new(tenant).unwrap());
+            targets.iter().map(|target| target.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("main"), ["cart"], "the default is main");
+        assert_eq!(names("other"), ["cart", "mail"]);
+        assert_eq!((names("third"), names("Main")), (vec![], vec![]));
+        assert_eq!(config.undo_window(), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn targets_that_cannot_be_used_are_refused_when_the_file_is_read() {
+        for (targets, expected) in [
+            (["name: cart", "name: cart, tenant: main"], "targets[1].name: tenant main has another target cart"),
+            (["name: cart", "name: mail, operations: [restart, reboot]"], "targets[1].operations: process has no"),
+            (["name: cart, tenant: 'a b'", "name: mail"], "not a valid name"),
+            (["name: cart, owner: main", "name: mail"], "owner"),
+        ] {
+            let error = load_targets(&targets).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let load_one = |tool: &str, url: &str| {
+            load_text(&format!("approvers: []\ntargets: [{{ tool: {tool}, name: a, url: '{url}' }}]\n"))
+        };
+        assert!(load_one("process", "https://control.example").is_ok());
+        assert!(load_one("shell", "http://a").unwrap_err().contains("no tool shell; use process"));
+        assert!(load_one("process", "file:///etc/passwd").unwrap_err().contains("targets[0].url"));
     }
 }

@@ -6,14 +6,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use wardroom_domain::audit_head::SignedHead;
 use wardroom_domain::executor::PlanStatus;
-use wardroom_domain::{Outcome, Plan, Principal, Timestamp};
+use wardroom_domain::{Outcome, Plan, Principal, TenantId, Timestamp, ToolCall};
 
 use wardroom_files::rewrite_prefix;
 use wardroom_process::crash;
 
-/// Format version of the lines that this build writes.
-pub(crate) const FORMAT_VERSION: u8 = 1;
+/// Format version of the lines that this build writes. Version 2 has the steps and fields that say so.
+pub(crate) const FORMAT_VERSION: u8 = 2;
 
 /// A line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub(crate) enum Entry {
         plan: Box<Plan>,
         plan_sha256: String,
         principal: Principal,
+        /// SHA-256 of the secret that proves an undo. Since version 2.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        undo_sha256: Option<String>,
     },
     /// The adapter is about to be called.
     Started {
@@ -44,6 +48,9 @@ pub(crate) enum Entry {
         plan_sha256: String,
         outcome: Outcome,
         detail: String,
+        /// State of the target after the action, as far as the undo is concerned. Since version 2.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        state: Option<String>,
     },
     /// The undo is about to be called.
     UndoStarted {
@@ -53,6 +60,9 @@ pub(crate) enum Entry {
         plan_sha256: String,
         key: String,
         precondition: String,
+        /// The approver who requested it; absent if the approval itself was the authority. Since version 2.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        principal: Option<Principal>,
     },
     /// The undo responded, or was probed.
     Undone {
@@ -62,6 +72,19 @@ pub(crate) enum Entry {
         plan_sha256: String,
         outcome: Outcome,
         detail: String,
+    },
+    /// The incident is settled: the plan can no longer be undone. Since version 2.
+    Settled {
+        #[serde(rename = "v")]
+        version: u8,
+        at: Timestamp,
+        plan_sha256: String,
+    },
+    /// The audit log has reached a position. Since version 2.
+    AuditHead {
+        #[serde(rename = "v")]
+        version: u8,
+        signed: Box<SignedHead>,
     },
 }
 
@@ -84,9 +107,17 @@ impl Entry {
 pub(crate) struct PlanRecord {
     pub(crate) plan: Plan,
     pub(crate) status: PlanStatus,
-    pub(crate) started: bool,
+    /// SHA-256 of the secret that proves an undo.
+    pub(crate) undo_sha256: Option<String>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) finished_at: Option<Timestamp>,
+    /// State of the target after the action, if it was applied and could be read.
+    pub(crate) state_after: Option<String>,
+    pub(crate) undo_started_at: Option<Timestamp>,
     /// State of the target when the undo was started.
     pub(crate) undo_started: Option<String>,
+    /// The incident is settled.
+    pub(crate) settled: bool,
 }
 
 /// The ledger file and the state of all plans in it.
@@ -99,20 +130,48 @@ pub(crate) struct Ledger {
     /// A write or sync has failed: the file may hold uncommitted bytes beyond `len`.
     write_failed: bool,
     plans: BTreeMap<String, PlanRecord>,
+    /// The last signed head of the audit log.
+    audit_head: Option<SignedHead>,
+}
+
+/// Returns the path of the ledger in the executor's folder.
+fn ledger_path(folder: &Path) -> PathBuf {
+    folder.join("ledger.jsonl")
+}
+
+/// Reads the signed heads of the audit log from the ledger in an executor's folder; the executor may be running. There
+/// are none without a ledger.
+pub(crate) fn read_audit_heads(folder: &Path) -> std::io::Result<Vec<SignedHead>> {
+    let path = ledger_path(folder);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text?,
+    };
+    let mut heads = Vec::new();
+    // A line without an end is still being written.
+    for line in text.lines().take(text.matches('\n').count()) {
+        match Entry::decode(line) {
+            Ok(Entry::AuditHead { signed, .. }) => heads.push(*signed),
+            Ok(_) => {}
+            Err(error) => return Err(std::io::Error::other(format!("{}: {error}", path.display()))),
+        }
+    }
+    Ok(heads)
 }
 
 impl Ledger {
     /// Opens or creates the ledger. A torn last line is cut off: its step had no effect.
     pub(crate) fn open(folder: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let path = folder.join("ledger.jsonl");
+        let path = ledger_path(folder);
         let file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
         let text = std::fs::read_to_string(&path)?;
         let complete = text.rfind('\n').map_or(0, |newline| newline + 1);
         file.set_len(complete as u64)?;
         file.sync_all()?;
         File::open(folder)?.sync_all()?;
-        let mut ledger = Self { path, file, len: complete as u64, write_failed: false, plans: BTreeMap::new() };
+        let (len, plans) = (complete as u64, BTreeMap::new());
+        let mut ledger = Self { path, file, len, write_failed: false, plans, audit_head: None };
         for line in text.lines().take(text.matches('\n').count()) {
             let entry = Entry::decode(line)
                 .map_err(|error| std::io::Error::other(format!("{}: {error}", ledger.path.display())))?;
@@ -124,12 +183,16 @@ impl Ledger {
     /// Appends and syncs a step, then applies it. After a failure the file is rewritten up to the last synced step.
     pub(crate) fn append(&mut self, entry: Entry) -> std::io::Result<()> {
         let step = match &entry {
-            Entry::Authorized { .. } => "ledger:authorized",
-            Entry::Started { .. } | Entry::UndoStarted { .. } => "ledger:started",
-            Entry::Finished { .. } => "ledger:finished",
-            Entry::Undone { .. } => "ledger:undone",
+            Entry::Authorized { .. } => Some("ledger:authorized"),
+            Entry::Started { .. } | Entry::UndoStarted { .. } => Some("ledger:started"),
+            Entry::Finished { .. } => Some("ledger:finished"),
+            Entry::Undone { .. } => Some("ledger:undone"),
+            Entry::Settled { .. } => Some("ledger:settled"),
+            // No step of a plan.
+            Entry::AuditHead { .. } => None,
         };
-        crash::maybe_crash(step, "before");
+        let crash_point = |when| step.into_iter().for_each(|step| crash::maybe_crash(step, when));
+        crash_point("before");
         let mut line = serde_json::to_string(&entry)?;
         line.push('\n');
         if self.write_failed {
@@ -139,7 +202,7 @@ impl Ledger {
         self.write_failed = written.is_err();
         written?;
         self.len += line.len() as u64;
-        crash::maybe_crash(step, "after");
+        crash_point("after");
         self.apply(entry);
         Ok(())
     }
@@ -149,24 +212,55 @@ impl Ledger {
         self.plans.get(plan_sha256)
     }
 
+    /// Returns the last signed head of the audit log.
+    pub(crate) fn audit_head(&self) -> Option<&SignedHead> {
+        self.audit_head.as_ref()
+    }
+
+    /// Returns how many actions and undos were started on the target of a call since a time.
+    pub(crate) fn actions_since(&self, tenant: &TenantId, call: &ToolCall, since: Timestamp) -> usize {
+        let same_target = |record: &&PlanRecord| {
+            let plan = &record.plan;
+            (&plan.tenant, &plan.call.tool, &plan.call.target) == (tenant, &call.tool, &call.target)
+        };
+        let started = |record: &PlanRecord| [record.started_at, record.undo_started_at];
+        let times = self.plans.values().filter(same_target).flat_map(started).flatten();
+        times.filter(|started_at| *started_at > since).count()
+    }
+
     fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Authorized { plan, plan_sha256, principal, .. } => {
+            Entry::Authorized { plan, plan_sha256, principal, undo_sha256, .. } => {
                 let status = PlanStatus { approved_by: Some(principal), ..PlanStatus::default() };
-                let record = PlanRecord { plan: *plan, status, started: false, undo_started: None };
+                let record = PlanRecord {
+                    plan: *plan,
+                    status,
+                    undo_sha256,
+                    started_at: None,
+                    finished_at: None,
+                    state_after: None,
+                    undo_started_at: None,
+                    undo_started: None,
+                    settled: false,
+                };
                 self.plans.entry(plan_sha256).or_insert(record);
             }
-            Entry::Started { plan_sha256, key, .. } => self.update(&plan_sha256, |record| {
-                record.started = true;
+            Entry::Started { at, plan_sha256, key, .. } => self.update(&plan_sha256, |record| {
+                record.started_at = Some(at);
                 record.status.idempotency_key = Some(key);
             }),
-            Entry::Finished { plan_sha256, outcome, detail, .. } => self.update(&plan_sha256, |record| {
+            Entry::Finished { at, plan_sha256, outcome, detail, state, .. } => self.update(&plan_sha256, |record| {
                 record.status.executed = Some(outcome);
                 record.status.detail = detail;
+                record.finished_at = Some(at);
+                record.state_after = state;
             }),
-            Entry::UndoStarted { plan_sha256, precondition, .. } => {
-                self.update(&plan_sha256, |record| record.undo_started = Some(precondition));
-            }
+            Entry::UndoStarted { at, plan_sha256, precondition, .. } => self.update(&plan_sha256, |record| {
+                record.undo_started_at = Some(at);
+                record.undo_started = Some(precondition);
+            }),
+            Entry::Settled { plan_sha256, .. } => self.update(&plan_sha256, |record| record.settled = true),
+            Entry::AuditHead { signed, .. } => self.audit_head = Some(*signed),
             Entry::Undone { plan_sha256, outcome, detail, .. } => self.update(&plan_sha256, |record| {
                 record.status.undone = Some(outcome);
                 record.status.detail = detail;
@@ -184,6 +278,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit_key::is_signature_valid;
 
     /// Ledgers of every released format version must stay readable.
     #[test]
@@ -197,12 +292,43 @@ mod tests {
         let (hash, record) = ledger.plans.iter().next().unwrap();
         assert_eq!(&record.plan.sha256().unwrap(), hash);
         assert_eq!(
-            (record.started, record.status.executed, record.status.undone),
+            (record.started_at.is_some(), record.status.executed, record.status.undone),
             (true, Some(Outcome::Applied), Some(Outcome::Applied))
         );
+        assert_eq!((&record.state_after, &record.undo_sha256, record.settled), (&None, &None, false));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "the torn line is cut off");
-        std::fs::write(&path, text.replacen("\"v\":1", "\"v\":2", 1)).unwrap();
+        std::fs::write(&path, text.replacen("\"v\":1", "\"v\":3", 1)).unwrap();
         assert!(Ledger::open(dir.path()).unwrap_err().to_string().contains("newer Wardroom"));
+    }
+
+    #[test]
+    fn reads_format_version_2() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = include_str!("../tests/formats/ledger-v2.jsonl");
+        std::fs::write(dir.path().join("ledger.jsonl"), text).unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        let (hash, record) = ledger.plans.iter().next().unwrap();
+        assert_eq!(&record.plan.sha256().unwrap(), hash);
+        assert_eq!(record.undo_sha256.as_deref(), Some("a".repeat(64).as_str()));
+        assert_eq!(record.state_after.as_deref(), Some("3.13.8 previous=3.14.0 after=key"));
+        assert_eq!((record.status.undone, record.settled), (Some(Outcome::Applied), true));
+        let call = &record.plan.call;
+        let actions = |tenant: &str, call: &ToolCall, since: &str| {
+            ledger.actions_since(&TenantId::new(tenant).unwrap(), call, Timestamp::parse(since).unwrap())
+        };
+        assert_eq!(actions("main", call, "2026-11-21T14:00:00Z"), 2, "the action and its undo");
+        assert_eq!(actions("main", call, "2026-11-21T14:51:00Z"), 1);
+        assert_eq!(actions("main", call, "2026-11-21T15:00:00Z"), 0);
+        assert_eq!(actions("other", call, "2026-11-21T14:00:00Z"), 0);
+        let other = ToolCall { target: "mail".into(), ..call.clone() };
+        assert_eq!(actions("main", &other, "2026-11-21T14:00:00Z"), 0);
+        let heads = read_audit_heads(dir.path()).unwrap();
+        assert!(heads.iter().all(is_signature_valid), "signed by another program with the documented format");
+        assert_eq!(heads[1].head.previous_head, Some(heads[0].sha256().unwrap()));
+        assert_eq!((heads.len(), ledger.audit_head()), (2, heads.last()));
+        let lines: Vec<Entry> = text.lines().map(|line| Entry::decode(line).unwrap()).collect();
+        let written: Vec<String> = lines.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+        assert_eq!(written, text.lines().collect::<Vec<_>>());
     }
 
     #[test]

@@ -11,6 +11,8 @@
 
 #![forbid(unsafe_code)]
 
+mod audit_key;
+mod audit_signing;
 mod client;
 mod config;
 mod ledger;
@@ -26,16 +28,25 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use wardroom_domain::executor::{RefusalCode, Request, Response};
+use wardroom_process::sandbox::Sandbox;
 
-use protocol::MAX_MESSAGE_BYTES;
+use protocol::{MAX_MESSAGE_BYTES, executor_folder};
 use service::Service;
 
+pub use audit_key::{PRIVATE_KEY_FILE, is_signature_valid, read_public_key};
+pub use audit_signing::{AuditEvidence, accept_audit_log, audit_evidence, has_signing_key, public_key_file};
 pub use client::{ExecutorClient, ExecutorUnavailable};
 pub use config::ExecutorConfig;
 pub use protocol::{SocketPathTooLong, check_socket_path, socket_path};
 
 /// Interval between checks whether the parent is still running.
 const PARENT_POLL_INTERVAL: Duration = Duration::from_millis(300);
+/// Maximum number of connections at the same time; more are closed without a response.
+const MAX_CONNECTIONS: usize = 128;
+/// Time in which the next part of a request must arrive, and of a response be taken.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a connection that could not be served.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// Attempts to lock before another executor is reported.
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -54,6 +65,14 @@ pub enum ExecutorError {
     Locked(String),
 }
 
+/// Checks the executor's configuration file as the executor would at its start.
+///
+/// # Errors
+/// Returns an error that names the field, the reason and the remedy.
+pub fn check_config(file: &Path) -> Result<(), ExecutorError> {
+    ExecutorConfig::load(file).map(drop).map_err(ExecutorError::Config)
+}
+
 /// Serves requests until the parent process exits.
 ///
 /// # Errors
@@ -65,22 +84,41 @@ pub fn run(data: &Path, config: &Path) -> Result<(), ExecutorError> {
     let lock_path = data.join("executor.lock");
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path)?;
     let _lock = acquire_lock(file).ok_or_else(|| ExecutorError::Locked(lock_path.display().to_string()))?;
-    let service = Arc::new(Service::open(&data.join("executor"), config)?);
+    let mut service = Service::open(&executor_folder(data), config)?;
     let socket = socket_path(data);
     if socket.exists() {
         std::fs::remove_file(&socket)?;
     }
     let listener = UnixListener::bind(&socket)?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+    // Before the first thread: only threads that are started from here on are restricted, too.
+    service.confinement = Sandbox::executor(data, config).enter();
     std::thread::spawn(exit_with_parent);
     tracing::info!("executor ready");
+    serve(&listener, &Arc::new(service))
+}
+
+/// Serves each connection on a thread. Does not return.
+fn serve(listener: &UnixListener, service: &Arc<Service>) -> Result<(), ExecutorError> {
+    // Each connection has a clone.
+    let connections = Arc::new(());
     for stream in listener.incoming() {
-        let (stream, service) = (stream?, Arc::clone(&service));
-        std::thread::spawn(move || {
-            if let Err(error) = handle_connection(&service, stream) {
-                tracing::debug!(%error, "executor connection failed");
+        let accepted = stream.and_then(|stream| {
+            if Arc::strong_count(&connections) > MAX_CONNECTIONS {
+                return Err(std::io::Error::other(format!("there are {MAX_CONNECTIONS} connections already")));
             }
+            let (service, connection) = (Arc::clone(service), Arc::clone(&connections));
+            std::thread::Builder::new().name("request".into()).spawn(move || {
+                if let Err(error) = handle_connection(&service, stream) {
+                    tracing::debug!(%error, "executor connection failed");
+                }
+                drop(connection);
+            })
         });
+        if let Err(error) = accepted {
+            tracing::warn!(%error, "a connection to the executor was closed");
+            std::thread::sleep(ACCEPT_RETRY_INTERVAL);
+        }
     }
     Ok(())
 }
@@ -117,6 +155,8 @@ fn acquire_lock(mut file: std::fs::File) -> Option<Flock<std::fs::File>> {
 
 /// Handles one request: a JSON line in, a JSON line out.
 fn handle_connection(service: &Service, stream: UnixStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream.try_clone()?.take(MAX_MESSAGE_BYTES)).read_line(&mut line)?;
     let response = match serde_json::from_str::<Request>(&line) {

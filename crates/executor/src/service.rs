@@ -1,19 +1,26 @@
-//! Handling of requests: authorization, execution, undo, and recovery after a crash.
+//! Handling of requests: authorization, execution, and recovery after a crash.
+//!
+//! The server may be in an attacker's hands: every request is checked against the configuration, the ledger and the
+//! target.
 
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use wardroom_domain::executor::{RefusalCode, Request, Response};
-use wardroom_domain::{DryRun, Outcome, Plan, ToolCall};
+use wardroom_domain::executor::{Confinement, RefusalCode, Request, Response};
+use wardroom_domain::{DryRun, Outcome, Plan, TenantId, ToolCall};
 use wardroom_respond::{Applied, Tool, ToolError};
 
 use wardroom_domain::mutant;
 use wardroom_process::{clock, crash};
 
+use wardroom_tools::Target;
+
+use crate::audit_signing::AuditSigning;
 use crate::config::ExecutorConfig;
 use crate::ledger::{Entry, FORMAT_VERSION, Ledger, PlanRecord};
 
@@ -21,12 +28,23 @@ use crate::ledger::{Entry, FORMAT_VERSION, Ledger, PlanRecord};
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Attempts to read the state of a target after an action.
+const STATE_ATTEMPTS: u32 = 3;
+/// Format version of the plans that this build checks.
+const PLAN_VERSION: u8 = 1;
+/// Longest time until a plan expires: the server chooses the time, and an approval must not be good for years.
+const MAX_PLAN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Period of a target's limit of actions.
+const ACTIONS_PERIOD: Duration = Duration::from_secs(3600);
 
 /// The executor's service.
 #[derive(Debug)]
 pub(crate) struct Service {
     config: PathBuf,
     ledger: Mutex<Ledger>,
+    audit: AuditSigning,
+    /// What the kernel enforces on this process.
+    pub(crate) confinement: Confinement,
     /// Serialises executions and undos.
     execution_lock: Mutex<()>,
 }
@@ -36,20 +54,33 @@ type Refusal = (RefusalCode, String);
 
 impl Service {
     pub(crate) fn open(folder: &Path, config: &Path) -> std::io::Result<Self> {
-        let ledger = Mutex::new(Ledger::open(folder)?);
-        Ok(Self { config: config.to_owned(), ledger, execution_lock: Mutex::new(()) })
+        let ledger = Ledger::open(folder)?;
+        let audit = AuditSigning::open(folder, ledger.audit_head());
+        let ledger = Mutex::new(ledger);
+        let (config, confinement) = (config.to_owned(), Confinement::default());
+        Ok(Self { config, ledger, audit, confinement, execution_lock: Mutex::new(()) })
     }
 
     /// Handles a request.
     pub(crate) fn handle(&self, request: Request) -> Response {
         let result = match request {
-            Request::Ping => Ok(Response::Pong),
-            Request::Approvers => self.config().map(|config| Response::Approvers { approvers: config.listed() }),
-            Request::DryRun { call } => self.dry_run(&call).map(|dry_run| Response::DryRun { dry_run }),
-            Request::Authorize { plan, plan_sha256, proof } => self.authorize(*plan, &plan_sha256, &proof),
+            Request::Ping => Ok(Response::Pong { confinement: self.confinement.clone() }),
+            Request::Approvers => self.config().map(|config| Response::Approvers {
+                approvers: config.listed(),
+                settings: config.settings_without_secrets(),
+            }),
+            Request::DryRun { tenant, call } => {
+                self.dry_run(&tenant, &call).map(|dry_run| Response::DryRun { dry_run })
+            }
+            Request::Authorize { plan, plan_sha256, proof, undo_sha256 } => {
+                self.authorize(*plan, &plan_sha256, &proof, undo_sha256)
+            }
             Request::Execute { plan_sha256 } => self.execute(&plan_sha256),
-            Request::Undo { plan_sha256 } => self.undo(&plan_sha256),
+            Request::Undo { plan_sha256, proof } => self.undo(&plan_sha256, &proof),
+            Request::Settle { plan_sha256, proof } => self.settle(&plan_sha256, &proof),
             Request::Status { plan_sha256 } => Ok(self.status(&plan_sha256)),
+            Request::AuditHead => self.audit.head(&self.ledger()),
+            Request::SignAudit { first, texts, hash } => self.audit.sign(&mut self.ledger(), first, &texts, hash),
         };
         result.unwrap_or_else(|(code, detail)| Response::Refused { code, detail })
     }
@@ -63,15 +94,16 @@ impl Service {
         ExecutorConfig::load(&self.config).map_err(|error| (RefusalCode::Unavailable, error))
     }
 
-    fn tool(&self, call: &ToolCall) -> Result<Box<dyn Tool>, Refusal> {
-        let tools = wardroom_tools::tools(&self.config()?.targets);
+    /// Returns the tool of a call, with the targets of the tenant only.
+    fn tool(&self, tenant: &TenantId, call: &ToolCall) -> Result<Box<dyn Tool>, Refusal> {
+        let tools = wardroom_tools::tools(&self.config()?.targets_of(tenant));
         let available: Vec<&str> = tools.iter().map(|tool| tool.spec().name).collect();
-        let unknown = (RefusalCode::Invalid, format!("unknown tool {:?}; available: {available:?}", call.tool));
-        tools.into_iter().find(|tool| tool.spec().name == call.tool).ok_or(unknown)
+        let unknown = format!("there is no tool {:?}; available: {}", call.tool, available.join(", "));
+        tools.into_iter().find(|tool| tool.spec().name == call.tool).ok_or((RefusalCode::Invalid, unknown))
     }
 
-    fn dry_run(&self, call: &ToolCall) -> Result<DryRun, Refusal> {
-        let tool = self.tool(call)?;
+    fn dry_run(&self, tenant: &TenantId, call: &ToolCall) -> Result<DryRun, Refusal> {
+        let tool = self.tool(tenant, call)?;
         with_crash_points("adapter:plan", || tool.plan(call)).map_err(refuse_tool_error)
     }
 
@@ -80,7 +112,13 @@ impl Service {
         Response::Status { status }
     }
 
-    fn authorize(&self, plan: Plan, plan_sha256: &str, proof: &str) -> Result<Response, Refusal> {
+    fn authorize(
+        &self,
+        plan: Plan,
+        plan_sha256: &str,
+        proof: &str,
+        undo_sha256: Option<String>,
+    ) -> Result<Response, Refusal> {
         let config = self.config()?;
         let principal = config.authenticate(&plan.tenant, proof).cloned().ok_or_else(|| {
             (RefusalCode::NotAnApprover, "the token does not belong to an approver of this tenant".to_owned())
@@ -93,7 +131,7 @@ impl Service {
             ));
         }
         check_expiry(&plan)?;
-        self.tool(&plan.call)?;
+        self.check_plan(&plan)?;
         let mut ledger = self.ledger();
         if ledger.plan(&hash).is_some() {
             return Err((RefusalCode::AlreadyUsed, "this plan was approved before".to_owned()));
@@ -104,10 +142,31 @@ impl Service {
             plan: Box::new(plan),
             plan_sha256: hash.clone(),
             principal,
+            undo_sha256,
         };
         ledger.append(entry).map_err(refuse_ledger_error)?;
         drop(ledger);
         Ok(self.status(&hash))
+    }
+
+    /// Checks what a plan would do, without contacting its target: call and undo are allowed for the tenant, and the
+    /// undo acts on nothing else.
+    fn check_plan(&self, plan: &Plan) -> Result<(), Refusal> {
+        let invalid = |detail: String| Err((RefusalCode::Invalid, detail));
+        if plan.version != PLAN_VERSION {
+            return invalid(format!("the plan has format {}; this build checks {PLAN_VERSION}", plan.version));
+        }
+        if plan.expires_at > clock::now().plus(MAX_PLAN_LIFETIME) {
+            let hours = MAX_PLAN_LIFETIME.as_secs() / 3600;
+            return invalid(format!("the plan expires in more than {hours} h; lower respond.approval-minutes"));
+        }
+        let tool = self.tool(&plan.tenant, &plan.call)?;
+        tool.check(&plan.call).map_err(refuse_tool_error)?;
+        let Some(undo) = &plan.dry_run.undo else { return Ok(()) };
+        if (&undo.tool, &undo.target) != (&plan.call.tool, &plan.call.target) {
+            return invalid("the undo of the plan acts on another target than the plan".to_owned());
+        }
+        tool.check(undo).map_err(refuse_tool_error)
     }
 
     fn execute(&self, plan_sha256: &str) -> Result<Response, Refusal> {
@@ -117,18 +176,19 @@ impl Service {
             return Ok(self.status(plan_sha256));
         }
         let plan = &record.plan;
-        let tool = self.tool(&plan.call)?;
+        let tool = self.tool(&plan.tenant, &plan.call)?;
         let key = self.idempotency_key(plan)?;
-        let applied = if record.started && !mutant::is_enabled("forget-idempotency-key") {
+        let applied = if record.started_at.is_some() && !mutant::is_enabled("forget-idempotency-key") {
             let authorized = || self.check_authority(&record);
             self.recover(tool.as_ref(), &plan.call, &plan.dry_run.precondition, &key, authorized)?
         } else {
             self.check_authority(&record)?;
-            let state = with_crash_points("adapter:probe", || tool.state(&plan.call)).map_err(refuse_tool_error)?;
-            if state != plan.dry_run.precondition && !mutant::is_enabled("forget-idempotency-key") {
-                let detail =
-                    format!("plan is stale: the target is at {state}, the plan expects {}", plan.dry_run.precondition);
-                return self.finish(plan_sha256, &Applied { outcome: Outcome::NotApplied, detail });
+            self.check_rate(&plan.tenant, &plan.call)?;
+            // What the plan says is not taken from the server: a dry run is made again, immediately before the action.
+            let found = with_crash_points("adapter:probe", || tool.plan(&plan.call)).map_err(refuse_tool_error)?;
+            if found != plan.dry_run && !mutant::is_enabled("forget-idempotency-key") {
+                let detail = describe_difference(&plan.dry_run, &found);
+                return self.finish(plan_sha256, &Applied { outcome: Outcome::NotApplied, detail }, None);
             }
             let started = Entry::Started {
                 version: FORMAT_VERSION,
@@ -139,10 +199,14 @@ impl Service {
             self.ledger().append(started).map_err(refuse_ledger_error)?;
             self.call(tool.as_ref(), "adapter:execute", &plan.call, &plan.dry_run.precondition, &key)
         };
-        self.finish(plan_sha256, &applied)
+        let state = match (&plan.dry_run.undo, applied.outcome) {
+            (Some(undo), Outcome::Applied) => state_after(tool.as_ref(), plan, undo, &key),
+            _ => None,
+        };
+        self.finish(plan_sha256, &applied, state)
     }
 
-    fn finish(&self, plan_sha256: &str, applied: &Applied) -> Result<Response, Refusal> {
+    fn finish(&self, plan_sha256: &str, applied: &Applied, state: Option<String>) -> Result<Response, Refusal> {
         let Applied { outcome, detail } = applied.clone();
         let entry = Entry::Finished {
             version: FORMAT_VERSION,
@@ -150,51 +214,7 @@ impl Service {
             plan_sha256: plan_sha256.to_owned(),
             outcome,
             detail,
-        };
-        self.ledger().append(entry).map_err(refuse_ledger_error)?;
-        Ok(self.status(plan_sha256))
-    }
-
-    fn undo(&self, plan_sha256: &str) -> Result<Response, Refusal> {
-        let _guard = self.execution_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = self.approved_plan(plan_sha256)?;
-        if record.status.undone.is_some() {
-            return Ok(self.status(plan_sha256));
-        }
-        if record.status.executed != Some(Outcome::Applied) {
-            return Err((
-                RefusalCode::Invalid,
-                "the plan has not been applied, so there is nothing to undo".to_owned(),
-            ));
-        }
-        let Some(call) = record.plan.dry_run.undo.clone() else {
-            return Err((RefusalCode::Invalid, "this plan cannot be undone".to_owned()));
-        };
-        let tool = self.tool(&call)?;
-        let key = format!("{}-undo", self.idempotency_key(&record.plan)?);
-        let applied = if let Some(state) = &record.undo_started {
-            // An undo needs no second authorization.
-            self.recover(tool.as_ref(), &call, state, &key, || Ok(()))?
-        } else {
-            let state = with_crash_points("adapter:probe", || tool.state(&call)).map_err(refuse_tool_error)?;
-            let (plan_sha256, key_now, precondition) = (plan_sha256.to_owned(), key.clone(), state.clone());
-            let started = Entry::UndoStarted {
-                version: FORMAT_VERSION,
-                at: clock::now(),
-                plan_sha256,
-                key: key_now,
-                precondition,
-            };
-            self.ledger().append(started).map_err(refuse_ledger_error)?;
-            self.call(tool.as_ref(), "adapter:undo", &call, &state, &key)
-        };
-        let Applied { outcome, detail } = applied;
-        let entry = Entry::Undone {
-            version: FORMAT_VERSION,
-            at: clock::now(),
-            plan_sha256: plan_sha256.to_owned(),
-            outcome,
-            detail,
+            state,
         };
         self.ledger().append(entry).map_err(refuse_ledger_error)?;
         Ok(self.status(plan_sha256))
@@ -209,15 +229,36 @@ impl Service {
     /// Checks expiry and the approver's authority again, immediately before the execution.
     fn check_authority(&self, record: &PlanRecord) -> Result<(), Refusal> {
         check_expiry(&record.plan)?;
+        self.check_approver(record)
+    }
+
+    /// Checks that the principal who approved a plan is still an approver of its tenant.
+    fn check_approver(&self, record: &PlanRecord) -> Result<(), Refusal> {
+        let config = self.config()?;
         let approver = record.status.approved_by.as_ref();
-        let authorized = approver.is_some_and(|approver| {
-            self.config().is_ok_and(|config| config.is_approver(&record.plan.tenant, approver))
-        });
-        if authorized {
+        if approver.is_some_and(|approver| config.is_approver(&record.plan.tenant, approver)) {
             Ok(())
         } else {
             Err((RefusalCode::NotAnApprover, "the approver is no longer configured".to_owned()))
         }
+    }
+
+    /// Checks that the target has not had its number of actions within the period.
+    fn check_rate(&self, tenant: &TenantId, call: &ToolCall) -> Result<(), Refusal> {
+        let targets = self.config()?.targets_of(tenant);
+        let is_target = |target: &&Target| target.tool == call.tool && target.name == call.target;
+        let Some(allowed) = targets.iter().find(is_target).map(|target| target.actions_per_hour) else {
+            return Err((RefusalCode::Invalid, format!("target {:?} is not declared for this tenant", call.target)));
+        };
+        let done = self.ledger().actions_since(tenant, call, clock::now().minus(ACTIONS_PERIOD));
+        if done < allowed as usize {
+            return Ok(());
+        }
+        let detail = format!(
+            "{done} actions on {} within an hour, and its actions-per-hour is {allowed}; the plan waits",
+            call.target
+        );
+        Err((RefusalCode::Unavailable, detail))
     }
 
     fn idempotency_key(&self, plan: &Plan) -> Result<String, Refusal> {
@@ -241,6 +282,11 @@ impl Service {
             Outcome::Applied => Applied { outcome: Outcome::Applied, detail: "found applied after a restart".into() },
             Outcome::NotApplied => {
                 authorized()?;
+                let found = with_crash_points("adapter:probe", || tool.state(call)).map_err(refuse_tool_error)?;
+                if found != state && !mutant::is_enabled("forget-idempotency-key") {
+                    let detail = describe_change(state, &found);
+                    return Ok(Applied { outcome: Outcome::NotApplied, detail });
+                }
                 self.call(tool, "adapter:execute", call, state, key)
             }
             Outcome::Unknown => {
@@ -281,6 +327,38 @@ fn with_crash_points<T>(step: &str, call: impl FnOnce() -> T) -> T {
     let result = call();
     crash::maybe_crash(step, "after");
     result
+}
+
+/// Returns the state that an action left, as far as its undo is concerned; `None` if it cannot be read, or if something
+/// else has changed the target since.
+fn state_after(tool: &dyn Tool, plan: &Plan, undo: &ToolCall, key: &str) -> Option<String> {
+    for attempt in 0..STATE_ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(PROBE_INTERVAL);
+        }
+        // Read first: if the last change is then still ours, the state is the one that it left.
+        let state = tool.state(undo).and_then(|state| {
+            let outcome = tool.probe(&plan.call, &plan.dry_run.precondition, key)?;
+            Ok((outcome == Outcome::Applied).then_some(state))
+        });
+        match state {
+            Ok(state) => return state,
+            Err(error) => tracing::warn!(%error, "reading the state after an action failed"),
+        }
+    }
+    None
+}
+
+/// Says how a dry run made now differs from the one in a plan.
+fn describe_difference(planned: &DryRun, found: &DryRun) -> String {
+    if planned.precondition == found.precondition {
+        return "plan is stale: a dry run made now has another result; a new plan is needed".to_owned();
+    }
+    describe_change(&planned.precondition, &found.precondition)
+}
+
+fn describe_change(planned: &str, found: &str) -> String {
+    format!("plan is stale: the target is at {found}, the plan expects {planned}")
 }
 
 fn check_expiry(plan: &Plan) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@
 //! itself with SIGKILL at that point, once: the file named by `WARDROOM_CRASH_MARK` records it.
 //! `wardroom crash-points` lists all points.
 
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use wardroom_domain::incident::TRANSITIONS;
@@ -12,11 +13,12 @@ use wardroom_domain::incident::TRANSITIONS;
 static SELECTED_CRASH_POINT: OnceLock<Option<(String, String)>> = OnceLock::new();
 
 /// The steps of the executor: ledger writes and adapter calls.
-pub const EXECUTOR_STEPS: [&str; 8] = [
+pub const EXECUTOR_STEPS: [&str; 9] = [
     "ledger:authorized",
     "ledger:started",
     "ledger:finished",
     "ledger:undone",
+    "ledger:settled",
     "adapter:plan",
     "adapter:execute",
     "adapter:probe",
@@ -41,17 +43,26 @@ pub const EXECUTOR_ENV: &[&str] = &CRASH_VARIABLES;
 #[cfg(feature = "mutants")]
 pub const EXECUTOR_ENV: &[&str] = &[CRASH_VARIABLES[0], CRASH_VARIABLES[1], "WARDROOM_MUTANT"];
 
-/// Kills the process if this crash point is selected and has not been hit yet.
+/// Returns the folder of the file that records the selected crash point, if one is selected.
+pub(crate) fn marker_folder() -> Option<PathBuf> {
+    let (_, marker) = selected().as_ref()?;
+    Path::new(marker).parent().map(Path::to_owned)
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "crash points are selected by environment variables, not by configuration"
 )]
-pub fn maybe_crash(step: &str, when: &str) {
-    let selected = SELECTED_CRASH_POINT.get_or_init(|| {
+fn selected() -> &'static Option<(String, String)> {
+    SELECTED_CRASH_POINT.get_or_init(|| {
         let [point, marker] = CRASH_VARIABLES.map(|name| std::env::var(name).ok());
         Some((point?, marker?))
-    });
-    let Some((point, marker)) = selected else { return };
+    })
+}
+
+/// Kills the process if this crash point is selected and has not been hit yet.
+pub fn maybe_crash(step: &str, when: &str) {
+    let Some((point, marker)) = selected() else { return };
     if point.strip_prefix(step).and_then(|rest| rest.strip_prefix(':')) != Some(when) {
         return;
     }

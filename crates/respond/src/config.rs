@@ -2,7 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wardroom_domain::config_check::{ConfigProblems, MAX_MINUTES, MAX_SECONDS};
+use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
+
+/// Longest time until a plan expires, in minutes: the executor refuses to record approvals that are good for longer.
+const MAX_APPROVAL_MINUTES: u64 = 24 * 60;
 
 /// Settings of the response.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +20,7 @@ pub struct Config {
     pub hold: u64,
     /// Timeout of verification, in seconds; then the action is undone. Default 120. Since 0.1.
     pub verify_timeout: u64,
-    /// Time after which a plan that was not approved expires, in minutes. Default 30. Since 0.1.
+    /// Time after which a plan that was not approved expires, in minutes; at most 1440. Default 30. Since 0.1.
     pub approval_minutes: u64,
     /// Consecutive bad samples that are a breach. Default 5. Since 0.1.
     pub breach_samples: u32,
@@ -31,7 +34,7 @@ impl Config {
         problems.range("respond.breach-samples", self.breach_samples, 1..=u32::MAX);
         problems.range("respond.hold", self.hold, 1..=MAX_SECONDS);
         problems.range("respond.verify-timeout", self.verify_timeout, 1..=MAX_SECONDS);
-        problems.range("respond.approval-minutes", self.approval_minutes, 0..=MAX_MINUTES);
+        problems.range("respond.approval-minutes", self.approval_minutes, 0..=MAX_APPROVAL_MINUTES);
     }
 }
 

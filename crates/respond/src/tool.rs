@@ -62,6 +62,13 @@ pub trait Tool: Send + Sync {
     /// Returns name, operations and their argument schemas.
     fn spec(&self) -> ToolSpec;
 
+    /// Checks a call without contacting its target: the target is declared, the operation is allowed on it, and the
+    /// arguments are valid.
+    ///
+    /// # Errors
+    /// Returns [`ToolError::Invalid`] if the call is none that this tool may carry out.
+    fn check(&self, call: &ToolCall) -> Result<(), ToolError>;
+
     /// Returns what the call would do.
     ///
     /// # Errors

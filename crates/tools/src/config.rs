@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use wardroom_domain::TenantId;
 
 /// A secret; `Debug` does not print it.
 #[derive(Clone, Default, Deserialize, JsonSchema)]
@@ -21,13 +22,19 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Default of [`Target::actions_per_hour`].
+const DEFAULT_ACTIONS_PER_HOUR: u32 = 30;
+
 /// A target of one tool, declared in the executor's configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Target {
     /// Name of the tool.
     pub tool: String,
-    /// Name in plans.
+    /// Tenant that owns it: only plans for incidents of this tenant can act on it. Default `main`. Since 0.1.
+    #[serde(default = "TenantId::main")]
+    pub tenant: TenantId,
+    /// Name in plans; unique among the tenant's targets of the tool.
     pub name: String,
     /// Base URL of the control API.
     pub url: String,
@@ -37,4 +44,12 @@ pub struct Target {
     /// Allowed operations; all if absent.
     #[serde(default)]
     pub operations: Option<Vec<String>>,
+    /// Maximum number of actions within an hour; more wait. Undoing an action is always possible, and counts. Default
+    /// 30. Since 0.1.
+    #[serde(default = "default_actions_per_hour")]
+    pub actions_per_hour: u32,
+}
+
+const fn default_actions_per_hour() -> u32 {
+    DEFAULT_ACTIONS_PER_HOUR
 }

@@ -63,7 +63,10 @@ impl ProcessTool {
     fn target(&self, call: &ToolCall) -> Result<&Target, ToolError> {
         let known = self.targets.iter().find(|target| target.name == call.target);
         let target = known.ok_or_else(|| {
-            ToolError::Invalid(format!("target {:?} is not declared in the executor's configuration", call.target))
+            ToolError::Invalid(format!(
+                "target {:?} is not declared for this tenant in the executor's configuration",
+                call.target
+            ))
         })?;
         let is_allowed = target.operations.as_ref().is_none_or(|allowed| allowed.contains(&call.operation));
         if !is_allowed {
@@ -111,6 +114,15 @@ impl Tool for ProcessTool {
         }
     }
 
+    fn check(&self, call: &ToolCall) -> Result<(), ToolError> {
+        self.target(call)?;
+        match call.operation.as_str() {
+            "restart" | "rollback" => parse_arguments::<NoArguments>(&call.arguments).map(drop),
+            "settings" => parse_arguments::<SettingArguments>(&call.arguments).map(drop),
+            other => Err(unknown_operation(other)),
+        }
+    }
+
     fn plan(&self, call: &ToolCall) -> Result<DryRun, ToolError> {
         let target = self.target(call)?;
         let state = self.read(target)?;
@@ -125,19 +137,17 @@ impl Tool for ProcessTool {
                     return Err(ToolError::Invalid(format!("{:?} has no previous version to go back to", target.name)));
                 };
                 let undo = ToolCall { arguments: Map::new(), ..call.clone() };
-                (
-                    format!("{} goes from version {} to {previous}", target.name, state.version),
-                    Some(undo),
-                    fingerprint(&state, None),
-                )
+                let diff = format!("{} goes from version {} to {previous}", target.name, state.version);
+                (diff, Some(undo), fingerprint(&state, Some(previous_part(&state))))
             }
             "settings" => {
                 let arguments: SettingArguments = parse_arguments(&call.arguments)?;
                 let Some(current_value) = state.settings.get(&arguments.key) else {
-                    let known: Vec<&String> = state.settings.keys().collect();
-                    return Err(ToolError::Invalid(format!("no setting {:?}; there are {known:?}", arguments.key)));
+                    let known: Vec<&str> = state.settings.keys().map(String::as_str).collect();
+                    let detail = format!("no setting {:?}; there are {}", arguments.key, known.join(", "));
+                    return Err(ToolError::Invalid(detail));
                 };
-                let precondition = fingerprint(&state, Some(&arguments.key));
+                let precondition = fingerprint(&state, Some(setting_part(&state, &arguments.key)));
                 let previous = json!({ "key": arguments.key, "value": current_value });
                 let undo = ToolCall { arguments: previous.as_object().cloned().unwrap_or_default(), ..call.clone() };
                 (
@@ -222,11 +232,12 @@ impl Tool for ProcessTool {
 
     fn state(&self, call: &ToolCall) -> Result<String, ToolError> {
         let state = self.read(self.target(call)?)?;
-        let setting = match call.operation.as_str() {
-            "settings" => Some(parse_arguments::<SettingArguments>(&call.arguments)?.key),
+        let part = match call.operation.as_str() {
+            "rollback" => Some(previous_part(&state)),
+            "settings" => Some(setting_part(&state, &parse_arguments::<SettingArguments>(&call.arguments)?.key)),
             _ => None,
         };
-        Ok(fingerprint(&state, setting.as_deref()))
+        Ok(fingerprint(&state, part))
     }
 }
 
@@ -234,15 +245,21 @@ fn unknown_operation(name: &str) -> ToolError {
     ToolError::Invalid(format!("process has no operation {name:?}; there are restart, rollback, settings"))
 }
 
-/// Precondition of a plan: version, value of the setting, and key of the last operation. Any other operation in between
-/// makes the plan stale.
-fn fingerprint(state: &State, setting: Option<&str>) -> String {
-    let mut text = state.version.clone();
-    if let Some(key) = setting {
-        let value = state.settings.get(key).cloned().unwrap_or_default();
-        text.push_str(&format!(" {key}={value}"));
-    }
-    text + &last_key_suffix(state)
+/// Precondition of a plan: version, the part of the state that the operation changes, and key of the last operation.
+/// Any other operation in between makes the plan stale.
+fn fingerprint(state: &State, part: Option<String>) -> String {
+    let part = part.map(|part| format!(" {part}")).unwrap_or_default();
+    format!("{}{part}{}", state.version, last_key_suffix(state))
+}
+
+/// The version that a rollback goes to.
+fn previous_part(state: &State) -> String {
+    format!("previous={}", state.previous_version.as_deref().unwrap_or("none"))
+}
+
+/// The value of a setting.
+fn setting_part(state: &State, key: &str) -> String {
+    format!("{key}={}", state.settings.get(key).cloned().unwrap_or_default())
 }
 
 /// Suffix of a precondition with the key of the last operation.

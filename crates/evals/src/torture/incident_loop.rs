@@ -81,7 +81,7 @@ impl Scenario {
             "incident:awaiting_approval-suppressed" => Self::Noise,
             "incident:escalated-suppressed" => Self::RejectedAsNoise,
             "incident:mitigating-escalated" => Self::ActionIgnored,
-            "incident:verifying-escalated" | "adapter:undo" | "ledger:undone" => Self::DoesNotHelp,
+            "incident:verifying-escalated" | "adapter:undo" | "ledger:undone" | "ledger:settled" => Self::DoesNotHelp,
             "incident:mitigated-escalated" => Self::Relapse,
             _ => Self::Resolved,
         }

@@ -8,9 +8,15 @@ use wardroom_domain::executor::PlanStatus;
 use wardroom_domain::{TenantId, Timestamp};
 use wardroom_testing::Shop;
 
+mod undo;
+
 use super::*;
 
 const APPROVER_TOKEN: &str = "alice's token";
+/// The token of the approver of tenant `other`, who owns the target `fulfilment`.
+const OTHER_TOKEN: &str = "oscar's token";
+/// What the server keeps to prove that an approval is its own.
+const UNDO_SECRET: &str = "the server's secret";
 
 struct TestExecutor {
     shop: Shop,
@@ -40,10 +46,23 @@ impl TestExecutor {
             let token = if *name == "alice" { APPROVER_TOKEN } else { "another token" };
             json!({ "principal": name, "tenant": "main", "token-sha256": sha256_hex(token.as_bytes()) })
         };
-        let target = json!({ "tool": "process", "name": "cart", "url": self.shop.control, "token": "control" });
         let approvers: Vec<Value> = approvers.iter().map(approver).collect();
-        let text = json!({ "approvers": approvers, "targets": [target] }).to_string();
-        std::fs::write(self.config(), text).unwrap();
+        self.write_config(json!({ "approvers": approvers, "targets": self.targets() }), mode);
+    }
+
+    fn targets(&self) -> Vec<Value> {
+        let target = |name: &str, tenant: &str| {
+            let url = &self.shop.control;
+            json!({ "tool": "process", "name": name, "tenant": tenant, "url": url, "token": "control" })
+        };
+        vec![target("cart", "main"), target("fulfilment", "other")]
+    }
+
+    fn write_config(&self, mut config: Value, mode: u32) {
+        let hash = sha256_hex(OTHER_TOKEN.as_bytes());
+        let oscar = json!({ "principal": "oscar", "tenant": "other", "token-sha256": hash });
+        config["approvers"].as_array_mut().unwrap().push(oscar);
+        std::fs::write(self.config(), config.to_string()).unwrap();
         std::fs::set_permissions(self.config(), std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
@@ -53,15 +72,13 @@ impl TestExecutor {
     }
 
     fn plan(&self, operation: &str, expires_in: Duration) -> Plan {
-        let call = ToolCall {
-            tool: "process".into(),
-            operation: operation.into(),
-            target: "cart".into(),
-            arguments: serde_json::Map::new(),
+        let arguments = match operation {
+            "settings" => json!({ "key": "pool_size", "value": 7 }).as_object().cloned().unwrap(),
+            _ => serde_json::Map::new(),
         };
-        let Response::DryRun { dry_run } = self.service.handle(Request::DryRun { call: call.clone() }) else {
-            panic!("no dry run of {operation}")
-        };
+        let call = ToolCall { tool: "process".into(), operation: operation.into(), target: "cart".into(), arguments };
+        let dry_run = Request::DryRun { tenant: TenantId::main(), call: call.clone() };
+        let Response::DryRun { dry_run } = self.service.handle(dry_run) else { panic!("no dry run of {operation}") };
         Plan {
             version: 1,
             tenant: TenantId::main(),
@@ -76,7 +93,8 @@ impl TestExecutor {
 
     fn authorize(&self, plan: &Plan, plan_sha256: &str, proof: &str) -> Result<PlanStatus, RefusalCode> {
         let (plan, plan_sha256, proof) = (Box::new(plan.clone()), plan_sha256.to_owned(), proof.to_owned());
-        self.request(Request::Authorize { plan, plan_sha256, proof })
+        let undo_sha256 = Some(sha256_hex(UNDO_SECRET.as_bytes()));
+        self.request(Request::Authorize { plan, plan_sha256, proof, undo_sha256 })
     }
 
     /// Makes a plan that alice approves, and returns it with its hash.
@@ -93,7 +111,11 @@ impl TestExecutor {
     }
 
     fn undo(&self, hash: &str) -> Result<PlanStatus, RefusalCode> {
-        self.request(Request::Undo { plan_sha256: hash.to_owned() })
+        self.undo_with(hash, UNDO_SECRET)
+    }
+
+    fn undo_with(&self, hash: &str, proof: &str) -> Result<PlanStatus, RefusalCode> {
+        self.request(Request::Undo { plan_sha256: hash.to_owned(), proof: proof.to_owned() })
     }
 
     fn request(&self, request: Request) -> Result<PlanStatus, RefusalCode> {
@@ -132,7 +154,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[test]
 fn verifies_an_approval_and_accepts_it_once() {
     let executor = TestExecutor::new();
-    assert!(matches!(executor.service.handle(Request::Ping), Response::Pong));
+    assert!(matches!(executor.service.handle(Request::Ping), Response::Pong { .. }));
     let plan = executor.plan("restart", MINUTE);
     let hash = plan.sha256().unwrap();
     assert_eq!(executor.execute(&hash), Err(RefusalCode::NotApproved));
@@ -150,6 +172,10 @@ fn verifies_an_approval_and_accepts_it_once() {
     let mut unknown = plan.clone();
     unknown.call.tool = "shell".into();
     assert_eq!(executor.authorize(&unknown, &unknown.sha256().unwrap(), APPROVER_TOKEN), Err(RefusalCode::Invalid));
+    let long = executor.plan("restart", MAX_PLAN_LIFETIME + MINUTE);
+    assert_eq!(executor.authorize(&long, &long.sha256().unwrap(), APPROVER_TOKEN), Err(RefusalCode::Invalid));
+    let newer = Plan { version: 2, ..plan.clone() };
+    assert_eq!(executor.authorize(&newer, &newer.sha256().unwrap(), APPROVER_TOKEN), Err(RefusalCode::Invalid));
     executor.configure(&["alice"], 0o640);
     assert_eq!(
         executor.authorize(&plan, &hash, APPROVER_TOKEN),
@@ -170,18 +196,6 @@ fn verifies_an_approval_and_accepts_it_once() {
     assert_eq!((executor.execute(&hash).unwrap(), executor.effects()), (done, 1), "a second request");
     assert_eq!(executor.authorize(&plan, &hash, APPROVER_TOKEN), Err(RefusalCode::AlreadyUsed));
     assert_eq!(executor.undo(&hash), Err(RefusalCode::Invalid), "a restart cannot be undone");
-}
-
-#[test]
-fn undoes_an_execution_once() {
-    let mut executor = TestExecutor::new();
-    let (_, hash) = executor.approve_plan("rollback");
-    executor.execute(&hash).unwrap();
-    let undone = executor.undo(&hash).unwrap();
-    assert_eq!((undone.undone, executor.effects()), (Some(Outcome::Applied), 2));
-    assert_eq!((executor.undo(&hash).unwrap(), executor.effects()), (undone.clone(), 2));
-    executor.restart();
-    assert_eq!((executor.undo(&hash).unwrap(), executor.effects()), (undone, 2), "the ledger is read again");
 }
 
 #[test]
@@ -226,13 +240,14 @@ fn probes_the_target_before_retrying_after_a_crash() {
     // The same for an undo.
     let undo = plan.dry_run.undo.clone().unwrap();
     let key = format!("{}-undo", plan.idempotency_key().unwrap());
-    let precondition = executor.service.tool(&undo).unwrap().state(&undo).unwrap();
+    let precondition = executor.service.tool(&TenantId::main(), &undo).unwrap().state(&undo).unwrap();
     let entry = Entry::UndoStarted {
         version: FORMAT_VERSION,
         at: clock::now(),
         plan_sha256: hash.clone(),
         key: key.clone(),
         precondition: precondition.clone(),
+        principal: None,
     };
     executor.service.ledger().append(entry).unwrap();
     executor.execute_directly(&key, &undo, &precondition);
@@ -255,4 +270,76 @@ fn retry_after_a_crash_needs_a_valid_approval() {
     executor.crash_after_start(&plan, &hash);
     executor.configure(&["bob"], 0o600);
     assert_eq!((executor.execute(&hash), executor.effects()), (Err(RefusalCode::NotAnApprover), 0));
+}
+
+#[test]
+fn a_target_is_reached_by_its_own_tenant_only() {
+    let executor = TestExecutor::new();
+    let other = TenantId::new("other").unwrap();
+    let plan = executor.plan("restart", MINUTE);
+    // Each tenant's approver approves a plan of their own tenant, which names the other's target.
+    let of_other = Plan { tenant: other.clone(), ..plan.clone() };
+    let mut of_main = plan.clone();
+    of_main.call.target = "fulfilment".into();
+    for (plan, token) in [(&of_other, OTHER_TOKEN), (&of_main, APPROVER_TOKEN)] {
+        let dry_run = Request::DryRun { tenant: plan.tenant.clone(), call: plan.call.clone() };
+        let Response::Refused { code, detail } = executor.service.handle(dry_run) else { panic!("not refused") };
+        assert_eq!(code, RefusalCode::Invalid);
+        assert!(detail.contains("is not declared for this tenant") && !detail.contains("control"), "{detail}");
+        assert_eq!(executor.authorize(plan, &plan.sha256().unwrap(), token), Err(RefusalCode::Invalid));
+    }
+    // A plan whose undo acts on something else, of another tenant or of the same.
+    let mut rollback = executor.plan("rollback", MINUTE);
+    rollback.dry_run.undo.as_mut().unwrap().target = "fulfilment".into();
+    assert_eq!(executor.authorize(&rollback, &rollback.sha256().unwrap(), APPROVER_TOKEN), Err(RefusalCode::Invalid));
+    // The target goes to another tenant after the approval.
+    let (_, hash) = executor.approve_plan("restart");
+    let mut targets = executor.targets();
+    targets[0]["tenant"] = json!("other");
+    let alice =
+        json!({ "principal": "alice", "tenant": "main", "token-sha256": sha256_hex(APPROVER_TOKEN.as_bytes()) });
+    executor.write_config(json!({ "approvers": [alice], "targets": targets }), 0o600);
+    assert_eq!(executor.execute(&hash), Err(RefusalCode::Invalid));
+    assert_eq!(executor.effects(), 0);
+}
+
+/// What a plan says about its effect, its undo and its risk is the executor's own word, not the server's.
+#[test]
+fn a_plan_that_the_executor_did_not_make_is_not_executed() {
+    let executor = TestExecutor::new();
+    let spoil: [fn(&mut DryRun); 4] = [
+        |dry_run| dry_run.diff = "nothing happens".into(),
+        |dry_run| dry_run.risk = "low".into(),
+        |dry_run| dry_run.blast_radius = String::new(),
+        |dry_run| {
+            let undo = dry_run.undo.as_mut().unwrap();
+            undo.operation = "settings".into();
+            undo.arguments = json!({ "key": "pool_size", "value": 1 }).as_object().cloned().unwrap();
+        },
+    ];
+    for spoil in spoil {
+        let mut plan = executor.plan("rollback", MINUTE);
+        spoil(&mut plan.dry_run);
+        let hash = plan.sha256().unwrap();
+        executor.authorize(&plan, &hash, APPROVER_TOKEN).unwrap();
+        let status = executor.execute(&hash).unwrap();
+        assert_eq!((status.executed, executor.effects()), (Some(Outcome::NotApplied), 0), "{:?}", plan.dry_run);
+        assert!(status.detail.contains("stale"), "{}", status.detail);
+    }
+}
+
+#[test]
+fn a_target_has_a_limited_number_of_actions_an_hour() {
+    let executor = TestExecutor::new();
+    let mut targets = executor.targets();
+    targets[0]["actions-per-hour"] = json!(1);
+    let alice =
+        json!({ "principal": "alice", "tenant": "main", "token-sha256": sha256_hex(APPROVER_TOKEN.as_bytes()) });
+    executor.write_config(json!({ "approvers": [alice], "targets": targets }), 0o600);
+    let (_, hash) = executor.approve_plan("rollback");
+    let done = executor.execute(&hash).unwrap();
+    assert_eq!((done.executed, executor.effects()), (Some(Outcome::Applied), 1), "{}", done.detail);
+    let (_, second) = executor.approve_plan("restart");
+    assert_eq!((executor.execute(&second), executor.effects()), (Err(RefusalCode::Unavailable), 1));
+    assert_eq!((executor.execute(&hash).unwrap().executed, executor.effects()), (Some(Outcome::Applied), 1));
 }

@@ -1,0 +1,141 @@
+//! Undo of an executed plan.
+//!
+//! Problem: an undo changes a target like the action did, and is requested later, when much may have changed. Model: a
+//! plan covers its undo, so the approval is the authority for it, as long as the approver is one, the incident is not
+//! settled, and the time for it is not over. Who requests it proves to be the one who got the approval, with a secret of
+//! which the approval recorded the hash; or an approver requests it with their token. Guarantee: it restores the state
+//! before the action only from the state that the action left.
+
+use std::sync::PoisonError;
+
+use subtle::ConstantTimeEq;
+use wardroom_domain::canonical::sha256_hex;
+use wardroom_domain::executor::{RefusalCode, Response};
+use wardroom_domain::{Outcome, Principal};
+use wardroom_process::clock;
+use wardroom_respond::Applied;
+
+use super::{Refusal, Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
+use crate::ledger::{Entry, FORMAT_VERSION, PlanRecord};
+
+/// What a proof shows.
+enum Authority {
+    /// The approval of the plan.
+    Approval,
+    /// An approver of the plan's tenant, now.
+    Approver(Principal),
+}
+
+impl Service {
+    pub(super) fn undo(&self, plan_sha256: &str, proof: &str) -> Result<Response, Refusal> {
+        let _guard = self.execution_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self.approved_plan(plan_sha256)?;
+        let authority = self.verify(&record, proof)?;
+        if record.status.undone.is_some() {
+            return Ok(self.status(plan_sha256));
+        }
+        if record.status.executed != Some(Outcome::Applied) {
+            return Err((
+                RefusalCode::Invalid,
+                "the plan has not been applied, so there is nothing to undo".to_owned(),
+            ));
+        }
+        let Some(call) = record.plan.dry_run.undo.clone() else {
+            return Err((RefusalCode::Invalid, "this plan cannot be undone".to_owned()));
+        };
+        let authorized = || self.check_undo(&record, &authority);
+        let tool = self.tool(&record.plan.tenant, &call)?;
+        let key = format!("{}-undo", self.idempotency_key(&record.plan)?);
+        let Applied { outcome, detail } = if let Some(state) = &record.undo_started {
+            self.recover(tool.as_ref(), &call, state, &key, authorized)?
+        } else {
+            authorized()?;
+            tool.check(&call).map_err(refuse_tool_error)?;
+            let state = with_crash_points("adapter:probe", || tool.state(&call)).map_err(refuse_tool_error)?;
+            check_state(&record, &state)?;
+            let principal = match &authority {
+                Authority::Approval => None,
+                Authority::Approver(principal) => Some(principal.clone()),
+            };
+            let started = Entry::UndoStarted {
+                version: FORMAT_VERSION,
+                at: clock::now(),
+                plan_sha256: plan_sha256.to_owned(),
+                key: key.clone(),
+                precondition: state.clone(),
+                principal,
+            };
+            self.ledger().append(started).map_err(refuse_ledger_error)?;
+            self.call(tool.as_ref(), "adapter:undo", &call, &state, &key)
+        };
+        let entry = Entry::Undone {
+            version: FORMAT_VERSION,
+            at: clock::now(),
+            plan_sha256: plan_sha256.to_owned(),
+            outcome,
+            detail,
+        };
+        self.ledger().append(entry).map_err(refuse_ledger_error)?;
+        Ok(self.status(plan_sha256))
+    }
+
+    /// Ends the authority to undo a plan.
+    pub(super) fn settle(&self, plan_sha256: &str, proof: &str) -> Result<Response, Refusal> {
+        let record = self.approved_plan(plan_sha256)?;
+        self.verify(&record, proof)?;
+        if !record.settled {
+            let (version, at, plan_sha256) = (FORMAT_VERSION, clock::now(), plan_sha256.to_owned());
+            self.ledger().append(Entry::Settled { version, at, plan_sha256 }).map_err(refuse_ledger_error)?;
+        }
+        Ok(self.status(plan_sha256))
+    }
+
+    /// Verifies the proof of a request. Compares in constant time.
+    fn verify(&self, record: &PlanRecord, proof: &str) -> Result<Authority, Refusal> {
+        let digest = sha256_hex(proof.as_bytes());
+        let is_secret = |hash: &String| bool::from(hash.as_bytes().ct_eq(digest.as_bytes()));
+        if record.undo_sha256.as_ref().is_some_and(is_secret) {
+            return Ok(Authority::Approval);
+        }
+        let config = self.config()?;
+        let approver = config.authenticate(&record.plan.tenant, proof).cloned();
+        approver.map(Authority::Approver).ok_or_else(|| {
+            let detail = "the proof is neither the secret of the approval nor the token of an approver of this tenant";
+            (RefusalCode::NotAnApprover, detail.to_owned())
+        })
+    }
+
+    /// Checks that the plan may be undone now.
+    fn check_undo(&self, record: &PlanRecord, authority: &Authority) -> Result<(), Refusal> {
+        if matches!(authority, Authority::Approval) {
+            self.check_approver(record)?;
+        }
+        let window = self.config()?.undo_window();
+        if record.settled {
+            return Err((
+                RefusalCode::Expired,
+                "the incident is settled, so the plan is not undone any more".to_owned(),
+            ));
+        }
+        if record.finished_at.is_none_or(|finished_at| finished_at.plus(window) <= clock::now()) {
+            let minutes = window.as_secs() / 60;
+            return Err((RefusalCode::Expired, format!("the plan was executed more than {minutes} min ago")));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that the target is as the action left it: an undo must not overwrite what somebody changed since.
+fn check_state(record: &PlanRecord, found: &str) -> Result<(), Refusal> {
+    match &record.state_after {
+        Some(left) if left == found => Ok(()),
+        Some(left) => Err((
+            RefusalCode::Stale,
+            format!("the target has changed since the action: it was at {left}, and is at {found}; it is left so"),
+        )),
+        None => Err((
+            RefusalCode::Stale,
+            format!("it is unknown how the action left the target, which is at {found}; a person must check"),
+        )),
+    }
+}
