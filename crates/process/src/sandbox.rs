@@ -1,89 +1,201 @@
-//! The sandbox of the process that parses untrusted input (ADR 012).
+//! The sandboxes of the server, its query workers and the executor (ADR 012).
 //!
-//! Landlock, effective for root too: the process and all its threads can read system files, write to their own folders,
-//! and access nothing else. The executor's configuration and ledger are outside; and a sandboxed process cannot inspect
-//! a process outside its Landlock domain (`/proc/PID/environ`, `/proc/PID/mem`).
+//! Problem: the server parses untrusted input. Whoever takes it over must not reach the executor: its configuration, its
+//! ledger and keys, its memory. Model: the kernel restricts the process and all threads that it starts, for root too.
+//! Landlock allows the files named here, and signals to nobody else; a seccomp filter refuses system calls that start
+//! programs, inspect processes or change the system. Guarantee: what is not named here cannot be opened; [`Confinement`]
+//! says what this kernel cannot enforce.
+//!
+//! Landlock decides by the place of a file in the file system, so a folder named here must not contain files of the
+//! executor: [`Sandbox::exposes`].
+
+mod system_calls;
+mod system_paths;
 
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
+use wardroom_domain::executor::Confinement;
 
-/// The isolation of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// Landlock is enforced.
-    Landlock,
-    /// None: the kernel does not support Landlock.
-    None,
-}
+use crate::crash;
 
-impl Isolation {
-    /// Returns the spelling in `/readyz`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Landlock => "landlock",
-            Self::None => "none",
-        }
-    }
-}
+/// Landlock's interface whose restrictions are asked for; an older kernel enforces what it can.
+const LANDLOCK_ABI: ABI = ABI::V6;
+/// Restrictions that came after Landlock's first interface, and the interface that they came with.
+const LATER_RESTRICTIONS: [(u32, &str); 3] =
+    [(3, "truncating files"), (5, "commands to devices"), (6, "signals and abstract sockets of other processes")];
 
 /// Subfolders of the data folder that the server may write to.
 pub const WRITABLE_FOLDERS: [&str; 4] = ["bus", "state", "checkpoint", "dead-letters"];
+/// Subfolder of the data folder with the executor's ledger and keys.
+pub const EXECUTOR_FOLDER: &str = "executor";
 
-/// System paths that the server may read: libraries, certificates, name resolution, randomness.
-const READABLE_SYSTEM_PATHS: [&str; 12] = [
-    "/usr",
-    "/lib",
-    "/lib64",
-    "/etc/ssl",
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/localtime",
-    "/dev/urandom",
-    "/dev/null",
-    "/proc/self",
-    "/sys/fs/cgroup",
-];
+/// Opening files for reading, and listing folders.
+const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+/// All that is done in a folder of data: neither programs nor devices, sockets or links.
+const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
+    ReadFile | ReadDir | WriteFile | Truncate | MakeReg | MakeDir | RemoveFile | RemoveDir | Refer
+});
+/// Rights that a rule for a file, which is no folder, can have.
+const OF_FILES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | WriteFile | Truncate});
 
-/// Restricts the calling thread, and all threads it starts, to the files that a server needs: the writable subfolders
-/// of the data folder, the lake if it is on a local disk, and the paths in `readable`. Call before starting other
-/// threads.
-pub fn sandbox_server(data: &Path, lake: Option<PathBuf>, readable: &[PathBuf]) -> Isolation {
-    let writable: Vec<_> = WRITABLE_FOLDERS.map(|folder| data.join(folder)).into_iter().chain(lake).collect();
-    sandbox(&writable, readable)
+/// The files that a process may open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    readable: Vec<PathBuf>,
+    writable: Vec<PathBuf>,
+    /// Whether the process may open connections.
+    has_network: bool,
 }
 
-fn sandbox(writable: &[PathBuf], readable: &[PathBuf]) -> Isolation {
-    match restrict(writable, readable) {
-        Ok(status) if status.ruleset != RulesetStatus::NotEnforced => Isolation::Landlock,
-        Ok(_) => Isolation::None,
-        Err(error) => {
-            tracing::warn!(%error, "enabling Landlock failed; the process is not sandboxed");
-            Isolation::None
+impl Sandbox {
+    /// The sandbox of a server: the writable subfolders of the data folder, the lake if it is on a local disk, the paths
+    /// in `readable`, and what libraries read.
+    pub fn server(data: &Path, lake: Option<PathBuf>, readable: &[PathBuf]) -> Self {
+        let writable = WRITABLE_FOLDERS.map(|folder| data.join(folder)).into_iter().chain(lake).collect();
+        Self { readable: readable.to_vec(), writable, has_network: true }
+    }
+
+    /// The sandbox of an executor: its folder, and the folder of its configuration, which is read at every use.
+    pub fn executor(data: &Path, config: &Path) -> Self {
+        let folder = std::path::absolute(config).ok().and_then(|config| config.parent().map(Path::to_owned));
+        let writable = [data.join(EXECUTOR_FOLDER)].into_iter().chain(crash::marker_folder()).collect();
+        Self { readable: folder.into_iter().collect(), writable, has_network: true }
+    }
+
+    /// The sandbox of a query worker: it reads the lake's folder, or, if the lake is on an object store, has the network.
+    pub fn query_worker(lake: Option<PathBuf>) -> Self {
+        let has_network = lake.is_none();
+        Self { readable: lake.into_iter().collect(), writable: Vec::new(), has_network }
+    }
+
+    /// Returns the path of this sandbox through which a process in it could open `path`, or something in it.
+    pub fn exposes(&self, path: &Path) -> Option<&Path> {
+        let path = resolve(path);
+        let overlaps = |allowed: &&PathBuf| {
+            let allowed = resolve(allowed);
+            path.starts_with(&allowed) || allowed.starts_with(&path)
+        };
+        self.readable.iter().chain(&self.writable).find(overlaps).map(PathBuf::as_path)
+    }
+
+    /// Restricts the calling thread, and all threads it starts. Call before starting other threads. Returns what the
+    /// kernel enforces, and logs what it does not.
+    pub fn enter(&self) -> Confinement {
+        let mut confinement = Confinement::default();
+        let mut missing = Vec::new();
+        if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+            missing.push("threads that were started before".to_owned());
         }
+        match self.restrict() {
+            Ok(status) => report(&status, &mut confinement, &mut missing),
+            Err(error) => missing.push(format!("files: Landlock: {error}")),
+        }
+        match system_calls::refuse(self.has_network) {
+            Ok(()) => confinement.seccomp = true,
+            Err(error) => missing.push(format!("system calls: seccomp: {error}")),
+        }
+        confinement.no_new_privs = nix::sys::prctl::get_no_new_privs().unwrap_or(false);
+        if !missing.is_empty() {
+            tracing::warn!(?missing, "this kernel does not enforce the whole sandbox");
+        }
+        confinement.missing = missing;
+        confinement
+    }
+
+    fn restrict(&self) -> Result<RestrictionStatus, RulesetError> {
+        let mut ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK_ABI))?;
+        if !self.has_network {
+            ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK_ABI))?;
+        }
+        let mut ruleset = ruleset.scope(Scope::from_all(LANDLOCK_ABI))?.create()?;
+        let system = system_paths::readable();
+        let readable = system.iter().chain(&self.readable).map(|path| (path, READ));
+        for (path, access) in readable.chain(self.writable.iter().map(|path| (path, WRITE))) {
+            // Missing paths need no rule.
+            if let Ok(descriptor) = PathFd::new(path) {
+                let access = if path.is_dir() { access } else { access & OF_FILES };
+                ruleset = ruleset.add_rule(PathBeneath::new(descriptor, access))?;
+            }
+        }
+        ruleset.restrict_self()
     }
 }
 
-fn restrict(writable: &[PathBuf], readable: &[PathBuf]) -> Result<RestrictionStatus, RulesetError> {
-    let abi = ABI::V5;
-    let read = AccessFs::from_read(abi);
-    let mut ruleset = Ruleset::default().handle_access(AccessFs::from_all(abi))?.create()?;
-    let system = READABLE_SYSTEM_PATHS.iter().map(Path::new);
-    for path in system.chain(readable.iter().map(PathBuf::as_path)) {
-        // Missing paths need no rule.
-        if let Ok(fd) = PathFd::new(path) {
-            let access = if path.is_dir() { read } else { read & AccessFs::from_file(abi) };
-            ruleset = ruleset.add_rule(PathBeneath::new(fd, access))?;
+fn report(status: &RestrictionStatus, confinement: &mut Confinement, missing: &mut Vec<String>) {
+    let LandlockStatus::Available { effective_abi, .. } = status.landlock else {
+        missing.push("files: Landlock: the kernel does not have it, or it is switched off".to_owned());
+        return;
+    };
+    if status.ruleset == RulesetStatus::NotEnforced {
+        missing.push("files: Landlock: not enforced".to_owned());
+        return;
+    }
+    let abi = effective_abi as u32;
+    confinement.landlock_abi = abi;
+    missing.extend(missing_restrictions(abi));
+}
+
+/// Names the restrictions that a kernel with this interface of Landlock does not have.
+fn missing_restrictions(abi: u32) -> impl Iterator<Item = String> {
+    let later = LATER_RESTRICTIONS.iter().filter(move |(since, _)| *since > abi);
+    later.map(move |(since, what)| format!("{what}: needs Landlock ABI {since}, the kernel has {abi}"))
+}
+
+/// Returns a path without symbolic links; the end of a path that does not exist is kept.
+fn resolve(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for existing in absolute.ancestors() {
+        if let (Ok(resolved), Ok(rest)) = (existing.canonicalize(), absolute.strip_prefix(existing)) {
+            return if rest.as_os_str().is_empty() { resolved } else { resolved.join(rest) };
         }
     }
-    for path in writable {
-        if let Ok(fd) = PathFd::new(path) {
-            ruleset = ruleset.add_rule(PathBeneath::new(fd, AccessFs::from_all(abi) & !AccessFs::Execute))?;
+    absolute
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn files_in_folders_of_the_sandbox_are_exposed_by_whatever_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for folder in ["data/bus", "data/executor", "runbooks/private", "tables", "etc"] {
+            std::fs::create_dir_all(path(folder)).unwrap();
+        }
+        symlink(path("runbooks"), path("link")).unwrap();
+        let exposed = |lake: &str, readable: &str, file: &str| {
+            let sandbox = Sandbox::server(&path("data"), Some(path(lake)), &[path(readable)]);
+            sandbox.exposes(&path(file)).map(|found| found.strip_prefix(dir.path()).unwrap().display().to_string())
+        };
+        for (lake, readable, file, expected) in [
+            ("tables", "runbooks", "etc/executor.yaml", None),
+            ("tables", "runbooks", "data/executor", None),
+            ("tables", "runbooks", "runbooks-of-others", None),
+            ("tables", "runbooks", "data/bus/executor.yaml", Some("data/bus")),
+            ("tables", "runbooks", "tables/executor.yaml", Some("tables")),
+            ("tables", "runbooks", "link/private/executor.yaml", Some("runbooks")),
+            ("tables", "link", "runbooks/private/executor.yaml", Some("link")),
+            ("tables", "etc/executor.yaml", "etc/executor.yaml", Some("etc/executor.yaml")),
+            ("data", "runbooks", "data/executor", Some("data")),
+            ("data/executor/tables", "runbooks", "data/executor", Some("data/executor/tables")),
+            ("tables", "", "etc/executor.yaml", Some("")),
+            ("tables", "runbooks/../etc", "etc/executor.yaml", Some("runbooks/../etc")),
+        ] {
+            assert_eq!(exposed(lake, readable, file).as_deref(), expected, "{lake} {readable} {file}");
         }
     }
-    ruleset.restrict_self()
+
+    #[test]
+    fn what_an_older_kernel_does_not_enforce_is_named() {
+        assert_eq!([1, 3, 5, 6, 9].map(|abi| missing_restrictions(abi).count()), [3, 2, 1, 0, 0]);
+        let expected = "signals and abstract sockets of other processes: needs Landlock ABI 6, the kernel has 5";
+        assert_eq!(missing_restrictions(5).collect::<Vec<_>>(), [expected]);
+    }
 }

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use wardroom_roles::backup::BackupSchedule;
 use wardroom_roles::data_lock::{DataLock, SERVE};
 use wardroom_roles::executor::check_socket_path;
-use wardroom_roles::supervisor::{DueBackup, supervise};
+use wardroom_roles::supervisor::{DueBackup, QueryWorkerOptions, supervise};
+use wardroom_roles::{Config, check_executor_files};
 
 use crate::configuration;
 use crate::logging::LogArgs;
@@ -54,20 +55,39 @@ impl ServeArgs {
 pub(crate) fn run(args: ServeArgs) -> CommandResult {
     args.log.init()?;
     // Validates the configuration before any process starts.
-    let config = configuration::load(args.config.as_deref())?;
+    let config = configuration::load_with_folders(args.config.as_deref())?;
     create_private_folder(&args.data)?;
     let lock = DataLock::acquire(&args.data, SERVE)?;
     // Free only once the server and the executor have ended, too, even if this process is killed.
     lock.inherit()?;
-    if args.executor_config.is_some() {
+    if let Some(executor_config) = &args.executor_config {
         check_socket_path(&args.data)?;
+        check_executor_files(&args.data, &config, executor_config)?;
     }
     let mut server = vec!["server".to_owned()];
+    let query_workers = query_workers(&config, &args.data)?;
+    if query_workers.is_some() {
+        server.push("--query-workers".to_owned());
+    }
     server.extend(std::env::args().skip(2));
     let schedule = BackupSchedule::new(config.backup, &args.data, args.config.as_deref());
     let due_backup = schedule.map(|schedule| -> Box<DueBackup> { Box::new(move || schedule.due_arguments()) });
-    let code = supervise(&server, &args.data, args.executor_config.as_deref(), due_backup)?;
+    let code = supervise(&server, &args.data, args.executor_config.as_deref(), query_workers.as_ref(), due_backup)?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Returns how query workers are started; `None` if there are no tables.
+fn query_workers(config: &Config, data: &Path) -> anyhow::Result<Option<QueryWorkerOptions>> {
+    if !config.lake.enabled {
+        return Ok(None);
+    }
+    let is_remote = config.lake.folder(data)?.is_none();
+    // Clients of object stores read their credentials from the environment; otherwise settings are all that is needed.
+    #[expect(clippy::disallowed_methods, reason = "query workers get a selected part of the environment")]
+    let environment = std::env::vars().filter(|(name, _)| is_remote || name.starts_with("WARDROOM_")).collect();
+    let arguments = ["query-worker".to_owned()].into_iter().chain(std::env::args().skip(2)).collect();
+    let (count, replacement_argument) = (config.lake.query.workers, "--open-tables".to_owned());
+    Ok(Some(QueryWorkerOptions { count, arguments, replacement_argument, environment }))
 }
 
 /// Creates the data folder, accessible to its owner only.

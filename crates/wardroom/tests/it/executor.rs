@@ -43,9 +43,17 @@ fn plan(expires_in_ms: i64) -> Plan {
     }
 }
 
+/// Starts a server whose executor may act on target `a`, which does not respond.
+fn server_with_target() -> (tempfile::TempDir, wardroom_testing::Server) {
+    let dir = tempfile::tempdir().unwrap();
+    let target = "  - tool: process\n    name: a\n    url: http://127.0.0.1:1\n    token: control\n";
+    let server = wardroom_testing::Server::start(dir.path(), target, &[]).unwrap();
+    (dir, server)
+}
+
 #[test]
 fn verifies_approver_hash_expiry_and_single_use() {
-    let (dir, server) = server();
+    let (dir, server) = server_with_target();
     let valid_plan = plan(60_000);
     let hash = valid_plan.sha256().unwrap();
     let authorize = |plan: &Plan, hash: &str, proof: &str| {
@@ -67,13 +75,27 @@ fn verifies_approver_hash_expiry_and_single_use() {
     assert_eq!(authorize(&expired, &expired.sha256().unwrap(), &server.responder_token), "expired");
     assert_eq!(authorize(&valid_plan, &hash, &server.responder_token), Value::Null, "a valid approval is accepted");
     assert_eq!(authorize(&valid_plan, &hash, &server.responder_token), "already_used");
-    assert_eq!(execute(&hash), "invalid", "the target is not declared");
+    assert_eq!(execute(&hash), "unavailable", "the target does not respond");
+    for op in ["undo", "settle"] {
+        let without_proof = json!({ "op": op, "plan_sha256": hash });
+        assert_eq!(send_request(dir.path(), &without_proof)["code"], "not_an_approver", "{op}");
+        let of_sender = json!({ "op": op, "plan_sha256": hash, "proof": server.sender_token });
+        assert_eq!(send_request(dir.path(), &of_sender)["code"], "not_an_approver", "{op}");
+    }
+    // Targets belong to tenants: the same plan for one that the file does not name, and a dry run for another tenant.
+    let mut undeclared = plan(60_000);
+    undeclared.call.target = "b".into();
+    assert_eq!(authorize(&undeclared, &undeclared.sha256().unwrap(), &server.responder_token), "invalid");
+    let dry_run = json!({ "op": "dry_run", "tenant": "other", "call": valid_plan.call });
+    let refused = send_request(dir.path(), &dry_run);
+    assert_eq!(refused["code"], "invalid", "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("not declared for this tenant"), "{refused}");
     assert_eq!(send_request(dir.path(), &json!({ "op": "bogus" }))["code"], "invalid");
 }
 
 #[test]
 fn concurrent_approvals_are_accepted_once() {
-    let (dir, server) = server();
+    let (dir, server) = server_with_target();
     for round in 0..5 {
         let plan = plan(60_000 + round);
         let request = json!({ "op": "authorize", "plan": plan, "plan_sha256": plan.sha256().unwrap(),
@@ -99,27 +121,96 @@ fn removed_approvers_are_rejected_immediately() {
     assert_eq!(send_request(dir.path(), &request)["code"], "not_an_approver");
 }
 
+/// Runs a process in the server's sandbox that tries what is forbidden; returns an attempt and its result a line.
+fn probe(data: &Path, arguments: &[String]) -> Vec<String> {
+    let mut probe = std::process::Command::new(wardroom_testing::server::program("WARDROOM_BIN"));
+    let output = probe.args(["confined-probe", "--data"]).arg(data).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
 #[test]
 fn sandboxed_server_cannot_access_the_executor() {
     let (dir, server) = server();
-    let (_, ready) = server.get("/readyz", "").unwrap();
+    let mut readiness = (0..100).map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        server.get("/readyz", "").unwrap()
+    });
+    let (_, ready) = readiness.find(|(status, _)| *status == 200).unwrap();
     let ready: Value = serde_json::from_str(&ready).unwrap();
     assert_eq!(ready["isolation"], "landlock", "the test requires a kernel with Landlock");
-    let executor = server.processes().into_iter().find(|(role, _)| role == "executor").unwrap().1;
-    // A process in the same sandbox tries to open the files.
-    let mut probe = std::process::Command::new(wardroom_testing::server::program("WARDROOM_BIN"));
-    let output = probe
-        .args(["confined-probe", "--data"])
-        .arg(dir.path().join("data"))
-        .arg(&server.executor_config)
-        .args([format!("/proc/{executor}/environ"), format!("/proc/{executor}/mem")])
-        .arg(dir.path().join("data/executor/ledger.jsonl"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 4, "{text}");
-    assert!(lines.iter().all(|line| line.ends_with(" refused")), "{text}");
+    let pid = |role: &str| server.processes().into_iter().find(|(found, _)| found == role).unwrap().1;
+    for role in ["server", "executor"] {
+        let sandbox = &ready["sandbox"][role];
+        assert!(sandbox["landlock_abi"].as_u64().unwrap() > 0, "{ready}");
+        assert_eq!((&sandbox["seccomp"], &sandbox["no_new_privs"]), (&json!(true), &json!(true)), "{ready}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid(role))).unwrap();
+        assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{role}: {status}");
+    }
+    let (data, executor) = (dir.path().join("data"), pid("executor"));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    // A process in the same sandbox tries to open what this test can open.
+    let home = std::env::home_dir().unwrap();
+    let open = [
+        text(&server.executor_config),
+        text(server.executor_config.parent().unwrap()),
+        text(&data.join("executor/ledger.jsonl")),
+        text(&data.join("executor")),
+        text(&data.join("executor.lock")),
+        text(&data),
+        text(&home),
+        "/etc/passwd".into(),
+        "/etc".into(),
+        "/usr/bin/env".into(),
+        "/usr/lib".into(),
+        "/usr/local".into(),
+        "/srv".into(),
+        "/var/log".into(),
+        "/tmp".into(),
+        "/run".into(),
+        "/".into(),
+        format!("/proc/{executor}/environ"),
+        format!("/proc/{executor}/mem"),
+        format!("/proc/{executor}/maps"),
+        format!("/proc/{executor}/cmdline"),
+        format!("/proc/{executor}/root"),
+        "/proc/1/environ".into(),
+        format!("/proc/self/root{}", text(&server.executor_config)),
+    ];
+    let create = [text(&data.join("file")), text(&data.join("executor/file")), "/tmp/wardroom-probe".into()];
+    let create = create.into_iter().flat_map(|path| ["--create".to_owned(), path]);
+    let arguments: Vec<String> =
+        create.chain(["--signal".to_owned(), executor.to_string()]).chain(open.iter().cloned()).collect();
+    let lines = probe(&data, &arguments);
+    assert_eq!(lines.len(), open.len() + 4, "{lines:#?}");
+    let opened: Vec<&String> = lines.iter().filter(|line| !line.ends_with(" refused")).collect();
+    assert!(opened.is_empty(), "{opened:#?}");
+    // What the server needs can be opened.
+    let bus = text(&data.join("bus"));
+    let needed = probe(&data, &["--create".to_owned(), format!("{bus}/probe"), bus, "/proc/self/status".to_owned()]);
+    assert!(needed.len() == 3 && needed.iter().all(|line| line.ends_with(" opened")), "{needed:#?}");
+}
+
+/// Landlock cannot exclude a file from a folder that it allows, so such a place is refused.
+#[test]
+fn an_executor_configuration_where_the_server_may_read_is_refused() {
+    let (dir, mut server) = server();
+    assert_eq!(server.stop().unwrap(), Some(0));
+    let (lake, data) = (dir.path().join("tables"), dir.path().join("data"));
+    std::fs::create_dir(&lake).unwrap();
+    let inside = lake.join("executor.yaml");
+    std::fs::copy(&server.executor_config, &inside).unwrap();
+    for (executor_config, lake, file) in
+        [(&inside, &lake, &inside), (&server.executor_config, &data, &data.join("executor"))]
+    {
+        let mut serve = std::process::Command::new(wardroom_testing::server::program("WARDROOM_BIN"));
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+        serve.arg("--executor-config").arg(executor_config).env("WARDROOM_LAKE__URI", lake);
+        let output = serve.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        assert!(said.contains(&format!("{} lies in {}", file.display(), lake.display())), "{said}");
+    }
 }
 
 #[test]
