@@ -1,5 +1,6 @@
 //! The query parameters of each route: what the document lists and what is not reported as unknown.
 
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawForm, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -40,8 +41,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParameter
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let parsed = Query::try_from_uri(&parts.uri);
-        let Query(parameters) =
-            parsed.map_err(|rejection| Problem::bad_request("bad_parameter", rejection.body_text()))?;
+        let Query(parameters) = parsed.map_err(|rejection| {
+            // Begins with the name of the parameter.
+            let text = rejection.body_text();
+            let reason = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+            Problem::bad_request("bad_parameter", format!("parameter {reason}"))
+        })?;
         Ok(Self(parameters))
     }
 }
@@ -54,7 +59,7 @@ impl<S: Send + Sync> FromRequest<S> for FormPairs {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let mut pairs = request.uri().query().unwrap_or_default().as_bytes().to_vec();
-        if request.method().is_safe() {
+        if request.method().is_safe() || request.body().is_end_stream() {
             return Ok(Self(pairs));
         }
         let RawForm(form) = RawForm::from_request(request, state)
@@ -119,6 +124,7 @@ mod tests {
         assert_eq!(read("POST", "/?limit=1", "match[]=up").unwrap(), "limit=1&match[]=up");
         assert_eq!(read("POST", "/", "match[]=up").unwrap(), "match[]=up");
         assert_eq!(read("GET", "/?a=b", "").unwrap(), "a=b");
+        assert_eq!(read("POST", "/?a=b", "").unwrap(), "a=b");
     }
 
     #[test]
@@ -132,6 +138,6 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let parsed = runtime.block_on(QueryParameters::<Page>::from_request_parts(&mut parts, &()));
         let problem = parsed.map(|page| page.0).unwrap_err();
-        assert!(problem.code() == "bad_parameter" && problem.detail().contains("limit"), "{problem:?}");
+        assert!(problem.code() == "bad_parameter" && problem.detail().starts_with("parameter limit: "), "{problem:?}");
     }
 }
