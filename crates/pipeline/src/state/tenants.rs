@@ -31,6 +31,8 @@ use crate::state::limits::{count_limited, entity_refusal};
 
 /// Maximum number of metric families per tenant whose metadata is kept; metadata of further families is dropped.
 pub const MAX_METADATA_FAMILIES: usize = 20_000;
+/// Series of a request that are resolved under one lock of the registry.
+const SERIES_PER_LOCK: usize = 4096;
 /// Metric name of the heartbeat's probe.
 pub const PROBE_METRIC: &str = "wardroom_probe";
 /// Tenant of Wardroom's own telemetry; it is kept apart from users' data and never stored in the lake.
@@ -159,11 +161,7 @@ impl Tenants {
         if keys.is_empty() {
             return ResolvedSeries::default();
         }
-        let tenant = self.get(tenant);
-        let mut registry = lock(&tenant.registry);
-        let generation = registry.generation();
-        let (ids, denied) = registry.resolve(keys, limited, labels);
-        drop(registry);
+        let (ids, generation, denied) = self.get(tenant).resolve_in_parts(keys, limited, labels);
         let denial = |denied| match denied {
             ResolveError::Labels(denial) => denial,
             ResolveError::SeriesLimit => {
@@ -195,7 +193,36 @@ impl Tenants {
     }
 }
 
+type DeniedSeries = Vec<(usize, ResolveError<RefusalCause>)>;
+
 impl Tenant {
+    /// Resolves series to ids of one generation. The registry is locked for some series at a time: decoding the labels of
+    /// a large request takes long, and queries and detection wait for the lock.
+    fn resolve_in_parts(
+        &self,
+        keys: &[u128],
+        limited: bool,
+        labels: &ReadLabels<'_>,
+    ) -> (Vec<SeriesId>, u64, DeniedSeries) {
+        'all: loop {
+            let (mut ids, mut denied) = (Vec::with_capacity(keys.len()), Vec::new());
+            let mut generation = None;
+            for part in keys.chunks(SERIES_PER_LOCK) {
+                let first = ids.len();
+                let mut registry = self.registry();
+                if *generation.get_or_insert(registry.generation()) != registry.generation() {
+                    // Series were renumbered meanwhile; resolve all again (rare).
+                    continue 'all;
+                }
+                let (found, refused) = registry.resolve(part, limited, |index| labels(first + index));
+                drop(registry);
+                ids.extend(found);
+                denied.extend(refused.into_iter().map(|(index, why)| (first + index, why)));
+            }
+            return (ids, generation.unwrap_or_default(), denied);
+        }
+    }
+
     fn new(config: &Config, tenant: &TenantId) -> Self {
         let in_lake = is_stored_in_lake(config, tenant);
         let mut recent = RecentSamples::new();
