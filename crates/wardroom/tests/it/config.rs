@@ -39,8 +39,9 @@ fn config_check_accepts_valid_and_rejects_invalid_files() {
         all += &errors;
     }
     assert!(!all.contains(".rs:") && !all.contains("crates/"), "source paths: {all}");
-    let (_, _, errors) = check("detect:\n  error-ratio: 5\n  cpu: -1\nheartbeat:\n  url: x\n");
-    assert_eq!(errors.matches("field ").count(), 3, "every problem is reported: {errors}");
+    let (_, _, errors) =
+        check("detect:\n  error-ratio: 5\n  cpu: -1\nheartbeat:\n  url: x\nbackup:\n  to: /dev/null/x\n");
+    assert_eq!(errors.matches("field ").count(), 4, "every problem is reported: {errors}");
 }
 
 #[test]
