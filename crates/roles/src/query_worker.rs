@@ -32,7 +32,12 @@ pub enum QueryWorkerError {
 pub fn run_query_worker(config: &Config, data: &Path, open_tables: bool) -> Result<(), QueryWorkerError> {
     let query = &config.lake.query;
     limit_query_worker(query.memory_bytes as u64)?;
-    Sandbox::query_worker(config.lake.folder(data)?).enter();
+    let folder = config.lake.folder(data)?;
+    // The sandbox has no rule for a folder that does not exist, and at the first start the server creates it later.
+    if let Some(folder) = &folder {
+        std::fs::create_dir_all(folder)?;
+    }
+    Sandbox::query_worker(folder).enter();
     let socket = worker_socket()?;
     // More than a query can use before its timeout: the limit is for a query that does not stop then.
     let seconds = query.seconds.saturating_add(1).saturating_mul(QUERY_PROCESSORS);
