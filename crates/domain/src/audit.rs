@@ -62,21 +62,55 @@ pub struct ChainVerification {
 
 /// Verifies a chain of (sequence, text, hash) rows, in order.
 pub fn verify(rows: impl IntoIterator<Item = (i64, String, String)>) -> ChainVerification {
-    let mut previous = GENESIS.to_owned();
-    let mut entries = 0;
+    let mut chain = ChainVerifier::default();
     for (sequence, text, hash) in rows {
-        let expected = entries + 1;
-        let canonical = serde_json::from_str::<AuditEntry>(&text).ok().and_then(|entry| entry.text().ok());
-        if sequence != expected
-            || canonical.as_deref() != Some(text.as_str())
-            || chain_hash(&previous, sequence, &text) != hash
-        {
-            return ChainVerification { entries: expected, ok: false, first_broken: Some(expected) };
+        if chain.push(sequence, &text, &hash).is_none() {
+            break;
         }
-        previous = hash;
-        entries = expected;
     }
-    ChainVerification { entries, ok: true, first_broken: None }
+    chain.finish()
+}
+
+/// Verifies a chain entry by entry.
+#[derive(Clone, Debug, Default)]
+pub struct ChainVerifier {
+    /// Sequence number and hash of the last valid entry.
+    last: Option<(i64, String)>,
+    is_broken: bool,
+}
+
+impl ChainVerifier {
+    /// Verifies the next row and returns its entry, or `None` if the chain is broken at or before it.
+    pub fn push(&mut self, sequence: i64, text: &str, hash: &str) -> Option<AuditEntry> {
+        let previous = self.last.as_ref().map_or(GENESIS, |(_, hash)| hash.as_str());
+        let entry = serde_json::from_str::<AuditEntry>(text).ok();
+        let entry = entry.filter(|entry| {
+            !self.is_broken
+                && sequence == self.entries() + 1
+                && entry.text().is_ok_and(|canonical| canonical == text)
+                && chain_hash(previous, sequence, text) == hash
+        });
+        match entry {
+            Some(_) => self.last = Some((sequence, hash.to_owned())),
+            None => self.is_broken = true,
+        }
+        entry
+    }
+
+    /// Returns the number of valid entries so far.
+    pub fn entries(&self) -> i64 {
+        self.last.as_ref().map_or(0, |(sequence, _)| *sequence)
+    }
+
+    /// Returns the result for the rows so far.
+    pub fn finish(&self) -> ChainVerification {
+        let expected = self.entries() + 1;
+        if self.is_broken {
+            ChainVerification { entries: expected, ok: false, first_broken: Some(expected) }
+        } else {
+            ChainVerification { entries: self.entries(), ok: true, first_broken: None }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,8 +16,10 @@
 
 pub mod anomaly;
 pub mod audit;
+pub mod audit_head;
 pub mod batch;
 pub mod canonical;
+pub mod config_check;
 pub mod diagnosis;
 pub mod entity;
 pub mod envelope;

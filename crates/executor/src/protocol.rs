@@ -2,8 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-/// Maximum length of a message.
-pub(crate) const MAX_MESSAGE_BYTES: u64 = 1 << 20;
+use wardroom_process::sandbox::EXECUTOR_FOLDER;
+
+/// Maximum length of a message, in bytes: an entry of the audit log must fit, whatever telemetry it quotes.
+pub(crate) const MAX_MESSAGE_BYTES: u64 = 8 << 20;
+
+/// Returns the executor's own folder in a data folder: its ledger and the key of the audit log.
+pub(crate) fn executor_folder(data: &Path) -> PathBuf {
+    data.join(EXECUTOR_FOLDER)
+}
 
 /// Returns the path of the executor's socket in a data folder.
 pub fn socket_path(data: &Path) -> PathBuf {

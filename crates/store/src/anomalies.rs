@@ -30,7 +30,7 @@ impl Store {
             });
             query.push(" ON CONFLICT DO NOTHING");
             // The statement text depends on the number of rows, so caching it is useless.
-            query.build().persistent(false).execute(&mut *transaction).await?;
+            self.record_write(query.build().persistent(false).execute(&mut *transaction).await)?;
         }
         self.commit(transaction).await
     }

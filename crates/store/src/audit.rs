@@ -1,10 +1,15 @@
 //! The audit log: entries are appended in the same transaction as the change they record.
 
 use sqlx::Row;
-use wardroom_domain::audit::{self, AuditEntry, ChainVerification, GENESIS};
+use wardroom_domain::audit::{self, AuditEntry, ChainVerification, ChainVerifier, GENESIS};
+use wardroom_domain::audit_head::SignedHead;
 
 use crate::error::Error;
+use crate::health::Operation;
 use crate::store::Store;
+
+/// Entries that are read at once.
+const READ_BATCH_ROWS: i64 = 1000;
 
 impl Store {
     /// Appends one entry in a transaction of its own.
@@ -13,7 +18,7 @@ impl Store {
     /// Returns an error if the database cannot be written.
     pub async fn append_audit(&self, entry: &AuditEntry) -> Result<(), Error> {
         let mut transaction = self.begin_write().await?;
-        append(&mut transaction, entry).await?;
+        self.record_write(append(&mut transaction, entry).await)?;
         self.commit(transaction).await
     }
 
@@ -35,16 +40,114 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read. A broken chain is reported in the result.
     pub async fn verify_audit(&self) -> Result<ChainVerification, Error> {
-        let rows =
-            sqlx::query("SELECT sequence, body, hash FROM audit ORDER BY sequence").fetch_all(&self.pool).await?;
-        let mut chain = Vec::with_capacity(rows.len());
-        for row in rows {
-            // A value that is no longer valid text breaks its entry like any other change.
-            let text = |column: &str| row.try_get::<String, _>(column).unwrap_or_else(|error| format!("!{error}"));
-            chain.push((row.try_get::<i64, _>("sequence")?, text("body"), text("hash")));
-        }
-        Ok(audit::verify(chain))
+        let mut chain = ChainVerifier::default();
+        self.read_audit(&mut |sequence, text, hash| chain.push(sequence, text, hash).is_some()).await?;
+        Ok(chain.finish())
     }
+
+    /// Passes sequence number, text and hash of every entry to `on_row`, in order, until that returns `false`. Returns
+    /// the last signed head that was noted, from the same state of the database.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read. A value that is not valid is passed as the reason, which breaks
+    /// its entry like any other change.
+    pub async fn read_audit(
+        &self,
+        on_row: &mut (dyn FnMut(i64, &str, &str) -> bool + Send),
+    ) -> Result<Option<SignedHead>, Error> {
+        let mut snapshot = self.pool.begin().await?;
+        let noted = noted_head(&mut snapshot).await?;
+        let mut next = i64::MIN;
+        loop {
+            let query = "SELECT sequence, body, hash FROM audit WHERE sequence >= ? ORDER BY sequence LIMIT ?";
+            let rows = sqlx::query(query).bind(next).bind(READ_BATCH_ROWS).fetch_all(&mut *snapshot).await?;
+            for row in &rows {
+                let text = |column: &str| row.try_get::<String, _>(column).unwrap_or_else(|error| format!("!{error}"));
+                // No entry has the number -1.
+                let sequence = row.try_get::<i64, _>("sequence").unwrap_or(-1);
+                if !on_row(sequence, &text("body"), &text("hash")) {
+                    return Ok(noted);
+                }
+                next = sequence.saturating_add(1);
+            }
+            if rows.len() < READ_BATCH_ROWS as usize {
+                break;
+            }
+        }
+        // SQLite allows them in a primary key, and no comparison finds them.
+        let query = "SELECT COUNT(*) FROM audit WHERE sequence IS NULL";
+        if sqlx::query_scalar::<_, i64>(query).fetch_one(&mut *snapshot).await? > 0 {
+            on_row(-1, "!an entry without a sequence number", "");
+        }
+        Ok(noted)
+    }
+
+    /// Returns the texts of the entries from a sequence number on, with their hashes: at least one, if there is one,
+    /// and more while they have no more than `max_bytes`.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read.
+    pub async fn audit_entries_from(&self, first: i64, max_bytes: usize) -> Result<Vec<(String, String)>, Error> {
+        let query = "SELECT body, hash FROM audit WHERE sequence >= ? ORDER BY sequence LIMIT ?";
+        let rows = sqlx::query(query).bind(first).bind(READ_BATCH_ROWS).fetch_all(&self.pool).await?;
+        let (mut entries, mut bytes) = (Vec::new(), 0_usize);
+        for row in rows {
+            let (text, hash): (String, String) = (row.try_get("body")?, row.try_get("hash")?);
+            bytes = bytes.saturating_add(text.len());
+            if bytes > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push((text, hash));
+        }
+        Ok(entries)
+    }
+
+    /// Returns the number of entries after a sequence number.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read.
+    pub async fn audit_entries_after(&self, sequence: i64) -> Result<i64, Error> {
+        let query = "SELECT COUNT(*) FROM audit WHERE sequence > ?";
+        Ok(sqlx::query_scalar(query).bind(sequence).fetch_one(&self.pool).await?)
+    }
+
+    /// Returns the hash of an entry; `None` if there is no such entry.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read.
+    pub async fn audit_hash(&self, sequence: i64) -> Result<Option<String>, Error> {
+        let query = "SELECT hash FROM audit WHERE sequence = ?";
+        Ok(sqlx::query_scalar(query).bind(sequence).fetch_optional(&self.pool).await?)
+    }
+
+    /// Returns the last signed head that was noted.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read.
+    pub async fn noted_audit_head(&self) -> Result<Option<SignedHead>, Error> {
+        noted_head(&mut *self.pool.acquire().await?).await
+    }
+
+    /// Notes the last signed head.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be written.
+    pub async fn note_audit_head(&self, signed: &SignedHead) -> Result<(), Error> {
+        let text = serde_json::to_string(signed).map_err(|error| Error::damaged("a signed head", error))?;
+        let query =
+            "INSERT INTO audit_head (id, head) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET head = excluded.head";
+        let mut transaction = self.begin_write().await?;
+        self.record_write(sqlx::query(query).bind(text).execute(&mut *transaction).await)?;
+        self.health.record(Operation::Write, transaction.commit().await.map_err(Error::from))
+    }
+}
+
+/// Reads the noted head. One that is damaged is returned as an error.
+async fn noted_head(connection: &mut sqlx::SqliteConnection) -> Result<Option<SignedHead>, Error> {
+    let text: Option<String> =
+        sqlx::query_scalar("SELECT head FROM audit_head").fetch_optional(&mut *connection).await?;
+    let read = |text: String| serde_json::from_str(&text).map_err(|error| Error::damaged("the noted head", error));
+    text.map(read).transpose()
 }
 
 /// Appends an entry to the chain within a transaction.

@@ -16,10 +16,11 @@ use crate::store::Store;
 /// What can fail independently of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Operation {
+    // First, since it explains the others.
+    FindFile,
     Write,
     Read,
     CheckPages,
-    FindFile,
 }
 
 /// The last error of each operation; cheap to clone.

@@ -99,7 +99,7 @@ impl Store {
             .try_get("next")?;
         let query = "INSERT INTO incidents (key, tenant, number, state, opened_at, updated_at, workflow)
             VALUES (?, ?, ?, 'open', ?, ?, ?)";
-        sqlx::query(query)
+        let inserted = sqlx::query(query)
             .bind(key)
             .bind(tenant.as_str())
             .bind(number)
@@ -107,9 +107,11 @@ impl Store {
             .bind(now.nanos())
             .bind(workflow)
             .execute(&mut *transaction)
-            .await?;
-        append_history(&mut transaction, tenant, key, now, None, IncidentState::Open, "opened").await?;
-        audit::append(&mut transaction, &entry(&format!("INC-{number}"))).await?;
+            .await;
+        self.record_write(inserted)?;
+        let history = append_history(&mut transaction, tenant, key, now, None, IncidentState::Open, "opened").await;
+        self.record_write(history)?;
+        self.record_write(audit::append(&mut transaction, &entry(&format!("INC-{number}"))).await)?;
         self.commit_incident_change(transaction).await?;
         Ok(Some(number))
     }
@@ -135,11 +137,11 @@ impl Store {
             .bind(transition.from.as_str())
             .bind(transition.before)
             .execute(&mut *transaction)
-            .await?;
-        if updated.rows_affected() == 0 {
+            .await;
+        if self.record_write(updated)?.rows_affected() == 0 {
             return Ok(false);
         }
-        append_history(
+        let history = append_history(
             &mut transaction,
             transition.tenant,
             transition.key,
@@ -148,8 +150,9 @@ impl Store {
             transition.to,
             transition.note,
         )
-        .await?;
-        audit::append(&mut transaction, entry).await?;
+        .await;
+        self.record_write(history)?;
+        self.record_write(audit::append(&mut transaction, entry).await)?;
         self.commit_incident_change(transaction).await?;
         Ok(true)
     }
@@ -176,11 +179,11 @@ impl Store {
             .bind(key)
             .bind(before)
             .execute(&mut *transaction)
-            .await?;
-        if updated.rows_affected() == 0 {
+            .await;
+        if self.record_write(updated)?.rows_affected() == 0 {
             return Ok(false);
         }
-        audit::append(&mut transaction, entry).await?;
+        self.record_write(audit::append(&mut transaction, entry).await)?;
         self.commit_incident_change(transaction).await?;
         Ok(true)
     }

@@ -1,12 +1,13 @@
 //! The database handle: opening, copying, checking, transactions and change notification.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, SqlSafeStr};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
 use crate::health::{Health, OpenedFile, Operation};
@@ -23,7 +24,11 @@ pub fn database_path(data: &Path) -> PathBuf {
 /// Every schema version, in order. The database records the checksum of each, so a released migration never changes.
 fn migrator() -> Migrator {
     let first = include_str!("../migrations/0001_first.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "first".into(), MigrationType::Simple, first, false)])
+    let audit_head = include_str!("../migrations/0002_audit_head.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
+        Migration::new(2, "audit head".into(), MigrationType::Simple, audit_head, false),
+    ])
 }
 
 /// The open database; cheap to clone. Clones share the connections and the subscribers.
@@ -34,6 +39,8 @@ pub struct Store {
     pub(crate) file: OpenedFile,
     /// Number of committed incident changes since the store was opened.
     incident_changes: watch::Sender<u64>,
+    /// Notified by every commit of this process.
+    committed: Arc<Notify>,
 }
 
 impl Store {
@@ -53,7 +60,9 @@ impl Store {
             // The sandboxed process has no folder for temporary files.
             .pragma("temp_store", "MEMORY")
             .busy_timeout(BUSY_TIMEOUT);
-        let store = Self::connect(options, path).await?;
+        let store = Self::connect(options.clone(), path).await?;
+        // A connection that is opened later would create an empty file in the place of one that was moved away.
+        store.pool.set_connect_options(options.create_if_missing(false));
         migrator().run(&store.pool).await.map_err(migration_error)?;
         Ok(store)
     }
@@ -80,7 +89,7 @@ impl Store {
             .connect_with(options)
             .await?;
         let (health, file) = (Health::default(), OpenedFile::new(path));
-        Ok(Self { pool, health, file, incident_changes: watch::Sender::new(0) })
+        Ok(Self { pool, health, file, incident_changes: watch::Sender::new(0), committed: Arc::default() })
     }
 
     /// Writes a consistent copy of the database to a file that does not exist yet.
@@ -123,9 +132,24 @@ impl Store {
         self.health.record_failure(Operation::Write, begun)
     }
 
+    /// Records a failure of a statement in a write transaction: on a full disk the statement fails before the commit.
+    /// Errors that are not the database's are not recorded.
+    pub(crate) fn record_write<T, E: Into<Error>>(&self, outcome: Result<T, E>) -> Result<T, Error> {
+        let outcome = outcome.map_err(Into::into);
+        let is_failure = matches!(outcome, Err(Error::Unavailable(_) | Error::DamagedFile(_)));
+        if is_failure { self.health.record_failure(Operation::Write, outcome) } else { outcome }
+    }
+
     /// Commits a transaction.
     pub(crate) async fn commit(&self, transaction: sqlx::Transaction<'static, sqlx::Sqlite>) -> Result<(), Error> {
-        self.health.record(Operation::Write, transaction.commit().await.map_err(Error::from))
+        let committed = self.health.record(Operation::Write, transaction.commit().await.map_err(Error::from));
+        self.committed.notify_one();
+        committed
+    }
+
+    /// Waits for a commit by this process since the last call. Only one task may wait.
+    pub async fn wait_for_commit(&self) {
+        self.committed.notified().await;
     }
 
     /// Commits a transaction that changed an incident and notifies the subscribers. Runs as its own task: a caller that
@@ -237,6 +261,27 @@ mod tests {
         }
         assert!(failed.unwrap().to_string().contains("full"));
         assert!(store.error().unwrap().contains("full"));
+    }
+
+    /// The connections have the pages in memory, so that nobody would notice before the next restart.
+    #[tokio::test]
+    async fn damage_beside_open_connections_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = database_path(dir.path());
+        open(&dir).await.close().await;
+        let store = open(&dir).await;
+        store.check_pages().await;
+        assert_eq!(store.error(), None);
+        let intact = std::fs::read(&path).unwrap();
+        let mut bytes = intact.clone();
+        let pages = bytes.len() / 4096;
+        bytes[4096..(pages - 1) * 4096].fill(0x5a);
+        std::fs::write(&path, &bytes).unwrap();
+        store.check_pages().await;
+        assert!(store.error().unwrap().contains("damaged"), "{:?}", store.error());
+        std::fs::write(&path, &intact).unwrap();
+        store.check_pages().await;
+        assert_eq!(store.error(), None);
     }
 
     #[tokio::test]

@@ -56,7 +56,7 @@ impl Store {
         let query = "INSERT INTO tokens (id, sha256, tenant, principal, role, created_at, expires_at)
             VALUES (?, ?, ?, ?, ?, ?, ?)";
         let mut transaction = self.begin_write().await?;
-        sqlx::query(query)
+        let inserted = sqlx::query(query)
             .bind(&token.id)
             .bind(&token.sha256)
             .bind(token.identity.tenant.as_str())
@@ -65,8 +65,9 @@ impl Store {
             .bind(now.nanos())
             .bind(token.expires_at.map(Timestamp::nanos))
             .execute(&mut *transaction)
-            .await?;
-        audit::append(&mut transaction, entry).await?;
+            .await;
+        self.record_write(inserted)?;
+        self.record_write(audit::append(&mut transaction, entry).await)?;
         self.commit(transaction).await
     }
 
@@ -106,9 +107,9 @@ impl Store {
     pub async fn revoke_token(&self, id: &str, now: Timestamp, entry: &AuditEntry) -> Result<(), Error> {
         let mut transaction = self.begin_write().await?;
         let query = "UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL";
-        let done = sqlx::query(query).bind(now.nanos()).bind(id).execute(&mut *transaction).await?;
-        if done.rows_affected() > 0 {
-            audit::append(&mut transaction, entry).await?;
+        let done = sqlx::query(query).bind(now.nanos()).bind(id).execute(&mut *transaction).await;
+        if self.record_write(done)?.rows_affected() > 0 {
+            self.record_write(audit::append(&mut transaction, entry).await)?;
             return self.commit(transaction).await;
         }
         let known = sqlx::query("SELECT 1 FROM tokens WHERE id = ?").bind(id).fetch_optional(&mut *transaction).await?;

@@ -1,14 +1,18 @@
 //! `wardroom audit`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use wardroom_roles::database_path;
+use wardroom_domain::audit_head::{LogVerification, key_id};
+use wardroom_domain::visible_line;
+use wardroom_roles::audit_log::{AcceptedRestore, accept_restored_log, verify_audit_log};
+use wardroom_roles::data_lock::DataLock;
+use wardroom_roles::executor::public_key_file;
+use wardroom_roles::tokens;
 
-use crate::blocking::{block_on, open_store};
+use crate::blocking::block_on;
 use crate::output::{CommandResult, print_json, print_line};
 
 /// The audit log.
@@ -20,11 +24,31 @@ pub(crate) struct AuditArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum AuditCommand {
-    /// Verify the hash chain; exit 1 if it is broken.
+    /// Verify the audit log against what the executor has signed; exit 1 unless it is intact.
+    ///
+    /// Works beside a running server and needs no secret.
     Verify {
         /// The data folder.
         #[arg(long)]
         data: PathBuf,
+        /// File with the public key that must have signed: a copy of the executor's audit-public-key.pem that is kept
+        /// elsewhere. Without it the one in the data folder is used.
+        #[arg(long, value_name = "FILE")]
+        public_key: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept an audit log that is not the one that was signed, such as a restored copy of the database.
+    ///
+    /// The server must be stopped. The acceptance is recorded in the log and signed, and every verification shows it.
+    AcceptRestore {
+        /// The data folder.
+        #[arg(long)]
+        data: PathBuf,
+        /// Why the log differs from the signed one.
+        #[arg(long)]
+        reason: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -32,27 +56,100 @@ enum AuditCommand {
 }
 
 pub(crate) fn run(args: AuditArgs) -> CommandResult {
-    let AuditCommand::Verify { data, json } = args.command;
-    if !database_path(&data).exists() {
-        bail!("there is no audit log in {}", data.display());
+    match args.command {
+        AuditCommand::Verify { data, public_key, json } => verify(&data, public_key.as_deref(), json),
+        AuditCommand::AcceptRestore { data, reason, json } => accept_restore(&data, &reason, json),
     }
-    let verified = block_on(async { Ok(open_store(&data).await?.verify_audit().await?) });
-    // An unreadable database counts as a broken chain.
-    let (entries, ok, first_broken, error) = match verified {
-        Ok(verified) => (verified.entries, verified.ok, verified.first_broken, None),
-        Err(error) => (0, false, Some(1), Some(format!("{error:#}"))),
-    };
+}
+
+fn verify(data: &Path, public_key: Option<&Path>, json: bool) -> CommandResult {
+    let found = block_on(async { Ok(verify_audit_log(data, public_key).await?) })?;
     if json {
-        let mut report = json!({ "entries": entries, "ok": ok, "first_broken": first_broken });
-        if let Some(error) = &error {
-            report["error"] = json!(error);
+        let mut report = json!(found);
+        if let Some(fault) = found.faults.first() {
+            report["error"] = json!(fault.detail);
         }
         print_json(report)?;
-    } else if ok {
-        print_line(format!("{entries} entries, chain intact"))?;
     } else {
-        let error = error.map(|error| format!(": {error}")).unwrap_or_default();
-        print_line(format!("chain broken at entry {}{error}", first_broken.unwrap_or_default()))?;
+        for line in describe(&found) {
+            print_line(line)?;
+        }
     }
-    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if found.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns the lines that report a verification.
+fn describe(found: &LogVerification) -> Vec<String> {
+    let entries = found.entries;
+    let mut lines: Vec<String> = match found.first_broken {
+        Some(first) if !found.ok => vec![format!("not intact from entry {first} on")],
+        _ if !found.ok => vec!["not intact".to_owned()],
+        _ => vec![format!("{entries} entries, chain intact")],
+    };
+    lines.extend(found.faults.iter().map(|fault| format!("fault: {}", visible_line(&fault.detail))));
+    match (&found.signed_at, &found.key_id) {
+        (Some(at), Some(key)) => {
+            lines.push(format!("signed up to entry {} at {at} with key {key}", found.signed_entries));
+            if found.unsigned_entries > 0 {
+                lines.push(format!("{} newer entries are not signed yet", found.unsigned_entries));
+            }
+        }
+        _ => lines.push(
+            "not signed: an entry that was removed at the end, or a log that was rewritten, cannot be detected; the \
+             executor signs (`wardroom serve --executor-config`)"
+                .to_owned(),
+        ),
+    }
+    if found.signed_as_found > 0 {
+        lines.push(format!("entries 1 to {} are older than the signatures: signed as found", found.signed_as_found));
+    }
+    if found.signed_late > 0 {
+        lines.push(format!("{} entries were signed more than a minute after they were written", found.signed_late));
+    }
+    lines.extend(found.accepted.iter().map(|accepted| {
+        let (principal, reason) = (&accepted.principal, visible_line(&accepted.reason));
+        let (sequence, before) = (accepted.sequence, accepted.signed_before);
+        format!(
+            "accepted by {principal} at {} as found with {sequence} entries, {before} were signed before: {reason}",
+            accepted.at
+        )
+    }));
+    lines
+}
+
+fn accept_restore(data: &Path, reason: &str, json: bool) -> CommandResult {
+    anyhow::ensure!(data.is_dir(), "--data: {} is not a data folder", data.display());
+    anyhow::ensure!(!reason.trim().is_empty(), "--reason: it is empty; say why the log differs from the signed one");
+    let _lock = DataLock::acquire(data, "audit accept-restore")?;
+    let accepted = block_on(async { Ok(accept_restored_log(data, tokens::local_user(), reason).await?) })?;
+    let Some(accepted) = accepted else {
+        if json {
+            print_json(json!({ "accepted": false }))?;
+        } else {
+            print_line("nothing to accept: the log is the one that was signed, or was never signed")?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    if json {
+        let head = &accepted.signed.head;
+        print_json(json!({ "accepted": true, "sequence": head.position.sequence,
+            "signed_before": head.previous.sequence, "at": head.at, "key_id": key_id(&accepted.signed.public_key),
+            "public_key": accepted.signed.public_key, "settled": accepted.settled.faults }))?;
+    } else {
+        print_line(describe_acceptance(&accepted, data))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the line that reports an acceptance.
+pub(super) fn describe_acceptance(accepted: &AcceptedRestore, data: &Path) -> String {
+    let head = &accepted.signed.head;
+    format!(
+        "accepted as found with {} entries, {} were signed before; from now on signed with key {}, keep a copy of {} on \
+         another machine",
+        head.position.sequence,
+        head.previous.sequence,
+        key_id(&accepted.signed.public_key),
+        public_key_file(data).display()
+    )
 }

@@ -1,19 +1,22 @@
 //! `wardroom restore`: restores a data folder from a backup, and optionally verifies it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
-use wardroom_roles::TableSnapshot;
+use wardroom_domain::audit_head::key_id;
+use wardroom_roles::audit_log::{AcceptedRestore, AuditLogError, accept_restored_log};
 use wardroom_roles::backup::{Manifest, VerificationReport, find_backup, restore_files, verify_data_folder};
 use wardroom_roles::data_lock::DataLock;
+use wardroom_roles::{TableSnapshot, tokens};
 
+use super::audit::describe_acceptance;
 use super::serve::create_private_folder;
 use crate::blocking::block_on;
 use crate::configuration;
 use crate::copy_progress::{copy_progress_bar, show_progress};
-use crate::output::{CommandResult, print_json, print_line};
+use crate::output::{CommandResult, print_error, print_json, print_line};
 
 /// Restore a data folder from a backup.
 #[derive(Clone, Debug, Args)]
@@ -45,12 +48,14 @@ pub(crate) fn run(args: RestoreArgs) -> CommandResult {
     bar.set_length(manifest.total_bytes());
     restore_files(&from, &manifest, &args.data, &config, &mut |progress| show_progress(&bar, progress))?;
     bar.finish_and_clear();
+    let accepted = accept_audit_log(&args.data, &manifest)?;
     let verified =
         if args.verify { Some(block_on(async { Ok(verify_data_folder(&args.data, &config).await?) })?) } else { None };
     let files = manifest.files.len();
     if args.json {
         print_json(json!({ "from": from, "data": args.data, "taken_at": manifest.taken_at, "files": files,
-            "lake_elsewhere": manifest.lake_elsewhere, "verified": verified.as_ref().map(verification_json) }))?;
+            "lake_elsewhere": manifest.lake_elsewhere, "verified": verified.as_ref().map(verification_json),
+            "audit_key_id": accepted.as_ref().map(|accepted| key_id(&accepted.signed.public_key)) }))?;
         return Ok(ExitCode::SUCCESS);
     }
     print_line(format!("{}: {files} files as of {}", args.data.display(), manifest.taken_at))?;
@@ -62,10 +67,26 @@ pub(crate) fn run(args: RestoreArgs) -> CommandResult {
             print_line(format!("{table:20} version {version}, {files} files, {rows} rows"))?;
         }
     }
+    if let Some(accepted) = accepted {
+        print_line(format!("audit   {}", describe_acceptance(&accepted, &args.data)))?;
+    }
     if let Some(uri) = manifest.lake_elsewhere {
         print_line(format!("the tables are on {uri} and not part of the backup"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Records in the audit log and the executor's ledger that the log goes back in time, if it was signed. A broken chain
+/// stays as it is, and so does every verification of it.
+fn accept_audit_log(data: &Path, manifest: &Manifest) -> anyhow::Result<Option<AcceptedRestore>> {
+    let reason = format!("restored from the backup of {}", manifest.taken_at);
+    match block_on(async { Ok(accept_restored_log(data, tokens::local_user(), &reason).await) })? {
+        Err(error @ AuditLogError::ChainBroken(_)) => {
+            print_error(&anyhow::Error::from(error).context("the restored audit log is not intact"));
+            Ok(None)
+        }
+        accepted => Ok(accepted?),
+    }
 }
 
 fn verification_json(report: &VerificationReport) -> Value {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests may unwrap and start programs")]
 
 mod access;
+mod audit;
 mod backup;
 mod bad_input;
 mod binary_hardening;
@@ -20,6 +21,7 @@ mod prometheus;
 mod prometheus_api;
 mod quarantine;
 mod queries;
+mod query_workers;
 mod replay;
 
 use wardroom_testing::Server;
