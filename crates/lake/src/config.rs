@@ -6,9 +6,17 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
+use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
 
 use crate::error::Error;
+use crate::format::table_schemas::table_names;
 use crate::maintain::retention::Retention;
+use crate::table::remote_store::register_object_stores;
+
+/// With fewer query workers, one tenant's queries would hold up another's.
+const MIN_QUERY_WORKERS: usize = 2;
+/// Maximum number of query workers; each is a process.
+const MAX_QUERY_WORKERS: usize = 64;
 
 /// Settings of the lake.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +69,50 @@ impl Config {
         Url::from_directory_path(&folder).map_err(|()| invalid(format!("{} is not a valid folder", folder.display())))
     }
 
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        for (field, seconds) in [
+            ("lake.flush-seconds", self.flush_seconds),
+            ("lake.maintain-seconds", self.maintain_seconds),
+            ("lake.gold-seconds", self.gold_seconds),
+            ("lake.query.seconds", self.query.seconds),
+        ] {
+            problems.range(field, seconds, 1..=MAX_SECONDS);
+        }
+        problems.positive("lake.query.memory-bytes", self.query.memory_bytes);
+        problems.positive("lake.query.max-rows", self.query.max_rows);
+        problems.positive("lake.query.max-bytes", self.query.max_bytes);
+        problems.positive("lake.query.max-waiting", self.query.max_waiting);
+        problems.range("lake.query.workers", self.query.workers, MIN_QUERY_WORKERS..=MAX_QUERY_WORKERS);
+        let options = self.options.clone().into_iter().collect();
+        let location = self.root(Path::new("data")).and_then(|root| {
+            register_object_stores(&root, &options)?;
+            Ok(root)
+        });
+        let example = "write a folder, or a URL such as s3://BUCKET/FOLDER";
+        match location {
+            Err(Error::InvalidConfig { field, detail }) => problems.add(field, detail),
+            Err(error) => problems.add("lake.uri", error),
+            Ok(root) if root.scheme() != "file" && root.host_str().is_none_or(str::is_empty) => {
+                problems.add("lake.uri", format_args!("{:?} names no bucket; {example}", self.uri));
+            }
+            Ok(_) if self.uri.contains(":/") && !self.uri.contains("://") => {
+                problems.add("lake.uri", format_args!("{:?} is neither a folder nor a URL; {example}", self.uri));
+            }
+            Ok(_) => {}
+        }
+        for Retention { table, .. } in &self.retention {
+            let is_known = table.strip_suffix('*').map_or_else(
+                || table_names().any(|name| name == table),
+                |prefix| table_names().any(|name| name.starts_with(prefix)),
+            );
+            let known = || table_names().collect::<Vec<_>>().join(", ");
+            if !is_known {
+                problems.add("lake.retention.table", format_args!("there is no table {table}; known: {}", known()));
+            }
+        }
+    }
+
     /// Returns the folder of a lake on a local disk, or `None` if it is on an object store.
     ///
     /// # Errors
@@ -91,18 +143,32 @@ impl Default for Config {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct QueryConfig {
-    /// Memory that all running queries share, in bytes. Default 256 MiB. Since 0.1.
+    /// Number of processes that run queries, one query at a time each; at least 2. One tenant uses all but one of them
+    /// if others ask, too. Default 2. Since 0.1.
+    pub workers: usize,
+    /// Maximum number of queries of a tenant that wait for a worker; further ones are refused with 429. Default 16.
+    /// Since 0.1.
+    pub max_waiting: usize,
+    /// Memory of a query, in bytes. Its process may use 512 MiB more for its threads, buffers and the encoded result.
+    /// Default 256 MiB. Since 0.1.
     pub memory_bytes: usize,
-    /// Timeout of a query, in seconds. Default 30. Since 0.1.
+    /// Timeout of a query, in seconds, and of its wait for a worker. Default 30. Since 0.1.
     pub seconds: u64,
     /// Maximum number of rows in a result. Default 100000. Since 0.1.
     pub max_rows: usize,
-    /// Maximum number of concurrent queries; further ones wait. Default 4. Since 0.1.
-    pub concurrent: usize,
+    /// Maximum size of a result in its output format, in bytes. Default 64 MiB. Since 0.1.
+    pub max_bytes: usize,
 }
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, seconds: 30, max_rows: 100_000, concurrent: 4 }
+        Self {
+            workers: 2,
+            max_waiting: 16,
+            memory_bytes: 256 << 20,
+            seconds: 30,
+            max_rows: 100_000,
+            max_bytes: 64 << 20,
+        }
     }
 }

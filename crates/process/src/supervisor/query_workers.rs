@@ -33,6 +33,8 @@ pub struct QueryWorkerOptions {
     pub count: usize,
     /// The arguments that make this binary a query worker.
     pub arguments: Vec<String>,
+    /// A further argument for a worker that replaces another one: queries have come, so it prepares for the next.
+    pub replacement_argument: String,
     /// The environment of a worker.
     pub environment: Vec<(String, String)>,
 }
@@ -82,7 +84,7 @@ impl QueryWorkers {
     pub(super) fn start(&mut self) {
         for _ in 0..self.options.count {
             let mut slot = Slot { state: waiting(Duration::ZERO), restart_delay: MIN_RESTART_DELAY };
-            self.start_in(&mut slot);
+            self.start_in(&mut slot, false);
             self.slots.push(slot);
         }
     }
@@ -101,7 +103,7 @@ impl QueryWorkers {
                 slot.after_exit(status, ran);
             }
             if matches!(slot.state, SlotState::Waiting { until } if until <= Instant::now()) {
-                self.start_in(slot);
+                self.start_in(slot, true);
             }
         }
         self.slots = slots;
@@ -117,20 +119,21 @@ impl QueryWorkers {
         }
     }
 
-    fn start_in(&mut self, slot: &mut Slot) {
+    fn start_in(&mut self, slot: &mut Slot, is_replacement: bool) {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        slot.state = self.start_worker(id).unwrap_or_else(|error| {
+        slot.state = self.start_worker(id, is_replacement).unwrap_or_else(|error| {
             tracing::error!(%error, "starting a query worker failed; retrying");
             waiting(MAX_RESTART_DELAY)
         });
     }
 
     #[expect(clippy::disallowed_methods, reason = "the supervisor starts processes")]
-    fn start_worker(&self, id: WorkerId) -> Result<SlotState> {
+    fn start_worker(&self, id: WorkerId, is_replacement: bool) -> Result<SlotState> {
         let (ours, workers) = UnixStream::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(&self.options.arguments).env_clear();
+        command.args(&self.options.arguments).args(is_replacement.then_some(&self.options.replacement_argument));
+        command.env_clear();
         set_allocator(&mut command);
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(OwnedFd::from(workers)).stdout(Stdio::null());
@@ -216,6 +219,7 @@ mod tests {
             count: 1,
             // The test binary lists its tests and then exits.
             arguments: vec!["--list".into()],
+            replacement_argument: "--ignored".into(),
             environment: Vec::new(),
         };
         let (mut workers, server_end) = QueryWorkers::new(&options).unwrap();

@@ -17,12 +17,15 @@ use crate::signals;
 #[derive(Clone, Debug, Args)]
 #[command(hide = true)]
 pub(crate) struct ServerArgs {
+    /// Standard input is the socket on which the supervisor passes query workers.
+    #[arg(long, hide = true)]
+    query_workers: bool,
     #[command(flatten)]
     serve: ServeArgs,
 }
 
 pub(crate) fn run(args: ServerArgs) -> CommandResult {
-    let args = args.serve;
+    let (args, query_workers) = (args.serve, args.query_workers);
     signals::kill_with_parent()?;
     signals::unblock()?;
     args.log.init()?;
@@ -36,6 +39,7 @@ pub(crate) fn run(args: ServerArgs) -> CommandResult {
         auth: if args.auth_enabled() { AuthMode::On } else { AuthMode::Off },
         admin_token_file: args.admin_token_file.clone(),
         executor: args.executor_config.is_some(),
+        query_workers,
     };
     let mut stdout = std::io::stdout();
     let announce = |line: String| {

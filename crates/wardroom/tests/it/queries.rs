@@ -99,7 +99,7 @@ fn check_parameters(server: &Server, id: &str) {
 #[test]
 fn logs_traces_and_named_queries_include_unflushed_records() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), "", &[("WARDROOM_LAKE__FLUSH_SECONDS", "5")]).unwrap();
+    let server = Server::start(dir.path(), "", &[("WARDROOM_LAKE__FLUSH_SECONDS", "8")]).unwrap();
     let data = dir.path().join("data");
     let other = create_tenant_token(&data, "them", "viewer", "other").unwrap();
     let started = Instant::now();
@@ -151,7 +151,7 @@ fn logs_traces_and_named_queries_include_unflushed_records() {
     assert!(errors.starts_with("warning: samples of the newest "), "{errors}");
     std::thread::sleep(Duration::from_millis(2000));
     check();
-    assert!(started.elapsed() < Duration::from_secs(5), "the check ran after the flush");
+    assert!(started.elapsed() < Duration::from_secs(8), "the check ran after the flush");
     wait_for_lake(&server);
     check();
     check_parameters(&server, id);
