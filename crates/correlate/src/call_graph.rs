@@ -93,9 +93,12 @@ impl DisjointSets {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
+
+    /// Limit for a step that took minutes; far above a second, because tests run without optimisation on busy machines.
+    const MAX_STEP_SECONDS: u64 = 20;
 
     #[test]
     fn services_are_connected_over_any_number_of_calls_in_either_direction() {
@@ -114,11 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_of_ten_thousand_services_takes_no_second() {
+    fn a_chain_of_ten_thousand_services_takes_little_time() {
         let names: Vec<String> = (0..=10_000).map(|index| format!("service-{index}")).collect();
         let started = Instant::now();
         let graph = CallGraph::new(1, names.windows(2).map(|pair| (pair[0].as_str(), pair[1].as_str())));
         assert!(graph.connected_to(&names[..1]).contains(&names[10_000]));
-        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+        assert!(started.elapsed().as_secs() < MAX_STEP_SECONDS, "{:?}", started.elapsed());
     }
 }
