@@ -17,12 +17,15 @@ pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Checks that the folders exist, or can be created.
+/// Loads the configuration, and checks that its folders exist, or can be created.
 ///
 /// # Errors
-/// Returns an error that names the fields of the others.
-pub(crate) fn check_folders(config: &Config) -> anyhow::Result<()> {
-    config.check_folders().map_err(join)
+/// Returns an error that names the fields if values are invalid or folders are missing.
+pub(crate) fn load_with_folders(file: Option<&Path>) -> anyhow::Result<Config> {
+    let config = read(file)?;
+    let checks = [config.check_values(), config.check_folders()];
+    let problems: Vec<String> = checks.into_iter().filter_map(Result::err).flatten().collect();
+    if problems.is_empty() { Ok(config) } else { Err(join(problems)) }
 }
 
 fn join(problems: Vec<String>) -> anyhow::Error {

@@ -44,7 +44,7 @@ pub(crate) fn run(args: ConfigArgs) -> CommandResult {
             print_json(serde_json::to_string_pretty(&config)?)?;
         }
         ConfigCommand::Check { config, executor_config } => {
-            configuration::check_folders(&configuration::load(Some(&config))?)?;
+            configuration::load_with_folders(Some(&config))?;
             print_line(format!("{} is valid", config.display()))?;
             if let Some(file) = executor_config {
                 check_config(&file)?;

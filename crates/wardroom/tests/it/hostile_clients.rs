@@ -164,13 +164,16 @@ fn tokens_and_configuration_are_audited() {
         assert_eq!(code, Some(0), "{verified}");
         serde_json::from_str::<Value>(&verified).unwrap()["entries"].as_i64().unwrap()
     };
+    // Those on the executor's file are written once the executor responds.
+    let wait_for = |expected: i64, what: &str| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while entries() < expected && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(entries(), expected, "{what}");
+    };
     let before = 4;
-    // The last one is written once the executor responds.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while entries() < before && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert_eq!(entries(), before, "two tokens, the configuration of the first start and the executor's file");
+    wait_for(before, "two tokens, the configuration of the first start and the executor's file");
     create_token(dir.path().join("data").as_path(), "vera", "viewer").unwrap();
     assert_eq!(entries(), before + 1);
     server.restart().unwrap();
@@ -179,9 +182,5 @@ fn tokens_and_configuration_are_audited() {
     server.restart().unwrap();
     assert_eq!(entries(), before + 2);
     server.write_executor_config("  - tool: process\n    name: cart\n    url: http://127.0.0.1:1\n").unwrap();
-    let started = Instant::now();
-    while entries() < before + 3 && started.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert_eq!(entries(), before + 3, "the executor's file has changed");
+    wait_for(before + 3, "the executor's file has changed");
 }
