@@ -27,12 +27,24 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read.
     pub async fn latest_audit_entry(&self, action: &str) -> Result<Option<AuditEntry>, Error> {
+        self.find_audit_entry(action, |_| true).await
+    }
+
+    /// Returns the latest entry of an action that is the wanted one.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read.
+    pub async fn find_audit_entry(
+        &self,
+        action: &str,
+        is_wanted: impl Fn(&AuditEntry) -> bool,
+    ) -> Result<Option<AuditEntry>, Error> {
         // The stored text is canonical JSON. A decision may contain the same words; its entry is another action.
         let pattern = format!("%\"action\":\"{action}\"%");
         let query = "SELECT body FROM audit WHERE body LIKE ? ORDER BY sequence DESC";
         let bodies: Vec<String> = sqlx::query_scalar(query).bind(pattern).fetch_all(&self.pool).await?;
         let entries = bodies.iter().filter_map(|body| serde_json::from_str::<AuditEntry>(body).ok());
-        Ok(entries.into_iter().find(|entry| entry.action == action))
+        Ok(entries.into_iter().find(|entry| entry.action == action && is_wanted(entry)))
     }
 
     /// Recomputes the hash chain of all entries.

@@ -73,7 +73,7 @@ impl Responder {
                 }
                 (Decision::Approve { plan_sha256, reason, proof, channel }, None) => {
                     check_approvable(&workflow, plan_sha256)?;
-                    self.audit_request(caller, &row, plan_sha256, reason).await?;
+                    self.audit_request(caller, &row, (plan_sha256, reason, channel)).await?;
                     let principal = self.authorize(&workflow, plan_sha256, proof.0.clone()).await?;
                     let (channel, plan_sha256, reason) = (channel.clone(), plan_sha256.clone(), reason.clone());
                     let approval = Approval { principal, at: clock::now(), channel, plan_sha256, reason };
@@ -115,16 +115,15 @@ impl Responder {
         }
     }
 
-    /// Records the reason of an approval before the executor is asked for it: if this process ends in between, the
-    /// executor knows of the approval, but not of the reason.
+    /// Records the reason of an approval before the executor is asked for it: the responder may find the approval in the
+    /// executor's ledger first, in this process or after a crash, and the ledger does not have the reason.
     async fn audit_request(
         &self,
         caller: &Identity,
         row: &IncidentRow,
-        plan_sha256: &str,
-        reason: &str,
+        (plan_sha256, reason, channel): (&str, &str, &str),
     ) -> Result<(), Problem> {
-        let decision = json!({ "plan_sha256": plan_sha256, "reason": reason });
+        let decision = json!({ "plan_sha256": plan_sha256, "reason": reason, "channel": channel });
         let entry = audit_entry(&caller.tenant, "resolver", Some(&row.id()), APPROVE_REQUESTED, decision, clock::now());
         let entry = AuditEntry { principal: caller.principal.clone(), ..entry };
         self.store.append_audit(&entry).await.map_err(store_problem)

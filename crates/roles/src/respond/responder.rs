@@ -9,12 +9,14 @@ mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use wardroom_correlate::Decision;
+use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::executor::{PlanStatus, RefusalCode, Request, Response};
 use wardroom_domain::{Approval, Incident, IncidentState, Outcome, Principal, TenantId, Timestamp};
 use wardroom_edge::generate_token;
@@ -50,6 +52,21 @@ pub(crate) struct Responder {
     pub(crate) runbooks: Arc<Library>,
 }
 
+/// How far detection has come with what was acknowledged before this start.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplayProgress {
+    /// The next offset of detection.
+    pub(crate) next: Arc<AtomicU64>,
+    /// End of the bus at the start.
+    pub(crate) end: u64,
+}
+
+impl ReplayProgress {
+    fn is_complete(&self) -> bool {
+        self.next.load(Ordering::Acquire) >= self.end
+    }
+}
+
 /// Incidents that are not settled, as stored.
 struct UnsettledIncidents {
     /// Changes when an incident was written.
@@ -57,8 +74,13 @@ struct UnsettledIncidents {
     rows: Vec<IncidentRow>,
 }
 
-/// Stores detector events and steps incidents until the channel is closed.
-pub(crate) async fn run_responder(responder: Responder, mut events: mpsc::Receiver<DetectorEvent>) {
+/// Stores detector events and steps incidents until the channel is closed. Steps wait for the replay: before that,
+/// telemetry time is behind, and an action that was just carried out would look as if it had not helped for long.
+pub(crate) async fn run_responder(
+    responder: Responder,
+    mut events: mpsc::Receiver<DetectorEvent>,
+    replay: ReplayProgress,
+) {
     let mut tick = tokio::time::interval(TICK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut unsettled = UnsettledIncidents { changes: responder.store.subscribe_incidents(), rows: Vec::new() };
@@ -86,6 +108,9 @@ pub(crate) async fn run_responder(responder: Responder, mut events: mpsc::Receiv
                 }
             }
             _ = tick.tick() => {
+                if !replay.is_complete() {
+                    continue;
+                }
                 if let Err(error) = responder.step_incidents(&mut unsettled).await {
                     unsettled.changes.mark_changed();
                     tracing::error!(%error, "reading incidents failed; retrying");
@@ -277,13 +302,16 @@ impl Responder {
         };
         let status = self.status(Request::Status { plan_sha256: plan_sha256.clone() }).await?;
         let Some(principal) = status.approved_by else { return Ok(None) };
-        let requested = self.store.latest_audit_entry(APPROVE_REQUESTED).await?;
-        let reason = requested
-            .filter(|entry| entry.incident_id == Some(row.id()) && entry.decision["plan_sha256"] == *plan_sha256)
-            .filter(|entry| entry.principal == principal)
-            .and_then(|entry| entry.decision["reason"].as_str().map(str::to_owned))
-            .unwrap_or_default();
-        Ok(Some(Approval { principal, at: clock::now(), channel: "recovered".into(), plan_sha256, reason }))
+        // What the executor does not know; see `audit_request`.
+        let is_same_plan = |entry: &AuditEntry| {
+            let plan = entry.decision["plan_sha256"].as_str();
+            entry.tenant == row.tenant && entry.principal == principal && plan == Some(plan_sha256.as_str())
+        };
+        let requested = self.store.find_audit_entry(APPROVE_REQUESTED, is_same_plan).await?;
+        let text = |key: &str| requested.as_ref().and_then(|entry| entry.decision[key].as_str()).map(str::to_owned);
+        let channel = text("channel").unwrap_or_else(|| "recovered".to_owned());
+        let reason = text("reason").unwrap_or_default();
+        Ok(Some(Approval { principal, at: clock::now(), channel, plan_sha256, reason }))
     }
 
     /// Sends the plan to the executor for execution.
@@ -301,6 +329,10 @@ impl Responder {
         let view = self.tenants.view(&row.tenant);
         let watched = diagnosis_facts::watched_signals(&view, &workflow.incident.services);
         let at_ms = view.engine.watermark_ms();
+        if at_ms == i64::MIN {
+            // No telemetry yet, so no telemetry time. The executor returns the same outcome at the next step.
+            return Ok(None);
+        }
         Ok(Some(Event::Executed { outcome, detail: status.detail, at_ms, watched }))
     }
 
@@ -315,11 +347,10 @@ impl Responder {
             .iter()
             .map(|watched| ObservedSignal { watched, points: diagnosis_facts::history(&view, &watched.signal) })
             .collect();
-        let control = control.as_deref().map(|service| {
-            diagnosis_facts::bad_share(&view, service, began_ms, executed_ms, &self.config.detect)
-        });
-        let progress =
-            verify(&observed, executed_ms, workflow.mitigated_ms, now_ms, control, &self.config.respond);
+        let control = control
+            .as_deref()
+            .map(|service| diagnosis_facts::bad_share(&view, service, began_ms, executed_ms, &self.config.detect));
+        let progress = verify(&observed, executed_ms, workflow.mitigated_ms, now_ms, control, &self.config.respond);
         let reason = match progress {
             VerificationProgress::Pending(_) => return Ok(None),
             VerificationProgress::Mitigated(at_ms) => return Ok(Some(Event::Mitigated(at_ms))),

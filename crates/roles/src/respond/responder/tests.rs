@@ -73,3 +73,69 @@ async fn an_unreadable_incident_does_not_block_others() {
     let row = responder.store.incident(&tenant, 2).await.unwrap().unwrap();
     assert_eq!(Workflow::read(&row.workflow).unwrap().incident.title, "web: slow responses");
 }
+
+/// An executor that knows of an approval by alice, as after a crash of the server.
+fn executor_with_approval(socket: &std::path::Path) -> ExecutorClient {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let status = PlanStatus { approved_by: Some(Principal::new("alice").unwrap()), ..PlanStatus::default() };
+            let response = serde_json::to_string(&Response::Status { status }).unwrap();
+            writeln!(stream, "{response}").unwrap();
+        }
+    });
+    ExecutorClient::new(Some(socket.to_owned()))
+}
+
+#[tokio::test]
+async fn a_recovered_approval_has_the_reason_of_its_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut responder = responder(&folder).await;
+    responder.executor = executor_with_approval(&folder.path().join("executor.sock"));
+    responder.open_incident(&TenantId::main(), incident()).await.unwrap();
+    let row = responder.store.live_incidents(clock::now()).await.unwrap().remove(0);
+    let mut workflow = Workflow::read(&row.workflow).unwrap();
+    workflow.plan_sha256 = Some("the plan".to_owned());
+    let unknown = responder.recover_approval(&row, &workflow).await.unwrap().unwrap();
+    assert_eq!((unknown.channel.as_str(), unknown.reason.as_str()), ("recovered", ""));
+    for (principal, plan, reason) in
+        [("alice", "the plan", "it is slow"), ("mallory", "the plan", "mine"), ("alice", "another plan", "also slow")]
+    {
+        let decision = json!({ "plan_sha256": plan, "reason": reason, "channel": "cli" });
+        let entry = audit_entry(&row.tenant, "resolver", Some(&row.id()), APPROVE_REQUESTED, decision, clock::now());
+        let principal = Principal::new(principal).unwrap();
+        responder.store.append_audit(&AuditEntry { principal, ..entry }).await.unwrap();
+    }
+    let approval = responder.recover_approval(&row, &workflow).await.unwrap().unwrap();
+    assert_eq!((approval.channel.as_str(), approval.reason.as_str()), ("cli", "it is slow"));
+    assert_eq!(approval.principal.as_str(), "alice");
+}
+
+/// Regression: after a restart an executed plan was verified against telemetry time before the replay, so verification
+/// timed out at once.
+#[tokio::test]
+async fn incidents_wait_until_detection_has_caught_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let responder = responder(&folder).await;
+    let opened = DetectorEvent::Decision(TenantId::main(), Decision::Opened(incident()));
+    responder.store_events(&[opened]).await.unwrap();
+    let (_sender, events) = mpsc::channel(1);
+    let next = Arc::new(AtomicU64::new(6));
+    let replay = ReplayProgress { next: Arc::clone(&next), end: 7 };
+    let task = tokio::spawn(run_responder(responder.clone(), events, replay));
+    let state = async || responder.store.incident(&TenantId::main(), 1).await.unwrap().unwrap().state;
+    tokio::time::sleep(TICK_INTERVAL * 3).await;
+    assert_eq!(state().await, IncidentState::Open, "the last record is not replayed");
+    next.store(7, Ordering::Release);
+    for _ in 0..100 {
+        if state().await != IncidentState::Open {
+            break;
+        }
+        tokio::time::sleep(TICK_INTERVAL / 4).await;
+    }
+    assert_eq!(state().await, IncidentState::Investigating);
+    task.abort();
+}
