@@ -41,7 +41,7 @@ use super::serve_options::ServeOptions;
 use super::server_sandbox::server_sandbox;
 use crate::config::Config;
 use crate::gold_writer::GoldWriter;
-use crate::respond::responder::{Responder, run_responder};
+use crate::respond::responder::{ReplayProgress, Responder, run_responder};
 use crate::state_database::require_state;
 use crate::{clock, heartbeat, tokens};
 
@@ -197,7 +197,8 @@ async fn start_roles(
     background.spawn(tokens::refresh(store.clone(), token_table.clone()));
     background.spawn(watch_store(store.clone()));
     let port = audited_port(&config.edge, token_table, &store, background);
-    background.spawn(run_responder(responder.clone(), event_receiver));
+    let replay = ReplayProgress { next: Arc::clone(&next), end: bus.end_offset() };
+    background.spawn(run_responder(responder.clone(), event_receiver, replay));
     background.spawn(heartbeat::run_heartbeat(config.heartbeat.clone(), intake.clone(), tenants));
     background.spawn(run_housekeeping(
         store.clone(),
