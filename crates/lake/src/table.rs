@@ -6,6 +6,7 @@ pub(crate) mod file_removal;
 pub(crate) mod lake_location;
 pub(crate) mod live_file;
 pub(crate) mod local_disk;
+pub(crate) mod log_checksums;
 pub(crate) mod power_loss_repair;
 pub(crate) mod remote_store;
 pub(crate) mod snapshot_files;

@@ -24,8 +24,8 @@ pub(crate) struct SortedRun {
 impl SortedRun {
     /// Opens the whole file, or only the pages that may hold one of these series (ascending).
     pub(crate) fn open<R: ChunkReader + 'static>(file: R, series: Option<&[i64]>) -> Result<Self, Error> {
-        let index = if series.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
-        let options = ArrowReaderOptions::new().with_page_index_policy(index);
+        // With the index the reader asks for whole pages, not for headers first, which are read in blocks as well.
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let mut builder =
             ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)?.with_batch_size(BATCH_ROWS);
         if let Some((groups, rows)) = series.and_then(|series| select_pages(builder.metadata(), series)) {

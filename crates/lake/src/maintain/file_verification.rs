@@ -22,6 +22,8 @@ use crate::format::file_name::{NameHash, name_hash};
 use crate::lake::Lake;
 use crate::table::delta_table::Table;
 use crate::table::live_file::{LiveFile, format_day};
+use crate::table::log_checksums::LogChecksums;
+use crate::table::power_loss_repair::synced_version;
 
 /// Files read at the same time.
 const PARALLEL_FILES: usize = 4;
@@ -89,7 +91,7 @@ impl Lake {
         let (name, version, files, store, is_local) = {
             let mut table = table.lock().await;
             let files = table.files().await?;
-            (table.name(), table.version(), files, table.store(), table.is_local())
+            (table.name(), table.version(), files, table.store(), table.local_folder().is_some())
         };
         let bytes = files.iter().map(|file| file.bytes).sum();
         on_progress(VerificationProgress::Table { table: name, bytes });
@@ -113,19 +115,20 @@ impl Lake {
                 Err(FileError::Store(error)) => return Err(error),
             }
         }
-        let mut damaged = Vec::new();
+        let mut damaged = damaged_log_files(&*table.lock().await)?;
+        damaged.iter().for_each(|file| tracing::error!(error = %file, "the log of a table is damaged"));
         if !failed.is_empty() {
             // A merge may have replaced a file meanwhile, and its bytes may be deleted.
             let mut table = table.lock().await;
             let live: BTreeSet<String> = table.files().await?.into_iter().map(|file| file.path).collect();
             failed.retain(|(file, _)| live.contains(&file.path));
-            damaged = failed
-                .into_iter()
-                .map(|(file, detail)| DamagedFile { path: table.path_in_lake(&file), detail })
-                .collect();
+            for (file, detail) in failed {
+                let file = DamagedFile { path: table.path_in_lake(&file), detail };
+                self.location.damaged_files.record(&file);
+                damaged.push(file);
+            }
         }
         damaged.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        damaged.iter().for_each(|file| self.location.damaged_files.record(file));
         let rows = files.iter().map(|file| file.rows).sum();
         Ok(TableVerification { table: name, version, files: files.len(), rows, bytes, unchecked, damaged })
     }
@@ -170,6 +173,18 @@ impl Lake {
         damaged.iter().for_each(|path| self.location.damaged_files.remove(path));
         Ok(())
     }
+}
+
+/// Returns the commits and checkpoints of a local table that do not match their checksums.
+fn damaged_log_files(table: &Table) -> Result<Vec<DamagedFile>, Error> {
+    let Some(folder) = table.local_folder() else { return Ok(Vec::new()) };
+    let damaged = LogChecksums::read(&folder, synced_version(&folder))?.damaged_files(&folder);
+    let below = table.name().replace('.', "/");
+    let file = |name: String| DamagedFile {
+        path: format!("{below}/_delta_log/{name}"),
+        detail: "it does not match its checksum, or cannot be read".to_owned(),
+    };
+    Ok(damaged.into_iter().map(file).collect())
 }
 
 /// Why a file was not verified.

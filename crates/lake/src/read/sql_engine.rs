@@ -187,7 +187,15 @@ impl QueryEngine {
         // Outside of the task, which may not yield for a while.
         let limit = self.config.seconds;
         let result = tokio::time::timeout(Duration::from_secs(limit), &mut task.0).await;
-        result.map_err(|_| QueryError::Timeout(limit))?.map_err(|error| QueryError::Failed(error.to_string()))?
+        let result = result.map_err(|_| QueryError::Timeout(limit))?;
+        result.map_err(|error| QueryError::Failed(error.to_string()))?.map_err(|error| self.name_damaged_file(error))
+    }
+
+    /// Returns the error of the damaged file that a query failed on: DataFusion turns that of a footer into text.
+    fn name_damaged_file(&self, error: QueryError) -> QueryError {
+        let QueryError::Failed(text) = &error else { return error };
+        let file = self.lake.damaged_files().into_iter().find(|file| text.contains(&file.to_string()));
+        file.map_or(error, |file| Error::from(file).into())
     }
 
     /// See [`Lake::table_usage`].

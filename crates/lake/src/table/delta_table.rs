@@ -10,6 +10,7 @@
 //! moved on, the append fails with [`Error::OffsetConflict`] and the writer has to reload its position.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -224,9 +225,9 @@ impl Table {
     /// Opens a data file: local files are read in parts, objects as a whole. What is read is compared with the file's
     /// checksums.
     pub(crate) async fn open_file(&self, file: &LiveFile) -> Result<ParquetSource, Error> {
-        let bytes = match self.table.table_url().to_file_path() {
-            Ok(folder) => SourceBytes::File(std::fs::File::open(folder.join(&file.path))?),
-            Err(()) => SourceBytes::Memory(self.read_file(file).await?),
+        let bytes = match self.local_folder() {
+            Some(folder) => SourceBytes::File(std::fs::File::open(folder.join(&file.path))?),
+            None => SourceBytes::Memory(self.read_file(file).await?),
         };
         ParquetSource::open(bytes, self.path_in_lake(file), &self.damaged_files)
     }
@@ -237,9 +238,9 @@ impl Table {
         Ok(self.store().get(&path).await?.bytes().await?)
     }
 
-    /// Returns whether the table is on a local disk.
-    pub(crate) fn is_local(&self) -> bool {
-        self.table.table_url().scheme() == "file"
+    /// Returns the table's folder, if it is on a local disk.
+    pub(crate) fn local_folder(&self) -> Option<PathBuf> {
+        self.table.table_url().to_file_path().ok()
     }
 
     /// Returns a file's path below the lake's root.

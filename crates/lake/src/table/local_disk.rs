@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use url::Url;
 
 use crate::error::Error;
+use crate::table::log_checksums::record_log_checksums;
 use crate::table::power_loss_repair::{record_synced_version, repair_table, synced_version};
 use crate::table::unsynced_rewrite::rewrite_unsynced_files;
 
@@ -56,6 +57,7 @@ impl LocalDisk {
             if needs_rewrite {
                 rewrite_unsynced_files(&table, synced, version)?;
             }
+            record_log_checksums(&table, synced, version)?;
             if let Err(error) = self.sync_file_system() {
                 self.failures.fetch_add(1, Ordering::AcqRel);
                 return Err(error.into());

@@ -17,6 +17,7 @@ use deltalake_core::kernel::Action;
 use deltalake_core::parquet::file::metadata::ParquetMetaDataReader;
 
 use crate::error::Error;
+use crate::table::log_checksums::LogChecksums;
 
 /// File that holds the newest synced version, in the log's folder.
 const SYNCED_VERSION_FILE: &str = "_synced";
@@ -49,6 +50,7 @@ pub(crate) fn repair_table(table: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     let mut quarantine = Quarantine { folder: table.join("_damaged"), moved: Vec::new() };
     let synced = synced_version(table);
+    let checksums = LogChecksums::read(table, synced)?;
     let (mut commits, mut checkpoints) = (BTreeMap::new(), BTreeMap::<u64, Vec<PathBuf>>::new());
     for entry in std::fs::read_dir(&log)? {
         let path = entry?.path();
@@ -69,10 +71,14 @@ pub(crate) fn repair_table(table: &Path) -> Result<Vec<PathBuf>, Error> {
             table.display()
         ))
     };
+    // Only the newest one is read.
+    let newest = checkpoints.last_key_value().map(|(version, _)| *version);
     for (version, paths) in &checkpoints {
-        if !paths.iter().all(|path| is_parquet_intact(path)) {
+        let is_intact =
+            |path: &PathBuf| is_parquet_intact(path) && (Some(*version) != newest || checksums.matches_file(path));
+        if !paths.iter().all(is_intact) {
             paths.iter().try_for_each(|path| quarantine.move_file(path))?;
-            tracing::warn!(table = %table.display(), version, "quarantined a torn checkpoint");
+            tracing::warn!(table = %table.display(), version, "quarantined a damaged checkpoint");
         }
     }
     checkpoints.retain(|_, paths| paths.iter().all(|path| path.exists()));
@@ -86,8 +92,8 @@ pub(crate) fn repair_table(table: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut first_damaged = None;
     let newest = commits.last_key_value().map(|(version, _)| *version);
     while newest.is_some_and(|newest| next <= newest) {
-        let intact =
-            commits.get(&next).is_some_and(|path| is_commit_intact(table, path, synced.is_none_or(|at| next > at)));
+        let check_files = synced.is_none_or(|at| next > at);
+        let intact = commits.get(&next).is_some_and(|path| is_commit_intact(table, path, &checksums, check_files));
         if !intact {
             first_damaged = Some(next);
             break;
@@ -111,10 +117,13 @@ pub(crate) fn repair_table(table: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(quarantine.moved)
 }
 
-/// Returns whether every line of a commit parses and, if `check_files`, the files it adds exist in full size. Files of
-/// old commits may have been vacuumed.
-fn is_commit_intact(table: &Path, path: &Path, check_files: bool) -> bool {
+/// Returns whether a commit matches its checksum, every line of it parses and, if `check_files`, the files it adds exist
+/// in full size. Files of old commits may have been vacuumed.
+fn is_commit_intact(table: &Path, path: &Path, checksums: &LogChecksums, check_files: bool) -> bool {
     let Ok(text) = std::fs::read_to_string(path) else { return false };
+    if !checksums.matches(path, text.as_bytes()) {
+        return false;
+    }
     let mut lines = 0;
     for line in text.lines() {
         let Ok(action) = serde_json::from_str::<Action>(line) else { return false };

@@ -408,4 +408,43 @@ fn maintenance_runs_from_the_command_line() {
     );
     assert_eq!(run(&["lake", "maintain", "--data", &data, "--sweep-after", "23h"]).unwrap().0, Some(1));
     assert_eq!(run(&["lake", "maintain", "--data", &data, "--sweep-after", "23h", "--force"]).unwrap().0, Some(0));
+    a_damaged_file_is_told(&server, dir.path());
+}
+
+/// Flips a bit of the samples of today, in the footer and in a column.
+fn a_damaged_file_is_told(server: &Server, dir: &Path) {
+    let data = dir.join("data").display().to_string();
+    let verify = || {
+        let (code, text) = run(&["lake", "verify", "--json", "--data", &data]).unwrap();
+        (code, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    let sum = json!({ "query": "SELECT sum(value) AS sum FROM metrics" });
+    let query = || server.post_json("/api/v1/sql", &server.responder_token, &sum).unwrap();
+    let (code, found) = verify();
+    assert_eq!((code, &found["ok"], &found["damaged"]), (Some(0), &json!(true), &json!([])));
+    assert_eq!(query(), (200, json!([{ "sum": 3.0 }])));
+    let days = std::fs::read_dir(dir.join("data/lake/silver/samples/tenant=main")).unwrap().flatten();
+    let today = days.map(|day| day.path()).max().unwrap();
+    let files: Vec<_> = std::fs::read_dir(today).unwrap().flatten().map(|file| file.path()).collect();
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    let (intact, name) = (std::fs::read(file).unwrap(), file.file_name().unwrap().to_str().unwrap());
+    for position in [intact.len() - 100, 4] {
+        let mut damaged = intact.clone();
+        damaged[position] ^= 1;
+        std::fs::write(file, damaged).unwrap();
+        let (code, found) = verify();
+        assert_eq!((code, found["damaged"].as_array().map(Vec::len)), (Some(1), Some(1)), "{found}");
+        assert!(found["damaged"][0]["file"].as_str().unwrap().ends_with(name), "{found}");
+    }
+    let (status, problem) = query();
+    assert_eq!((status, &problem["code"]), (500, &json!("lake_damaged")), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains(name) && detail.contains("column series_id of row group 0"), "{problem}");
+    let (_, ready) = server.get("/readyz", "").unwrap();
+    assert!(ready.contains("damaged files: 1"), "{ready}");
+    let (_, metrics) = server.get("/metrics", &server.responder_token).unwrap();
+    assert!(metrics.lines().any(|line| line == "wardroom_lake_damaged_files 1"), "{metrics}");
+    std::fs::write(file, intact).unwrap();
+    assert_eq!(query(), (200, json!([{ "sum": 3.0 }])), "an intact copy is used at once");
+    assert_eq!(verify().0, Some(0));
 }

@@ -98,7 +98,7 @@ async fn a_flipped_bit_is_an_error_and_never_another_value() {
     let file = &data_files(dir.path(), "silver/samples")[1];
     let path = file.strip_prefix(dir.path().join("lake")).unwrap().to_str().unwrap().to_owned();
     let length = std::fs::read(file).unwrap().len();
-    for position in (0..12).map(|step| 4 + step * (length - 5) / 11) {
+    for position in (0..6).map(|step| 4 + step * (length - 5) / 5) {
         flip(file, position);
         let error = sum_by_query(&reopen(dir.path()).await).await.unwrap_err().to_string();
         assert!(error.contains(&path) && error.contains("lake verify"), "{position}: {error}");
@@ -107,7 +107,7 @@ async fn a_flipped_bit_is_an_error_and_never_another_value() {
         if let Ok(sum) = error {
             assert_eq!(sum, expected, "{position}");
         } else if let Err(error) = error {
-            assert!(error.contains(&path), "{position}: {error}");
+            assert!(error.starts_with(&format!("{path} is damaged: ")), "{position}: {error}");
         }
         let lake = reopen(dir.path()).await;
         assert_eq!(damaged_paths(&lake).await, std::slice::from_ref(&path), "{position}");
@@ -125,7 +125,7 @@ async fn verifies_the_files_of_every_table() {
     for table in ["silver/samples", "silver/series", "silver/logs", "silver/log_templates", "silver/deployments"] {
         let file = data_files(dir.path(), table).pop().unwrap();
         let length = std::fs::metadata(&file).unwrap().len() as usize;
-        for position in [0, 4, length / 3, length / 2, length - 9, length - 5, length - 1] {
+        for position in [0, 4, length / 2, length - 5, length - 1] {
             flip(&file, position);
             let found = damaged_paths(&reopen(dir.path()).await).await;
             assert!(found.len() == 1 && found[0].starts_with(table), "{table} at {position}: {found:?}");
@@ -170,10 +170,16 @@ async fn finds_a_log_that_does_not_match_its_files() {
     ] {
         assert!(text.contains(&from), "{from} in {text}");
         std::fs::write(&log, text.replace(&from, &to)).unwrap();
-        assert_eq!(damaged_paths(&reopen(dir.path()).await).await.len(), 1, "{to}");
+        let found = damaged_paths(&reopen(dir.path()).await).await;
+        assert!(found.len() == 2 && found[0].ends_with("_delta_log/00000000000000000002.json"), "{to}: {found:?}");
     }
     std::fs::write(&log, &text).unwrap();
     assert_eq!(damaged_paths(&reopen(dir.path()).await).await, Vec::<String>::new());
+    // A log without checksums, such as that of an earlier version, is compared with its files.
+    std::fs::write(&log, text.replace(&format!("\\\"numRecords\\\":{rows}"), "\\\"numRecords\\\":5")).unwrap();
+    std::fs::remove_file(log.with_file_name("_checksums")).unwrap();
+    let found = damaged_paths(&reopen(dir.path()).await).await;
+    assert!(found.len() == 1 && found[0].ends_with(".parquet"), "{found:?}");
 }
 
 /// Otherwise the merged file would have valid checksums of wrong values.
@@ -215,6 +221,7 @@ async fn files_without_checksums_are_read_and_verified_by_name() {
     let log = dir.path().join("lake/silver/samples/_delta_log/00000000000000000002.json");
     let text = std::fs::read_to_string(&log).unwrap();
     std::fs::write(&log, text.replace(&name, &earlier)).unwrap();
+    std::fs::remove_file(log.with_file_name("_checksums")).unwrap();
     std::fs::rename(&file, file.with_file_name(&earlier)).unwrap();
     let file = file.with_file_name(&earlier);
     let lake = reopen(dir.path()).await;

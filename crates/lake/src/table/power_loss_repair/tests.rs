@@ -48,6 +48,8 @@ enum Damage {
     Half,
     Garbage,
     Gone,
+    /// Still valid JSON or Parquet: a digit of a statistic, or a bit of a page.
+    Changed,
 }
 
 fn damage_file(path: &Path, damage: Damage) {
@@ -57,6 +59,17 @@ fn damage_file(path: &Path, damage: Damage) {
         Damage::Half => std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap(),
         Damage::Garbage => std::fs::write(path, vec![0; bytes.len()]).unwrap(),
         Damage::Gone => std::fs::remove_file(path).unwrap(),
+        Damage::Changed if path.extension().is_some_and(|extension| extension == "json") => {
+            let text = String::from_utf8(bytes).unwrap();
+            let changed = text.replace("numRecords\\\":1", "numRecords\\\":2");
+            assert_ne!(changed, text);
+            std::fs::write(path, changed).unwrap();
+        }
+        Damage::Changed => {
+            let mut bytes = bytes;
+            bytes[100] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
     }
 }
 
@@ -101,7 +114,7 @@ async fn quarantines_unsynced_commits_with_damaged_data_files() {
 
 #[tokio::test]
 async fn refuses_damage_to_synced_commits() {
-    for damage in [Damage::Empty, Damage::Half, Damage::Garbage, Damage::Gone] {
+    for damage in [Damage::Empty, Damage::Half, Damage::Garbage, Damage::Gone, Damage::Changed] {
         for version in [2, 6] {
             let dir = tempfile::tempdir().unwrap();
             drop(build(dir.path(), 1..=6).await);
@@ -114,7 +127,7 @@ async fn refuses_damage_to_synced_commits() {
 
 #[tokio::test]
 async fn ignores_a_damaged_checkpoint() {
-    for damage in [Damage::Empty, Damage::Half, Damage::Garbage, Damage::Gone] {
+    for damage in [Damage::Empty, Damage::Half, Damage::Garbage, Damage::Gone, Damage::Changed] {
         let dir = tempfile::tempdir().unwrap();
         // delta-rs writes a checkpoint at version 100.
         drop(build(dir.path(), 1..=101).await);
