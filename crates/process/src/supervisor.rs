@@ -52,9 +52,8 @@ impl ServerProcess {
         let Some(options) = workers else {
             return Ok(Self { child: start("server", arguments, &[], Stdio::null())?, workers: None });
         };
-        let (mut workers, control_socket) = QueryWorkers::new(options)?;
+        let (workers, control_socket) = QueryWorkers::new(options)?;
         let child = start("server", arguments, &[], control_socket.into())?;
-        workers.start();
         Ok(Self { child, workers: Some(workers) })
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Problem: the server may not start processes, and a path in the file system would let other processes connect.
 //! Model: the supervisor starts each worker with one end of a new socket pair as its standard input, and passes the
-//! other end to the server over a control socket, which is the server's standard input. The server names workers to
-//! kill on the same socket. Guarantee: nobody but the supervisor can add a worker; if a worker ends, its socket does.
+//! other end to the server over a control socket, which is the server's standard input. On the same socket the server
+//! asks for workers and names those to kill. Guarantee: nobody but the supervisor can add a worker; if a worker ends, its socket does.
 
 use std::io::{Error, IoSlice, IoSliceMut, Result};
 use std::mem::MaybeUninit;
@@ -19,8 +19,19 @@ use rustix::net::{
 /// Number of a worker process, unique during the life of the supervisor.
 pub type WorkerId = u32;
 
-/// Length of a message on the control socket: a [`WorkerId`].
+/// Length of a message on the control socket: a [`WorkerId`], or [`START`].
 const MESSAGE_BYTES: usize = size_of::<WorkerId>();
+/// The message that asks for workers. No worker has this number.
+const START: WorkerId = WorkerId::MAX;
+
+/// What the server asks the supervisor for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerRequest {
+    /// Starting the workers, and from then on each one that ends.
+    Start,
+    /// Killing a worker.
+    Kill(WorkerId),
+}
 
 /// The supervisor's end of the control socket.
 #[derive(Debug)]
@@ -62,9 +73,10 @@ impl SupervisorEnd {
         Ok(())
     }
 
-    /// Waits until the server names a worker to kill; returns `None` once the server has ended.
-    pub(crate) fn next_kill(&self) -> Result<Option<WorkerId>> {
-        Ok(receive(&self.0)?.map(|(id, _)| id))
+    /// Waits for a request of the server; returns `None` once the server has ended.
+    pub(crate) fn next_request(&self) -> Result<Option<WorkerRequest>> {
+        let request = |(id, _)| if id == START { WorkerRequest::Start } else { WorkerRequest::Kill(id) };
+        Ok(receive(&self.0)?.map(request))
     }
 }
 
@@ -92,11 +104,23 @@ impl ControlSocket {
         Ok(None)
     }
 
+    /// Asks the supervisor to start the workers.
+    ///
+    /// # Errors
+    /// Returns an error if the supervisor has ended or does not read.
+    pub fn start(&self) -> Result<()> {
+        self.send(START)
+    }
+
     /// Asks the supervisor to kill a worker. Does nothing if it has ended.
     ///
     /// # Errors
     /// Returns an error if the supervisor has ended or does not read.
     pub fn kill(&self, id: WorkerId) -> Result<()> {
+        self.send(id)
+    }
+
+    fn send(&self, id: WorkerId) -> Result<()> {
         retry_on_intr(|| send(&self.0, &id.to_le_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT))?;
         Ok(())
     }
@@ -145,9 +169,11 @@ mod tests {
         socket.read_to_string(&mut received).unwrap();
         assert_eq!(received, "row", "and the end of the worker is seen");
         server.kill(7).unwrap();
-        assert_eq!(supervisor.next_kill().unwrap(), Some(7));
+        server.start().unwrap();
+        assert_eq!(supervisor.next_request().unwrap(), Some(WorkerRequest::Kill(7)));
+        assert_eq!(supervisor.next_request().unwrap(), Some(WorkerRequest::Start));
         drop(server);
-        assert_eq!(supervisor.next_kill().unwrap(), None);
+        assert_eq!(supervisor.next_request().unwrap(), None);
     }
 
     #[test]

@@ -37,6 +37,8 @@ const UNFLUSHED_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct WorkerControl {
     /// New workers: number and socket. Closed if none will come.
     pub workers: mpsc::Receiver<(u32, std::os::unix::net::UnixStream)>,
+    /// Has the workers started.
+    pub start: Box<dyn Fn() + Send + Sync>,
     /// Kills a worker by its number.
     pub kill: Box<dyn Fn(u32) + Send + Sync>,
 }
@@ -52,7 +54,9 @@ impl std::fmt::Debug for WorkerControl {
 pub struct PoolStatus {
     /// Workers that are connected, with or without a query.
     pub workers: usize,
-    /// Whether there has been no worker for several seconds.
+    /// Whether queries have come and there is no worker now.
+    pub is_missing: bool,
+    /// Whether this has been so for several seconds.
     pub is_down: bool,
 }
 
@@ -63,14 +67,16 @@ pub struct QueryPool(Arc<Shared>);
 impl QueryPool {
     /// Creates a pool that runs its tasks on the current runtime. `lake` has the rows that are not flushed yet.
     pub fn new(lake: Arc<Lake>, config: QueryConfig, control: WorkerControl) -> Self {
-        let WorkerControl { mut workers, kill } = control;
+        let WorkerControl { mut workers, start, kill } = control;
         let state = State {
             schedule: Schedule::new(config.max_waiting.max(1)),
             has_source: true,
-            without_worker_since: Some(Instant::now()),
+            is_started: false,
+            without_worker_since: None,
         };
         let results = ResultBudget::new(config.max_bytes as u64);
-        let shared = Shared { lake, config, kill, results, runtime: Handle::current(), state: Mutex::new(state) };
+        let shared =
+            Shared { lake, config, start, kill, results, runtime: Handle::current(), state: Mutex::new(state) };
         let shared = Arc::new(shared);
         let receiver = Arc::clone(&shared);
         shared.runtime.spawn(async move {
@@ -112,7 +118,8 @@ impl QueryPool {
     pub fn status(&self) -> PoolStatus {
         self.0.remove_lost_workers();
         let mut state = self.0.state();
-        PoolStatus { workers: state.workers(), is_down: state.is_down() }
+        let (workers, is_down) = (state.workers(), state.is_down());
+        PoolStatus { workers, is_missing: workers == 0 && state.is_started, is_down }
     }
 
     /// Sets the gauges that are computed at the time of a scrape.
@@ -155,6 +162,7 @@ impl Worker {
 struct Shared {
     lake: Arc<Lake>,
     config: QueryConfig,
+    start: Box<dyn Fn() + Send + Sync>,
     kill: Box<dyn Fn(u32) + Send + Sync>,
     results: Arc<ResultBudget>,
     runtime: Handle,
@@ -171,6 +179,8 @@ struct State {
     schedule: Schedule<Worker, oneshot::Sender<Lease>>,
     /// Whether workers may still come.
     has_source: bool,
+    /// Whether workers were asked for: the first query does.
+    is_started: bool,
     without_worker_since: Option<Instant>,
 }
 
@@ -180,7 +190,7 @@ impl State {
     }
 
     fn is_down(&mut self) -> bool {
-        if self.workers() > 0 {
+        if self.workers() > 0 || !self.is_started {
             self.without_worker_since = None;
             return false;
         }
@@ -236,6 +246,9 @@ impl Shared {
         let max_waiting = self.config.max_waiting.max(1);
         let enqueued = self.state().schedule.enqueue(tenant, sender, oneshot::Sender::is_closed, Instant::now());
         enqueued.map_err(|_| PoolError::QueueFull(max_waiting))?;
+        if !std::mem::replace(&mut self.state().is_started, true) {
+            (self.start)();
+        }
         let deadline = Instant::now() + Duration::from_secs(self.config.seconds);
         loop {
             self.dispatch();

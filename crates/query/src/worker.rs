@@ -37,7 +37,7 @@ impl std::fmt::Debug for WorkerHooks {
 }
 
 /// Runs the queries that arrive on the socket, over the tables of a data folder, until the server closes the socket or a
-/// query does not stop. The tables are opened at once (`open_tables`) or with the first query: open tables take memory.
+/// query does not stop.
 ///
 /// # Errors
 /// Returns an error if the socket fails or a message is invalid.
@@ -45,17 +45,14 @@ pub async fn run_queries(
     socket: std::os::unix::net::UnixStream,
     config: &Config,
     data: &Path,
-    open_tables: bool,
     hooks: &WorkerHooks,
 ) -> Result<()> {
     socket.set_nonblocking(true)?;
     let mut socket = UnixStream::from_std(socket)?;
     let (mut reader, mut writer) = socket.split();
     let mut tables = Tables { config, data, open: None };
-    if open_tables {
-        // The first query reports an error.
-        drop(tables.open().await);
-    }
+    // Queries have come, so the next one should not wait for this; it reports an error.
+    drop(tables.open().await);
     while let Some(message) = read_message(&mut reader).await? {
         // A cancellation that crossed the result.
         let Message::Query(request) = message else { continue };

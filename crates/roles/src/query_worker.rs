@@ -25,11 +25,11 @@ pub enum QueryWorkerError {
 }
 
 /// Runs queries over the tables of a data folder, for the server at the other end of standard input, until it closes
-/// the socket. With `open_tables` the first query need not wait until they are open.
+/// the socket.
 ///
 /// # Errors
 /// Returns an error if a limit cannot be set, or if the socket fails.
-pub fn run_query_worker(config: &Config, data: &Path, open_tables: bool) -> Result<(), QueryWorkerError> {
+pub fn run_query_worker(config: &Config, data: &Path) -> Result<(), QueryWorkerError> {
     let query = &config.lake.query;
     limit_query_worker(query.memory_bytes as u64)?;
     let folder = config.lake.folder(data)?;
@@ -50,5 +50,5 @@ pub fn run_query_worker(config: &Config, data: &Path, open_tables: bool) -> Resu
     limit_processor_time();
     let hooks = WorkerHooks { before_query: Box::new(limit_processor_time), after_query: Box::new(trim_heap) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(run_queries(socket, &config.lake, data, open_tables, &hooks))?)
+    Ok(runtime.block_on(run_queries(socket, &config.lake, data, &hooks))?)
 }

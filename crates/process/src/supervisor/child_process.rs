@@ -46,11 +46,16 @@ pub(super) fn set_allocator(command: &mut Command) {
     }
 }
 
+/// Sends SIGCHLD to this process: the supervisor then looks what is due.
+pub(super) fn wake() {
+    let _cannot_fail = kill(Pid::this(), Signal::SIGCHLD);
+}
+
 /// Sends SIGCHLD to this process once `wait` returns.
 pub(super) fn wake_after(wait: impl FnOnce() + Send + 'static) {
     let wake = move || {
         wait();
-        let _cannot_fail = kill(Pid::this(), Signal::SIGCHLD);
+        wake();
     };
     if let Err(error) = std::thread::Builder::new().name("restart".into()).spawn(wake) {
         tracing::error!(%error, "starting a thread failed; a process is not restarted");

@@ -1,23 +1,25 @@
 //! The query workers: processes that run queries for the server.
 //!
 //! Problem: a query may end its process, and the next query should not wait for a new one. Model: the supervisor keeps a
-//! number of workers running, starts a new one as soon as one ends, and passes its socket to the server; the server says
-//! which one to kill. Guarantee: workers that cannot start are started again after a delay that doubles; no worker
+//! number of workers running once the server has asked for them, starts a new one as soon as one ends, and passes its
+//! socket to the server; the server says which one to kill. Guarantee: workers that cannot start are started again after a delay that doubles; no worker
 //! outlives the server.
 
 use std::collections::BTreeMap;
 use std::io::Result;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::child_process::{kill_and_wait, set_allocator, wake_after};
-use crate::worker_sockets::{SupervisorEnd, WorkerId, control_socket};
+use super::child_process::{kill_and_wait, set_allocator, wake, wake_after};
+use crate::worker_sockets::{SupervisorEnd, WorkerId, WorkerRequest, control_socket};
 
 /// A worker that ran this long had started.
 const STABLE_RUN: Duration = Duration::from_secs(1);
@@ -33,8 +35,6 @@ pub struct QueryWorkerOptions {
     pub count: usize,
     /// The arguments that make this binary a query worker.
     pub arguments: Vec<String>,
-    /// A further argument for a worker that replaces another one: queries have come, so it prepares for the next.
-    pub replacement_argument: String,
     /// The environment of a worker.
     pub environment: Vec<(String, String)>,
 }
@@ -46,6 +46,8 @@ pub(super) struct QueryWorkers {
     control: Arc<SupervisorEnd>,
     /// The workers that have not been waited for, shared with the thread that kills them.
     running: Arc<Mutex<BTreeMap<WorkerId, Pid>>>,
+    /// Whether the server has asked for workers: without queries they would only take memory.
+    wanted: Arc<AtomicBool>,
     next_id: WorkerId,
 }
 
@@ -73,24 +75,29 @@ impl QueryWorkers {
     pub(super) fn new(options: &QueryWorkerOptions) -> Result<(Self, OwnedFd)> {
         let (control, server_end) = control_socket()?;
         let (control, running) = (Arc::new(control), Arc::<Mutex<BTreeMap<WorkerId, Pid>>>::default());
-        let (requests, workers) = (Arc::clone(&control), Arc::clone(&running));
+        let wanted = Arc::<AtomicBool>::default();
+        let (requests, workers, wanted_by_server) = (Arc::clone(&control), Arc::clone(&running), Arc::clone(&wanted));
         // The thread ends with the server, which has the other end of the socket.
-        let kill_requested = move || kill_requested_workers(&requests, &workers);
-        std::thread::Builder::new().name("query-workers".into()).spawn(kill_requested)?;
-        Ok((Self { options: options.clone(), slots: Vec::new(), control, running, next_id: 0 }, server_end.into()))
+        let serve_requests = move || serve_requests(&requests, &workers, &wanted_by_server);
+        std::thread::Builder::new().name("query-workers".into()).spawn(serve_requests)?;
+        let options = options.clone();
+        Ok((Self { options, slots: Vec::new(), control, running, wanted, next_id: 0 }, server_end.into()))
     }
 
     /// Starts all workers.
-    pub(super) fn start(&mut self) {
+    fn start(&mut self) {
         for _ in 0..self.options.count {
             let mut slot = Slot { state: waiting(Duration::ZERO), restart_delay: MIN_RESTART_DELAY };
-            self.start_in(&mut slot, false);
+            self.start_in(&mut slot);
             self.slots.push(slot);
         }
     }
 
     /// Notices workers that have ended, and starts those that are due. Called after each SIGCHLD.
     pub(super) fn poll(&mut self) {
+        if self.slots.is_empty() && self.wanted.load(Ordering::Acquire) {
+            self.start();
+        }
         let mut slots = std::mem::take(&mut self.slots);
         for slot in &mut slots {
             if let SlotState::Running { id, child, started } = &mut slot.state {
@@ -103,7 +110,7 @@ impl QueryWorkers {
                 slot.after_exit(status, ran);
             }
             if matches!(slot.state, SlotState::Waiting { until } if until <= Instant::now()) {
-                self.start_in(slot, true);
+                self.start_in(slot);
             }
         }
         self.slots = slots;
@@ -119,21 +126,20 @@ impl QueryWorkers {
         }
     }
 
-    fn start_in(&mut self, slot: &mut Slot, is_replacement: bool) {
+    fn start_in(&mut self, slot: &mut Slot) {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        slot.state = self.start_worker(id, is_replacement).unwrap_or_else(|error| {
+        slot.state = self.start_worker(id).unwrap_or_else(|error| {
             tracing::error!(%error, "starting a query worker failed; retrying");
             waiting(MAX_RESTART_DELAY)
         });
     }
 
     #[expect(clippy::disallowed_methods, reason = "the supervisor starts processes")]
-    fn start_worker(&self, id: WorkerId, is_replacement: bool) -> Result<SlotState> {
+    fn start_worker(&self, id: WorkerId) -> Result<SlotState> {
         let (ours, workers) = UnixStream::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(&self.options.arguments).args(is_replacement.then_some(&self.options.replacement_argument));
-        command.env_clear();
+        command.args(&self.options.arguments).env_clear();
         set_allocator(&mut command);
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(OwnedFd::from(workers)).stdout(Stdio::null());
@@ -150,8 +156,14 @@ impl QueryWorkers {
 impl Slot {
     /// Decides when a worker is started again.
     fn after_exit(&mut self, status: ExitStatus, ran: Duration) {
-        let delay = if status.success() || ran >= STABLE_RUN { Duration::ZERO } else { self.restart_delay };
-        self.restart_delay = if delay.is_zero() { MIN_RESTART_DELAY } else { (delay * 2).min(MAX_RESTART_DELAY) };
+        // Killed on request, or ended by itself after a query.
+        let has_worked = status.success() || status.signal() == Some(Signal::SIGKILL as i32);
+        let (delay, next_delay) = match self.restart_delay {
+            _ if ran >= STABLE_RUN => (Duration::ZERO, MIN_RESTART_DELAY),
+            _ if has_worked => (MIN_RESTART_DELAY, MIN_RESTART_DELAY),
+            delay => (delay, (delay * 2).min(MAX_RESTART_DELAY)),
+        };
+        self.restart_delay = next_delay;
         // The server knows what the worker did, and counts restarts by reason.
         tracing::debug!(%status, ?delay, "query worker exited; restarting");
         self.state = waiting(delay);
@@ -168,11 +180,15 @@ fn waiting(delay: Duration) -> SlotState {
     SlotState::Waiting { until }
 }
 
-/// Kills the workers that the server names, until the server ends.
-fn kill_requested_workers(requests: &SupervisorEnd, running: &Mutex<BTreeMap<WorkerId, Pid>>) {
+/// Does what the server asks for, until it ends.
+fn serve_requests(requests: &SupervisorEnd, running: &Mutex<BTreeMap<WorkerId, Pid>>, wanted: &AtomicBool) {
     loop {
-        match requests.next_kill() {
-            Ok(Some(id)) => {
+        match requests.next_request() {
+            Ok(Some(WorkerRequest::Start)) => {
+                wanted.store(true, Ordering::Release);
+                wake();
+            }
+            Ok(Some(WorkerRequest::Kill(id))) => {
                 // The lock is held until the signal is sent: until then nobody waits for the process.
                 let running = lock(running);
                 if let Some(pid) = running.get(&id)
@@ -193,8 +209,6 @@ fn lock(running: &Mutex<BTreeMap<WorkerId, Pid>>) -> MutexGuard<'_, BTreeMap<Wor
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
-
     use super::*;
 
     #[test]
@@ -209,21 +223,24 @@ mod tests {
         assert_eq!([1, 2, 3].map(|_| delay(1 << 8, soon)), [50, 100, 200]);
         assert_eq!((0..12).map(|_| delay(6, soon)).last(), Some(10_000), "the maximum");
         assert_eq!(delay(9, long), 0, "it had started");
-        assert_eq!(delay(0, soon), 0, "it ended by itself");
+        assert_eq!(delay(0, soon), 50, "it ended by itself");
+        assert_eq!(delay(9, soon), 50, "it was killed on request");
         assert_eq!(delay(1 << 8, soon), 50, "the first failure after that");
     }
 
     #[test]
-    fn a_worker_is_killed_by_its_number_and_replaced() {
+    fn workers_are_started_when_they_are_wanted_and_replaced() {
         let options = QueryWorkerOptions {
             count: 1,
             // The test binary lists its tests and then exits.
             arguments: vec!["--list".into()],
-            replacement_argument: "--ignored".into(),
             environment: Vec::new(),
         };
         let (mut workers, server_end) = QueryWorkers::new(&options).unwrap();
-        workers.start();
+        workers.poll();
+        assert!(workers.slots.is_empty(), "no query has come");
+        workers.wanted.store(true, Ordering::Release);
+        workers.poll();
         assert!(matches!(workers.slots[0].state, SlotState::Running { id: 0, .. }));
         assert_eq!(lock(&workers.running).len(), 1);
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -33,7 +33,8 @@ impl Fixture {
         let killed = Arc::<Mutex<Vec<u32>>>::default();
         let kill = Arc::clone(&killed);
         let kill: Box<dyn Fn(u32) + Send + Sync> = Box::new(move |id| kill.lock().unwrap().push(id));
-        let pool = Arc::new(QueryPool::new(lake, config, WorkerControl { workers, kill }));
+        let control = WorkerControl { workers, start: Box::new(|| {}), kill };
+        let pool = Arc::new(QueryPool::new(lake, config, control));
         Self { pool, start, killed, started: 0, folder }
     }
 
@@ -53,7 +54,7 @@ impl Fixture {
         std::thread::spawn(move || {
             let hooks = WorkerHooks { before_query: Box::new(|| {}), after_query: Box::new(|| {}) };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run_queries(theirs, &Config::default(), &data, false, &hooks))
+            runtime.block_on(run_queries(theirs, &Config::default(), &data, &hooks))
         });
         self.started += 1;
         self.start.send((self.started, ours)).await.unwrap();
@@ -131,7 +132,7 @@ async fn queries_run_in_a_worker() {
         let error = fixture.run(query.clone()).await.unwrap_err();
         assert!(matches!(&error, PoolError::Query { kind: found, .. } if *found == kind), "{query:?}: {error:?}");
     }
-    assert_eq!(fixture.pool.status(), PoolStatus { workers: 1, is_down: false });
+    assert_eq!(fixture.pool.status(), PoolStatus { workers: 1, is_missing: false, is_down: false });
     assert_eq!(fixture.killed(), Vec::<u32>::new());
 }
 
@@ -226,8 +227,9 @@ async fn a_tenant_that_sends_many_queries_waits_behind_its_own() {
 async fn without_a_worker_a_query_fails_soon() {
     let fixture = Fixture::new(QueryConfig::default()).await;
     let Fixture { pool, start, .. } = fixture;
-    assert!(!pool.status().is_down, "workers are starting");
     drop(start);
+    let idle = PoolStatus { workers: 0, is_missing: false, is_down: false };
+    assert_eq!(pool.status(), idle, "no query has come");
     let error = pool.run(&TenantId::main(), sql("any"), CSV).await.unwrap_err();
     assert_eq!((error, pool.status().is_down), (PoolError::NoWorker, true));
 }

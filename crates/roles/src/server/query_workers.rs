@@ -31,7 +31,7 @@ pub(super) fn start_query_pool(
 fn receive_workers() -> Result<WorkerControl> {
     let socket = Arc::new(ControlSocket::from_stdin()?);
     let (sender, workers) = mpsc::channel(NEW_WORKERS_CAPACITY);
-    let control = Arc::clone(&socket);
+    let (starter, killer) = (Arc::clone(&socket), Arc::clone(&socket));
     let receive = move || {
         loop {
             match socket.next_worker() {
@@ -46,14 +46,19 @@ fn receive_workers() -> Result<WorkerControl> {
         }
     };
     std::thread::Builder::new().name("query-workers".into()).spawn(receive)?;
+    let start = move || {
+        if let Err(error) = starter.start() {
+            tracing::error!(%error, "starting query workers failed");
+        }
+    };
     let kill = move |id| {
-        if let Err(error) = control.kill(id) {
+        if let Err(error) = killer.kill(id) {
             tracing::error!(worker = id, %error, "killing a query worker failed");
         }
     };
-    Ok(WorkerControl { workers, kill: Box::new(kill) })
+    Ok(WorkerControl { workers, start: Box::new(start), kill: Box::new(kill) })
 }
 
 fn no_workers() -> WorkerControl {
-    WorkerControl { workers: mpsc::channel(1).1, kill: Box::new(|_| {}) }
+    WorkerControl { workers: mpsc::channel(1).1, start: Box::new(|| {}), kill: Box::new(|_| {}) }
 }

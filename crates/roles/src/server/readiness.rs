@@ -72,7 +72,7 @@ impl Readiness {
         let query_status = self.queries.as_ref().map(|queries| queries.status());
         let queries = match query_status {
             None => "off",
-            Some(PoolStatus { workers: 0, .. }) => "no query worker runs; the log says why, and new ones are started",
+            Some(PoolStatus { is_missing: true, .. }) => "no query worker runs; the log says why, and new ones are started",
             Some(_) => "ok",
         };
         let has_workers = !query_status.is_some_and(|status| status.is_down);

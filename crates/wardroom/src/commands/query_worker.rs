@@ -12,19 +12,16 @@ use crate::{configuration, signals};
 #[derive(Clone, Debug, Args)]
 #[command(hide = true)]
 pub(crate) struct QueryWorkerArgs {
-    /// Open the tables before the first query.
-    #[arg(long, hide = true)]
-    open_tables: bool,
     #[command(flatten)]
     serve: ServeArgs,
 }
 
 pub(crate) fn run(args: QueryWorkerArgs) -> CommandResult {
-    let (args, open_tables) = (args.serve, args.open_tables);
+    let args = args.serve;
     // Signals that stop the server stay blocked: it still answers queries while it drains.
     signals::kill_with_parent()?;
     args.log.init()?;
     let config = configuration::load(args.config.as_deref())?;
-    wardroom_roles::run_query_worker(&config, &args.data, open_tables)?;
+    wardroom_roles::run_query_worker(&config, &args.data)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -86,8 +86,7 @@ fn query_workers(config: &Config, data: &Path) -> anyhow::Result<Option<QueryWor
     #[expect(clippy::disallowed_methods, reason = "query workers get a selected part of the environment")]
     let environment = std::env::vars().filter(|(name, _)| is_remote || name.starts_with("WARDROOM_")).collect();
     let arguments = ["query-worker".to_owned()].into_iter().chain(std::env::args().skip(2)).collect();
-    let (count, replacement_argument) = (config.lake.query.workers, "--open-tables".to_owned());
-    Ok(Some(QueryWorkerOptions { count, arguments, replacement_argument, environment }))
+    Ok(Some(QueryWorkerOptions { count: config.lake.query.workers, arguments, environment }))
 }
 
 /// Creates the data folder, accessible to its owner only.
