@@ -209,7 +209,9 @@ fn raise_incident(session: &mut Session, number: usize) {
         if list.lines().any(|line| line.starts_with(&id) && line.contains("awaiting_approval")) {
             return;
         }
-        assert!(Instant::now() < deadline, "{id} does not wait for approval: {list}");
+        if Instant::now() > deadline {
+            panic!("{id}: {list}\n{}", session.evaluate(&format!("$(wardroom incidents show {id})")));
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
 }
