@@ -7,7 +7,7 @@
 //! Problem: queries are arbitrary, and must not see other tenants' rows, write anything, or take memory or CPU that
 //! ingestion needs. Model: each query gets its own session in which every table is a view with a filter on the tenant
 //! in its plan; nothing is inserted into the text. A statement that is too large or too deep is refused before it is
-//! planned (`statement_limits`), and a plan that is more than a query before it runs. A session has only functions whose
+//! planned (`statement_text`, `statement_limits`), and a plan that is more than a query before it runs. A session has only functions whose
 //! result is bounded (`functions`). Queries share a few threads of low priority and one memory pool, never spill to
 //! disk, and are cancelled when the caller stops waiting.
 
@@ -15,6 +15,7 @@ mod bounded_function;
 mod concat_planner;
 mod functions;
 mod statement_limits;
+mod statement_text;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -52,7 +53,8 @@ use crate::maintain::table_usage::TableUsage;
 
 use self::bounded_function::ResultTooLarge;
 use self::functions::with_allowed_functions;
-use self::statement_limits::{check_statement, check_text};
+use self::statement_limits::check_statement;
+use self::statement_text::check_text;
 
 /// The view `silver.metrics`: samples with their name, value and labels.
 const METRICS_VIEW: &str = include_str!("metrics_view.sql");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use deltalake_core::arrow::array::{Array, ArrayRef, AsArray, new_empty_array};
 use deltalake_core::arrow::compute::concat;
 use deltalake_core::arrow::datatypes::{DataType, FieldRef, Int64Type};
-use deltalake_core::datafusion::common::{Result, ScalarValue};
+use deltalake_core::datafusion::common::Result;
 use deltalake_core::datafusion::error::DataFusionError;
 use deltalake_core::datafusion::logical_expr::{
     ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -20,6 +20,8 @@ use deltalake_core::datafusion::logical_expr::{
 
 /// Maximum size of what a function returns for one batch of rows, in bytes.
 const MAX_RESULT_BYTES: u64 = 32 << 20;
+/// Maximum size of what a function makes from constants, in bytes: a constant is copied for each row of a batch.
+const MAX_CONSTANT_BYTES: u64 = 16 << 10;
 /// Bytes that a list needs for each of its elements besides the element's own, at most.
 const ELEMENT_BYTES: u64 = 24;
 
@@ -76,24 +78,28 @@ impl Growth {
 #[derive(Debug)]
 pub(super) struct ResultTooLarge {
     function: String,
+    is_constant: bool,
 }
 
 impl fmt::Display for ResultTooLarge {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (size, source) = match self.is_constant {
+            true => (format!("{} KiB", MAX_CONSTANT_BYTES >> 10), "constants"),
+            false => (format!("{} MiB", MAX_RESULT_BYTES >> 20), "one batch of rows"),
+        };
         write!(
             formatter,
-            "{} makes more than {} MiB of text or lists from one batch of rows; use shorter texts or fewer repetitions, \
-             or shorten it with left()",
-            self.function,
-            MAX_RESULT_BYTES >> 20
+            "{} makes more than {size} of text or lists from {source}; use shorter texts or fewer repetitions, or shorten \
+             it with left()",
+            self.function
         )
     }
 }
 
 impl std::error::Error for ResultTooLarge {}
 
-fn too_large(function: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(ResultTooLarge { function: function.to_owned() }))
+fn too_large(function: &str, is_constant: bool) -> DataFusionError {
+    DataFusionError::External(Box::new(ResultTooLarge { function: function.to_owned(), is_constant }))
 }
 
 /// Bounds the result of a function.
@@ -141,9 +147,15 @@ impl ScalarUDFImpl for BoundedFunction {
         let is_constant = call.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if is_constant { 1 } else { call.number_rows };
         let sizes: Vec<Sizes> = call.args.iter().map(|argument| Sizes::of(argument, rows)).collect::<Result<_>>()?;
-        let parts = self.parts(&sizes, rows)?;
+        let parts = self.parts(&sizes, rows, is_constant)?;
         if parts.len() <= 1 {
-            return self.function.invoke_with_args(call);
+            let result = self.function.invoke_with_args(call)?;
+            return match &result {
+                ColumnarValue::Scalar(value) if value.size() as u64 > MAX_CONSTANT_BYTES => {
+                    Err(too_large(self.name(), true))
+                }
+                _ => Ok(result),
+            };
         }
         let (mut results, mut bytes) = (Vec::<ArrayRef>::new(), 0_u64);
         for (start, length) in parts {
@@ -161,7 +173,7 @@ impl ScalarUDFImpl for BoundedFunction {
             let result = self.function.invoke_with_args(part)?.into_array(length)?;
             bytes = bytes.saturating_add(result.get_array_memory_size() as u64);
             if bytes > MAX_RESULT_BYTES {
-                return Err(too_large(self.name()));
+                return Err(too_large(self.name(), false));
             }
             results.push(result);
         }
@@ -172,7 +184,7 @@ impl ScalarUDFImpl for BoundedFunction {
 
 impl BoundedFunction {
     /// Splits rows into parts, as start and length, whose results are within the limit in the worst case.
-    fn parts(&self, sizes: &[Sizes], rows: usize) -> Result<Vec<(usize, usize)>> {
+    fn parts(&self, sizes: &[Sizes], rows: usize, is_constant: bool) -> Result<Vec<(usize, usize)>> {
         let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0_u64);
         let mut row_sizes = vec![0; sizes.len()];
         for row in 0..rows {
@@ -181,7 +193,7 @@ impl BoundedFunction {
             }
             let bound = self.growth.bound(&row_sizes);
             if bound > MAX_RESULT_BYTES {
-                return Err(too_large(self.name()));
+                return Err(too_large(self.name(), is_constant));
             }
             if bytes + bound > MAX_RESULT_BYTES {
                 parts.push((start, row - start));
@@ -299,19 +311,15 @@ impl ScalarUDFImpl for BoundSize {
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let empty = || ColumnarValue::Array(new_empty_array(&DataType::Null));
         let argument = call.args.into_iter().next().unwrap_or_else(empty);
-        let bytes = match &argument {
-            ColumnarValue::Scalar(value) => scalar_bytes(value),
-            ColumnarValue::Array(array) => bytes_per_row(array).saturating_mul(array.len() as u64),
+        let (bytes, is_constant) = match &argument {
+            ColumnarValue::Scalar(value) => (value.size() as u64, true),
+            ColumnarValue::Array(array) => (bytes_per_row(array).saturating_mul(array.len() as u64), false),
         };
-        if bytes > MAX_RESULT_BYTES / 2 {
-            return Err(too_large("||"));
+        if bytes > if is_constant { MAX_CONSTANT_BYTES } else { MAX_RESULT_BYTES } / 2 {
+            return Err(too_large("||", is_constant));
         }
         Ok(argument)
     }
-}
-
-fn scalar_bytes(value: &ScalarValue) -> u64 {
-    value.size() as u64
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Limits of a statement's size and shape, checked before it is planned.
+//! Limits of a parsed statement, checked before it is planned.
 //!
 //! ```text
-//! text ─► bytes, tokens, depth (one pass over the tokens) ─► parser ─► tables, references, patterns (syntax tree)
+//! text ─► bytes, tokens, depth (`statement_text`) ─► parser ─► tables, references, patterns (syntax tree)
 //! ```
 //!
 //! Problem: the parser, the planner and the optimizer recurse over a statement, and so does freeing its tree. A long
@@ -14,22 +14,15 @@ use std::ops::ControlFlow;
 use deltalake_core::datafusion::sql::parser::Statement;
 use deltalake_core::datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Query, SelectItem,
-    SetExpr, Value, Visit, Visitor,
+    SetExpr, Value, ValueWithSpan, Visit, Visitor,
 };
-use deltalake_core::datafusion::sql::sqlparser::dialect::GenericDialect;
-use deltalake_core::datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-/// Maximum length of a statement, in bytes.
-const MAX_STATEMENT_BYTES: usize = 64 << 10;
-/// Maximum number of tokens: words, numbers, texts, operators, brackets and commas.
-const MAX_TOKENS: usize = 5000;
-/// Maximum depth of a syntax tree: nested brackets, and operators that build on each other. Stacks of query threads
-/// hold several times as many levels, also without optimization.
-const MAX_DEPTH: usize = 128;
+use super::statement_text::MAX_DEPTH;
+
+/// Maximum length of a text in quotes, in bytes: a constant is copied for each row of a batch.
+const MAX_TEXT_BYTES: usize = 16 << 10;
 /// Maximum depth after subqueries and common table expressions are inlined into each other.
 const MAX_INLINED_DEPTH: usize = 2 * MAX_DEPTH;
-/// Maximum number of UNION, EXCEPT and INTERSECT.
-const MAX_SET_OPERATIONS: usize = 32;
 /// Maximum number of common table expressions.
 const MAX_CTES: usize = 32;
 /// Maximum number of tables that a statement reads, each as often as it is read after inlining.
@@ -46,7 +39,7 @@ const MAX_CENTROIDS: u64 = 10_000;
 
 /// Aggregate functions that may have an OVER clause. The others keep all values of the window for each row, so they
 /// need memory or time that grows with the square of the rows.
-pub(crate) const WINDOW_AGGREGATES: [&str; 20] = [
+pub(super) const WINDOW_AGGREGATES: [&str; 20] = [
     "any_value",
     "avg",
     "bit_and",
@@ -73,168 +66,11 @@ pub(crate) const WINDOW_AGGREGATES: [&str; 20] = [
 const WINDOW_FUNCTIONS: [&str; 8] =
     ["cume_dist", "dense_rank", "lag", "lead", "ntile", "percent_rank", "rank", "row_number"];
 
-/// Words that build on the expression before or after them, like operators.
-const OPERATOR_WORDS: [&str; 21] = [
-    "NOT", "IS", "IN", "LIKE", "ILIKE", "BETWEEN", "SIMILAR", "RLIKE", "REGEXP", "AT", "COLLATE", "DIV", "OVERLAPS",
-    "ISNULL", "NOTNULL", "INTERVAL", "EXPLAIN", "PRIOR", "PIVOT", "UNPIVOT", "EXISTS",
-];
-
-/// Words after which a new expression begins.
-const SEPARATOR_WORDS: [&str; 20] = [
-    "SELECT",
-    "FROM",
-    "WHERE",
-    "GROUP",
-    "HAVING",
-    "ORDER",
-    "LIMIT",
-    "OFFSET",
-    "JOIN",
-    "ON",
-    "WHEN",
-    "THEN",
-    "ELSE",
-    "UNION",
-    "EXCEPT",
-    "INTERSECT",
-    "WITH",
-    "QUALIFY",
-    "WINDOW",
-    "VALUES",
-];
-
-/// Checks the length of a statement and the depth of its syntax tree, without parsing it.
-///
-/// # Errors
-/// Returns what exceeds which limit, and a remedy.
-pub(crate) fn check_text(text: &str) -> Result<(), String> {
-    if text.len() > MAX_STATEMENT_BYTES {
-        return Err(format!(
-            "the statement has {} bytes; at most {MAX_STATEMENT_BYTES} are allowed: join a table instead of listing \
-             values",
-            text.len()
-        ));
-    }
-    // The parser reports text that has no tokens.
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else { return Ok(()) };
-    let tokens: Vec<&Token> = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
-    if tokens.len() > MAX_TOKENS {
-        return Err(format!(
-            "the statement has {} words, values and operators; at most {MAX_TOKENS} are allowed: use ranges or a join \
-             instead of listing values",
-            tokens.len()
-        ));
-    }
-    let set_operations = tokens.iter().filter(|token| is_word(token, &["UNION", "EXCEPT", "INTERSECT", "MINUS"]));
-    let set_operations = set_operations.count();
-    if set_operations > MAX_SET_OPERATIONS {
-        return Err(format!(
-            "the statement has {set_operations} UNION, EXCEPT and INTERSECT; at most {MAX_SET_OPERATIONS} are allowed: \
-             use one SELECT with OR, IN or GROUP BY"
-        ));
-    }
-    let depth = max_depth(&tokens);
-    if depth > MAX_DEPTH {
-        return Err(format!(
-            "the statement nests {depth} operators and brackets; at most {MAX_DEPTH} are allowed: use IN instead of OR, \
-             concat() instead of ||, or several statements"
-        ));
-    }
-    Ok(())
-}
-
-fn is_word(token: &Token, words: &[&str]) -> bool {
-    matches!(token, Token::Word(word) if word.quote_style.is_none()
-        && words.iter().any(|known| known.eq_ignore_ascii_case(&word.value)))
-}
-
-/// Operators that build on each other within one pair of brackets.
-#[derive(Clone, Copy, Default)]
-struct Chain {
-    /// AND, OR and XOR since the expression began.
-    logical: usize,
-    /// Other operators since the last of those.
-    other: usize,
-    /// Whether CASE and END are the brackets.
-    is_case: bool,
-}
-
-impl Chain {
-    const fn depth(self) -> usize {
-        self.logical + self.other
-    }
-}
-
-/// Returns the depth of the syntax tree, estimated from the tokens. A statement can be written so that it is deeper, by
-/// using keywords as names; the parser's own limit and [`check_statement`] find that.
-fn max_depth(tokens: &[&Token]) -> usize {
-    // The depth around the innermost brackets is kept, so that each token takes constant time.
-    let (mut outer, mut outer_depth, mut chain) = (Vec::<Chain>::new(), 0, Chain::default());
-    let (mut deepest, mut after_operator) = (0, false);
-    for token in tokens {
-        let is_case = is_word(token, &["CASE"]);
-        let is_logical = is_word(token, &["AND", "OR", "XOR"]);
-        let operates = is_logical || is_operator(token) || is_word(token, &OPERATOR_WORDS);
-        if is_case || matches!(token, Token::LParen | Token::LBracket | Token::LBrace) {
-            outer_depth += chain.depth() + 1;
-            outer.push(std::mem::replace(&mut chain, Chain { is_case, ..Chain::default() }));
-        } else if matches!(token, Token::RParen | Token::RBracket | Token::RBrace)
-            || (chain.is_case && is_word(token, &["END"]))
-        {
-            chain = outer.pop().unwrap_or_default();
-            outer_depth = outer_depth.saturating_sub(chain.depth() + 1);
-            // A subscript builds on what it follows.
-            chain.other += usize::from(matches!(token, Token::RBracket));
-        } else if matches!(token, Token::Comma | Token::SemiColon)
-            || (!after_operator && is_word(token, &SEPARATOR_WORDS))
-        {
-            chain = Chain { is_case: chain.is_case, ..Chain::default() };
-        } else if is_logical {
-            chain = Chain { logical: chain.logical + 1, other: 0, is_case: chain.is_case };
-        } else if operates {
-            chain.other += 1;
-        }
-        // After an operator, a keyword is the name of a column.
-        after_operator = operates && !matches!(token, Token::Mul);
-        deepest = deepest.max(outer_depth + chain.depth());
-    }
-    deepest
-}
-
-/// Returns whether a token is neither a name nor a value nor punctuation.
-fn is_operator(token: &Token) -> bool {
-    !matches!(
-        token,
-        Token::Word(_)
-            | Token::Number(..)
-            | Token::Period
-            | Token::Placeholder(_)
-            | Token::EOF
-            | Token::LParen
-            | Token::RParen
-            | Token::LBracket
-            | Token::RBracket
-            | Token::LBrace
-            | Token::RBrace
-            | Token::Comma
-            | Token::SemiColon
-            | Token::SingleQuotedString(_)
-            | Token::DoubleQuotedString(_)
-            | Token::DollarQuotedString(_)
-            | Token::SingleQuotedByteStringLiteral(_)
-            | Token::DoubleQuotedByteStringLiteral(_)
-            | Token::NationalStringLiteral(_)
-            | Token::EscapedStringLiteral(_)
-            | Token::UnicodeStringLiteral(_)
-            | Token::HexStringLiteral(_)
-    )
-}
-
 /// Checks a parsed statement: its depth, what inlining multiplies, recursion, and arguments that must be constant.
 ///
 /// # Errors
 /// Returns what exceeds which limit, and a remedy.
-pub(crate) fn check_statement(statement: &Statement) -> Result<(), String> {
+pub(super) fn check_statement(statement: &Statement) -> Result<(), String> {
     let mut checked = statement;
     while let Statement::Explain(explain) = checked {
         if explain.options.analyze {
@@ -390,6 +226,16 @@ impl Visitor for Shape {
             }
             None => Flow::Continue(()),
         }
+    }
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> Flow {
+        let length = value.value.clone().into_string().map_or(0, |text| text.len());
+        if length > MAX_TEXT_BYTES {
+            return Flow::Break(format!(
+                "a text has {length} bytes; at most {MAX_TEXT_BYTES} are allowed: compare a hash such as md5(message)"
+            ));
+        }
+        Flow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> Flow {

@@ -1,5 +1,6 @@
 use deltalake_core::datafusion::prelude::SessionContext;
 
+use super::super::statement_text::{MAX_REPARSED, MAX_STATEMENT_BYTES, REPARSED_WORDS, check_text};
 use super::*;
 
 /// Checks a statement as the engine does: its text, then the parsed statement.
@@ -74,6 +75,30 @@ fn deep_statements_are_refused_before_they_are_parsed() {
     }
 }
 
+/// The parser takes twice as long with each of these around an error, or longer.
+#[test]
+fn parsing_takes_no_exponential_time() {
+    let words =
+        REPARSED_WORDS.iter().chain(["ANY", "DATE", "ROW", "TABLE", "UNNEST", "XML", "f", "x IN", "x ="].iter());
+    let started = std::time::Instant::now();
+    for word in words {
+        for (open, end) in [("(", " ?"), (" (", ")"), ("[", ""), (" (1 + ", " ?"), (" (SELECT ", " ?"), (" ", " ?")] {
+            for times in [MAX_REPARSED, 17, 30, 45] {
+                drop(check(&format!("SELECT {}1{end}", format!("{word}{open}").repeat(times))));
+            }
+        }
+    }
+    for open in ["(", "[", "{", "-(", "NOT NOT (", "CASE WHEN ", "CASE (", "(1, (", "x -> (", "(SELECT (", "x[1:("] {
+        drop(check(&format!("SELECT {}1 ?", open.repeat(17))));
+        drop(check(&format!("SELECT * FROM {}1 ?", open.repeat(40))));
+    }
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    refused(&format!("SELECT {}'x' FROM 1", "POSITION(".repeat(9)), "nests 9 of NOT");
+    let allowed = "SELECT NOT (NOT (CAST(SUBSTRING(message FROM 1) AS INT) = 1)), CASE WHEN NOT (NOT (1 = 1)) THEN 1 END FROM logs \
+                   WHERE service IS NOT NULL AND NOT (service LIKE 'a') AND NOT (service LIKE 'b') AND message IS NOT NULL";
+    assert_eq!(check(allowed), Ok(()));
+}
+
 /// Keywords used as names make the estimate from the tokens too small; the syntax tree is checked as well.
 #[test]
 fn keywords_as_names_do_not_hide_the_depth() {
@@ -90,6 +115,7 @@ fn keywords_as_names_do_not_hide_the_depth() {
 #[test]
 fn sizes_are_limited() {
     refused(&format!("SELECT '{}'", "x".repeat(MAX_STATEMENT_BYTES)), "bytes");
+    refused(&format!("SELECT '{}'", "x".repeat(20_000)), "20000 bytes");
     refused(&format!("SELECT 1 WHERE 1 IN ({}1)", "1,".repeat(20_000)), "words, values and operators");
     refused(&vec!["SELECT 1"; 500].join(" UNION ALL "), "UNION");
     refused(&format!("SELECT 1 FROM {}logs", "logs, ".repeat(40)), "reads 33 tables");
