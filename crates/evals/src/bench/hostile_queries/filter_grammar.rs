@@ -18,6 +18,9 @@ const VALUES: [&str; 12] = [
     "🦀{1000}",
 ];
 
+/// Maximum length of a path; clients and servers refuse paths of 64 KiB.
+const MAX_PATH_BYTES: usize = 60_000;
+
 /// A request of a viewer.
 pub(super) struct ReadRequest {
     /// Path with its query string.
@@ -47,14 +50,12 @@ impl FilterGrammar {
     /// Returns a log search.
     pub(super) fn log_search(&mut self) -> ReadRequest {
         let count = self.size(3000);
-        let words: Vec<String> = (0..count).map(|_| self.log_condition()).collect();
+        let words: Vec<String> = (0..count).map(|_| encoded(&self.log_condition())).collect();
+        let words = joined(&words, "%20");
         let limit = self.pick(&["", "&limit=10000", "&limit=0", "&limit=x"]);
         let range = self.pick(&["", "&start=0", "&start=2026-01-01T00:00:00Z&end=1", "&start=-1e300"]);
         let format = self.pick(&["", "&format=csv", "&format=arrow", "&format=pretty", "&format=xml"]);
-        ReadRequest {
-            path: format!("/api/v1/logs?query={}{limit}{range}{format}", encoded(&words.join(" "))),
-            form: None,
-        }
+        ReadRequest { path: format!("/api/v1/logs?query={words}{limit}{range}{format}"), form: None }
     }
 
     fn log_condition(&mut self) -> String {
@@ -89,11 +90,12 @@ impl FilterGrammar {
         }
         let count = self.size(2000);
         let selectors: Vec<String> = (0..count).map(|_| format!("match[]={}", encoded(&self.selector()))).collect();
-        let parameters = format!("{}{range}", selectors.join("&"));
         // Only these two take a form.
         match path {
-            "/api/v1/series" | "/api/v1/labels" => ReadRequest { path: path.into(), form: Some(parameters) },
-            _ => ReadRequest { path: format!("{path}?{parameters}"), form: None },
+            "/api/v1/series" | "/api/v1/labels" => {
+                ReadRequest { path: path.into(), form: Some(format!("{}{range}", selectors.join("&"))) }
+            }
+            _ => ReadRequest { path: format!("{path}?{}{range}", joined(&selectors, "&")), form: None },
         }
     }
 
@@ -127,6 +129,21 @@ impl FilterGrammar {
             _ => format!("histogram_quantile(0.9, sum by (le) (rate({selector}[5m:{times}s])))"),
         }
     }
+}
+
+/// Joins as many parts of a query string as fit into a path.
+fn joined(parts: &[String], separator: &str) -> String {
+    let mut text = String::new();
+    for part in parts {
+        if text.len() + part.len() + separator.len() > MAX_PATH_BYTES {
+            break;
+        }
+        if !text.is_empty() {
+            text.push_str(separator);
+        }
+        text.push_str(part);
+    }
+    text
 }
 
 /// Encodes a value of a query string or a form.
