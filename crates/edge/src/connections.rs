@@ -200,7 +200,8 @@ impl ConnectionState {
             self.head_at.store(0, Ordering::Relaxed);
             self.touch();
         }
-        if self.running.load(Ordering::Relaxed) == 0 && !self.is_http2.load(Ordering::Relaxed) {
+        let is_between = self.running.load(Ordering::Relaxed) == 0 && self.receiving.load(Ordering::Relaxed) == 0;
+        if is_between && !self.is_http2.load(Ordering::Relaxed) {
             let now = self.now_ms();
             let _began_before = self.head_at.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         }

@@ -17,9 +17,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::Version;
+use axum::http::{Version, header};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -41,6 +42,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum buffer of an HTTP/1 connection, in bytes; also the limit of a request's head.
 const MAX_BUFFER_BYTES: usize = 128 << 10;
+/// Maximum number of bytes of a body that no handler reads and that are discarded.
+const MAX_DISCARD_BYTES: usize = 64 << 10;
+/// How long the rest of such a body is waited for.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// A write of at least this many bytes is part of a response; shorter ones may be HTTP/2 pings.
 const MIN_RESPONSE_BYTES: usize = 64;
 
@@ -167,9 +172,11 @@ async fn handle(
     state: Arc<ConnectionState>,
     request: hyper::Request<Incoming>,
 ) -> std::result::Result<axum::response::Response, std::convert::Infallible> {
-    state.request_began(request.version() == Version::HTTP_2);
+    let is_http2 = request.version() == Version::HTTP_2;
+    state.request_began(is_http2);
     let _running = RunningRequest(Arc::clone(&state));
-    let request: Request = request.map(|body| Body::new(TrackedBody::new(body, state)));
+    let reads_rest = !is_http2 && !request.headers().contains_key(header::EXPECT);
+    let request: Request = request.map(|body| Body::new(TrackedBody::new(body, state, reads_rest)));
     router.call(request).await
 }
 
@@ -181,20 +188,25 @@ impl Drop for RunningRequest {
     }
 }
 
-/// A request body that records when it is complete.
+/// A request body that records when it is complete. What a handler leaves of it is read and discarded, so that a client
+/// that is still sending gets the response instead of a reset, and can use the connection again.
 struct TrackedBody {
-    body: Incoming,
+    /// `None` once it was dropped.
+    body: Option<Incoming>,
     /// `None` once the body is complete.
     state: Option<Arc<ConnectionState>>,
+    /// Whether the rest is read. Not of a client that waits for permission to send it, nor of HTTP/2, which cancels one
+    /// request without the others.
+    reads_rest: bool,
 }
 
 impl TrackedBody {
-    fn new(body: Incoming, state: Arc<ConnectionState>) -> Self {
+    fn new(body: Incoming, state: Arc<ConnectionState>, reads_rest: bool) -> Self {
         let state = (!body.is_end_stream()).then_some(state);
         if let Some(state) = &state {
             state.body_began();
         }
-        Self { body, state }
+        Self { body: Some(body), state, reads_rest }
     }
 
     fn end(&mut self) {
@@ -212,25 +224,43 @@ impl HttpBody for TrackedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || body.is_end_stream() {
             self.end();
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map(HttpBody::size_hint).unwrap_or_default()
     }
 }
 
 impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.end();
+        let (Some(body), Some(state)) = (self.body.take(), self.state.take()) else { return };
+        // Fails while the runtime shuts down.
+        let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| self.reads_rest);
+        let Some(runtime) = runtime else { return state.body_ended() };
+        runtime.spawn(async move {
+            let _timed_out = tokio::time::timeout(DISCARD_TIMEOUT, discard(body)).await;
+            state.body_ended();
+        });
+    }
+}
+
+/// Reads the rest of a body up to a limit.
+async fn discard(mut body: Incoming) {
+    let mut bytes = 0;
+    while bytes < MAX_DISCARD_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 

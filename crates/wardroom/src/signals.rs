@@ -13,16 +13,18 @@ pub(crate) fn kill_with_parent() -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
 }
 
-/// Completes on SIGTERM or SIGINT.
-pub(crate) async fn shutdown_requested() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("cannot install signal handlers; only SIGKILL stops this process");
-        return std::future::pending().await;
-    };
-    // A Ctrl-C in a terminal reaches this process too; the supervisor's SIGTERM follows.
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Completes on SIGTERM or SIGINT, from the call on, even if it is awaited later.
+pub(crate) fn shutdown_requested() -> impl Future<Output = ()> + Send + 'static {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::error!("cannot install signal handlers; only SIGKILL stops this process");
+            return std::future::pending().await;
+        };
+        // A Ctrl-C in a terminal reaches this process too; the supervisor's SIGTERM follows.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }

@@ -121,6 +121,25 @@ async fn bodies_that_never_end_get_an_answer_on_every_route() {
 }
 
 #[tokio::test]
+async fn a_connection_is_used_again_after_a_body_that_was_not_read() {
+    let port = serve(Config::default()).await;
+    for length in [5, 60_000] {
+        let mut stream = connect(&port, "").await;
+        for path in ["/nothing", "/healthz", "/ignored"] {
+            let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // The response to the first ones does not wait for the body.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stream.write_all(&vec![b'x'; length]).await.unwrap();
+            let answer = read_response(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1"), "{path} {length}: {answer}");
+        }
+        stream.write_all(HEALTH.as_bytes()).await.unwrap();
+        assert!(read_response(&mut stream).await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
 async fn many_idle_connections_do_not_lock_out_a_health_check() {
     let port = serve(Config { max_connections: 40, max_connections_per_address: 20, ..Config::default() }).await;
     let mut idle = Vec::new();

@@ -107,11 +107,13 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     let signer = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     let Listeners { listeners, address, otlp_grpc } = bind_listeners(options.listen, &config.edge.otlp_grpc).await?;
     otlp_address.get_or_init(|| otlp_grpc);
+    // Before a caller knows that the server runs, and may stop it.
+    let stop = stop();
     announce(format!("listening http://{address}"));
     deliver_first_token(first_token, admin_file, address, &mut announce)?;
     tracing::info!(%address, "serving");
     let (drain_sender, drain_started) = oneshot::channel::<()>();
-    let (stop, restart, (stop_sender, stop_receiver)) = (stop(), AtomicBool::new(false), oneshot::channel());
+    let (restart, (stop_sender, stop_receiver)) = (AtomicBool::new(false), oneshot::channel());
     // A clone of the port stays here: it holds the sender of rejections, whose audit task would end otherwise.
     let spawned = spawn_port_thread(port.clone(), listeners, routes, async move {
         tokio::select! {

@@ -158,7 +158,7 @@ fn logs_traces_and_named_queries_include_unflushed_records() {
     for (arguments, expected) in [
         (vec!["logs", "service=payments level>=error", "\"of 20\""], "pool of 20 exhausted"),
         (vec!["trace", id], "GET /"),
-        (vec!["trace", id, "--format", "csv"], "trace_id"),
+        (vec!["trace", id, "--format", "csv"], "ts,duration_ns,service,name"),
         (vec!["trace", id, "--format", "json"], "[{\""),
         (vec!["ask", "--format", "json"], "[{\"name\":\"detect_anomalies\""),
         (vec!["ask", "check_recent_deployments", "--service", "payments", "--since", "1h"], "2.4.1"),
