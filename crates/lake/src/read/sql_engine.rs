@@ -7,9 +7,9 @@
 //! Problem: queries are arbitrary, and must not see other tenants' rows, write anything, or take memory or CPU that
 //! ingestion needs. Model: each query gets its own session in which every table is a view with a filter on the tenant
 //! in its plan; nothing is inserted into the text. A statement that is too large or too deep is refused before it is
-//! planned (`statement_text`, `statement_limits`), and a plan that is more than a query before it runs. A session has only functions whose
-//! result is bounded (`functions`). Queries share a few threads of low priority and one memory pool, never spill to
-//! disk, and are cancelled when the caller stops waiting.
+//! planned (`statement_text`, `statement_limits`), and a plan that is more than a query before it runs. A session has
+//! only functions whose result is bounded (`functions`). Queries share a few threads of low priority and one memory
+//! pool, never spill to disk, and are cancelled when the caller stops waiting.
 
 mod bounded_function;
 mod concat_planner;
@@ -62,8 +62,8 @@ const METRICS_VIEW: &str = include_str!("metrics_view.sql");
 /// Priority of query threads, 0 to 99; corresponds to niceness 10.
 const QUERY_THREAD_PRIORITY: u8 = 25;
 
-/// Rules that move accesses of maps and structs towards the table. DataFusion 55 fails with an ambiguous column name where
-/// they meet the union of files and unflushed rows.
+/// Rules that move accesses of maps and structs towards the table. DataFusion 55 fails with an ambiguous column name
+/// where they meet the union of files and unflushed rows.
 const FAULTY_OPTIMIZER_RULES: [&str; 2] = ["extract_leaf_expressions", "push_down_leaf_projections"];
 
 /// Threads of queries, and partitions in which a query reads a table.
