@@ -31,7 +31,7 @@ pub enum AuditLogError {
         error: std::io::Error,
     },
     /// The executor's folder cannot be read or written.
-    #[error("executor: {0}")]
+    #[error("the executor's folder")]
     Executor(#[from] std::io::Error),
     /// The database is missing.
     #[error(transparent)]
@@ -71,6 +71,8 @@ pub async fn verify_audit_log(data: &Path, public_key: Option<&Path>) -> Result<
         found.add_fault(FaultCode::LedgerDamaged, Some(1), detail);
     }
     if let Some(error) = database_error {
+        // What was not read is not missing.
+        found.faults.retain(|fault| ![FaultCode::EntriesMissing, FaultCode::SigningBehind].contains(&fault.code));
         found.add_fault(FaultCode::Unreadable, Some(1), error.to_string());
     }
     Ok(found)

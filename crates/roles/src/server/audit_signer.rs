@@ -92,7 +92,7 @@ impl AuditSigner {
         let mut signer = Self::new(store, executor, Arc::default());
         let signed = tokio::time::timeout(SHUTDOWN_TIMEOUT, signer.sign_pending()).await;
         if let Ok(Err(reason)) = signed {
-            tracing::warn!(reason, "the last entries of the audit log are not signed; the next start signs them");
+            tracing::warn!(reason, "the last entries of the audit log are not signed");
         }
     }
 
@@ -102,7 +102,8 @@ impl AuditSigner {
         let unsigned = match &result {
             Ok(_) => 0,
             Err(_) => {
-                let signed = self.last.take().map_or(0, |last| last.head.position.sequence);
+                let noted = self.store.noted_audit_head().await.unwrap_or_default();
+                let signed = self.last.take().or(noted).map_or(0, |last| last.head.position.sequence);
                 self.store.audit_entries_after(signed).await.unwrap_or_default()
             }
         };

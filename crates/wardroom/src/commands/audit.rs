@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use wardroom_domain::audit_head::{LogVerification, key_id};
+use wardroom_domain::audit_head::{FaultCode, LogVerification, key_id};
 use wardroom_domain::visible_line;
 use wardroom_roles::audit_log::{AcceptedRestore, accept_restored_log, verify_audit_log};
 use wardroom_roles::data_lock::DataLock;
@@ -81,7 +81,9 @@ fn verify(data: &Path, public_key: Option<&Path>, json: bool) -> CommandResult {
 /// Returns the lines that report a verification.
 fn describe(found: &LogVerification) -> Vec<String> {
     let entries = found.entries;
+    let is_behind = found.faults.iter().all(|fault| fault.code == FaultCode::SigningBehind);
     let mut lines: Vec<String> = match found.first_broken {
+        Some(first) if is_behind => vec![format!("{entries} entries, not proven from entry {first} on")],
         Some(first) if !found.ok => vec![format!("not intact from entry {first} on")],
         _ if !found.ok => vec!["not intact".to_owned()],
         _ => vec![format!("{entries} entries, chain intact")],
@@ -94,6 +96,7 @@ fn describe(found: &LogVerification) -> Vec<String> {
                 lines.push(format!("{} newer entries are not signed yet", found.unsigned_entries));
             }
         }
+        _ if !found.ok => {}
         _ => lines.push(
             "not signed: an entry that was removed at the end, or a log that was rewritten, cannot be detected; the \
              executor signs (`wardroom serve --executor-config`)"
