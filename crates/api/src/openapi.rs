@@ -191,7 +191,8 @@ mod tests {
         insta::assert_json_snapshot!("openapi", document());
     }
 
-    /// The list of the parameters of a route is the document's, and the document's is what the types of the handlers say.
+    /// The list of the parameters of a route is the document's, and the document's is what the types of the handlers
+    /// say.
     #[test]
     fn typed_operations_document_their_query_parameters() {
         for (path, operations) in document()["paths"].as_object().unwrap() {

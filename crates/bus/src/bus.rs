@@ -69,7 +69,7 @@ pub trait Bus: Send + Sync {
     /// Returns why appends fail at the moment, or `None` if they succeed.
     fn append_error(&self) -> Option<String>;
 
-    /// Returns what an acknowledged append survives: `power-loss` or `process-crash`.
+    /// Returns what an acknowledged append survives: `survives-power-loss` or `survives-process-crash`.
     fn durability(&self) -> &'static str;
 
     /// Drops whole segments that lie below `offset` and are past the retention of `policy`, after copying the requests

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::log_state::{LogState, lock};
 use crate::record::{self, Record};
 use crate::writer::{self, Append, QUEUE_CAPACITY, Writer};
-use crate::{consumer_groups, epoch, request_archive, segment};
+use crate::{consumer_groups, epoch_markers, request_archive, segment};
 
 /// Interval between attempts to append to a full queue.
 const QUEUE_RETRY_INTERVAL: Duration = Duration::from_millis(1);
@@ -109,7 +109,7 @@ impl ReadOnlyBus {
     /// # Errors
     /// Returns an error if the folder cannot be read.
     pub fn epochs(&self) -> Result<Vec<u64>, Error> {
-        epoch::list(&self.0.dir).map_err(|error| Error::disk("read", &error))
+        epoch_markers::list(&self.0.dir).map_err(|error| Error::disk("read", &error))
     }
 
     /// See [`Bus::committed`].

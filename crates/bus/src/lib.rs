@@ -22,6 +22,7 @@ pub mod contract;
 mod dead_letters;
 mod embedded;
 mod epoch;
+mod epoch_markers;
 mod error;
 mod log_state;
 pub mod metrics;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use wardroom_domain::Envelope;
 
 use crate::config::Config;
-use crate::epoch;
+use crate::epoch_markers;
 use crate::metrics as names;
 use crate::position_index::PositionIndex;
 use crate::record::{self, Record};
@@ -47,7 +47,7 @@ impl LogState {
             config,
             end: AtomicU64::new(end),
             segments: Mutex::new(segments),
-            epochs: epoch::list(dir)?,
+            epochs: epoch_markers::list(dir)?,
             positions: Mutex::default(),
             pending_bytes: AtomicUsize::new(0),
             append_error: Mutex::default(),
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_gap_is_reported_unless_a_new_epoch_starts_after_it() {
         let dir = tempfile::tempdir().unwrap();
-        epoch::start_new_epoch(dir.path(), 50).unwrap();
+        crate::epoch::start_new_epoch(dir.path(), 50).unwrap();
         let log = LogState::read_only(dir.path(), vec![0, 50]).unwrap();
         assert_eq!(log.missing_records(10, 10), None);
         assert_eq!(log.missing_records(10, 50), None, "lost before the epoch, and known");

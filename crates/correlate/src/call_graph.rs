@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Which services are connected by calls, in either direction and over any number of steps.
 ///
 /// Problem: breaches come in bursts in which every service of an outage has one, and following the calls for each would
-/// cost the square of their number. Model: each service of the graph has the number of its connected component, computed
-/// once for a state of the graph; a service without calls is connected to itself only.
+/// cost the square of their number. Model: each service of the graph has the number of its connected component,
+/// computed once for a state of the graph; a service without calls is connected to itself only.
 #[derive(Clone, Debug, Default)]
 pub struct CallGraph {
     version: u64,

@@ -350,8 +350,8 @@ mod tests {
         assert!(correlator.incidents.len() <= 2, "{}", correlator.incidents.len());
     }
 
-    /// Limit for steps that took minutes when they followed the calls for each breach; far above a second, because tests
-    /// run without optimisation on busy machines.
+    /// Limit for steps that took minutes when they followed the calls for each breach; far above a second, because
+    /// tests run without optimisation on busy machines.
     const MAX_STEP_SECONDS: u64 = 20;
 
     /// The worst case of the limits: as many incidents as may be open, and a breach of every service of a tenant.

@@ -1,6 +1,6 @@
 //! Is the state database there?
 //!
-//! Problem: a database that was deleted would be created anew, without tokens: every sender gets 401 and drops its
+//! Problem: a database that was deleted would be created again, without tokens: every sender gets 401 and drops its
 //! data, and incidents and the audit log are gone without a word. Model: a missing or empty database is created only in
 //! a data folder that holds nothing else that a server writes, or on explicit request.
 

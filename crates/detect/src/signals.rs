@@ -1,9 +1,9 @@
 //! All signals of a tenant, readable while detection works.
 //!
-//! Problem: pages and incident response read signals; if they locked the whole state, a slow reader would stop detection,
-//! and a slow batch every reader. Model: the map is shared and replaced only when a signal is added or removed, and each
-//! signal has a lock of its own, which is held while one point is added or one history is copied. A reader sees each
-//! signal as of some moment, not all of one moment.
+//! Problem: pages and incident response read signals; if they locked the whole state, a slow reader would stop
+//! detection, and a slow batch every reader. Model: the map is shared and replaced only when a signal is added or
+//! removed, and each signal has a lock of its own, which is held while one point is added or one history is copied. A
+//! reader sees each signal as of some moment, not all of one moment.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Returns all signals, ordered by key. A signal is locked until its guard is dropped, so a caller drops each before
-    /// the next or keeps few.
+    /// Returns all signals, ordered by key. A signal is locked until its guard is dropped, so a caller drops each
+    /// before the next or keeps few.
     pub fn iter(&self) -> impl Iterator<Item = (&SignalKey, MutexGuard<'_, Signal>)> {
         self.cells.iter().map(|(key, cell)| (&**key, lock(cell)))
     }

@@ -1,7 +1,7 @@
 //! Signed heads of the audit log, and what they prove.
 //!
-//! Problem: whoever can write the database can cut entries off the end of the audit log, or compute the hashes of a
-//! whole new one. Model: the executor, whose files the server cannot read, signs the position that the chain has
+//! Problem: a process that can write the database can cut entries off the end of the audit log, or compute the hashes
+//! of a whole new one. Model: the executor, whose files the server cannot read, signs the position that the chain has
 //! reached (its *head*) and writes it to its ledger; each head extends the one before it by entries that the executor
 //! has hashed itself, and contains its hash, so that the signature of the last head proves all of them. Guarantee:
 //! every entry up to the last head is the one that was signed, unless the key is stolen; and a log that is shorter than
@@ -305,7 +305,7 @@ impl LogVerifier {
                 let (found, key) = (key_id(&last.public_key), key_id(key));
                 let detail = format!(
                     "{what} is signed with the key {found}, expected {key}: after a restore give the new public key, \
-                     otherwise somebody has replaced the ledger"
+                     otherwise the ledger was replaced"
                 );
                 return Some(fault(FaultCode::WrongKey, Some(1), detail));
             }

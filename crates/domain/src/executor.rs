@@ -33,8 +33,8 @@ pub enum Request {
         plan_sha256: String,
         /// The approver's bearer token.
         proof: String,
-        /// SHA-256 of a secret of the server, in hex. The approval covers the plan's undo; whoever requests that proves
-        /// with the secret that the approval is theirs.
+        /// SHA-256 of a secret of the server, in hex. The approval covers the plan's undo; the caller that requests it
+        /// proves with the secret that the approval is theirs.
         #[serde(default)]
         undo_sha256: Option<String>,
     },

@@ -8,8 +8,8 @@ use crate::re2;
 
 /// Maximum length of a pattern; checked before it is compiled.
 const MAX_PATTERN_BYTES: usize = 4096;
-/// Maximum size of a compiled pattern: matching a value takes time in proportion to it in the worst case. An alternative
-/// of names up to the length limit fits.
+/// Maximum size of a compiled pattern: matching a value takes time in proportion to it in the worst case. An
+/// alternative of names up to the length limit fits.
 const MAX_COMPILED_PATTERN_BYTES: usize = 256 << 10;
 /// Maximum size of the states that one pattern caches while it is matched.
 const MAX_PATTERN_CACHE_BYTES: usize = 256 << 10;

@@ -27,7 +27,7 @@ const SHOWN_HASH_DIGITS: usize = 4;
 const DEFAULT_UNDO_MINUTES: u64 = 60;
 
 /// The file given by `--executor-config`: a regular file of the user that runs the executor, and only its owner may
-/// read it (mode 0600). Whoever can change it decides who approves.
+/// read it (mode 0600). A user who can change it decides who approves.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ExecutorConfig {

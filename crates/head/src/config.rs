@@ -21,9 +21,9 @@ pub struct Config {
     pub max_histogram_families_per_service: usize,
     /// Maximum number of histogram families of a tenant; further ones are refused. Default 10000. Since 0.1.
     pub max_histogram_families: usize,
-    /// Maximum number of pairs of a service and one that it calls: of the active histograms of a tenant, and of its spans
-    /// of the last two hours that name the called service (`peer.service`). Further ones are refused. Default 10000.
-    /// Since 0.1.
+    /// Maximum number of pairs of a service and one that it calls: of the active histograms of a tenant, and of its
+    /// spans of the last two hours that name the called service (`peer.service`). Further ones are refused. Default
+    /// 10000. Since 0.1.
     pub max_calls: usize,
     /// Maximum number of different deployments of a tenant within two hours; further ones are refused. Default 10000.
     /// Since 0.1.

@@ -61,9 +61,9 @@ impl Exemplars {
         Some(oldest)
     }
 
-    /// Reads up to `limit` exemplars from a position on, and returns those of some series (ascending) within a time range (both ends
-    /// in ms, inclusive), in order of arrival, with the position of the next part. Positions start at 0 and stay valid
-    /// until the series are renumbered.
+    /// Reads up to `limit` exemplars from a position on, and returns those of some series (ascending) within a time
+    /// range (both ends in ms, inclusive), in order of arrival, with the position of the next part. Positions start at
+    /// 0 and stay valid until the series are renumbered.
     pub fn select_part(
         &self,
         series: &[SeriesId],

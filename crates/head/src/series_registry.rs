@@ -153,9 +153,9 @@ impl SeriesRegistry {
         candidates.into_iter().filter(|(_, labels)| filter.matches(labels)).map(|(id, _)| id).collect()
     }
 
-    /// Returns up to `limit` series from an id on, ascending, among which are those that satisfy all matchers. Cheap for
-    /// a small limit, whatever the patterns: a caller that shares the registry applies them ([`SelectorFilter`]) without
-    /// its lock, and continues after the last id.
+    /// Returns up to `limit` series from an id on, ascending, among which are those that satisfy all matchers. Cheap
+    /// for a small limit, whatever the patterns: a caller that shares the registry applies them ([`SelectorFilter`])
+    /// without its lock, and continues after the last id.
     pub fn candidates(&self, matchers: &[Matcher], from: SeriesId, limit: usize) -> Vec<(SeriesId, Labels)> {
         let with_labels = |id: u32| Some((SeriesId(id), self.series.get(id as usize)?.clone()));
         match self.index.narrowest(matchers, &self.series) {

@@ -3,9 +3,9 @@
 /// Gauge: records on the bus that detection has not processed yet.
 pub const DETECT_LAG_RECORDS: &str = "wardroom_detect_lag_records";
 /// Counter by `limit`: records that a limit of the tenant refused, or kept out of a part of detection: `series`,
-/// `series_bytes`, `services`, `histogram_families`, `histogram_families_per_service`, `calls`, `deployments` (refused);
-/// `span_services`, `span_families`, `native_histograms`, `log_templates`, `metadata` (stored); `open_incidents`,
-/// `services_per_incident` (breaches).
+/// `series_bytes`, `services`, `histogram_families`, `histogram_families_per_service`, `calls`, `deployments`
+/// (refused); `span_services`, `span_families`, `native_histograms`, `log_templates`, `metadata` (stored);
+/// `open_incidents`, `services_per_incident` (breaches).
 pub const LIMITED_RECORDS_TOTAL: &str = "wardroom_limited_records_total";
 /// Counter: panics of detectors; each is a bug to report.
 pub const DETECT_PANICS_TOTAL: &str = "wardroom_detect_panics_total";

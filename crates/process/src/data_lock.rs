@@ -1,12 +1,12 @@
 //! The lock of a data folder: one process writes to it at a time.
 //!
-//! Problem: two servers on one data folder both acknowledge, and each overwrites what the other wrote. Model: whoever
-//! writes holds an exclusive lock on a file in the folder, which also says who that is. The processes that a server
-//! starts inherit the lock, so it is free only once all of them have ended, however they were killed. Guarantee: a
-//! command that changes a data folder fails with the name of the holder instead of writing beside it. The folder itself
-//! is locked as well, so that this holds when somebody deletes the lock file of a running server. Commands that
-//! are safe beside a server and beside each other (`token`, `lake maintain`, `backup`) are refused beside any other
-//! holder.
+//! Problem: two servers on one data folder both acknowledge, and each overwrites what the other wrote. Model: the
+//! process that writes holds an exclusive lock on a file in the folder, which also says who that is. The processes that
+//! a server starts inherit the lock, so it is free only once all of them have ended, however they were killed.
+//! Guarantee: a command that changes a data folder fails with the name of the holder instead of writing beside it. The
+//! folder itself is locked as well, so that this holds when the lock file of a running server is deleted.
+//! Commands that are safe beside a server and beside each other (`token`, `lake maintain`, `backup`) are
+//! refused beside any other holder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Write};
@@ -84,8 +84,8 @@ impl DataLock {
         if is_inherited(data) { Ok(None) } else { Self::acquire(data, command).map(Some) }
     }
 
-    /// Locks a data folder for a command that is safe beside a server: returns `None` if a server or another such command
-    /// holds the lock, or if the folder does not exist.
+    /// Locks a data folder for a command that is safe beside a server: returns `None` if a server or another such
+    /// command holds the lock, or if the folder does not exist.
     ///
     /// # Errors
     /// Returns an error if a command that needs the folder for itself holds the lock, or if the file cannot be locked.
@@ -188,7 +188,7 @@ enum FolderLock {
     Held,
 }
 
-/// Locks the folder itself. Whoever has the lock file can, unless the file is not the one that the holder has.
+/// Locks the folder itself. The holder of the lock file can, unless the file is not the one that the holder has.
 fn lock_folder(data: &Path) -> std::io::Result<FolderLock> {
     match Flock::lock(File::open(data)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(FolderLock::Locked(Some(lock))),
@@ -204,8 +204,8 @@ fn is_current(file: &File, path: &Path) -> bool {
     locked.is_ok_and(|locked| identity(path) == Some(locked))
 }
 
-/// Whether this process has the lock file open, or had it when it was deleted: only a process that holds the lock passes
-/// it on.
+/// Whether this process has the lock file open, or had it when it was deleted: only a process that holds the lock
+/// passes it on.
 fn is_inherited(data: &Path) -> bool {
     let path = data.join(LOCK_FILE);
     let lock = identity(&path);
@@ -253,7 +253,7 @@ mod tests {
         assert!(DataLock::acquire_beside_server(&dir.path().join("missing"), "backup").unwrap().is_none());
     }
 
-    /// Whoever deletes the lock file must not let a second process in that locks the same new file.
+    /// Deleting the lock file must not let a second process in that locks the same new file.
     #[test]
     fn lock_on_a_deleted_file_is_not_current() {
         let dir = tempfile::tempdir().unwrap();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn deleting_the_lock_file_lets_nobody_in() {
+    fn deleting_the_lock_file_lets_no_process_in() {
         let dir = tempfile::tempdir().unwrap();
         let first = DataLock::acquire(dir.path(), SERVE).unwrap();
         std::fs::remove_file(dir.path().join(LOCK_FILE)).unwrap();

@@ -1,10 +1,10 @@
 //! The sandboxes of the server, its query workers and the executor (ADR 012).
 //!
-//! Problem: the server parses untrusted input. Whoever takes it over must not reach the executor: its configuration, its
-//! ledger and keys, its memory. Model: the kernel restricts the process and all threads that it starts, for root too.
-//! Landlock allows the files named here, and signals to nobody else; a seccomp filter refuses system calls that start
-//! programs, inspect processes or change the system. Guarantee: what is not named here cannot be opened; [`Confinement`]
-//! says what this kernel cannot enforce.
+//! Problem: the server parses untrusted input. An attacker who takes it over must not reach the executor: its
+//! configuration, its ledger and keys, its memory. Model: the kernel restricts the process and all threads that it
+//! starts, for root too. Landlock allows the files named here, and signals to no other process; a seccomp filter
+//! refuses system calls that start programs, inspect processes or change the system. Guarantee: what is not named here
+//! cannot be opened; [`Confinement`] says what this kernel cannot enforce.
 //!
 //! Landlock decides by the place of a file in the file system, so a folder named here must not contain files of the
 //! executor: [`Sandbox::exposes`].
@@ -52,8 +52,8 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// The sandbox of a server: the writable subfolders of the data folder, the lake if it is on a local disk, the paths
-    /// in `readable`, and what libraries read.
+    /// The sandbox of a server: the writable subfolders of the data folder, the lake if it is on a local disk, the
+    /// paths in `readable`, and what libraries read.
     pub fn server(data: &Path, lake: Option<PathBuf>, readable: &[PathBuf]) -> Self {
         let writable = WRITABLE_FOLDERS.map(|folder| data.join(folder)).into_iter().chain(lake).collect();
         Self { readable: readable.to_vec(), writable, has_network: true }
@@ -66,7 +66,8 @@ impl Sandbox {
         Self { readable: folder.into_iter().collect(), writable, has_network: true }
     }
 
-    /// The sandbox of a query worker: it reads the lake's folder, or, if the lake is on an object store, has the network.
+    /// The sandbox of a query worker: it reads the lake's folder, or, if the lake is on an object store, has the
+    /// network.
     pub fn query_worker(lake: Option<PathBuf>) -> Self {
         let has_network = lake.is_none();
         Self { readable: lake.into_iter().collect(), writable: Vec::new(), has_network }

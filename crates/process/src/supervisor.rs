@@ -1,5 +1,5 @@
-//! The supervisor starts the server, its query workers and the executor, forwards signals, restarts workers and executor
-//! if they exit, and starts backups when they are due.
+//! The supervisor starts the server, its query workers and the executor, forwards signals, restarts workers and
+//! executor if they exit, and starts backups when they are due.
 //!
 //! An executor that cannot start is not started over and over: one that rejects its configuration is started again when
 //! the file changes, and any other after a delay that doubles.

@@ -1,14 +1,14 @@
 //! What a query worker may use: address space, processor time and descriptors.
 //!
-//! Problem: no check of a query's text foresees all that it costs, and a limit inside the program is passed by code that
-//! does not ask it. Model: the kernel limits the process. Guarantee: whatever a query does, it ends its own process at
-//! most. Which files the process may open is for its sandbox.
+//! Problem: no check of a query's text foresees all that it costs, and a limit inside the program is passed by code
+//! that does not ask it. Model: the kernel limits the process. Guarantee: whatever a query does, it ends its own
+//! process at most. Which files the process may open is for its sandbox.
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
 
-/// Address space of a worker beside the program itself and the memory of its query (`lake.query.memory-bytes`): stacks of
-/// threads, table logs, buffers, and the encoded result.
+/// Address space of a worker beside the program itself and the memory of its query (`lake.query.memory-bytes`): stacks
+/// of threads, table logs, buffers, and the encoded result.
 const OVERHEAD_BYTES: u64 = 512 << 20;
 /// Maximum number of open descriptors of a worker: files of tables, and connections to an object store.
 const MAX_DESCRIPTORS: u64 = 1024;

@@ -1,9 +1,9 @@
 //! Sockets between the server and its query workers, passed on by the supervisor.
 //!
-//! Problem: the server may not start processes, and a path in the file system would let other processes connect.
-//! Model: the supervisor starts each worker with one end of a new socket pair as its standard input, and passes the
-//! other end to the server over a control socket, which is the server's standard input. On the same socket the server
-//! asks for workers and names those to kill. Guarantee: nobody but the supervisor can add a worker; if a worker ends, its socket does.
+//! Problem: the server may not start processes, and a path in the file system would let other processes connect. Model:
+//! the supervisor starts each worker with one end of a new socket pair as its standard input, and passes the other end
+//! to the server over a control socket, which is the server's standard input. On the same socket the server asks for
+//! workers and names those to kill. Guarantee: only the supervisor can add a worker; if a worker ends, its socket does.
 
 use std::io::{Error, IoSlice, IoSliceMut, Result};
 use std::mem::MaybeUninit;

@@ -5,9 +5,9 @@
 //! worker ─► ACCEPTED    RESULT is_reusable length, table    FAILURE is_reusable length, failure as JSON
 //! ```
 //!
-//! A worker answers each query with `ACCEPTED`, once it has read it, and then with one result or failure. `CANCEL` makes a
-//! running query end early; without one it has no effect. Both sides are the same build, so there is no version. The
-//! server trusts no length: a worker runs what a caller wrote.
+//! A worker answers each query with `ACCEPTED`, once it has read it, and then with one result or failure. `CANCEL`
+//! makes a running query end early; without one it has no effect. Both sides are the same build, so there is no
+//! version. The server trusts no length: a worker runs what a caller wrote.
 
 use std::io::{Error, ErrorKind, Result};
 

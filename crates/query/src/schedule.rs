@@ -1,10 +1,10 @@
 //! Decides which waiting query gets a free worker.
 //!
-//! Problem: one tenant can send any number of queries, each of which occupies or ends its worker. Model: queries wait by
-//! tenant. A free worker goes to the tenant with the fewest running queries, and among those to the one that was served
-//! longest ago. While other tenants ask, too, a tenant leaves one worker free: if it has a query running, or if one of
-//! its queries has ended a worker lately. Guarantee: the next query of another tenant finds a free worker, whatever one
-//! tenant sends.
+//! Problem: one tenant can send any number of queries, each of which occupies or ends its worker. Model: queries wait
+//! by tenant. A free worker goes to the tenant with the fewest running queries, and among those to the one that was
+//! served longest ago. While other tenants ask, too, a tenant leaves one worker free: if it has a query running, or if
+//! one of its queries has ended a worker lately. Guarantee: the next query of another tenant finds a free worker,
+//! whatever one tenant sends.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ impl<W, Q> Schedule<W, Q> {
     }
 
     /// Adds a waiting query; gives it back if too many of the tenant's queries wait. `has_left` selects queries that
-    /// nobody waits for any more.
+    /// no caller waits for any more.
     pub(crate) fn enqueue(
         &mut self,
         tenant: &TenantId,

@@ -36,8 +36,8 @@ impl std::fmt::Debug for WorkerHooks {
     }
 }
 
-/// Runs the queries that arrive on the socket, over the tables of a data folder, until the server closes the socket or a
-/// query does not stop.
+/// Runs the queries that arrive on the socket, over the tables of a data folder, until the server closes the socket or
+/// a query does not stop.
 ///
 /// # Errors
 /// Returns an error if the socket fails or a message is invalid.

@@ -46,7 +46,7 @@ pub fn run_query_worker(config: &Config, data: &Path) -> Result<(), QueryWorkerE
             tracing::warn!(%error, "limiting the processor time of a query failed");
         }
     };
-    // For opening the tables; each query sets it anew.
+    // For opening the tables; each query sets it again.
     limit_processor_time();
     let hooks = WorkerHooks { before_query: Box::new(limit_processor_time), after_query: Box::new(trim_heap) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

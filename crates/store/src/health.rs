@@ -1,17 +1,14 @@
 //! Whether the database works at the moment, for readiness.
 //!
 //! Every write transaction and every read of the tokens reports its outcome here, and the server tests both regularly:
-//! a failure is known before somebody needs the database, and so is its end.
+//! a failure is known before the database is needed, and so is its end.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::{Connection, SqliteConnection};
-
 use crate::error::Error;
-use crate::store::Store;
 
 /// What can fail independently of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +25,11 @@ pub(crate) enum Operation {
 pub(crate) struct Health(Arc<Mutex<BTreeMap<Operation, String>>>);
 
 impl Health {
+    /// Returns the last error of an operation that fails.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
+    }
+
     /// Records the outcome of an operation, and returns it.
     pub(crate) fn record<T, E: std::fmt::Display>(&self, operation: Operation, outcome: Result<T, E>) -> Result<T, E> {
         let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +64,7 @@ impl OpenedFile {
     }
 
     /// Returns an error if the path no longer names the file that is open.
-    fn verify(&self) -> Result<(), Error> {
+    pub(crate) fn verify(&self) -> Result<(), Error> {
         if self.identity.is_none() || self.identity == identity(&self.path) {
             return Ok(());
         }
@@ -76,45 +78,4 @@ impl OpenedFile {
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-impl Store {
-    /// Returns why the database does not work at the moment, or `None` if it does.
-    pub fn error(&self) -> Option<String> {
-        self.health.0.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
-    }
-
-    /// Tests whether the database can be written and is still the file that was opened; [`Store::error`] tells.
-    pub async fn probe(&self) {
-        // The outcomes are recorded; nobody waits for them.
-        drop(self.health.record(Operation::FindFile, self.file.verify()));
-        drop(self.write_probe().await);
-    }
-
-    /// Checks all pages of the file; [`Store::error`] tells. Reads the whole file.
-    pub async fn check_pages(&self) {
-        let checked = match self.quick_check().await {
-            Ok(result) if result == "ok" => Ok(()),
-            Ok(defect) => Err(Error::DamagedFile(defect)),
-            Err(error) => Err(error.into()),
-        };
-        drop(self.health.record(Operation::CheckPages, checked));
-    }
-
-    /// Runs the check on a connection of its own: the others have pages in memory and would not read them again.
-    async fn quick_check(&self) -> Result<String, sqlx::Error> {
-        let options = (*self.pool.connect_options()).clone().create_if_missing(false).read_only(true);
-        let mut connection = SqliteConnection::connect_with(&options).await?;
-        let result = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await;
-        connection.close().await?;
-        result
-    }
-
-    /// Commits a write that changes nothing: the user version, which is not used.
-    async fn write_probe(&self) -> Result<(), Error> {
-        let mut transaction = self.begin_write().await?;
-        let written = sqlx::query("PRAGMA user_version = 0").execute(&mut *transaction).await;
-        self.health.record(Operation::Write, written)?;
-        self.commit(transaction).await
-    }
 }

@@ -19,6 +19,7 @@ mod audit;
 mod error;
 mod health;
 mod incidents;
+mod probe;
 mod store;
 mod tokens;
 

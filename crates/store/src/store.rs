@@ -168,7 +168,7 @@ impl Store {
     }
 }
 
-/// Converts an error of a migration; a damaged file is told as such.
+/// Converts an error of a migration; a damaged file has an error of its own.
 fn migration_error(error: MigrateError) -> Error {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
@@ -235,11 +235,8 @@ mod tests {
             sqlx::query(limit(pages + 1)).execute(&mut **connection).await.unwrap();
         }
         drop((one, other));
-        let identity = Identity {
-            tenant: TenantId::main(),
-            principal: Principal::new("somebody").unwrap(),
-            role: AccessRole::Admin,
-        };
+        let identity =
+            Identity { tenant: TenantId::main(), principal: Principal::new("alice").unwrap(), role: AccessRole::Admin };
         let entry = AuditEntry {
             at: Timestamp::from_millis(1),
             tenant: TenantId::main(),
@@ -263,7 +260,7 @@ mod tests {
         assert!(store.error().unwrap().contains("full"));
     }
 
-    /// The connections have the pages in memory, so that nobody would notice before the next restart.
+    /// The connections have the pages in memory, so that it would not be noticed before the next restart.
     #[tokio::test]
     async fn damage_beside_open_connections_is_reported() {
         let dir = tempfile::tempdir().unwrap();

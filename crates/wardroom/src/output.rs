@@ -24,7 +24,7 @@ impl std::fmt::Display for StdoutClosed {
 
 impl std::error::Error for StdoutClosed {}
 
-/// Stdout. A closed pipe is told from that of a connection.
+/// Stdout. A closed pipe is distinguished from that of a connection.
 pub(crate) struct Stdout(StdoutLock<'static>);
 
 /// Locks stdout.

@@ -85,7 +85,8 @@ fn add_help(programs: &DemoPrograms, command: &[&str], text: &mut String) -> any
     Ok(())
 }
 
-/// The names in the list of commands of a help text, without `help`: indented by two spaces, their descriptions by more.
+/// The names in the list of commands of a help text, without `help`: indented by two spaces, their descriptions by
+/// more.
 fn subcommands(help: &str) -> impl Iterator<Item = &str> {
     let (_, list) = help.split_once("\nCommands:\n").unwrap_or_default();
     let lines = list.lines().take_while(|line| !line.is_empty());

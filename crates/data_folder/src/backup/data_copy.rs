@@ -222,7 +222,7 @@ impl DataCopy<'_> {
     }
 }
 
-/// Returns whether a file is the key that signs the audit log: whoever has it can sign another one.
+/// Returns whether a file is the key that signs the audit log: with it, another log can be signed.
 fn is_secret(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == PRIVATE_KEY_FILE)
 }

@@ -1,4 +1,4 @@
-//! Every change of a signed log is found, whoever computes the hashes anew.
+//! Every change of a signed log is found, also if all hashes are computed again.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -214,20 +214,20 @@ fn changes_of_the_ledger_are_found() {
     assert_eq!(check(&|heads| heads[1].head.at = time(1)).0, [FaultCode::LedgerDamaged]);
     assert_eq!(check(&|heads| heads[3].head.at = time(1)).0[0], FaultCode::BadSignature);
     assert_eq!(check(&|heads| heads[3].public_key = "other".into()).0[0], FaultCode::BadSignature);
-    // Signed anew with another key.
+    // Signed again with another key.
     let replaced = |heads: &mut Vec<SignedHead>| heads[3] = sign(heads[3].head.clone(), "other");
     assert_eq!(check(&replaced).0[0], FaultCode::WrongKey);
     assert_eq!(check(&Vec::clear).0, [FaultCode::LedgerDamaged]);
 }
 
-/// What an attacker does to a log, with the hashes computed anew where that helps.
+/// What an attacker does to a log, with the hashes computed again where that helps.
 #[derive(Clone, Debug)]
 enum Attack {
     /// Removes all entries from one on.
     Cut(usize),
     /// Changes a text, and nothing else.
     Edit(usize),
-    /// Changes a text and computes all hashes anew.
+    /// Changes a text and computes all hashes again.
     Rewrite(usize),
     /// Swaps two neighbours.
     Swap(usize, bool),

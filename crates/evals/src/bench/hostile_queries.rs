@@ -2,8 +2,8 @@
 //!
 //! Samples arrive at 20 000 a second, and another tenant asks an ordinary question once a second; first alone, then
 //! beside generated SQL, log searches and selectors from a few clients. Most of them exceed a limit; the others are as
-//! expensive as the limits allow. The server must not die, acknowledgements and the other tenant must hardly notice, and
-//! the memory of all processes must stay within what the configuration allows.
+//! expensive as the limits allow. The server must not die, acknowledgements and the other tenant must hardly notice,
+//! and the memory of all processes must stay within what the configuration allows.
 
 mod filter_grammar;
 mod sql_grammar;

@@ -1,4 +1,4 @@
-//! Reads a file with credentials, after checking that nobody else can read or replace it.
+//! Reads a file with credentials, after checking that no other user can read or replace it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -49,8 +49,8 @@ fn check_private(file: &File) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that not everybody can replace the file: no folder on its path, with symbolic links or without, is writable by
-/// others, unless only owners may remove what is in it (the sticky bit, as of `/tmp`).
+/// Checks that not every user can replace the file: no folder on its path, with symbolic links or without, is writable
+/// by others, unless only owners may remove what is in it (the sticky bit, as of `/tmp`).
 fn check_folders(path: &Path) -> Result<(), String> {
     let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
     let resolved = path.canonicalize().map_err(|error| error.to_string())?;
@@ -59,7 +59,7 @@ fn check_folders(path: &Path) -> Result<(), String> {
         if mode & 0o002 != 0 && mode & 0o1000 == 0 {
             let folder = folder.display();
             return Err(format!(
-                "everybody can replace it, since mode of {folder} is {:o}: chmod o-w it",
+                "all users can replace it, since mode of {folder} is {:o}: chmod o-w it",
                 mode & 0o777
             ));
         }

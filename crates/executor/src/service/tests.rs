@@ -13,7 +13,7 @@ mod undo;
 use super::*;
 
 const APPROVER_TOKEN: &str = "alice's token";
-/// The token of the approver of tenant `other`, who owns the target `fulfilment`.
+/// The token of the approver of tenant `other`, who owns the target `billing`.
 const OTHER_TOKEN: &str = "oscar's token";
 /// What the server keeps to prove that an approval is its own.
 const UNDO_SECRET: &str = "the server's secret";
@@ -55,7 +55,7 @@ impl TestExecutor {
             let url = &self.shop.control;
             json!({ "tool": "process", "name": name, "tenant": tenant, "url": url, "token": "control" })
         };
-        vec![target("cart", "main"), target("fulfilment", "other")]
+        vec![target("cart", "main"), target("billing", "other")]
     }
 
     fn write_config(&self, mut config: Value, mode: u32) {
@@ -280,7 +280,7 @@ fn a_target_is_reached_by_its_own_tenant_only() {
     // Each tenant's approver approves a plan of their own tenant, which names the other's target.
     let of_other = Plan { tenant: other.clone(), ..plan.clone() };
     let mut of_main = plan.clone();
-    of_main.call.target = "fulfilment".into();
+    of_main.call.target = "billing".into();
     for (plan, token) in [(&of_other, OTHER_TOKEN), (&of_main, APPROVER_TOKEN)] {
         let dry_run = Request::DryRun { tenant: plan.tenant.clone(), call: plan.call.clone() };
         let Response::Refused { code, detail } = executor.service.handle(dry_run) else { panic!("not refused") };
@@ -290,7 +290,7 @@ fn a_target_is_reached_by_its_own_tenant_only() {
     }
     // A plan whose undo acts on something else, of another tenant or of the same.
     let mut rollback = executor.plan("rollback", MINUTE);
-    rollback.dry_run.undo.as_mut().unwrap().target = "fulfilment".into();
+    rollback.dry_run.undo.as_mut().unwrap().target = "billing".into();
     assert_eq!(executor.authorize(&rollback, &rollback.sha256().unwrap(), APPROVER_TOKEN), Err(RefusalCode::Invalid));
     // The target goes to another tenant after the approval.
     let (_, hash) = executor.approve_plan("restart");

@@ -2,9 +2,9 @@
 //!
 //! Problem: an undo changes a target like the action did, and is requested later, when much may have changed. Model: a
 //! plan covers its undo, so the approval is the authority for it, as long as the approver is one, the incident is not
-//! settled, and the time for it is not over. Who requests it proves to be the one who got the approval, with a secret of
-//! which the approval recorded the hash; or an approver requests it with their token. Guarantee: it restores the state
-//! before the action only from the state that the action left.
+//! settled, and the time for it is not over. Who requests it proves to be the one who got the approval, with a secret
+//! of which the approval recorded the hash; or an approver requests it with their token. Guarantee: it restores the
+//! state before the action only from the state that the action left.
 
 use std::sync::PoisonError;
 
@@ -125,7 +125,7 @@ impl Service {
     }
 }
 
-/// Checks that the target is as the action left it: an undo must not overwrite what somebody changed since.
+/// Checks that the target is as the action left it: an undo must not overwrite what was changed since.
 fn check_state(record: &PlanRecord, found: &str) -> Result<(), Refusal> {
     match &record.state_after {
         Some(left) if left == found => Ok(()),

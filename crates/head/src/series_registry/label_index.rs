@@ -84,8 +84,8 @@ impl LabelIndex {
         }
     }
 
-    /// Returns the smallest set of series, ascending, that share the value which a matcher requires; a superset of those
-    /// that satisfy all matchers. Returns `None` if no matcher requires one value.
+    /// Returns the smallest set of series, ascending, that share the value which a matcher requires; a superset of
+    /// those that satisfy all matchers. Returns `None` if no matcher requires one value.
     pub(crate) fn narrowest(&self, matchers: &[Matcher], all: &[Labels]) -> Option<&[u32]> {
         let exact = matchers.iter().filter_map(|matcher| Some(self.find(&matcher.name, matcher.only_value()?, all)));
         exact.min_by_key(|found| found.len())

@@ -7,8 +7,8 @@ use wardroom_domain::{Labels, Matcher};
 /// Values of one label whose result is remembered.
 const MAX_REMEMBERED_VALUES: usize = 65_536;
 
-/// Applies the matchers of a selector. Many series share the values of a label, so the result of a pattern is remembered
-/// for each value.
+/// Applies the matchers of a selector. Many series share the values of a label, so the result of a pattern is
+/// remembered for each value.
 #[derive(Debug)]
 pub struct SelectorFilter<'a> {
     matchers: Vec<(&'a Matcher, HashMap<Box<str>, bool>)>,

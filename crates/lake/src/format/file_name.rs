@@ -1,8 +1,8 @@
 //! Names of data files.
 //!
 //! ```text
-//! part-<offset>-<hash>-<bytes>.parquet   XXH3 (128 bits) of the last <bytes> bytes, which follow the column chunks: page
-//!                                        index and footer. The footer has the checksums of the column chunks.
+//! part-<offset>-<hash>-<bytes>.parquet   XXH3 (128 bits) of the last <bytes> bytes, which follow the column chunks:
+//!                                        page index and footer. The footer has the checksums of the column chunks.
 //! part-<offset>-<hash>.parquet           XXH3 of the whole file, which has no other checksum: an earlier version's
 //! ```
 //!

@@ -69,8 +69,8 @@ impl ParquetSource {
         Ok(Self(Arc::new(file)))
     }
 
-    /// Compares the whole content with the hash in the name, if the file has no other checksum; other files are compared
-    /// while they are read. A file that is rewritten must be checked first: its successor gets new checksums.
+    /// Compares the whole content with the hash in the name, if the file has no other checksum; other files are
+    /// compared while they are read. A file that is rewritten must be checked first: its successor gets new checksums.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or is damaged.

@@ -1,9 +1,9 @@
 //! Checksums of the log of a local table: commits and checkpoints.
 //!
 //! Problem: a flipped bit in a commit may still be valid JSON: another bus offset, other statistics by which files are
-//! skipped, another partition. Model: at each sync the checksum of each new file of the log is appended to a file beside
-//! them. Guarantee: damage up to the last sync is found by the next start and by `wardroom lake verify`; as with damage
-//! that breaks a file, a commit is an error with a remedy, and a checkpoint is quarantined.
+//! skipped, another partition. Model: at each sync the checksum of each new file of the log is appended to a file
+//! beside them. Guarantee: damage up to the last sync is found by the next start and by `wardroom lake verify`; as with
+//! damage that breaks a file, a commit is an error with a remedy, and a checkpoint is quarantined.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

@@ -117,8 +117,8 @@ pub(crate) fn repair_table(table: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(quarantine.moved)
 }
 
-/// Returns whether a commit matches its checksum, every line of it parses and, if `check_files`, the files it adds exist
-/// in full size. Files of old commits may have been vacuumed.
+/// Returns whether a commit matches its checksum, every line of it parses and, if `check_files`, the files it adds
+/// exist in full size. Files of old commits may have been vacuumed.
 fn is_commit_intact(table: &Path, path: &Path, checksums: &LogChecksums, check_files: bool) -> bool {
     let Ok(text) = std::fs::read_to_string(path) else { return false };
     if !checksums.matches(path, text.as_bytes()) {

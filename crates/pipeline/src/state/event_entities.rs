@@ -1,7 +1,8 @@
-//! The services, called services and deployments that a tenant's log lines, spans and deployments name, and their limits.
+//! The services, called services and deployments that a tenant's log lines, spans and deployments name, and their
+//! limits.
 //!
-//! Series have theirs in the registry. Like there, intake decides once, and a replay accepts what was accepted. What was
-//! not named within [`RETENTION_MS`] is forgotten, so that a limit that is reached does not last.
+//! Series have theirs in the registry. Like there, intake decides once, and a replay accepts what was accepted. What
+//! was not named within [`RETENTION_MS`] is forgotten, so that a limit that is reached does not last.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};

@@ -186,8 +186,8 @@ impl Tenants {
 }
 
 impl Tenants {
-    /// Checks the log lines, deployments and spans of a request against the tenant's limits; returns the refused ones by
-    /// their index in this order.
+    /// Checks the log lines, deployments and spans of a request against the tenant's limits; returns the refused ones
+    /// by their index in this order.
     pub fn admit(&self, tenant: &TenantId, events: EventRecords<'_>) -> Vec<(usize, RefusalCause)> {
         lock(&self.get(tenant).event_entities).admit(events, &self.config.head, &self.config.entities)
     }
@@ -196,8 +196,8 @@ impl Tenants {
 type DeniedSeries = Vec<(usize, ResolveError<RefusalCause>)>;
 
 impl Tenant {
-    /// Resolves series to ids of one generation. The registry is locked for some series at a time: decoding the labels of
-    /// a large request takes long, and queries and detection wait for the lock.
+    /// Resolves series to ids of one generation. The registry is locked for some series at a time: decoding the labels
+    /// of a large request takes long, and queries and detection wait for the lock.
     fn resolve_in_parts(
         &self,
         keys: &[u128],

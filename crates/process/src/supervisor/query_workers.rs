@@ -1,9 +1,9 @@
 //! The query workers: processes that run queries for the server.
 //!
-//! Problem: a query may end its process, and the next query should not wait for a new one. Model: the supervisor keeps a
-//! number of workers running once the server has asked for them, starts a new one as soon as one ends, and passes its
-//! socket to the server; the server says which one to kill. Guarantee: workers that cannot start are started again after a delay that doubles; no worker
-//! outlives the server.
+//! Problem: a query may end its process, and the next query should not wait for a new one. Model: the supervisor keeps
+//! a number of workers running once the server has asked for them, starts a new one as soon as one ends, and passes its
+//! socket to the server; the server says which one to kill. Guarantee: workers that cannot start are started again
+//! after a delay that doubles; no worker outlives the server.
 
 use std::collections::BTreeMap;
 use std::io::Result;
@@ -189,7 +189,7 @@ fn serve_requests(requests: &SupervisorEnd, running: &Mutex<BTreeMap<WorkerId, P
                 wake();
             }
             Ok(Some(WorkerRequest::Kill(id))) => {
-                // The lock is held until the signal is sent: until then nobody waits for the process.
+                // The lock is held until the signal is sent: until then no thread waits for the process.
                 let running = lock(running);
                 if let Some(pid) = running.get(&id)
                     && let Err(error) = kill(*pid, Signal::SIGKILL)

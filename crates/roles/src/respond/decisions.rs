@@ -115,8 +115,8 @@ impl Responder {
         }
     }
 
-    /// Records the reason of an approval before the executor is asked for it: the responder may find the approval in the
-    /// executor's ledger first, in this process or after a crash, and the ledger does not have the reason.
+    /// Records the reason of an approval before the executor is asked for it: the responder may find the approval in
+    /// the executor's ledger first, in this process or after a crash, and the ledger does not have the reason.
     async fn audit_request(
         &self,
         caller: &Identity,

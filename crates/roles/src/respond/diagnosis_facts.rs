@@ -1,7 +1,7 @@
 //! Collects facts for diagnosis and verification from what detection knows.
 //!
-//! Signals, calls and deployments come from its view. Level shifts, setting changes and log templates are read under its
-//! lock ([`read_details`]), once for an incident and only those of the services concerned.
+//! Signals, calls and deployments come from its view. Level shifts, setting changes and log templates are read under
+//! its lock ([`read_details`]), once for an incident and only those of the services concerned.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -224,7 +224,7 @@ impl Responder {
             Effect::Expire => Event::Expired,
             Effect::Investigate => {
                 let event = self.investigate(row, &workflow).await?;
-                // Stored with the plan, so before anybody can approve it.
+                // Stored with the plan, so before it can be approved.
                 workflow.undo_secret = matches!(event, Event::Proposed { .. }).then(|| generate_token().0);
                 event
             }

@@ -36,8 +36,8 @@ pub fn server_sandbox(data: &Path, config: &Config) -> Result<Sandbox, SandboxEr
     Ok(Sandbox::server(data, lake, &runbooks))
 }
 
-/// Checks that the server may read neither the executor's configuration nor its ledger and keys. Landlock cannot exclude
-/// a file from a folder that it allows.
+/// Checks that the server may read neither the executor's configuration nor its ledger and keys. Landlock cannot
+/// exclude a file from a folder that it allows.
 ///
 /// # Errors
 /// Returns an error that names the file and the folder.

@@ -67,7 +67,7 @@ pub(crate) fn run(args: BackupArgs) -> CommandResult {
     let backup = block_on(async { Ok(create_backup(&config, &options, &mut on_progress).await?) })?;
     bar.finish_and_clear();
     match print_backup(&backup, args.dry_run, args.json) {
-        // The backup is complete even if nobody reads the supervisor's stdout; a failure would have it made again.
+        // The backup is complete even if no process reads the supervisor's stdout; a failure would have it made again.
         Err(_) if args.supervised => Ok(ExitCode::SUCCESS),
         printed => printed,
     }

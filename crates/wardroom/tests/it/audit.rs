@@ -60,7 +60,7 @@ fn with_database(data: &Path, work: impl AsyncFnOnce(&mut SqliteConnection)) {
     });
 }
 
-/// Changes the text of the second entry and computes all hashes anew: a log that is valid in itself.
+/// Changes the text of the second entry and computes all hashes again: a log that is valid in itself.
 fn rewrite(data: &Path) {
     with_database(data, async |connection| {
         let rows = sqlx::query("SELECT sequence, body FROM audit ORDER BY sequence").fetch_all(&mut *connection).await;

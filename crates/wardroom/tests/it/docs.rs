@@ -15,8 +15,8 @@
 //! | `json` | parsed |
 //! | `text` | nothing: a diagram |
 //!
-//! Words after the language: `needs=incident` raises one that waits for approval before the block, `test=NAME` names the
-//! test that runs the block instead, `no-run=REASON` is one of [`NOT_RUN`].
+//! Words after the language: `needs=incident` raises one that waits for approval before the block, `test=NAME` names
+//! the test that runs the block instead, `no-run=REASON` is one of [`NOT_RUN`].
 
 mod blocks;
 mod expected_output;

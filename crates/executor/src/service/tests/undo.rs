@@ -96,7 +96,7 @@ fn an_undo_does_not_overwrite_what_somebody_changed_since() {
     let (code, detail) = executor.undo_refusal(&hash);
     assert_eq!(code, RefusalCode::Stale);
     assert!(detail.contains("pool_size=7") && detail.contains("pool_size=12"), "what differs: {detail}");
-    // The same setting, set to the same value again, by somebody else; a restart; after a crash of the executor.
+    // The same setting, set to the same value again, by another person; a restart; after a crash of the executor.
     let hash = executor.execute_plan("settings");
     executor.change_by_hand("again", "settings", json!({ "key": "pool_size", "value": 7 }));
     assert_eq!(executor.undo_refusal(&hash).0, RefusalCode::Stale);
@@ -122,7 +122,7 @@ fn an_undo_is_refused_if_the_state_after_the_action_is_unknown() {
     assert_eq!(executor.effects(), 1);
 }
 
-/// Somebody changes the target between the start of a retried step and its repetition.
+/// A person changes the target between the start of a retried step and its repetition.
 #[test]
 fn a_retry_after_a_crash_checks_the_whole_state_again() {
     let mut executor = TestExecutor::new();

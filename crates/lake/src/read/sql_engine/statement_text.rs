@@ -1,5 +1,5 @@
-//! Limits of a statement's text: its length, its tokens, and the depth of its syntax tree, estimated in one pass over the
-//! tokens. Nothing recurses, so that this can run on any thread.
+//! Limits of a statement's text: its length, its tokens, and the depth of its syntax tree, estimated in one pass over
+//! the tokens. Nothing recurses, so that this can run on any thread.
 
 use deltalake_core::datafusion::sql::sqlparser::dialect::GenericDialect;
 use deltalake_core::datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -11,8 +11,8 @@ const MAX_TOKENS: usize = 5000;
 /// Maximum depth of a syntax tree: nested brackets, and operators that build on each other. Stacks of query threads
 /// hold several times as many levels, also without optimization.
 pub(super) const MAX_DEPTH: usize = 128;
-/// Maximum number of [`REPARSED_WORDS`] within each other: with each, the time to parse an invalid statement doubles, and
-/// triples with some.
+/// Maximum number of [`REPARSED_WORDS`] within each other: with each, the time to parse an invalid statement doubles,
+/// and triples with some.
 pub(super) const MAX_REPARSED: usize = 8;
 /// Maximum number of UNION, EXCEPT and INTERSECT.
 const MAX_SET_OPERATIONS: usize = 32;
