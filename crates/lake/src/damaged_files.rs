@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Maximum number of damaged files that are remembered; further ones are only logged.
 const MAX_DAMAGED_FILES: usize = 1000;
 
+/// Detail of a file that a table has and the store does not.
+pub(crate) const MISSING: &str = "it is missing";
+
 /// A damaged data file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

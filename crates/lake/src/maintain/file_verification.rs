@@ -15,7 +15,7 @@ use object_store::ObjectStoreExt as _;
 use tokio::sync::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::damaged_files::DamagedFile;
+use crate::damaged_files::{DamagedFile, MISSING};
 use crate::error::Error;
 use crate::format::checksums::parse_metadata;
 use crate::format::file_name::{NameHash, name_hash};
@@ -201,7 +201,7 @@ impl From<ObjectStoreError> for FileError {
             return Self::Damaged(file.detail.clone());
         }
         match error {
-            ObjectStoreError::NotFound { .. } => Self::Damaged("it is missing".to_owned()),
+            ObjectStoreError::NotFound { .. } => Self::Damaged(MISSING.to_owned()),
             error => Self::Store(error.into()),
         }
     }

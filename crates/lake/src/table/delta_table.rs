@@ -10,6 +10,7 @@
 //! moved on, the append fails with [`Error::OffsetConflict`] and the writer has to reload its position.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use deltalake_core::{DeltaTable, DeltaTableError, ObjectStore, Path};
 use object_store::ObjectStoreExt as _;
 use wardroom_domain::mutant;
 
-use crate::damaged_files::DamagedFiles;
+use crate::damaged_files::{DamagedFile, DamagedFiles, MISSING};
 use crate::error::Error;
 use crate::format::data_file::DataFile;
 use crate::format::file_name::data_file_name;
@@ -225,11 +226,17 @@ impl Table {
     /// Opens a data file: local files are read in parts, objects as a whole. What is read is compared with the file's
     /// checksums.
     pub(crate) async fn open_file(&self, file: &LiveFile) -> Result<ParquetSource, Error> {
-        let bytes = match self.local_folder() {
-            Some(folder) => SourceBytes::File(std::fs::File::open(folder.join(&file.path))?),
+        let path = self.path_in_lake(file);
+        let bytes = match self.local_folder().map(|folder| std::fs::File::open(folder.join(&file.path))) {
+            Some(Err(error)) if error.kind() == ErrorKind::NotFound => {
+                let missing = DamagedFile { path, detail: MISSING.to_owned() };
+                self.damaged_files.record(&missing);
+                return Err(missing.into());
+            }
+            Some(opened) => SourceBytes::File(opened?),
             None => SourceBytes::Memory(self.read_file(file).await?),
         };
-        ParquetSource::open(bytes, self.path_in_lake(file), &self.damaged_files)
+        ParquetSource::open(bytes, path, &self.damaged_files)
     }
 
     /// Reads a data file as a whole, and compares it with its checksums.

@@ -18,7 +18,7 @@ use object_store::{
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-use crate::damaged_files::{DamagedFile, DamagedFiles};
+use crate::damaged_files::{DamagedFile, DamagedFiles, MISSING};
 use crate::format::checksums::FileChecksums;
 use crate::format::file_name::{NameHash, name_hash};
 
@@ -57,12 +57,13 @@ impl VerifiedStore {
         if let Some(file) = kept(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(Some(file));
         }
-        let length = self.inner.head(location).await?.size;
+        let length = self.inner.head(location).await.map_err(|error| self.missing(location, error))?.size;
         let Some(tail_start) = length.checked_sub(bytes) else {
             let detail = format!("it has {length} bytes, and its name says that the footer alone has {bytes}");
             return Err(self.damaged(location, detail));
         };
-        let tail = self.inner.get_range(location, tail_start..length).await?;
+        let tail = self.inner.get_range(location, tail_start..length).await;
+        let tail = tail.map_err(|error| self.missing(location, error))?;
         let checksums =
             FileChecksums::read(tail_start, &tail, hash).map_err(|detail| self.damaged(location, detail))?;
         let file = Arc::new(CheckedFile { checksums, length, tail });
@@ -80,6 +81,14 @@ impl VerifiedStore {
         let file = DamagedFile { path: below.trim_start_matches('/').to_owned(), detail };
         self.damaged_files.record(&file);
         ObjectStoreError::Generic { store: "lake", source: Box::new(file) }
+    }
+
+    /// Names a file that a table has and the store does not.
+    fn missing(&self, location: &Path, error: ObjectStoreError) -> ObjectStoreError {
+        match error {
+            ObjectStoreError::NotFound { .. } => self.damaged(location, MISSING.to_owned()),
+            other => other,
+        }
     }
 
     /// Compares the bytes of a widened range, and returns the range that was asked for.
@@ -118,7 +127,7 @@ impl ObjectStore for VerifiedStore {
         let range = asked.as_range(file.length).map_err(invalid)?;
         let wide = file.checksums.widen(&range, file.length);
         let options = GetOptions { range: Some(GetRange::Bounded(wide.clone())), ..options };
-        let found = self.inner.get_opts(location, options).await?;
+        let found = self.inner.get_opts(location, options).await.map_err(|error| self.missing(location, error))?;
         let (meta, attributes) = (found.meta.clone(), found.attributes.clone());
         let bytes = self.verify(location, &file, &found.bytes().await?, (&wide, &range))?;
         let payload = GetResultPayload::Stream(once(async move { Ok(bytes) }).boxed());
@@ -134,7 +143,7 @@ impl ObjectStore for VerifiedStore {
             return Ok(kept);
         }
         let wide: Vec<_> = ranges.iter().map(|range| file.checksums.widen(range, file.length)).collect();
-        let found = self.inner.get_ranges(location, &wide).await?;
+        let found = self.inner.get_ranges(location, &wide).await.map_err(|error| self.missing(location, error))?;
         let pairs = found.iter().zip(wide.iter().zip(ranges));
         pairs.map(|(bytes, ranges)| self.verify(location, &file, bytes, ranges)).collect()
     }

@@ -92,6 +92,11 @@ fn query_workers(config: &Config, data: &Path) -> anyhow::Result<Option<QueryWor
 /// Creates the data folder, accessible to its owner only.
 pub(super) fn create_private_folder(data: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
-    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
+    let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+    let private = created.and_then(|()| std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)));
+    let named = |error: std::io::Error| {
+        let detail = format!("data folder {}: {error}; it must be a folder that this user owns", data.display());
+        std::io::Error::new(error.kind(), detail)
+    };
+    private.map_err(named)
 }

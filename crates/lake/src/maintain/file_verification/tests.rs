@@ -147,6 +147,12 @@ async fn finds_missing_short_and_exchanged_files() {
     };
     std::fs::remove_file(&files[0]).unwrap();
     assert_eq!(detail().await, "it is missing");
+    for error in [
+        sum_by_query(&reopen(dir.path()).await).await.unwrap_err().to_string(),
+        sum_by_sql(reopen(dir.path()).await).await.unwrap_err(),
+    ] {
+        assert!(error.contains(" is damaged: it is missing; put an intact copy"), "{error}");
+    }
     std::fs::write(&files[0], &contents[0][..contents[0].len() - 1]).unwrap();
     assert!(detail().await.contains("and the table's log says"), "{}", detail().await);
     std::fs::write(&files[0], &contents[1]).unwrap();
