@@ -262,6 +262,44 @@ fn cli_page_lists_every_command() {
     assert_eq!(listed, commands, "left: docs/cli.md, right: the program's help");
 }
 
+/// Pages about the present state: no decisions, reports of past runs or changes.
+fn current_pages() -> impl Iterator<Item = String> {
+    let is_past =
+        |page: &str| ["docs/adr/", "docs/reliability/", "CHANGELOG.md"].iter().any(|name| page.starts_with(name));
+    markdown_files().into_iter().filter(move |page| !is_past(page))
+}
+
+/// The commands in the text, such as `wardroom lake maintain --sweep-after`, exist and have these options.
+#[test]
+fn commands_in_the_text_exist() {
+    let (mut unknown, mut count) = (Vec::new(), 0);
+    let xtask = std::fs::read_to_string(root().join("crates/xtask/src/main.rs")).unwrap();
+    let is_name =
+        |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-');
+    for page in current_pages() {
+        for span in blocks::code_spans(&std::fs::read_to_string(root().join(&page)).unwrap()) {
+            let words: Vec<&str> = span.split_whitespace().collect();
+            let is_known = match words.as_slice() {
+                ["wardroom", rest @ ..] if !rest.is_empty() => {
+                    let path: Vec<&str> = rest.iter().copied().take_while(is_name).collect();
+                    let (_, help) = run(&[&path[..], &["--help"]].concat()).unwrap();
+                    let mut options = rest.iter().filter(|word| word.starts_with("--"));
+                    help.contains(&format!("Usage: wardroom {}", path.join(" ")))
+                        && options.all(|option| help.contains(*option))
+                }
+                ["cargo", "xtask", name, ..] => xtask.contains(&format!("\"{name}\" =>")),
+                _ => continue,
+            };
+            count += 1;
+            if !is_known {
+                unknown.push(format!("{page}: {span}"));
+            }
+        }
+    }
+    assert_eq!(unknown, Vec::<String>::new());
+    assert!(count > 50, "{count} commands found");
+}
+
 #[test]
 fn links_of_the_documentation_lead_to_files_and_headings() {
     let mut broken = Vec::new();

@@ -83,6 +83,12 @@ pub(super) fn links(text: &str) -> Vec<String> {
     targets.filter(|target| !target.contains("://") && !target.contains(' ')).map(str::to_owned).collect()
 }
 
+/// Returns the code in the text of a page, outside blocks.
+pub(super) fn code_spans(text: &str) -> Vec<String> {
+    let text = prose(text).collect::<Vec<_>>().join(" ");
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
 /// Returns the anchors of a page's headings, as GitHub forms them.
 pub(super) fn headings(text: &str) -> BTreeSet<String> {
     let titles = prose(text).filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
@@ -103,6 +109,7 @@ fn parses_languages_words_and_text() {
     assert_eq!(seen, [(2, "sh", "ls\n"), (6, "text", "[g](h)\n")]);
     assert_eq!((found[0].word("needs"), found[0].word("test")), (Some("incident"), None));
     assert_eq!(links(page), ["c.md#d"]);
+    assert_eq!(code_spans("run `a\n--b` or `c`\n```sh\n`d`\n```\n"), ["a --b", "c"]);
     assert_eq!(headings(page), BTreeSet::from(["a".to_owned(), "two-words-1".to_owned()]));
 }
 
