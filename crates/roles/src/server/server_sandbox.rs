@@ -79,7 +79,7 @@ mod tests {
             ("tables", "data", "secrets/executor.yaml", "data/executor", "data"),
         ] {
             let error = check(lake, runbooks, executor_config).unwrap_err();
-            let expected = format!("{} lies in {},", path(file).display(), path(readable).display());
+            let expected = format!("{} lies in {}", path(file).display(), path(readable).display());
             assert!(error.starts_with(&expected) && error.contains("lake.uri"), "{error}");
         }
     }
