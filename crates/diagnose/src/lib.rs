@@ -23,6 +23,7 @@ pub use render::{RootCauseAnalysis, root_cause_analysis};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wardroom_domain::config_check::{ConfigProblems, MAX_MINUTES};
 
 /// Settings of diagnosis.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -39,5 +40,14 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { deployment_minutes: 30, log_minutes: 10, min_confidence: 0.4 }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with the values.
+    pub fn check(&self, problems: &mut ConfigProblems) {
+        problems.range("diagnose.deployment-minutes", self.deployment_minutes, 0..=MAX_MINUTES);
+        problems.range("diagnose.log-minutes", self.log_minutes, 0..=MAX_MINUTES);
+        problems.ratio("diagnose.min-confidence", self.min_confidence);
     }
 }

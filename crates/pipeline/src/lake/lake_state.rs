@@ -1,9 +1,10 @@
 //! State of the lake, shared by writers, queries and readiness.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use wardroom_domain::Timestamp;
 use wardroom_lake::Lake;
 
 /// Maximum delay between retries of an operation on the lake.
@@ -13,6 +14,8 @@ pub const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct WriteProgress {
     committed_offset: AtomicU64,
+    /// Time at which the last committed batch was taken, in ms; 0 before the first one of this process.
+    complete_to_ms: AtomicI64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -25,6 +28,17 @@ impl WriteProgress {
     /// Returns the committed offset: everything before it is in the tables.
     pub fn committed_offset(&self) -> u64 {
         self.committed_offset.load(Ordering::Acquire)
+    }
+
+    /// Sets the time at which the last committed batch was taken.
+    pub fn set_complete_to(&self, at: Timestamp) {
+        self.complete_to_ms.store(at.millis(), Ordering::Release);
+    }
+
+    /// Returns the time up to which everything that arrived is in the tables, except for the lag of detection at that
+    /// time; `None` before the first batch of this process.
+    pub fn complete_to(&self) -> Option<Timestamp> {
+        Some(self.complete_to_ms.load(Ordering::Acquire)).filter(|ms| *ms > 0).map(Timestamp::from_millis)
     }
 
     /// Returns the last error, or `None` after a success.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use wardroom_domain::{Sample, TenantId};
+use wardroom_domain::{Sample, TenantId, Timestamp};
 use wardroom_files::BlockReader;
 use wardroom_head::KeyedFlushBatch;
 use wardroom_lake::{CommitOutcome, Error, Flush, Lake, NewSeries};
@@ -40,8 +40,8 @@ pub struct LakeWriter {
     rebuilder: BatchRebuilder,
     /// Samples of records before this offset are in the tables already, and are discarded once detection reaches it.
     already_committed_to: Option<u64>,
-    /// The flush in progress: its end offset, and the signal that it is committed.
-    in_progress: Option<(u64, oneshot::Receiver<()>)>,
+    /// The flush in progress: its end offset, when its batch was taken, and the signal that it is committed.
+    in_progress: Option<(u64, Timestamp, oneshot::Receiver<()>)>,
     /// Start of the current flush interval.
     interval_start: Instant,
     /// Full seconds of the interval at the last check of time and late samples.
@@ -111,11 +111,12 @@ impl LakeWriter {
             self.commit_to_bus(tenants);
             self.restart_interval();
         }
-        if let Some((offset, done)) = &mut self.in_progress {
+        if let Some((offset, taken_at, done)) = &mut self.in_progress {
             match done.try_recv() {
                 Ok(()) => {
                     self.tables.committed_offset = Some(*offset);
                     self.tables.samples_progress.set_committed_offset(*offset);
+                    self.tables.samples_progress.set_complete_to(*taken_at);
                     self.in_progress = None;
                     self.commit_to_bus(tenants);
                 }
@@ -179,6 +180,8 @@ impl LakeWriter {
                 return;
             }
         }
+        // What arrived before is in the batch, except for what detection has not processed yet (its lag).
+        let taken_at = clock::now();
         let (mut parts, mut new_series) = (Vec::new(), Vec::new());
         for (id, tenant) in &tenants {
             parts.push(take_tenant_batch(id, tenant, &mut new_series));
@@ -186,7 +189,7 @@ impl LakeWriter {
         let series: u64 = parts.iter().map(|part| part.series as u64).sum();
         self.flush_threshold_samples = (series * u64::from(self.config.flush_steps)).max(self.config.flush_samples);
         let (done, committed) = oneshot::channel();
-        self.in_progress = Some((next, committed));
+        self.in_progress = Some((next, taken_at, committed));
         let (lake, progress) = (Arc::clone(&self.tables.lake), Arc::clone(&self.tables.samples_progress));
         let (rebuilder, from) = (self.rebuilder.clone(), progress.committed_offset());
         self.rebuilder.runtime.spawn(async move {
