@@ -19,6 +19,7 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("tantivy", &["wardroom-knowledge"]),
     ("snap", &["wardroom-sources"]),
     ("landlock", &["wardroom-process"]),
+    ("seccompiler", &["wardroom-process"]),
     ("maud", &["wardroom-api"]),
     ("clap", &["wardroom"]),
 ];
