@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +72,8 @@ impl ReplayProgress {
 struct UnsettledIncidents {
     /// Changes when an incident was written.
     changes: watch::Receiver<u64>,
-    rows: Vec<IncidentRow>,
+    /// With their workflows: reading one at every tick would cost most of a core at a thousand incidents.
+    rows: Vec<(IncidentRow, Option<Workflow>)>,
 }
 
 /// Stores detector events and steps incidents until the channel is closed. Steps wait for the replay: before that,
@@ -200,12 +202,17 @@ impl Responder {
         // The store outlives its subscribers, so the channel is never closed.
         if unsettled.changes.has_changed().unwrap_or(true) {
             unsettled.changes.mark_unchanged();
-            unsettled.rows = self.store.live_incidents(Timestamp::from_nanos(i64::MAX)).await?;
-            unsettled.rows.retain(|row| !row.state.is_settled());
+            let mut rows = self.store.live_incidents(Timestamp::from_nanos(i64::MAX)).await?;
+            rows.retain(|row| !row.state.is_settled());
+            let with_workflow = |row: IncidentRow| {
+                let workflow = Workflow::read(&row.workflow).ok();
+                (row, workflow)
+            };
+            unsettled.rows = rows.into_iter().map(with_workflow).collect();
         }
-        for row in &unsettled.rows {
+        for (row, workflow) in &unsettled.rows {
             // A panic in the step of one incident must not stop the others.
-            let step_result = AssertUnwindSafe(self.step(row)).catch_unwind().await;
+            let step_result = AssertUnwindSafe(self.step(row, workflow.as_ref())).catch_unwind().await;
             if let Err(error) = step_result.unwrap_or_else(|panic| Err(RespondError::Panic(panic_message(&*panic)))) {
                 metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
                 tracing::error!(incident = %row.id(), %error, "step of an incident failed; retrying");
@@ -215,10 +222,17 @@ impl Responder {
     }
 
     /// Performs the next effect of an incident.
-    async fn step(&self, row: &IncidentRow) -> Result<(), RespondError> {
-        let mut workflow = Workflow::read(&row.workflow)?;
+    async fn step(&self, row: &IncidentRow, workflow: Option<&Workflow>) -> Result<(), RespondError> {
+        // One that cannot be read is read again for its error.
+        let workflow =
+            workflow.map_or_else(|| Workflow::read(&row.workflow).map(Cow::Owned), |known| Ok(Cow::Borrowed(known)))?;
         let watermark_ms = self.tenants.view(&row.tenant).engine.watermark_ms();
-        let event = match workflow.next(clock::now(), watermark_ms, &self.config.respond) {
+        let effect = workflow.next(clock::now(), watermark_ms, &self.config.respond);
+        if effect == Effect::Wait {
+            return Ok(());
+        }
+        let mut workflow = workflow.into_owned();
+        let event = match effect {
             Effect::Wait => return Ok(()),
             Effect::StartInvestigation => Event::InvestigationStarted,
             Effect::Expire => Event::Expired,

@@ -116,13 +116,13 @@ impl Responder {
         let cause = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
         let mut charts: Vec<((bool, bool), ChartView)> = Vec::new();
         for (key, signal) in view.engine.signals() {
+            if key.kind == SignalKind::RequestRate || !connected.contains(&key.service) {
+                continue;
+            }
             let labels = key.labels();
             let watched = workflow.watched.iter().find(|watched| watched.signal == labels);
             let is_cause = cause.is_some_and(|cause| cause.service == key.service && key.peer.is_none());
-            if !connected.contains(&key.service)
-                || (watched.is_none() && !is_cause)
-                || key.kind == SignalKind::RequestRate
-            {
+            if watched.is_none() && !is_cause {
                 continue;
             }
             let (title, unit) = match key.kind {

@@ -10,6 +10,7 @@ mod config;
 mod data_folder;
 mod docs;
 mod durability;
+mod entity_limits;
 mod executor;
 mod heartbeat;
 mod hostile_clients;
