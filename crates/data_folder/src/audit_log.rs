@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use wardroom_domain::audit::{AuditEntry, ChainVerifier};
 use wardroom_domain::audit_head::{
-    Acceptance, ChainPosition, FaultCode, LogVerification, LogVerifier, SignedHead, SigningEvidence,
+    Acceptance, ChainPosition, FaultCode, LogVerification, LogVerifier, SignedHead, SigningEvidence, key_id,
 };
-use wardroom_domain::{Principal, TenantId};
+use wardroom_domain::{Principal, TenantId, visible_line};
 use wardroom_executor::{
-    AuditEvidence, accept_audit_log, audit_evidence, has_signing_key, is_signature_valid, read_public_key,
+    AuditEvidence, accept_audit_log, audit_evidence, has_signing_key, is_signature_valid, public_key_file,
+    read_public_key,
 };
 use wardroom_process::clock;
 use wardroom_store::{Store, database_path};
@@ -98,6 +99,21 @@ pub struct AcceptedRestore {
     pub settled: LogVerification,
 }
 
+impl AcceptedRestore {
+    /// Returns the line for people that reports it.
+    pub fn describe(&self, data: &Path) -> String {
+        let head = &self.signed.head;
+        format!(
+            "accepted as found with {} entries, {} were signed before; from now on signed with key {}, keep a copy of \
+             {} on another machine",
+            head.position.sequence,
+            head.previous.sequence,
+            key_id(&self.signed.public_key),
+            public_key_file(data).display()
+        )
+    }
+}
+
 /// Accepts the audit log of a data folder as found, although it is not the one that was signed: a restored backup.
 /// Records that in the log and in the executor's ledger. Returns `None` if there is nothing to accept. The caller has
 /// locked the data folder.
@@ -147,4 +163,46 @@ async fn last_position(store: &Store) -> Result<ChainPosition, AuditLogError> {
     };
     store.read_audit(&mut on_row).await?;
     chain.finish().first_broken.map_or(Ok(position), |broken| Err(AuditLogError::ChainBroken(broken)))
+}
+
+/// Returns the lines for people that report a verification.
+pub fn describe(found: &LogVerification) -> Vec<String> {
+    let entries = found.entries;
+    let is_behind = found.faults.iter().all(|fault| fault.code == FaultCode::SigningBehind);
+    let mut lines: Vec<String> = match found.first_broken {
+        Some(first) if is_behind => vec![format!("{entries} entries, not proven from entry {first} on")],
+        Some(first) if !found.ok => vec![format!("not intact from entry {first} on")],
+        _ if !found.ok => vec!["not intact".to_owned()],
+        _ => vec![format!("{entries} entries, chain intact")],
+    };
+    lines.extend(found.faults.iter().map(|fault| format!("fault: {}", visible_line(&fault.detail))));
+    match (&found.signed_at, &found.key_id) {
+        (Some(at), Some(key)) => {
+            lines.push(format!("signed up to entry {} at {at} with key {key}", found.signed_entries));
+            if found.unsigned_entries > 0 {
+                lines.push(format!("{} newer entries are not signed yet", found.unsigned_entries));
+            }
+        }
+        _ if !found.ok => {}
+        _ => lines.push(
+            "not signed: an entry that was removed at the end, or a log that was rewritten, cannot be detected; the \
+             executor signs (`wardroom serve --executor-config`)"
+                .to_owned(),
+        ),
+    }
+    if found.signed_as_found > 0 {
+        lines.push(format!("entries 1 to {} are older than the signatures: signed as found", found.signed_as_found));
+    }
+    if found.signed_late > 0 {
+        lines.push(format!("{} entries were signed more than a minute after they were written", found.signed_late));
+    }
+    lines.extend(found.accepted.iter().map(|accepted| {
+        let (principal, reason) = (&accepted.principal, visible_line(&accepted.reason));
+        let (sequence, before) = (accepted.sequence, accepted.signed_before);
+        format!(
+            "accepted by {principal} at {} as found with {sequence} entries, {before} were signed before: {reason}",
+            accepted.at
+        )
+    }));
+    lines
 }

@@ -5,11 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use wardroom_domain::audit_head::{FaultCode, LogVerification, key_id};
-use wardroom_domain::visible_line;
-use wardroom_roles::audit_log::{AcceptedRestore, accept_restored_log, verify_audit_log};
+use wardroom_domain::audit_head::key_id;
+use wardroom_roles::audit_log::{accept_restored_log, describe, verify_audit_log};
 use wardroom_roles::data_lock::DataLock;
-use wardroom_roles::executor::public_key_file;
 use wardroom_roles::tokens;
 
 use crate::blocking::block_on;
@@ -78,48 +76,6 @@ fn verify(data: &Path, public_key: Option<&Path>, json: bool) -> CommandResult {
     Ok(if found.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Returns the lines that report a verification.
-fn describe(found: &LogVerification) -> Vec<String> {
-    let entries = found.entries;
-    let is_behind = found.faults.iter().all(|fault| fault.code == FaultCode::SigningBehind);
-    let mut lines: Vec<String> = match found.first_broken {
-        Some(first) if is_behind => vec![format!("{entries} entries, not proven from entry {first} on")],
-        Some(first) if !found.ok => vec![format!("not intact from entry {first} on")],
-        _ if !found.ok => vec!["not intact".to_owned()],
-        _ => vec![format!("{entries} entries, chain intact")],
-    };
-    lines.extend(found.faults.iter().map(|fault| format!("fault: {}", visible_line(&fault.detail))));
-    match (&found.signed_at, &found.key_id) {
-        (Some(at), Some(key)) => {
-            lines.push(format!("signed up to entry {} at {at} with key {key}", found.signed_entries));
-            if found.unsigned_entries > 0 {
-                lines.push(format!("{} newer entries are not signed yet", found.unsigned_entries));
-            }
-        }
-        _ if !found.ok => {}
-        _ => lines.push(
-            "not signed: an entry that was removed at the end, or a log that was rewritten, cannot be detected; the \
-             executor signs (`wardroom serve --executor-config`)"
-                .to_owned(),
-        ),
-    }
-    if found.signed_as_found > 0 {
-        lines.push(format!("entries 1 to {} are older than the signatures: signed as found", found.signed_as_found));
-    }
-    if found.signed_late > 0 {
-        lines.push(format!("{} entries were signed more than a minute after they were written", found.signed_late));
-    }
-    lines.extend(found.accepted.iter().map(|accepted| {
-        let (principal, reason) = (&accepted.principal, visible_line(&accepted.reason));
-        let (sequence, before) = (accepted.sequence, accepted.signed_before);
-        format!(
-            "accepted by {principal} at {} as found with {sequence} entries, {before} were signed before: {reason}",
-            accepted.at
-        )
-    }));
-    lines
-}
-
 fn accept_restore(data: &Path, reason: &str, json: bool) -> CommandResult {
     anyhow::ensure!(data.is_dir(), "--data: {} is not a data folder", data.display());
     anyhow::ensure!(!reason.trim().is_empty(), "--reason: it is empty; say why the log differs from the signed one");
@@ -139,20 +95,7 @@ fn accept_restore(data: &Path, reason: &str, json: bool) -> CommandResult {
             "signed_before": head.previous.sequence, "at": head.at, "key_id": key_id(&accepted.signed.public_key),
             "public_key": accepted.signed.public_key, "settled": accepted.settled.faults }))?;
     } else {
-        print_line(describe_acceptance(&accepted, data))?;
+        print_line(accepted.describe(data))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Returns the line that reports an acceptance.
-pub(super) fn describe_acceptance(accepted: &AcceptedRestore, data: &Path) -> String {
-    let head = &accepted.signed.head;
-    format!(
-        "accepted as found with {} entries, {} were signed before; from now on signed with key {}, keep a copy of {} on \
-         another machine",
-        head.position.sequence,
-        head.previous.sequence,
-        key_id(&accepted.signed.public_key),
-        public_key_file(data).display()
-    )
 }

@@ -8,13 +8,12 @@ use serde_json::{Value, json};
 use wardroom_domain::audit_head::key_id;
 use wardroom_roles::audit_log::{AcceptedRestore, AuditLogError, accept_restored_log};
 use wardroom_roles::backup::{Manifest, VerificationReport, find_backup, restore_files, verify_data_folder};
+use wardroom_roles::config;
 use wardroom_roles::data_lock::DataLock;
 use wardroom_roles::{TableSnapshot, tokens};
 
-use super::audit::describe_acceptance;
 use super::serve::create_private_folder;
 use crate::blocking::block_on;
-use crate::configuration;
 use crate::copy_progress::{copy_progress_bar, show_progress};
 use crate::output::{CommandResult, print_error, print_json, print_line};
 
@@ -39,7 +38,7 @@ pub(crate) struct RestoreArgs {
 }
 
 pub(crate) fn run(args: RestoreArgs) -> CommandResult {
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     let from = find_backup(&args.from)?;
     let manifest = Manifest::read(&from)?;
     create_private_folder(&args.data)?;
@@ -68,7 +67,7 @@ pub(crate) fn run(args: RestoreArgs) -> CommandResult {
         }
     }
     if let Some(accepted) = accepted {
-        print_line(format!("audit   {}", describe_acceptance(&accepted, &args.data)))?;
+        print_line(format!("audit   {}", accepted.describe(&args.data)))?;
     }
     if let Some(uri) = manifest.lake_elsewhere {
         print_line(format!("the tables are on {uri} and not part of the backup"))?;
