@@ -12,7 +12,7 @@ use nix::sys::time::TimeValLike;
 const OVERHEAD_BYTES: u64 = 512 << 20;
 /// Maximum number of open descriptors of a worker: files of tables, and connections to an object store.
 const MAX_DESCRIPTORS: u64 = 1024;
-/// Priority of a worker: ingestion and its acknowledgements go first.
+/// Niceness of queries: ingestion and its acknowledgements go first.
 const NICENESS: i32 = 10;
 
 /// Limits the address space, the descriptors and the priority of this process. Call before starting threads.
@@ -25,6 +25,14 @@ pub fn limit_query_worker(memory_bytes: u64) -> std::io::Result<()> {
     lower_limit(Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS)?;
     let memory = address_space_bytes()?.saturating_add(OVERHEAD_BYTES).saturating_add(memory_bytes);
     lower_limit(Resource::RLIMIT_AS, memory)?;
+    lower_priority()
+}
+
+/// Lowers the priority of the calling thread, and of those that it starts.
+///
+/// # Errors
+/// Returns an error if the kernel refuses it.
+pub fn lower_priority() -> std::io::Result<()> {
     let niceness = rustix::process::getpriority_process(None)?;
     Ok(rustix::process::setpriority_process(None, niceness.max(NICENESS))?)
 }

@@ -18,6 +18,7 @@
 //! - `exchange`: one query on one worker.
 //! - `results`: the memory of results that clients have not read yet.
 //! - `schedule`: which tenant's query is next (no I/O).
+//! - `permits`: the same for reads in the server's own process.
 //! - `protocol`: the messages between both.
 //! - `worker`: the worker's side.
 
@@ -26,6 +27,7 @@
 mod error;
 mod exchange;
 pub mod metrics;
+mod permits;
 mod pool;
 mod protocol;
 mod results;
@@ -33,6 +35,7 @@ mod schedule;
 mod worker;
 
 pub use error::{FailureKind, PoolError};
+pub use permits::{FairPermits, Permit};
 pub use pool::{PoolStatus, QueryPool, WorkerControl};
 pub use protocol::{Query, QueryParameters};
 pub use worker::{WorkerHooks, run_queries};

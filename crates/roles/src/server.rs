@@ -13,6 +13,7 @@ mod listening;
 mod port_thread;
 mod query_workers;
 mod readiness;
+mod series_reads;
 pub(crate) mod serve_error;
 pub(crate) mod serve_options;
 pub(crate) mod server_sandbox;

@@ -13,8 +13,10 @@ mod executor;
 mod incidents;
 mod lake;
 mod lake_maintain;
+mod lake_verify;
 mod logs;
 mod openapi;
+mod query_worker;
 mod replay;
 mod restore;
 mod samples;
@@ -57,6 +59,7 @@ macro_rules! commands {
 commands! {
     Serve: serve::ServeArgs,
     Server: server::ServerArgs,
+    QueryWorker: query_worker::QueryWorkerArgs,
     Executor: executor::ExecutorArgs,
     Token: token::TokenArgs,
     Samples: samples::SamplesArgs,

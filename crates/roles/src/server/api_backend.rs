@@ -14,8 +14,9 @@ use wardroom_sources::Intake;
 use wardroom_store::Store;
 
 use super::readiness::Readiness;
+use super::series_reads::SeriesReads;
 use crate::clock;
-use crate::problem_responses::{run_blocking, store_problem};
+use crate::problem_responses::store_problem;
 use crate::respond::responder::Responder;
 use crate::views::dead_letters::DeadLetterBackend;
 use crate::views::incidents::anomaly_view;
@@ -32,11 +33,12 @@ pub(super) struct ApiState {
     pub(super) readiness: Arc<Readiness>,
     pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) intake: Intake,
+    pub(super) reads: Arc<SeriesReads>,
 }
 
 /// Builds the closures of the API.
 pub(super) fn api_backend(state: ApiState) -> Backend {
-    let ApiState { authenticated, responder, budget, recorder, readiness, dead_letters, intake } = state;
+    let ApiState { authenticated, responder, budget, recorder, readiness, dead_letters, intake, reads } = state;
     let gauges = Arc::clone(&readiness);
     let allowed_hosts = responder.config.edge.allowed_hosts.clone().into();
     let [list_responder, detail_responder, decide_responder, postmortem_responder] =
@@ -79,9 +81,9 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
             let tenants = Arc::clone(&responder.tenants);
             Arc::new(move |tenant, since| tenants.view(&tenant).engine.deployments(since, clock::now()))
         },
-        samples: samples_closure(samples.clone()),
-        series: series_closure(samples.clone()),
-        exemplars: exemplars_closure(samples),
+        samples: samples_closure(samples.clone(), Arc::clone(&reads)),
+        series: series_closure(samples.clone(), Arc::clone(&reads)),
+        exemplars: exemplars_closure(samples, reads),
         metadata: {
             let tenants = Arc::clone(&responder.tenants);
             Arc::new(move |tenant| {
@@ -133,12 +135,14 @@ type SeriesClosure<T> = Arc<dyn Fn(TenantId, SeriesQuery) -> BackendFuture<T> + 
 
 fn samples_closure(
     reader: SampleReader,
+    reads: Arc<SeriesReads>,
 ) -> Arc<dyn Fn(TenantId, SeriesQuery, u64) -> BackendFuture<SamplesPage> + Send + Sync> {
     Arc::new(move |tenant, query, cursor| {
-        let reader = reader.clone();
+        let (reader, reads) = (reader.clone(), Arc::clone(&reads));
         Box::pin(async move {
-            // The numbers are formatted on the blocking thread, too.
-            let page = run_blocking(move || {
+            let owner = tenant.clone();
+            // The numbers are formatted on the same thread.
+            let page = reads.run(&owner, move || {
                 let page = reader.read_page(&tenant, &query, cursor);
                 page.map(|(found, next)| (found.into_iter().map(series_view).collect(), next))
             });
@@ -147,18 +151,22 @@ fn samples_closure(
     })
 }
 
-fn series_closure(reader: SampleReader) -> SeriesClosure<Vec<Labels>> {
+fn series_closure(reader: SampleReader, reads: Arc<SeriesReads>) -> SeriesClosure<Vec<Labels>> {
     Arc::new(move |tenant, query| {
-        let reader = reader.clone();
-        Box::pin(async move { run_blocking(move || reader.series(&tenant, &query)).await?.map_err(query_problem) })
+        let (reader, reads) = (reader.clone(), Arc::clone(&reads));
+        Box::pin(async move {
+            let owner = tenant.clone();
+            reads.run(&owner, move || reader.series(&tenant, &query)).await?.map_err(query_problem)
+        })
     })
 }
 
-fn exemplars_closure(reader: SampleReader) -> SeriesClosure<Vec<ExemplarsView>> {
+fn exemplars_closure(reader: SampleReader, reads: Arc<SeriesReads>) -> SeriesClosure<Vec<ExemplarsView>> {
     Arc::new(move |tenant, query| {
-        let reader = reader.clone();
+        let (reader, reads) = (reader.clone(), Arc::clone(&reads));
         Box::pin(async move {
-            let found = run_blocking(move || {
+            let owner = tenant.clone();
+            let found = reads.run(&owner, move || {
                 let found = reader.exemplars(&tenant, &query);
                 found.map(|found| found.into_iter().map(exemplars_view).collect())
             });

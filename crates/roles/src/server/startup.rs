@@ -36,6 +36,7 @@ use super::listening::{Listeners, bind_listeners};
 use super::port_thread::spawn_port_thread;
 use super::query_workers::start_query_pool;
 use super::readiness::{ExecutorHealth, Readiness};
+use super::series_reads::SeriesReads;
 use super::serve_error::{ServeError, io_error};
 use super::serve_options::ServeOptions;
 use super::server_sandbox::server_sandbox;
@@ -232,6 +233,7 @@ async fn start_roles(
         readiness: Arc::new(readiness),
         dead_letters,
         intake: intake.clone(),
+        reads: Arc::new(SeriesReads::new()?),
     });
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
     debug_assert_eq!(

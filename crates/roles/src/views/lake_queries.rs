@@ -133,7 +133,7 @@ const fn output_format(format: TableFormat) -> OutputFormat {
 }
 
 /// Converts an error of a query over the tables.
-pub(super) fn lake_query_problem(error: PoolError) -> Problem {
+pub(crate) fn lake_query_problem(error: PoolError) -> Problem {
     let detail = error.to_string();
     let too_many = |code, detail| Problem::new(Status::TOO_MANY_REQUESTS, code, detail).retry_after(RETRY_SECONDS);
     match error {

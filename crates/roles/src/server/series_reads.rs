@@ -1,0 +1,76 @@
+//! Runs reads of samples, series and exemplars: a few at once, fairly by tenant, on threads of low priority.
+//!
+//! These reads take no text to plan and are bounded page by page, so they stay in the server's process; but a page can
+//! take seconds of a processor, which acknowledgements need.
+
+use std::time::Duration;
+
+use wardroom_domain::TenantId;
+use wardroom_edge::Problem;
+use wardroom_process::worker_limits::lower_priority;
+use wardroom_query::FairPermits;
+
+use super::serve_error::{ServeError, io_error};
+use crate::views::lake_queries::lake_query_problem;
+
+/// Reads at once.
+const MAX_READS: usize = 3;
+/// Reads of a tenant that wait: a dashboard asks for all its panels at once.
+const MAX_WAITING_READS: usize = 256;
+/// Maximum wait.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs reads on threads of their own.
+pub(super) struct SeriesReads {
+    permits: FairPermits,
+    /// `Some` until dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl SeriesReads {
+    /// Creates the threads.
+    ///
+    /// # Errors
+    /// Returns an error if a thread cannot be created.
+    pub(super) fn new() -> Result<Self, ServeError> {
+        let lower_priority = || {
+            if let Err(error) = lower_priority() {
+                tracing::warn!(%error, "lowering the priority of a thread failed");
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(MAX_READS)
+            .thread_name("read")
+            .on_thread_start(lower_priority)
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| io_error("start threads", error))?;
+        Ok(Self { permits: FairPermits::new(MAX_READS, MAX_WAITING_READS, READ_TIMEOUT), runtime: Some(runtime) })
+    }
+
+    /// Runs blocking work of a tenant's request.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        tenant: &TenantId,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let stopped = || Problem::unavailable("unreadable", "the server is shutting down");
+        let permit = self.permits.acquire(tenant).await.map_err(lake_query_problem)?;
+        let runtime = self.runtime.as_ref().ok_or_else(stopped)?;
+        // The permit ends with the work, not with a caller that leaves.
+        let done = runtime.spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        done.await.map_err(|error| Problem::unavailable("unreadable", error.to_string()))
+    }
+}
+
+impl Drop for SeriesReads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
