@@ -1,7 +1,7 @@
 //! The configuration of the whole program.
 //!
 //! ```text
-//! defaults ◄── configuration file ◄── WARDROOM_<SECTION>__<FIELD>   (read by the command line)
+//! defaults ◄── configuration file ◄── WARDROOM_<SECTION>__<FIELD>   (load)
 //!                     │
 //!                     ▼
 //!                  Config ── check_values, check_folders ──► problems: field, reason, remedy
@@ -15,5 +15,7 @@
 
 mod config;
 mod config_check;
+mod load;
 
 pub use config::{BackupConfig, Config, HeartbeatConfig};
+pub use load::{LoadError, load, load_with_folders, schema};

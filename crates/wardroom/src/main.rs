@@ -14,7 +14,6 @@
 mod blocking;
 mod client;
 mod commands;
-mod configuration;
 mod copy_progress;
 mod duration;
 mod logging;

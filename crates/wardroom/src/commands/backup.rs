@@ -8,13 +8,14 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::json;
 use wardroom_roles::backup::{Backup, BackupOptions, CopyProgress, create_backup};
+use wardroom_roles::config;
 use wardroom_roles::data_lock::DataLock;
 use wardroom_roles::database_path;
 
 use crate::blocking::block_on;
 use crate::copy_progress::{copy_progress_bar, show_progress};
 use crate::output::{CommandResult, print_json, print_line};
-use crate::{configuration, signals};
+use crate::signals;
 
 /// Back up a data folder, beside a running server or without one.
 #[derive(Clone, Debug, Args)]
@@ -47,7 +48,7 @@ pub(crate) fn run(args: BackupArgs) -> CommandResult {
         signals::kill_with_parent()?;
         signals::unblock()?;
     }
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     let data = &args.data;
     if !database_path(data).exists() {
         bail!("{} is not a data folder: {} is missing", data.display(), database_path(data).display());

@@ -9,11 +9,12 @@ use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{Principal, TenantId};
 use wardroom_roles::bus_epoch::{NewEpoch, new_epoch};
 use wardroom_roles::clock;
+use wardroom_roles::config;
 use wardroom_roles::data_lock::DataLock;
 
 use crate::blocking::{block_on, open_store};
+use crate::logging;
 use crate::output::{CommandResult, print_line};
-use crate::{configuration, logging};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NewEpochArgs {
@@ -30,7 +31,7 @@ pub(crate) struct NewEpochArgs {
 
 pub(crate) fn run(args: &NewEpochArgs) -> CommandResult {
     logging::init_warnings()?;
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     anyhow::ensure!(args.data.is_dir(), "--data: {} is not a data folder", args.data.display());
     let _lock = DataLock::acquire(&args.data, "bus new-epoch")?;
     let NewEpoch { missing_from, continues_at } = block_on(async {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use wardroom_roles::config;
 use wardroom_roles::executor::check_config;
 
-use crate::configuration;
 use crate::output::{CommandResult, print_json, print_line};
 
 /// The configuration.
@@ -40,18 +40,18 @@ enum ConfigCommand {
 pub(crate) fn run(args: ConfigArgs) -> CommandResult {
     match args.command {
         ConfigCommand::Show { config } => {
-            let config = configuration::load(config.as_deref())?.with_hidden_secrets();
+            let config = config::load(config.as_deref())?.with_hidden_secrets();
             print_json(serde_json::to_string_pretty(&config)?)?;
         }
         ConfigCommand::Check { config, executor_config } => {
-            configuration::load_with_folders(Some(&config))?;
+            config::load_with_folders(Some(&config))?;
             print_line(format!("{} is valid", config.display()))?;
             if let Some(file) = executor_config {
                 check_config(&file)?;
                 print_line(format!("{} is valid", file.display()))?;
             }
         }
-        ConfigCommand::Schema => print_json(serde_json::to_string_pretty(&configuration::schema())?)?,
+        ConfigCommand::Schema => print_json(serde_json::to_string_pretty(&config::schema())?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use wardroom_roles::config;
 use wardroom_roles::server_sandbox;
 
-use crate::configuration;
 use crate::output::{CommandResult, print_line};
 
 /// Enter the server's sandbox, then try what is forbidden in it; for tests and auditors.
@@ -33,7 +33,7 @@ pub(crate) struct ConfinedProbeArgs {
 }
 
 pub(crate) fn run(args: ConfinedProbeArgs) -> CommandResult {
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     let confinement = server_sandbox(&args.data, &config)?.enter();
     anyhow::ensure!(confinement.landlock_abi > 0, "this kernel does not support Landlock");
     for path in args.paths {

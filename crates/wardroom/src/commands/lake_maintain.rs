@@ -7,11 +7,11 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::json;
+use wardroom_roles::config;
 use wardroom_roles::data_lock::DataLock;
 use wardroom_roles::{Lake, MaintenanceKind, MaintenanceTask, VacuumPolicy, clock};
 
 use crate::blocking::block_on;
-use crate::configuration;
 use crate::duration::parse_duration;
 use crate::output::{CommandResult, print_json, print_line};
 
@@ -38,7 +38,7 @@ pub(crate) struct MaintainArgs {
 }
 
 pub(crate) fn run(args: &MaintainArgs) -> CommandResult {
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     let keep = parse_duration("--sweep-after", &args.sweep_after)?;
     let policy = VacuumPolicy::after(clock::now(), keep, args.force)?;
     let dry_run = args.dry_run;

@@ -7,10 +7,10 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use wardroom_roles::config;
 use wardroom_roles::{Lake, TableVerification, VerificationProgress};
 
 use crate::blocking::block_on;
-use crate::configuration;
 use crate::output::{CommandResult, print_json, print_line};
 
 #[derive(Clone, Debug, Args)]
@@ -27,7 +27,7 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(crate) fn run(args: &VerifyArgs) -> CommandResult {
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     let tables = block_on(async {
         let lake = Lake::open_read_only(&config.lake, &args.data).await?;
         let lake = lake.with_context(|| format!("{} has no tables", args.data.display()))?;

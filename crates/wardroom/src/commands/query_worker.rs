@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use wardroom_roles::config;
 
 use super::serve::ServeArgs;
 use crate::output::CommandResult;
-use crate::{configuration, signals};
+use crate::signals;
 
 /// A process that runs queries for the server; started by `serve`.
 #[derive(Clone, Debug, Args)]
@@ -21,7 +22,7 @@ pub(crate) fn run(args: QueryWorkerArgs) -> CommandResult {
     // Signals that stop the server stay blocked: it still answers queries while it drains.
     signals::kill_with_parent()?;
     args.log.init()?;
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     wardroom_roles::run_query_worker(&config, &args.data)?;
     Ok(ExitCode::SUCCESS)
 }

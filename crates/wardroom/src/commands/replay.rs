@@ -9,12 +9,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use wardroom_domain::{TenantId, Timestamp, visible_line};
+use wardroom_roles::config;
 use wardroom_roles::{ReplayOptions, ReplayReport, clock};
 
 use crate::blocking::block_on;
 use crate::duration::{parse_duration, parse_time_or_age};
+use crate::logging;
 use crate::output::{self, CommandResult, print_line};
-use crate::{configuration, logging};
 
 /// Telemetry, in milliseconds, between two updates of the progress bar.
 const PROGRESS_INTERVAL_MS: u64 = 1000;
@@ -55,7 +56,7 @@ pub(crate) struct ReplayArgs {
 
 pub(crate) fn run(args: ReplayArgs) -> CommandResult {
     logging::init_warnings()?;
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     let from = parse_time_or_age("--from", &args.from)?;
     let to = args.to.as_deref().map_or_else(|| Ok(clock::now()), |to| parse_time_or_age("--to", to))?;
     ensure!(from < to, "--from {from} is not before --to {to}");

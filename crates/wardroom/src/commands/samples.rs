@@ -9,11 +9,12 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use wardroom_domain::{Labels, Matcher, TenantId, Timestamp, query::SeriesQuery, visible_json, visible_line};
+use wardroom_roles::config;
 
 use crate::blocking::block_on;
 use crate::client::RemoteArgs;
+use crate::logging;
 use crate::output::{CommandResult, stdout};
-use crate::{configuration, logging};
 
 /// Raw samples.
 #[derive(Clone, Debug, Args)]
@@ -104,7 +105,7 @@ pub(crate) fn run(args: SamplesArgs) -> CommandResult {
 fn read_from_folder(data: &Path, args: &DumpArgs) -> anyhow::Result<Samples> {
     let tenant = TenantId::new(args.tenant.as_str()).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?;
     let query = parse_query(&args.matchers, args.start.as_deref(), args.end.as_deref())?;
-    let config = configuration::load(None)?;
+    let config = config::load(None)?;
     let found = block_on(async { Ok(wardroom_roles::dump(&config.pipeline(), data, &tenant, &query).await?) })?;
     let mut samples = Samples::new();
     for series in found {

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use wardroom_roles::backup::BackupSchedule;
+use wardroom_roles::config;
 use wardroom_roles::data_lock::{DataLock, SERVE};
 use wardroom_roles::executor::check_socket_path;
 use wardroom_roles::supervisor::{DueBackup, QueryWorkerOptions, supervise};
 use wardroom_roles::{Config, check_executor_files};
 
-use crate::configuration;
 use crate::logging::LogArgs;
 use crate::output::CommandResult;
 
@@ -55,7 +55,7 @@ impl ServeArgs {
 pub(crate) fn run(args: ServeArgs) -> CommandResult {
     args.log.init()?;
     // Validates the configuration before any process starts.
-    let config = configuration::load_with_folders(args.config.as_deref())?;
+    let config = config::load_with_folders(args.config.as_deref())?;
     create_private_folder(&args.data)?;
     let lock = DataLock::acquire(&args.data, SERVE)?;
     // Free only once the server and the executor have ended, too, even if this process is killed.

@@ -4,12 +4,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
+use wardroom_roles::config;
 use wardroom_roles::data_lock::{DataLock, SERVE};
 use wardroom_roles::supervisor::RESTART_EXIT_CODE;
 use wardroom_roles::{AuthMode, ServeError, ServeOptions};
 
 use super::serve::{ServeArgs, create_private_folder};
-use crate::configuration;
 use crate::output::CommandResult;
 use crate::signals;
 
@@ -29,7 +29,7 @@ pub(crate) fn run(args: ServerArgs) -> CommandResult {
     signals::kill_with_parent()?;
     signals::unblock()?;
     args.log.init()?;
-    let config = configuration::load(args.config.as_deref())?;
+    let config = config::load(args.config.as_deref())?;
     create_private_folder(&args.data)?;
     // Inherited from the supervisor; a server that is started without one locks the folder itself.
     let _lock = DataLock::acquire_unless_inherited(&args.data, SERVE)?;
