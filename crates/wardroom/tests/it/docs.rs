@@ -56,6 +56,9 @@ const NOT_RUN: [(&str, &str); 3] = [
 /// Services that become slow, one for each block that needs an incident; the documentation lists them as targets.
 const SLOW_SERVICES: [&str; 2] = ["cart", "payments"];
 
+/// Length of the telemetry that opens an incident; the service is slow during its last third.
+const SECONDS_OF_TELEMETRY: i64 = 90;
+
 /// Time limit for telemetry to become visible, or for an incident to open.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -192,8 +195,9 @@ fn check_output(session: &mut Session, expected: &Block, block: &Block) {
 fn raise_incident(session: &mut Session, number: usize) {
     let service = SLOW_SERVICES[number];
     let [url, token] = ["$WARDROOM_URL", "$SENDER_TOKEN"].map(|variable| session.evaluate(variable));
-    let mut telemetry = SyntheticTelemetry::new(now_ms() - 200_000, &[service, "newsletter"]);
-    for second in 0..90 {
+    // Ends now: beside newer telemetry of the examples, older signals would count as stale.
+    let mut telemetry = SyntheticTelemetry::new(now_ms() - SECONDS_OF_TELEMETRY * 1000, &[service, "newsletter"]);
+    for second in 0..SECONDS_OF_TELEMETRY {
         let slow: &[&str] = if second < 60 { &[] } else { &[service] };
         let request = ureq::post(format!("{url}/api/v1/write"))
             .header("Authorization", format!("Bearer {token}"))
