@@ -21,7 +21,8 @@ enum Event {
 /// Parses the output of `strace -f -y`: file descriptors have paths; interrupted calls take two lines.
 fn parse_trace(trace: &str) -> Vec<Event> {
     let event = |line: &str| {
-        let segment = line.contains("/data/bus/");
+        // Not the offsets of consumer groups, which are written beside the segments at any time.
+        let segment = line.contains("/data/bus/") && line.contains(".seg>");
         let call = |name: &str| line.contains(&format!("{name}("));
         if (call("write") || call("writev") || call("pwrite64")) && segment {
             Some(Event::Written)
@@ -86,9 +87,9 @@ fn tracer_pid(pid: u32) -> u32 {
 
 #[test]
 fn parses_interrupted_and_failed_calls() {
-    let synced = "7 write(12</d/data/bus/0.log>, \"x\", 1) = 1\n7 fdatasync(12</d/data/bus/0.log> <unfinished ...>\n\
-                  8 write(3</x>, \"y\", 1) = 1\n7 <... fdatasync resumed>) = 0\n9 sendto(9<TCP>, \"HTTP/1.1 204 No\", 9) = 9\n";
+    let synced = "7 write(12</d/data/bus/0.seg>, \"x\", 1) = 1\n7 fdatasync(12</d/data/bus/0.seg> <unfinished ...>\n\
+                  8 write(3</d/data/bus/groups/lake.new>, \"y\", 1) = 1\n7 <... fdatasync resumed>) = 0\n9 sendto(9<TCP>, \"HTTP/1.1 204 No\", 9) = 9\n";
     assert_eq!(parse_trace(synced), [Event::Written, Event::Synced, Event::Acknowledged]);
-    let failed = "7 fdatasync(12</d/data/bus/0.log>) = -1 EIO (Input/output error)\n";
+    let failed = "7 fdatasync(12</d/data/bus/0.seg>) = -1 EIO (Input/output error)\n";
     assert_eq!(parse_trace(failed), []);
 }
