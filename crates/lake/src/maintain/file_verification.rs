@@ -274,8 +274,8 @@ fn log_mismatch(file: &LiveFile, metadata: &ParquetMetaData) -> Option<String> {
         && let Some((low, high)) = column_range(metadata, "series_id")
         && (low < file.series.0 || high > file.series.1)
     {
-        let logged = file.series;
-        return Some(format!("it has the series {low} to {high}, and the table's log says {logged:?}"));
+        let (first, last) = file.series;
+        return Some(format!("it has the series {low} to {high}, and the table's log says {first} to {last}"));
     }
     let (first, last) = file.span_ms;
     if file.span_ms != (0, 0)

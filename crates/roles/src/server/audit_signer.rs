@@ -13,6 +13,7 @@ use wardroom_executor::ExecutorClient;
 use wardroom_store::Store;
 
 use crate::metrics as names;
+use crate::respond::respond_error::OTHER_ANSWER;
 
 /// Shortest interval between two signatures, and longest between two looks for entries of other processes.
 const SIGNING_INTERVAL: Duration = Duration::from_secs(1);
@@ -161,7 +162,7 @@ impl AuditSigner {
         match self.executor.request(&request).await.map_err(|error| error.to_string())? {
             Response::AuditHead { head } => Ok(head.map(|head| *head)),
             Response::Refused { detail, .. } => Err(detail),
-            other => Err(format!("unexpected response {other:?}")),
+            _ => Err(OTHER_ANSWER.to_owned()),
         }
     }
 }
