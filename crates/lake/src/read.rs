@@ -6,3 +6,4 @@ pub(crate) mod named_queries;
 pub(crate) mod replay_window;
 pub(crate) mod sample_queries;
 pub(crate) mod sql_engine;
+pub(crate) mod unflushed_rows;
