@@ -1,4 +1,4 @@
-//! Limits of names: what is beyond one is refused with its setting and counted, and accepted after the limit was raised.
+//! Limits of names: what is beyond one is refused with its setting, counted, and accepted after the limit was raised.
 
 use std::time::{Duration, Instant};
 
