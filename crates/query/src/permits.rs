@@ -1,7 +1,7 @@
 //! A number of permits that tenants share fairly, for reads that run in the server's own process.
 //!
-//! Model: the schedule of the query workers, with permits in place of workers: a tenant with many reads waits behind its
-//! own, and the next read of another one finds a permit.
+//! Model: the schedule of the query workers, with permits in place of workers: a tenant with many reads waits behind
+//! its own, and the next read of another one finds a permit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ impl Inner {
         loop {
             let next = self.schedule().next(Instant::now());
             let Some(((), tenant, waiting)) = next else { return };
-            // If nobody waits any more, the permit is given back when it is dropped here.
+            // If the caller has left, the permit is given back when it is dropped here.
             drop(waiting.send(Permit { tenant, permits: Arc::clone(self) }));
         }
     }
