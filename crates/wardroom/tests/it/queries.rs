@@ -90,9 +90,9 @@ fn check_parameters(server: &Server, id: &str) {
         let warning = answer["warnings"][0].as_str().unwrap_or_default();
         assert!(status == 200 && warning.starts_with("unknown parameter ignored: limt"), "{path}: {answer}");
     }
-    let unknown = json!({ "level": "INFO", "message": "m", "service": "payments", "servce": 1 });
-    let (status, answer) = server.post_json("/ingest/logs", &server.sender_token, &unknown).unwrap();
-    assert!(status == 200 && answer["warnings"][0].as_str().unwrap().contains(": servce; known"), "{answer}");
+    let unknown = json!({ "service": "other", "version": "1", "sttus": "success" });
+    let (status, answer) = server.post_json("/ingest/deployment", &server.sender_token, &unknown).unwrap();
+    assert!(status == 200 && answer["warnings"][0].as_str().unwrap().contains(": sttus; known"), "{answer}");
 }
 
 /// Results include records that are not flushed to the tables yet, and have no duplicates after the flush.
