@@ -37,12 +37,11 @@ pub(super) fn start(
     command.spawn().map_err(|error| Error::new(error.kind(), format!("cannot start {process}: {error}")))
 }
 
-/// Sets the variables of the allocator that this process' environment does not set.
+/// Sets the variables of the allocator, to their values in this process' environment if it has them.
 pub(super) fn set_allocator(command: &mut Command) {
     for setting in heap::ALLOCATOR_SETTINGS {
-        if std::env::var_os(setting.variable).is_none() {
-            command.env(setting.variable, setting.value);
-        }
+        let value = std::env::var_os(setting.variable).unwrap_or_else(|| setting.value.into());
+        command.env(setting.variable, value);
     }
 }
 

@@ -84,9 +84,14 @@ fn query_workers(config: &Config, data: &Path) -> anyhow::Result<Option<QueryWor
     let is_remote = config.lake.folder(data)?.is_none();
     // Clients of object stores read their credentials from the environment; otherwise settings are all that is needed.
     #[expect(clippy::disallowed_methods, reason = "query workers get a selected part of the environment")]
-    let environment = std::env::vars().filter(|(name, _)| is_remote || name.starts_with("WARDROOM_")).collect();
+    let environment = std::env::vars().filter(|(name, _)| is_remote || is_setting(name)).collect();
     let arguments = ["query-worker".to_owned()].into_iter().chain(std::env::args().skip(2)).collect();
     Ok(Some(QueryWorkerOptions { count: config.lake.query.workers, arguments, environment }))
+}
+
+/// Whether an environment variable overrides a field of the configuration.
+fn is_setting(variable: &str) -> bool {
+    variable.starts_with("WARDROOM_") && variable.contains("__")
 }
 
 /// Creates the data folder, accessible to its owner only.
