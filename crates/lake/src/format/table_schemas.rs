@@ -317,5 +317,11 @@ pub(crate) const SERIES: TableSchema = TableSchema {
     lineage: true,
 };
 
+/// Returns the names of all tables.
+pub(crate) fn table_names() -> impl Iterator<Item = &'static str> {
+    let tables = [&SAMPLES, &SERIES].into_iter().chain(EVENT_TABLES).chain(GOLD_TABLES);
+    tables.map(|table| table.name)
+}
+
 /// Names of the counter reset hints, by their number in remote_write.
 pub(crate) const RESET_HINTS: [&str; 4] = ["unknown", "yes", "no", "gauge"];
