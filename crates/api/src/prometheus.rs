@@ -14,6 +14,7 @@ use wardroom_domain::{Labels, Matcher, MetricMetadata, Timestamp};
 use wardroom_edge::{Access, Routes};
 
 use crate::backend::Backend;
+use crate::parse_thread::parse_apart;
 use crate::promql_selectors::extract_selectors;
 use crate::query_parameters::{FormPairs, query_pairs};
 use crate::request::{Caller, parse_time};
@@ -80,10 +81,10 @@ async fn metadata(backend: Backend, caller: Caller, FormPairs(form): FormPairs) 
 }
 
 async fn series(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
-    let parameters = match SeriesParameters::parse(&form) {
+    let parameters = match SeriesParameters::parse_apart(form).await {
         Ok(parameters) if parameters.query.selectors.is_empty() => return bad_data("no match[] parameter provided"),
         Ok(parameters) => parameters,
-        Err(error) => return bad_data(&error),
+        Err(response) => return *response,
     };
     match (backend.series)(caller.tenant.clone(), parameters.query).await {
         Ok(found) => parameters.limit.response(found.iter().map(|labels| json!(labels))),
@@ -92,14 +93,14 @@ async fn series(backend: Backend, caller: Caller, FormPairs(form): FormPairs) ->
 }
 
 async fn exemplars(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
-    let parameters = match SeriesParameters::parse(&form) {
+    let parameters = match SeriesParameters::parse_apart(form).await {
         Ok(parameters) if !parameters.has_expression => return bad_data("no query parameter provided"),
         // The expression selects no series, such as `1 + 2`.
         Ok(parameters) if parameters.query.selectors.is_empty() => {
             return parameters.limit.response(std::iter::empty());
         }
         Ok(parameters) => parameters,
-        Err(error) => return bad_data(&error),
+        Err(response) => return *response,
     };
     let found = match (backend.exemplars)(caller.tenant.clone(), parameters.query).await {
         Ok(found) => found,
@@ -113,7 +114,7 @@ async fn exemplars(backend: Backend, caller: Caller, FormPairs(form): FormPairs)
 }
 
 async fn label_names(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
-    distinct_values(backend, caller, &form, |labels, into| into.extend(labels.iter().map(|(name, _)| name))).await
+    distinct_values(backend, caller, form, |labels, into| into.extend(labels.iter().map(|(name, _)| name))).await
 }
 
 async fn label_values(
@@ -122,19 +123,19 @@ async fn label_values(
     Path(name): Path<String>,
     FormPairs(form): FormPairs,
 ) -> Response {
-    distinct_values(backend, caller, &form, move |labels, into| into.extend(labels.get(&unescape_name(&name)))).await
+    distinct_values(backend, caller, form, move |labels, into| into.extend(labels.get(&unescape_name(&name)))).await
 }
 
 /// Returns the distinct values that `collect` takes from each selected series, in ascending order.
 async fn distinct_values(
     backend: Backend,
     caller: Caller,
-    form: &[u8],
+    form: Vec<u8>,
     collect: impl for<'a> Fn(&'a Labels, &mut BTreeSet<&'a str>),
 ) -> Response {
-    let parameters = match SeriesParameters::parse(form) {
+    let parameters = match SeriesParameters::parse_apart(form).await {
         Ok(parameters) => parameters,
-        Err(error) => return bad_data(&error),
+        Err(response) => return *response,
     };
     let found = match (backend.series)(caller.tenant.clone(), parameters.query).await {
         Ok(found) => found,
@@ -154,6 +155,14 @@ struct SeriesParameters {
 }
 
 impl SeriesParameters {
+    /// Like [`SeriesParameters::parse`], on a thread of its own; the error is a response.
+    async fn parse_apart(form: Vec<u8>) -> Result<Self, Box<Response>> {
+        match parse_apart(move || Self::parse(&form)).await {
+            Ok(parsed) => parsed.map_err(|error| Box::new(bad_data(&error))),
+            Err(problem) => Err(Box::new(problem.into_response())),
+        }
+    }
+
     fn parse(form: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(form).map_err(|_| "the request is not UTF-8".to_owned())?;
         let mut query = SeriesQuery {

@@ -10,6 +10,7 @@ use wardroom_domain::{Matcher, Timestamp};
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
+use crate::parse_thread::parse_apart;
 use crate::query_parameters::query_pairs;
 use crate::request::{Caller, bad_cursor, parse_time};
 
@@ -24,9 +25,16 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
 }
 
 async fn list(backend: Backend, caller: Caller, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
+    let (series_query, cursor) = parse_apart(move || parse_query(&query.unwrap_or_default())).await??;
+    let (series, next) = (backend.samples)(caller.tenant.clone(), series_query, cursor).await?;
+    Ok(Json(json!({ "series": series, "next": next.map(|next| next.to_string()) })))
+}
+
+/// Parses the parameters; returns the query and the cursor.
+fn parse_query(query: &str) -> Result<(SeriesQuery, u64), Problem> {
     let (start, end) = (Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX));
     let (mut series_query, mut cursor) = (SeriesQuery { selectors: Vec::new(), start, end, step_ms: None }, 0);
-    for (name, value) in query_pairs(query.as_deref().unwrap_or_default()) {
+    for (name, value) in query_pairs(query) {
         match name.as_str() {
             "match[]" => {
                 Matcher::parse_selector(&value)
@@ -44,8 +52,7 @@ async fn list(backend: Backend, caller: Caller, RawQuery(query): RawQuery) -> Re
         let detail = format!("parameter step: at most {MAX_STEPS} steps; give start and end, or a longer step");
         return Err(Problem::bad_request("bad_step", detail));
     }
-    let (series, next) = (backend.samples)(caller.tenant.clone(), series_query, cursor).await?;
-    Ok(Json(json!({ "series": series, "next": next.map(|next| next.to_string()) })))
+    Ok((series_query, cursor))
 }
 
 /// Parses a step in seconds, or with a unit: `15`, `0.5`, `15s`, `1m`, `2h`. Returns milliseconds.

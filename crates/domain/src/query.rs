@@ -26,7 +26,7 @@ pub const LOOKBACK_MS: i64 = 300_000;
 /// Maximum number of selectors in one request; each costs an index lookup.
 pub const MAX_SELECTORS: usize = 64;
 /// Maximum number of patterns in one request; each may take a quarter of a mebibyte compiled.
-pub const MAX_PATTERNS: usize = 64;
+pub const MAX_PATTERNS: usize = 32;
 
 impl SeriesQuery {
     /// Adds a selector.
