@@ -25,16 +25,16 @@ pub fn limit_query_worker(memory_bytes: u64) -> std::io::Result<()> {
     lower_limit(Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS)?;
     let memory = address_space_bytes()?.saturating_add(OVERHEAD_BYTES).saturating_add(memory_bytes);
     lower_limit(Resource::RLIMIT_AS, memory)?;
-    lower_priority()
+    lower_priority(NICENESS)
 }
 
-/// Lowers the priority of the calling thread, and of those that it starts.
+/// Lowers the priority of the calling thread, and of those that it starts, to a niceness of 0 to 19.
 ///
 /// # Errors
 /// Returns an error if the kernel refuses it.
-pub fn lower_priority() -> std::io::Result<()> {
-    let niceness = rustix::process::getpriority_process(None)?;
-    Ok(rustix::process::setpriority_process(None, niceness.max(NICENESS))?)
+pub fn lower_priority(niceness: i32) -> std::io::Result<()> {
+    let current = rustix::process::getpriority_process(None)?;
+    Ok(rustix::process::setpriority_process(None, current.max(niceness))?)
 }
 
 /// Sets a limit, unless there is a lower one.

@@ -17,6 +17,8 @@ use crate::views::lake_queries::lake_query_problem;
 const MAX_READS: usize = 3;
 /// Reads of a tenant that wait: a dashboard asks for all its panels at once.
 const MAX_WAITING_READS: usize = 256;
+/// Niceness of the threads: below that of query workers (10), of which each tenant has a share.
+const NICENESS: i32 = 15;
 /// Maximum wait.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -34,7 +36,7 @@ impl SeriesReads {
     /// Returns an error if a thread cannot be created.
     pub(super) fn new() -> Result<Self, ServeError> {
         let lower_priority = || {
-            if let Err(error) = lower_priority() {
+            if let Err(error) = lower_priority(NICENESS) {
                 tracing::warn!(%error, "lowering the priority of a thread failed");
             }
         };
