@@ -310,6 +310,30 @@ mod tests {
         }
     }
 
+    /// Each condition of a filter used to nest the plan deeper; 60 words overflowed the stack.
+    #[test]
+    fn filters_are_limited_and_not_deep() {
+        let words = |count: usize| (0..count).map(|n| format!("w{n}")).collect::<Vec<_>>().join(" ");
+        let expression = LogFilter::parse(&words(MAX_CONDITIONS)).unwrap().expression().unwrap();
+        let text = expression.to_string();
+        assert!((0..MAX_CONDITIONS).all(|n| text.contains(&format!("\"w{n}\""))), "{text}");
+        let (mut level, mut depth) = (vec![&expression], 0);
+        while !level.is_empty() {
+            depth += 1;
+            let mut next = Vec::new();
+            for expression in level {
+                if let Expr::BinaryExpr(both) = expression {
+                    next.extend([both.left.as_ref(), both.right.as_ref()]);
+                }
+            }
+            level = next;
+        }
+        assert_eq!(depth, 7, "six levels of AND above the conditions");
+        assert_eq!(LogFilter::default().expression(), None);
+        assert!(LogFilter::parse(&words(MAX_CONDITIONS + 1)).unwrap_err().contains("65 conditions"));
+        assert!(LogFilter::parse(&"x".repeat(MAX_FILTER_BYTES + 1)).unwrap_err().contains("4097 bytes"));
+    }
+
     #[test]
     fn ids_are_searched_as_given_and_as_stored() {
         let expression = |text: &str| LogFilter::parse(text).unwrap().expressions()[0].to_string();
