@@ -163,7 +163,7 @@ mod tests {
     fn a_seed_gives_the_same_requests() {
         let generate = |seed: u64| {
             let mut grammar = FilterGrammar::new(seed);
-            (0..50).map(|_| [grammar.log_search().path, grammar.selectors().path]).collect::<Vec<_>>()
+            (0..6).map(|_| [grammar.log_search().path, grammar.selectors().path]).collect::<Vec<_>>()
         };
         assert_eq!(generate(1), generate(1));
         assert_ne!(generate(1), generate(2));
