@@ -13,12 +13,12 @@ use wardroom_query::FairPermits;
 use super::serve_error::{ServeError, io_error};
 use crate::views::lake_queries::lake_query_problem;
 
-/// Reads at once.
-const MAX_READS: usize = 3;
+/// Reads at once, of which one is left to other tenants.
+const MAX_READS: usize = 2;
 /// Reads of a tenant that wait: a dashboard asks for all its panels at once.
 const MAX_WAITING_READS: usize = 256;
-/// Niceness of the threads: below that of query workers (10), of which each tenant has a share.
-const NICENESS: i32 = 15;
+/// Niceness of the threads, as of query workers. Not more: a read holds a lock of the live series for moments.
+const NICENESS: i32 = 10;
 /// Maximum wait.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
