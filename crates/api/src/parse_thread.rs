@@ -1,45 +1,76 @@
 //! Parses selectors and expressions on a thread of its own: one thread serves all connections, senders' included, and
 //! compiling the patterns of one request takes up to a tenth of a second.
 
-use tokio::sync::Semaphore;
+use std::sync::{OnceLock, mpsc};
+
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
+use tokio::sync::oneshot;
 use wardroom_edge::Problem;
 
-/// One request at a time is parsed, so that a core is left for intake; the others wait in the order of arrival.
-static PARSER: Semaphore = Semaphore::const_new(1);
+/// Priority of the thread, 0 to 99; corresponds to niceness 15: intake, queries of tables and reads go first.
+const PRIORITY: u8 = 13;
 
-/// Runs `parse` once no other request is being parsed.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// The thread's work, in the order of arrival. One request at a time is parsed, so that a core is left for intake.
+static PARSER: OnceLock<Option<mpsc::Sender<Work>>> = OnceLock::new();
+
+/// Runs `parse` on the thread, unless the caller leaves before its turn.
 ///
 /// # Errors
-/// Returns a problem if the server is shutting down.
+/// Returns a problem if the thread could not be started.
 pub(crate) async fn parse_apart<T: Send + 'static>(parse: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    let unavailable = |detail: String| Problem::unavailable("unreadable", detail);
-    let permit = PARSER.acquire().await.map_err(|error| unavailable(error.to_string()))?;
-    // The permit ends with the work, not with a caller that leaves.
-    let parsed = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        parse()
+    let unavailable = || Problem::unavailable("unreadable", "the thread that parses requests does not run");
+    let (result, parsed) = oneshot::channel();
+    let work: Work = Box::new(move || {
+        if !result.is_closed() {
+            // The caller may have left meanwhile.
+            result.send(parse()).ok();
+        }
     });
-    parsed.await.map_err(|error| unavailable(error.to_string()))
+    let parser = PARSER.get_or_init(start).as_ref().ok_or_else(unavailable)?;
+    parser.send(work).map_err(|_| unavailable())?;
+    parsed.await.map_err(|_| unavailable())
+}
+
+/// Starts the thread; it runs until the process ends.
+fn start() -> Option<mpsc::Sender<Work>> {
+    let (sender, work) = mpsc::channel::<Work>();
+    let run = move || {
+        let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
+        if !matches!(priority.map(set_current_thread_priority), Ok(Ok(()))) {
+            tracing::warn!("lowering the priority of the parsing thread failed");
+        }
+        for work in work {
+            // A panic costs only its request.
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                tracing::error!("parsing a request panicked");
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("parse".into()).spawn(run);
+    started.inspect_err(|error| tracing::error!(%error, "starting the parsing thread failed")).ok().map(|_| sender)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
 
-    /// A slow parse delays neither the thread that serves connections, nor goes on beside another.
+    /// A slow parse does not block the thread that serves connections, and runs alone; a panic ends no other.
     #[tokio::test]
     async fn parsing_blocks_no_connection_and_runs_alone() {
         let (release, wait) = mpsc::channel::<()>();
         let slow = tokio::spawn(parse_apart(move || wait.recv_timeout(Duration::from_secs(10)).is_ok()));
         tokio::time::sleep(Duration::from_millis(50)).await;
+        let panics = tokio::spawn(parse_apart(|| assert_eq!(1, 2)));
         let next = tokio::spawn(parse_apart(|| 7));
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!slow.is_finished() && !next.is_finished());
         release.send(()).unwrap();
         assert!(slow.await.unwrap().unwrap());
+        assert!(panics.await.unwrap().is_err());
         assert_eq!(next.await.unwrap().unwrap(), 7);
     }
 }
