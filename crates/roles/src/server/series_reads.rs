@@ -42,7 +42,7 @@ impl SeriesReads {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(MAX_READS)
+            // The permits bound the reads. Blocking threads are not bounded: a read waits for others that read files.
             .thread_name("read")
             .on_thread_start(lower_priority)
             .enable_all()
@@ -73,6 +73,36 @@ impl Drop for SeriesReads {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// All reads at once wait for blocking work of the same runtime, as reads of files do.
+    #[tokio::test]
+    async fn reads_may_wait_for_blocking_work() {
+        let reads = Arc::new(SeriesReads::new().unwrap());
+        let all: Vec<_> = (0..2 * MAX_READS)
+            .map(|number| {
+                let reads = Arc::clone(&reads);
+                tokio::spawn(async move {
+                    let work = move || {
+                        let runtime = tokio::runtime::Handle::current();
+                        std::thread::sleep(Duration::from_millis(50));
+                        runtime.block_on(runtime.spawn_blocking(move || number)).unwrap()
+                    };
+                    reads.run(&TenantId::main(), work).await.map_err(|problem| problem.detail().to_owned())
+                })
+            })
+            .collect();
+        for (number, task) in all.into_iter().enumerate() {
+            let found = tokio::time::timeout(Duration::from_secs(20), task).await.expect("a read hangs");
+            assert_eq!(found.unwrap(), Ok(number));
         }
     }
 }
