@@ -61,4 +61,4 @@ pub use sample::Sample;
 pub use severity::Severity;
 pub use span::{Span, SpanKind};
 pub use time::Timestamp;
-pub use visible::{visible_json, visible_line, visible_text};
+pub use visible::{visible_csv, visible_json, visible_line, visible_text};

@@ -42,6 +42,17 @@ pub fn visible_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// Returns CSV in which each row is one line: line breaks and tabs within a quoted cell are replaced, too.
+pub fn visible_csv(csv: &str) -> Cow<'_, str> {
+    let mut is_quoted = false;
+    let shown = csv.chars().map(|character| {
+        // A quote within a cell is written twice, which changes nothing.
+        is_quoted ^= character == '"';
+        if is_hidden(character) && (is_quoted || character != '\n') { picture(character) } else { character }
+    });
+    if csv.chars().any(is_hidden) { Cow::Owned(shown.collect()) } else { Cow::Borrowed(csv) }
+}
+
 fn replace(text: &str, replacement: impl Fn(char) -> Option<char>) -> Cow<'_, str> {
     if text.chars().all(|character| replacement(character).is_none()) {
         return Cow::Borrowed(text);
@@ -49,24 +60,32 @@ fn replace(text: &str, replacement: impl Fn(char) -> Option<char>) -> Cow<'_, st
     Cow::Owned(text.chars().map(|character| replacement(character).unwrap_or(character)).collect())
 }
 
-/// Whether a character is not itself visible but changes what is: C0 and C1 controls, marks and overrides of direction,
-/// line and paragraph separators, invisible operators and tags. The joiners U+200C and U+200D belong to words of some
-/// scripts and change nothing else.
+/// Whether a character is not itself visible, or changes what is: C0 and C1 controls, line and paragraph separators,
+/// annotations, and what Unicode calls `Default_Ignorable_Code_Point` (marks and overrides of direction, fillers,
+/// variation selectors, invisible operators, tags). The joiners U+200C and U+200D belong to words of some scripts.
 fn is_hidden(character: char) -> bool {
     matches!(
         character,
         '\0'..='\u{1f}'
             | '\u{7f}'..='\u{9f}'
             | '\u{ad}'
+            | '\u{34f}'
             | '\u{61c}'
-            | '\u{180e}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
             | '\u{200b}'
             | '\u{200e}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
     )
 }
 
@@ -84,7 +103,7 @@ mod tests {
     use super::*;
 
     /// Escape sequences of terminals, as ESC or as the single character of C1; overrides and isolates of direction.
-    const HOSTILE: [&str; 9] = [
+    const HOSTILE: [&str; 13] = [
         "\u{1b}[2J\u{1b}[H",
         "\u{9b}2J",
         "\u{1b}]0;title\u{7}",
@@ -94,18 +113,39 @@ mod tests {
         "\u{2066}\u{2069}\u{200f}",
         "a\rb\u{8}\u{7f}",
         "\u{2028}\u{feff}\u{e0041}",
+        "cart\u{34f}\u{115f}\u{1160}\u{3164}\u{ffa0}",
+        "\u{17b4}\u{17b5}\u{180b}\u{180f}\u{fe00}\u{fe0f}",
+        "\u{fff0}\u{fff8}\u{1bca0}\u{1bca3}\u{1d173}\u{1d17a}",
+        "\u{e0100}\u{e01ef}\u{e0fff}",
     ];
 
     #[test]
     fn nothing_hidden_remains() {
         for text in HOSTILE {
-            for shown in [visible_line(text), visible_text(text)] {
+            for shown in [visible_line(text), visible_text(text), visible_csv(text)] {
                 assert!(!shown.chars().any(is_hidden), "{shown:?}");
                 assert_eq!(shown.chars().count(), text.chars().count(), "columns stay aligned");
             }
         }
         assert_eq!(visible_line("boom \u{1b}[2J\nINC-1 is resolved"), "boom ␛[2J␊INC-1 is resolved");
         assert_eq!(visible_text("one\n\ttwo\r"), "one\n\ttwo␍");
+    }
+
+    #[test]
+    fn hostile_examples_are_replaced_wholly() {
+        for text in &HOSTILE[8..] {
+            let shown = visible_line(text);
+            let replaced = shown.chars().filter(|character| *character == char::REPLACEMENT_CHARACTER).count();
+            assert_eq!(replaced, text.chars().filter(|character| !character.is_ascii()).count(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_cell_of_csv_cannot_forge_a_row() {
+        let csv = "at,message\n1,\"boom \"\"x\"\"\n2,forged\r\n3\"\n4,\"a\tb\"\n5,\"\"\n6,c\u{1b}d\n";
+        let expected = "at,message\n1,\"boom \"\"x\"\"␊2,forged␍␊3\"\n4,\"a␉b\"\n5,\"\"\n6,c␛d\n";
+        assert_eq!(visible_csv(csv), expected);
+        assert!(matches!(visible_csv("a,\"b\""), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use wardroom_domain::{visible_json, visible_text};
+use wardroom_domain::{visible_csv, visible_json, visible_text};
 use wardroom_roles::clock;
 
 use crate::client::RemoteArgs;
@@ -83,7 +83,7 @@ impl TableArgs {
         match self.format {
             TableFormat::Pretty => stdout.write_all(visible_text(&text).as_bytes())?,
             TableFormat::Json => writeln!(stdout, "{}", visible_json(&text))?,
-            TableFormat::Csv if is_terminal => stdout.write_all(visible_text(&text).as_bytes())?,
+            TableFormat::Csv if is_terminal => stdout.write_all(visible_csv(&text).as_bytes())?,
             TableFormat::Arrow if is_terminal => bail!("an Arrow stream is binary; redirect it to a file"),
             TableFormat::Csv | TableFormat::Arrow => stdout.write_all(table)?,
         }
