@@ -2,7 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wardroom_domain::config_check::{ConfigProblems, MAX_MINUTES};
+use wardroom_domain::config_check::{ConfigProblems, MAX_COUNT, MAX_MINUTES};
+
+/// Smallest maximum of the labels of a tenant's series and of the names in its events, in bytes: with less, not even a
+/// few fit.
+const MIN_SERIES_BYTES: u64 = 1 << 10;
 
 /// Limits of the active series of one tenant, and of what detection keeps of its other telemetry.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +32,10 @@ pub struct Config {
     /// Maximum number of different deployments of a tenant within two hours; further ones are refused. Default 10000.
     /// Since 0.1.
     pub max_deployments: usize,
+    /// Maximum size of the names that a tenant's log lines, spans and deployments of the last two hours gave, in bytes:
+    /// of services; of pairs of a service and one that it calls; of services, versions and statuses of deployments;
+    /// each. Records with further names are refused. Default 8 MiB. Since 0.1.
+    pub max_event_name_bytes: usize,
     /// Retention of the recent samples of a series, in minutes; older samples are read from the bus. Default 120.
     /// Since 0.1.
     pub recent_minutes: u32,
@@ -38,7 +46,19 @@ pub struct Config {
 impl Config {
     /// Adds what is wrong with the values.
     pub fn check(&self, problems: &mut ConfigProblems) {
-        problems.positive("head.max-series", self.max_series);
+        for (field, value) in [
+            ("head.max-series", self.max_series),
+            ("head.max-services", self.max_services),
+            ("head.max-histogram-families-per-service", self.max_histogram_families_per_service),
+            ("head.max-histogram-families", self.max_histogram_families),
+            ("head.max-calls", self.max_calls),
+            ("head.max-deployments", self.max_deployments),
+        ] {
+            problems.count(field, value);
+        }
+        problems.bytes("head.max-series-bytes", self.max_series_bytes, MIN_SERIES_BYTES);
+        problems.bytes("head.max-event-name-bytes", self.max_event_name_bytes, MIN_SERIES_BYTES);
+        problems.range("head.max-exemplars", self.max_exemplars as u64, 0..=MAX_COUNT);
         problems.range("head.recent-minutes", u64::from(self.recent_minutes), 1..=MAX_MINUTES);
     }
 }
@@ -53,6 +73,7 @@ impl Default for Config {
             max_histogram_families: 10_000,
             max_calls: 10_000,
             max_deployments: 10_000,
+            max_event_name_bytes: 8 << 20,
             recent_minutes: 120,
             max_exemplars: 100_000,
         }

@@ -21,6 +21,8 @@ pub enum EntityLimit {
     Families(usize),
     /// `head.max-calls`.
     Calls(usize),
+    /// `head.max-event-name-bytes`.
+    EventNameBytes(usize),
 }
 
 impl EntityLimit {
@@ -31,6 +33,7 @@ impl EntityLimit {
             Self::FamiliesOfService(..) => "histogram_families_per_service",
             Self::Families(_) => "histogram_families",
             Self::Calls(_) => "calls",
+            Self::EventNameBytes(_) => "event_name_bytes",
         }
     }
 }
@@ -55,6 +58,11 @@ impl fmt::Display for EntityLimit {
                 f,
                 "the tenant has {limit} pairs of a service and one that it calls; remove ids and ports from the names \
                  of called services or raise head.max-calls"
+            ),
+            Self::EventNameBytes(limit) => write!(
+                f,
+                "the names in the tenant's log lines, spans and deployments of the last two hours have {limit} bytes; \
+                 shorten the names of services and versions or raise head.max-event-name-bytes"
             ),
         }
     }
@@ -193,6 +201,7 @@ mod tests {
             (EntityLimit::FamiliesOfService(1, "a".into()), "head.max-histogram-families-per-service"),
             (EntityLimit::Families(1), "head.max-histogram-families"),
             (EntityLimit::Calls(1), "head.max-calls"),
+            (EntityLimit::EventNameBytes(1), "head.max-event-name-bytes"),
         ];
         for (limit, setting) in limits {
             assert!(limit.to_string().ends_with(setting), "{limit}");

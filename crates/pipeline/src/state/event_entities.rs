@@ -29,29 +29,47 @@ pub(crate) struct EventEntities {
     hasher: RandomState,
 }
 
-/// Entities by the hash of their names, which takes less memory than the names, with the time of the newest record.
+/// Entities by the hash of their names, which takes less memory than the names, with the time of the newest record and
+/// the size of the names: detection keeps the names.
 #[derive(Debug, Default)]
 struct RecentEntities {
-    newest_ms: BTreeMap<u64, i64>,
+    known: BTreeMap<u64, (i64, usize)>,
+    /// Size of the names of all.
+    name_bytes: usize,
     evicted_ms: i64,
 }
 
+/// The limit that a new entity exceeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exceeded {
+    Number,
+    NameBytes,
+}
+
 impl RecentEntities {
-    /// Records that an entity is named at a time. Returns false if it is new and the limit is reached.
-    fn admit(&mut self, hash: u64, at_ms: i64, limit: usize) -> bool {
-        if let Some(newest_ms) = self.newest_ms.get_mut(&hash) {
+    /// Records that an entity is named at a time. Returns the limit if it is new and exceeds one: their number, and the
+    /// size of their names.
+    fn admit(&mut self, (hash, bytes): (u64, usize), at_ms: i64, limits: (usize, usize)) -> Result<(), Exceeded> {
+        if let Some((newest_ms, _)) = self.known.get_mut(&hash) {
             *newest_ms = at_ms.max(*newest_ms);
-            return true;
+            return Ok(());
         }
-        if self.newest_ms.len() >= limit && at_ms.saturating_sub(self.evicted_ms) >= EVICTION_INTERVAL_MS {
+        if self.check(bytes, limits).is_err() && at_ms.saturating_sub(self.evicted_ms) >= EVICTION_INTERVAL_MS {
             self.evicted_ms = at_ms;
-            self.newest_ms.retain(|_, newest_ms| *newest_ms >= at_ms.saturating_sub(RETENTION_MS));
+            self.known.retain(|_, (newest_ms, _)| *newest_ms >= at_ms.saturating_sub(RETENTION_MS));
+            self.name_bytes = self.known.values().map(|(_, bytes)| bytes).sum();
         }
-        let fits = self.newest_ms.len() < limit;
-        if fits {
-            self.newest_ms.insert(hash, at_ms);
+        self.check(bytes, limits)?;
+        self.known.insert(hash, (at_ms, bytes));
+        self.name_bytes += bytes;
+        Ok(())
+    }
+
+    fn check(&self, bytes: usize, (max_entities, max_name_bytes): (usize, usize)) -> Result<(), Exceeded> {
+        if self.known.len() >= max_entities {
+            return Err(Exceeded::Number);
         }
-        fits
+        if self.name_bytes.saturating_add(bytes) > max_name_bytes { Err(Exceeded::NameBytes) } else { Ok(()) }
     }
 }
 
@@ -64,16 +82,20 @@ impl EventEntities {
         rules: &EntityRules,
     ) -> Vec<(usize, RefusalCause)> {
         let at_ms = events.received_at.millis();
+        let max_name_bytes = config.max_event_name_bytes;
         let mut refused = Vec::new();
         // Most records name the service of the one before.
         let mut known = None;
         let mut admit_service = |entities: &mut Self, service: &str| {
             let hash = entities.hasher.hash_one(service);
-            if known == Some(hash) || entities.services.admit(hash, at_ms, config.max_services) {
-                known = Some(hash);
+            if known == Some(hash) {
                 return None;
             }
-            Some(entity_refusal(&EntityLimit::Services(config.max_services)))
+            let limits = (config.max_services, max_name_bytes);
+            let admitted = entities.services.admit((hash, service.len()), at_ms, limits);
+            known = admitted.is_ok().then_some(hash).or(known);
+            let too_many = || entity_refusal(&EntityLimit::Services(config.max_services));
+            admitted.err().map(|exceeded| refusal(exceeded, config, too_many))
         };
         for (index, log) in events.logs.iter().enumerate() {
             let service = if log.service.is_empty() { rules.service_of(&log.labels) } else { &log.service };
@@ -84,8 +106,9 @@ impl EventEntities {
             let cause = admit_service(self, &deployment.service).or_else(|| {
                 let identity = (deployment.at.nanos(), &deployment.service, &deployment.version, &deployment.status);
                 let hash = self.hasher.hash_one((identity, deployment.metadata.as_bytes()));
-                let fits = self.deployments.admit(hash, at_ms, config.max_deployments);
-                (!fits).then(|| too_many_deployments(config))
+                let bytes = deployment.service.len() + deployment.version.len() + deployment.status.len();
+                let admitted = self.deployments.admit((hash, bytes), at_ms, (config.max_deployments, max_name_bytes));
+                admitted.err().map(|exceeded| refusal(exceeded, config, || too_many_deployments(config)))
             });
             refused.extend(cause.map(|cause| (first + index, cause)));
         }
@@ -95,8 +118,10 @@ impl EventEntities {
             let cause = admit_service(self, service).or_else(|| {
                 let called = called_service(span)?;
                 let hash = self.hasher.hash_one((service, called));
-                let fits = self.calls.admit(hash, at_ms, config.max_calls);
-                (!fits).then(|| entity_refusal(&EntityLimit::Calls(config.max_calls)))
+                let entity = (hash, service.len() + called.len());
+                let admitted = self.calls.admit(entity, at_ms, (config.max_calls, max_name_bytes));
+                let too_many = || entity_refusal(&EntityLimit::Calls(config.max_calls));
+                admitted.err().map(|exceeded| refusal(exceeded, config, too_many))
             });
             refused.extend(cause.map(|cause| (first + index, cause)));
         }
@@ -107,6 +132,13 @@ impl EventEntities {
 fn called_service(span: &Span) -> Option<&str> {
     let is_call = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
     span.labels.get(PEER_SERVICE).filter(|_| is_call)
+}
+
+fn refusal(exceeded: Exceeded, config: &Config, too_many: impl FnOnce() -> RefusalCause) -> RefusalCause {
+    match exceeded {
+        Exceeded::Number => too_many(),
+        Exceeded::NameBytes => entity_refusal(&EntityLimit::EventNameBytes(config.max_event_name_bytes)),
+    }
 }
 
 fn too_many_deployments(config: &Config) -> RefusalCause {
@@ -207,7 +239,31 @@ mod tests {
         assert_eq!(admit(&mut entities, 1_000_000, (&[], &deployments, &[]), &config).len(), 20_000);
         // One service is that of the deployments.
         assert_eq!(admit(&mut entities, 1_000_000, (&logs, &[], &[]), &config).len(), 20_001);
-        assert_eq!(entities.deployments.newest_ms.len(), config.max_deployments);
-        assert_eq!(entities.services.newest_ms.len(), config.max_services);
+        assert_eq!(entities.deployments.known.len(), config.max_deployments);
+        assert_eq!(entities.services.known.len(), config.max_services);
+    }
+
+    #[test]
+    fn long_names_are_refused_by_their_bytes_until_old_ones_are_forgotten() {
+        let (config, mut entities) = (Config::default(), EventEntities::default());
+        let setting = "head.max-event-name-bytes";
+        let long = |index: usize| format!("{index:06}{}", "n".repeat(4090));
+        // Names of 4 KiB; a service of one letter is beside them.
+        let fitting = config.max_event_name_bytes / 4097;
+        let deployments: Vec<_> =
+            (0..10_000).map(|index| Deployment { status: String::new(), ..deployment("a", &long(index)) }).collect();
+        let spans: Vec<_> = (0..10_000).map(|index| span(SpanKind::Client, "a", &long(index))).collect();
+        let logs: Vec<_> = (0..10_000).map(|index| log(&long(index))).collect();
+        for (kind, records) in
+            [(&[][..], &deployments[..], &[][..]), (&[], &[], &spans), (&logs, &[], &[])].into_iter().enumerate()
+        {
+            let refused = admit(&mut entities, 1_000_000, records, &config);
+            assert!((10_000 - fitting..=10_000 - fitting + 2).contains(&refused.len()), "{kind}: {}", refused.len());
+            assert!(refused.iter().all(|(_, named)| named == setting), "{kind}");
+            assert_eq!(admit(&mut entities, 1_000_001, records, &config).len(), refused.len(), "{kind}: known names");
+        }
+        let later = (&[][..], &deployments[9000..9100], &[][..]);
+        assert_eq!(admit(&mut entities, 1_000_000 + 2 * RETENTION_MS, later, &config), []);
+        assert_eq!(entities.deployments.name_bytes, 100 * 4097);
     }
 }
