@@ -4,8 +4,8 @@ use axum::body::Bytes;
 use axum::extract::{Extension, FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, Visitor};
+use serde::{Deserialize, Deserializer};
 use wardroom_domain::trace_id::{TRACE_ID_DIGITS, normal_trace_id};
 use wardroom_domain::{Identity, Timestamp, visible_text};
 use wardroom_edge::Problem;
@@ -34,10 +34,49 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
             .await
             .map_err(|rejection| Problem::new(rejection.status(), "bad_body", rejection.body_text()))?;
         let text = if text.trim().is_empty() { "{}" } else { text.as_str() };
+        check_object::<T>(text)?;
         let (mut ignored, mut reader) = (Vec::new(), serde_json::Deserializer::from_str(text));
         let body = serde_ignored::deserialize(&mut reader, |path| ignored.push(path.to_string()));
         let body = body.and_then(|body| reader.end().map(|()| body));
         Ok(Self(body.map_err(|error| Problem::bad_request("bad_body", format!("body: {error}")))?, ignored))
+    }
+}
+
+/// Refuses JSON that is no object: structures are read from arrays, too, as values without names.
+pub(crate) fn check_object<T: DeserializeOwned>(text: &str) -> Result<(), Problem> {
+    if text.trim_start().starts_with('{') {
+        return Ok(());
+    }
+    let mut fields: &[&str] = &[];
+    // Fails always: it is called for the names only.
+    let _named: Result<T, _> = T::deserialize(FieldNames(&mut fields));
+    let fields = if fields.is_empty() { String::new() } else { format!(" with the fields {}", fields.join(", ")) };
+    Err(Problem::bad_request("bad_body", format!("body: not a JSON object{fields}")))
+}
+
+/// Notes the names of a structure's fields.
+struct FieldNames<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for FieldNames<'_> {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(Error::custom("no value"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = fields;
+        self.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 
@@ -254,6 +293,24 @@ mod tests {
         assert_eq!(read(r#"{"force":true,"a":{"b":1}}"#).unwrap(), ["force", "a"]);
         assert_eq!(read("{} x").unwrap_err(), "bad_body");
         assert_eq!(read("[").unwrap_err(), "bad_body");
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused_with_the_names_of_the_fields() {
+        #[derive(Debug, Deserialize)]
+        struct Verdict {
+            verdict: String,
+            cause: Option<String>,
+        }
+        let check = |text: &str| check_object::<Verdict>(text).map_err(|problem| problem.detail().to_owned());
+        for text in ["[]", " [\"noise\",\"x\"]", "null", "1", "\"x\"", "x"] {
+            let detail = "body: not a JSON object with the fields verdict, cause";
+            assert_eq!(check(text), Err(detail.to_owned()), "{text}");
+        }
+        assert_eq!(check(" \n{\"verdict\":1}"), Ok(()));
+        assert_eq!(check_object::<EmptyBody>("[]").unwrap_err().detail(), "body: not a JSON object");
+        let read: Verdict = serde_json::from_str("[\"noise\",null]").unwrap();
+        assert!(read.verdict == "noise" && read.cause.is_none(), "which the check prevents");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
-use crate::request::{Caller, TableFormat};
+use crate::request::{Caller, TableFormat, check_object};
 use crate::warnings::with_warnings;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
@@ -46,6 +46,7 @@ async fn run_sql(
     };
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let query = if content_type.starts_with("application/json") {
+        check_object::<SqlRequest>(&body)?;
         let request: SqlRequest = serde_json::from_str(&body).map_err(|error| {
             Problem::bad_request("bad_body", format!("body: {error}; expected {{\"query\": \"…\"}}"))
         })?;

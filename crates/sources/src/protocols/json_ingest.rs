@@ -110,6 +110,12 @@ fn read_records<T: Record>(body: &[u8], received_at: Timestamp) -> Result<Decode
     let records = Records::read(text)?;
     let mut decoded = Decoded::default();
     for (position, record) in (0_u32..).zip(records.0) {
+        // Structures are read from arrays, too: values without names, which would change their meaning with the order.
+        if !record.get().starts_with('{') {
+            let detail = format!("not an object with the fields {}", T::FIELDS.join(", "));
+            push_refusal(&mut decoded.refused, position, RefusalReason::Malformed, detail);
+            continue;
+        }
         let mut reader = serde_json::Deserializer::from_str(record.get());
         let mut on_ignored = |path: serde_ignored::Path<'_>| decoded.ignored_field(&path);
         let reader = serde_ignored::Deserializer::new(&mut reader, &mut on_ignored);
@@ -118,7 +124,10 @@ fn read_records<T: Record>(body: &[u8], received_at: Timestamp) -> Result<Decode
             Err(error) => {
                 let reason =
                     if out_of_range(error.inner()) { RefusalReason::BadValue } else { RefusalReason::Malformed };
-                Err((reason, format!("field {}: {}", error.path(), error.inner())))
+                // The path of the record itself, if a field is missing.
+                let is_record = error.path().iter().next().is_none();
+                let field = if is_record { String::new() } else { format!("field {}: ", error.path()) };
+                Err((reason, format!("{field}{}", error.inner())))
             }
         };
         match added {
@@ -310,5 +319,32 @@ mod tests {
         let many: Vec<String> = (0..1000).map(|n| format!("\"{n:x<300}\":1")).collect();
         let many = format!(r#"{{"level":"INFO","message":"m","service":"a",{}}}"#, many.join(","));
         assert_eq!(decode(&many).ignored_fields.len(), crate::decode::decoded::MAX_IGNORED_FIELDS);
+    }
+
+    #[test]
+    fn a_record_is_an_object() {
+        let body = r#"[["2026-01-01T00:00:00Z","ERROR","m","s",{}], null, 5, "x", [],
+            {"level":"INFO","message":"m","service":"a"}]"#;
+        let decoded = decode(body);
+        assert_eq!((decoded.logs.len(), decoded.positions.as_slice()), (1, &[5][..]));
+        let refused = &decoded.refused;
+        assert!(refused.iter().all(|refusal| refusal.reason == RefusalReason::Malformed), "{refused:?}");
+        let expected = "not an object with the fields timestamp, level, message, service, labels";
+        assert_eq!(refused.first().map(|refusal| refusal.detail.as_str()), Some(expected));
+        assert_eq!(respond(decoded).0, 400);
+        let missing = decode(r#"{"level":"INFO","message":"m"}"#);
+        assert!(missing.refused[0].detail.starts_with("missing field `service`"), "{:?}", missing.refused);
+        let wrong = decode(r#"{"level":"INFO","message":"m","service":"a","labels":{"b":1}}"#);
+        assert!(wrong.refused[0].detail.starts_with("field labels.b: invalid type"), "{:?}", wrong.refused);
+        for body in ["5", "null", "\"x\"", " \n 5", "[[]]"] {
+            assert_eq!(respond(decode(body)).0, 400, "{body}");
+        }
+        assert_eq!(respond(decode(" \n {\"level\":\"INFO\",\"message\":\"m\",\"service\":\"a\"} ")), (200, None));
+        let deployment = br#"[[null,"a","v1","success",{}]]"#;
+        let decoded = read_records::<DeploymentEvent>(deployment, Timestamp::from_millis(0)).unwrap();
+        assert_eq!((decoded.deployments.len(), decoded.refused.len()), (0, 1));
+        let point = br#"[[null,"m",1.0,{}]]"#;
+        let decoded = read_records::<MetricPoint>(point, Timestamp::from_millis(0)).unwrap();
+        assert_eq!((decoded.len(), decoded.refused.len()), (0, 1));
     }
 }
