@@ -34,15 +34,22 @@ pub enum PoolError {
         /// What is wrong, and the remedy.
         detail: String,
     },
-    /// The query ended its process.
+    /// The process that ran the query ended.
     #[error(
-        "the query ended the process that ran it: it needs more memory (lake.query.memory-bytes) or nests deeper than \
-         allowed; narrow it by `day` or `ts`, or split it"
+        "the process that ran the query ended: the query needs more memory (lake.query.memory-bytes) or nests deeper \
+         than allowed, or the process was killed from outside; repeat the query once, and if it fails again narrow it \
+         by `day` or `ts`, or split it"
     )]
     Crashed,
     /// The query did not stop at its timeout, in seconds, and its process was killed.
     #[error("the query was killed after {0} s (lake.query.seconds); narrow it by `day`, `ts` or `series_id`")]
     Killed(u64),
+    /// The query was stopped after this time, in seconds, for another tenant.
+    #[error(
+        "the query was stopped after {0} s because other tenants wait and all query workers run long queries; repeat it \
+         later, narrow it by `day` or `ts`, or raise lake.query.workers"
+    )]
+    Stopped(u64),
     /// Too many queries of the tenant wait.
     #[error(
         "{0} queries of this tenant wait already (lake.query.max-waiting); send fewer at once, or repeat this one later"

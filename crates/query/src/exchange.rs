@@ -1,6 +1,8 @@
-//! One query on one worker: sends it, receives the answer, and stops it when the caller leaves.
+//! One query on one worker: sends it, receives the answer, and stops it when the pool says so.
 
+use std::future::Future;
 use std::io::Result;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use wardroom_domain::TenantId;
 
@@ -28,22 +29,23 @@ pub(crate) enum Exchange {
     Ended { accepted: bool },
     /// The worker did not answer in time.
     Deadline,
-    /// The caller left.
-    Left { is_reusable: bool },
+    /// The query was stopped, for this reason.
+    Stopped { reason: PoolError, is_reusable: bool },
 }
 
-/// Runs a query on a worker until the deadline. `limits`: deadline, memory of results, and the size of one.
+/// Runs a query on a worker until the deadline, or until `stop` says why it is to be stopped. `limits`: deadline, memory
+/// of results, and the size of one.
 pub(crate) async fn exchange(
     stream: &mut UnixStream,
     request: &Request,
     (deadline, results, max_bytes): (Instant, &Arc<ResultBudget>, u64),
-    left: &mut oneshot::Receiver<()>,
+    mut stop: Pin<&mut impl Future<Output = PoolError>>,
 ) -> Exchange {
     let (mut reader, mut writer) = stream.split();
     let sent = tokio::select! {
         sent = timeout_at(deadline, write_request(&mut writer, request)) => sent,
         // The worker waits for the rest of the request.
-        _ = &mut *left => return Exchange::Left { is_reusable: false },
+        reason = &mut stop => return Exchange::Stopped { reason, is_reusable: false },
     };
     match sent {
         Ok(Ok(())) => {}
@@ -59,10 +61,10 @@ pub(crate) async fn exchange(
             Ok(Err(_)) => Exchange::Ended { accepted: accepted.load(Ordering::Relaxed) },
             Err(_) => Exchange::Deadline,
         },
-        _ = &mut *left => {
+        reason = &mut stop => {
             let is_reusable = write_cancel(&mut writer).await.is_ok()
                 && matches!(timeout(CANCEL_TIMEOUT, answer).await, Ok(Ok((_, true))));
-            Exchange::Left { is_reusable }
+            Exchange::Stopped { reason, is_reusable }
         }
     }
 }

@@ -10,5 +10,5 @@ pub const QUERIES_RUNNING: &str = "wardroom_queries_running";
 /// Gauge: queries that wait for a worker.
 pub const QUERIES_WAITING: &str = "wardroom_queries_waiting";
 /// Histogram: duration of a query over the tables, in seconds, with its wait for a worker, by outcome: `ok`, `failed`,
-/// `refused`, `timeout`, `crashed` or `cancelled`.
+/// `refused`, `timeout`, `stopped` for another tenant, `crashed` or `cancelled`.
 pub const QUERY_SECONDS: &str = "wardroom_query_seconds";

@@ -25,6 +25,8 @@ struct Inner {
 /// A permit, given back when it is dropped.
 pub struct Permit {
     tenant: TenantId,
+    /// Number in the schedule.
+    number: u64,
     permits: Arc<Inner>,
 }
 
@@ -73,9 +75,9 @@ impl Inner {
     fn dispatch(self: &Arc<Self>) {
         loop {
             let next = self.schedule().next(Instant::now());
-            let Some(((), tenant, waiting)) = next else { return };
+            let Some(((), tenant, number, waiting)) = next else { return };
             // If the caller has left, the permit is given back when it is dropped here.
-            drop(waiting.send(Permit { tenant, permits: Arc::clone(self) }));
+            drop(waiting.send(Permit { tenant, number, permits: Arc::clone(self) }));
         }
     }
 }
@@ -83,7 +85,7 @@ impl Inner {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut schedule = self.permits.schedule();
-        schedule.finish(&self.tenant, false, Instant::now());
+        schedule.finish(&self.tenant, self.number, false, Instant::now());
         schedule.add_worker(());
         drop(schedule);
         self.permits.dispatch();

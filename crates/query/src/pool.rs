@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! query ─► wait for a worker ─► unflushed rows ─► send ─► receive ─► result
-//!            │ too many, too long    worker ended │ deadline passed │ caller left
+//!            │ too many, too long    worker ended │ deadline passed │ caller left, or another tenant waits
 //!            ▼                                    ▼                 ▼
 //!          refused                             crashed            killed, or stopped by the worker
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,7 @@ impl QueryPool {
         let WorkerControl { mut workers, start, kill } = control;
         let state = State {
             schedule: Schedule::new(config.max_waiting.max(1)),
+            stops: BTreeMap::new(),
             has_source: true,
             is_started: false,
             without_worker_since: None,
@@ -141,6 +143,7 @@ const fn outcome(result: &Result<Bytes, PoolError>) -> &'static str {
         Err(PoolError::Query { .. }) => "failed",
         Err(PoolError::Crashed) => "crashed",
         Err(PoolError::QueueFull(_) | PoolError::ResultsUnread | PoolError::NoWorker) => "refused",
+        Err(PoolError::Stopped(_)) => "stopped",
         Err(PoolError::Cancelled) => "cancelled",
     }
 }
@@ -177,6 +180,8 @@ impl std::fmt::Debug for Shared {
 
 struct State {
     schedule: Schedule<Worker, oneshot::Sender<Lease>>,
+    /// Stop running queries, by their numbers in the schedule.
+    stops: BTreeMap<u64, oneshot::Sender<()>>,
     /// Whether workers may still come.
     has_source: bool,
     /// Whether workers were asked for: the first query does.
@@ -185,6 +190,12 @@ struct State {
 }
 
 impl State {
+    /// Records that a query has ended.
+    fn finish(&mut self, (tenant, number): (&TenantId, u64), ended_worker: bool) {
+        self.stops.remove(&number);
+        self.schedule.finish(tenant, number, ended_worker, Instant::now());
+    }
+
     fn workers(&self) -> usize {
         self.schedule.idle() + self.schedule.running()
     }
@@ -203,6 +214,10 @@ impl State {
 struct Lease {
     worker: Option<Worker>,
     tenant: TenantId,
+    /// Number in the schedule.
+    number: u64,
+    /// Says that the query is to be stopped, for another tenant.
+    stopped: oneshot::Receiver<()>,
     shared: Arc<Shared>,
 }
 
@@ -210,7 +225,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
             let mut state = self.shared.state();
-            state.schedule.finish(&self.tenant, false, Instant::now());
+            state.finish((&self.tenant, self.number), false);
             state.schedule.add_worker(worker);
         }
     }
@@ -229,15 +244,28 @@ impl Shared {
         }
     }
 
-    /// Gives free workers to waiting queries.
+    /// Gives free workers to waiting queries, and stops a query that has had its time if a tenant waits nevertheless.
     fn dispatch(self: &Arc<Self>) {
         self.remove_lost_workers();
-        loop {
-            let next = self.state().schedule.next(Instant::now());
-            let Some((worker, tenant, waiting)) = next else { return };
+        while let Some((waiting, lease)) = self.next_lease() {
             // If the caller has left, the lease is returned when it is dropped here, and the next query gets it.
-            drop(waiting.send(Lease { worker: Some(worker), tenant, shared: Arc::clone(self) }));
+            drop(waiting.send(lease));
         }
+        let mut state = self.state();
+        let number = state.schedule.next_to_stop(oneshot::Sender::is_closed, Instant::now());
+        if let Some(stop) = number.and_then(|number| state.stops.remove(&number)) {
+            // An error says that the query has just ended.
+            let _ended = stop.send(());
+        }
+    }
+
+    /// Takes the next waiting query, with a worker.
+    fn next_lease(self: &Arc<Self>) -> Option<(oneshot::Sender<Lease>, Lease)> {
+        let mut state = self.state();
+        let (worker, tenant, number, waiting) = state.schedule.next(Instant::now())?;
+        let (stop, stopped) = oneshot::channel();
+        state.stops.insert(number, stop);
+        Some((waiting, Lease { worker: Some(worker), tenant, number, stopped, shared: Arc::clone(self) }))
     }
 
     /// Waits for a worker.
@@ -280,28 +308,36 @@ impl Shared {
             let Some(mut worker) = lease.worker.take() else { return Err(PoolError::NoWorker) };
             let deadline = Instant::now() + Duration::from_secs(self.config.seconds) + KILL_DELAY;
             let limits = (deadline.into(), &self.results, self.config.max_bytes as u64);
-            let exchanged = exchange(&mut worker.stream, &request, limits, &mut left).await;
+            let started = Instant::now();
+            let stop = async {
+                tokio::select! {
+                    _ = &mut left => PoolError::Cancelled,
+                    Ok(()) = &mut lease.stopped => PoolError::Stopped(started.elapsed().as_secs()),
+                }
+            };
+            let exchanged = exchange(&mut worker.stream, &request, limits, std::pin::pin!(stop)).await;
+            let query = (&tenant, lease.number);
             // Taken from memory while nothing else happens.
             request.unflushed = Vec::new();
             let lost = match exchanged {
                 Exchange::Answered { result, is_reusable: true } => {
-                    self.finish(&tenant, worker);
+                    self.finish(query, worker);
                     return result;
                 }
                 Exchange::Answered { result, is_reusable: false } => (result, "deadline"),
-                Exchange::Left { is_reusable: true } => {
-                    self.finish(&tenant, worker);
-                    return Err(PoolError::Cancelled);
+                Exchange::Stopped { reason, is_reusable: true } => {
+                    self.finish(query, worker);
+                    return Err(reason);
                 }
-                Exchange::Left { is_reusable: false } => (Err(PoolError::Cancelled), "cancelled"),
+                Exchange::Stopped { reason, is_reusable: false } => (Err(reason), "cancelled"),
                 Exchange::Deadline => (Err(PoolError::Killed(self.config.seconds)), "deadline"),
                 Exchange::Ended { accepted: false } if !is_last => {
-                    self.replace(&tenant, worker, "exited");
+                    self.replace(query, worker, "exited");
                     continue;
                 }
                 Exchange::Ended { .. } => (Err(PoolError::Crashed), "crashed"),
             };
-            self.replace(&tenant, worker, lost.1);
+            self.replace(query, worker, lost.1);
             return lost.0;
         }
         Err(PoolError::Crashed)
@@ -324,20 +360,20 @@ impl Shared {
     }
 
     /// Returns a worker that is idle.
-    fn finish(self: &Arc<Self>, tenant: &TenantId, worker: Worker) {
+    fn finish(self: &Arc<Self>, query: (&TenantId, u64), worker: Worker) {
         let mut state = self.state();
-        state.schedule.finish(tenant, false, Instant::now());
+        state.finish(query, false);
         state.schedule.add_worker(worker);
         drop(state);
         self.dispatch();
     }
 
     /// Kills a worker, if it has not ended; the supervisor starts another one.
-    fn replace(self: &Arc<Self>, tenant: &TenantId, worker: Worker, reason: &'static str) {
+    fn replace(self: &Arc<Self>, (tenant, number): (&TenantId, u64), worker: Worker, reason: &'static str) {
         (self.kill)(worker.id);
         metrics::counter!(names::QUERY_WORKER_RESTARTS_TOTAL, "reason" => reason).increment(1);
         tracing::warn!(%tenant, reason, "a query worker is replaced");
-        self.state().schedule.finish(tenant, reason != "exited", Instant::now());
+        self.state().finish((tenant, number), reason != "exited");
         self.dispatch();
     }
 }

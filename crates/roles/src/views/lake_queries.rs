@@ -140,6 +140,7 @@ pub(crate) fn lake_query_problem(error: PoolError) -> Problem {
         PoolError::Query { kind, detail } => failure_problem(kind, detail),
         PoolError::Crashed => Problem::new(Status::UNPROCESSABLE_ENTITY, "query_crashed", detail),
         PoolError::Killed(_) => Problem::unavailable("query_timeout", detail),
+        PoolError::Stopped(_) => Problem::unavailable("query_stopped", detail),
         PoolError::QueueFull(_) => too_many("too_many_queries", detail),
         PoolError::ResultsUnread => too_many("results_unread", detail),
         PoolError::Busy(_) | PoolError::NoWorker | PoolError::Cancelled => {
