@@ -21,7 +21,7 @@ pub mod metrics_recorder;
 mod named_queries;
 mod openapi;
 mod page;
-mod parse_thread;
+mod request_thread;
 mod problem_responses;
 mod prometheus;
 mod promql_selectors;

@@ -14,10 +14,10 @@ use wardroom_domain::{Labels, Matcher, MetricMetadata, Timestamp};
 use wardroom_edge::{Access, Routes};
 
 use crate::backend::Backend;
-use crate::parse_thread::parse_apart;
 use crate::promql_selectors::extract_selectors;
 use crate::query_parameters::{FormPairs, query_pairs};
 use crate::request::{Caller, parse_time};
+use crate::request_thread::run_apart;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let copy = || backend.clone();
@@ -75,9 +75,12 @@ async fn metadata(backend: Backend, caller: Caller, FormPairs(form): FormPairs) 
     families.retain(|family, _| metric.as_ref().is_none_or(|metric| metric == family));
     let entry =
         |metadata: MetricMetadata| json!([{ "type": metadata.kind, "help": metadata.help, "unit": metadata.unit }]);
-    let data: Map<String, Value> =
-        families.into_iter().take(limit).map(|(family, metadata)| (family, entry(metadata))).collect();
-    Json(json!({ "status": "success", "data": data })).into_response()
+    respond_apart(move || {
+        let data: Map<String, Value> =
+            families.into_iter().take(limit).map(|(family, metadata)| (family, entry(metadata))).collect();
+        Json(json!({ "status": "success", "data": data })).into_response()
+    })
+    .await
 }
 
 async fn series(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
@@ -87,7 +90,7 @@ async fn series(backend: Backend, caller: Caller, FormPairs(form): FormPairs) ->
         Err(response) => return *response,
     };
     match (backend.series)(caller.tenant.clone(), parameters.query).await {
-        Ok(found) => parameters.limit.response(found.iter().map(|labels| json!(labels))),
+        Ok(found) => respond_apart(move || parameters.limit.response(found.iter().map(|labels| json!(labels)))).await,
         Err(problem) => problem.into_response(),
     }
 }
@@ -107,10 +110,13 @@ async fn exemplars(backend: Backend, caller: Caller, FormPairs(form): FormPairs)
         Err(problem) => return problem.into_response(),
     };
     let exemplar = |(labels, value, ts_ms): &(Labels, String, i64)| json!({ "labels": labels, "value": value, "timestamp": *ts_ms as f64 / 1000.0 });
-    parameters.limit.response(found.iter().map(|series| {
-        let exemplars: Vec<Value> = series.exemplars.iter().map(exemplar).collect();
-        json!({ "seriesLabels": series.series, "exemplars": exemplars })
-    }))
+    respond_apart(move || {
+        parameters.limit.response(found.iter().map(|series| {
+            let exemplars: Vec<Value> = series.exemplars.iter().map(exemplar).collect();
+            json!({ "seriesLabels": series.series, "exemplars": exemplars })
+        }))
+    })
+    .await
 }
 
 async fn label_names(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
@@ -131,7 +137,7 @@ async fn distinct_values(
     backend: Backend,
     caller: Caller,
     form: Vec<u8>,
-    collect: impl for<'a> Fn(&'a Labels, &mut BTreeSet<&'a str>),
+    collect: impl for<'a> Fn(&'a Labels, &mut BTreeSet<&'a str>) + Send + 'static,
 ) -> Response {
     let parameters = match SeriesParameters::parse_apart(form).await {
         Ok(parameters) => parameters,
@@ -141,9 +147,17 @@ async fn distinct_values(
         Ok(found) => found,
         Err(problem) => return problem.into_response(),
     };
-    let mut values = BTreeSet::new();
-    found.iter().for_each(|labels| collect(labels, &mut values));
-    parameters.limit.response(values.into_iter().map(Value::from))
+    respond_apart(move || {
+        let mut values = BTreeSet::new();
+        found.iter().for_each(|labels| collect(labels, &mut values));
+        parameters.limit.response(values.into_iter().map(Value::from))
+    })
+    .await
+}
+
+/// Builds a response that may be large on the request thread.
+async fn respond_apart(respond: impl FnOnce() -> Response + Send + 'static) -> Response {
+    run_apart(respond).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// The parameters of a request, parsed.
@@ -157,7 +171,7 @@ struct SeriesParameters {
 impl SeriesParameters {
     /// Like [`SeriesParameters::parse`], on a thread of its own; the error is a response.
     async fn parse_apart(form: Vec<u8>) -> Result<Self, Box<Response>> {
-        match parse_apart(move || Self::parse(&form)).await {
+        match run_apart(move || Self::parse(&form)).await {
             Ok(parsed) => parsed.map_err(|error| Box::new(bad_data(&error))),
             Err(problem) => Err(Box::new(problem.into_response())),
         }

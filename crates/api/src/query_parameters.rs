@@ -45,10 +45,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParameter
             // Begins with the name of the parameter.
             let text = rejection.body_text();
             let reason = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-            Problem::bad_request("bad_parameter", format!("parameter {reason}"))
+            Problem::bad_request("bad_parameter", format!("parameter {}", with_remedy(reason)))
         })?;
         Ok(Self(parameters))
     }
+}
+
+/// Says what to write, where the reason is a text of Rust's number parsers.
+fn with_remedy(reason: &str) -> String {
+    let Some((name, detail)) = reason.split_once(": ") else { return reason.to_owned() };
+    let remedy = match detail {
+        "invalid digit found in string" | "cannot parse integer from empty string" => {
+            "write a whole number that is not negative"
+        }
+        "number too large to fit in target type" => "the number is too large; write a smaller one",
+        "invalid float literal" | "cannot parse float from empty string" => "write a number",
+        "provided string was not `true` or `false`" => "write true or false",
+        other => other,
+    };
+    format!("{name}: {remedy}")
 }
 
 /// The parameters of the query string and of a form in the body, in this order, as Prometheus reads them.
@@ -134,10 +149,17 @@ mod tests {
             #[expect(dead_code, reason = "only parsed")]
             limit: Option<u32>,
         }
-        let (mut parts, ()) = Request::builder().uri("/?limit=many").body(()).unwrap().into_parts();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let parsed = runtime.block_on(QueryParameters::<Page>::from_request_parts(&mut parts, &()));
-        let problem = parsed.map(|page| page.0).unwrap_err();
-        assert!(problem.code() == "bad_parameter" && problem.detail().starts_with("parameter limit: "), "{problem:?}");
+        for (uri, detail) in [
+            ("/?limit=many", "parameter limit: write a whole number that is not negative"),
+            ("/?limit=", "parameter limit: write a whole number that is not negative"),
+            ("/?limit=-1", "parameter limit: write a whole number that is not negative"),
+            ("/?limit=99999999999", "parameter limit: the number is too large; write a smaller one"),
+        ] {
+            let (mut parts, ()) = Request::builder().uri(uri).body(()).unwrap().into_parts();
+            let parsed = runtime.block_on(QueryParameters::<Page>::from_request_parts(&mut parts, &()));
+            let problem = parsed.map(|page| page.0).unwrap_err();
+            assert_eq!((problem.code(), problem.detail()), ("bad_parameter", detail), "{uri}");
+        }
     }
 }

@@ -4,15 +4,16 @@ use std::num::NonZeroU32;
 
 use axum::Json;
 use axum::extract::RawQuery;
-use serde_json::{Value, json};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Matcher, Timestamp};
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
-use crate::parse_thread::parse_apart;
 use crate::query_parameters::query_pairs;
 use crate::request::{Caller, bad_cursor, parse_time};
+use crate::request_thread::run_apart;
 
 /// Maximum number of steps of one query, the same as in Prometheus.
 const MAX_STEPS: u64 = 11_000;
@@ -24,10 +25,11 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
     })
 }
 
-async fn list(backend: Backend, caller: Caller, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
-    let (series_query, cursor) = parse_apart(move || parse_query(&query.unwrap_or_default())).await??;
+async fn list(backend: Backend, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let (series_query, cursor) = run_apart(move || parse_query(&query.unwrap_or_default())).await??;
     let (series, next) = (backend.samples)(caller.tenant.clone(), series_query, cursor).await?;
-    Ok(Json(json!({ "series": series, "next": next.map(|next| next.to_string()) })))
+    run_apart(move || Json(json!({ "series": series, "next": next.map(|next| next.to_string()) })).into_response())
+        .await
 }
 
 /// Parses the parameters; returns the query and the cursor.

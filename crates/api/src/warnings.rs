@@ -16,6 +16,7 @@ use wardroom_domain::visible_line;
 use wardroom_edge::{Routes, WARNING_HEADER};
 
 use crate::query_parameters::{known_parameters, query_pairs};
+use crate::request_thread::run_apart;
 
 /// Maximum number of unknown names in a warning.
 const MAX_NAMES: usize = 10;
@@ -96,15 +97,22 @@ async fn add_to_json(response: Response, warnings: &[String]) -> Response {
     }
     let (mut parts, body) = response.into_parts();
     let Ok(bytes) = to_bytes(body, usize::MAX).await else { return Response::from_parts(parts, Body::empty()) };
-    let Ok(Value::Object(mut object)) = serde_json::from_slice(&bytes) else {
-        return Response::from_parts(parts, Body::from(bytes));
-    };
+    let (original, warnings) = (bytes.clone(), warnings.to_vec());
+    // A response may be large, and is parsed for this.
+    let rewritten = run_apart(move || insert_warnings(&original, &warnings)).await.ok().flatten();
+    let Some(text) = rewritten else { return Response::from_parts(parts, Body::from(bytes)) };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(text))
+}
+
+/// Adds the warnings to a JSON object; returns `None` for anything else.
+fn insert_warnings(body: &[u8], warnings: &[String]) -> Option<String> {
+    let Ok(Value::Object(mut object)) = serde_json::from_slice(body) else { return None };
     match object.get_mut("warnings").and_then(Value::as_array_mut) {
         Some(list) => list.extend(warnings.iter().map(|warning| json!(warning))),
         None => drop(object.insert("warnings".to_owned(), json!(warnings))),
     }
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, Body::from(Value::Object(object).to_string()))
+    Some(Value::Object(object).to_string())
 }
 
 #[cfg(test)]
