@@ -13,6 +13,7 @@
 
 mod bounded_function;
 mod concat_planner;
+mod error_text;
 mod functions;
 mod statement_limits;
 mod statement_text;
@@ -52,6 +53,7 @@ use crate::lake::Lake;
 use crate::maintain::table_usage::TableUsage;
 
 use self::bounded_function::ResultTooLarge;
+use self::error_text::{describe, describe_arrow_error};
 use self::functions::with_allowed_functions;
 use self::statement_limits::check_statement;
 use self::statement_text::check_text;
@@ -301,19 +303,15 @@ impl<T> Drop for AbortOnDrop<T> {
 }
 
 async fn plan_query(session: &SessionContext, text: &str) -> Result<DataFrame, QueryError> {
-    let invalid = |error: DataFusionError| QueryError::Invalid(error.strip_backtrace());
+    let invalid = |error: DataFusionError| QueryError::Invalid(describe(&error));
     check_text(text).map_err(QueryError::LimitExceeded)?;
     let state = session.state();
     let statement = state.sql_to_statement(text, &state.config().options().sql_parser.dialect).map_err(invalid)?;
     check_statement(&statement).map_err(QueryError::LimitExceeded)?;
     let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let refused = |error: DataFusionError| {
-        QueryError::Refused(format!(
-            "only queries are allowed (SELECT, WITH, EXPLAIN, SHOW): {}",
-            error.strip_backtrace()
-        ))
-    };
+    // Its error names variants of the plan.
+    let refused = |_| QueryError::Refused("only queries are allowed: SELECT, WITH, EXPLAIN, SHOW".to_owned());
     read_only.verify_plan(&plan).map_err(refused)?;
     session.execute_logical_plan(plan).await.map_err(invalid)
 }
@@ -358,7 +356,7 @@ fn execution_error(error: DataFusionError) -> QueryError {
             let remedy = "narrow it by `day` or `ts`, or raise lake.query.memory-bytes";
             QueryError::TooLarge(format!("the query needs more memory than allowed; {remedy}: {detail}"))
         }
-        _ => QueryError::Failed(error.strip_backtrace()),
+        _ => QueryError::Failed(describe(&error)),
     }
 }
 
@@ -381,7 +379,7 @@ fn encode_output(
             "the result is larger than {max_bytes} bytes in this format (lake.query.max-bytes); ask for fewer rows or \
              columns"
         )),
-        false => QueryError::Failed(error.to_string()),
+        false => QueryError::Failed(describe_arrow_error(&error)),
     });
     encoded.map(|()| out.bytes)
 }

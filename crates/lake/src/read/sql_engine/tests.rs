@@ -192,6 +192,52 @@ async fn refuses_statements_that_are_not_read_only() {
     }
 }
 
+/// Errors are for people: no debug output, names of optimizer rules or variants, or a request to report a bug.
+#[tokio::test]
+async fn errors_of_queries_are_sentences() {
+    let folder = tempfile::tempdir().unwrap();
+    let queries = QueryEngine::new(lake(&folder).await, QueryConfig::default()).unwrap();
+    for (text, expected) in [
+        ("selec 1", "cannot be parsed"),
+        ("SELECT 'a", "cannot be parsed"),
+        ("SELECT nothing FROM logs", "there is no column nothing"),
+        ("SELECT messag FROM logs", "message"),
+        ("SELECT * FROM nowhere", "nowhere"),
+        ("SELECT floo(1)", "floo"),
+        ("SELECT message FROM logs a, logs b", "message"),
+        ("SELECT sum(message) FROM logs", "sum"),
+        ("SELECT 1 + message FROM logs WHERE message = now() - 1", ""),
+        ("SELECT 1/0", "division by zero"),
+        ("SELECT CAST('x' AS INT)", "'x'"),
+        ("SELECT regexp_like(message, '(') FROM logs", "regular expression"),
+        ("SELECT message ~ '(' FROM logs", "regular expression"),
+        ("CREATE TABLE t AS SELECT 1", "only queries are allowed"),
+        ("SELECT * FROM logs WHERE message", ""),
+        ("SELECT count(*) FROM logs GROUP BY nothing", "nothing"),
+        ("SELECT message, count(*) FROM logs", "message"),
+    ] {
+        let error = query(&queries, text).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+        for internal in [
+            "caused by",
+            "Optimizer rule",
+            "bug report",
+            "ParserError",
+            "TokenizerError",
+            "Syntax(",
+            "Error during",
+            "Internal error",
+            "Arrow error",
+            "SQL error",
+            "Schema error",
+            "\n",
+            "CreateMemoryTable",
+        ] {
+            assert!(!error.contains(internal), "{text}: {internal:?} in {error}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn enforces_query_limits() {
     let folder = tempfile::tempdir().unwrap();
