@@ -2,7 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wardroom_domain::config_check::{ConfigProblems, MAX_HOURS};
+use wardroom_domain::config_check::{ConfigProblems, MAX_BYTES, MAX_HOURS};
+
+/// Smallest segment, and smallest size of waiting requests, in bytes: larger requests are always refused.
+const MIN_SEGMENT_BYTES: u64 = 4 << 10;
 
 /// Settings of the embedded bus.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -50,8 +53,10 @@ impl Durability {
 impl Config {
     /// Adds what is wrong with the values.
     pub fn check(&self, problems: &mut ConfigProblems) {
-        problems.range("bus.segment-bytes", self.segment_bytes, 1..=self.limit_bytes.max(1));
-        problems.positive("bus.pending-bytes", self.pending_bytes);
+        problems.range("bus.limit-bytes", self.limit_bytes, MIN_SEGMENT_BYTES..=MAX_BYTES);
+        let largest = self.limit_bytes.clamp(MIN_SEGMENT_BYTES, MAX_BYTES);
+        problems.range("bus.segment-bytes", self.segment_bytes, MIN_SEGMENT_BYTES..=largest);
+        problems.bytes("bus.pending-bytes", self.pending_bytes, MIN_SEGMENT_BYTES);
         problems.range("bus.retention-hours", self.retention_hours, 1..=MAX_HOURS);
         problems.range("bus.rest-hours", self.archive_hours, 0..=MAX_HOURS);
     }

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 use wardroom_domain::config_check::{ConfigProblems, MAX_HOURS, MAX_SECONDS};
 
+/// Maximum number of backups to keep.
+const MAX_BACKUPS: u32 = 1_000_000;
+
 use crate::config::Config;
 
 impl Config {
@@ -26,10 +29,17 @@ impl Config {
         self.respond.check(&mut problems);
         self.checkpoint.check(&mut problems);
         problems.range("backup.every-hours", u64::from(self.backup.every_hours), 1..=MAX_HOURS);
-        problems.range("backup.keep", self.backup.keep, 1..=u32::MAX);
+        problems.range("backup.keep", self.backup.keep, 1..=MAX_BACKUPS);
+        if let Some(folder) = &self.backup.to {
+            let text = folder.to_string_lossy();
+            let is_folder = !text.trim().is_empty() && !text.chars().any(char::is_control);
+            let detail = format_args!("{text:?} is not a folder; write its path, or leave it out for no backups");
+            problems.require(is_folder, "backup.to", detail);
+        }
         problems.range("heartbeat.interval-seconds", self.heartbeat.interval_seconds, 1..=MAX_SECONDS);
         if let Some(url) = &self.heartbeat.url {
-            let detail = format_args!("{url:?} is not a URL with http:// or https:// and a host");
+            // Without the URL, which may have a credential in it.
+            let detail = "it is not a URL with http:// or https:// and a host";
             problems.require(is_http_url(url), "heartbeat.url", detail);
         }
         into_result(problems)
@@ -115,13 +125,26 @@ mod tests {
         refused("respond.hold", |config| config.respond.hold = 0);
         refused("checkpoint.interval-seconds", |config| config.checkpoint.interval_seconds = u64::MAX);
         refused("bus.segment-bytes", |config| config.bus.segment_bytes = config.bus.limit_bytes + 1);
+        refused("bus.segment-bytes", |config| config.bus.segment_bytes = 1);
+        refused("sources.tenant-bytes-per-second", |config| config.sources.tenant_bytes_per_second = 1);
+        refused("lake.query.memory-bytes", |config| config.lake.query.memory_bytes = 1);
+        refused("detect.effect", |config| config.detect.effect = 1e300);
+        for folder in ["", " ", "a\nb"] {
+            refused("backup.to", |config| config.backup.to = Some(folder.into()));
+        }
+        refused("lake.options", |config| {
+            config.lake.options.insert("aws_endpoint".to_owned(), "http://127.0.0.1:9000".to_owned());
+        });
+        let rule = serde_json::json!([{ "table": "*", "days": u32::MAX }]);
+        refused("lake.retention.days", |config| config.lake.retention = serde_json::from_value(rule).unwrap());
         refused("edge.inflate-budget-bytes", |config| config.edge.inflate_budget_bytes = 1);
         refused("edge.otlp-grpc", |config| config.edge.otlp_grpc = "4317".to_owned());
         refused("edge.allowed-hosts", |config| config.edge.allowed_hosts = vec!["https://ops.example".to_owned()]);
         refused("entities.service", |config| config.entities.service = vec![String::new()]);
         refused("head.max-series", |config| config.head.max_series = 0);
         refused("sources.max-age-hours", |config| config.sources.max_age_hours = 0);
-        for uri in ["ftp://host/tables", "s3:///tables", "s3:/bucket", "https://x/y"] {
+        for uri in ["ftp://host/tables", "s3:///tables", "s3:/bucket", "https://x/y", "s3:bucket", "a\u{1b}b", " lake"]
+        {
             refused("lake.uri", |config| config.lake.uri = uri.to_owned());
         }
         refused("lake.options", |config| {
@@ -134,6 +157,73 @@ mod tests {
         for table in ["silver.smples", "gold", "copper.*", ""] {
             let rule = serde_json::json!([{ "table": table, "days": 3 }]);
             refused("lake.retention.table", |config| config.lake.retention = serde_json::from_value(rule).unwrap());
+        }
+    }
+
+    /// Numbers that have a use at 0: it switches something off, or makes it immediate.
+    const USEFUL_AT_ZERO: &[&str] = &[
+        "bus.rest-hours",
+        "correlate.deployment-minutes",
+        "detect.cpu",
+        "detect.effect",
+        "detect.error-ratio",
+        "detect.latency-floor-seconds",
+        "detect.memory",
+        "detect.min-requests",
+        "detect.points-per-second",
+        "detect.shifts-per-second",
+        "detect.z-warning",
+        "diagnose.deployment-minutes",
+        "diagnose.log-minutes",
+        "diagnose.min-confidence",
+        "head.max-exemplars",
+        "respond.approval-minutes",
+        "respond.settle-seconds",
+        "sources.max-ahead-minutes",
+        "sources.tenant-bytes-per-second",
+    ];
+
+    fn numbers(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    numbers(value, &format!("{path}/{name}"), found);
+                }
+            }
+            serde_json::Value::Number(_) => found.push(path.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// Returns whether the configuration with this number is refused, by its type or with its name.
+    fn is_refused(path: &str, field: &str, value: serde_json::Value) -> bool {
+        let mut document = serde_json::to_value(Config::default()).unwrap();
+        *document.pointer_mut(path).unwrap() = value;
+        let Ok(config) = serde_json::from_value::<Config>(document) else { return true };
+        config.check_values().is_err_and(|problems| problems.iter().any(|line| line.contains(field)))
+    }
+
+    #[test]
+    fn every_number_has_a_range() {
+        let defaults = serde_json::to_value(Config::default()).unwrap();
+        let mut paths = Vec::new();
+        numbers(&defaults, "", &mut paths);
+        assert!(paths.len() > 60, "{paths:?}");
+        for path in paths {
+            let field = path.trim_start_matches('/').replace('/', ".");
+            let is_float = defaults.pointer(&path).unwrap().is_f64();
+            let (zero, huge) = if is_float {
+                (serde_json::json!(0.0), vec![serde_json::json!(1e300), serde_json::json!(-1.0)])
+            } else {
+                (serde_json::json!(0), vec![serde_json::json!(u32::MAX), serde_json::json!(u64::MAX)])
+            };
+            let is_useful_at_zero = USEFUL_AT_ZERO.contains(&field.as_str());
+            assert_eq!(is_refused(&path, &field, zero), !is_useful_at_zero, "{field}: 0");
+            // Sizes may exceed 32 bits.
+            let is_size = field.contains("bytes");
+            for value in huge.into_iter().skip(usize::from(is_size)) {
+                assert!(is_refused(&path, &field, value.clone()), "{field}: {value}");
+            }
         }
     }
 

@@ -56,8 +56,8 @@ impl Config {
     pub fn check(&self, problems: &mut ConfigProblems) {
         problems.range("correlate.quiet-minutes", self.quiet_minutes, 1..=MAX_MINUTES);
         problems.range("correlate.deployment-minutes", self.deployment_minutes, 0..=MAX_MINUTES);
-        problems.positive("correlate.max-open-incidents", self.max_open_incidents);
-        problems.positive("correlate.max-services-per-incident", self.max_services_per_incident);
+        problems.count("correlate.max-open-incidents", self.max_open_incidents);
+        problems.count("correlate.max-services-per-incident", self.max_services_per_incident);
     }
 }
 

@@ -2,7 +2,18 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
+use wardroom_domain::config_check::{ConfigProblems, MAX_COUNT};
+
+/// Maximum of a threshold for |z|.
+const MAX_Z: f64 = 1000.0;
+/// Maximum of an effect, as a share of the mean.
+const MAX_EFFECT: f64 = 1000.0;
+/// Maximum number of requests that a window needs.
+const MAX_REQUESTS: f64 = 1e9;
+/// Maximum of a latency, and of a window of the service signals, in seconds.
+const MAX_WINDOW_SECONDS: u32 = 24 * 3600;
+/// Maximum number of samples or points that detection keeps or waits for.
+const MAX_POINTS: u32 = 1_000_000;
 
 /// Settings of Tier 1.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -52,7 +63,13 @@ pub struct Config {
 impl Config {
     /// Adds what is wrong with the values.
     pub fn check(&self, problems: &mut ConfigProblems) {
-        problems.not_negative("detect.z-warning", self.z_warning);
+        for (field, value) in [
+            ("detect.z-warning", self.z_warning),
+            ("detect.z-high", self.z_high),
+            ("detect.z-critical", self.z_critical),
+        ] {
+            problems.number(field, value, 0.0..=MAX_Z);
+        }
         problems.ordered(("detect.z-high", self.z_high), ("detect.z-warning", self.z_warning));
         problems.ordered(("detect.z-critical", self.z_critical), ("detect.z-high", self.z_high));
         for (field, ratio) in
@@ -60,16 +77,16 @@ impl Config {
         {
             problems.ratio(field, ratio);
         }
-        for (field, value) in [
-            ("detect.effect", self.effect),
-            ("detect.min-requests", self.min_requests),
-            ("detect.latency-floor-seconds", self.latency_floor_seconds),
-        ] {
-            problems.not_negative(field, value);
-        }
-        problems.range("detect.cold-start", self.cold_start, 1..=u32::MAX);
-        problems.range("detect.consecutive", self.consecutive, 1..=u32::MAX);
-        problems.range("detect.window-seconds", u64::from(self.window_seconds), 1..=MAX_SECONDS);
+        problems.number("detect.effect", self.effect, 0.0..=MAX_EFFECT);
+        problems.number("detect.min-requests", self.min_requests, 0.0..=MAX_REQUESTS);
+        let longest = f64::from(MAX_WINDOW_SECONDS);
+        problems.number("detect.latency-floor-seconds", self.latency_floor_seconds, 0.0..=longest);
+        problems.range("detect.cold-start", self.cold_start, 1..=MAX_POINTS);
+        problems.range("detect.consecutive", self.consecutive, 1..=MAX_POINTS);
+        problems.range("detect.window-seconds", self.window_seconds, 1..=MAX_WINDOW_SECONDS);
+        problems.range("detect.points-per-second", u64::from(self.points_per_second), 0..=MAX_COUNT);
+        problems.range("detect.shifts-per-second", u64::from(self.shifts_per_second), 0..=MAX_COUNT);
+        problems.range("detect.history", self.history, 1..=MAX_POINTS as usize);
         // A breach needs the consecutive points in the history.
         problems.ordered(("detect.history", self.history), ("detect.consecutive", self.consecutive as usize));
         problems.names("detect.cpu-metrics", &self.cpu_metrics);

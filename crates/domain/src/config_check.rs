@@ -1,6 +1,6 @@
 //! Checks of configured values: each problem names the field, what is wrong, and what to write instead.
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
 
 /// Maximum of a configured time in hours.
@@ -9,6 +9,10 @@ pub const MAX_HOURS: u64 = 1_000_000;
 pub const MAX_MINUTES: u64 = 100_000_000;
 /// Maximum of a configured time in seconds.
 pub const MAX_SECONDS: u64 = 1_000_000_000;
+/// Maximum of a configured number of things, such as series or rows.
+pub const MAX_COUNT: u64 = 1_000_000_000;
+/// Maximum of a configured size in bytes: 1 PiB.
+pub const MAX_BYTES: u64 = 1 << 50;
 
 /// The problems of a configuration, in the order in which they were found.
 #[derive(Debug, Default)]
@@ -24,7 +28,7 @@ impl ConfigProblems {
 
     /// Adds a problem of a field, such as `detect.error-ratio`.
     pub fn add(&mut self, field: &str, reason_and_remedy: impl Display) {
-        self.problems.push(format!("field {field}: {reason_and_remedy}"));
+        self.problems.push(hide_user_info(format!("field {field}: {reason_and_remedy}")));
     }
 
     /// Requires a condition.
@@ -40,27 +44,32 @@ impl ConfigProblems {
         self.require(range.contains(&value), field, format_args!("{value} is not in {min} to {max}"));
     }
 
-    /// Requires a whole number that is at least 1.
-    pub fn positive(&mut self, field: &str, value: usize) {
-        self.require(value > 0, field, "it must be at least 1");
+    /// Requires a number of things: at least 1, at most [`MAX_COUNT`].
+    pub fn count(&mut self, field: &str, value: usize) {
+        self.range(field, value as u64, 1..=MAX_COUNT);
+    }
+
+    /// Requires a size in bytes of at least `min`, at most [`MAX_BYTES`].
+    pub fn bytes(&mut self, field: &str, value: usize, min: u64) {
+        self.range(field, value as u64, min..=MAX_BYTES);
     }
 
     /// Requires a share: a number from 0 to 1.
     pub fn ratio(&mut self, field: &str, value: f64) {
         let is_ratio = (0.0..=1.0).contains(&value);
-        self.require(is_ratio, field, format_args!("{value} is not in 0 to 1; 5 % is written as 0.05"));
+        self.require(is_ratio, field, format_args!("{} is not in 0 to 1; 5 % is written as 0.05", shown(value)));
     }
 
-    /// Requires a number that is finite and not negative.
-    pub fn not_negative(&mut self, field: &str, value: f64) {
-        let is_valid = value.is_finite() && value >= 0.0;
-        self.require(is_valid, field, format_args!("{value} is not a finite number of at least 0"));
+    /// Requires a number within a range.
+    pub fn number(&mut self, field: &str, value: f64, range: RangeInclusive<f64>) {
+        let (min, max) = (range.start(), range.end());
+        self.require(range.contains(&value), field, format_args!("{} is not in {min} to {max}", shown(value)));
     }
 
     /// Requires that a value is not below another one.
-    pub fn ordered<T: PartialOrd + Display>(&mut self, (field, value): (&str, T), (other, least): (&str, T)) {
+    pub fn ordered<T: PartialOrd + Debug>(&mut self, (field, value): (&str, T), (other, least): (&str, T)) {
         let is_ordered = value >= least;
-        self.require(is_ordered, field, format_args!("{value} is less than {other}, {least}; raise it"));
+        self.require(is_ordered, field, format_args!("{value:?} is less than {other}, {least:?}; raise it"));
     }
 
     /// Requires that names are not empty and have no spaces around them.
@@ -71,9 +80,34 @@ impl ConfigProblems {
     }
 }
 
+/// A number for people: `1e300` has no 300 zeros.
+fn shown(value: f64) -> String {
+    if value.abs() < 1e16 { value.to_string() } else { format!("{value:?}") }
+}
+
+/// Replaces the user and the password of a URL in a text: `s3://user:password@bucket` becomes `s3://…@bucket`.
+fn hide_user_info(text: String) -> String {
+    let Some((before, url)) = text.split_once("//") else { return text };
+    url.rsplit_once('@').map(|(_, after)| format!("{before}//…@{after}")).unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_user_info_of_a_url_is_not_repeated() {
+        for (text, expected) in [
+            ("\"ftp://user:PW@host/x\" is no URL", "\"ftp://…@host/x\" is no URL"),
+            ("\"ftp://u:P@W/x@host\" is no URL", "\"ftp://…@host\" is no URL"),
+            ("write s3://BUCKET/FOLDER", "write s3://BUCKET/FOLDER"),
+            ("no URL", "no URL"),
+        ] {
+            let mut problems = ConfigProblems::default();
+            problems.add("lake.uri", text);
+            assert_eq!(problems.into_lines(), [format!("field lake.uri: {expected}")]);
+        }
+    }
 
     #[test]
     fn each_problem_names_its_field() {
@@ -89,12 +123,14 @@ mod tests {
             problems.ratio("a.ratio", value);
             problems.range("a.seconds", 0, 1..=MAX_SECONDS);
             problems.ordered(("a.high", f64::NAN), ("a.low", 3.0));
-            problems.not_negative("a.floor", -1.0);
+            problems.number("a.floor", 1e300, 0.0..=10.0);
             problems.names("a.names", &[" x".to_owned(), String::new()]);
-            problems.positive("a.count", 0);
+            problems.count("a.count", 0);
+            problems.bytes("a.bytes", 1023, 1024);
         }
         let lines = problems.into_lines();
-        assert_eq!(lines.len(), 4 * 7, "{lines:#?}");
+        assert_eq!(lines.len(), 4 * 8, "{lines:#?}");
         assert_eq!(lines[0], "field a.ratio: 5 is not in 0 to 1; 5 % is written as 0.05");
+        assert!(lines.contains(&"field a.floor: 1e300 is not in 0 to 10".to_owned()), "{lines:#?}");
     }
 }

@@ -6,6 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
 
+/// Smallest maximum of a body, in bytes: with less, requests of ordinary senders are always refused.
+const MIN_BODY_BYTES: u64 = 1 << 10;
+
 /// Limits of every listener.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -47,14 +50,15 @@ pub struct Config {
 impl Config {
     /// Adds what is wrong with the values.
     pub fn check(&self, problems: &mut ConfigProblems) {
-        for (field, value) in [
-            ("edge.max-body-bytes", self.max_body_bytes),
-            ("edge.max-inflated-bytes", self.max_inflated_bytes),
-            ("edge.max-connections", self.max_connections),
-            ("edge.max-connections-per-address", self.max_connections_per_address),
-        ] {
-            problems.positive(field, value);
+        for (field, value) in
+            [("edge.max-body-bytes", self.max_body_bytes), ("edge.max-inflated-bytes", self.max_inflated_bytes)]
+        {
+            problems.bytes(field, value, MIN_BODY_BYTES);
         }
+        problems.bytes("edge.inflate-budget-bytes", self.inflate_budget_bytes, 0);
+        problems.bytes("edge.body-budget-bytes", self.body_budget_bytes, 0);
+        problems.count("edge.max-connections", self.max_connections);
+        problems.count("edge.max-connections-per-address", self.max_connections_per_address);
         for (field, seconds) in [
             ("edge.body-timeout-seconds", self.body_timeout_seconds),
             ("edge.header-timeout-seconds", self.header_timeout_seconds),

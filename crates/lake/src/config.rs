@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
-use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
+use wardroom_domain::config_check::{ConfigProblems, MAX_COUNT, MAX_HOURS, MAX_SECONDS};
 
 use crate::error::Error;
 use crate::format::table_schemas::table_names;
@@ -17,6 +17,13 @@ use crate::table::remote_store::register_object_stores;
 const MIN_QUERY_WORKERS: usize = 2;
 /// Maximum number of query workers; each is a process.
 const MAX_QUERY_WORKERS: usize = 64;
+
+/// Smallest memory of a query, in bytes: with less, not even an aggregation of a few rows runs.
+const MIN_QUERY_MEMORY_BYTES: u64 = 4 << 20;
+/// Smallest maximum of a result, in bytes.
+const MIN_RESULT_BYTES: u64 = 1 << 10;
+/// Longest retention of rows, in days.
+const MAX_RETENTION_DAYS: u64 = MAX_HOURS / 24;
 
 /// Settings of the lake.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -79,29 +86,16 @@ impl Config {
         ] {
             problems.range(field, seconds, 1..=MAX_SECONDS);
         }
-        problems.positive("lake.query.memory-bytes", self.query.memory_bytes);
-        problems.positive("lake.query.max-rows", self.query.max_rows);
-        problems.positive("lake.query.max-bytes", self.query.max_bytes);
-        problems.positive("lake.query.max-waiting", self.query.max_waiting);
+        problems.range("lake.flush-steps", u64::from(self.flush_steps), 1..=MAX_COUNT);
+        problems.range("lake.flush-samples", self.flush_samples, 1..=MAX_COUNT);
+        problems.bytes("lake.query.memory-bytes", self.query.memory_bytes, MIN_QUERY_MEMORY_BYTES);
+        problems.count("lake.query.max-rows", self.query.max_rows);
+        problems.bytes("lake.query.max-bytes", self.query.max_bytes, MIN_RESULT_BYTES);
+        problems.count("lake.query.max-waiting", self.query.max_waiting);
         problems.range("lake.query.workers", self.query.workers, MIN_QUERY_WORKERS..=MAX_QUERY_WORKERS);
-        let options = self.options.clone().into_iter().collect();
-        let location = self.root(Path::new("data")).and_then(|root| {
-            register_object_stores(&root, &options)?;
-            Ok(root)
-        });
-        let example = "write a folder, or a URL such as s3://BUCKET/FOLDER";
-        match location {
-            Err(Error::InvalidConfig { field, detail }) => problems.add(field, detail),
-            Err(error) => problems.add("lake.uri", error),
-            Ok(root) if root.scheme() != "file" && root.host_str().is_none_or(str::is_empty) => {
-                problems.add("lake.uri", format_args!("{:?} names no bucket; {example}", self.uri));
-            }
-            Ok(_) if self.uri.contains(":/") && !self.uri.contains("://") => {
-                problems.add("lake.uri", format_args!("{:?} is neither a folder nor a URL; {example}", self.uri));
-            }
-            Ok(_) => {}
-        }
-        for Retention { table, .. } in &self.retention {
+        self.check_location(problems);
+        for Retention { table, days, .. } in &self.retention {
+            problems.range("lake.retention.days", u64::from(*days), 0..=MAX_RETENTION_DAYS);
             let is_known = table.strip_suffix('*').map_or_else(
                 || table_names().any(|name| name == table),
                 |prefix| table_names().any(|name| name.starts_with(prefix)),
@@ -110,6 +104,35 @@ impl Config {
             if !is_known {
                 problems.add("lake.retention.table", format_args!("there is no table {table}; known: {}", known()));
             }
+        }
+    }
+
+    /// Adds what is wrong with the location of the tables and the options of their object store.
+    fn check_location(&self, problems: &mut ConfigProblems) {
+        let example = "write a folder, or a URL such as s3://BUCKET/FOLDER";
+        if self.uri.chars().any(char::is_control) || self.uri.trim() != self.uri {
+            let detail = format_args!("{:?} has control characters, or spaces around it; {example}", self.uri);
+            return problems.add("lake.uri", detail);
+        }
+        let options = self.options.clone().into_iter().collect();
+        let location = self.root(Path::new("data")).and_then(|root| {
+            register_object_stores(&root, &options)?;
+            Ok(root)
+        });
+        match location {
+            Err(Error::InvalidConfig { field, detail }) => problems.add(field, detail),
+            Err(error) => problems.add("lake.uri", error),
+            Ok(root) if root.scheme() != "file" && root.host_str().is_none_or(str::is_empty) => {
+                problems.add("lake.uri", format_args!("{:?} names no bucket; {example}", self.uri));
+            }
+            Ok(_) if has_scheme(&self.uri) && !self.uri.contains("://") => {
+                problems.add("lake.uri", format_args!("{:?} is neither a folder nor a URL; {example}", self.uri));
+            }
+            Ok(root) if root.scheme() == "file" && !self.options.is_empty() => {
+                let detail = "they are for an object store, but the tables are in a folder (lake.uri); remove them";
+                problems.add("lake.options", detail);
+            }
+            Ok(_) => {}
         }
     }
 
@@ -137,6 +160,15 @@ impl Default for Config {
             query: QueryConfig::default(),
         }
     }
+}
+
+/// Whether a text begins as a URL does, `name:`; a folder may have a colon after its first slash.
+fn has_scheme(text: &str) -> bool {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    text.split_once(':').is_some_and(|(name, _)| is_name(name))
 }
 
 /// Limits of queries.

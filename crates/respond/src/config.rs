@@ -4,6 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
 
+/// Longest time between opening and diagnosis, in seconds: signals are kept for about that long.
+const MAX_SETTLE_SECONDS: f64 = 3600.0;
+/// Maximum number of consecutive samples that a decision waits for.
+const MAX_SAMPLES: u32 = 1_000_000;
 /// Longest time until a plan expires, in minutes: the executor refuses to record approvals that are good for longer.
 const MAX_APPROVAL_MINUTES: u64 = 24 * 60;
 
@@ -29,9 +33,9 @@ pub struct Config {
 impl Config {
     /// Adds what is wrong with the values.
     pub fn check(&self, problems: &mut ConfigProblems) {
-        problems.not_negative("respond.settle-seconds", self.settle_seconds);
-        problems.range("respond.good-samples", self.good_samples, 1..=u32::MAX);
-        problems.range("respond.breach-samples", self.breach_samples, 1..=u32::MAX);
+        problems.number("respond.settle-seconds", self.settle_seconds, 0.0..=MAX_SETTLE_SECONDS);
+        problems.range("respond.good-samples", self.good_samples, 1..=MAX_SAMPLES);
+        problems.range("respond.breach-samples", self.breach_samples, 1..=MAX_SAMPLES);
         problems.range("respond.hold", self.hold, 1..=MAX_SECONDS);
         problems.range("respond.verify-timeout", self.verify_timeout, 1..=MAX_SECONDS);
         problems.range("respond.approval-minutes", self.approval_minutes, 0..=MAX_APPROVAL_MINUTES);

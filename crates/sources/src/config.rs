@@ -2,7 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wardroom_domain::config_check::{ConfigProblems, MAX_HOURS, MAX_MINUTES};
+use wardroom_domain::config_check::{ConfigProblems, MAX_BYTES, MAX_HOURS, MAX_MINUTES};
+
+/// Smallest rate limit of a tenant, in bytes per second: with less, a tenant waits minutes for its next request.
+const MIN_TENANT_BYTES_PER_SECOND: u64 = 1 << 10;
 
 /// Limits of requests and their records.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -32,13 +35,19 @@ impl Config {
     pub fn check(&self, problems: &mut ConfigProblems) {
         problems.range("sources.max-age-hours", self.max_age_hours, 1..=MAX_HOURS);
         problems.range("sources.max-ahead-minutes", self.max_ahead_minutes, 0..=MAX_MINUTES);
+        problems.count("sources.max-labels", self.max_labels);
+        if self.tenant_bytes_per_second != 0 {
+            let range = MIN_TENANT_BYTES_PER_SECOND..=MAX_BYTES;
+            let value = self.tenant_bytes_per_second;
+            let detail = format_args!("{value} is neither 0, no limit, nor in {} to {}", range.start(), range.end());
+            problems.require(range.contains(&value), "sources.tenant-bytes-per-second", detail);
+        }
         for (field, value) in [
-            ("sources.max-labels", self.max_labels),
             ("sources.max-label-name-bytes", self.max_label_name_bytes),
             ("sources.max-label-value-bytes", self.max_label_value_bytes),
             ("sources.max-message-bytes", self.max_message_bytes),
         ] {
-            problems.positive(field, value);
+            problems.bytes(field, value, 1);
         }
     }
 }
