@@ -16,6 +16,7 @@ use wardroom_domain::error::Failure;
 use wardroom_edge::{InflateBudget, InflateError, InflatedBody};
 
 use super::json_numbers::{decode_base64, decode_id, parse_integer};
+use crate::decode::decoded::MAX_IGNORED_FIELDS;
 use crate::decode::failures::{inflate_failure, malformed};
 
 /// Maximum number of characters of an invalid value that an error quotes.
@@ -24,24 +25,46 @@ const MAX_QUOTED_CHARS: usize = 60;
 /// The fields of a message: name, number and kind.
 pub(super) struct Fields(&'static [(&'static str, u64, Kind)]);
 
+impl Fields {
+    /// Returns the names of the fields.
+    pub(super) fn names(&self) -> String {
+        self.0.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
+    }
+}
+
 enum Kind {
     Text,
     /// An id of this many bytes, in hexadecimal digits.
     Id(usize),
     Base64,
     Bool,
-    /// A varint.
-    Varint,
-    /// A varint, or the name of an enum value.
+    Int64,
+    Uint32,
+    Uint64,
+    /// A number of 32 bits, or the name of an enum value.
     Enum,
     /// A zigzag-encoded signed varint.
-    Zigzag,
+    Sint32,
     Fixed64,
+    Sfixed64,
     Double,
     Message(&'static Fields),
 }
 
-use Kind::{Base64, Bool, Double, Enum, Fixed64, Id, Message as Nested, Text, Varint, Zigzag};
+impl Kind {
+    /// The smallest and the largest value; `None` if the field is no integer.
+    const fn integer_range(&self) -> Option<(i128, i128)> {
+        match self {
+            Int64 | Sfixed64 => Some((i64::MIN as i128, i64::MAX as i128)),
+            Uint64 | Fixed64 => Some((0, u64::MAX as i128)),
+            Uint32 => Some((0, u32::MAX as i128)),
+            Sint32 | Enum => Some((i32::MIN as i128, i32::MAX as i128)),
+            Text | Id(_) | Base64 | Bool | Double | Nested(_) => None,
+        }
+    }
+}
+
+use Kind::{Base64, Bool, Double, Enum, Fixed64, Id, Int64, Message as Nested, Sfixed64, Sint32, Text, Uint32, Uint64};
 
 pub(super) static METRICS: Fields = Fields(&[("resourceMetrics", 1, Nested(&RESOURCE_METRICS))]);
 pub(super) static LOGS: Fields = Fields(&[("resourceLogs", 1, Nested(&RESOURCE_LOGS))]);
@@ -62,7 +85,7 @@ static KEY_VALUE: Fields = Fields(&[("key", 1, Text), ("value", 2, Nested(&ANY_V
 static ANY_VALUE: Fields = Fields(&[
     ("stringValue", 1, Text),
     ("boolValue", 2, Bool),
-    ("intValue", 3, Varint),
+    ("intValue", 3, Int64),
     ("doubleValue", 4, Double),
     ("arrayValue", 5, Nested(&ARRAY_VALUE)),
     ("kvlistValue", 6, Nested(&KEY_VALUE_LIST)),
@@ -92,8 +115,8 @@ static NUMBER_POINT: Fields = Fields(&[
     ("timeUnixNano", 3, Fixed64),
     ("asDouble", 4, Double),
     ("exemplars", 5, Nested(&EXEMPLAR)),
-    ("asInt", 6, Fixed64),
-    ("flags", 8, Varint),
+    ("asInt", 6, Sfixed64),
+    ("flags", 8, Uint32),
 ]);
 static HISTOGRAM_POINT: Fields = Fields(&[
     ("attributes", 9, Nested(&KEY_VALUE)),
@@ -103,36 +126,36 @@ static HISTOGRAM_POINT: Fields = Fields(&[
     ("bucketCounts", 6, Fixed64),
     ("explicitBounds", 7, Double),
     ("exemplars", 8, Nested(&EXEMPLAR)),
-    ("flags", 10, Varint),
+    ("flags", 10, Uint32),
 ]);
 static EXPONENTIAL_POINT: Fields = Fields(&[
     ("attributes", 1, Nested(&KEY_VALUE)),
     ("timeUnixNano", 3, Fixed64),
     ("count", 4, Fixed64),
     ("sum", 5, Double),
-    ("scale", 6, Zigzag),
+    ("scale", 6, Sint32),
     ("zeroCount", 7, Fixed64),
     ("positive", 8, Nested(&BUCKETS)),
     ("negative", 9, Nested(&BUCKETS)),
-    ("flags", 10, Varint),
+    ("flags", 10, Uint32),
     ("exemplars", 11, Nested(&EXEMPLAR)),
     ("zeroThreshold", 14, Double),
 ]);
-static BUCKETS: Fields = Fields(&[("offset", 1, Zigzag), ("bucketCounts", 2, Varint)]);
+static BUCKETS: Fields = Fields(&[("offset", 1, Sint32), ("bucketCounts", 2, Uint64)]);
 static SUMMARY_POINT: Fields = Fields(&[
     ("attributes", 7, Nested(&KEY_VALUE)),
     ("timeUnixNano", 3, Fixed64),
     ("count", 4, Fixed64),
     ("sum", 5, Double),
     ("quantileValues", 6, Nested(&QUANTILE)),
-    ("flags", 8, Varint),
+    ("flags", 8, Uint32),
 ]);
 static QUANTILE: Fields = Fields(&[("quantile", 1, Double), ("value", 2, Double)]);
 static EXEMPLAR: Fields = Fields(&[
     ("filteredAttributes", 7, Nested(&KEY_VALUE)),
     ("timeUnixNano", 2, Fixed64),
     ("asDouble", 3, Double),
-    ("asInt", 6, Fixed64),
+    ("asInt", 6, Sfixed64),
     ("spanId", 4, Id(8)),
     ("traceId", 5, Id(16)),
 ]);
@@ -206,7 +229,8 @@ const ENUM_VALUES: [(&str, u64); 12] = [
     ("STATUS_CODE_ERROR", 2),
 ];
 
-/// Converts a request to protobuf.
+/// Converts a request to protobuf. Also returns the names of its fields if it has none that is known, at most
+/// [`MAX_IGNORED_FIELDS`].
 ///
 /// # Errors
 /// Returns an error if the body is not OTLP/JSON or the inflate budget does not suffice.
@@ -214,16 +238,17 @@ pub(super) fn convert(
     plain: InflatedBody,
     root: &'static Fields,
     budget: &InflateBudget,
-) -> Result<InflatedBody, Failure> {
+) -> Result<(InflatedBody, Vec<String>), Failure> {
     let text = std::str::from_utf8(plain.bytes())
         .map_err(|error| malformed(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
-    let mut out = ProtobufWriter { plain: budget.growable().map_err(inflate_failure)?, failed: None };
+    let mut out =
+        ProtobufWriter { plain: budget.growable().map_err(inflate_failure)?, failed: None, unknown: Some(Vec::new()) };
     let mut reader = serde_json::Deserializer::from_str(text);
     let read = MessageVisitor { fields: root, out: &mut out }.deserialize(&mut reader).and_then(|()| reader.end());
     match (read, out.failed) {
         (_, Some(failed)) => Err(inflate_failure(failed)),
         (Err(error), None) => Err(malformed(format!("the body is not OTLP/JSON: {error}"))),
-        (Ok(()), None) => Ok(out.plain),
+        (Ok(()), None) => Ok((out.plain, out.unknown.unwrap_or_default())),
     }
 }
 
@@ -231,6 +256,8 @@ pub(super) fn convert(
 struct ProtobufWriter {
     plain: InflatedBody,
     failed: Option<InflateError>,
+    /// Unknown fields; `None` from the first known field on.
+    unknown: Option<Vec<String>>,
 }
 
 impl ProtobufWriter {
@@ -288,17 +315,19 @@ impl<'de> Visitor<'de> for MessageVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.fields.0.iter().map(|(name, ..)| *name).collect();
-        write!(f, "an object with {}", names.join(", "))
+        write!(f, "an object with {}", self.fields.names())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             match self.fields.0.iter().find(|(name, ..)| is_field_name(name, &key)) {
                 Some((name, number, kind)) => {
+                    self.out.unknown = None;
                     map.next_value_seed(FieldVisitor { name, number: *number, kind, out: &mut *self.out })?;
                 }
                 None => {
+                    let unknown = self.out.unknown.as_mut().filter(|unknown| unknown.len() < MAX_IGNORED_FIELDS);
+                    unknown.into_iter().for_each(|unknown| unknown.push(key.chars().take(MAX_QUOTED_CHARS).collect()));
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -324,11 +353,11 @@ impl<'de> DeserializeSeed<'de> for FieldVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.kind {
+        if self.kind.integer_range().is_some() {
             // As text, because 64-bit numbers such as 1796001273.123456789e9 do not fit into an `f64`.
-            Varint | Enum | Zigzag | Fixed64 => self.read_integers(<&RawValue>::deserialize(deserializer)?.get()),
-            _ => deserializer.deserialize_any(self),
+            return self.read_integers(<&RawValue>::deserialize(deserializer)?.get());
         }
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -354,22 +383,18 @@ impl FieldVisitor<'_> {
     }
 
     fn write_integer<E: Error>(self, text: &str) -> Result<(), E> {
+        let (smallest, largest) = self.kind.integer_range().unwrap_or_default();
         let named = Some(text).filter(|_| matches!(self.kind, Enum)).and_then(enum_value);
-        let mismatch = || {
+        let number = named.map(i128::from).or_else(|| parse_integer(text));
+        let Some(number) = number.filter(|number| (smallest..=largest).contains(number)) else {
             let start: String = text.chars().take(MAX_QUOTED_CHARS).collect();
-            self.mismatch::<E>(format!("{start:?} (an integer expected)"))
+            return Err(self.mismatch(format!("{start:?} (an integer from {smallest} to {largest} expected)")));
         };
-        let number = named.map(i128::from).or_else(|| parse_integer(text)).ok_or_else(mismatch)?;
-        // Unsigned or signed, whatever the field is: as the decoder reads the bits.
-        let signed = || i64::try_from(number).ok();
-        let bits = u64::try_from(number).ok().or_else(|| signed().map(i64::cast_unsigned)).ok_or_else(mismatch)?;
         match self.kind {
-            Fixed64 => self.out.write_fixed64(self.number, bits),
-            Zigzag => {
-                let number = signed().ok_or_else(mismatch)?;
-                self.out.write_number(self.number, ((number << 1) ^ (number >> 63)).cast_unsigned())
-            }
-            _ => self.out.write_number(self.number, bits),
+            // Truncated to the two's complement of 64 bits.
+            Fixed64 | Sfixed64 => self.out.write_fixed64(self.number, number as u64),
+            Sint32 => self.out.write_number(self.number, ((number << 1) ^ (number >> 127)) as u64),
+            _ => self.out.write_number(self.number, number as u64),
         }
     }
 
@@ -428,14 +453,14 @@ impl<'de> Visitor<'de> for FieldVisitor<'_> {
                 let number: f64 = text.parse().map_err(|_| self.mismatch(format!("{text:?}")))?;
                 self.visit_f64(number)
             }
-            Varint | Enum | Fixed64 | Zigzag => self.write_integer(text),
+            Int64 | Uint32 | Uint64 | Enum | Sint32 | Fixed64 | Sfixed64 => self.write_integer(text),
             Bool | Nested(_) => Err(self.mismatch(format!("{text:?}"))),
         }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let Self { name, number, kind, out } = self;
-        if matches!(kind, Varint | Enum | Zigzag | Fixed64) {
+        if kind.integer_range().is_some() {
             while let Some(item) = list.next_element::<&RawValue>()? {
                 FieldVisitor { name, number, kind, out: &mut *out }.read_integer(item.get())?;
             }
@@ -467,4 +492,77 @@ fn enum_value(name: &str) -> Option<u64> {
         .strip_prefix("SEVERITY_NUMBER_")
         .and_then(|name| SEVERITY_NUMBERS.iter().position(|known| *known == name).map(|number| number as u64));
     severity.or_else(|| ENUM_VALUES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static KINDS: Fields = Fields(&[
+        ("int64", 1, Int64),
+        ("uint32", 2, Uint32),
+        ("uint64", 3, Uint64),
+        ("enum", 4, Enum),
+        ("sint32", 5, Sint32),
+        ("fixed64", 6, Fixed64),
+        ("sfixed64", 7, Sfixed64),
+    ]);
+
+    /// Converts an object with one field; returns the protobuf, or the error's text.
+    fn convert_field(name: &str, value: &str) -> Result<Vec<u8>, String> {
+        let budget = InflateBudget::new(1 << 20, 1 << 20);
+        let mut out = ProtobufWriter { plain: budget.growable().unwrap(), failed: None, unknown: None };
+        let json = format!("{{{name:?}:{value}}}");
+        MessageVisitor { fields: &KINDS, out: &mut out }
+            .deserialize(&mut serde_json::Deserializer::from_str(&json))
+            .map_err(|error| error.to_string())?;
+        Ok(out.plain.bytes().to_vec())
+    }
+
+    #[test]
+    fn integers_out_of_range_are_refused() {
+        let cases: [(&str, &[&str], &[&str]); 7] = [
+            (
+                "int64",
+                &["-9223372036854775808", "9223372036854775807"],
+                &["9223372036854775808", "-9223372036854775809"],
+            ),
+            ("sfixed64", &["-9223372036854775808", "9223372036854775807"], &["18446744073709551615", "1e19"]),
+            ("uint64", &["0", "18446744073709551615"], &["-1", "18446744073709551616", "1e40"]),
+            ("fixed64", &["0", "18446744073709551615"], &["-1", "18446744073709551616", "-9223372036854775808"]),
+            ("uint32", &["0", "4294967295"], &["-1", "4294967296", "1e10"]),
+            ("sint32", &["-2147483648", "2147483647"], &["2147483648", "-2147483649", "4294967295"]),
+            ("enum", &["-2147483648", "2147483647", "17"], &["2147483648", "-2147483649"]),
+        ];
+        for (name, taken, refused) in cases {
+            for number in taken {
+                let plain = convert_field(name, number).unwrap();
+                assert_eq!(convert_field(name, &format!("\"{number}\"")), Ok(plain), "{name} {number}");
+            }
+            for number in refused
+                .iter()
+                .flat_map(|number| [String::from(*number), format!("\"{number}\""), format!("[{number}]")])
+            {
+                let error = convert_field(name, &number).unwrap_err();
+                assert!(error.contains(&format!("field {name}: ")) && error.contains("an integer from "), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn integers_are_encoded_by_their_kind() {
+        let negative = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        for (name, value, key, encoded) in [
+            ("int64", "-1", 0x08, &negative[..]),
+            ("enum", "-1", 0x20, &negative[..]),
+            ("uint32", "300", 0x10, &[0xac, 0x02]),
+            ("sint32", "-2147483648", 0x28, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+            ("sint32", "1", 0x28, &[0x02]),
+            ("sfixed64", "-1", 0x39, &[0xff; 8]),
+            ("fixed64", "1", 0x31, &[1, 0, 0, 0, 0, 0, 0, 0]),
+        ] {
+            let expected: Vec<u8> = std::iter::once(key).chain(encoded.iter().copied()).collect();
+            assert_eq!(convert_field(name, value), Ok(expected), "{name} {value}");
+        }
+    }
 }

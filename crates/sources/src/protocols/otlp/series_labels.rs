@@ -19,6 +19,9 @@ pub(super) const COUNT_SERIES: u32 = 2;
 pub(super) const TARGET_INFO_SERIES: u32 = 3;
 pub(super) const FIRST_BUCKET_SERIES: u32 = 16;
 
+/// Maximum number of characters of an unusable metric name that an error quotes.
+const MAX_QUOTED_CHARS: usize = 60;
+
 /// Resource attributes copied to every series; the others are only in `target_info`.
 const PROMOTED_ATTRIBUTES: [&str; 9] = [
     "service.name",
@@ -72,7 +75,7 @@ pub(super) fn read_labels(body: &PlainBody, (point, series_number): (u32, u32)) 
     }
     let mut name = info.name();
     if name.is_empty() {
-        return Err((RefusalReason::BadLabels, "the metric has no name".into()));
+        return Err((RefusalReason::BadLabels, unusable_name(info.name)));
     }
     match series_number {
         SUM_SERIES => name.push_str("_sum"),
@@ -94,6 +97,15 @@ pub(super) fn read_labels(body: &PlainBody, (point, series_number): (u32, u32)) 
     }
     labels.insert(NAME_LABEL.into(), name);
     Ok(Labels::new(labels.into_iter().collect()))
+}
+
+/// Why a metric has no Prometheus name.
+fn unusable_name(name: &[u8]) -> String {
+    if name.is_empty() {
+        return "the metric has no name".into();
+    }
+    let start: String = String::from_utf8_lossy(name).chars().take(MAX_QUOTED_CHARS).collect();
+    format!("the metric name {start:?} has none of the characters A to Z, a to z, 0 to 9 and `:`; rename the metric")
 }
 
 /// Returns the labels for attributes, under escaped names. The values of attributes whose escaped names are equal are
@@ -191,4 +203,17 @@ fn nth_quantile(point: &[u8], index: u32) -> Result<String, DecodeError> {
         }
     }
     Ok(String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_for_a_metric_without_a_usable_name_quotes_it() {
+        assert_eq!(unusable_name(b""), "the metric has no name");
+        let reason = unusable_name("日本".as_bytes());
+        assert!(reason.contains("\"日本\"") && reason.contains("A to Z"), "{reason}");
+        assert!(unusable_name(&[b'@'; 1000]).len() < 200);
+    }
 }
