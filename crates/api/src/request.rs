@@ -23,6 +23,18 @@ const MAX_REASON_BYTES: usize = 4096;
 /// The authenticated caller; the guard of the port adds it to the request.
 pub(crate) type Caller = Extension<Identity>;
 
+/// A body of text; one that is not UTF-8 gets 400.
+pub(crate) struct TextBody(pub(crate) String);
+
+impl<S: Send + Sync> FromRequest<S> for TextBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let text = String::from_request(request, state).await;
+        text.map(Self).map_err(|rejection| Problem::new(rejection.status(), "bad_body", rejection.body_text()))
+    }
+}
+
 /// A JSON body, whatever the `Content-Type`, and the fields of it that were ignored. An empty body reads as `{}`.
 pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Vec<String>);
 
@@ -30,9 +42,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let text = String::from_request(request, state)
-            .await
-            .map_err(|rejection| Problem::new(rejection.status(), "bad_body", rejection.body_text()))?;
+        let TextBody(text) = TextBody::from_request(request, state).await?;
         let text = if text.trim().is_empty() { "{}" } else { text.as_str() };
         check_object::<T>(text)?;
         let (mut ignored, mut reader) = (Vec::new(), serde_json::Deserializer::from_str(text));
@@ -181,7 +191,7 @@ impl NamedQuery {
                 "error_rate" => parsed.error_rate = value.parse().map_err(|_| bad("error_rate", &value, "number"))?,
                 "p99_ms" => parsed.p99_ms = value.parse().map_err(|_| bad("p99_ms", &value, "number"))?,
                 "limit" => {
-                    let limit: u32 = value.parse().map_err(|_| bad("limit", &value, "whole number"))?;
+                    let limit = parse_count(&value).ok_or_else(|| bad("limit", &value, "whole number"))?;
                     parsed.limit = limit.clamp(1, MAX_ROWS);
                     warnings.extend(changed_limit(limit, parsed.limit));
                 }
@@ -191,6 +201,12 @@ impl NamedQuery {
         }
         Ok((parsed, format, warnings))
     }
+}
+
+/// Parses a whole number; one that is too large for the type reads as its largest.
+fn parse_count(text: &str) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
 /// Format of a result table.
@@ -279,6 +295,14 @@ mod tests {
             (query.limit, warnings.len())
         };
         assert_eq!(["", "limit=7", "limit=10001", "limit=0"].map(parse), [(100, 0), (7, 0), (10_000, 1), (1, 1)]);
+        assert_eq!(parse("limit=99999999999"), (10_000, 1));
+        for wrong in ["limit=", "limit=-1", "limit=1.5", "limit=x"] {
+            assert_eq!(
+                NamedQuery::parse(wrong, &HeaderMap::new(), 100).unwrap_err().code(),
+                "bad_parameter",
+                "{wrong}"
+            );
+        }
     }
 
     #[test]
@@ -311,6 +335,18 @@ mod tests {
         assert_eq!(check_object::<EmptyBody>("[]").unwrap_err().detail(), "body: not a JSON object");
         let read: Verdict = serde_json::from_str("[\"noise\",null]").unwrap();
         assert!(read.verdict == "noise" && read.cause.is_none(), "which the check prevents");
+    }
+
+    #[test]
+    fn a_text_that_is_not_utf8_is_refused_with_a_problem() {
+        let read = |body: &'static [u8]| {
+            let request = Request::builder().method("POST").uri("/").body(body.into()).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let read = runtime.block_on(TextBody::from_request(request, &()));
+            read.map(|TextBody(text)| text).map_err(|problem| (problem.code(), problem.detail().contains("UTF-8")))
+        };
+        assert_eq!(read("SELECT 'ä'".as_bytes()), Ok("SELECT 'ä'".to_owned()));
+        assert_eq!(read(b"SELECT '\xff'"), Err(("bad_body", true)));
     }
 
     #[test]

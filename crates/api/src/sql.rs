@@ -1,13 +1,13 @@
 //! `POST /api/v1/sql`: runs a read-only SQL query over the caller's tenant.
 
-use axum::extract::Query;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde::Deserialize;
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
-use crate::request::{Caller, TableFormat, check_object};
+use crate::query_parameters::QueryParameters;
+use crate::request::{Caller, TableFormat, TextBody, check_object};
 use crate::warnings::with_warnings;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
@@ -15,7 +15,7 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
     Routes::new().post(
         "/api/v1/sql",
         Access::Read,
-        move |caller: Caller, parameters: Query<SqlParameters>, headers: HeaderMap, body: String| {
+        move |caller: Caller, parameters: QueryParameters<SqlParameters>, headers: HeaderMap, body: TextBody| {
             run_sql(backend.clone(), caller, parameters, headers, body)
         },
     )
@@ -36,9 +36,9 @@ struct SqlRequest {
 async fn run_sql(
     backend: Backend,
     caller: Caller,
-    Query(parameters): Query<SqlParameters>,
+    QueryParameters(parameters): QueryParameters<SqlParameters>,
     headers: HeaderMap,
-    body: String,
+    TextBody(body): TextBody,
 ) -> Result<Response, Problem> {
     let format = match parameters.format {
         Some(name) => TableFormat::parse(&name)?,
