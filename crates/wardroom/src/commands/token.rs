@@ -1,5 +1,6 @@
 //! `wardroom token`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use wardroom_roles::tokens;
 
 use crate::blocking::{block_on, open_or_create_store, open_store};
 use crate::duration::parse_duration;
-use crate::output::{CommandResult, print_json, print_line};
+use crate::output::{CommandResult, print_json, print_line, stdout};
 
 /// Create, list and revoke tokens; works beside a running server.
 #[derive(Clone, Debug, Args)]
@@ -96,20 +97,39 @@ fn create(args: CreateArgs) -> anyhow::Result<()> {
     };
     let lifetime = args.expires.as_deref().map(|text| parse_duration("--expires", text)).transpose()?;
     let _lock = DataLock::acquire_beside_server(&args.data, "token create")?;
-    let (token, secret) = block_on(async {
+    block_on(async {
         let store =
             if args.new_database { open_or_create_store(&args.data).await } else { open_store(&args.data).await }?;
-        let created = tokens::create(&store, tokens::local_user(), identity, lifetime).await?;
+        let (token, secret) = tokens::create(&store, tokens::local_user(), identity, lifetime).await?;
+        let document = json!({ "id": token.id, "token": secret, "tenant": token.identity.tenant,
+            "principal": token.identity.principal, "role": token.identity.role, "expires_at": token.expires_at });
+        let printed = print_token(args.json, document, secret);
+        let revoked = match &printed {
+            Ok(()) => Ok(()),
+            // It would be in force, and its secret is lost.
+            Err(_) => tokens::revoke(&store, tokens::local_user(), &token.id).await,
+        };
         store.close().await;
-        Ok(created)
-    })?;
-    if args.json {
-        print_json(json!({ "id": token.id, "token": secret, "tenant": token.identity.tenant,
-            "principal": token.identity.principal, "role": token.identity.role, "expires_at": token.expires_at }))?;
+        printed.or_else(|error| {
+            let id = &token.id;
+            // As text: a closed stdout as the cause would end the command without a message.
+            let remedy = match revoked {
+                Ok(()) => format!("{id} was revoked again; create another one"),
+                Err(failure) => format!("{id} is in force, since it cannot be revoked ({failure}); revoke it"),
+            };
+            anyhow::bail!("the token cannot be printed: {error}; {remedy}")
+        })
+    })
+}
+
+/// Prints a token with its secret, and flushes stdout, so that an error is found here and not at the end of the command.
+fn print_token(as_json: bool, document: Value, secret: String) -> std::io::Result<()> {
+    if as_json {
+        print_json(document)?;
     } else {
         print_line(secret)?;
     }
-    Ok(())
+    stdout().flush()
 }
 
 fn list(data: &Path, json: bool) -> anyhow::Result<()> {

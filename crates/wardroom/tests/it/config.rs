@@ -88,6 +88,23 @@ fn a_command_ends_like_others_when_its_reader_has_ended() {
         let (code, errors) = end(arguments, full.into());
         assert!(code == Some(1) && errors.starts_with("error: ") && !errors.contains("panicked"), "{errors}");
     }
+    // A token that could not be printed is not left in force.
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().display().to_string();
+    let create = ["token", "create", "--data", &data, "--principal", "bob", "--role", "viewer"];
+    for json in [&[][..], &["--json"]] {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        for stdout in [std::process::Stdio::from(closed), full.into()] {
+            let (code, errors) = end(&[&create[..], json].concat(), stdout);
+            assert!(code == Some(1) && errors.contains("was revoked again"), "{errors}");
+        }
+    }
+    let (_, tokens) = run(&["token", "list", "--data", &data, "--json"]).unwrap();
+    let tokens: serde_json::Value = serde_json::from_str(&tokens).unwrap();
+    let tokens = tokens["tokens"].as_array().unwrap();
+    assert!(tokens.len() == 4 && tokens.iter().all(|token| token["revoked_at"].is_string()), "{tokens:?}");
 }
 
 #[test]
