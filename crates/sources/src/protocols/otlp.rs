@@ -74,6 +74,18 @@ pub(crate) struct OtlpSignal {
 const JSON_CONTENT_TYPE: &str = "application/json";
 const PROTOBUF_CONTENT_TYPE: &str = "application/x-protobuf";
 
+impl OtlpSignal {
+    /// Returns the warning about a request whose fields are all unknown; empty if there is none.
+    fn unknown_fields_warning(&self, outcome: &RequestOutcome) -> String {
+        if outcome.ignored_fields.is_empty() {
+            return String::new();
+        }
+        let names: Vec<&str> = outcome.ignored_fields.iter().map(String::as_str).collect();
+        let known = self.root.names();
+        format!("the request has no records: unknown field ignored: {}; known: {known}", names.join(", "))
+    }
+}
+
 impl Source for OtlpSignal {
     fn name(&self) -> &'static str {
         self.name
@@ -105,28 +117,31 @@ impl Source for OtlpSignal {
             plain.bytes_mut().copy_from_slice(body);
             plain
         };
-        let plain = if head.content_type == JSON_CONTENT_TYPE {
+        let (plain, unknown) = if head.content_type == JSON_CONTENT_TYPE {
             json_to_protobuf::convert(plain, self.root, budget)?
         } else {
-            plain
+            (plain, Vec::new())
         };
-        (self.read)(plain, head).map_err(|error| match error {
+        let mut decoded = (self.read)(plain, head).map_err(|error| match error {
             DecodeError::TooManyRecords => too_many("data points, log records or spans"),
             error => malformed(error.to_string()),
-        })
+        })?;
+        unknown.iter().for_each(|name| decoded.ignored_field(name));
+        Ok(decoded)
     }
 
     /// Always 200 with a partial success: on a 400 a sender drops the request without reporting the accepted records.
+    /// One that rejects nothing is a warning, as the specification allows: the request has no field that is known.
     fn success_response(&self, head: &RequestHead, outcome: &RequestOutcome) -> Response {
         let rejected = outcome.rejected();
         let first = outcome.refused.first();
-        let message = first.map(|first| format!("record {}: {}", first.first, first.detail)).unwrap_or_default();
+        let message = first.map(|first| format!("record {}: {}", first.first, first.detail));
+        let message = message.unwrap_or_else(|| self.unknown_fields_warning(outcome));
         if head.content_type == JSON_CONTENT_TYPE {
-            let body = match rejected {
-                0 => json!({}),
-                _ => {
-                    json!({ "partialSuccess": { self.rejected_field: rejected.to_string(), "errorMessage": message } })
-                }
+            let body = if message.is_empty() {
+                json!({})
+            } else {
+                json!({ "partialSuccess": { self.rejected_field: rejected.to_string(), "errorMessage": message } })
             };
             return response_with_body(StatusCode::OK, JSON_CONTENT_TYPE, body.to_string().into_bytes());
         }
@@ -161,4 +176,38 @@ fn response_with_body(status: StatusCode, kind: &'static str, body: Vec<u8>) -> 
     let mut response = (status, body).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use wardroom_domain::Timestamp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_of_unknown_fields_gets_a_warning() {
+        let head = RequestHead {
+            content_type: JSON_CONTENT_TYPE.to_owned(),
+            content_encoding: String::new(),
+            received_at: Timestamp::from_millis(0),
+        };
+        let budget = InflateBudget::new(1 << 20, 1 << 20);
+        let known = r#"{"resourceLogs":[{"scopelogs":[],"foo":1}],"bar":1}"#;
+        for body in ["{}", r#"{"resourceLogs":[]}"#, r#"{"x":1,"resource_logs":null}"#, known, r#"{"resourceLogz":[]}"#]
+        {
+            let mut decoded = LOGS.decode(&head, body.as_bytes(), &budget).unwrap();
+            let ignored_fields = std::mem::take(&mut decoded.ignored_fields);
+            let response =
+                LOGS.success_response(&head, &RequestOutcome { ignored_fields, ..RequestOutcome::default() });
+            assert_eq!(response.status(), StatusCode::OK);
+            let answer = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+            let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+            let warning = "the request has no records: unknown field ignored: resourceLogz; known: resourceLogs";
+            let expected = match body.contains("resourceLogz") {
+                true => json!({ "partialSuccess": { "rejectedLogRecords": "0", "errorMessage": warning } }),
+                false => json!({}),
+            };
+            assert_eq!(answer, expected, "{body}");
+        }
+    }
 }
