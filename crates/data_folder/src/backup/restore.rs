@@ -7,13 +7,12 @@ use wardroom_bus::ReadOnlyBus;
 use wardroom_domain::audit_head::FaultCode;
 use wardroom_lake::{Lake, TableSnapshot};
 use wardroom_process::data_lock::LOCK_FILE;
-use wardroom_store::{Store, database_path};
 
 use super::backup_error::BackupError;
 use super::file_copy::{CopyProgress, copy_file};
 use super::manifest::{Manifest, list_backups};
 use crate::audit_log::verify_audit_log;
-use crate::state_database::require_state;
+use crate::state_database::{RequiredState, open_state};
 use wardroom_config::Config;
 
 /// Records read from the bus at once.
@@ -94,8 +93,7 @@ fn is_empty(folder: &Path) -> Result<bool, BackupError> {
 /// # Errors
 /// Returns an error if they cannot be read, are damaged, or do not match.
 pub async fn verify_data_folder(data: &Path, config: &Config) -> Result<VerificationReport, BackupError> {
-    require_state(data)?;
-    let store = Store::open(&database_path(data)).await?;
+    let store = open_state(data, RequiredState::Tables).await?;
     if let Some(error) = store.integrity_check().await? {
         return Err(BackupError::DamagedState(error));
     }
@@ -129,7 +127,9 @@ fn contiguous_range(bus: &ReadOnlyBus) -> Result<(u64, u64), BackupError> {
     loop {
         let records = bus.read(next, READ_BATCH_RECORDS)?;
         if records.is_empty() {
-            return Ok((start.unwrap_or_default(), next));
+            // After a new epoch without a record yet, the log ends where the epoch starts.
+            let end = epochs.last().map_or(next, |epoch| next.max(*epoch));
+            return Ok((start.unwrap_or(end), end));
         }
         for record in records {
             if start.is_some() && record.offset != next && !epochs.contains(&record.offset) {
@@ -138,5 +138,30 @@ fn contiguous_range(bus: &ReadOnlyBus) -> Result<(u64, u64), BackupError> {
             start = start.or(Some(record.offset));
             next = record.offset + 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wardroom_bus::{Bus, EmbeddedBus, contract, start_new_epoch};
+
+    use super::*;
+
+    /// What was processed ends where the epoch starts, so the log has to end there as well.
+    #[tokio::test]
+    async fn the_range_of_a_bus_ends_at_a_new_epoch_without_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let append = async || {
+            let bus = EmbeddedBus::open(dir.path(), wardroom_bus::Config::default()).unwrap();
+            bus.append(contract::envelope(0), b"x".to_vec().into()).await.unwrap();
+        };
+        let range = || contiguous_range(&ReadOnlyBus::open(dir.path()).unwrap()).unwrap();
+        append().await;
+        append().await;
+        assert_eq!(range(), (0, 2));
+        start_new_epoch(dir.path(), 10).unwrap();
+        assert_eq!(range(), (0, 10));
+        append().await;
+        assert_eq!(range(), (0, 11));
     }
 }

@@ -214,11 +214,17 @@ impl DetectorLoop {
         let stop = self.queue.first_offset().into_iter().chain(stop).filter(|stop| *stop > next).min();
         let limit = stop.map_or(READ_RECORDS, |stop| (stop - next).min(READ_RECORDS));
         let end = self.bus.end_offset();
-        let records = self.bus.read(next, limit as usize)?;
-        // Without a record, everything up to the former end is damaged and skipped.
-        let mut processed_to = if records.is_empty() { end } else { next };
+        let mut records = self.bus.read(next, limit as usize)?;
+        // Offsets may be missing (damaged records, a new epoch): as many records as offsets can reach beyond `stop`.
+        let is_before_stop = |record: &Record| stop.is_none_or(|stop| record.offset < stop);
+        let processed_to = match records.last() {
+            Some(last) if is_before_stop(last) => last.offset + 1,
+            Some(_) => stop.unwrap_or(end),
+            // Everything up to the former end is damaged and skipped.
+            None => stop.map_or(end, |stop| stop.min(end)),
+        };
+        records.retain(is_before_stop);
         for record in records {
-            processed_to = record.offset + 1;
             if self.dead_lettered.contains(&record.offset) {
                 continue;
             }

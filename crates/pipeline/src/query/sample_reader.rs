@@ -193,7 +193,9 @@ impl SampleReader {
         while visible < before {
             let read = |from: u64, limit: usize| {
                 let remaining = usize::try_from(before.saturating_sub(from)).unwrap_or(limit);
-                self.bus.read(from.max(self.bus.start_offset()), limit.min(remaining))
+                let found = self.bus.read(from.max(self.bus.start_offset()), limit.min(remaining));
+                // Offsets may be missing, so the limit alone does not end the read at `before`.
+                found.map(|records| records.into_iter().filter(|record| record.offset < before).collect())
             };
             let scanned = scan_page(&read, &self.budget, tenant, query, visible);
             let (scanned_series, next) = scanned.map_err(SampleQueryError::storage)?;

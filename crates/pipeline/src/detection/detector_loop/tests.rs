@@ -1,5 +1,6 @@
 //! Tests of the detector loop over an embedded bus.
 
+mod missing_offsets;
 mod poison_samples;
 
 use bytes::Bytes;
