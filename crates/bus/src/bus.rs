@@ -30,7 +30,8 @@ pub trait Bus: Send + Sync {
     /// Appends one request durably and returns its offset.
     fn append(&self, envelope: Envelope, body: Bytes) -> BoxFuture<'_, Result<u64, Error>>;
 
-    /// Reads up to `limit` records from `from`; fewer at the end of the log. Blocks on disk I/O.
+    /// Reads up to `limit` records from `from`; fewer at the end of the log. Blocks on disk I/O. Offsets may be missing
+    /// (damaged records, a new epoch), so `limit` does not bound the offsets: compare those.
     ///
     /// # Errors
     /// Returns an error if the disk cannot be read. A damaged record is not an error: it is counted and skipped.
@@ -68,6 +69,9 @@ pub trait Bus: Send + Sync {
 
     /// Returns why appends fail at the moment, or `None` if they succeed.
     fn append_error(&self) -> Option<String>;
+
+    /// Returns how many records reads have found damaged or missing since the log was opened; they are skipped.
+    fn lost_records(&self) -> u64;
 
     /// Returns what an acknowledged append survives: `survives-power-loss` or `survives-process-crash`.
     fn durability(&self) -> &'static str;

@@ -205,6 +205,10 @@ impl Bus for EmbeddedBus {
         lock(&self.log.append_error).clone()
     }
 
+    fn lost_records(&self) -> u64 {
+        self.log.lost_records()
+    }
+
     fn durability(&self) -> &'static str {
         self.log.config.durability.as_str()
     }

@@ -1,5 +1,6 @@
 //! The state of a segmented log that readers and the writer share, and reading from it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,6 +29,8 @@ pub(crate) struct LogState {
     pub(crate) segments: Mutex<Vec<u64>>,
     /// First offsets of new epochs: the offsets before them may be missing.
     epochs: Vec<u64>,
+    /// Ranges of lost records that reads have found: the first offset of each by the one after its last.
+    lost: Mutex<BTreeMap<u64, u64>>,
     /// Positions where readers stopped.
     pub(crate) positions: Mutex<PositionIndex>,
     /// Bytes of appends that are waiting for the writer.
@@ -48,6 +51,7 @@ impl LogState {
             end: AtomicU64::new(end),
             segments: Mutex::new(segments),
             epochs: epoch_markers::list(dir)?,
+            lost: Mutex::default(),
             positions: Mutex::default(),
             pending_bytes: AtomicUsize::new(0),
             append_error: Mutex::default(),
@@ -68,6 +72,30 @@ impl LogState {
     fn missing_records(&self, expected: u64, found: u64) -> Option<String> {
         let is_missing = found > expected && !self.epochs.contains(&found);
         is_missing.then(|| format!("records {expected} to {} are missing", found - 1))
+    }
+
+    /// Remembers that the records `first..end` are lost, without those before the start of a new epoch: which of them
+    /// existed is unknown, and their loss was accepted.
+    fn note_lost(&self, first: u64, end: u64) {
+        let newest_epoch = self.epochs.iter().rfind(|epoch| **epoch < end);
+        let first = newest_epoch.map_or(first, |epoch| first.max(*epoch));
+        if first < end && !self.epochs.contains(&end) {
+            lock(&self.lost).entry(end).and_modify(|known| *known = first.min(*known)).or_insert(first);
+        }
+    }
+
+    /// Returns how many records reads have found damaged or missing, each counted once; those of dropped segments are
+    /// forgotten.
+    pub(crate) fn lost_records(&self) -> u64 {
+        let start = lock(&self.segments).first().copied().unwrap_or_default();
+        let mut lost = lock(&self.lost);
+        lost.retain(|end, _| *end > start);
+        let (mut records, mut counted_to) = (0, start);
+        for (end, first) in &*lost {
+            records += end - counted_to.max(*first);
+            counted_to = *end;
+        }
+        records
     }
 
     /// Reads up to `limit` records from `from`; only the header of requests that `skip` selects.
@@ -116,12 +144,18 @@ impl LogState {
                         if is_gap && let Some(missing) = self.missing_records(next_offset, offset) {
                             report_damage(*base, position, &missing);
                         }
+                        if is_gap || is_damaged {
+                            self.note_lost(next_offset.max(start), offset);
+                        }
                         let span = (position, next - position);
                         (position, next_offset, is_damaged) = (next, next_offset.max(offset + 1), false);
                         if offset >= from {
                             match record::decode(*base, span, offset, &payload, &|_| false) {
                                 Ok(record) => records.push(record),
-                                Err(error) => report_damage(*base, position, &error.to_string()),
+                                Err(error) => {
+                                    self.note_lost(offset, offset + 1);
+                                    report_damage(*base, position, &error.to_string());
+                                }
                             }
                         }
                     }
@@ -130,8 +164,8 @@ impl LogState {
                         (position, is_damaged) = (next, true);
                     }
                     Frame::Torn => {
-                        // In the newest segment the writer may be writing there.
-                        if index + 1 < segments.len() || end == UNKNOWN_END {
+                        // In the newest segment the writer may be writing there, after the last durable record.
+                        if index + 1 < segments.len() || next_offset.max(*base) < end {
                             report_damage(*base, position, "no valid frame up to the end of the segment");
                             is_damaged = true;
                         }
@@ -146,6 +180,9 @@ impl LogState {
             }
             index += 1;
             position = 0;
+        }
+        if is_damaged && end != UNKNOWN_END {
+            self.note_lost(next_offset.max(start), end);
         }
         if let Some((base, position)) = stopped_at {
             lock(&self.positions).insert(base, next_offset, position);

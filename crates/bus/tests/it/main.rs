@@ -78,6 +78,35 @@ async fn skips_a_damaged_record_and_delivers_the_others() {
 }
 
 #[tokio::test]
+async fn counts_each_damaged_record_once() {
+    let dir = tempfile::tempdir().unwrap();
+    append_records(dir.path(), 60).await;
+    wardroom_bus::start_new_epoch(dir.path(), 100).unwrap();
+    append_records(dir.path(), 4).await;
+    let bus = EmbeddedBus::open(dir.path(), small_segments()).unwrap();
+    let records = bus.read(0, 1000).unwrap();
+    assert_eq!((records.len(), bus.lost_records()), (64, 0));
+    // Damaged: neighbours, the last record of a segment, the first one of the epoch, and the last record of the log.
+    let segment = records[0].location.segment;
+    let last = records.iter().rposition(|record| record.location.segment == segment).unwrap();
+    for index in [10, 11, 20, last, 60, 63] {
+        let place = &records[index].location;
+        let path = dir.path().join(format!("{:020}.seg", place.segment));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[place.position as usize + 40] ^= 0x40;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(bus.read(12, 3).unwrap().len(), 3);
+        assert_eq!(bus.read(0, 1000).unwrap().len(), 58);
+        assert_eq!(bus.lost_records(), 6, "without the offsets before the epoch");
+    }
+    let late = Timestamp::from_millis(i64::MAX / 1_000_000);
+    bus.trim(100, &TrimPolicy { segments_before: late, archive_before: late, keep: &|_| false }).unwrap();
+    assert_eq!(bus.lost_records(), 2, "those of dropped segments are forgotten");
+}
+
+#[tokio::test]
 async fn refuses_appends_at_the_size_limit_and_trims_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { limit_bytes: 2000, ..small_segments() };

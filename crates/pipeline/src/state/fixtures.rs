@@ -46,6 +46,10 @@ impl Bus for CommitOnlyBus {
         None
     }
 
+    fn lost_records(&self) -> u64 {
+        0
+    }
+
     fn durability(&self) -> &'static str {
         "none"
     }
