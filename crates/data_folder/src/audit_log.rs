@@ -15,7 +15,7 @@ use wardroom_executor::{
 use wardroom_process::clock;
 use wardroom_store::{Store, database_path};
 
-use crate::state_database::{MissingState, require_state};
+use crate::state_database::{RequiredState, StateDatabaseError, open_state};
 
 /// Why an audit log cannot be verified or accepted.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +34,9 @@ pub enum AuditLogError {
     /// The executor's folder cannot be read or written.
     #[error("the executor's folder")]
     Executor(#[from] std::io::Error),
-    /// The database is missing.
+    /// The database is missing, empty or another folder's.
     #[error(transparent)]
-    MissingState(#[from] MissingState),
+    State(#[from] StateDatabaseError),
     /// The database cannot be read or written.
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),
@@ -80,8 +80,7 @@ pub async fn verify_audit_log(data: &Path, public_key: Option<&Path>) -> Result<
 }
 
 async fn read_log(data: &Path, log: &mut LogVerifier) -> Result<(), AuditLogError> {
-    require_state(data)?;
-    let store = Store::open(&database_path(data)).await?;
+    let store = open_state(data, RequiredState::Entries).await?;
     let noted = store.read_audit(&mut |sequence, text, hash| log.push(sequence, text, hash)).await;
     store.close().await;
     // A running server may have noted a head that was signed after the ledger was read.
@@ -130,8 +129,7 @@ pub async fn accept_restored_log(
     if !differs && has_signing_key(data)? {
         return Ok(None);
     }
-    require_state(data)?;
-    let store = Store::open(&database_path(data)).await?;
+    let store = open_state(data, RequiredState::Entries).await?;
     let before = last_position(&store).await?;
     let entry = AuditEntry {
         at: clock::now(),

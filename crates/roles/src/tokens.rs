@@ -29,6 +29,10 @@ pub async fn create(
     let token = NewToken::new(sha256, identity, lifetime.map(|lifetime| now.plus(lifetime)));
     let entry = token_entry(by, "create_token", &token.id, &token.identity, token.expires_at, now);
     store.create_token(&token, now, &entry).await?;
+    // The token is stored; only a plain copy of the database file needs this.
+    if let Err(error) = store.checkpoint().await {
+        tracing::warn!(%error, "writing the new token to the database file failed; it is in the write-ahead log");
+    }
     Ok((token, secret))
 }
 

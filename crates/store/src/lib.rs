@@ -16,6 +16,7 @@
 
 mod anomalies;
 mod audit;
+mod contents;
 mod error;
 mod health;
 mod incidents;
@@ -23,6 +24,7 @@ mod probe;
 mod store;
 mod tokens;
 
+pub use contents::DatabaseContents;
 pub use error::Error;
 pub use incidents::{HistoryRow, IncidentRow, Transition};
 pub use store::{Store, database_path};

@@ -25,9 +25,11 @@ pub fn database_path(data: &Path) -> PathBuf {
 fn migrator() -> Migrator {
     let first = include_str!("../migrations/0001_first.sql").into_sql_str();
     let audit_head = include_str!("../migrations/0002_audit_head.sql").into_sql_str();
+    let data_folder = include_str!("../migrations/0003_data_folder.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "first".into(), MigrationType::Simple, first, false),
         Migration::new(2, "audit head".into(), MigrationType::Simple, audit_head, false),
+        Migration::new(3, "data folder".into(), MigrationType::Simple, data_folder, false),
     ])
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context;
-use wardroom_roles::state_database::require_state;
-use wardroom_roles::{Store, database_path};
+use wardroom_roles::Store;
+use wardroom_roles::state_database::{RequiredState, open_state};
 
 /// Runs a future to completion on the current thread.
 pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -14,13 +14,13 @@ pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> an
 /// Opens the state database of a data folder; creates it if the folder is new.
 ///
 /// # Errors
-/// Returns an error if the database is missing although the folder has data, or if it cannot be opened.
+/// Returns an error if the database is missing or empty although the folder has data, if it is another folder's, or if
+/// it cannot be opened.
 pub(crate) async fn open_store(data: &Path) -> anyhow::Result<Store> {
-    require_state(data)?;
-    open_or_create_store(data).await
+    open_state(data, RequiredState::Entries).await.with_context(|| format!("data folder {}", data.display()))
 }
 
-/// Opens the state database of a data folder; creates it if it is missing.
+/// Opens the state database of a data folder; creates it if it is missing or empty.
 pub(crate) async fn open_or_create_store(data: &Path) -> anyhow::Result<Store> {
-    Store::open(&database_path(data)).await.with_context(|| format!("data folder {}", data.display()))
+    open_state(data, RequiredState::Nothing).await.with_context(|| format!("data folder {}", data.display()))
 }

@@ -8,9 +8,9 @@ pub enum BackupError {
     /// The bus could not be read.
     #[error(transparent)]
     Bus(#[from] wardroom_bus::Error),
-    /// The data folder has no state database.
+    /// The state database is missing, empty or another folder's.
     #[error(transparent)]
-    MissingState(#[from] crate::state_database::MissingState),
+    State(#[from] crate::state_database::StateDatabaseError),
     /// The store could not be read or copied.
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),

@@ -21,11 +21,12 @@ use std::path::{Path, PathBuf};
 use wardroom_bus::ReadOnlyBus;
 use wardroom_executor::PRIVATE_KEY_FILE;
 use wardroom_lake::Lake;
-use wardroom_store::{Store, database_path};
+use wardroom_store::database_path;
 
 use super::backup_error::BackupError;
 use super::file_copy::{CopyProgress, copy_file, create_private_parent, list_files};
 use super::manifest::{FileEntry, Manifest, list_backups};
+use crate::state_database::{RequiredState, open_state};
 use wardroom_config::Config;
 use wardroom_process::clock;
 
@@ -186,7 +187,7 @@ impl DataCopy<'_> {
             return self.copy(&database, name.to_owned());
         }
         let snapshot = self.to.join("database");
-        let store = Store::open(&database).await?;
+        let store = open_state(data, RequiredState::Tables).await?;
         store.copy_to(&snapshot).await?;
         store.close().await;
         self.copy(&snapshot, name.to_owned())?;

@@ -14,9 +14,9 @@ pub enum ServeError {
     /// The bus is shorter than what was processed from it.
     #[error(transparent)]
     BusEpoch(#[from] crate::bus_epoch::BusEpochError),
-    /// The state database is missing although the data folder has telemetry.
+    /// The state database is missing, empty or another folder's, although the data folder has telemetry.
     #[error(transparent)]
-    MissingState(#[from] crate::state_database::MissingState),
+    State(#[from] crate::state_database::StateDatabaseError),
     /// The store could not be opened or read.
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),

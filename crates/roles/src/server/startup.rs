@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use wardroom_pipeline::lake::lake_state::{LakeState, LakeTables};
 use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_process::descriptors::raise_descriptor_limit;
 use wardroom_process::sandbox::WRITABLE_FOLDERS;
-use wardroom_store::{Store, database_path};
+use wardroom_store::Store;
 
 use super::api_backend::{ApiState, api_backend};
 use super::audit_configuration::audit_configuration;
@@ -43,7 +43,7 @@ use super::server_sandbox::server_sandbox;
 use crate::config::Config;
 use crate::gold_writer::GoldWriter;
 use crate::respond::responder::{ReplayProgress, Responder, run_responder};
-use crate::state_database::require_state;
+use crate::state_database::{RequiredState, open_state};
 use crate::{clock, heartbeat, tokens};
 
 /// Capacity of the channel from detection to the response, in events.
@@ -73,7 +73,6 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
             return Err(ServeError::Exposed(address));
         }
     }
-    require_state(&options.data)?;
     let lake = if config.lake.enabled { config.lake.folder(&options.data)? } else { None };
     for dir in WRITABLE_FOLDERS.map(|folder| options.data.join(folder)).into_iter().chain(lake) {
         std::fs::create_dir_all(&dir).map_err(|error| io_error(format!("create {}", dir.display()), error))?;
@@ -102,12 +101,12 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     mut announce: impl FnMut(String),
     stop: impl FnOnce() -> F,
 ) -> Result<(), ServeError> {
-    let mut background = JoinSet::new();
-    let roles = start_roles(&options, &config, confinement, &mut background).await?;
-    let Roles { store, lake, event_writer, detection_thread, first_token, port, routes, otlp_address } = roles;
-    let signer = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
+    // First: a port that is in use ends the start before anything else has begun. Connections wait until the roles run.
     let Listeners { listeners, address, otlp_grpc } = bind_listeners(options.listen, &config.edge.otlp_grpc).await?;
-    otlp_address.get_or_init(|| otlp_grpc);
+    let mut background = JoinSet::new();
+    let roles = start_roles(&options, &config, confinement, otlp_grpc, &mut background).await?;
+    let Roles { store, lake, event_writer, detection_thread, first_token, port, routes } = roles;
+    let signer = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     // Before a caller knows that the server runs, and may stop it.
     let stop = stop();
     announce(format!("listening http://{address}"));
@@ -155,8 +154,6 @@ struct Roles {
     first_token: Option<String>,
     port: Port,
     routes: Routes,
-    /// Address for OTLP over gRPC, to be set once it is bound.
-    otlp_address: Arc<OnceLock<String>>,
 }
 
 /// Starts all roles; their tasks are spawned on `background`.
@@ -164,16 +161,19 @@ async fn start_roles(
     options: &ServeOptions,
     config: &Config,
     confinement: Confinement,
+    otlp_grpc: String,
     background: &mut JoinSet<()>,
 ) -> Result<Roles, ServeError> {
     let recorder = metrics_recorder::install();
     background.spawn(metrics_recorder::run_upkeep(recorder.clone()));
+    let required = if options.auth == AuthMode::On { RequiredState::Tokens } else { RequiredState::Tables };
+    let store = open_state(&options.data, required).await?;
     let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&options.data.join("bus"), config.bus.clone())?);
-    let store = Store::open(&database_path(&options.data)).await?;
     let token_table = TokenTable::new(options.auth);
     let first_token = if options.auth == AuthMode::On { tokens::first_admin(&store).await? } else { None };
     token_table.replace(Some(tokens::load(&store).await?));
     audit_configuration(&store, options, config).await?;
+    store.checkpoint().await?;
 
     let runbooks = Arc::new(Library::load(&config.knowledge)?);
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
@@ -211,7 +211,6 @@ async fn start_roles(
         config.clone(),
     ));
 
-    let otlp_address = Arc::new(OnceLock::new());
     let readiness = Readiness {
         data: options.data.clone(),
         bus,
@@ -223,7 +222,7 @@ async fn start_roles(
         confinement,
         lake: lake.clone(),
         queries,
-        otlp_grpc: Arc::clone(&otlp_address),
+        otlp_grpc,
     };
     let backend = api_backend(ApiState {
         authenticated: options.auth == AuthMode::On,
@@ -241,7 +240,7 @@ async fn start_roles(
         Vec::<String>::new(),
         "the OpenAPI document does not match the mounted routes"
     );
-    Ok(Roles { store, lake, event_writer, detection_thread, first_token, port, routes, otlp_address })
+    Ok(Roles { store, lake, event_writer, detection_thread, first_token, port, routes })
 }
 
 /// Builds the port; rejected requests are audited.

@@ -1,0 +1,93 @@
+//! What a database file has, before it is opened for writing: whether it is a server's, and of which data folder.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::store::Store;
+
+/// What a database file has. All is `false` or `None` if the file does not exist or has other tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseContents {
+    /// Whether it has the tables of this program.
+    pub has_tables: bool,
+    /// Whether there is a token; revoked ones count.
+    pub has_tokens: bool,
+    /// Whether the audit log has an entry.
+    pub has_audit_entries: bool,
+    /// Whether the audit log says that a token was created. Tokens are never deleted.
+    pub has_created_tokens: bool,
+    /// The id of the data folder; older versions had none.
+    pub data_folder_id: Option<String>,
+}
+
+impl Store {
+    /// Returns what a database file has. Nothing is created or migrated.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or is damaged.
+    pub async fn contents(path: &Path) -> Result<DatabaseContents, Error> {
+        // SQLite takes an empty file for a database, but cannot open it read-only with a write-ahead log beside it.
+        if !std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+            return Ok(DatabaseContents::default());
+        }
+        let store = Self::open_read_only(path).await?;
+        let contents = store.read_contents().await;
+        store.close().await;
+        Ok(contents?)
+    }
+
+    async fn read_contents(&self) -> Result<DatabaseContents, sqlx::Error> {
+        let names = "SELECT name FROM sqlite_master WHERE type = 'table'";
+        let tables: Vec<String> = sqlx::query_scalar(names).fetch_all(&self.pool).await?;
+        let has = |name: &str| tables.iter().any(|table| table == name);
+        if !["_sqlx_migrations", "tokens", "audit"].into_iter().all(has) {
+            return Ok(DatabaseContents::default());
+        }
+        let exists = async |query: &'static str| {
+            sqlx::query_scalar::<_, i64>(query).fetch_optional(&self.pool).await.map(|row| row.is_some())
+        };
+        Ok(DatabaseContents {
+            has_tables: true,
+            has_tokens: exists("SELECT 1 FROM tokens LIMIT 1").await?,
+            has_audit_entries: exists("SELECT 1 FROM audit LIMIT 1").await?,
+            // The stored text is canonical JSON.
+            has_created_tokens: exists("SELECT 1 FROM audit WHERE body LIKE '%\"action\":\"create_token\"%' LIMIT 1")
+                .await?,
+            data_folder_id: if has("data_folder") { Some(self.read_folder_id().await?) } else { None },
+        })
+    }
+
+    async fn read_folder_id(&self) -> Result<String, sqlx::Error> {
+        sqlx::query_scalar("SELECT folder_id FROM data_folder WHERE id = 1").fetch_one(&self.pool).await
+    }
+
+    /// Returns the id of the data folder that the database belongs to.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read.
+    pub async fn data_folder_id(&self) -> Result<String, Error> {
+        Ok(self.read_folder_id().await?)
+    }
+
+    /// Replaces the id of the data folder that the database belongs to.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be written.
+    pub async fn set_data_folder_id(&self, id: &str) -> Result<(), Error> {
+        let mut transaction = self.begin_write().await?;
+        let query = "UPDATE data_folder SET folder_id = ? WHERE id = 1";
+        let updated = sqlx::query(query).bind(id).execute(&mut *transaction).await;
+        self.record_write(updated)?;
+        self.commit(transaction).await
+    }
+
+    /// Moves what is in the write-ahead log into the database file, so that a plain copy of the file has it.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be written.
+    pub async fn checkpoint(&self) -> Result<(), Error> {
+        // While another process reads, SQLite leaves the rest in the log; that is not an error.
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await?;
+        Ok(())
+    }
+}
