@@ -2,6 +2,7 @@
 //!
 //! The log is read from the database, so entries of other processes (`wardroom token create`) are signed, too. A log
 //! that does not extend what is signed stays unsigned; `/readyz` and a metric say so, and telemetry is still accepted.
+//! That also holds without newer entries: a log that was cut has none.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,9 +27,17 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of entries in one request to the executor; a longer entry is sent by itself.
 const MAX_BATCH_BYTES: usize = 256 << 10;
 
+/// Why the log is not signed.
+#[derive(Clone, Debug)]
+struct Unsigned {
+    reason: String,
+    /// Whether the executor was asked: an executor that does not respond is reported as such.
+    was_asked: bool,
+}
+
 /// How far signing has come, for readiness.
 #[derive(Debug, Default)]
-pub(super) struct SigningStatus(Mutex<Option<String>>);
+pub(super) struct SigningStatus(Mutex<Option<Unsigned>>);
 
 impl SigningStatus {
     /// Returns `signed`, or why not all entries are.
@@ -36,12 +45,20 @@ impl SigningStatus {
         if !executor.configured() {
             return "not signed: no executor is configured".to_owned();
         }
-        let error = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        error.unwrap_or_else(|| "signed".to_owned())
+        self.get().map_or_else(|| "signed".to_owned(), |unsigned| unsigned.reason)
     }
 
-    fn set(&self, error: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    /// Returns whether the log is known not to be signed as it is.
+    pub(super) fn has_failed(&self, executor: &ExecutorClient) -> bool {
+        executor.configured() && self.get().is_some_and(|unsigned| unsigned.was_asked)
+    }
+
+    fn get(&self) -> Option<Unsigned> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, unsigned: Option<Unsigned>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = unsigned;
     }
 }
 
@@ -52,12 +69,14 @@ pub(super) struct AuditSigner {
     status: Arc<SigningStatus>,
     /// The last signed head, once it is known and compared with the database.
     last: Option<SignedHead>,
+    /// Whether the executor has responded to the last request.
+    was_asked: bool,
 }
 
 impl AuditSigner {
     pub(super) fn new(store: Store, executor: ExecutorClient, status: Arc<SigningStatus>) -> Self {
-        status.set(Some("not signed yet".to_owned()));
-        Self { store, executor, status, last: None }
+        status.set(Some(Unsigned { reason: "not signed yet".to_owned(), was_asked: false }));
+        Self { store, executor, status, last: None, was_asked: false }
     }
 
     /// Signs until it is cancelled.
@@ -110,7 +129,9 @@ impl AuditSigner {
         };
         metrics::gauge!(names::AUDIT_UNSIGNED_ENTRIES).set(unsigned as f64);
         metrics::gauge!(names::AUDIT_SIGNING_UP).set(if result.is_ok() { 1.0 } else { 0.0 });
-        self.status.set(result.as_ref().err().map(|reason| format!("{unsigned} entries are not signed: {reason}")));
+        let was_asked = self.was_asked;
+        let describe = |reason: &String| Unsigned { reason: describe_failure(unsigned, reason), was_asked };
+        self.status.set(result.as_ref().err().map(describe));
         result
     }
 
@@ -158,12 +179,23 @@ impl AuditSigner {
         Err(format!("entry {} is signed, and {what}; run `wardroom audit verify`", position.sequence))
     }
 
-    async fn request(&self, request: Request) -> Result<Option<SignedHead>, String> {
-        match self.executor.request(&request).await.map_err(|error| error.to_string())? {
+    async fn request(&mut self, request: Request) -> Result<Option<SignedHead>, String> {
+        let response = self.executor.request(&request).await;
+        self.was_asked = response.is_ok();
+        match response.map_err(|error| error.to_string())? {
             Response::AuditHead { head } => Ok(head.map(|head| *head)),
             Response::Refused { detail, .. } => Err(detail),
             _ => Err(OTHER_ANSWER.to_owned()),
         }
+    }
+}
+
+/// Why the log is not signed as it is, with the number of entries that wait for that.
+fn describe_failure(unsigned: i64, reason: &str) -> String {
+    match unsigned {
+        0 => format!("the log cannot be signed: {reason}"),
+        1 => format!("1 entry is not signed: {reason}"),
+        _ => format!("{unsigned} entries are not signed: {reason}"),
     }
 }
 
@@ -176,5 +208,18 @@ fn check_noted(last: Option<&SignedHead>, noted: Option<&SignedHead>) -> Result<
              from an older copy; run `wardroom audit verify`"
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_counts_only_entries_that_wait() {
+        let cut = describe_failure(0, "entry 13 is signed, and it is missing in the database");
+        assert!(!cut.contains("0 entries") && cut.ends_with("missing in the database"), "{cut}");
+        assert_eq!(describe_failure(1, "no key"), "1 entry is not signed: no key");
+        assert_eq!(describe_failure(2, "no key"), "2 entries are not signed: no key");
     }
 }
