@@ -33,8 +33,9 @@ pub(crate) enum Exchange {
     Stopped { reason: PoolError, is_reusable: bool },
 }
 
-/// Runs a query on a worker until the deadline, or until `stop` says why it is to be stopped. `limits`: deadline, memory
-/// of results, and the size of one.
+/// Runs a query on a worker until the deadline, or until `stop` says why it is to be stopped.
+///
+/// The limits are the deadline, the memory of results, and the size of one.
 pub(crate) async fn exchange(
     stream: &mut UnixStream,
     request: &Request,

@@ -193,6 +193,29 @@ async fn a_caller_that_leaves_frees_the_worker() {
 }
 
 #[tokio::test]
+async fn a_query_that_is_stopped_for_another_tenant_frees_the_worker() {
+    let mut fixture = Fixture::new(QueryConfig::default()).await;
+    fixture.start_fake(steps(&[Step::StopWhenCancelled])).await;
+    let stop = async {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            // The schedule chooses the query after seconds only.
+            let stop = fixture.pool.0.state().stops.pop_first();
+            if let Some((_, stop)) = stop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                return stop.send(()).is_ok();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        false
+    };
+    let (result, is_stopped) = tokio::join!(fixture.run(sql("slow")), stop);
+    assert_eq!((result, is_stopped), (Err(PoolError::Stopped(0)), true));
+    assert_eq!((fixture.run(sql("good")).await.unwrap(), fixture.killed()), ("table".into(), vec![]));
+    assert_eq!(fixture.pool.0.state().stops.len(), 0);
+}
+
+#[tokio::test]
 async fn a_tenant_that_sends_many_queries_waits_behind_its_own() {
     let config = QueryConfig { max_waiting: 3, seconds: 60, ..QueryConfig::default() };
     let mut fixture = Fixture::new(config).await;
