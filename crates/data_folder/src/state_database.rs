@@ -2,8 +2,9 @@
 //!
 //! Problem: a database that was deleted would be created again, without tokens: every sender gets 401 and drops its
 //! data, and incidents and the audit log are gone without a word. The same holds for a file that lost its write-ahead
-//! log, has other tables, or belongs to another data folder. Model: an empty database is used only in a data folder that
-//! holds nothing else that a server writes, or on explicit request. Database and bus both have the id of the data folder.
+//! log, has other tables, or belongs to another data folder. Model: an empty database is used only in a data folder
+//! that holds nothing else that a server writes, or on explicit request. Database and bus both have the id of the data
+//! folder.
 
 use std::path::{Path, PathBuf};
 
@@ -34,9 +35,10 @@ pub enum StateDatabaseError {
     },
     /// The state database belongs to another data folder.
     #[error(
-        "the state database {} is of data folder {database_id}, but {} says {folder_id}: one of them is of another data \
-         folder. Put the right one back, or restore a backup to a new folder; to use this database for this bus, delete \
-         {}; to go on with an empty one, move it away and run `wardroom token create --new-database --data {} …`",
+        "the state database {} is of data folder {database_id}, but {} says {folder_id}: one of them is of another \
+         data folder. Put the right one back, or restore a backup to a new folder; to use this database for this bus, \
+         delete {}; to go on with an empty one, move it away and run `wardroom token create --new-database --data {} \
+         …`",
         database_path(.data).display(), id_file(.data).display(), id_file(.data).display(), .data.display()
     )]
     OtherFolder {
