@@ -1,6 +1,7 @@
 //! Configuration of the executor: targets with credentials, approvers with token hashes.
 
 pub(crate) mod private_file;
+mod yaml;
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
+use url::Url;
 use wardroom_domain::canonical::sha256_hex;
+use wardroom_domain::config_check::MAX_MINUTES;
 use wardroom_domain::executor::ListedApprover;
 use wardroom_domain::identity::token_id;
 use wardroom_domain::{Principal, TenantId};
@@ -63,8 +66,12 @@ impl ExecutorConfig {
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
         let with_path = |error: String| format!("{}: {error}", path.display());
         let text = read_private_file(path).map_err(with_path)?;
-        let config: Self = serde_saphyr::from_str(&text).map_err(|error| with_path(error.to_string()))?;
+        let config: Self = yaml::parse(&text).map_err(with_path)?;
         config.check_approvers().and_then(|()| config.check_targets()).map_err(with_path)?;
+        if !(1..=MAX_MINUTES).contains(&config.undo_minutes) {
+            let found = config.undo_minutes;
+            return Err(with_path(format!("field undo-minutes: {found} is not in 1 to {MAX_MINUTES}")));
+        }
         Ok(config)
     }
 
@@ -106,8 +113,11 @@ impl ExecutorConfig {
                 let known = known.join(", ");
                 return Err(format!("{field}.operations: {} has no operation {unknown}; use {known}", target.tool));
             }
-            if !["http://", "https://"].iter().any(|scheme| target.url.starts_with(scheme)) {
-                return Err(format!("{field}.url: it does not start with http:// or https://"));
+            check_url(&target.url).map_err(|reason| format!("{field}.url: {reason}"))?;
+            if target.actions_per_hour == 0 {
+                return Err(format!(
+                    "{field}.actions-per-hour: 0 allows no action; give at least 1, or remove the target"
+                ));
             }
             let is_same = |other: &&Target| {
                 (&other.tenant, &other.tool, &other.name) == (&target.tenant, &target.tool, &target.name)
@@ -171,6 +181,24 @@ impl ExecutorConfig {
     pub(crate) fn is_approver(&self, tenant: &TenantId, principal: &Principal) -> bool {
         self.approvers.iter().any(|approver| approver.tenant == *tenant && approver.principal == *principal)
     }
+}
+
+/// Checks the base URL of a target. The reason does not repeat it: a credential may be in it.
+fn check_url(text: &str) -> Result<(), String> {
+    let url: Url =
+        text.parse().map_err(|error| format!("it is not a URL ({error}), such as https://host:8443/path"))?;
+    // The `url` crate would read `http:host`, and other spellings, as `http://host`.
+    let has_scheme = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    if !has_scheme || !url.has_host() {
+        return Err("it is not a URL with http:// or https:// and a host".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it has a user or a password, which the audit log would show; use the field token".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("it has `?` or `#`, but paths are appended to it; remove what follows".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -241,7 +269,8 @@ mod tests {
             (["name: cart", "name: cart, tenant: main"], "targets[1].name: tenant main has another target cart"),
             (["name: cart", "name: mail, operations: [restart, reboot]"], "targets[1].operations: process has no"),
             (["name: cart, tenant: 'a b'", "name: mail"], "not a valid name"),
-            (["name: cart, owner: main", "name: mail"], "owner"),
+            (["name: cart, owner: main", "name: mail"], "field targets[0], line 3, column"),
+            (["name: cart", "name: mail, actions-per-hour: 0"], "targets[1].actions-per-hour: 0 allows no action"),
         ] {
             let error = load_targets(&targets).unwrap_err();
             assert!(error.contains(expected), "{error}");
@@ -251,6 +280,80 @@ mod tests {
         };
         assert!(load_one("process", "https://control.example").is_ok());
         assert!(load_one("shell", "http://a").unwrap_err().contains("no tool shell; use process"));
-        assert!(load_one("process", "file:///etc/passwd").unwrap_err().contains("targets[0].url"));
+        for url in ["http://10.0.0.1:8080/control", "http://[::1]:80", "https://control.example/"] {
+            assert!(load_one("process", url).is_ok(), "{url}");
+        }
+        for url in [
+            "file:///etc/passwd",
+            "http://",
+            "https://",
+            "http://a b/",
+            "https://:99999",
+            "http://h:99999",
+            "http://[::",
+            "http:/host",
+            "host:80",
+            "",
+            "http://u:PW@host",
+            "http://PW@host",
+            "https://host/?token=PW",
+            "http://host#PW",
+        ] {
+            let error = load_one("process", url).unwrap_err();
+            assert!(error.contains("field targets[0].url: it ") && !error.contains("PW"), "{url}: {error}");
+        }
+        for (minutes, accepted) in [("0", false), ("1", true), ("1440", true), ("18446744073709551615", false)] {
+            let loaded = load_text(&format!("approvers: []\nundo-minutes: {minutes}\n"));
+            assert_eq!(loaded.is_ok(), accepted, "{minutes}");
+            assert!(loaded.is_ok_and(|_| accepted) || !accepted);
+        }
+    }
+
+    /// Regression: the text of a YAML error quoted the lines around it, and values and keys, to the server's clients.
+    #[test]
+    fn no_error_repeats_a_credential() {
+        const SECRET: &str = "s3kret";
+        let wrong = |target: &str, place: &str| {
+            let text =
+                format!("approvers:\n  - principal: a\n    tenant: main\n    token-sha256: x\ntargets:\n{target}");
+            let error = load_text(&text).unwrap_err();
+            assert!(!error.to_lowercase().contains(SECRET), "{target}: {error}");
+            assert!(error.contains(place) && error.contains("executor.yaml: "), "{target}: {error}");
+        };
+        let target = |fields: &str| format!("  - tool: process\n    name: a\n{fields}");
+        for (fields, place) in [
+            ("    url: http://a\n    token: s3kret\n    colour: blue\n", "field targets[0], line 10"),
+            ("    colour: blue\n    url: http://a\n    token: s3kret\n", "field targets[0], line 8"),
+            ("    url: http://a\n    token: [s3kret]\n", "field targets[0].token, line 9"),
+            ("    url: http://a\n    token: { s3kret: s3kret }\n", "field targets[0].token, line 9"),
+            ("    url: http://a\n    token:\n      s3kret: 1\n", "field targets[0].token"),
+            (
+                "    url: http://a\n    token: s3kret\n    actions-per-hour: s3kret\n",
+                "field targets[0].actions-per-hour",
+            ),
+            ("    url: http://a\n    token: s3kret\n   name: b\n", "line"),
+            ("    url: http://a\n    token: s3kret\n\tname: b\n", "line"),
+            ("    url: http://a\n    token: s3kret\n    token: s3kret\n", "line"),
+            ("    url: http://a\n    token:s3kret\n", "line"),
+            ("    url: http://a\n    token:s3kret\n    operations: []\n", "line"),
+            ("    url: http://a\n    token: \"s3kret\n", "line"),
+            ("    url: http://a\n    token: *s3kret\n", "line"),
+            ("    url: http://a\n    token: !s3kret x\n    colour: blue\n", "line"),
+            ("    url: http://a\n    s3kret\n", "line"),
+            ("    url: http://a\n    s3kret: s3kret\n", "field targets[0], line"),
+            ("    url: http://s3kret:s3kret@\n", "field"),
+            ("    url: http://a\n    tenant: 's3kret s3kret'\n", "field targets[0].tenant"),
+            ("    url: http://a\n    token: &t s3kret\n    operations: *t\n", "field targets[0].operations"),
+            ("    url: http://a\n    token: s3kret\n    operations: s3kret\n", "field targets[0].operations"),
+            ("    token: s3kret\n", "the field url is missing"),
+        ] {
+            wrong(&target(fields), place);
+        }
+        wrong("  - { tool: process, name: a, url: 'http://a', token:s3kret }\n", "line");
+        wrong("  - { tool: process, name: a, url: 'http://a', token, s3kret }\n", "line");
+        wrong("  s3kret\n", "line");
+        wrong("  - s3kret\n", "line");
+        wrong(&format!("{}---\ntoken: s3kret\n", target("    url: http://a\n    token: s3kret\n")), "line");
+        wrong(&format!("{}s3kret: 1\n", target("    url: http://a\n    token: s3kret\n")), "line");
     }
 }

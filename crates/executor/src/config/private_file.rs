@@ -49,19 +49,24 @@ fn check_private(file: &File) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that not every user can replace the file: no folder on its path, with symbolic links or without, is writable
-/// by others, unless only owners may remove what is in it (the sticky bit, as of `/tmp`).
+/// Checks that no other user can replace the file, by sshd's rule: each folder on its path, with symbolic links or
+/// without, belongs to root or to this user, and only its owner may write to it, unless only owners may remove what is
+/// in it (the sticky bit, as of `/tmp`).
 fn check_folders(path: &Path) -> Result<(), String> {
     let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
     let resolved = path.canonicalize().map_err(|error| error.to_string())?;
+    let user = nix::unistd::geteuid().as_raw();
     for folder in absolute.ancestors().skip(1).chain(resolved.ancestors().skip(1)) {
-        let mode = std::fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?.mode();
-        if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-            let folder = folder.display();
-            return Err(format!(
-                "all users can replace it, since mode of {folder} is {:o}: chmod o-w it",
-                mode & 0o777
-            ));
+        let found = std::fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let (folder, mode, owner) = (folder.display(), found.mode(), found.uid());
+        if owner != 0 && owner != user {
+            let reason = format!("user {owner} can replace it, since {folder} belongs to them");
+            return Err(format!("{reason}; chown the folder to user {user} or to root"));
+        }
+        if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            let who = if mode & 0o002 != 0 { "all users" } else { "a group" };
+            let mode = mode & 0o777;
+            return Err(format!("{who} can replace it, since mode of {folder} is {mode:o}: chmod go-w it"));
         }
     }
     Ok(())
@@ -105,7 +110,15 @@ mod tests {
         std::fs::hard_link(&file, &other_name).unwrap();
         refused(&file, "2 names");
         std::fs::remove_file(&other_name).unwrap();
-        for (mode, accepted) in [(0o777, false), (0o703, false), (0o1777, true), (0o755, true)] {
+        for (mode, accepted) in [
+            (0o777, false),
+            (0o703, false),
+            (0o770, false),
+            (0o775, false),
+            (0o1777, true),
+            (0o1770, true),
+            (0o755, true),
+        ] {
             std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(ExecutorConfig::load(&file).is_ok(), accepted, "{mode:o}");
         }
@@ -116,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_user_is_refused() {
+    fn a_file_or_folder_of_another_user_is_refused() {
         if !nix::unistd::geteuid().is_root() {
             return; // Only root can give a file away.
         }
@@ -126,5 +139,18 @@ mod tests {
         chown(&file, Some(65_534), None).unwrap();
         let error = ExecutorConfig::load(&file).unwrap_err();
         assert!(error.contains("belongs to user 65534"), "{error}");
+        chown(&file, Some(0), None).unwrap();
+        let folder = dir.path().join("folder");
+        std::fs::create_dir(&folder).unwrap();
+        let inner = folder.join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let file = inner.join("file");
+        write(&file, 0o600);
+        for (owner, accepted) in [(65_534, false), (0, true)] {
+            chown(&folder, Some(owner), None).unwrap();
+            let loaded = ExecutorConfig::load(&file).map(drop);
+            assert_eq!(loaded.is_ok(), accepted, "{loaded:?}");
+            assert!(loaded.err().is_none_or(|error| error.contains("user 65534 can replace it")));
+        }
     }
 }
