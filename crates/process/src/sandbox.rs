@@ -73,14 +73,15 @@ impl Sandbox {
         Self { readable: lake.into_iter().collect(), writable: Vec::new(), has_network }
     }
 
-    /// Returns the path of this sandbox through which a process in it could open `path`, or something in it.
-    pub fn exposes(&self, path: &Path) -> Option<&Path> {
+    /// Returns the path of this sandbox, or of the system files that every sandbox contains, through which a process in
+    /// it could open `path`, or something in it.
+    pub fn exposes(&self, path: &Path) -> Option<PathBuf> {
         let path = resolve(path);
-        let overlaps = |allowed: &&PathBuf| {
+        let overlaps = |allowed: &PathBuf| {
             let allowed = resolve(allowed);
             path.starts_with(&allowed) || allowed.starts_with(&path)
         };
-        self.readable.iter().chain(&self.writable).find(overlaps).map(PathBuf::as_path)
+        self.readable.iter().chain(&self.writable).cloned().chain(system_paths::readable()).find(overlaps)
     }
 
     /// Restricts the calling thread, and all threads it starts. Call before starting other threads. Returns what the
@@ -191,6 +192,22 @@ mod tests {
         ] {
             assert_eq!(exposed(lake, readable, file).as_deref(), expected, "{lake} {readable} {file}");
         }
+    }
+
+    /// Regression: an executor's file among the certificates was accepted, and readable in the sandbox.
+    #[test]
+    fn files_among_the_system_files_that_libraries_read_are_exposed() {
+        let sandbox = Sandbox::server(Path::new("/nonexistent/data"), None, &[]);
+        let exposed = |file: &str| sandbox.exposes(Path::new(file));
+        for folder in ["/etc/ssl/certs", "/usr/local/share/ca-certificates", "/usr/share/zoneinfo", "/sys/fs/cgroup"] {
+            assert_eq!(exposed(&format!("{folder}/executor.yaml")), Some(PathBuf::from(folder)));
+        }
+        let program = std::env::current_exe().unwrap();
+        assert_eq!(sandbox.exposes(&program), Some(program));
+        assert_eq!(
+            ["/etc/executor.yaml", "/etc/ssl/executor.yaml", "/root/executor.yaml"].map(exposed),
+            [None, None, None]
+        );
     }
 
     #[test]

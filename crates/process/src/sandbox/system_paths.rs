@@ -1,6 +1,7 @@
 //! System files that libraries read while a process runs: nothing that is specific to this machine's services.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Name resolution, certificates, time zones, randomness, this process and its limits. A symbolic link stands for what
@@ -37,9 +38,13 @@ const NAME_SERVICE_LIBRARY: &str = "libnss_";
 /// Returns all paths. They need not exist.
 pub(super) fn readable() -> Vec<PathBuf> {
     let fixed = SYSTEM_PATHS.into_iter().chain([CONTROL_GROUPS]).map(PathBuf::from);
-    let certificates = CERTIFICATE_VARIABLES.into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    fixed.chain(certificates).chain(program_files(&maps)).collect()
+    fixed.chain(certificates(std::env::var_os)).chain(program_files(&maps)).collect()
+}
+
+/// Returns the certificates that the environment names.
+fn certificates(variable: impl Fn(&'static str) -> Option<OsString>) -> impl Iterator<Item = PathBuf> {
+    CERTIFICATE_VARIABLES.into_iter().filter_map(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// Returns the program and its libraries, which backtraces read, and the libraries of name resolution beside them.
@@ -58,6 +63,14 @@ fn program_files(maps: &str) -> BTreeSet<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_that_the_environment_names_are_readable() {
+        let folder = |name: &str| (name == "SSL_CERT_DIR").then(|| OsString::from("/opt/certificates"));
+        assert_eq!(certificates(folder).collect::<Vec<_>>(), [PathBuf::from("/opt/certificates")]);
+        // An empty variable names nothing; as a path it would be the working folder.
+        assert_eq!(certificates(|_| Some(OsString::new())).count(), 0);
+    }
 
     #[test]
     fn the_program_and_its_libraries_are_found_and_nothing_beside_them() {

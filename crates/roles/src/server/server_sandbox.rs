@@ -15,7 +15,7 @@ pub enum SandboxError {
     /// A file of the executor lies where the server may read.
     #[error(
         "{} lies in {}, which the server may read; it is for the executor only: move one of them \
-         (--executor-config, --data, lake.uri, knowledge.runbooks)",
+         (--executor-config, --data, lake.uri, knowledge.runbooks, SSL_CERT_DIR)",
         .file.display(), .readable.display()
     )]
     Exposed {
@@ -45,7 +45,7 @@ pub fn check_executor_files(data: &Path, config: &Config, executor_config: &Path
     let sandbox = server_sandbox(data, config)?;
     for file in [executor_config.to_owned(), data.join(EXECUTOR_FOLDER)] {
         if let Some(readable) = sandbox.exposes(&file) {
-            return Err(SandboxError::Exposed { readable: readable.to_owned(), file });
+            return Err(SandboxError::Exposed { readable, file });
         }
     }
     Ok(())
@@ -82,5 +82,8 @@ mod tests {
             let expected = format!("{} lies in {}", path(file).display(), path(readable).display());
             assert!(error.starts_with(&expected) && error.contains("lake.uri"), "{error}");
         }
+        let among_certificates = Path::new("/etc/ssl/certs/executor.yaml");
+        let error = check_executor_files(&path("data"), &Config::default(), among_certificates).unwrap_err();
+        assert!(error.to_string().contains("lies in /etc/ssl/certs"), "{error}");
     }
 }
