@@ -1,16 +1,22 @@
 //! The server's client for the executor: sends one JSON line and receives one.
 
+use std::io::{Error, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use wardroom_domain::executor::{Request, Response};
+use wardroom_process::clock;
 
-use crate::protocol::MAX_MESSAGE_BYTES;
+use crate::protocol::{MAX_MESSAGE_BYTES, SentRequest};
 
 /// Maximum time for a request and its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum time for a request that only asks, to find out whether the executor works.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+/// The part of the maximum time in which the executor must begin, in percent; the rest is for what it does.
+const BEGIN_PERCENT: u32 = 80;
 
 /// A client of the executor.
 #[derive(Clone, Debug)]
@@ -34,27 +40,122 @@ impl ExecutorClient {
         self.socket.is_some()
     }
 
-    /// Sends a request and returns the response.
+    /// Sends a request and returns the response. The executor no longer begins with it when nothing waits for that.
     ///
     /// # Errors
-    /// Returns an error if no executor is configured, or if it is not running or does not respond in time.
+    /// Returns an error if no executor is configured, or if it is not running or does not respond in time. It says
+    /// whether the request may have been carried out.
     pub async fn request(&self, request: &Request) -> Result<Response, ExecutorUnavailable> {
+        self.exchange(request, REQUEST_TIMEOUT).await
+    }
+
+    /// Sends a request that only asks, and waits for seconds only: an executor that works responds at once.
+    ///
+    /// # Errors
+    /// As for [`Self::request`].
+    pub async fn check(&self, request: &Request) -> Result<Response, ExecutorUnavailable> {
+        self.exchange(request, CHECK_TIMEOUT).await
+    }
+
+    async fn exchange(&self, request: &Request, timeout: Duration) -> Result<Response, ExecutorUnavailable> {
         let Some(socket) = &self.socket else {
             return Err(ExecutorUnavailable("no executor is configured; start with --executor-config".into()));
         };
+        let deadline = clock::now().plus(timeout * BEGIN_PERCENT / 100);
+        let mut is_sent = false;
         let exchange = async {
-            let mut stream = UnixStream::connect(socket).await?;
-            let mut line = serde_json::to_string(request)?;
+            let mut line = serde_json::to_string(&SentRequest { deadline, request })?;
             line.push('\n');
+            let mut stream = UnixStream::connect(socket).await?;
+            is_sent = true;
             stream.write_all(line.as_bytes()).await?;
             let mut response = String::new();
             BufReader::new(stream.take(MAX_MESSAGE_BYTES)).read_line(&mut response).await?;
-            std::io::Result::Ok(serde_json::from_str(&response)?)
+            if response.is_empty() {
+                return Err(Error::new(ErrorKind::UnexpectedEof, "the connection was closed without a response"));
+            }
+            Ok(serde_json::from_str(&response)?)
         };
-        match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(ExecutorUnavailable(error.to_string())),
-            Err(_) => Err(ExecutorUnavailable(format!("no response within {} s", REQUEST_TIMEOUT.as_secs()))),
+        let (reason, is_over) = match tokio::time::timeout(timeout, exchange).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(error)) => (error.to_string(), false),
+            Err(_) => (format!("no response within {} s", timeout.as_secs()), true),
+        };
+        let outcome = if is_sent && changes_something(request) { unknown_outcome(is_over) } else { "" };
+        Err(ExecutorUnavailable(format!("{reason}{outcome}")))
+    }
+}
+
+/// Whether a request has an effect.
+const fn changes_something(request: &Request) -> bool {
+    match request {
+        Request::Authorize { .. }
+        | Request::Execute { .. }
+        | Request::Undo { .. }
+        | Request::Settle { .. }
+        | Request::SignAudit { .. } => true,
+        Request::Ping | Request::Approvers | Request::DryRun { .. } | Request::Status { .. } | Request::AuditHead => {
+            false
         }
+    }
+}
+
+/// Says what is known of a request that was sent and not answered.
+const fn unknown_outcome(is_over: bool) -> &'static str {
+    if is_over {
+        "; if the executor had not begun with the request, it will not, since its deadline has passed; otherwise the \
+         outcome is unknown: read the incident before you repeat it"
+    } else {
+        "; the request was sent and its outcome is unknown: read the incident before you repeat it"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::protocol::ReceivedRequest;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_error_says_whether_the_request_may_have_been_carried_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("executor.sock");
+        let client = ExecutorClient::new(Some(socket.clone()));
+        let execute = Request::Execute { plan_sha256: "a".to_owned() };
+        let error = client.request(&execute).await.unwrap_err().to_string();
+        assert!(!error.contains("unknown"), "nothing was sent: {error}");
+        let listener = UnixListener::bind(&socket).unwrap();
+        // Like an executor that is stopped: connections are accepted by the kernel, and not answered.
+        let error = |request, timeout| {
+            let client = &client;
+            async move { client.exchange(request, timeout).await.unwrap_err().to_string() }
+        };
+        let second = Duration::from_secs(1);
+        let late = error(&execute, second).await;
+        assert!(late.contains("no response within 1 s; if the executor had not begun") && late.contains("unknown"));
+        let ping = error(&Request::Ping, second).await;
+        assert!(ping.ends_with("no response within 1 s"), "{ping}");
+        let reader = std::thread::spawn(move || {
+            let read = |stream: std::os::unix::net::UnixStream| {
+                let mut line = String::new();
+                std::io::BufReader::new(&stream).read_line(&mut line).unwrap();
+                let received: ReceivedRequest = serde_json::from_str(&line).unwrap();
+                (received.deadline.0.unwrap() <= clock::now(), stream)
+            };
+            let late: Vec<bool> = listener.incoming().take(2).map(|stream| read(stream.unwrap()).0).collect();
+            let (is_late, mut stream) = read(listener.accept().unwrap().0);
+            writeln!(stream, r#"{{"answer":"status","status":{{"detail":""}}}}"#).unwrap();
+            drop(read(listener.accept().unwrap().0));
+            (late, is_late)
+        });
+        assert!(matches!(client.request(&execute).await, Ok(Response::Status { .. })));
+        let closed = error(&execute, REQUEST_TIMEOUT).await;
+        assert!(
+            closed.contains("closed without a response; the request was sent and its outcome is unknown"),
+            "{closed}"
+        );
+        assert_eq!(reader.join().unwrap(), (vec![true, true], false), "what is read late is past its deadline");
     }
 }

@@ -27,10 +27,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use wardroom_domain::executor::{RefusalCode, Request, Response};
+use wardroom_domain::executor::{RefusalCode, Response};
 use wardroom_process::sandbox::Sandbox;
 
-use protocol::{MAX_MESSAGE_BYTES, executor_folder};
+use protocol::{MAX_MESSAGE_BYTES, ReceivedRequest, executor_folder};
 use service::Service;
 
 pub use audit_key::{PRIVATE_KEY_FILE, is_signature_valid, read_public_key};
@@ -159,8 +159,8 @@ fn handle_connection(service: &Service, stream: UnixStream) -> std::io::Result<(
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream.try_clone()?.take(MAX_MESSAGE_BYTES)).read_line(&mut line)?;
-    let response = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => service.handle(request),
+    let response = match serde_json::from_str::<ReceivedRequest>(&line) {
+        Ok(ReceivedRequest { deadline, request }) => service.handle(request, deadline),
         Err(error) => Response::Refused { code: RefusalCode::Invalid, detail: format!("request: {error}") },
     };
     let mut text = serde_json::to_string(&response)?;

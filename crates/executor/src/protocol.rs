@@ -2,10 +2,53 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use wardroom_domain::Timestamp;
+use wardroom_domain::executor::{RefusalCode, Request};
+use wardroom_process::clock;
 use wardroom_process::sandbox::EXECUTOR_FOLDER;
 
 /// Maximum length of a message, in bytes: an entry of the audit log must fit, whatever telemetry it quotes.
 pub(crate) const MAX_MESSAGE_BYTES: u64 = 8 << 20;
+
+/// A request as it is sent: with the time until which the executor may begin with it.
+#[derive(Debug, Serialize)]
+pub(crate) struct SentRequest<'a> {
+    /// When the executor must have begun.
+    pub(crate) deadline: Timestamp,
+    #[serde(flatten)]
+    pub(crate) request: &'a Request,
+}
+
+/// A request as it is received.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ReceivedRequest {
+    #[serde(default)]
+    pub(crate) deadline: Deadline,
+    #[serde(flatten)]
+    pub(crate) request: Request,
+}
+
+/// When the executor must have begun with a request; by default at any time.
+///
+/// Problem: an executor that was stopped or overloaded reads a request when the server has told its caller long ago
+/// that nothing came back. Guarantee: then nothing is done.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Deadline(pub(crate) Option<Timestamp>);
+
+impl Deadline {
+    /// Refuses what begins too late. Called at the start and again after each wait, immediately before an effect.
+    pub(crate) fn check(self) -> Result<(), (RefusalCode, String)> {
+        match self.0 {
+            Some(deadline) if deadline <= clock::now() => {
+                let detail = format!("the request had to begin before {deadline}; nothing was done, repeat it");
+                Err((RefusalCode::Unavailable, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 /// Returns the executor's own folder in a data folder: its ledger and the key of the audit log.
 pub(crate) fn executor_folder(data: &Path) -> PathBuf {
@@ -46,6 +89,25 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn a_request_is_received_with_its_deadline_and_nothing_that_is_unknown() {
+        let request = Request::Execute { plan_sha256: "a".to_owned() };
+        let deadline = Timestamp::parse("2026-11-21T14:00:00Z").unwrap();
+        let sent = serde_json::to_string(&SentRequest { deadline, request: &request }).unwrap();
+        let received: ReceivedRequest = serde_json::from_str(&sent).unwrap();
+        assert_eq!(received.deadline.0, Some(deadline));
+        assert!(matches!(received.request, Request::Execute { plan_sha256 } if plan_sha256 == "a"));
+        let received = serde_json::from_str::<ReceivedRequest>;
+        assert!(received(r#"{"op":"execute","plan_sha256":"a"}"#).unwrap().deadline.0.is_none());
+        for wrong in [
+            r#"{"op":"execute","plan_sha256":"a","until":1}"#,
+            r#"{"op":"execute","plan_sha256":"a","deadline":"soon"}"#,
+            r#"{"deadline":"2026-11-21T14:00:00Z"}"#,
+        ] {
+            assert!(received(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn paths_are_accepted_up_to_what_the_operating_system_allows() {

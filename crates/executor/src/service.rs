@@ -23,6 +23,7 @@ use wardroom_tools::Target;
 use crate::audit_signing::AuditSigning;
 use crate::config::ExecutorConfig;
 use crate::ledger::{Entry, FORMAT_VERSION, Ledger, PlanRecord};
+use crate::protocol::Deadline;
 
 /// Timeout of probing a target for the outcome of a call.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,9 +62,14 @@ impl Service {
         Ok(Self { config, ledger, audit, confinement, execution_lock: Mutex::new(()) })
     }
 
-    /// Handles a request.
-    pub(crate) fn handle(&self, request: Request) -> Response {
-        let result = match request {
+    /// Handles a request, unless it is too late for that.
+    pub(crate) fn handle(&self, request: Request, deadline: Deadline) -> Response {
+        let result = deadline.check().and_then(|()| self.answer(request, deadline));
+        result.unwrap_or_else(|(code, detail)| Response::Refused { code, detail })
+    }
+
+    fn answer(&self, request: Request, deadline: Deadline) -> Result<Response, Refusal> {
+        match request {
             Request::Ping => Ok(Response::Pong { confinement: self.confinement.clone() }),
             Request::Approvers => self.config().map(|config| Response::Approvers {
                 approvers: config.listed(),
@@ -73,16 +79,15 @@ impl Service {
                 self.dry_run(&tenant, &call).map(|dry_run| Response::DryRun { dry_run })
             }
             Request::Authorize { plan, plan_sha256, proof, undo_sha256 } => {
-                self.authorize(*plan, &plan_sha256, &proof, undo_sha256)
+                self.authorize(*plan, (&plan_sha256, &proof), undo_sha256, deadline)
             }
-            Request::Execute { plan_sha256 } => self.execute(&plan_sha256),
-            Request::Undo { plan_sha256, proof } => self.undo(&plan_sha256, &proof),
+            Request::Execute { plan_sha256 } => self.execute(&plan_sha256, deadline),
+            Request::Undo { plan_sha256, proof } => self.undo(&plan_sha256, &proof, deadline),
             Request::Settle { plan_sha256, proof } => self.settle(&plan_sha256, &proof),
             Request::Status { plan_sha256 } => Ok(self.status(&plan_sha256)),
             Request::AuditHead => self.audit.head(&self.ledger()),
             Request::SignAudit { first, texts, hash } => self.audit.sign(&mut self.ledger(), first, &texts, hash),
-        };
-        result.unwrap_or_else(|(code, detail)| Response::Refused { code, detail })
+        }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -115,9 +120,9 @@ impl Service {
     fn authorize(
         &self,
         plan: Plan,
-        plan_sha256: &str,
-        proof: &str,
+        (plan_sha256, proof): (&str, &str),
         undo_sha256: Option<String>,
+        deadline: Deadline,
     ) -> Result<Response, Refusal> {
         let config = self.config()?;
         let principal = config.authenticate(&plan.tenant, proof).cloned().ok_or_else(|| {
@@ -144,6 +149,7 @@ impl Service {
             principal,
             undo_sha256,
         };
+        deadline.check()?;
         ledger.append(entry).map_err(refuse_ledger_error)?;
         drop(ledger);
         Ok(self.status(&hash))
@@ -169,8 +175,9 @@ impl Service {
         tool.check(undo).map_err(refuse_tool_error)
     }
 
-    fn execute(&self, plan_sha256: &str) -> Result<Response, Refusal> {
+    fn execute(&self, plan_sha256: &str, deadline: Deadline) -> Result<Response, Refusal> {
         let _guard = self.execution_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.check()?;
         let record = self.approved_plan(plan_sha256)?;
         if record.status.executed.is_some() {
             return Ok(self.status(plan_sha256));
@@ -196,6 +203,7 @@ impl Service {
                 plan_sha256: plan_sha256.to_owned(),
                 key: key.clone(),
             };
+            deadline.check()?;
             self.ledger().append(started).map_err(refuse_ledger_error)?;
             self.call(tool.as_ref(), "adapter:execute", &plan.call, &plan.dry_run.precondition, &key)
         };

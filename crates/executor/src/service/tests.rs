@@ -78,7 +78,9 @@ impl TestExecutor {
         };
         let call = ToolCall { tool: "process".into(), operation: operation.into(), target: "cart".into(), arguments };
         let dry_run = Request::DryRun { tenant: TenantId::main(), call: call.clone() };
-        let Response::DryRun { dry_run } = self.service.handle(dry_run) else { panic!("no dry run of {operation}") };
+        let Response::DryRun { dry_run } = self.service.handle(dry_run, Deadline::default()) else {
+            panic!("no dry run of {operation}")
+        };
         Plan {
             version: 1,
             tenant: TenantId::main(),
@@ -95,6 +97,15 @@ impl TestExecutor {
         let (plan, plan_sha256, proof) = (Box::new(plan.clone()), plan_sha256.to_owned(), proof.to_owned());
         let undo_sha256 = Some(sha256_hex(UNDO_SECRET.as_bytes()));
         self.request(Request::Authorize { plan, plan_sha256, proof, undo_sha256 })
+    }
+
+    /// Sends a request whose deadline has passed, as an executor that was stopped would read it.
+    fn request_too_late(&self, request: Request) -> (RefusalCode, String) {
+        let deadline = Deadline(Some(clock::now().minus(Duration::from_millis(1))));
+        match self.service.handle(request, deadline) {
+            Response::Refused { code, detail } => (code, detail),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Makes a plan that alice approves, and returns it with its hash.
@@ -119,7 +130,7 @@ impl TestExecutor {
     }
 
     fn request(&self, request: Request) -> Result<PlanStatus, RefusalCode> {
-        match self.service.handle(request) {
+        match self.service.handle(request, Deadline::default()) {
             Response::Status { status } => Ok(status),
             Response::Refused { code, detail } => {
                 assert!(!detail.is_empty());
@@ -154,7 +165,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[test]
 fn verifies_an_approval_and_accepts_it_once() {
     let executor = TestExecutor::new();
-    assert!(matches!(executor.service.handle(Request::Ping), Response::Pong { .. }));
+    assert!(matches!(executor.service.handle(Request::Ping, Deadline::default()), Response::Pong { .. }));
     let plan = executor.plan("restart", MINUTE);
     let hash = plan.sha256().unwrap();
     assert_eq!(executor.execute(&hash), Err(RefusalCode::NotApproved));
@@ -283,7 +294,9 @@ fn a_target_is_reached_by_its_own_tenant_only() {
     of_main.call.target = "billing".into();
     for (plan, token) in [(&of_other, OTHER_TOKEN), (&of_main, APPROVER_TOKEN)] {
         let dry_run = Request::DryRun { tenant: plan.tenant.clone(), call: plan.call.clone() };
-        let Response::Refused { code, detail } = executor.service.handle(dry_run) else { panic!("not refused") };
+        let Response::Refused { code, detail } = executor.service.handle(dry_run, Deadline::default()) else {
+            panic!("not refused")
+        };
         assert_eq!(code, RefusalCode::Invalid);
         assert!(detail.contains("is not declared for this tenant") && !detail.contains("control"), "{detail}");
         assert_eq!(executor.authorize(plan, &plan.sha256().unwrap(), token), Err(RefusalCode::Invalid));
@@ -342,4 +355,30 @@ fn a_target_has_a_limited_number_of_actions_an_hour() {
     let (_, second) = executor.approve_plan("restart");
     assert_eq!((executor.execute(&second), executor.effects()), (Err(RefusalCode::Unavailable), 1));
     assert_eq!((executor.execute(&hash).unwrap().executed, executor.effects()), (Some(Outcome::Applied), 1));
+}
+
+/// Regression: an approval was carried out after the server had answered that the executor did not respond.
+#[test]
+fn nothing_is_done_after_the_deadline_of_a_request() {
+    let executor = TestExecutor::new();
+    let plan = executor.plan("rollback", MINUTE);
+    let plan_sha256 = plan.sha256().unwrap();
+    let authorize = Request::Authorize {
+        plan: Box::new(plan.clone()),
+        plan_sha256: plan_sha256.clone(),
+        proof: APPROVER_TOKEN.to_owned(),
+        undo_sha256: None,
+    };
+    let refused = |request: Request| {
+        let (code, detail) = executor.request_too_late(request);
+        assert!(code == RefusalCode::Unavailable && detail.contains("nothing was done"), "{detail}");
+    };
+    refused(authorize);
+    assert_eq!(executor.execute(&plan_sha256), Err(RefusalCode::NotApproved), "the late approval is not recorded");
+    executor.authorize(&plan, &plan_sha256, APPROVER_TOKEN).unwrap();
+    refused(Request::Execute { plan_sha256: plan_sha256.clone() });
+    assert_eq!(executor.effects(), 0);
+    assert_eq!(executor.execute(&plan_sha256).unwrap().executed, Some(Outcome::Applied));
+    refused(Request::Undo { plan_sha256, proof: APPROVER_TOKEN.to_owned() });
+    assert_eq!(executor.effects(), 1);
 }

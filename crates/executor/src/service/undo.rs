@@ -17,6 +17,7 @@ use wardroom_respond::Applied;
 
 use super::{Refusal, Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
 use crate::ledger::{Entry, FORMAT_VERSION, PlanRecord};
+use crate::protocol::Deadline;
 
 /// What a proof shows.
 enum Authority {
@@ -27,8 +28,9 @@ enum Authority {
 }
 
 impl Service {
-    pub(super) fn undo(&self, plan_sha256: &str, proof: &str) -> Result<Response, Refusal> {
+    pub(super) fn undo(&self, plan_sha256: &str, proof: &str, deadline: Deadline) -> Result<Response, Refusal> {
         let _guard = self.execution_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.check()?;
         let record = self.approved_plan(plan_sha256)?;
         let authority = self.verify(&record, proof)?;
         if record.status.undone.is_some() {
@@ -65,6 +67,7 @@ impl Service {
                 precondition: state.clone(),
                 principal,
             };
+            deadline.check()?;
             self.ledger().append(started).map_err(refuse_ledger_error)?;
             self.call(tool.as_ref(), "adapter:undo", &call, &state, &key)
         };

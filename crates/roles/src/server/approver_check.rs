@@ -12,6 +12,7 @@ use wardroom_store::{Store, TokenRow};
 
 use super::audit_configuration::audit_executor_configuration;
 use crate::clock;
+use crate::respond::respond_error::OTHER_ANSWER;
 
 /// A person who cannot approve, and what to do about it.
 #[derive(Debug, PartialEq)]
@@ -28,13 +29,19 @@ pub(super) struct KnownConfiguration(Option<(Vec<ListedApprover>, Value)>);
 impl KnownConfiguration {
     /// Asks the executor, which reads its file at every use, for its configuration. If it has changed, audits that, and
     /// logs every person who might expect to approve and cannot.
-    pub(super) async fn update(&mut self, executor: &ExecutorClient, store: &Store) {
-        let Ok(Response::Approvers { approvers, settings }) = executor.request(&Request::Approvers).await else {
-            return;
+    ///
+    /// # Errors
+    /// Returns why the executor cannot use its configuration: then it refuses all requests that need it.
+    pub(super) async fn update(&mut self, executor: &ExecutorClient, store: &Store) -> Result<(), String> {
+        let (approvers, settings) = match executor.check(&Request::Approvers).await {
+            Ok(Response::Approvers { approvers, settings }) => (approvers, settings),
+            Ok(Response::Refused { detail, .. }) => return Err(detail),
+            Ok(_) => return Err(OTHER_ANSWER.to_owned()),
+            Err(error) => return Err(error.to_string()),
         };
         let current = (approvers, settings);
         if self.0.as_ref() == Some(&current) {
-            return;
+            return Ok(());
         }
         let (approvers, settings) = &current;
         let noted = async {
@@ -51,6 +58,7 @@ impl KnownConfiguration {
             }
             Err(error) => tracing::error!(%error, "auditing the executor's configuration failed; retrying"),
         }
+        Ok(())
     }
 }
 

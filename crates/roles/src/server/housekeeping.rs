@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use wardroom_bus::{Bus, TrimPolicy};
 use wardroom_domain::Envelope;
-use wardroom_domain::executor::{Request, Response};
+use wardroom_domain::executor::{Confinement, Request, Response};
 use wardroom_executor::ExecutorClient;
 use wardroom_pipeline::consumer_groups;
 use wardroom_pipeline::lake::lake_state::LakeState;
@@ -19,6 +19,7 @@ use super::readiness::ExecutorHealth;
 use crate::clock;
 use crate::config::Config;
 use crate::metrics as names;
+use crate::respond::respond_error::OTHER_ANSWER;
 
 /// Interval between trims of the bus and the anomalies.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
@@ -108,20 +109,76 @@ pub(super) async fn watch_store(store: Store) {
     }
 }
 
-/// Checks whether the executor responds and whether its configuration has changed, until it is cancelled.
+/// Checks whether the executor responds and can use its configuration, and whether that has changed, until it is
+/// cancelled.
 pub(super) async fn watch_executor(executor: ExecutorClient, store: Store, health: Arc<ExecutorHealth>) {
     let mut configuration = KnownConfiguration::default();
+    let mut was_up = false;
     loop {
-        let confinement = match executor.request(&Request::Ping).await {
-            Ok(Response::Pong { confinement }) => Some(confinement),
-            _ => None,
-        };
-        let is_up = confinement.is_some();
-        health.set(confinement);
-        if is_up {
-            configuration.update(&executor, &store).await;
+        let found = check_executor(&executor, &store, &mut configuration).await;
+        let is_up = found.is_ok();
+        match &found {
+            Err(reason) if was_up => tracing::error!(reason, "the executor is down: no plan can be approved"),
+            _ => {}
         }
+        was_up = is_up;
+        health.set(found);
         metrics::gauge!(names::EXECUTOR_UP).set(if is_up { 1.0 } else { 0.0 });
         tokio::time::sleep(if is_up { EXECUTOR_UP_INTERVAL } else { EXECUTOR_DOWN_INTERVAL }).await;
+    }
+}
+
+/// Returns what the kernel enforces on an executor that works, or why it does not: one that responds and cannot use its
+/// configuration refuses every approval.
+async fn check_executor(
+    executor: &ExecutorClient,
+    store: &Store,
+    configuration: &mut KnownConfiguration,
+) -> Result<Confinement, String> {
+    let confinement = match executor.check(&Request::Ping).await.map_err(|error| error.to_string())? {
+        Response::Pong { confinement } => confinement,
+        Response::Refused { detail, .. } => return Err(detail),
+        _ => return Err(OTHER_ANSWER.to_owned()),
+    };
+    configuration.update(executor, store).await?;
+    Ok(confinement)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use wardroom_store::database_path;
+
+    use super::*;
+
+    /// Regression: an executor that could not read its file any more, and refused every approval, counted as up.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_executor_that_cannot_use_its_configuration_is_down_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("executor.sock");
+        let executor = ExecutorClient::new(Some(socket.clone()));
+        let store = Store::open(&database_path(dir.path())).await.unwrap();
+        let mut configuration = KnownConfiguration::default();
+        let down = check_executor(&executor, &store, &mut configuration).await.unwrap_err();
+        assert!(down.contains("executor unavailable"), "{down}");
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            let approvers = [
+                r#"{"answer":"refused","code":"unavailable","detail":"executor.yaml: chmod 600 it"}"#,
+                r#"{"answer":"approvers","approvers":[]}"#,
+            ];
+            for approvers in approvers {
+                for response in [r#"{"answer":"pong"}"#, approvers] {
+                    let stream: UnixStream = listener.accept().unwrap().0;
+                    BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+                    writeln!(&stream, "{response}").unwrap();
+                }
+            }
+        });
+        let refused = check_executor(&executor, &store, &mut configuration).await;
+        assert_eq!(refused.unwrap_err(), "executor.yaml: chmod 600 it");
+        assert_eq!(check_executor(&executor, &store, &mut configuration).await, Ok(Confinement::default()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use wardroom_bus::Bus;
@@ -18,23 +18,24 @@ use super::audit_signer::SigningStatus;
 use crate::backup;
 use crate::metrics as names;
 
-/// Whether the executor responds, and what the kernel enforces on it.
-#[derive(Debug, Default)]
-pub(super) struct ExecutorHealth(Mutex<Option<Confinement>>);
+/// Whether the executor works, and what the kernel enforces on it.
+#[derive(Debug)]
+pub(super) struct ExecutorHealth(Mutex<Result<Confinement, String>>);
+
+impl Default for ExecutorHealth {
+    fn default() -> Self {
+        Self(Mutex::new(Err("it has not responded yet".to_owned())))
+    }
+}
 
 impl ExecutorHealth {
-    /// Records the response to a ping, or that there was none.
-    pub(super) fn set(&self, response: Option<Confinement>) {
-        *self.lock() = response;
+    /// Records what is enforced on an executor that works, or why it does not work.
+    pub(super) fn set(&self, found: Result<Confinement, String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
-    /// Returns what is enforced on the executor; `None` while it does not respond.
-    fn confinement(&self) -> Option<Confinement> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Confinement>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn get(&self) -> Result<Confinement, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -53,18 +54,19 @@ pub(super) struct Readiness {
     pub(super) lake: LakeState,
     /// SQL over the tables, if they are open.
     pub(super) queries: Option<Arc<QueryPool>>,
-    /// Address for OTLP over gRPC, once it is bound.
-    pub(super) otlp_grpc: Arc<OnceLock<String>>,
+    /// Address for OTLP over gRPC, or why there is none.
+    pub(super) otlp_grpc: String,
 }
 
 impl Readiness {
-    /// Returns whether the server is ready, and the readiness document.
+    /// Returns whether the server is ready, and the readiness document. Its status is `degraded` while any part fails,
+    /// also one without which the server is ready.
     pub(super) fn document(&self) -> (bool, Value) {
-        let executor_confinement = self.executor_health.confinement();
-        let executor = match (self.executor.configured(), &executor_confinement) {
-            (false, _) => "not configured",
-            (true, Some(_)) => "up",
-            (true, None) => "down",
+        let found = self.executor_health.get();
+        let (executor, executor_confinement, executor_error) = match (self.executor.configured(), found) {
+            (false, _) => ("not configured", None, None),
+            (true, Ok(confinement)) => ("up", Some(confinement), None),
+            (true, Err(reason)) => ("down", None, Some(reason)),
         };
         let isolation = if self.confinement.landlock_abi > 0 { "landlock" } else { "none" };
         let bus_error = self.bus.append_error();
@@ -72,22 +74,28 @@ impl Readiness {
         let query_status = self.queries.as_ref().map(|queries| queries.status());
         let queries = match query_status {
             None => "off",
-            Some(PoolStatus { is_missing: true, .. }) => "no query worker runs; the log says why, and new ones are started",
+            Some(PoolStatus { is_missing: true, .. }) => {
+                "no query worker runs; the log says why, and new ones are started"
+            }
             Some(_) => "ok",
         };
         let has_workers = !query_status.is_some_and(|status| status.is_down);
         let is_ready = executor != "down" && bus_error.is_none() && store_error.is_none() && has_workers;
         let lake = if matches!(self.lake, LakeState::Disabled) { "off" } else { "ok" };
         let lake_error = self.lake_progress().find_map(WriteProgress::last_error).or_else(|| self.damaged_files());
+        let bus_error = bus_error.or_else(|| self.damaged_records());
+        // Telemetry is accepted, so the server is ready; but a part needs the operator.
+        let needs_operator = lake_error.is_some() || bus_error.is_some() || self.signing.has_failed(&self.executor);
+        let status = if is_ready && !needs_operator { "ready" } else { "degraded" };
         let lake = lake_error.unwrap_or_else(|| lake.to_owned());
-        let document = json!({ "status": if is_ready { "ready" } else { "degraded" },
+        let document = json!({ "status": status,
             "durability": self.bus.durability(), "bus": bus_error.unwrap_or_else(|| "ok".to_owned()),
             "store": store_error.unwrap_or_else(|| "ok".to_owned()),
             "audit": self.signing.describe(&self.executor),
             "isolation": isolation, "sandbox": { "server": self.confinement, "executor": executor_confinement },
-            "executor": executor, "detect_lag_records": self.detect_lag(),
+            "executor": executor, "executor_error": executor_error, "detect_lag_records": self.detect_lag(),
             "lake": lake, "lake_lag_records": self.lake_lag(), "queries": queries,
-            "otlp_grpc": self.otlp_grpc.get() });
+            "otlp_grpc": self.otlp_grpc });
         (is_ready, document)
     }
 
@@ -117,6 +125,13 @@ impl Readiness {
         let count = self.lake.tables()?.lake.damaged_files().len();
         // Without their names, which contain tenants.
         (count > 0).then(|| format!("damaged files: {count}; the log and `wardroom lake verify` name them"))
+    }
+
+    /// Counts the damaged records of the bus, if reads have found any. They are skipped and all others are delivered,
+    /// so the server is ready.
+    fn damaged_records(&self) -> Option<String> {
+        let count = self.bus.lost_records();
+        (count > 0).then(|| format!("damaged records: {count}; the log has their places"))
     }
 
     /// Records that detection has not processed. Computed here, since stalled detection would not report it.

@@ -290,6 +290,15 @@ fn a_missing_or_bad_configuration_is_told_once_until_it_is_corrected() {
             is_up()
         });
         assert!(up, "{what}: the executor does not start after the file was corrected");
+        // The same at run time: the executor runs, and refuses every approval.
+        spoil(&server.executor_config);
+        let ready = || serde_json::from_str::<Value>(&server.get("/readyz", "").unwrap().1).unwrap();
+        let down = (0..100).map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            ready()
+        });
+        let down = down.into_iter().find(|ready| ready["executor"] == "down").unwrap();
+        assert!(down["executor_error"].as_str().unwrap().contains(expected), "{what}: {down}");
     }
 }
 

@@ -25,7 +25,7 @@ impl TestExecutor {
     /// Returns why an undo was refused.
     fn undo_refusal(&self, hash: &str) -> (RefusalCode, String) {
         let undo = Request::Undo { plan_sha256: hash.to_owned(), proof: UNDO_SECRET.to_owned() };
-        match self.service.handle(undo) {
+        match self.service.handle(undo, Deadline::default()) {
             Response::Refused { code, detail } => (code, detail),
             other => panic!("{other:?}"),
         }
@@ -78,12 +78,21 @@ fn an_undo_is_refused_after_the_incident_is_settled_or_the_time_is_over() {
     assert_eq!(executor.undo(&hash), Err(RefusalCode::Expired));
     assert_eq!(executor.undo_with(&hash, APPROVER_TOKEN), Err(RefusalCode::Expired), "an approver, too");
     let hash = executor.execute_plan("rollback");
-    let alice =
-        json!({ "principal": "alice", "tenant": "main", "token-sha256": sha256_hex(APPROVER_TOKEN.as_bytes()) });
-    let config = json!({ "approvers": [alice], "targets": executor.targets(), "undo-minutes": 0 });
-    executor.write_config(config, 0o600);
+    // As if it had been executed 61 minutes ago.
+    executor
+        .service
+        .ledger()
+        .append(Entry::Finished {
+            version: FORMAT_VERSION,
+            at: clock::now().minus(61 * MINUTE),
+            plan_sha256: hash.clone(),
+            outcome: Outcome::Applied,
+            detail: String::new(),
+            state: None,
+        })
+        .unwrap();
     let (code, detail) = executor.undo_refusal(&hash);
-    assert!(code == RefusalCode::Expired && detail.contains("0 min"), "{detail}");
+    assert!(code == RefusalCode::Expired && detail.contains("60 min"), "{detail}");
     assert_eq!(executor.effects(), 2);
     assert_eq!(executor.settle("unknown", UNDO_SECRET), Err(RefusalCode::NotApproved));
 }
