@@ -122,7 +122,7 @@ fn create(args: CreateArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Prints a token with its secret, and flushes stdout, so that an error is found here and not at the end of the command.
+/// Prints a token with its secret, and flushes stdout, so that an error is found here, not at the end.
 fn print_token(as_json: bool, document: Value, secret: String) -> std::io::Result<()> {
     if as_json {
         print_json(document)?;
