@@ -173,8 +173,7 @@ async fn refuses_statements_that_are_not_read_only() {
         "PREPARE p AS SELECT 1",
     ] {
         let error = query(&queries, text).await.unwrap_err();
-        let refused =
-            matches!(error, QueryError::Refused(_) | QueryError::Invalid(_) | QueryError::LimitExceeded(_));
+        let refused = matches!(error, QueryError::Refused(_) | QueryError::Invalid(_) | QueryError::LimitExceeded(_));
         assert!(refused, "{text}: {error:?}");
     }
     for text in [

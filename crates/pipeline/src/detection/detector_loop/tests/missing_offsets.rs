@@ -13,7 +13,7 @@ use crate::lake::lake_writer::load_lake_series_ids;
 /// Records that are committed before the damage.
 const COMMITTED: u64 = 6;
 /// Records that are appended after it.
-const LATER: u64 = 6;
+const LATER_REQUESTS: u64 = 6;
 
 impl Fixture {
     /// Appends requests with one sample each, whose values are `values`.
@@ -73,9 +73,9 @@ impl Fixture {
         assert_eq!(self.run_until_committed(COMMITTED), (0..COMMITTED).collect::<Vec<_>>());
         damage(&self, &self.bus.read(0, 100).unwrap());
         self.reopen();
-        self.append_samples(COMMITTED..COMMITTED + LATER);
+        self.append_samples(COMMITTED..COMMITTED + LATER_REQUESTS);
         let end = self.bus.end_offset();
-        assert_eq!(self.run_until_committed(end), (0..COMMITTED + LATER).collect::<Vec<_>>());
+        assert_eq!(self.run_until_committed(end), (0..COMMITTED + LATER_REQUESTS).collect::<Vec<_>>());
     }
 }
 
