@@ -30,7 +30,7 @@ pub struct Decoded {
     pub positions: Vec<u32>,
     /// Refused records.
     pub refused: Vec<Refusal>,
-    /// Names of fields that were ignored because the format does not have them, at most [`MAX_IGNORED_FIELDS`].
+    /// Names of fields that were ignored because the format does not have them, at most ten.
     pub ignored_fields: BTreeSet<String>,
     /// The request is a redrive or a rebuild: it holds records that were refused or not written the first time.
     pub is_rebuild: bool,
