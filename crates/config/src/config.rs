@@ -83,9 +83,11 @@ impl Config {
     pub fn with_hidden_secrets(&self) -> Self {
         let mut shown = self.clone();
         for (_, value) in shown.lake.options.iter_mut().filter(|(name, _)| is_secret(name)) {
-            let hash: String = sha256_hex(value.as_bytes()).chars().take(SHOWN_HASH_DIGITS).collect();
+            let hash = shown_hash(value);
             *value = format!("(hidden, SHA-256 {hash}…)");
         }
+        hide_user_info(&mut shown.lake.uri);
+        shown.heartbeat.url.iter_mut().for_each(hide_user_info);
         shown
     }
 
@@ -105,8 +107,46 @@ impl Config {
     }
 }
 
+/// Replaces user and password of a URL, if it has any.
+fn hide_user_info(text: &mut String) {
+    let Ok(mut url) = text.parse::<url::Url>() else { return };
+    let user_info = format!("{}:{}", url.username(), url.password().unwrap_or_default());
+    if user_info != ":" && url.set_password(None).is_ok() {
+        // A URL that has a user can have another one.
+        drop(url.set_username(&format!("hidden-{}", shown_hash(&user_info))));
+        *text = url.into();
+    }
+}
+
+/// Returns the start of a credential's hash.
+fn shown_hash(credential: &str) -> String {
+    sha256_hex(credential.as_bytes()).chars().take(SHOWN_HASH_DIGITS).collect()
+}
+
 /// Whether the name of an object store option suggests a credential.
 fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     ["key", "secret", "token", "password", "sas"].iter().any(|word| name.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_in_options_and_urls_are_hidden() {
+        let mut config = Config::default();
+        config.lake.options.insert("aws_secret_access_key".into(), "s3cret".into());
+        config.lake.options.insert("region".into(), "eu".into());
+        config.lake.uri = "s3://user:s3cret@bucket/tables".into();
+        config.heartbeat.url = Some("https://user:s3cret@example.com/ping".into());
+        let shown = serde_json::to_string(&config.with_hidden_secrets()).unwrap();
+        assert!(!shown.contains("s3cret") && shown.contains("eu"), "{shown}");
+        assert!(shown.contains("@bucket/tables") && shown.contains("@example.com/ping"), "{shown}");
+        for plain in ["", "/srv/tables", "https://example.com/ping"] {
+            let mut text = plain.to_owned();
+            hide_user_info(&mut text);
+            assert_eq!(text, plain);
+        }
+    }
 }

@@ -49,6 +49,8 @@ pub fn run_query_worker(config: &Config, data: &Path) -> Result<(), QueryWorkerE
     // For opening the tables; each query sets it again.
     limit_processor_time();
     let hooks = WorkerHooks { before_query: Box::new(limit_processor_time), after_query: Box::new(trim_heap) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Not of one thread: there, the table library runs each of its steps on a runtime that ends with the step, and with
+    // it the connections to the object store, which the next step would use.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     Ok(runtime.block_on(run_queries(socket, &config.lake, data, &hooks))?)
 }

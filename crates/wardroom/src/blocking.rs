@@ -6,9 +6,10 @@ use anyhow::Context;
 use wardroom_roles::Store;
 use wardroom_roles::state_database::{RequiredState, open_state};
 
-/// Runs a future to completion on the current thread.
+/// Runs a future to completion. The runtime has a thread of its own: on one without, the table library loses its
+/// connections to an object store after each step.
 pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(future)
 }
 
 /// Opens the state database of a data folder; creates it if the folder is new.
