@@ -111,9 +111,11 @@ impl Config {
 fn hide_user_info(text: &mut String) {
     let Ok(mut url) = text.parse::<url::Url>() else { return };
     let user_info = format!("{}:{}", url.username(), url.password().unwrap_or_default());
-    if user_info != ":" && url.set_password(None).is_ok() {
-        // A URL that has a user can have another one.
-        drop(url.set_username(&format!("hidden-{}", shown_hash(&user_info))));
+    if user_info == ":" {
+        return;
+    }
+    // A URL that has a user can have another one.
+    if url.set_password(None).and_then(|()| url.set_username(&format!("hidden-{}", shown_hash(&user_info)))).is_ok() {
         *text = url.into();
     }
 }
