@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::EntityRules;
 use wardroom_domain::canonical::sha256_hex;
+use wardroom_domain::config_check::split_user_info;
 
 /// Digits of a credential's hash that are shown; too few to test guesses against.
 const SHOWN_HASH_DIGITS: usize = 4;
@@ -109,14 +110,8 @@ impl Config {
 
 /// Replaces user and password of a URL, if it has any.
 fn hide_user_info(text: &mut String) {
-    let Ok(mut url) = text.parse::<url::Url>() else { return };
-    let user_info = format!("{}:{}", url.username(), url.password().unwrap_or_default());
-    if user_info == ":" {
-        return;
-    }
-    // A URL that has a user can have another one.
-    if url.set_password(None).and_then(|()| url.set_username(&format!("hidden-{}", shown_hash(&user_info)))).is_ok() {
-        *text = url.into();
+    if let Some((before, user_info, after)) = split_user_info(text) {
+        *text = format!("{before}//hidden-{}@{after}", shown_hash(user_info));
     }
 }
 
@@ -145,6 +140,9 @@ mod tests {
         let shown = serde_json::to_string(&config.with_hidden_secrets()).unwrap();
         assert!(!shown.contains("s3cret") && shown.contains("eu"), "{shown}");
         assert!(shown.contains("@bucket/tables") && shown.contains("@example.com/ping"), "{shown}");
+        let mut invalid = "ftp://user:s3cret:@[host/x".to_owned();
+        hide_user_info(&mut invalid);
+        assert!(!invalid.contains("s3cret"), "a text that is no URL: {invalid}");
         for plain in ["", "/srv/tables", "https://example.com/ping"] {
             let mut text = plain.to_owned();
             hide_user_info(&mut text);

@@ -85,10 +85,17 @@ fn shown(value: f64) -> String {
     if value.abs() < 1e16 { value.to_string() } else { format!("{value:?}") }
 }
 
+/// Splits a text at the user and the password of a URL in it: what is before them, both, and what follows the `@`.
+/// Returns `None` if there are none. The last `@` counts: a password may have any character.
+pub fn split_user_info(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, url) = text.split_once("//")?;
+    let (user_info, after) = url.rsplit_once('@')?;
+    Some((before, user_info, after))
+}
+
 /// Replaces the user and the password of a URL in a text: `s3://user:password@bucket` becomes `s3://…@bucket`.
 fn hide_user_info(text: String) -> String {
-    let Some((before, url)) = text.split_once("//") else { return text };
-    url.rsplit_once('@').map(|(_, after)| format!("{before}//…@{after}")).unwrap_or(text)
+    split_user_info(&text).map(|(before, _, after)| format!("{before}//…@{after}")).unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use wardroom_domain::TenantId;
-use wardroom_lake::{Lake, OutputFormat, QueryConfig};
+use wardroom_lake::{Lake, OutputFormat, QueryConfig, UnflushedRows};
 
 use crate::error::{FailureKind, PoolError};
 use crate::exchange::{Exchange, exchange};
@@ -344,19 +344,12 @@ impl Shared {
     }
 
     /// Encodes the rows that the query needs and that are not in the tables yet.
-    async fn unflushed_rows(&self, request: &Request) -> Result<Vec<(wardroom_lake::UnflushedRows, u64)>, PoolError> {
+    async fn unflushed_rows(&self, request: &Request) -> Result<Vec<UnflushedRows>, PoolError> {
         let unavailable = |detail: String| PoolError::Query { kind: FailureKind::Unavailable, detail };
         let rows = self.lake.unflushed_rows(&request.tenant, request.query.may_read());
         let rows = tokio::time::timeout(UNFLUSHED_TIMEOUT, rows).await;
         let rows = rows.map_err(|_| unavailable("the tables are being written; repeat the query later".into()))?;
-        let rows = rows.map_err(|error| unavailable(error.to_string()))?;
-        Ok(rows
-            .into_iter()
-            .map(|part| {
-                let bytes = part.rows.len() as u64;
-                (part, bytes)
-            })
-            .collect())
+        rows.map_err(|error| unavailable(error.to_string()))
     }
 
     /// Returns a worker that is idle.

@@ -110,8 +110,16 @@ pub(crate) struct Request {
     pub(crate) query: Query,
     #[serde(with = "FormatName")]
     pub(crate) format: OutputFormat,
-    /// Rows that are not in the tables yet, and their lengths in bytes.
-    pub(crate) unflushed: Vec<(UnflushedRows, u64)>,
+    /// Rows that are not in the tables yet.
+    pub(crate) unflushed: Vec<UnflushedRows>,
+}
+
+/// What is written before the rows of a request.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header<R> {
+    request: R,
+    /// Length of the rows of each part of `unflushed`, in bytes.
+    lengths: Vec<u64>,
 }
 
 /// Numbers of any value; JSON has no infinities.
@@ -167,11 +175,12 @@ pub(crate) enum Answer {
 }
 
 pub(crate) async fn write_request(to: &mut (impl AsyncWrite + Unpin), request: &Request) -> Result<()> {
-    let header = serde_json::to_vec(request)?;
+    let lengths = request.unflushed.iter().map(|part| part.rows.len() as u64).collect();
+    let header = serde_json::to_vec(&Header { request, lengths })?;
     to.write_u8(QUERY).await?;
     to.write_u64_le(header.len() as u64).await?;
     to.write_all(&header).await?;
-    for (part, _) in &request.unflushed {
+    for part in &request.unflushed {
         to.write_all(&part.rows).await?;
     }
     to.flush().await
@@ -193,9 +202,9 @@ pub(crate) async fn read_message(from: &mut (impl AsyncRead + Unpin)) -> Result<
         CANCEL => Ok(Some(Message::Cancel)),
         QUERY => {
             let length = from.read_u64_le().await?;
-            let mut request: Request = serde_json::from_slice(&read_bytes(from, length).await?)?;
-            for (part, length) in &mut request.unflushed {
-                part.rows = read_bytes(from, *length).await?;
+            let Header::<Request> { mut request, lengths } = serde_json::from_slice(&read_bytes(from, length).await?)?;
+            for (part, length) in request.unflushed.iter_mut().zip(lengths) {
+                part.rows = read_bytes(from, length).await?;
             }
             Ok(Some(Message::Query(Box::new(request))))
         }
@@ -262,7 +271,7 @@ mod tests {
             tenant: TenantId::main(),
             query,
             format: OutputFormat::Csv,
-            unflushed: vec![(rows.clone(), 4), (UnflushedRows { rows: Vec::new(), ..rows }, 0)],
+            unflushed: vec![rows.clone(), UnflushedRows { rows: Vec::new(), ..rows }],
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
 use wardroom_domain::Timestamp;
-use wardroom_lake::{Config, Lake, LogFilter, QueryEngine, QueryError, UnflushedRows};
+use wardroom_lake::{Config, Lake, LogFilter, QueryEngine, QueryError};
 
 use crate::error::FailureKind;
 use crate::protocol::{Failure, Message, Query, Request, read_message, write_accepted, write_outcome};
@@ -116,7 +116,6 @@ impl Tables<'_> {
     async fn run(&mut self, request: Request) -> std::result::Result<Vec<u8>, Failure> {
         let (lake, engine) = self.open().await?;
         let Request { tenant, query, format, unflushed } = request;
-        let unflushed: Vec<UnflushedRows> = unflushed.into_iter().map(|(part, _)| part).collect();
         lake.set_unflushed_rows(&tenant, &unflushed).await.map_err(unavailable)?;
         drop(unflushed);
         let table = match query {

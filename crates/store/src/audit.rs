@@ -180,3 +180,18 @@ pub(crate) async fn append(connection: &mut sqlx::SqliteConnection, entry: &Audi
         .await?;
     Ok(())
 }
+
+/// An entry for tests.
+#[cfg(test)]
+pub(crate) fn example_entry() -> AuditEntry {
+    AuditEntry {
+        at: wardroom_domain::Timestamp::from_millis(1),
+        tenant: wardroom_domain::TenantId::main(),
+        principal: wardroom_domain::Principal::wardroom(),
+        agent: "operator".into(),
+        incident_id: None,
+        action: "create_token".into(),
+        decision: serde_json::json!({}),
+        approved_by: None,
+    }
+}

@@ -94,10 +94,9 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use wardroom_domain::audit::AuditEntry;
-    use wardroom_domain::{Principal, TenantId, Timestamp};
 
     use super::*;
+    use crate::audit::example_entry;
 
     #[tokio::test]
     async fn a_copy_of_the_file_alone_has_what_was_written_before_a_checkpoint() {
@@ -105,16 +104,7 @@ mod tests {
         let (path, copy) = (dir.path().join("wardroom.db"), dir.path().join("copy.db"));
         assert_eq!(Store::contents(&path).await.unwrap(), DatabaseContents::default());
         let store = Store::open(&path).await.unwrap();
-        let entry = AuditEntry {
-            at: Timestamp::from_millis(1),
-            tenant: TenantId::main(),
-            principal: Principal::wardroom(),
-            agent: "operator".into(),
-            incident_id: None,
-            action: "create_token".into(),
-            decision: serde_json::json!({}),
-            approved_by: None,
-        };
+        let entry = example_entry();
         store.append_audit(&entry).await.unwrap();
         std::fs::copy(&path, &copy).unwrap();
         assert!(!Store::contents(&copy).await.unwrap().has_audit_entries, "it is in the write-ahead log only");

@@ -180,10 +180,10 @@ fn migration_error(error: MigrateError) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use wardroom_domain::audit::AuditEntry;
     use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 
     use super::*;
+    use crate::audit::example_entry;
     use crate::tokens::NewToken;
 
     async fn open(dir: &tempfile::TempDir) -> Store {
@@ -239,16 +239,7 @@ mod tests {
         drop((one, other));
         let identity =
             Identity { tenant: TenantId::main(), principal: Principal::new("alice").unwrap(), role: AccessRole::Admin };
-        let entry = AuditEntry {
-            at: Timestamp::from_millis(1),
-            tenant: TenantId::main(),
-            principal: Principal::wardroom(),
-            agent: "operator".into(),
-            incident_id: None,
-            action: "create_token".into(),
-            decision: serde_json::json!({}),
-            approved_by: None,
-        };
+        let entry = example_entry();
         let mut failed = None;
         for number in 0..1000 {
             // The id is derived from the start of the hash.
