@@ -149,21 +149,20 @@ impl SeriesRegistry {
     /// Returns the series that satisfy all matchers, ascending by id.
     pub fn select(&self, matchers: &[Matcher]) -> Vec<SeriesId> {
         let mut filter = SelectorFilter::new(matchers);
-        let candidates = self.candidates(matchers, SeriesId(0), usize::MAX);
-        candidates.into_iter().filter(|(_, labels)| filter.matches(labels)).map(|(id, _)| id).collect()
+        let mut fits = |id: &SeriesId| self.labels(*id).is_some_and(|labels| filter.matches(labels));
+        self.candidates(matchers, SeriesId(0), usize::MAX).into_iter().filter(|id| fits(id)).collect()
     }
 
-    /// Returns up to `limit` series from an id on, ascending, among which are those that satisfy all matchers. Cheap
-    /// for a small limit, whatever the patterns: a caller that shares the registry applies them ([`SelectorFilter`])
-    /// without its lock, and continues after the last id.
-    pub fn candidates(&self, matchers: &[Matcher], from: SeriesId, limit: usize) -> Vec<(SeriesId, Labels)> {
-        let with_labels = |id: u32| Some((SeriesId(id), self.series.get(id as usize)?.clone()));
+    /// Returns up to `limit` series from an id on, ascending, among which are those that satisfy all matchers. Cheap,
+    /// whatever the patterns: a caller that shares the registry applies them ([`SelectorFilter`]) without its lock, and
+    /// continues after the last id.
+    pub fn candidates(&self, matchers: &[Matcher], from: SeriesId, limit: usize) -> Vec<SeriesId> {
         match self.index.narrowest(matchers, &self.series) {
             Some(ids) => {
                 let first = ids.partition_point(|id| *id < from.0);
-                ids.iter().skip(first).take(limit).filter_map(|id| with_labels(*id)).collect()
+                ids.iter().skip(first).take(limit).map(|id| SeriesId(*id)).collect()
             }
-            None => (from.0..self.series.len() as u32).take(limit).filter_map(with_labels).collect(),
+            None => (from.0..self.series.len() as u32).take(limit).map(SeriesId).collect(),
         }
     }
 
@@ -286,10 +285,11 @@ mod tests {
                 let matchers = [matcher];
                 prop_assert_eq!(&registry.select(&matchers), &expected);
                 let (mut parts, mut from) = (Vec::new(), SeriesId(0));
-                while let Some((last, _)) = registry.candidates(&matchers, from, 3).last() {
+                while let Some(last) = registry.candidates(&matchers, from, 3).last() {
                     let part = registry.candidates(&matchers, from, 3);
                     prop_assert!(part.len() <= 3);
-                    parts.extend(part.iter().filter(|(_, labels)| matchers[0].matches(labels)).map(|(id, _)| *id));
+                    let fits = |id: &&SeriesId| matchers[0].matches(registry.labels(**id).unwrap());
+                    parts.extend(part.iter().filter(fits).copied());
                     from = SeriesId(last.0 + 1);
                 }
                 prop_assert_eq!(parts, expected);

@@ -27,8 +27,10 @@ const MAX_STEP_SAMPLES: usize = 5_000_000;
 const MAX_EXEMPLARS: usize = 100_000;
 /// Series read under one lock of the live state.
 const SERIES_PER_LOCK: usize = 256;
-/// Series and exemplars copied under one lock of the registry or of the live state.
-const COPIED_PER_LOCK: usize = 8192;
+/// Series and exemplars copied under one lock of the live state.
+const COPIED_PER_LOCK: usize = 1024;
+/// Ids copied under one lock of the registry, in some microseconds.
+const IDS_PER_LOCK: usize = 16_384;
 /// Lag of detection up to which a query is served from memory.
 const MAX_LAG_RECORDS: u64 = 1024;
 const MINUTE_MS: i64 = 60_000;
@@ -386,34 +388,37 @@ struct SelectedSeries {
     known: usize,
 }
 
-/// Returns the series that a query selects, from an id on. The registry, for which intake and detection wait, is locked
-/// for a bounded number of series at a time, and the matchers are applied without its lock.
+/// Returns the series that a query selects, from an id on. Intake and detection wait for the registry's lock, and this
+/// thread may have a low priority: only ids are copied under it, and the matchers are applied without it.
 fn select(state: &Tenant, query: &SeriesQuery, from: u64) -> SelectedSeries {
     let all = [Vec::new()];
     let selectors = if query.selectors.is_empty() { &all[..] } else { &query.selectors[..] };
     'select: loop {
-        let (generation, known) = {
-            let registry = state.registry();
-            (registry.generation(), registry.labels_from(0).len())
-        };
-        let mut found: Vec<(SeriesId, Labels)> = Vec::new();
+        let (generation, series) = state.series_labels();
+        let (first, known) = (usize::try_from(from).unwrap_or(usize::MAX), series.len());
+        let mut is_selected = vec![false; known];
         for matchers in selectors {
-            let (mut filter, mut next) = (SelectorFilter::new(matchers), u32::try_from(from).ok());
-            while let Some(first) = next.filter(|first| (*first as usize) < known) {
+            let mut filter = SelectorFilter::new(matchers);
+            let mut next = Some(first);
+            while let Some(first) = next.filter(|first| *first < known) {
                 let registry = state.registry();
                 if registry.generation() != generation {
                     continue 'select;
                 }
-                let candidates = registry.candidates(matchers, SeriesId(first), COPIED_PER_LOCK);
+                let candidates = registry.candidates(matchers, SeriesId(first as u32), IDS_PER_LOCK);
                 drop(registry);
-                next = candidates.last().and_then(|(last, _)| last.0.checked_add(1));
-                let fits = candidates.into_iter().filter(|(id, labels)| id.index() < known && filter.matches(labels));
-                found.extend(fits);
+                next = candidates.last().map(|last| last.index() + 1);
+                for id in candidates {
+                    // Series that another selector has selected need no second look.
+                    if let Some(selected) = is_selected.get_mut(id.index()).filter(|selected| !**selected) {
+                        *selected = filter.matches(&series[id.index()]);
+                    }
+                }
             }
         }
-        found.sort_unstable_by_key(|(id, _)| *id);
-        found.dedup_by_key(|(id, _)| *id);
-        let (ids, labels) = found.into_iter().unzip();
+        let ids = is_selected.iter().zip(0..).filter(|(selected, _)| **selected).map(|(_, id)| SeriesId(id));
+        let ids: Vec<SeriesId> = ids.collect();
+        let labels = ids.iter().map(|id| series[id.index()].clone()).collect();
         return SelectedSeries { ids, labels, generation, known };
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! | lock | held by | for |
 //! |---|---|---|
-//! | registry | intake, queries | one request's series, one selection |
+//! | registry | intake, queries | one request's series, ids of a selection |
+//! | labels | queries | copying the labels of new series |
 //! | detectors | detection; response and gold tables where a view lacks something | one batch |
 //! | live | detection, lake writer, queries | the samples of one batch, a few series |
 //! | view | everyone | reading or replacing a pointer |
 //!
 //! What answers HTTP requests takes a view or the live state, never the detectors. Locks are taken in this order:
-//! detectors, live, registry.
+//! detectors, live, labels, registry.
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,8 @@ use crate::state::limits::{count_limited, entity_refusal};
 pub const MAX_METADATA_FAMILIES: usize = 20_000;
 /// Series of a request that are resolved under one lock of the registry.
 const SERIES_PER_LOCK: usize = 4096;
+/// Series whose labels a query copies under one lock of the registry.
+const LABELS_PER_LOCK: usize = 1024;
 /// Metric name of the heartbeat's probe.
 pub const PROBE_METRIC: &str = "wardroom_probe";
 /// Tenant of Wardroom's own telemetry; it is kept apart from users' data and never stored in the lake.
@@ -41,6 +44,8 @@ pub const SELF_TENANT: &str = "wardroom.self";
 /// State of one tenant, in parts with a lock each, so that intake and queries work while detection does.
 pub struct Tenant {
     registry: Mutex<SeriesRegistry>,
+    /// The labels of the registry's series as queries last saw them, with their generation.
+    labels: Mutex<(u64, Arc<Vec<Labels>>)>,
     detectors: Mutex<Detectors>,
     live: Mutex<LiveState>,
     event_entities: Mutex<EventEntities>,
@@ -251,6 +256,7 @@ impl Tenant {
     pub fn from_parts(registry: SeriesRegistry, detectors: Detectors, live: LiveState) -> Self {
         Self {
             registry: Mutex::new(registry),
+            labels: Mutex::default(),
             view: RwLock::new(Arc::new(detectors.view(None))),
             detectors: Mutex::new(detectors),
             live: Mutex::new(live),
@@ -288,6 +294,29 @@ impl Tenant {
             new_registry.get_or_insert(labels);
         }
         *registry = new_registry;
+        drop(registry);
+        // Frees the labels of evicted series.
+        *lock(&self.labels) = Default::default();
+    }
+
+    /// Returns the labels of all series by id, with the generation of the ids. A copy is kept, so that a query locks
+    /// the registry only while it copies what is new: intake waits for that lock, and a query's thread, which has a low
+    /// priority, may lose its processor while it holds it.
+    pub fn series_labels(&self) -> (u64, Arc<Vec<Labels>>) {
+        let (generation, series) = &mut *lock(&self.labels);
+        loop {
+            let registry = self.registry();
+            if *generation != registry.generation() {
+                (*generation, *series) = (registry.generation(), Arc::default());
+            }
+            let new = registry.labels_from(series.len());
+            let new = new.get(..new.len().min(LABELS_PER_LOCK)).unwrap_or_default().to_vec();
+            drop(registry);
+            if new.is_empty() {
+                return (*generation, Arc::clone(series));
+            }
+            Arc::make_mut(series).extend(new);
+        }
     }
 
     /// Returns what detection knows. Waits neither for a batch of detection nor for other readers.

@@ -179,3 +179,29 @@ fn a_flood_of_histogram_families_is_refused_with_the_setting() {
     evaluate(&config, &tenants.get(&main), &Batch { metrics, ..Batch::default() });
     assert_eq!(tenants.get(&main).detectors().engine.known_series(), limit);
 }
+
+#[test]
+fn the_copy_of_the_labels_follows_the_registry() {
+    let config = Config::default();
+    let tenant = Tenant::new(&config, &TenantId::main());
+    let add = |first: usize, count: usize| {
+        let labels = |number: usize| Labels::of(&[("__name__", "depth"), ("queue", &number.to_string())]);
+        for number in first..first + count {
+            tenant.registry().get_or_insert(&labels(number));
+        }
+    };
+    for (first, count) in [(0, 0), (0, 3 * LABELS_PER_LOCK), (3 * LABELS_PER_LOCK, 1)] {
+        add(first, count);
+        let (generation, series) = tenant.series_labels();
+        assert_eq!((generation, &series[..]), (0, tenant.registry().labels_from(0)));
+    }
+    let known = tenant.registry().labels_from(0).to_vec();
+    known.iter().for_each(|labels| tenant.detectors().engine.add_series(labels));
+    let keep: Vec<bool> = (0..known.len()).map(|number| number % 2 == 0).collect();
+    let before = tenant.series_labels().1;
+    let (detectors, live) = (&mut *tenant.detectors(), &mut *tenant.live_state());
+    tenant.renumber((&mut detectors.engine, live), &keep, &config, EvictedSeriesFile::default());
+    let (generation, series) = tenant.series_labels();
+    assert_eq!((generation, &series[..]), (1, tenant.registry().labels_from(0)));
+    assert_eq!((before.len(), series.len()), (known.len(), known.len().div_ceil(2)));
+}
