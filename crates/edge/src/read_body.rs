@@ -1,11 +1,13 @@
 //! Reads a request body within limits of size and time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
 use wardroom_domain::Identity;
 
 use crate::budget::{Budget, BudgetPermit};
@@ -15,6 +17,11 @@ use crate::problem::Problem;
 /// Maximum number of bytes over the limit that are read and discarded. A sender that gets the response while it is
 /// still sending may see a connection reset instead and retry the same body; after a 413 it does not retry.
 const MAX_DISCARD_BYTES: usize = 64 << 20;
+/// Bytes that are read at a time of a body that is too large or no telemetry. One thread serves all connections, and
+/// those that send telemetry should not wait for such bodies.
+const PART_BYTES: usize = 256 << 10;
+/// Pause after such a part, during which no other such body goes on: all of them get 64 MB a second at most.
+const PART_PAUSE: Duration = Duration::from_millis(4);
 /// Maximum capacity allocated from `Content-Length` alone, in bytes.
 const INITIAL_CAPACITY_BYTES: usize = 1 << 20;
 
@@ -27,12 +34,14 @@ pub(crate) const SMALL_BODIES_BUDGET_BYTES: usize = 32 << 20;
 #[derive(Clone, Debug)]
 pub struct BodyBudget {
     budget: Budget,
+    /// The turn of bodies that are read in parts.
+    turn: Arc<Semaphore>,
 }
 
 impl BodyBudget {
     /// Creates a budget of `total` bytes.
     pub fn new(total: usize) -> Self {
-        Self { budget: Budget::new(total) }
+        Self { budget: Budget::new(total), turn: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -59,6 +68,8 @@ pub async fn read_body(
         bytes: config.max_body_bytes,
         remedy: "send smaller batches or raise edge.max-body-bytes",
         budget_remedy: "retry, or raise edge.body-budget-bytes",
+        in_parts: false,
+        turn: &budget.turn,
     };
     within_time(config, collect(body, limit, budget.budget.of_sender(sender).permit())).await
 }
@@ -74,7 +85,8 @@ pub(crate) async fn read_small_body(
     caller: &Identity,
 ) -> Result<ReceivedBody, Problem> {
     let bytes = MAX_SMALL_BODY_BYTES.min(config.max_body_bytes);
-    let limit = Limit { bytes, remedy: "send a shorter request", budget_remedy: "retry" };
+    let limit =
+        Limit { bytes, remedy: "send a shorter request", budget_remedy: "retry", in_parts: true, turn: &budget.turn };
     within_time(config, collect(body, limit, budget.budget.of_sender(caller).permit())).await
 }
 
@@ -88,25 +100,48 @@ async fn within_time<T>(config: &Config, reading: impl Future<Output = Result<T,
 
 /// The limit of a body, and what to do about it and about an exhausted budget.
 #[derive(Clone, Copy, Debug)]
-struct Limit {
+struct Limit<'a> {
     bytes: usize,
     remedy: &'static str,
     budget_remedy: &'static str,
+    /// Whether to pause after each part.
+    in_parts: bool,
+    /// Held during the pause.
+    turn: &'a Semaphore,
 }
 
-async fn collect(mut body: Body, limit: Limit, mut permit: BudgetPermit) -> Result<ReceivedBody, Problem> {
+async fn collect(mut body: Body, limit: Limit<'_>, mut permit: BudgetPermit) -> Result<ReceivedBody, Problem> {
     let expected = usize::try_from(HttpBody::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    let max_read = limit.bytes.saturating_add(MAX_DISCARD_BYTES);
+    let too_large = || {
+        let detail = format!("the body is larger than {} bytes; {}", limit.bytes, limit.remedy);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    };
+    // Not read to its end anyway.
+    if expected > max_read {
+        return Err(too_large());
+    }
     // A body in one chunk is not copied.
-    let (mut first, mut whole, mut size) = (Bytes::new(), BytesMut::new(), 0_usize);
+    let (mut first, mut whole, mut size, mut in_part) = (Bytes::new(), BytesMut::new(), 0_usize, 0);
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| Problem::bad_request("body_broken", format!("reading the body failed: {error}")))?;
         let Ok(chunk) = frame.into_data() else { continue };
         let before = size;
         size = size.saturating_add(chunk.len());
-        if size > limit.bytes.saturating_add(MAX_DISCARD_BYTES) {
+        if size > max_read {
             break;
-        } else if size > limit.bytes {
+        }
+        // Known from the start if the length was announced.
+        let is_too_large = size.max(expected) > limit.bytes;
+        in_part += if is_too_large || limit.in_parts { chunk.len() } else { 0 };
+        if in_part >= PART_BYTES {
+            in_part = 0;
+            // Never closed.
+            let _turn = limit.turn.acquire().await.ok();
+            tokio::time::sleep(PART_PAUSE).await;
+        }
+        if is_too_large {
             (first, whole) = (Bytes::new(), BytesMut::new());
             continue;
         }
@@ -125,8 +160,7 @@ async fn collect(mut body: Body, limit: Limit, mut permit: BudgetPermit) -> Resu
         }
     }
     if size > limit.bytes {
-        let detail = format!("the body is larger than {} bytes; {}", limit.bytes, limit.remedy);
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+        return Err(too_large());
     }
     Ok(ReceivedBody { bytes: if whole.is_empty() { first } else { whole.freeze() }, permit })
 }
@@ -204,6 +238,43 @@ mod tests {
         check(&[Some(b""), Some(b"in"), Some(b""), Some(b"two")], Ok(b"intwo"));
         check(&[Some(b"three"), Some(b"!")], Err("body_too_large"));
         check(&[Some(b"a"), None], Err("body_broken"));
+    }
+
+    /// A body that announces its length and never comes.
+    struct Announced(u64);
+
+    impl HttpBody for Announced {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            Poll::Pending
+        }
+
+        fn size_hint(&self) -> http_body::SizeHint {
+            http_body::SizeHint::with_exact(self.0)
+        }
+    }
+
+    #[test]
+    fn a_body_that_announces_more_than_is_discarded_is_refused_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let config = Config { max_body_bytes: 5, body_timeout_seconds: 1, ..Config::default() };
+        for (bytes, code) in [(MAX_DISCARD_BYTES as u64 + 6, "body_too_large"), (6, "body_timeout")] {
+            let (body, budget) = (Body::new(Announced(bytes)), BodyBudget::new(100));
+            let read = runtime.block_on(read_small_body(body, &config, &budget, &sender()));
+            assert_eq!(read.map(|_| ()).unwrap_err().code(), code, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_body_that_announces_too_much() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        // The budget is smaller than the limit: whatever is kept exceeds it.
+        let (config, budget) = (Config { max_body_bytes: 5, ..Config::default() }, BodyBudget::new(1));
+        let read = |bytes: &'static str| runtime.block_on(read_body(Body::from(bytes), &config, &budget, &sender()));
+        assert_eq!(read("too large").map(|_| ()).unwrap_err().code(), "body_too_large");
+        assert_eq!(read("whole").map(|_| ()).unwrap_err().code(), "body_budget");
     }
 
     #[test]
