@@ -17,7 +17,7 @@ use crate::backend::Backend;
 use crate::promql_selectors::extract_selectors;
 use crate::query_parameters::{FormPairs, query_pairs};
 use crate::request::{Caller, parse_time};
-use crate::request_thread::run_apart;
+use crate::request_thread::{json_response, parse_apart, run_apart};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let copy = || backend.clone();
@@ -78,7 +78,7 @@ async fn metadata(backend: Backend, caller: Caller, FormPairs(form): FormPairs) 
     respond_apart(move || {
         let data: Map<String, Value> =
             families.into_iter().take(limit).map(|(family, metadata)| (family, entry(metadata))).collect();
-        Json(json!({ "status": "success", "data": data })).into_response()
+        json_response(&json!({ "status": "success", "data": data }))
     })
     .await
 }
@@ -171,7 +171,7 @@ struct SeriesParameters {
 impl SeriesParameters {
     /// Like [`SeriesParameters::parse`], on a thread of its own; the error is a response.
     async fn parse_apart(form: Vec<u8>) -> Result<Self, Box<Response>> {
-        match run_apart(move || Self::parse(&form)).await {
+        match parse_apart(form, |form| Self::parse(form)).await {
             Ok(parsed) => parsed.map_err(|error| Box::new(bad_data(&error))),
             Err(problem) => Err(Box::new(problem.into_response())),
         }
@@ -225,9 +225,9 @@ impl Limit {
         if self.0 > 0 && data.len() > self.0 {
             data.truncate(self.0);
             let warning = "results truncated due to limit";
-            return Json(json!({ "status": "success", "data": data, "warnings": [warning] })).into_response();
+            return json_response(&json!({ "status": "success", "data": data, "warnings": [warning] }));
         }
-        Json(json!({ "status": "success", "data": data })).into_response()
+        json_response(&json!({ "status": "success", "data": data }))
     }
 }
 

@@ -97,6 +97,13 @@ pub(crate) fn query_pairs(query: &str) -> Vec<(String, String)> {
     query.split('&').filter(|part| !part.is_empty()).map(pair).collect()
 }
 
+/// Returns the names of a query string's parameters, percent-decoded. The values, which may be long, are not decoded.
+pub(crate) fn query_names(query: &str) -> Vec<String> {
+    let name = |part: &str| percent_decode(part.split_once('=').map_or(part, |(name, _)| name));
+    query.split('&').filter(|part| !part.is_empty()).map(name).collect()
+}
+
+/// Decodes escapes and `+`; an escape without two digits is left out.
 fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -104,14 +111,18 @@ fn percent_decode(text: &str) -> String {
         match byte {
             b'+' => out.push(b' '),
             b'%' => {
-                let hex: Vec<u8> = bytes.by_ref().take(2).collect();
-                let value = std::str::from_utf8(&hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
-                out.extend(value);
+                if let (Some(high), Some(low)) = (bytes.next().and_then(hex_digit), bytes.next().and_then(hex_digit)) {
+                    out.push(high * 16 + low);
+                }
             }
             byte => out.push(byte),
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    String::from_utf8(out).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]
@@ -125,6 +136,14 @@ mod tests {
         let pairs = query_pairs("match[]=up%7Bjob%3D%22a+b%22%7D&match%5B%5D=x&start=1");
         let expected = [("match[]", "up{job=\"a b\"}"), ("match[]", "x"), ("start", "1")];
         assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn escapes_may_be_invalid() {
+        for (text, decoded) in [("%E2%82%ac+%2B", "€ +"), ("a%zzb%4", "ab"), ("%", ""), ("%FF", "\u{fffd}")] {
+            assert_eq!(percent_decode(text), decoded, "{text}");
+        }
+        assert_eq!(query_names("a%5B%5D=%&&b&=c&d=e=f"), ["a[]", "b", "", "d"]);
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use axum::Json;
 use axum::extract::RawQuery;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::json;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Matcher, Timestamp};
@@ -13,7 +12,7 @@ use wardroom_edge::{Access, Problem, Routes};
 use crate::backend::Backend;
 use crate::query_parameters::query_pairs;
 use crate::request::{Caller, bad_cursor, parse_time};
-use crate::request_thread::run_apart;
+use crate::request_thread::{json_response, parse_apart, run_apart};
 
 /// Maximum number of steps of one query, the same as in Prometheus.
 const MAX_STEPS: u64 = 11_000;
@@ -26,10 +25,9 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
 }
 
 async fn list(backend: Backend, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let (series_query, cursor) = run_apart(move || parse_query(&query.unwrap_or_default())).await??;
+    let (series_query, cursor) = parse_apart(query.unwrap_or_default(), |query| parse_query(query)).await??;
     let (series, next) = (backend.samples)(caller.tenant.clone(), series_query, cursor).await?;
-    run_apart(move || Json(json!({ "series": series, "next": next.map(|next| next.to_string()) })).into_response())
-        .await
+    run_apart(move || json_response(&json!({ "series": series, "next": next.map(|next| next.to_string()) }))).await
 }
 
 /// Parses the parameters; returns the query and the cursor.

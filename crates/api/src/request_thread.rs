@@ -1,9 +1,17 @@
 //! A thread for the slow parts of a request that reads: parsing selectors and expressions, and encoding a response with
 //! many series or samples. One thread serves all connections, senders' included, and each of these parts takes up to a
 //! tenth of a second.
+//!
+//! Memory goes back to the thread that allocated it: freeing another thread's takes the lock of its arena, and this
+//! thread, which has a low priority, may lose its processor while it holds one. The thread of the connections waited a
+//! tenth of a second for it.
 
 use std::sync::{OnceLock, mpsc};
 
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::sync::oneshot;
 use wardroom_edge::Problem;
@@ -34,6 +42,44 @@ pub(crate) async fn run_apart<T: Send + 'static>(part: impl FnOnce() -> T + Send
     done.await.map_err(|_| unavailable())
 }
 
+/// Parses `text` on the thread; `text` is freed by the caller's.
+pub(crate) async fn parse_apart<T: Send + 'static, B: Send + 'static>(
+    text: B,
+    parse: impl FnOnce(&B) -> T + Send + 'static,
+) -> Result<T, Problem> {
+    run_apart(move || (parse(&text), text)).await.map(|(parsed, _text)| parsed)
+}
+
+/// Returns a JSON response. Called on the thread, which also frees the text.
+pub(crate) fn json_response(value: &Value) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(text) => {
+            let body = Body::from(Bytes::from_owner(OwnText(text)));
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+        }
+        Err(error) => Problem::unavailable("unreadable", error.to_string()).into_response(),
+    }
+}
+
+/// A text that the thread has allocated and frees.
+struct OwnText(Vec<u8>);
+
+impl AsRef<[u8]> for OwnText {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for OwnText {
+    fn drop(&mut self) {
+        let text = std::mem::take(&mut self.0);
+        if let Some(Some(thread)) = THREAD.get() {
+            // If the thread has ended, the text is freed here.
+            drop(thread.send(Box::new(move || drop(text))));
+        }
+    }
+}
+
 /// Starts the thread; it runs until the process ends.
 fn start() -> Option<mpsc::Sender<Work>> {
     let (sender, work) = mpsc::channel::<Work>();
@@ -58,6 +104,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_text_is_freed_where_it_was_allocated() {
+        let parsed = parse_apart(vec![1, 2, 3], |text| (text.len(), std::thread::current().name().map(str::to_owned)));
+        assert_eq!(parsed.await.unwrap(), (3, Some("read-request".to_owned())));
+        let response = run_apart(|| json_response(&serde_json::json!({ "a": [1, 2] }))).await.unwrap();
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+        let text = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(&text[..], br#"{"a":[1,2]}"#);
+        drop(text);
+        run_apart(|| ()).await.unwrap();
+    }
 
     /// A slow part does not block the thread that serves connections, and runs alone; a panic ends no other.
     #[tokio::test]

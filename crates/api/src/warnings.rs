@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use wardroom_domain::visible_line;
 use wardroom_edge::{Routes, WARNING_HEADER};
 
-use crate::query_parameters::{known_parameters, query_pairs};
+use crate::query_parameters::{known_parameters, query_names};
 use crate::request_thread::run_apart;
 
 /// Maximum number of unknown names in a warning.
@@ -69,8 +69,8 @@ pub(crate) fn report_warnings(routes: Routes) -> Routes {
 }
 
 async fn report(State(known): State<&'static [&'static str]>, request: Request, next: Next) -> Response {
-    let pairs = query_pairs(request.uri().query().unwrap_or_default());
-    let unknown = pairs.iter().map(|(name, _)| name.as_str()).filter(|name| !known.contains(name));
+    let names = query_names(request.uri().query().unwrap_or_default());
+    let unknown = names.iter().map(String::as_str).filter(|name| !known.contains(name));
     let unknown = unknown_names("parameter", unknown, known);
     let mut response = next.run(request).await;
     let Warnings(mut warnings) = response.extensions_mut().remove().unwrap_or_default();
