@@ -1,7 +1,7 @@
 //! The server's heap: settings of glibc's malloc, and trimming after large temporary allocations.
 //!
 //! Everything that tunes the allocator is in this file. To switch a setting off, delete its line in
-//! [`ALLOCATOR_SETTINGS`].
+//! [`SERVER_ALLOCATOR_SETTINGS`] or [`WORKER_ALLOCATOR_SETTINGS`].
 
 /// A variable of glibc's malloc that the supervisor sets for the processes it starts, unless the variable is set
 /// already.
@@ -21,17 +21,26 @@ impl AllocatorSetting {
     }
 }
 
-/// The settings in use. They bound resident memory; none of them makes the server faster. Paired runs of `bench intake`
-/// (100 000 series, with the lake): 4 % more memory with more arenas, 43 % more per series with a threshold that glibc
-/// adapts, and no gain from a fixed `MALLOC_TRIM_THRESHOLD_` beside a fixed threshold.
-pub const ALLOCATOR_SETTINGS: &[AllocatorSetting] = &[
+/// The settings in use. Paired runs of `bench intake` (100 000 series, with the lake): 43 % more memory per series with
+/// a threshold that glibc adapts, and no gain from a fixed `MALLOC_TRIM_THRESHOLD_` beside a fixed threshold.
+///
+/// With few arenas, a thread of low priority that loses its processor while it holds an arena's lock holds up the
+/// thread that acknowledges. `bench hostile-queries` (selectors): p99 of acknowledgements 39 ms with one arena and
+/// 13 ms with eight. More arenas cost 4 to 5 % of memory.
+pub const SERVER_ALLOCATOR_SETTINGS: &[AllocatorSetting] =
+    &[AllocatorSetting::new("MALLOC_ARENA_MAX", "32", "no thread waits for another one's allocations"), MMAP_THRESHOLD];
+
+/// The settings of query workers, whose address space is limited.
+pub const WORKER_ALLOCATOR_SETTINGS: &[AllocatorSetting] = &[
     AllocatorSetting::new("MALLOC_ARENA_MAX", "1", "batches are allocated on one thread and freed on another"),
-    AllocatorSetting::new(
-        "MALLOC_MMAP_THRESHOLD_",
-        "524288",
-        "columns of a flush are unmapped as soon as they are freed",
-    ),
+    MMAP_THRESHOLD,
 ];
+
+const MMAP_THRESHOLD: AllocatorSetting = AllocatorSetting::new(
+    "MALLOC_MMAP_THRESHOLD_",
+    "524288",
+    "columns of a flush are unmapped as soon as they are freed",
+);
 
 /// Returns free pages inside the heap to the operating system. Called after a lake flush, whose buffers leave holes
 /// that glibc would keep until the next flush minutes later. Does nothing where the C library is not glibc.

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::heap;
+use crate::heap::{self, AllocatorSetting};
 
 /// Exit code of an executor that rejects its configuration (`EX_CONFIG` in sysexits.h).
 pub const CONFIG_EXIT_CODE: u8 = 78;
@@ -25,7 +25,7 @@ pub(super) fn start(
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).stdin(standard_input);
     if inherited.is_empty() {
-        set_allocator(&mut command);
+        set_allocator(&mut command, heap::SERVER_ALLOCATOR_SETTINGS);
     } else {
         command.env_clear();
         for name in inherited {
@@ -38,8 +38,8 @@ pub(super) fn start(
 }
 
 /// Sets the variables of the allocator, to their values in this process' environment if it has them.
-pub(super) fn set_allocator(command: &mut Command) {
-    for setting in heap::ALLOCATOR_SETTINGS {
+pub(super) fn set_allocator(command: &mut Command, settings: &[AllocatorSetting]) {
+    for setting in settings {
         let value = std::env::var_os(setting.variable).unwrap_or_else(|| setting.value.into());
         command.env(setting.variable, value);
     }

@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::child_process::{kill_and_wait, set_allocator, wake, wake_after};
+use crate::heap;
 use crate::worker_sockets::{SupervisorEnd, WorkerId, WorkerRequest, control_socket};
 
 /// A worker that ran this long had started.
@@ -140,7 +141,7 @@ impl QueryWorkers {
         let (ours, workers) = UnixStream::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&self.options.arguments).env_clear();
-        set_allocator(&mut command);
+        set_allocator(&mut command, heap::WORKER_ALLOCATOR_SETTINGS);
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(OwnedFd::from(workers)).stdout(Stdio::null());
         let child = command.spawn()?;
