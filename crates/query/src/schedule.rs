@@ -37,6 +37,8 @@ pub(crate) struct Schedule<W, Q> {
     tenants: BTreeMap<TenantId, Tenant<Q>>,
     /// Maximum number of waiting queries of a tenant.
     max_waiting: usize,
+    /// Whether the rules hold from the start, so that a worker is free for a tenant that has not asked yet.
+    is_shared: bool,
     /// Number of queries served, to order tenants and to number queries.
     turns: u64,
     /// When a query was last stopped for another tenant.
@@ -60,7 +62,13 @@ struct Tenant<Q> {
 
 impl<W, Q> Schedule<W, Q> {
     pub(crate) const fn new(max_waiting: usize) -> Self {
-        Self { idle: Vec::new(), tenants: BTreeMap::new(), max_waiting, turns: 0, stopped: None }
+        Self { idle: Vec::new(), tenants: BTreeMap::new(), max_waiting, is_shared: false, turns: 0, stopped: None }
+    }
+
+    /// Applies the rules for several tenants also while only one has asked.
+    #[must_use]
+    pub(crate) fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
     }
 
     /// Adds a free worker.
@@ -106,7 +114,8 @@ impl<W, Q> Schedule<W, Q> {
     /// Gives a free worker to a waiting query, and returns both with the tenant and the number of the query. It counts
     /// as running until [`Schedule::finish`].
     pub(crate) fn next(&mut self, now: Instant) -> Option<(W, TenantId, u64, Q)> {
-        let (free, workers, is_shared) = (self.idle.len(), self.idle.len() + self.running(), self.tenants.len() > 1);
+        let (free, workers) = (self.idle.len(), self.idle.len() + self.running());
+        let is_shared = self.is_shared || self.tenants.len() > 1;
         let may_run = |tenant: &Tenant<Q>| {
             let is_busy = !tenant.running.is_empty() || tenant.is_cautious(now);
             // A single worker is no spare one: tenants with long queries would never run.
@@ -210,6 +219,16 @@ mod tests {
     fn finish(schedule: &mut Schedule<u32, &'static str>, tenant: &TenantId, ended_worker: bool, now: Instant) {
         let number = schedule.tenants[tenant].running[0].0;
         schedule.finish(tenant, number, ended_worker, now);
+    }
+
+    #[test]
+    fn shared_workers_are_left_to_tenants_that_have_not_asked_yet() {
+        let (schedule, a, b, now) = schedule(2);
+        let mut schedule = schedule.shared();
+        ["a1", "a2"].into_iter().for_each(|query| ask(&mut schedule, &a, query, now));
+        assert_eq!(serve(&mut schedule, now), ["a1"]);
+        ask(&mut schedule, &b, "b1", now);
+        assert_eq!(serve(&mut schedule, now), ["b1"]);
     }
 
     #[test]

@@ -13,12 +13,13 @@ use wardroom_query::FairPermits;
 use super::serve_error::{ServeError, io_error};
 use crate::views::lake_queries::lake_query_problem;
 
-/// Reads at once, of which one is left to other tenants.
-const MAX_READS: usize = 2;
+/// Smallest and largest number of reads at once; between them, half the processors and one. One is left to other
+/// tenants.
+const MAX_READS: (usize, usize) = (2, 4);
 /// Reads of a tenant that wait: a dashboard asks for all its panels at once.
 const MAX_WAITING_READS: usize = 256;
-/// Niceness of the threads, as of query workers. Not more: a read holds a lock of the live series for moments.
-const NICENESS: i32 = 10;
+/// Niceness of the threads: queries of tables go first. Not more: a read holds a lock of the live series for moments.
+const NICENESS: i32 = 15;
 /// Maximum wait.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -48,7 +49,9 @@ impl SeriesReads {
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| io_error("start threads", error))?;
-        Ok(Self { permits: FairPermits::new(MAX_READS, MAX_WAITING_READS, READ_TIMEOUT), runtime: Some(runtime) })
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let reads = (processors / 2 + 1).clamp(MAX_READS.0, MAX_READS.1);
+        Ok(Self { permits: FairPermits::new(reads, MAX_WAITING_READS, READ_TIMEOUT), runtime: Some(runtime) })
     }
 
     /// Runs blocking work of a tenant's request.
@@ -87,7 +90,7 @@ mod tests {
     #[tokio::test]
     async fn reads_may_wait_for_blocking_work() {
         let reads = Arc::new(SeriesReads::new().unwrap());
-        let all: Vec<_> = (0..2 * MAX_READS)
+        let all: Vec<_> = (0..2 * MAX_READS.1)
             .map(|number| {
                 let reads = Arc::clone(&reads);
                 tokio::spawn(async move {
