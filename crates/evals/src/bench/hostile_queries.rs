@@ -61,6 +61,8 @@ struct Options {
     /// Memory that all processes may use beyond that without queries, in MiB.
     memory_mib: u64,
     json: Option<PathBuf>,
+    /// The kinds to measure; all if empty.
+    kinds: Vec<String>,
     /// Whether the times of acknowledgements and of the other tenant are goals.
     judges_times: bool,
 }
@@ -75,6 +77,7 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
         query_seconds: 5,
         memory_mib: 1536,
         json: None,
+        kinds: Vec::new(),
         judges_times: true,
     };
     while let Some(argument) = arguments.next()? {
@@ -85,6 +88,9 @@ pub(super) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<()> {
             Long("alone-seconds") => options.alone = Duration::from_secs(arguments.value()?.parse()?),
             Long("query-seconds") => options.query_seconds = arguments.value()?.parse()?,
             Long("memory-mib") => options.memory_mib = arguments.value()?.parse()?,
+            Long("kinds") => {
+                options.kinds = arguments.value()?.string()?.split(',').map(str::to_owned).collect();
+            }
             Long("json") => options.json = Some(PathBuf::from(arguments.value()?)),
             // Shows deaths; too short to judge times.
             Long("short") => {
@@ -147,7 +153,8 @@ fn compare(server: &Server, options: &Options) -> anyhow::Result<Value> {
         ("log searches", options.queries.div_ceil(10), &mut next_logs),
         ("selectors", options.queries, &mut next_selectors),
     ];
-    for (name, count, next) in sources {
+    let is_wanted = |name: &str| options.kinds.is_empty() || options.kinds.iter().any(|kind| kind == name);
+    for (name, count, next) in sources.into_iter().filter(|(name, ..)| is_wanted(name)) {
         print_progress(format!("beside {count} {name}"));
         let now = Instant::now();
         let (not_before, deadline) = (now + options.alone, now + options.duration);

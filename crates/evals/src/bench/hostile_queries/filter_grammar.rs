@@ -21,6 +21,10 @@ const VALUES: [&str; 12] = [
 /// Maximum length of a path; clients and servers refuse paths of 64 KiB.
 const MAX_PATH_BYTES: usize = 60_000;
 
+/// Maximum length of a form; the server refuses longer ones than 2 MiB. Of a refused body it reads 64 MiB at most, and
+/// a client that sends more before it looks for an answer sees a closed connection.
+const MAX_FORM_BYTES: usize = 32 << 20;
+
 /// A request of a viewer.
 pub(super) struct ReadRequest {
     /// Path with its query string.
@@ -51,7 +55,7 @@ impl FilterGrammar {
     pub(super) fn log_search(&mut self) -> ReadRequest {
         let count = self.size(3000);
         let words: Vec<String> = (0..count).map(|_| encoded(&self.log_condition())).collect();
-        let words = joined(&words, "%20");
+        let words = joined(&words, "%20", MAX_PATH_BYTES);
         let limit = self.pick(&["", "&limit=10000", "&limit=0", "&limit=x"]);
         let range = self.pick(&["", "&start=0", "&start=2026-01-01T00:00:00Z&end=1", "&start=-1e300"]);
         let format = self.pick(&["", "&format=csv", "&format=arrow", "&format=pretty", "&format=xml"]);
@@ -83,19 +87,21 @@ impl FilterGrammar {
         let range =
             self.pick(&["", "&start=0", "&start=1&end=2", "&start=0&end=11&step=0.001", "&start=9999999999999"]);
         if path == "/api/v1/query_exemplars" {
-            return ReadRequest {
-                path: path.into(),
-                form: Some(format!("query={}{range}", encoded(&self.expression()))),
-            };
+            let form = format!("query={}{range}", encoded(&self.expression()));
+            return ReadRequest { path: path.into(), form: Some(form) };
         }
         let count = self.size(2000);
         let selectors: Vec<String> = (0..count).map(|_| format!("match[]={}", encoded(&self.selector()))).collect();
         // Only these two take a form.
         match path {
             "/api/v1/series" | "/api/v1/labels" => {
-                ReadRequest { path: path.into(), form: Some(format!("{}{range}", selectors.join("&"))) }
+                let form = joined(&selectors, "&", MAX_FORM_BYTES);
+                ReadRequest { path: path.into(), form: Some(format!("{form}{range}")) }
             }
-            _ => ReadRequest { path: format!("{path}?{}{range}", joined(&selectors, "&")), form: None },
+            _ => {
+                let selectors = joined(&selectors, "&", MAX_PATH_BYTES);
+                ReadRequest { path: format!("{path}?{selectors}{range}"), form: None }
+            }
         }
     }
 
@@ -122,7 +128,8 @@ impl FilterGrammar {
         let selector = self.selector();
         match self.random.random_range(0..6) {
             0 => format!("{}{selector}{}", "sum(".repeat(times), ")".repeat(times)),
-            1 => vec![selector.as_str(); times].join(" + "),
+            // Encoded, a character has up to three bytes.
+            1 => vec![selector.as_str(); times.min(MAX_FORM_BYTES / 3 / (selector.len() + 3))].join(" + "),
             2 => format!("{}1", "-".repeat(times)),
             3 => format!("rate({selector}[{times}m]) > bool {selector}"),
             4 => format!("{}1", "1 and ".repeat(times)),
@@ -131,11 +138,11 @@ impl FilterGrammar {
     }
 }
 
-/// Joins as many parts of a query string as fit into a path.
-fn joined(parts: &[String], separator: &str) -> String {
+/// Joins as many parts of a query string or a form as fit.
+fn joined(parts: &[String], separator: &str, max_bytes: usize) -> String {
     let mut text = String::new();
     for part in parts {
-        if text.len() + part.len() + separator.len() > MAX_PATH_BYTES {
+        if text.len() + part.len() + separator.len() > max_bytes {
             break;
         }
         if !text.is_empty() {
@@ -146,13 +153,20 @@ fn joined(parts: &[String], separator: &str) -> String {
     text
 }
 
-/// Encodes a value of a query string or a form.
+/// Encodes a value of a query string or a form. Texts have megabytes, and the clients share the server's processors.
 fn encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(encode).collect()
+    let mut out = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            other => {
+                out.push('%');
+                let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
+                out.extend([digit(other >> 4), digit(other)]);
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]
