@@ -22,5 +22,7 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         .get("/metrics", Access::Public, move || async move {
             ([("content-type", "text/plain; version=0.0.4")], metrics()).into_response()
         })
-        .get("/openapi.json", Access::Public, || async { Json(openapi::document()) })
+        .get("/openapi.json", Access::Public, || async {
+            ([("content-type", "application/json")], openapi::document_text())
+        })
 }

@@ -2,7 +2,9 @@
 //! the others are listed in [`OPERATIONS`].
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use wardroom_edge::Routes;
@@ -26,6 +28,13 @@ use crate::query_parameters::known_parameters;
     components(schemas(ProblemDocument))
 )]
 struct TypedOperations;
+
+/// Returns the text of the document. It is made once: the route needs no credential, and making it takes as long as
+/// many requests do.
+pub(crate) fn document_text() -> Bytes {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+    TEXT.clone()
+}
 
 /// Returns the OpenAPI document of this build.
 pub fn document() -> Value {
@@ -184,6 +193,14 @@ mod tests {
         ApprovalView, ChartView, DecisionView, EvidenceView, HypothesisView, IncidentDetail, IncidentPage,
         IncidentSummary, PlanView, TimelineView, VerdictView,
     };
+
+    /// Regression: a few hundred requests without a credential delayed acknowledgements for seconds.
+    #[test]
+    fn the_document_is_made_once() {
+        let (first, second) = (document_text(), document_text());
+        assert_eq!((first.as_ptr(), first.len()), (second.as_ptr(), second.len()));
+        assert_eq!(serde_json::from_slice::<Value>(&first).unwrap(), document());
+    }
 
     /// The document as clients see it. A change of the snapshot is a change of the public interface.
     #[test]

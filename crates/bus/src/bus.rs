@@ -55,7 +55,8 @@ pub trait Bus: Send + Sync {
     /// Returns the offset that the next record will get; all records below it are durable.
     fn end_offset(&self) -> u64;
 
-    /// Commits the offset of a consumer group: it no longer needs records below `offset`. Durable on return.
+    /// Commits the offset of a consumer group: it no longer needs records below `offset`. Durable on return. A name
+    /// with a dot is a mark of an output of a group, which needs no record itself.
     ///
     /// # Errors
     /// Returns an error if the offset cannot be written.

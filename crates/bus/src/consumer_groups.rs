@@ -1,6 +1,7 @@
 //! Committed offsets of consumer groups.
 //!
-//! One small file per group, replaced atomically: version u8, offset u64, CRC-32 of both (little-endian).
+//! One small file per group, replaced atomically: version u8, offset u64, CRC-32 of both (little-endian). A name with a
+//! dot is a mark: it notes up to where a group has written one of its outputs, and needs no record itself.
 
 use std::fs::File;
 use std::io::Write;
@@ -25,12 +26,13 @@ pub(crate) fn commit(dir: &Path, group: &str, offset: u64) -> std::io::Result<()
     File::open(&folder)?.sync_all()
 }
 
-/// Returns the lowest committed offset of all groups.
+/// Returns the lowest committed offset of all groups, without marks.
 pub(crate) fn min_committed(dir: &Path) -> std::io::Result<Option<u64>> {
-    Ok(all_committed(dir)?.into_iter().map(|(_, offset)| offset).min())
+    let groups = all_committed(dir)?.into_iter().filter(|(name, _)| !name.contains('.'));
+    Ok(groups.map(|(_, offset)| offset).min())
 }
 
-/// Returns the committed offset of each group.
+/// Returns the committed offset of each group, marks included.
 pub(crate) fn all_committed(dir: &Path) -> std::io::Result<Vec<(String, u64)>> {
     let folder = dir.join(GROUPS_FOLDER);
     let mut found = Vec::new();
@@ -65,4 +67,20 @@ pub(crate) fn committed(dir: &Path, group: &str) -> std::io::Result<Option<u64>>
         tracing::error!(group, "committed offset of the consumer group is damaged; reading from the beginning");
     }
     Ok(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_needs_no_records() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, offset) in [("lake", 70), ("lake-events", 50), ("lake-events.silver.logs", 9)] {
+            commit(dir.path(), name, offset).unwrap();
+        }
+        assert_eq!(min_committed(dir.path()).unwrap(), Some(50));
+        assert_eq!(committed(dir.path(), "lake-events.silver.logs").unwrap(), Some(9));
+        assert_eq!(all_committed(dir.path()).unwrap().len(), 3);
+    }
 }

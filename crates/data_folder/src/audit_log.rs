@@ -13,6 +13,7 @@ use wardroom_executor::{
     read_public_key,
 };
 use wardroom_process::clock;
+use wardroom_process::data_lock::DataLock;
 use wardroom_store::{Store, database_path};
 
 use crate::state_database::{RequiredState, StateDatabaseError, open_state};
@@ -63,7 +64,8 @@ pub async fn verify_audit_log(data: &Path, public_key: Option<&Path>) -> Result<
     let is_key_given = given.is_some();
     let (folder_key, signing_since) = read.public_key.unzip();
     let public_key = given.or(folder_key);
-    let evidence = SigningEvidence { heads: read.heads, noted: None, public_key, is_key_given, signing_since };
+    let (heads, is_stopped) = (read.heads, !DataLock::is_served(data));
+    let evidence = SigningEvidence { heads, noted: None, public_key, is_key_given, signing_since, is_stopped };
     let mut log = LogVerifier::new(evidence);
     let database_error = read_log(data, &mut log).await.err();
     let mut found = log.finish(clock::now(), is_signature_valid);
@@ -178,7 +180,8 @@ pub fn describe(found: &LogVerification) -> Vec<String> {
         (Some(at), Some(key)) => {
             lines.push(format!("signed up to entry {} at {at} with key {key}", found.signed_entries));
             if found.unsigned_entries > 0 {
-                lines.push(format!("{} newer entries are not signed yet", found.unsigned_entries));
+                let number = found.unsigned_entries;
+                lines.push(format!("newer entries that are not signed yet: {number}; a running executor signs them"));
             }
         }
         _ if !found.ok => {}
@@ -192,7 +195,7 @@ pub fn describe(found: &LogVerification) -> Vec<String> {
         lines.push(format!("entries 1 to {} are older than the signatures: signed as found", found.signed_as_found));
     }
     if found.signed_late > 0 {
-        lines.push(format!("{} entries were signed more than a minute after they were written", found.signed_late));
+        lines.push(format!("entries signed more than a minute after they were written: {}", found.signed_late));
     }
     lines.extend(found.accepted.iter().map(|accepted| {
         let (principal, reason) = (&accepted.principal, visible_line(&accepted.reason));

@@ -26,6 +26,8 @@ pub const MAX_SIGNING_DELAY: Duration = Duration::from_secs(60);
 const MESSAGE_CONTEXT: &str = "wardroom audit head v1";
 /// Hexadecimal digits of a key's id.
 const KEY_ID_DIGITS: usize = 16;
+/// Actions of which commands write the entries, also while no server runs.
+const COMMAND_ACTIONS: [&str; 3] = ["create_token", "revoke_token", "bus_new_epoch"];
 
 /// A position in the chain: an entry and the hash of the chain up to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +214,8 @@ pub struct SigningEvidence {
     pub is_key_given: bool,
     /// Time since which the executor has a key; `None` if it has none.
     pub signing_since: Option<Timestamp>,
+    /// Whether no server runs, so that what a command writes is signed after the next start only.
+    pub is_stopped: bool,
 }
 
 /// Verifies the audit log against its signed heads, entry by entry.
@@ -223,6 +227,8 @@ pub struct LogVerifier {
     hashes: BTreeMap<i64, String>,
     /// Times of the first entries that a head signs.
     times: BTreeMap<i64, Timestamp>,
+    /// Whether all entries after the last head are of commands.
+    is_rest_of_commands: bool,
 }
 
 impl LogVerifier {
@@ -234,7 +240,7 @@ impl LogVerifier {
         let mut times: BTreeMap<i64, Timestamp> = times.collect();
         let signed_entries = evidence.heads.last().map_or(0, |signed| signed.head.position.sequence);
         times.insert(signed_entries + 1, Timestamp::default());
-        Self { evidence, chain: ChainVerifier::default(), hashes, times }
+        Self { evidence, chain: ChainVerifier::default(), hashes, times, is_rest_of_commands: true }
     }
 
     /// Sets the last head that the server noted in the database.
@@ -251,6 +257,8 @@ impl LogVerifier {
         if let Some(at) = self.times.get_mut(&sequence) {
             *at = entry.at;
         }
+        let is_signed = self.evidence.heads.last().is_some_and(|last| sequence <= last.head.position.sequence);
+        self.is_rest_of_commands &= is_signed || COMMAND_ACTIONS.contains(&entry.action.as_str());
         true
     }
 
@@ -382,7 +390,8 @@ impl LogVerifier {
         None
     }
 
-    /// Checks that the entries after the last head are recent.
+    /// Checks that the entries after the last head are recent. While no server runs, those of commands may be older; a
+    /// log and a ledger that were cut to hide something would have to end at the same entry for that.
     fn check_unsigned(&self, unsigned_entries: i64, now: Timestamp) -> Option<Fault> {
         let evidence = &self.evidence;
         if evidence.heads.is_empty() && evidence.is_key_given {
@@ -394,7 +403,8 @@ impl LogVerifier {
         // Before the first head there may be entries from before there was a key.
         let since = if evidence.heads.is_empty() { evidence.signing_since? } else { Timestamp::default() };
         let written = self.times.get(&first).filter(|_| unsigned_entries > 0)?;
-        if now <= (*written).max(since).plus(MAX_SIGNING_DELAY) {
+        let waits_for_start = evidence.is_stopped && self.is_rest_of_commands && !evidence.heads.is_empty();
+        if waits_for_start || now <= (*written).max(since).plus(MAX_SIGNING_DELAY) {
             return None;
         }
         let detail = format!(

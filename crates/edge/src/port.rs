@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
-use wardroom_domain::{Identity, Timestamp};
+use wardroom_domain::{Identity, Timestamp, visible_line};
 
 use crate::auth::{AuthMode, RejectedRequest, RejectionHook, TokenTable};
 use crate::budget::BudgetPermit;
@@ -24,6 +24,9 @@ use crate::read_body::{BodyBudget, ReceivedBody, SMALL_BODIES_BUDGET_BYTES, read
 use crate::request_origin::{check_host, check_same_origin};
 use crate::routes::{Access, Route, Routes};
 use crate::serve::serve_listener;
+
+/// Maximum length of an error text of the web framework, in bytes.
+const MAX_ERROR_TEXT_BYTES: usize = 16 << 10;
 
 /// Authentication and hooks shared by all listeners of a port.
 #[derive(Clone)]
@@ -111,7 +114,7 @@ async fn authorise(guard: &RouteGuard, mut request: Request, next: Next) -> Resp
             }
             match receive(guard, identity.as_ref(), request).await {
                 // The memory of the body is released when the request has been handled.
-                Ok((request, _permit)) => next.run(request).await,
+                Ok((request, _permit)) => with_problem(next.run(request).await).await,
                 Err(problem) => problem.into_response(),
             }
         }
@@ -159,6 +162,24 @@ async fn receive(
     let (parts, body) = request.into_parts();
     let ReceivedBody { bytes, permit } = read_small_body(body, &port.config, small_bodies, caller).await?;
     Ok((Request::from_parts(parts, Body::from(bytes)), Some(permit)))
+}
+
+/// Makes a problem document of an error that the web framework answers itself, as text or without a body: a wrong
+/// method, a path that is not UTF-8, or a form that cannot be read.
+async fn with_problem(response: Response) -> Response {
+    let status = response.status();
+    let is_text = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || !response.headers().get(header::CONTENT_TYPE).is_none_or(is_text) {
+        return response;
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        // The framework adds the header afterwards.
+        let detail = "this path does not have this method; the header Allow lists those that it has";
+        return Problem::new(status, "wrong_method", detail).into_response();
+    }
+    let text = axum::body::to_bytes(response.into_body(), MAX_ERROR_TEXT_BYTES).await.unwrap_or_default();
+    Problem::new(status, "bad_request", visible_line(&String::from_utf8_lossy(&text))).into_response()
 }
 
 fn reject(port: &Port, route: Route, identity: Option<Identity>, problem: Problem) -> Response {
@@ -249,5 +270,54 @@ mod tests {
         let line =
             |(path, status, times)| format!("{}{{path=\"{path}\",status=\"{status}\"}} {times}", names::REQUESTS_TOTAL);
         assert_eq!(counted, expected.map(line));
+    }
+
+    /// Regression: a wrong method had no body, and a path that is not UTF-8 or a form without its fields plain text.
+    #[test]
+    fn errors_of_the_web_framework_are_problem_documents() {
+        use axum::extract::Path;
+        use axum::response::Json;
+
+        let port = Port {
+            config: Arc::default(),
+            tokens: TokenTable::new(AuthMode::Off),
+            on_rejection: Arc::new(|_| {}),
+            now: Arc::new(|| Timestamp::from_millis(0)),
+        };
+        let text = (StatusCode::UNPROCESSABLE_ENTITY, "Failed to read: missing field `plan\u{1b}[2J`");
+        let own = (StatusCode::CONFLICT, Json(serde_json::json!({ "state": "closed" })));
+        let routes = Routes::new()
+            .get("/item/{id}", Access::Public, async |Path(id): Path<String>| id)
+            .get("/form", Access::Public, async move || text)
+            .get("/own", Access::Public, async move || own.clone())
+            .get("/fine", Access::Public, async || "text/plain is for people");
+        let router = port.router(routes);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let send = |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).header("host", "localhost");
+            let request = request.body(Body::empty()).unwrap();
+            let response = runtime.block_on(router.clone().oneshot(request)).unwrap();
+            let header =
+                |name| response.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
+            let (status, kind, allow) =
+                (response.status().as_u16(), header(header::CONTENT_TYPE), header(header::ALLOW));
+            let body = runtime.block_on(axum::body::to_bytes(response.into_body(), 4096)).unwrap();
+            (status, kind.unwrap_or_default(), allow, String::from_utf8(body.to_vec()).unwrap())
+        };
+        for (method, path, status, code, detail) in [
+            ("POST", "/item/1", 405, "wrong_method", "the header Allow lists"),
+            ("GET", "/item/%ff", 400, "bad_request", "UTF-8"),
+            ("GET", "/form", 422, "bad_request", "Failed to read: missing field `plan\u{241b}[2J`"),
+        ] {
+            let (found, kind, allow, body) = send(method, path);
+            assert_eq!((found, kind.as_str()), (status, "application/problem+json"), "{method} {path}");
+            let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((&problem["status"], &problem["code"]), (&status.into(), &code.into()), "{body}");
+            assert!(problem["detail"].as_str().unwrap().contains(detail), "{body}");
+            assert_eq!(allow.as_deref(), (status == 405).then_some("GET,HEAD"), "{path}");
+        }
+        assert_eq!(send("GET", "/own").3, r#"{"state":"closed"}"#);
+        let (status, kind, _, body) = send("GET", "/fine");
+        assert_eq!((status, kind.starts_with("text/plain"), body.as_str()), (200, true, "text/plain is for people"));
     }
 }

@@ -105,13 +105,13 @@ impl ExecutorConfig {
             let field = format!("field targets[{index}]");
             let Some(spec) = specs.iter().find(|spec| spec.name == target.tool) else {
                 let known: Vec<&str> = specs.iter().map(|spec| spec.name).collect();
-                return Err(format!("{field}.tool: there is no tool {}; use {}", target.tool, known.join(", ")));
+                return Err(format!("{field}.tool: there is no tool of this name; use {}", known.join(", ")));
             };
             let known: Vec<&str> = spec.operations.iter().map(|operation| operation.name).collect();
-            let is_unknown = |operation: &&String| !known.contains(&operation.as_str());
-            if let Some(unknown) = target.operations.iter().flatten().find(is_unknown) {
+            let is_unknown = |operation: &String| !known.contains(&operation.as_str());
+            if let Some(index) = target.operations.iter().flatten().position(is_unknown) {
                 let known = known.join(", ");
-                return Err(format!("{field}.operations: {} has no operation {unknown}; use {known}", target.tool));
+                return Err(format!("{field}.operations[{index}]: there is no operation of this name; use {known}"));
             }
             check_url(&target.url).map_err(|reason| format!("{field}.url: {reason}"))?;
             if target.actions_per_hour == 0 {
@@ -267,7 +267,7 @@ mod tests {
     fn targets_that_cannot_be_used_are_refused_when_the_file_is_read() {
         for (targets, expected) in [
             (["name: cart", "name: cart, tenant: main"], "targets[1].name: tenant main has another target cart"),
-            (["name: cart", "name: mail, operations: [restart, reboot]"], "targets[1].operations: process has no"),
+            (["name: cart", "name: mail, operations: [restart, reboot]"], "targets[1].operations[1]: there is no"),
             (["name: cart, tenant: 'a b'", "name: mail"], "not a valid name"),
             (["name: cart, owner: main", "name: mail"], "field targets[0], line 3, column"),
             (["name: cart", "name: mail, actions-per-hour: 0"], "targets[1].actions-per-hour: 0 allows no action"),
@@ -279,7 +279,7 @@ mod tests {
             load_text(&format!("approvers: []\ntargets: [{{ tool: {tool}, name: a, url: '{url}' }}]\n"))
         };
         assert!(load_one("process", "https://control.example").is_ok());
-        assert!(load_one("shell", "http://a").unwrap_err().contains("no tool shell; use process"));
+        assert!(load_one("shell", "http://a").unwrap_err().contains("no tool of this name; use process"));
         for url in ["http://10.0.0.1:8080/control", "http://[::1]:80", "https://control.example/"] {
             assert!(load_one("process", url).is_ok(), "{url}");
         }
@@ -348,6 +348,15 @@ mod tests {
             ("    token: s3kret\n", "the field url is missing"),
         ] {
             wrong(&target(fields), place);
+        }
+        // Values that are read, and that name nothing.
+        for (targets, place) in [
+            ("  - { tool: s3kret, name: a, url: 'http://a' }\n", "field targets[0].tool: "),
+            ("  - { tool: process s3kret, name: a, url: 'http://a' }\n", "field targets[0].tool: "),
+            ("  - { tool: process, name: a, url: 'http://a', operations: [s3kret] }\n", "targets[0].operations[0]: "),
+        ] {
+            let error = load_text(&format!("approvers: []\ntargets:\n{targets}")).unwrap_err();
+            assert!(!error.contains(SECRET) && error.contains(place), "{error}");
         }
         wrong("  - { tool: process, name: a, url: 'http://a', token:s3kret }\n", "line");
         wrong("  - { tool: process, name: a, url: 'http://a', token, s3kret }\n", "line");

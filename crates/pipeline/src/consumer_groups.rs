@@ -9,3 +9,9 @@ pub const DETECT: &str = "detect";
 pub const LAKE_SAMPLES: &str = "lake";
 /// Event writer: rows of records before its committed offset are in the tables.
 pub const LAKE_EVENTS: &str = "lake-events";
+
+/// Returns the name of the mark of an event table: the offset up to which rows were written to it. A table that ends
+/// before its mark has lost rows.
+pub(crate) fn event_table_mark(table: &str) -> String {
+    format!("{LAKE_EVENTS}.{table}")
+}

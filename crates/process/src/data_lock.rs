@@ -100,6 +100,18 @@ impl DataLock {
         }
     }
 
+    /// Returns whether a server may be running on a data folder; it is not disturbed. `true` if that cannot be found
+    /// out.
+    pub fn is_served(data: &Path) -> bool {
+        let path = data.join(LOCK_FILE);
+        let is_held = |path: &Path| match File::open(path) {
+            // Shared for an instant: a process that is about to lock it repeats its attempt.
+            Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_err(),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        };
+        if is_held(&path) { Holder::read(&path).is_server() } else { is_held(data) }
+    }
+
     /// Makes processes that are started from now on inherit the lock.
     ///
     /// # Errors
@@ -143,6 +155,11 @@ impl Holder {
         let read = File::open(path).and_then(|file| file.take(MAX_HOLDER_BYTES).read_to_string(&mut line));
         let line = line.lines().next().unwrap_or_default();
         Self(if read.is_ok() && !line.is_empty() { line.to_owned() } else { "another process".to_owned() })
+    }
+
+    /// Whether it is a server, or unknown.
+    fn is_server(&self) -> bool {
+        !self.0.starts_with("wardroom ") || self.0.starts_with(&format!("wardroom {SERVE} "))
     }
 
     fn is_sharing(&self) -> bool {
@@ -235,6 +252,23 @@ mod tests {
         assert!(refused.contains(&expected), "{refused}");
         drop(first);
         DataLock::acquire(dir.path(), "restore").unwrap();
+    }
+
+    #[test]
+    fn a_running_server_is_told_from_commands_and_from_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!DataLock::is_served(dir.path()), "a new folder");
+        for (holder, expected) in [(SERVE, true), ("token create", false)] {
+            let held = DataLock::acquire(dir.path(), holder).unwrap();
+            assert_eq!(DataLock::is_served(dir.path()), expected, "{holder}");
+            drop(held);
+            assert!(!DataLock::is_served(dir.path()), "{holder} has ended, and its line is still there");
+        }
+        let held = DataLock::acquire(dir.path(), SERVE).unwrap();
+        std::fs::remove_file(dir.path().join(LOCK_FILE)).unwrap();
+        assert!(DataLock::is_served(dir.path()), "the lock file of a running server was deleted");
+        drop(held);
+        assert!(!DataLock::is_served(dir.path()));
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn evidence(heads: Vec<SignedHead>) -> SigningEvidence {
         public_key: Some(KEY.to_owned()),
         is_key_given: false,
         signing_since: Some(time(0)),
+        is_stopped: false,
     }
 }
 
@@ -123,6 +124,28 @@ fn an_old_entry_without_a_signature_is_a_fault() {
     };
     assert!(started(1060).ok);
     assert_eq!(codes(&started(1061)), [FaultCode::SigningBehind]);
+}
+
+#[test]
+fn what_commands_write_while_no_server_runs_waits_for_the_next_start() {
+    let found = |actions: &[&str], is_stopped| {
+        let before = (1..=7).map(|sequence| text(sequence, "transition"));
+        let after = (8..).zip(actions).map(|(sequence, action)| text(sequence, action));
+        let rows = chain(before.chain(after));
+        let evidence = SigningEvidence { is_stopped, ..evidence(heads(&rows, &[2, 7])) };
+        let found = verify_at(&rows, evidence, time(100));
+        assert_eq!(found.unsigned_entries, actions.len() as i64);
+        codes(&found)
+    };
+    let commands = ["create_token", "bus_new_epoch", "revoke_token"];
+    assert_eq!(found(&commands, true), []);
+    assert_eq!(found(&commands, false), [FaultCode::SigningBehind], "a server signs them at once");
+    for actions in [["transition", "create_token"], ["create_token", "transition"]] {
+        assert_eq!(found(&actions, true), [FaultCode::SigningBehind], "a server wrote that, and signs when it stops");
+    }
+    let never_signed = SigningEvidence { is_stopped: true, noted: None, ..evidence(Vec::new()) };
+    let rows = chain([text(1, "create_token")]);
+    assert_eq!(codes(&verify_at(&rows, never_signed, time(100))), [FaultCode::SigningBehind]);
 }
 
 #[test]

@@ -64,6 +64,32 @@ async fn commits_a_batch_once_and_never_decreases_the_offset() {
     assert_eq!(late.flush(flush(15, 0), &[], now).await.unwrap(), CommitOutcome::Committed);
 }
 
+/// Without the label sets of its series, no query would find a sample.
+#[tokio::test]
+async fn samples_without_their_series_are_damage() {
+    let (dir, now) = (tempfile::tempdir().unwrap(), Timestamp::from_millis(1000));
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    lake.check_series().await.unwrap();
+    let folder = dir.path().join("lake/silver/series");
+    let copy = dir.path().join("older");
+    copy_folder(&folder, &copy);
+    let series: Vec<_> = (1..=3).map(new_series).collect();
+    assert_eq!(lake.flush(flush(7, 0), &series, now).await.unwrap(), CommitOutcome::Committed);
+    lake.check_series().await.unwrap();
+    drop(lake);
+    for is_deleted in [false, true] {
+        std::fs::remove_dir_all(&folder).unwrap();
+        if !is_deleted {
+            copy_folder(&copy, &folder);
+        }
+        let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+        let error = lake.check_series().await.unwrap_err().to_string();
+        assert!(error.contains("silver.series ends at series 0 of tenant main") && error.contains("up to series 3"));
+    }
+    std::fs::remove_dir_all(dir.path().join("lake/silver/samples")).unwrap();
+    Lake::open(&Config::default(), dir.path()).await.unwrap().check_series().await.unwrap();
+}
+
 #[tokio::test]
 async fn partitions_samples_by_day_and_reads_them_back() {
     let dir = tempfile::tempdir().unwrap();

@@ -70,6 +70,11 @@ impl CommittedOffsets {
         self.0.values().copied().max().unwrap_or_default()
     }
 
+    /// Returns the tables with the offset up to which each is committed; 0 if it never was.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(table, offset)| (*table, *offset))
+    }
+
     /// Returns whether a table lacks the rows of this offset.
     fn is_missing(&self, table: &TableSchema, offset: u64) -> bool {
         self.0.get(table.name).is_none_or(|committed| offset >= *committed)
@@ -452,6 +457,11 @@ impl EventFiles {
     /// Number of rows.
     pub const fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Names of the tables that get rows.
+    pub fn tables(&self) -> impl Iterator<Item = &'static str> {
+        self.files.keys().copied()
     }
 }
 

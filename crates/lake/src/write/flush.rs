@@ -112,6 +112,34 @@ impl Lake {
         self.samples.lock().await.append(&self.app_id, offset, files).await
     }
 
+    /// Checks that `silver.series` has the label sets of all samples. They are written first, and never removed:
+    /// without them a query would find no sample, and say nothing.
+    ///
+    /// # Errors
+    /// Returns an error if label sets are missing: the table was deleted, or replaced by an older copy. Also if a table
+    /// cannot be read.
+    pub async fn check_series(&self) -> Result<(), Error> {
+        // Samples first: a server may be writing meanwhile.
+        let samples = self.samples.lock().await.files().await?;
+        let mut highest: BTreeMap<TenantId, i64> = BTreeMap::new();
+        for file in self.series.lock().await.files().await? {
+            let known = highest.entry(file.tenant).or_default();
+            *known = file.series.1.max(*known);
+        }
+        let known = |tenant: &TenantId| highest.get(tenant).copied().unwrap_or_default();
+        match samples.iter().find(|file| file.series.1 > known(&file.tenant)) {
+            None => Ok(()),
+            Some(file) => Err(Error::Damaged(format!(
+                "silver.series ends at series {} of tenant {}, and silver.samples has samples up to series {}: the \
+                 folder of silver.series was deleted, or an older copy put back. Put the newest one back, or restore a \
+                 backup; or move the folders of both tables away to create new ones from what the bus still holds",
+                known(&file.tenant),
+                file.tenant,
+                file.series.1
+            ))),
+        }
+    }
+
     /// Returns for each tenant the highest series id, and the series of batches that end after this offset (all series
     /// if `None`).
     ///

@@ -235,9 +235,10 @@ impl EventWriter {
     fn load_state(&self) -> Result<StartState, Error> {
         let committed = self.bus.committed(consumer_groups::LAKE_EVENTS);
         let committed = committed.map_err(|error| Error::Unavailable(error.to_string()))?;
-        let next = committed.unwrap_or_default().max(self.bus.start_offset());
         let since_us = clock::now().minus(DEDUP_WINDOW).nanos() / 1000;
         let table_offsets = self.runtime.block_on(self.lake.committed_event_offsets())?;
+        let next = resume_offset(self.bus.as_ref(), table_offsets.iter(), committed.unwrap_or_default());
+        let next = next.map_err(|error| Error::Unavailable(error.to_string()))?.max(self.bus.start_offset());
         let requests = self.runtime.block_on(self.lake.stored_requests(next, since_us))?;
         let mut dedup: BTreeMap<TenantId, DedupCache> = BTreeMap::new();
         for (tenant, requests) in requests {
@@ -316,6 +317,12 @@ impl EventWriter {
             if self.retry_until_done("event flush failed; retrying", commit).is_none() {
                 return Ok(false);
             }
+            for table in files.tables() {
+                // Without it, the loss of the rows written now would go unnoticed, and nothing else.
+                if let Err(error) = self.bus.commit(&consumer_groups::event_table_mark(table), next) {
+                    tracing::warn!(table, %error, "noting the end of an event table failed");
+                }
+            }
             metrics::counter!(names::LAKE_EVENTS_TOTAL).increment(files.rows());
         }
         self.progress.set_committed_offset(next);
@@ -354,5 +361,70 @@ impl EventWriter {
             delay = (delay * 2).min(MAX_RETRY_DELAY);
         }
         None
+    }
+}
+
+/// Returns the offset from which the tables are written: `committed`, or where a table ends that was deleted or
+/// replaced by an older copy, so that it gets the rows again that are still on the bus.
+fn resume_offset(
+    bus: &dyn Bus,
+    table_offsets: impl Iterator<Item = (&'static str, u64)>,
+    committed: u64,
+) -> Result<u64, wardroom_bus::Error> {
+    let mut next = committed;
+    let mut ends = Vec::new();
+    for (table, offset) in table_offsets {
+        let mark = consumer_groups::event_table_mark(table);
+        match bus.committed(&mark)? {
+            Some(written) if written > offset => {
+                let on_bus_from = bus.start_offset();
+                tracing::error!(
+                    table,
+                    ends_at = offset,
+                    written_to = written,
+                    on_bus_from,
+                    "a table has lost rows: it was deleted, or replaced by an older copy; those of requests that are \
+                     still on the bus are written again"
+                );
+                next = next.min(offset);
+            }
+            // Of an earlier version, or damaged.
+            None if offset > 0 => {}
+            _ => continue,
+        }
+        ends.push((mark, offset));
+    }
+    // First: should the marks not be set, the same is found again.
+    if next < committed {
+        bus.commit(consumer_groups::LAKE_EVENTS, next)?;
+    }
+    ends.iter().try_for_each(|(mark, offset)| bus.commit(mark, *offset))?;
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use wardroom_bus::EmbeddedBus;
+
+    use super::*;
+
+    /// Regression: the bus remembered that everything was written, so the rows of a table that was deleted, or replaced
+    /// by an older copy, were missing although their requests were on the bus.
+    #[test]
+    fn a_table_that_lost_rows_is_written_again_from_where_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let bus = EmbeddedBus::open(dir.path(), wardroom_bus::Config::default()).unwrap();
+        let resume = |logs, spans, committed| {
+            let tables = [("silver.logs", logs), ("silver.spans", spans)];
+            resume_offset(&bus, tables.into_iter(), committed).unwrap()
+        };
+        assert_eq!(resume(40, 0, 50), 50, "an earlier version has no marks, and spans have no rows yet");
+        assert_eq!(resume(50, 20, 50), 50, "a table is behind if no rows came for it");
+        assert_eq!(bus.committed(consumer_groups::LAKE_EVENTS).unwrap(), None, "is left to the flush");
+        assert_eq!(resume(50, 10, 60), 10, "an older copy of one table");
+        assert_eq!(bus.committed(consumer_groups::LAKE_EVENTS).unwrap(), Some(10), "the bus keeps these records");
+        assert_eq!(resume(50, 10, 10), 10, "it is found once");
+        assert_eq!(resume(50, 10, 60), 60);
+        assert_eq!(resume(0, 0, 60), 0, "all tables were deleted");
     }
 }

@@ -37,6 +37,7 @@ pub(super) async fn open_lake(config: &Config, data: &Path, bus: &dyn Bus) -> Re
     let is_remote = config.lake.folder(data)?.is_none();
     match open_with_timeout(&config.lake, data).await {
         Ok(lake) => {
+            lake.check_series().await?;
             let committed_offset = lake.committed_offset().await?;
             Ok(LakeState::Ready(LakeTables {
                 lake: Arc::new(lake),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wardroom_api::DeadLetterView;
 use wardroom_bus::{Bus, DeadLetter, DeadLetterReason, DeadLetters, Record, RecordLocation, read_dead_letters};
-use wardroom_domain::{Envelope, Identity, Principal, Refusal, TenantId, Timestamp};
+use wardroom_domain::{Envelope, Identity, Principal, Refusal, RefusalReason, TenantId, Timestamp};
 use wardroom_edge::{Problem, Status};
 use wardroom_lake::OutputFormat;
 use wardroom_query::{Query, QueryPool};
@@ -75,6 +75,9 @@ impl DeadLetterBackend {
         let bus = Arc::clone(&self.bus);
         let found = run_blocking(move || bus.find(offset)).await?.map_err(bus_problem)?;
         let found = found.filter(|record| record.envelope.tenant == *tenant);
+        if found.as_ref().is_some_and(has_refused_records) {
+            return Ok(found);
+        }
         let Some(queries) = self.queries.as_ref() else { return Ok(found) };
         let query = format!(
             "SELECT principal, protocol, CAST(ts AS BIGINT) AS us, reason, \"first\", \"last\", payload \
@@ -109,6 +112,12 @@ impl DeadLetterBackend {
         audit.principal = caller.principal.clone();
         self.store.append_audit(&audit).await.map_err(store_problem).map(drop)
     }
+}
+
+/// Whether a request on the bus says itself that records of it were refused. The table, which has the requests that
+/// could not be decoded as well, follows the bus by about a second, and after a restart begins without its newest rows.
+fn has_refused_records(record: &Record) -> bool {
+    record.envelope.refused.iter().any(|refusal| refusal.reason != RefusalReason::AlreadyAccepted)
 }
 
 /// A row of `silver.quarantine`.
@@ -163,4 +172,33 @@ fn damaged(error: &dyn std::fmt::Display) -> Problem {
 
 fn bus_problem(error: wardroom_bus::Error) -> Problem {
     Problem::unavailable("storage_unavailable", error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_with_refused_records_needs_no_table() {
+        let record = |reasons: &[RefusalReason]| {
+            let refusal =
+                |reason: &RefusalReason| Refusal { first: 0, last: 0, reason: *reason, detail: String::new() };
+            let envelope = Envelope {
+                tenant: TenantId::main(),
+                principal: Principal::wardroom(),
+                protocol: "json_logs".into(),
+                content_type: String::new(),
+                content_encoding: String::new(),
+                received_at: Timestamp::from_millis(0),
+                refused: reasons.iter().map(refusal).collect(),
+                has_events: true,
+            };
+            let location = RecordLocation { segment: 0, position: 0, bytes: 0, sha256: [0; 32], size: 0 };
+            Record { offset: 1, envelope, body: Vec::new().into(), location }
+        };
+        let (old, accepted) = (RefusalReason::TooOld, RefusalReason::AlreadyAccepted);
+        for (reasons, expected) in [(&[][..], false), (&[accepted], false), (&[old], true), (&[accepted, old], true)] {
+            assert_eq!(has_refused_records(&record(reasons)), expected, "{reasons:?}");
+        }
+    }
 }

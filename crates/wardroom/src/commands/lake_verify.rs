@@ -31,6 +31,7 @@ pub(crate) fn run(args: &VerifyArgs) -> CommandResult {
     let tables = block_on(async {
         let lake = Lake::open_read_only(&config.lake, &args.data).await?;
         let lake = lake.with_context(|| format!("{} has no tables", args.data.display()))?;
+        lake.check_series().await?;
         let bar = ProgressBar::new(0);
         bar.set_style(ProgressStyle::with_template(
             "{bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec}  {wide_msg}",
