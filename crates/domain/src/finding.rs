@@ -28,6 +28,9 @@ pub struct Finding {
     pub limit: f64,
     /// Whether values below the limit are bad, instead of those above it.
     pub low_is_bad: bool,
+    /// Interval between the signal's points, in ms; 0 if unknown. Tolerances and quiet times scale with it.
+    #[serde(default)]
+    pub interval_ms: i64,
     /// What was measured, for titles and evidence: `31 % of requests fail (before: 0 %)`. Contains no untrusted text.
     pub summary: String,
 }
