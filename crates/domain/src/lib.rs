@@ -22,6 +22,7 @@ pub mod canonical;
 pub mod config_check;
 pub mod diagnosis;
 pub mod entity;
+pub mod entity_names;
 pub mod entity_rules;
 pub mod envelope;
 pub mod error;
@@ -51,7 +52,7 @@ pub use batch::{
     Batch, Deployment, LogEntry, MetricMetadata, Metrics, Refusal, RefusalReason, RequestFingerprint, SeriesId,
     SeriesRun,
 };
-pub use diagnosis::{Cause, CauseKind, Diagnosis, Evidence};
+pub use diagnosis::{Cause, Diagnosis, Evidence, UNKNOWN_RULE};
 pub use entity::{Entity, EntityKind, Relation, RelationKind};
 pub use entity_rules::EntityRules;
 pub use envelope::Envelope;
@@ -60,7 +61,7 @@ pub use finding::Finding;
 pub use health::ServiceHealth;
 pub use histogram::{Buckets, Exemplar, NativeHistogram};
 pub use identity::{AccessRole, Identity, Principal, TenantId};
-pub use incident::{Incident, IncidentState};
+pub use incident::{Acknowledgement, Comment, Incident, IncidentChange, IncidentState};
 pub use labels::Labels;
 pub use matcher::Matcher;
 pub use plan::{Approval, DryRun, Outcome, Plan, ToolCall};
