@@ -2,7 +2,7 @@
 //!
 //! The list of anomalies holds shifts, not points: a stretch of unusual points is reported where it begins and where it
 //! becomes more severe. A series that leaves its band every now and then is reported only when it goes further than
-//! usual: each report doubles the z-score that the next one needs, and a day without one halves it.
+//! usual: each report doubles the z-score that the next one needs, and six hours without one halve it.
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{Labels, Severity};
@@ -17,7 +17,7 @@ const MIN_SHIFT_POINTS: u32 = 3;
 /// Factor by which a report raises the z-score that the next one needs.
 const REPORT_GROWTH_FACTOR: f64 = 2.0;
 /// Time in which that z-score halves, in ms.
-const REPORT_HALF_LIFE_MS: f64 = 24.0 * 3600.0 * 1000.0;
+const REPORT_HALF_LIFE_MS: f64 = 6.0 * 3600.0 * 1000.0;
 
 /// Consecutive unusual points on one side of the mean.
 ///
@@ -43,11 +43,19 @@ pub struct Excursion {
 /// What was reported of a series. Boxed: few series have one.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Reports {
-    /// Severity and side of the unusual points in progress.
-    current: Option<(Severity, bool)>,
+    /// The unusual points in progress.
+    current: Option<Unusual>,
     /// |z| that a report needs, as a multiple of the warning band, at `at_ms`.
     threshold: f64,
     at_ms: i64,
+}
+
+/// Unusual points on one side of the mean.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Unusual {
+    severity: Severity,
+    is_above: bool,
+    is_reported: bool,
 }
 
 impl Reports {
@@ -159,6 +167,8 @@ impl SeriesDetector {
     #[cold]
     fn observe_far(&mut self, at_ms: i64, x: f64, mean: f64, config: &Config) -> Option<ZScore> {
         let z = self.observe(at_ms, x, config);
+        let bands = (config.z_warning, config.z_high, config.z_critical);
+        let fresh = || Box::new(Reports { current: None, threshold: 1.0, at_ms });
         if let Some(excursion) = &mut self.excursion
             && !excursion.is_shift
             && excursion.points >= MIN_SHIFT_POINTS
@@ -166,25 +176,30 @@ impl SeriesDetector {
         {
             excursion.is_shift = true;
             // The shift has widened the baseline by now: score against the one before it.
-            return Some(ZScore { z: excursion.z(), mean: excursion.mean, shift: true });
+            let (z, mean) = (excursion.z(), excursion.mean);
+            let reports = self.reports.get_or_insert_with(fresh);
+            let is_known = reports.current.is_some_and(|current| current.is_reported);
+            let is_reported = is_known || reports.try_report(at_ms, z.abs() / config.z_warning);
+            return is_reported.then_some(ZScore { z, mean, shift: true });
         }
-        let severity =
-            z.and_then(|z| Some((z, Severity::from_z_score(z, (config.z_warning, config.z_high, config.z_critical))?)));
+        let severity = z.and_then(|z| Some((z, Severity::from_z_score(z, bands)?)));
         let Some((z, severity)) = severity else {
-            if let Some(reports) = &mut self.reports {
+            if self.excursion.is_none()
+                && let Some(reports) = &mut self.reports
+            {
                 reports.current = None;
             }
             return None;
         };
-        let fresh = || Box::new(Reports { current: None, threshold: 1.0, at_ms });
         let reports = self.reports.get_or_insert_with(fresh);
         let is_above = z > 0.0;
-        let reported = reports.current.filter(|(_, side)| *side == is_above).map(|(severity, _)| severity);
-        if reported.is_some_and(|reported| severity <= reported) {
+        let before = reports.current.filter(|current| current.is_above == is_above);
+        if before.is_some_and(|before| severity <= before.severity) {
             return None;
         }
-        reports.current = Some((severity, is_above));
         let is_reported = reports.try_report(at_ms, z.abs() / config.z_warning);
+        let is_known = is_reported || before.is_some_and(|before| before.is_reported);
+        reports.current = Some(Unusual { severity, is_above, is_reported: is_known });
         is_reported.then_some(ZScore { z, mean, shift: false })
     }
 
@@ -289,10 +304,10 @@ mod tests {
     }
 
     #[test]
-    fn a_series_that_is_often_unusual_is_reported_about_once_a_day() {
+    fn a_series_that_is_often_unusual_is_reported_a_few_times_a_day() {
         let noisy = (0..30 * 1440).map(|step| f64::from(step % 7) + if step % 60 == 59 { 30.0 } else { 0.0 });
         let found = reports(noisy, 60_000);
-        assert!((1..45).contains(&found.len()), "{}", found.len());
+        assert!((1..150).contains(&found.len()), "{}", found.len());
         let mut extreme: Vec<f64> = (0..1440).map(|step| f64::from(step % 7)).collect();
         extreme.push(900.0);
         assert_eq!(reports(extreme, 60_000).last().map(|(step, _)| *step), Some(1440));
