@@ -118,6 +118,17 @@ fn version_1_stays_readable() {
     assert!(matches!(Workflow::read("{"), Err(WorkflowReadError::Damaged(_))));
 }
 
+/// The format that this build writes.
+#[test]
+fn version_2_is_stable() {
+    let text = include_str!("../../tests/formats/workflow-v2.json");
+    let workflow = Workflow::read(text).unwrap();
+    assert_eq!(serde_json::to_value(&workflow).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+    let incident = &workflow.incident;
+    assert!(incident.owner.is_some() && incident.acknowledged.is_some() && incident.comments.len() == 1);
+    assert_eq!((incident.entities.len(), workflow.investigations, workflow.evidence), (4, 2, 3));
+}
+
 /// Every field of the old format that people see is in the new one under the same name.
 #[test]
 fn version_2_keeps_the_fields_of_version_1() {

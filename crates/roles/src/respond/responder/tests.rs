@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use wardroom_correlate::Decision;
-use wardroom_domain::{Incident, IncidentState, Severity};
+use wardroom_domain::{Incident, IncidentState, Severity, TenantId};
 use wardroom_knowledge::Library;
 
 use super::*;
@@ -14,19 +14,21 @@ async fn responder(folder: &tempfile::TempDir) -> Responder {
         executor: ExecutorClient::new(None),
         runbooks: Arc::new(Library::load(&config.knowledge).unwrap()),
         config,
+        started_at: clock::now(),
     }
 }
 
 fn incident() -> Incident {
     Incident {
         key: "k".into(),
-        tenant: TenantId::main(),
         title: "web: slow responses".into(),
         severity: Severity::High,
         services: vec!["web".into()],
+        entities: vec![Entity::service("web")],
         trigger: "sustained_breach".into(),
         began_at: Timestamp::from_millis(1),
         opened_at: Timestamp::from_millis(1),
+        ..Incident::default()
     }
 }
 
@@ -41,7 +43,9 @@ async fn concurrent_writes_are_not_lost() {
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..12 {
         let (responder, tenant) = (responder.clone(), tenant.clone());
-        tasks.spawn(async move { responder.add_service(&tenant, "k", &format!("service-{number}")).await.unwrap() });
+        let entity = Entity::service(format!("service-{number}"));
+        let joined = DetectorEvent::Decision(tenant, Decision::Joined { key: "k".into(), entity });
+        tasks.spawn(async move { responder.store_events(&[joined]).await.unwrap() });
     }
     loop {
         let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();
@@ -55,6 +59,34 @@ async fn concurrent_writes_are_not_lost() {
     let workflow = Workflow::read(&row.workflow).unwrap();
     assert_eq!((row.state, workflow.state), (IncidentState::Investigating, IncidentState::Investigating));
     assert_eq!(workflow.incident.services.len(), 13, "{:?}", workflow.incident.services);
+    assert_eq!((workflow.incident.entities.len(), workflow.evidence), (13, 12));
+}
+
+/// In an outage many entities join at once: what one batch of events adds is one change with one audit entry.
+#[tokio::test]
+async fn additions_of_one_batch_are_one_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let responder = responder(&folder).await;
+    let tenant = TenantId::main();
+    let key = "k".to_owned();
+    let (title, severity) = ("db: 0 of 1 up".to_owned(), Severity::Critical);
+    let decisions = [
+        Decision::Opened(incident()),
+        Decision::Joined { key: key.clone(), entity: Entity::service("cart") },
+        Decision::Joined { key: key.clone(), entity: Entity::service("web") },
+        Decision::Updated { key: key.clone(), title: title.clone(), severity },
+        Decision::Updated { key, title: "web: slow responses".into(), severity: Severity::High },
+    ];
+    let events = decisions.map(|decision| DetectorEvent::Decision(tenant.clone(), decision));
+    for _ in 0..2 {
+        // A replay after a restart adds nothing.
+        responder.store_events(&events).await.unwrap();
+        let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();
+        let Workflow { incident, evidence, .. } = Workflow::read(&row.workflow).unwrap();
+        assert_eq!((incident.services.as_slice(), evidence), (["web".to_owned(), "cart".to_owned()].as_slice(), 2));
+        assert_eq!((&incident.title, incident.severity, incident.history.len()), (&title, severity, 2));
+        assert_eq!(responder.store.verify_audit().await.unwrap().entries, 2);
+    }
 }
 
 /// Regression: an unreadable incident (damaged, or written by a newer build) blocked all later detector events of all
@@ -66,7 +98,7 @@ async fn an_unreadable_incident_does_not_block_others() {
     let (tenant, now) = (TenantId::main(), clock::now());
     let entry = |id: &str| audit_entry(&tenant, "sentinel", Some(id), "open_incident", json!({}), now);
     responder.store.open_incident(&tenant, "odd", now, "{\"version\": 9999}", now, entry).await.unwrap();
-    let joined = Decision::Joined { key: "odd".into(), service: "web".into() };
+    let joined = Decision::Joined { key: "odd".into(), entity: Entity::service("web") };
     let opened = Decision::Opened(incident());
     let events = [DetectorEvent::Decision(tenant.clone(), joined), DetectorEvent::Decision(tenant.clone(), opened)];
     responder.store_events(&events).await.unwrap();
