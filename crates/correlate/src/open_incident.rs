@@ -230,7 +230,7 @@ impl OpenIncident {
 
     /// Returns whether a dependency of an entity is a member, too.
     fn explains(&self, entity: &Entity, graph: &EntityGraph) -> bool {
-        let dependencies = Reach::of(entity, graph).dependencies;
+        let dependencies = Reach::dependencies_of(entity, graph);
         self.members.keys().any(|member| dependencies.contains_key(member))
     }
 
@@ -248,13 +248,18 @@ impl OpenIncident {
             return Some(fit);
         }
         let limit_ms = UNRELATED_TOLERANCE_MS + interval_ms.min(MAX_UNRELATED_INTERVAL_MS);
-        let members = self.members.iter().filter(|(entity, member)| {
+        let matches = |(entity, member): (&Entity, &Member)| {
             is_same_place(entity, &candidate.entity) && member.onsets.keys().any(|kind| may_coincide(*kind, finding))
-        });
+        };
         // The nearest onset: many entities that fail one after the other are one incident, but not for ever.
-        let distances = members.map(|(_, member)| member.nearest_onset_ms(since_ms).abs());
-        let nearest_ms = distances.min()?.min(distance(self.newest_onset_ms));
-        let first_ms = self.members.values().map(Member::first_onset_ms).min().filter(|_| nearest_ms <= limit_ms)?;
+        let newest_ms = distance(self.newest_onset_ms);
+        let nearest_ms = if newest_ms <= limit_ms {
+            self.members.iter().any(matches).then_some(newest_ms)
+        } else {
+            let near = self.members.iter().map(|it| (it.1.nearest_onset_ms(since_ms).abs(), it));
+            near.filter(|(near_ms, it)| *near_ms <= limit_ms && matches(*it)).map(|(near_ms, _)| near_ms).min()
+        }?;
+        let first_ms = self.members.values().map(Member::first_onset_ms).min()?;
         (since_ms <= first_ms + minutes_to_ms(config.propagation_minutes)).then_some((3, 0, nearest_ms))
     }
 
@@ -311,13 +316,11 @@ impl OpenIncident {
             return;
         }
         self.newest_onset_ms = self.newest_onset_ms.max(candidate.finding.since_ms);
+        let since_ms = candidate.finding.since_ms;
         for entity in candidate.reach.dependencies.keys() {
-            match self.dependencies.get_mut(entity) {
-                Some(onset_ms) => *onset_ms = candidate.finding.since_ms.max(*onset_ms),
-                None if self.dependencies.len() < MAX_DEPENDENCIES => {
-                    self.dependencies.insert(entity.clone(), candidate.finding.since_ms);
-                }
-                None => {}
+            if self.dependencies.len() < MAX_DEPENDENCIES || self.dependencies.contains_key(entity) {
+                let onset_ms = self.dependencies.entry(entity.clone()).or_insert(since_ms);
+                *onset_ms = since_ms.max(*onset_ms);
             }
         }
     }
