@@ -10,6 +10,28 @@
 
 #![forbid(unsafe_code)]
 
+mod builtin;
+mod catalogue;
+mod compiled;
+mod context;
+mod convention;
+mod error;
+mod graph;
+mod label_view;
 mod meaning;
+mod outcome;
+mod peer;
+mod resource;
+mod series;
+mod shape;
+mod template;
+mod version;
 
+pub use catalogue::{Catalogue, UserConvention};
+pub use convention::{
+    ByAttributes, Condition, Convention, EntityNaming, ExporterTarget, PartRule, PeerNaming, SampleUnit, SeriesRule,
+};
+pub use error::ConventionError;
+pub use graph::{EntityGraph, GraphLimits, GraphState};
 pub use meaning::{Direction, Outcome, Part, SeriesMeaning, SeriesUse, SignalUnit};
+pub use resource::ResourceEntity;

@@ -40,6 +40,10 @@ pub struct SeriesUse {
     pub member: String,
     /// Which number of the signal the series is.
     pub part: Part,
+    /// Factor from the sample to the part: 0.001 for milliseconds. Bounds of buckets are multiplied already.
+    pub scale: f64,
+    /// What is added after the factor: a gauge of a bad state is [`Part::Up`] by a factor of −1 and an offset of 1.
+    pub offset: f64,
     /// The unit of the signal's value.
     pub unit: SignalUnit,
     /// Which values are bad.
