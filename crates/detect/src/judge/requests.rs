@@ -114,7 +114,7 @@ const MIN_LOG_SPREAD: f64 = 0.1;
 const MIN_DISTANCE: f64 = 2.0;
 const DISTANCE_RANGE: f64 = 10.0;
 /// Requests that the slow points of a finding must have, all together.
-const MIN_SLOW_REQUESTS: f64 = 30.0;
+const MIN_SLOW_REQUESTS: f64 = 12.0;
 /// Requests of a window below which its latency weighs less.
 const MANY_REQUESTS: f64 = 50.0;
 /// A latency this many times normal and this long in seconds is of high severity.

@@ -9,14 +9,10 @@ pub(super) fn summary(finding: &Finding, unit: SignalUnit) -> String {
     let resource = resource_of(&finding.signal);
     let before = |text: String| format!("{text} (before: {})", quantity(expected, unit));
     match finding.rule.as_str() {
-        "availability" | "exporter-down" => {
-            let what = if finding.rule == "exporter-down" { "exporter" } else { "members" };
-            if value <= 0.0 {
-                format!("{what} down: none up")
-            } else {
-                format!("{what} down: {} up (before: {})", percent(value), percent(expected))
-            }
-        }
+        "availability" if value <= 0.0 => "down: none of its members is up".to_owned(),
+        "availability" => format!("{} of its members are up (before: {})", percent(value), percent(expected)),
+        "exporter-down" if value <= 0.0 => "its exporter cannot be scraped".to_owned(),
+        "exporter-down" => format!("{} of its exporters can be scraped", percent(value)),
         "flapping" => "went down several times within 15 minutes".to_owned(),
         "errors" if unit == SignalUnit::PerSecond => before(format!("{} failures per second", number(value))),
         "errors" => format!("{} of requests fail (before: {})", percent(value), percent(expected)),

@@ -109,7 +109,7 @@ fn a_latency_that_doubles_is_found_and_its_noise_is_not() {
             let mut values = |median: f64, points: i64| -> Vec<(f64, f64)> {
                 (0..points).map(|_| latency(&mut noise, 300.0, median, true)).collect()
             };
-            let (past, fault) = (values(0.086, 3600_000 / feed.step_ms), values(0.180, 600_000 / feed.step_ms));
+            let (past, fault) = (values(0.086, 3_600_000 / feed.step_ms), values(0.180, 600_000 / feed.step_ms));
             let set = |point: &mut Point, (value, count): (f64, f64)| {
                 Feed::requests(point, 0.0, count);
                 point.value = value;
@@ -156,7 +156,7 @@ fn steady_traffic_that_stops_opens_and_double_traffic_is_evidence_only() {
         let mut feed = Feed::new(SignalKind::Traffic, "", SignalUnit::PerSecond, seconds);
         feed.direction = Direction::Neutral;
         let mut noise = Noise(5);
-        let past: Vec<f64> = (0..3600_000 / feed.step_ms)
+        let past: Vec<f64> = (0..3_600_000 / feed.step_ms)
             .map(|_| noise.poisson(5.0 * feed.step_ms as f64 / 1000.0) * 1000.0 / feed.step_ms as f64)
             .collect();
         assert!(feed.run(past.len() as i64, |step, point| point.value = past[step as usize]).is_empty());
