@@ -157,7 +157,8 @@ impl TemplateFact {
             None => return 0.0,
             Some(TemplateChange::New) => 1.0 - (-self.count / 5.0).exp(),
             Some(TemplateChange::Burst) => 0.8,
-            Some(TemplateChange::Gone) => 0.5,
+            // A line that belongs to every request and is gone says where requests end.
+            Some(TemplateChange::Gone) => 0.9 * (1.0 - (-self.expected.unwrap_or(0.0) / 8.0).exp()),
         };
         match self.severity {
             Severity::Critical | Severity::High => size,

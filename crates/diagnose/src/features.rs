@@ -6,7 +6,7 @@ use crate::facts::TemplateChange;
 use crate::suspect::{Case, Suspect};
 
 /// Names of the features, in the order of [`Features`]. The weights file names its weights alike.
-pub const FEATURES: [&str; 22] = [
+pub const FEATURES: [&str; 23] = [
     "inside",
     "inside-size",
     "down",
@@ -26,7 +26,8 @@ pub const FEATURES: [&str; 22] = [
     "setting",
     "restart",
     "new-logs",
-    "other-logs",
+    "more-logs",
+    "gone-logs",
     "other-size",
     "drop",
 ];
@@ -40,8 +41,8 @@ pub(crate) fn features(case: &Case<'_>) -> Vec<Features> {
     let scale = Scale {
         inside: largest(|suspect| size(suspect, true)),
         other: largest(|suspect| size(suspect, false)),
-        errors: largest(|suspect| suspect.levels.errors),
-        latency_delta: largest(|suspect| suspect.levels.latency_delta),
+        failing: (0..case.suspects.len()).map(|index| case.excess(index).0).fold(0.0, f64::max),
+        waiting: (0..case.suspects.len()).map(|index| case.excess(index).1).fold(0.0, f64::max),
         earliest: case.suspects.iter().filter_map(Suspect::onset).map(|onset| onset.seconds_f64()).reduce(f64::min),
     };
     (0..case.suspects.len()).map(|index| features_of(case, index, &scale)).collect()
@@ -51,8 +52,8 @@ pub(crate) fn features(case: &Case<'_>) -> Vec<Features> {
 struct Scale {
     inside: f64,
     other: f64,
-    errors: f64,
-    latency_delta: f64,
+    failing: f64,
+    waiting: f64,
     earliest: Option<f64>,
 }
 
@@ -80,8 +81,13 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
     let own_errors = levels.errors * (1.0 - errors_explained) * (1.0 - starved);
     let own_latency = levels.latency * (1.0 - latency_explained);
     let explained = (levels.errors - own_errors).max(levels.latency - own_latency).max(starved);
-    let blamed = blamed(case, index);
-    let (seen, hidden) = if suspect.is_seen() { (blamed, 0.0) } else { (0.0, blamed) };
+    let (failing, waiting) = case.excess(index);
+    // What a visible entity answers with errors is among its own errors; what takes longer on the way is not.
+    let (seen, hidden) = if suspect.is_seen() {
+        (blamed(case, index, |from, to| case.edge_slowness(from, to)), 0.0)
+    } else {
+        (0.0, blamed(case, index, |from, to| case.edge_badness(from, to)))
+    };
     let onset = suspect.onset().unwrap_or(case.facts.began_at);
     let early = match (suspect.onset(), scale.earliest) {
         (Some(onset), Some(earliest)) => (-(onset.seconds_f64() - earliest) / 60.0).exp(),
@@ -94,15 +100,18 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
     // A change of something that works as before explains nothing.
     let sign = sign(case, index);
     let restarted = closeness(EventKind::OomKill, 300.0).max(0.5 * closeness(EventKind::Restart, 300.0));
-    let logs = |changes: &[TemplateChange]| suspect.logs(changes).map_or(0.0, |fact| fact.strength());
+    let logs_explained = case.logs_explained(index);
+    let logs = |changes: &[TemplateChange]| {
+        suspect.logs(changes).map_or(0.0, |fact| fact.strength()) * (1.0 - 0.8 * logs_explained)
+    };
     [
         levels.inside,
         share(size(suspect, true), scale.inside),
         levels.down.max(0.3 * levels.exporter_down),
         own_errors,
-        share(own_errors, scale.errors),
+        share(failing, scale.failing) * levels.errors,
         own_latency,
-        share(levels.latency_delta * (1.0 - latency_explained), scale.latency_delta) * levels.latency,
+        share(waiting, scale.waiting) * levels.latency,
         levels.queue * (1.0 - starved),
         starves,
         explained,
@@ -115,7 +124,8 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
         closeness(EventKind::Setting, 600.0) * sign,
         restarted,
         logs(&[TemplateChange::New]),
-        logs(&[TemplateChange::Burst, TemplateChange::Gone]),
+        logs(&[TemplateChange::Burst]),
+        logs(&[TemplateChange::Gone]),
         share(size(suspect, false), scale.other),
         levels.drop,
     ]
@@ -133,9 +143,9 @@ pub(crate) fn sign(case: &Case<'_>, index: usize) -> f64 {
 }
 
 /// Returns how badly the calls of others to this one go, as a mean over its callers.
-fn blamed(case: &Case<'_>, index: usize) -> f64 {
+fn blamed(case: &Case<'_>, index: usize, badness: impl Fn(usize, usize) -> Option<f64>) -> f64 {
     let dependents = case.suspects[index].dependents.iter();
-    let edges: Vec<f64> = dependents.filter_map(|(caller, _)| case.edge_badness(*caller, index)).collect();
+    let edges: Vec<f64> = dependents.filter_map(|(caller, _)| badness(*caller, index)).collect();
     if edges.is_empty() { 0.0 } else { edges.iter().sum::<f64>() / edges.len() as f64 }
 }
 

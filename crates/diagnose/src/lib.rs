@@ -32,10 +32,10 @@ mod rules;
 pub use facts::{Facts, SignalFact, TemplateFact};
 pub use features::{FEATURES, Features};
 pub use need::Need;
-pub use rank::{Ranked, diagnose, needs, rank};
+pub use rank::{Indicator, Ranked, diagnose, indicators, needs, rank};
 pub use render::{RootCauseAnalysis, root_cause_analysis};
 pub use rules::{RULES, Rule};
-pub use shift::{Normal, Shift, difference_floor, median};
+pub use shift::{Normal, Shift, difference_floor, median, quantile};
 pub use weights::{Calibration, Weights, WeightsError};
 
 use schemars::JsonSchema;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wardroom_domain::{Cause, Diagnosis, Entity, Event, EventKind, Evidence, Severity};
+use wardroom_domain::{Cause, Diagnosis, Entity, Event, EventKind, Evidence, Severity, SignalId, SignalKind};
 
 use crate::Config;
 use crate::evidence::{cited_evidence, event_evidence, finding_evidence, signal_evidence, template_evidence};
-use crate::facts::{Facts, SignalFact};
+use crate::facts::{Facts, SignalFact, TemplateFact};
 use crate::features::{Features, features, sign};
 use crate::need::Need;
 use crate::rules::{Match, RULES, Rule, Subject};
@@ -41,6 +41,50 @@ pub struct Ranked {
 pub fn rank(facts: &Facts, weights: &Weights) -> Vec<Ranked> {
     let case = Case::new(facts);
     ranking(&case, weights).into_iter().map(|(_, ranked)| ranked).collect()
+}
+
+/// One piece of evidence about an entity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Indicator<'a> {
+    /// A signal that differs from its past.
+    Signal(&'a SignalFact),
+    /// A log template whose rate changed.
+    Template(&'a TemplateFact),
+}
+
+/// Returns the evidence about one entity, most telling first.
+pub fn indicators<'a>(facts: &'a Facts, entity: &Entity) -> Vec<Indicator<'a>> {
+    let case = Case::new(facts);
+    let suspect = case.suspects.iter().find(|suspect| suspect.entity == entity);
+    suspect.map(telling).unwrap_or_default()
+}
+
+/// Orders the evidence about a suspect: what is inside it explains its symptoms, so it goes first at equal strength.
+fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
+    let mut weighed: Vec<(f64, Indicator<'a>)> = Vec::new();
+    for fact in suspect.own.iter().chain(&suspect.calls).chain(&suspect.called) {
+        let inside = match fact.signal.kind {
+            // Lack of memory costs CPU (garbage collection, reclaim); busy CPUs take no memory.
+            SignalKind::Saturation if fact.signal.resource == "cpu" => 0.75,
+            SignalKind::Saturation | SignalKind::Availability | SignalKind::Restarts | SignalKind::Queue => 1.0,
+            SignalKind::Expiry | SignalKind::Freshness | SignalKind::Errors => 0.8,
+            SignalKind::Latency => 0.7,
+            SignalKind::Traffic | SignalKind::Logs | SignalKind::Other => 0.5,
+        };
+        let size = 1.0 - 1.0 / (1.0 + (fact.badness() - 2.0).max(0.0).ln_1p());
+        weighed.push((inside * fact.strength().max(0.01) * size, Indicator::Signal(fact)));
+    }
+    weighed.extend(suspect.templates.iter().map(|fact| (0.9 * fact.strength(), Indicator::Template(fact))));
+    weighed.retain(|(weight, _)| *weight > 0.0);
+    weighed.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| key(&a.1).cmp(&key(&b.1))));
+    weighed.into_iter().map(|(_, indicator)| indicator).collect()
+}
+
+fn key<'a>(indicator: &Indicator<'a>) -> (Option<&'a SignalId>, Option<&'a str>) {
+    match indicator {
+        Indicator::Signal(fact) => (Some(&fact.signal), None),
+        Indicator::Template(fact) => (None, Some(&fact.template)),
+    }
 }
 
 /// Returns what would make the ranking surer and is not among the facts, most useful first.
@@ -137,18 +181,23 @@ fn cause(
     let deployment = subject.deployment();
     let mut items: Vec<Evidence> = found.cited.iter().map(|cited| cited_evidence(cited, began_at)).collect();
     items.extend(suspect.findings.iter().take(MAX_CITED).map(|finding| finding_evidence(finding)));
-    items.extend(strongest(&suspect.own).iter().map(|fact| signal_evidence(fact, began_at)));
-    items.extend(strongest(&suspect.calls).iter().map(|fact| signal_evidence(fact, began_at)));
-    items.extend(strongest(&suspect.called).iter().map(|fact| signal_evidence(fact, began_at)));
+    let telling = telling(suspect);
+    let shifted = telling.iter().filter_map(|indicator| match indicator {
+        Indicator::Signal(fact) if fact.is_shifted() => Some(signal_evidence(fact, began_at)),
+        _ => None,
+    });
+    items.extend(shifted.take(2 * MAX_CITED));
     items.extend(deployment.map(event_evidence));
     let near = suspect.events.iter().filter(|event| {
         let before = subject.onset.seconds_since(event.at);
         event.kind != EventKind::Deployment && (-600.0..=subject.deployment_seconds).contains(&before)
     });
     items.extend(near.take(MAX_CITED).map(|event| event_evidence(event)));
-    let mut templates: Vec<_> = suspect.templates.iter().filter(|template| template.strength() > 0.0).collect();
-    templates.sort_by(|a, b| b.strength().total_cmp(&a.strength()).then_with(|| a.template.cmp(&b.template)));
-    items.extend(templates.iter().take(MAX_CITED).map(|template| template_evidence(template)));
+    let templates = telling.iter().filter_map(|indicator| match indicator {
+        Indicator::Template(fact) => Some(template_evidence(fact)),
+        Indicator::Signal(_) => None,
+    });
+    items.extend(templates.take(MAX_CITED));
     let mut ids: Vec<String> = Vec::new();
     for item in items {
         if !ids.contains(&item.id) {
@@ -171,14 +220,6 @@ fn cause(
 
 fn attribute(event: &Event, name: &str) -> String {
     event.attributes.get(name).unwrap_or_default().to_owned()
-}
-
-/// Returns the strongest shifted signals, strongest first.
-fn strongest<'a>(signals: &[&'a SignalFact]) -> Vec<&'a SignalFact> {
-    let mut shifted: Vec<&SignalFact> = signals.iter().copied().filter(|fact| fact.is_shifted()).collect();
-    shifted.sort_by(|a, b| b.strength().total_cmp(&a.strength()).then_with(|| a.signal.cmp(&b.signal)));
-    shifted.truncate(MAX_CITED);
-    shifted
 }
 
 /// Returns why no action may be proposed for this cause: something on the way cannot be seen, and unknown is neither

@@ -27,6 +27,8 @@ pub struct Normal {
 
 /// The spread is at least this share of the level: telemetry that never moved is no proof that it never does.
 const SPREAD_FLOOR: f64 = 0.05;
+/// With this many values the spread may well be twice as large as they show.
+const FEW_VALUES: f64 = 5.0;
 /// A point differs beyond this many standard deviations.
 const DIFFERENT: f64 = 3.0;
 
@@ -44,11 +46,16 @@ pub const fn difference_floor(kind: SignalKind, unit: SignalUnit) -> f64 {
 }
 
 impl Normal {
-    /// Returns the normal level of these values; `None` if there are none.
+    /// Returns the normal level of these values; `None` if there are none. The spread covers rare but normal values,
+    /// too: it is the larger of the median deviation and of what the outer twentieths make expect.
     pub fn of(values: &[f64]) -> Option<Self> {
         let center = median(values)?;
         let deviations: Vec<f64> = values.iter().map(|value| (value - center).abs()).collect();
-        Some(Self { center, spread: 1.4826 * median(&deviations)? })
+        let spread = 1.4826 * median(&deviations)?;
+        let tails = (quantile(values, 0.95)? - quantile(values, 0.05)?) / 3.29;
+        // Few values rarely show how far values spread.
+        let doubt = 1.0 + FEW_VALUES / values.len() as f64;
+        Some(Self { center, spread: spread.max(tails) * doubt })
     }
 
     /// Returns the number of standard deviations between a value and the normal level. `floor` is the smallest
@@ -83,11 +90,16 @@ impl Shift {
 
 /// Returns the median of these values; of an even number the mean of the middle two; `None` of none.
 pub fn median(values: &[f64]) -> Option<f64> {
+    quantile(values, 0.5)
+}
+
+/// Returns a quantile (0..1) of these values, between two of them by linear interpolation; `None` of none.
+pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    let upper = *sorted.get(middle)?;
-    if sorted.len() % 2 == 1 { Some(upper) } else { Some(f64::midpoint(upper, *sorted.get(middle - 1)?)) }
+    let place = share.clamp(0.0, 1.0) * sorted.len().checked_sub(1)? as f64;
+    let (lower, upper) = (sorted.get(place.floor() as usize)?, sorted.get(place.ceil() as usize)?);
+    Some(lower + (upper - lower) * place.fract())
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub(crate) struct Case<'a> {
     pub(crate) facts: &'a Facts,
     /// Ordered by entity.
     pub(crate) suspects: Vec<Suspect<'a>>,
+    /// Requests per second of an entity that does not count them: the median of those that do.
+    usual_requests: f64,
 }
 
 /// How badly off an entity is, each 0..1.
@@ -26,6 +28,10 @@ pub(crate) struct Levels {
     pub(crate) latency: f64,
     /// Its latency rose by this many seconds.
     pub(crate) latency_delta: f64,
+    /// The share of its requests that fail rose by this, 0..1.
+    pub(crate) errors_delta: f64,
+    /// Requests per second that it gets, if that is known.
+    pub(crate) requests: Option<f64>,
     /// Something inside it is at a limit or far from normal: saturation, restarts, freshness, expiry.
     pub(crate) inside: f64,
     /// It is not up.
@@ -106,7 +112,8 @@ impl<'a> Case<'a> {
         for suspect in &mut suspects {
             suspect.levels = Levels::of(&suspect.own);
         }
-        Self { facts, suspects }
+        let known: Vec<f64> = suspects.iter().filter_map(|suspect| suspect.levels.requests).collect();
+        Self { facts, suspects, usual_requests: crate::shift::median(&known).unwrap_or(1.0) }
     }
 
     /// Returns the signals of one's calls to another.
@@ -121,6 +128,20 @@ impl<'a> Case<'a> {
         self.edge(from, to).filter(is_symptom).map(SignalFact::strength).reduce(f64::max)
     }
 
+    /// Returns how badly calls from one to another go, 0..1, by their duration alone.
+    pub(crate) fn edge_slowness(&self, from: usize, to: usize) -> Option<f64> {
+        let latencies = self.edge(from, to).filter(|fact| fact.signal.kind == SignalKind::Latency);
+        latencies.map(SignalFact::strength).reduce(f64::max)
+    }
+
+    /// Returns how strongly the logs of what a suspect calls differ, 0..1: a callee that takes another way than before
+    /// makes its callers log other lines, too.
+    pub(crate) fn logs_explained(&self, suspect: usize) -> f64 {
+        let called = self.suspects[suspect].dependencies.iter().filter(|(_, kind)| *kind != RelationKind::RunsOn);
+        let templates = called.flat_map(|(other, _)| &self.suspects[*other].templates);
+        templates.map(|template| template.strength()).fold(0.0, f64::max)
+    }
+
     /// Returns how much of a suspect's failing and slow requests its dependencies explain, each 0..1.
     pub(crate) fn explained(&self, suspect: usize) -> (f64, f64) {
         let levels = self.suspects[suspect].levels;
@@ -130,15 +151,23 @@ impl<'a> Case<'a> {
             let reach = self.edge_badness(suspect, *dependency).map_or(0.9, |badness| badness.mul_add(0.9, 0.1));
             let other = &self.suspects[*dependency].levels;
             let broken = other.down.max(0.8 * other.inside).max(0.8 * other.queue);
-            errors = errors.max(reach * other.errors.max(broken).max(0.6 * other.latency));
-            let share = if other.latency > 0.0 && levels.latency_delta > 0.0 {
-                (other.latency_delta / levels.latency_delta).clamp(0.0, 1.0) * other.latency
-            } else {
-                0.0
-            };
-            latency = latency.max(reach * share.max(broken).max(0.5 * other.errors));
+            let failed = other.errors * part(other.errors_delta, levels.errors_delta);
+            errors = errors.max(reach * failed.max(broken).max(0.6 * other.latency));
+            let waited = other.latency * part(other.latency_delta, levels.latency_delta);
+            latency = latency.max(reach * waited.max(broken).max(0.5 * other.errors));
         }
         (errors.min(1.0), latency.min(1.0))
+    }
+
+    /// Returns how much failing and how much waiting arises at a suspect itself: the rise of its failing requests, and
+    /// the seconds that its requests take longer, each per second and without what its dependencies explain.
+    pub(crate) fn excess(&self, suspect: usize) -> (f64, f64) {
+        let levels = self.suspects[suspect].levels;
+        let (errors_explained, latency_explained) = self.explained(suspect);
+        let requests = levels.requests.unwrap_or(self.usual_requests);
+        let failing = requests * levels.errors_delta * levels.errors * (1.0 - errors_explained);
+        let waiting = requests * levels.latency_delta * levels.latency * (1.0 - latency_explained);
+        (failing, waiting)
     }
 
     /// Returns how much a consumer explains of a queue that fills, 0..1: it takes less than before, or is down or slow.
@@ -164,6 +193,11 @@ impl<'a> Case<'a> {
             (badness >= 0.2 && !self.suspects[*dependency].is_seen()).then_some((*dependency, badness))
         })
     }
+}
+
+/// Returns the part of a rise that an equal or smaller rise elsewhere explains, 0..1.
+fn part(of_other: f64, own: f64) -> f64 {
+    if own > 0.0 { (of_other / own).clamp(0.0, 1.0) } else { 0.0 }
 }
 
 /// Notes that a fault of `to` shows at `from`.
@@ -255,7 +289,12 @@ impl Levels {
                     raise(&mut levels.exporter_down, strength)
                 }
                 SignalKind::Availability => raise(&mut levels.down, strength),
-                SignalKind::Errors => raise(&mut levels.errors, strength),
+                SignalKind::Errors => {
+                    raise(&mut levels.errors, strength);
+                    if strength > 0.0 && fact.unit == SignalUnit::Ratio {
+                        raise(&mut levels.errors_delta, fact.value - fact.expected);
+                    }
+                }
                 SignalKind::Latency => {
                     raise(&mut levels.latency, strength);
                     if strength > 0.0 && fact.unit == SignalUnit::Seconds {
@@ -265,6 +304,9 @@ impl Levels {
                 SignalKind::Traffic => {
                     let size = (1.0 - (-log_ratio(fact.value, fact.expected).abs() / 0.7).exp())
                         * (1.0 - (-(fact.z.abs() - 2.0).max(0.0) / 4.0).exp());
+                    if fact.unit == SignalUnit::PerSecond {
+                        levels.requests = Some(levels.requests.unwrap_or_default().max(fact.value));
+                    }
                     let level = if fact.value < fact.expected { &mut levels.drop } else { &mut levels.surge };
                     raise(level, size);
                 }

@@ -16,5 +16,5 @@ pub(super) const RULE: Rule = Rule {
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     let slow = subject.calls_to_healthy(SignalKind::Latency)?;
     let because = "its calls take longer although what it calls is as fast as before by its own numbers";
-    Some(Match::new(0.57, because, vec![Cited::Signal(slow)]))
+    Some(Match::new(0.61, because, vec![Cited::Signal(slow)]))
 }
