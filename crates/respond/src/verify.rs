@@ -147,10 +147,13 @@ fn improvement(
         let is_mostly_bad = required.iter().any(|signal| signal.is_mostly_bad());
         return if is_mostly_bad { VerificationProgress::Failed } else { VerificationProgress::Inconclusive };
     }
-    let has_evidence = required.iter().any(|signal| !signal.is_vanished);
-    if waited_ms > timeout_ms + WALL_GRACE_MS.max(timeout_ms / 2) && (!has_evidence || elapsed_ms <= timeout_ms)
-        || elapsed_ms > timeout_ms && !has_evidence
-    {
+    let is_over = if elapsed_ms <= timeout_ms {
+        // The telemetry's clock stands still.
+        waited_ms > timeout_ms + WALL_GRACE_MS.max(timeout_ms / 2)
+    } else {
+        required.iter().all(|signal| signal.is_vanished)
+    };
+    if is_over {
         return VerificationProgress::Inconclusive;
     }
     let good = required.iter().map(|signal| signal.good_points()).min().unwrap_or(0);
@@ -180,7 +183,11 @@ fn hold(
     {
         return VerificationProgress::HoldPassed;
     }
-    if elapsed_ms > 2 * hold_ms || waited_ms > hold_ms + WALL_GRACE_MS.max(hold_ms / 2) && elapsed_ms < hold_ms {
+    let is_over = match elapsed_ms < hold_ms {
+        true => waited_ms > hold_ms + WALL_GRACE_MS.max(hold_ms / 2),
+        false => elapsed_ms > 2 * hold_ms,
+    };
+    if is_over {
         return VerificationProgress::Inconclusive;
     }
     let good = required.iter().map(|signal| signal.good_points()).min().unwrap_or(0);
