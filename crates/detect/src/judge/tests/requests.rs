@@ -169,3 +169,26 @@ fn steady_traffic_that_stops_opens_and_double_traffic_is_evidence_only() {
         assert!(found.is_some_and(|delay| delay <= 180.max(3 * seconds)), "{seconds} s: {found:?}");
     }
 }
+
+#[test]
+fn the_noise_of_quantiles_and_means_of_few_requests_is_none() {
+    for seed in 1..40 {
+        for (requests, mean) in [(20.0, true), (60.0, true), (100.0, false), (300.0, false)] {
+            let mut feed = Feed::new(SignalKind::Latency, "", SignalUnit::Seconds, [15, 30, 60][seed as usize % 3]);
+            let mut noise = Noise(seed * 31 + requests as u64);
+            let points = 24 * 3_600_000 / feed.step_ms;
+            let values: Vec<_> = (0..points).map(|_| latency(&mut noise, requests, 0.05, mean)).collect();
+            let found = feed.run(points, |step, point| {
+                let (value, count) = values[step as usize];
+                Feed::requests(point, 0.0, count);
+                point.value = value;
+            });
+            assert!(
+                found.is_empty(),
+                "{requests} requests, mean {mean}, seed {seed}: {} like {:?}",
+                found.len(),
+                found[0]
+            );
+        }
+    }
+}
