@@ -36,7 +36,8 @@ pub(crate) struct Tables {
     pub(crate) conventions: Vec<Shared>,
     pub(crate) rules: Vec<Rule>,
     by_name: HashMap<Box<str>, Vec<(u32, Shape)>>,
-    by_pattern: Vec<Pattern>,
+    /// Names with a `*`, by their first word; those that begin with the `*` have none.
+    by_pattern: HashMap<Box<str>, Vec<Pattern>>,
 }
 
 /// A metric name with a `*`.
@@ -139,7 +140,7 @@ pub(crate) fn outcome(context: &Context<'_>) -> Outcome {
 
 impl Tables {
     fn empty(entity_rules: EntityRules) -> Self {
-        let (by_name, by_pattern) = (HashMap::new(), Vec::new());
+        let (by_name, by_pattern) = (HashMap::new(), HashMap::new());
         Self { entity_rules, conventions: Vec::new(), rules: Vec::new(), by_name, by_pattern }
     }
 
@@ -157,7 +158,9 @@ impl Tables {
             for SpelledName { name, shape } in names {
                 match name.split_once('*') {
                     Some((start, end)) => {
-                        self.by_pattern.push(Pattern { start: start.into(), end: end.into(), rule: index, shape });
+                        let pattern = Pattern { start: start.into(), end: end.into(), rule: index, shape };
+                        let word = if start.contains(SEPARATORS) { first_word(start) } else { "" };
+                        self.by_pattern.entry(word.into()).or_default().push(pattern);
                     }
                     None => self.by_name.entry(name.into()).or_default().push((index, shape)),
                 }
@@ -167,14 +170,16 @@ impl Tables {
     }
 
     /// Returns the rules whose metric name is the series', those that count first before the others.
-    pub(crate) fn candidates<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a Rule, Shape)> {
+    pub(crate) fn candidates(&self, name: &str) -> Vec<(&Rule, Shape)> {
         let exact = self.by_name.get(name).into_iter().flatten().copied();
-        let by_pattern = self.by_pattern.iter().filter(move |pattern| {
+        let patterns = [first_word(name), ""].into_iter().filter_map(|word| self.by_pattern.get(word)).flatten();
+        let by_pattern = patterns.filter(|pattern| {
             let long_enough = name.len() >= pattern.start.len() + pattern.end.len();
             long_enough && name.starts_with(&*pattern.start) && name.ends_with(&*pattern.end)
         });
-        let all = exact.chain(by_pattern.map(|pattern| (pattern.rule, pattern.shape)));
-        all.filter_map(|(index, shape)| Some((self.rules.get(index as usize)?, shape)))
+        let mut found: Vec<_> = exact.chain(by_pattern.map(|pattern| (pattern.rule, pattern.shape))).collect();
+        found.sort_by_key(|(rule, _)| *rule);
+        found.into_iter().filter_map(|(rule, shape)| Some((self.rules.get(rule as usize)?, shape))).collect()
     }
 
     /// Returns the exporter that a scrape target is of.
@@ -200,6 +205,13 @@ impl Tables {
             None => ExporterOf::None,
         }
     }
+}
+
+/// Characters between the words of a metric name.
+const SEPARATORS: [char; 3] = ['_', '.', ':'];
+
+fn first_word(name: &str) -> &str {
+    name.split(SEPARATORS).next().unwrap_or_default()
 }
 
 /// Whether a scrape target is an exporter.

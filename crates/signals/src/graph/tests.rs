@@ -25,7 +25,7 @@ fn a_database_seen_by_its_clients_and_by_its_exporter_is_one() {
     let inside = observe_series(
         &graph,
         &[
-            ("__name__", "pg_stat_activity_count"),
+            ("__name__", "pg_database_size_bytes"),
             ("job", "postgres"),
             ("instance", "db-7.example.net:9187"),
             ("datname", "billing"),
