@@ -258,6 +258,9 @@ pub(super) fn queue(look: &Look<'_>) -> Verdict {
             (false, _) => Verdict::Good,
         };
     }
+    if value <= (base.center + 6.0 * base.spread).max(floor) {
+        return Verdict::Good;
+    }
     for points in QUEUE_POINTS {
         let Some(begin) = look.history.len().checked_sub(points) else { break };
         let high = high_before(look, begin).unwrap_or(base.high);
