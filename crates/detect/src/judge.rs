@@ -155,13 +155,13 @@ impl Signal {
         match id.kind {
             SignalKind::Restarts => {
                 self.counts.advance(point.at_ms);
-                self.counts.add(point.at_ms, point.value);
+                self.counts.add(point.at_ms, point.value, self.interval_ms);
             }
             SignalKind::Availability => {
                 self.counts.advance(point.at_ms);
                 let normal = if self.past.count() == 0 { 1.0 } else { self.past.baseline(point.at_ms).center };
                 let members = f64::from((point.members + point.missing).max(1));
-                self.counts.add_state(point.at_ms, point.value < normal - 0.5 / members);
+                self.counts.add_state(point.at_ms, point.value < normal - 0.5 / members, self.interval_ms);
             }
             SignalKind::Freshness => self.counts.add_age(point.value),
             _ => {}

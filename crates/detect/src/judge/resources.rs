@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use wardroom_domain::Severity;
+use wardroom_domain::{EntityKind, Severity};
 use wardroom_signals::{Direction, SignalUnit};
 
 use super::rules::{Look, Sign, Verdict};
@@ -128,6 +128,9 @@ const MAX_STEADY_RANGE: f64 = 0.25;
 /// Share of a limit below which nothing is forecast.
 const MIN_SHARE_OF_FORECAST: f64 = 0.5;
 
+/// The same for disks.
+const MIN_SHARE_OF_DISK_FORECAST: f64 = 0.25;
+
 /// A resource that will be exhausted soon if it goes on growing.
 pub(super) fn forecast(look: &Look<'_>) -> Verdict {
     let Some(used) = share(look, look.point.value) else { return Verdict::Unknown };
@@ -136,7 +139,9 @@ pub(super) fn forecast(look: &Look<'_>) -> Verdict {
         return Verdict::Unknown;
     }
     let scale = look.point.limit.unwrap_or(1.0);
-    if used < MIN_SHARE_OF_FORECAST {
+    // A disk has no reason to fill quickly and then stop; memory and pools grow after a start and with the load.
+    let is_disk = look.id.entity.kind == EntityKind::Filesystem || look.id.resource == "disk";
+    if used < if is_disk { MIN_SHARE_OF_DISK_FORECAST } else { MIN_SHARE_OF_FORECAST } {
         return Verdict::Good;
     }
     let horizon = f64::from(look.config.forecast_horizon_seconds);
@@ -152,7 +157,7 @@ pub(super) fn forecast(look: &Look<'_>) -> Verdict {
             continue;
         }
         let severity = if seconds_left < 600.0 { Severity::High } else { Severity::Warning };
-        let limit = (look.baseline.center + 0.01 * scale).max(MIN_SHARE_OF_FORECAST * scale);
+        let limit = (look.baseline.center + 0.01 * scale).max(MIN_SHARE_OF_DISK_FORECAST * scale);
         let weight = if growth >= 3.0 * MIN_GROWTH { 0.5 } else { 0.34 };
         return Verdict::Bad(Sign { severity: Some(severity), ..Sign::above(limit, look.baseline.center, weight) });
     }

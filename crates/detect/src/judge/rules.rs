@@ -212,7 +212,7 @@ pub const RULES: &[Rule] = &[
         about: "a resource grows steadily beyond its past and will be exhausted soon",
         opens: true,
         severity: Severity::Warning,
-        seconds: 40,
+        seconds: 25,
         points: 2,
         good: 0.5,
         test: resources::forecast,

@@ -1,11 +1,18 @@
 //! Rules over states: up or down, restarts, ages and times of expiry.
 
-use wardroom_domain::Severity;
+use wardroom_domain::{EntityKind, Severity};
 
 use super::rules::{Look, Sign, Verdict};
 
 /// Resource of an exporter's own availability.
 const EXPORTER: &str = "exporter";
+/// Resource of the number of processes of a group, and of restarts known by the time of a start.
+const PROCESSES: &str = "processes";
+const START: &str = "start";
+/// Time that something must have been up before it can be down, in ms.
+const STEADY_MS: i64 = 25_000;
+/// The same for processes, which may be jobs.
+const PROCESS_STEADY_MS: i64 = 3 * 60 * 1000;
 /// Times that something must have gone down to be flapping.
 const FLAPS: f64 = 3.0;
 
@@ -28,11 +35,15 @@ pub(super) fn up_limit(look: &Look<'_>) -> f64 {
 
 fn is_up(look: &Look<'_>) -> Verdict {
     let (value, limit) = (look.point.value, up_limit(look));
-    if look.point.members == 0 || limit <= 0.0 {
+    if limit <= 0.0 {
         return Verdict::Unknown;
     }
     if value >= limit {
         return Verdict::Good;
+    }
+    // What was up for a short time only may have been a job that ended.
+    if look.counts.was_up() && !is_steady(look) {
+        return Verdict::Unknown;
     }
     let normal = if look.is_warm { look.baseline.center } else { 1.0 };
     let severity = match look.id.resource.as_str() {
@@ -45,9 +56,15 @@ fn is_up(look: &Look<'_>) -> Verdict {
     Verdict::Bad(Sign { severity: Some(severity), ..Sign::below(limit, normal, weight) })
 }
 
+/// Returns whether a member was up, or without a restart, for long enough to be no job that comes and goes.
+fn is_steady(look: &Look<'_>) -> bool {
+    let is_process = [PROCESSES, START].contains(&look.id.resource.as_str());
+    look.counts.longest_quiet_ms() >= if is_process { PROCESS_STEADY_MS } else { STEADY_MS }
+}
+
 /// Went down again and again.
 pub(super) fn flapping(look: &Look<'_>) -> Verdict {
-    if look.counts.sum() < FLAPS {
+    if look.counts.sum() < FLAPS || !is_steady(look) {
         return Verdict::Good;
     }
     let severity = if look.id.resource == EXPORTER { Severity::Warning } else { Severity::High };
@@ -61,19 +78,36 @@ fn is_oom(look: &Look<'_>) -> bool {
 
 /// Started again several times.
 pub(super) fn crash_loop(look: &Look<'_>) -> Verdict {
-    if is_oom(look) || look.counts.sum() < f64::from(look.config.crash_loop_restarts) {
+    if is_oom(look) || (look.id.resource == START && !is_steady(look)) {
         return Verdict::Good;
     }
-    Verdict::Bad(Sign::above(0.5, 0.0, 1.0))
+    let members = f64::from(look.point.members);
+    // Each member may have been restarted once, by a person or a deployment.
+    let needed = f64::from(look.config.crash_loop_restarts).max((members + 1.0).min(MAX_RESTARTS_NEEDED));
+    if look.counts.sum() >= needed {
+        return Verdict::Bad(Sign::above(0.5, 0.0, 1.0));
+    }
+    if members <= 1.0 && look.counts.sum_since(look.point.at_ms - QUICK_RESTARTS_MS) >= QUICK_RESTARTS {
+        return Verdict::Bad(Sign { severity: Some(Severity::Warning), ..Sign::above(0.5, 0.0, 1.0) });
+    }
+    Verdict::Good
 }
 
-/// Killed because its memory limit was reached.
+/// Killed because its memory limit was reached. A kill on a machine says nothing about which of its processes it was.
 pub(super) fn oom_kill(look: &Look<'_>) -> Verdict {
     if !is_oom(look) || look.point.value <= 0.0 {
         return Verdict::Good;
     }
-    Verdict::Bad(Sign::above(0.5, 0.0, 1.0))
+    let is_machine = look.id.entity.kind == EntityKind::Node;
+    let severity = if is_machine { Severity::Warning } else { Severity::High };
+    Verdict::Bad(Sign { severity: Some(severity), opens: Some(!is_machine), ..Sign::above(0.5, 0.0, 1.0) })
 }
+
+/// Most restarts of many members that a crash loop needs.
+const MAX_RESTARTS_NEEDED: f64 = 10.0;
+/// Restarts of a single member in a short time, in ms, that are a crash loop.
+const QUICK_RESTARTS: f64 = 2.0;
+const QUICK_RESTARTS_MS: i64 = 3 * 60 * 1000;
 
 /// Multiple of the longest usual age that is too old.
 const MUCH_OLDER: f64 = 3.0;
