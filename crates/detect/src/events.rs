@@ -39,12 +39,10 @@ impl Events {
     /// Adds an event, unless it is known.
     pub(crate) fn insert(&mut self, event: Event) {
         let event = Event { attributes: short_attributes(&event.attributes), ..event };
-        if self.all.contains(&event) {
-            return;
+        let (bytes, all) = (bytes_of(&event), Arc::make_mut(&mut self.all));
+        if all.insert(event) {
+            self.bytes += bytes;
         }
-        self.bytes += bytes_of(&event);
-        let all = Arc::make_mut(&mut self.all);
-        all.insert(event);
         while all.len() > MAX_EVENTS || self.bytes > MAX_BYTES {
             let Some(oldest) = all.pop_first() else { return };
             self.bytes -= bytes_of(&oldest);

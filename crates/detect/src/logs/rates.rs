@@ -98,6 +98,6 @@ mod tests {
         assert_eq!(close(&mut rate, 65_000), [(30, 1.0, 1.0), (45, 0.0, 0.0), (60, 0.0, 0.0)]);
         rate.add(3_600_000, true);
         assert_eq!(close(&mut rate, 3_600_000), [], "no zeros for an hour");
-        assert_eq!(close(&mut rate, 3_620_000), [(3615, 1.0, 1.0)]);
+        assert_eq!(close(&mut rate, 3_620_000), [(3600, 0.0, 0.0), (3615, 1.0, 1.0)]);
     }
 }

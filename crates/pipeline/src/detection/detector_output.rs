@@ -18,7 +18,7 @@ pub enum DetectorEvent {
     /// Anomalies to store.
     Anomalies(TenantId, Vec<Anomaly>),
     /// An incident opened or grew.
-    Decision(TenantId, Decision),
+    Decision(TenantId, Box<Decision>),
     /// Acknowledged once all events before it are stored.
     Barrier(oneshot::Sender<()>),
 }
@@ -79,7 +79,7 @@ impl DetectorOutput {
     /// Sends the buffered anomalies, then a decision.
     pub(crate) fn send_decision(&mut self, tenant: &TenantId, decision: Decision) -> Result<(), ReceiverClosed> {
         self.flush()?;
-        self.send(DetectorEvent::Decision(tenant.clone(), decision))
+        self.send(DetectorEvent::Decision(tenant.clone(), Box::new(decision)))
     }
 
     /// Flushes and blocks until all events sent so far are stored.

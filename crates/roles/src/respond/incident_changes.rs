@@ -25,14 +25,12 @@ impl Responder {
                 DetectorEvent::Anomalies(tenant, anomalies) => {
                     anomalies_of.entry(tenant.clone()).or_default().extend_from_slice(anomalies);
                 }
-                DetectorEvent::Decision(tenant, Decision::Opened(incident)) => {
-                    self.open_incident(tenant, incident.clone()).await?;
-                }
-                DetectorEvent::Decision(tenant, decision) => {
-                    if let Decision::Joined { key, .. } | Decision::Updated { key, .. } = decision {
+                DetectorEvent::Decision(tenant, decision) => match &**decision {
+                    Decision::Opened(incident) => self.open_incident(tenant, incident.clone()).await?,
+                    Decision::Joined { key, .. } | Decision::Updated { key, .. } => {
                         additions.entry((tenant, key)).or_default().push(decision);
                     }
-                }
+                },
                 DetectorEvent::Barrier(_) => {}
             }
         }

@@ -43,12 +43,12 @@ async fn concurrent_writes_are_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let responder = responder(&folder).await;
     let tenant = TenantId::main();
-    responder.store_events(&[DetectorEvent::Decision(tenant.clone(), Decision::Opened(incident()))]).await.unwrap();
+    responder.store_events(&[DetectorEvent::Decision(tenant.clone(), Box::new(Decision::Opened(incident())))]).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..12 {
         let (responder, tenant) = (responder.clone(), tenant.clone());
         let entity = Entity::service(format!("service-{number}"));
-        let joined = DetectorEvent::Decision(tenant, Decision::Joined { key: "k".into(), entity });
+        let joined = DetectorEvent::Decision(tenant, Box::new(Decision::Joined { key: "k".into(), entity }));
         tasks.spawn(async move { responder.store_events(&[joined]).await.unwrap() });
     }
     loop {
@@ -81,7 +81,7 @@ async fn additions_of_one_batch_are_one_change() {
         Decision::Updated { key: key.clone(), title: title.clone(), severity },
         Decision::Updated { key, title: "web: slow responses".into(), severity: Severity::High },
     ];
-    let events = decisions.map(|decision| DetectorEvent::Decision(tenant.clone(), decision));
+    let events = decisions.map(|decision| DetectorEvent::Decision(tenant.clone(), Box::new(decision)));
     for _ in 0..2 {
         // A replay after a restart adds nothing.
         responder.store_events(&events).await.unwrap();
@@ -104,7 +104,7 @@ async fn an_unreadable_incident_does_not_block_others() {
     responder.store.open_incident(&tenant, "odd", now, "{\"version\": 9999}", now, entry).await.unwrap();
     let joined = Decision::Joined { key: "odd".into(), entity: Entity::service("web") };
     let opened = Decision::Opened(incident());
-    let events = [DetectorEvent::Decision(tenant.clone(), joined), DetectorEvent::Decision(tenant.clone(), opened)];
+    let events = [joined, opened].map(|decision| DetectorEvent::Decision(tenant.clone(), Box::new(decision)));
     responder.store_events(&events).await.unwrap();
     let row = responder.store.incident(&tenant, 2).await.unwrap().unwrap();
     assert_eq!(Workflow::read(&row.workflow).unwrap().incident.title, "web: slow responses");
@@ -156,7 +156,7 @@ async fn a_recovered_approval_has_the_reason_of_its_request() {
 async fn incidents_wait_until_detection_has_caught_up() {
     let folder = tempfile::tempdir().unwrap();
     let responder = responder(&folder).await;
-    let opened = DetectorEvent::Decision(TenantId::main(), Decision::Opened(incident()));
+    let opened = DetectorEvent::Decision(TenantId::main(), Box::new(Decision::Opened(incident())));
     responder.store_events(&[opened]).await.unwrap();
     let (_sender, events) = mpsc::channel(1);
     let next = Arc::new(AtomicU64::new(6));
