@@ -200,7 +200,7 @@ fn newest_trend(history: &VecDeque<(i64, f64)>, points: usize) -> Option<super::
 /// Smallest rise of a resource that is evidence, as a multiple of normal.
 const MORE: f64 = 1.4;
 
-/// Use of a resource, with or without a limit, far above its own past. Evidence only.
+/// Use of a resource, with or without a limit, far above its own past. Evidence, unless it is extreme.
 pub(super) fn shift(look: &Look<'_>) -> Verdict {
     let (value, base) = (look.point.value, look.baseline);
     if !look.is_warm {
@@ -219,10 +219,36 @@ pub(super) fn shift(look: &Look<'_>) -> Verdict {
     let limit = (base.center * MORE).max(base.center + floor);
     let is_far = value - base.center > 4.0 * base.spread.max(0.02 * base.center.abs());
     if is_far && value > limit && value > base.high {
-        Verdict::Bad(Sign::above(limit, base.center, 0.34))
+        Verdict::Bad(Sign { opens: Some(is_extreme(look)), ..Sign::above(limit, base.center, 0.34) })
     } else {
         Verdict::Good
     }
+}
+
+/// CPU, in cores, and memory, in bytes, without a known limit: the least rise that may open an incident.
+const MIN_CORES: f64 = 0.4;
+const MIN_BYTES: f64 = 64e6;
+/// Multiple of normal, spreads, multiple of what it reaches now and then, and time in ms that it must last.
+const EXTREME: f64 = 3.0;
+const EXTREME_SPREADS: f64 = 8.0;
+const EXTREME_HIGHS: f64 = 1.5;
+const EXTREME_MS: i64 = 90_000;
+
+/// Returns whether the use of CPU or memory without a limit is so far from its past, and for so long, that it is a
+/// fault in itself.
+fn is_extreme(look: &Look<'_>) -> bool {
+    let (value, base) = (look.point.value, look.baseline);
+    let floor = match (look.id.resource.as_str(), look.unit) {
+        ("cpu", SignalUnit::Number | SignalUnit::PerSecond) => MIN_CORES,
+        ("memory", SignalUnit::Bytes) => MIN_BYTES,
+        _ => return false,
+    };
+    let since_ms = look.run.map_or(look.point.at_ms, |run| run.since_ms);
+    look.point.limit.is_none()
+        && value >= EXTREME * base.center
+        && value >= base.center + floor.max(EXTREME_SPREADS * base.spread)
+        && value >= EXTREME_HIGHS * base.high
+        && look.point.at_ms - since_ms >= EXTREME_MS
 }
 
 /// Waiting items or seconds that are an effect, by unit.

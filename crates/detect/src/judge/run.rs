@@ -89,8 +89,10 @@ impl Run {
                     (self.limit, self.expected) = (sign.limit, sign.expected);
                 }
                 let severity = sign.severity.unwrap_or(rule.severity);
-                self.severity = if self.points == 1 { severity } else { self.severity.max(severity) };
                 let opens = sign.opens.unwrap_or(rule.opens);
+                // What opens an incident is never for information only.
+                let severity = if opens { severity.max(Severity::Warning) } else { severity };
+                self.severity = if self.points == 1 { severity } else { self.severity.max(severity) };
                 self.opens = if self.points == 1 { opens } else { self.opens || opens };
                 true
             }

@@ -93,12 +93,20 @@ fn a_backup_of_thirty_seconds_is_none_and_a_hog_of_minutes_opens() {
 }
 
 #[test]
-fn growth_without_a_limit_is_evidence() {
+fn growth_without_a_limit_is_evidence_unless_it_is_extreme() {
     for seconds in INTERVALS {
-        let mut feed = Feed::new(SignalKind::Saturation, "memory", SignalUnit::Bytes, seconds);
-        feed.minutes(10, |step, point| point.value = 4e7 + 1e5 * (step % 3) as f64);
-        let found = feed.minutes(10, |step, point| point.value = 4e7 * (1.0 + 0.1 * step as f64));
-        assert!(!found.is_empty() && found.iter().all(|finding| !finding.opens), "{seconds} s");
+        for (resource, unit, normal) in [("memory", SignalUnit::Bytes, 4e7), ("cpu", SignalUnit::Number, 0.2)] {
+            for (factor, opens) in [(2.0, false), (5.0, true)] {
+                let mut feed = Feed::new(SignalKind::Saturation, resource, unit, seconds);
+                feed.minutes(10, |step, point| point.value = normal * (1.0 + 0.02 * (step % 3) as f64));
+                let began_ms = feed.at_ms;
+                let found = feed.minutes(10, |_, point| point.value = normal * factor);
+                assert!(!found.is_empty(), "{resource} at {seconds} s");
+                let found = delay(&found, "saturation-shift", began_ms);
+                assert_eq!(found.is_some(), opens, "{resource} at {seconds} s: {found:?}");
+                assert!(found.is_none_or(|delay| delay <= 180), "{resource} at {seconds} s: {found:?}");
+            }
+        }
     }
 }
 
