@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One measurement of a signal. Points of a signal share no samples: a window begins where the one before ended.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// End of the window, in telemetry's time of the entity, in ms.
     pub at_ms: i64,
@@ -20,6 +20,17 @@ pub struct Point {
     pub members: u32,
     /// Known members that did not report until the grace was over. They are neither good nor bad.
     pub missing: u32,
+    /// What went through the queue, for queues of which it is known.
+    pub flow: Option<Flow>,
+}
+
+/// Items that went through a queue within a window, per second. `None`: nothing reports it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Items put in.
+    pub added: Option<f64>,
+    /// Items taken out.
+    pub drained: Option<f64>,
 }
 
 /// Requests within a window.
