@@ -42,8 +42,8 @@ pub use problem_responses::ProblemDocument;
 pub use promql_selectors::extract_selectors;
 pub use request::{NamedQuery, TableFormat};
 pub use views::{
-    AnomalyView, ApprovalView, BucketsView, ChartView, DeadLetterView, DecisionView, EvidenceView, ExemplarsView,
-    HistogramView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, SeriesView, TableUsageView,
+    AnomalyView, ApprovalView, BucketsView, ChartView, DeadLetterView, DecisionView, EntityView, EvidenceView,
+    ExemplarsView, HistogramView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, SeriesView, TableUsageView,
     TimelineView, VerdictView,
 };
 

@@ -185,12 +185,12 @@ const OPERATIONS: &[Operation] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use wardroom_domain::Timestamp;
+    use wardroom_domain::{Cause, Entity, Timestamp};
     use wardroom_edge::Access;
 
     use super::*;
     use crate::views::{
-        ApprovalView, ChartView, DecisionView, EvidenceView, HypothesisView, IncidentDetail, IncidentPage,
+        ApprovalView, ChartView, DecisionView, EntityView, EvidenceView, HypothesisView, IncidentDetail, IncidentPage,
         IncidentSummary, PlanView, TimelineView, VerdictView,
     };
 
@@ -256,6 +256,7 @@ mod tests {
         let detail = incident();
         check("IncidentSummary", json!(detail.summary));
         check("TimelineView", json!(detail.timeline[0]));
+        check("EntityView", json!(detail.summary.entities[0]));
         check("HypothesisView", json!(detail.hypotheses[0]));
         check("EvidenceView", json!(detail.evidence[0]));
         check("PlanView", json!(detail.plan));
@@ -302,6 +303,7 @@ mod tests {
                 severity: text(),
                 title: text(),
                 services: vec![text()],
+                entities: vec![EntityView::from(&Entity::service("text"))],
                 began_at: at,
                 opened_at: at,
                 updated_at: at,
@@ -309,16 +311,14 @@ mod tests {
             },
             trigger: text(),
             timeline: vec![TimelineView { at, kind: text(), state: None, text: text() }],
-            hypotheses: vec![HypothesisView {
+            hypotheses: vec![HypothesisView::from(&Cause::new(Entity::service("text"), "unknown", 1.0))],
+            evidence: vec![EvidenceView {
+                id: text(),
                 service: text(),
-                kind: text(),
-                confidence: 1.0,
-                reasoning: text(),
-                evidence: vec![text()],
-                deployment: None,
-                setting: None,
+                entity: EntityView::from(&Entity::service("text")),
+                at,
+                summary: text(),
             }],
-            evidence: vec![EvidenceView { id: text(), service: text(), at, summary: text() }],
             analysis: None,
             plan: Some(PlanView {
                 plan_sha256: text(),
@@ -342,7 +342,13 @@ mod tests {
             undo: None,
             outcome: None,
             verdict: Some(VerdictView { verdict: text(), cause: None }),
-            charts: vec![ChartView { title: text(), unit: text(), points: vec![(0.0, 1.0)], bad_above: None }],
+            charts: vec![ChartView {
+                title: text(),
+                unit: text(),
+                points: vec![(0.0, 1.0)],
+                bad_above: None,
+                low_is_bad: false,
+            }],
         }
     }
 

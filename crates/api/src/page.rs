@@ -95,7 +95,7 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
             a href={ "/api/v1/incidents/" (summary.id) "/postmortem" } { "Postmortem" } }
         h1 { (summary.id) ": " (summary.title) }
         p { span class={ "state " (summary.state) } { (display_state(&summary.state)) }
-            " severity " b { (summary.severity) } ", services " b { (summary.services.join(", ")) }
+            " severity " b { (summary.severity) } ", affects " b { (summary.services.join(", ")) }
             ", since " (summary.began_at) }
         @if let Some(plan) = &detail.plan { (plan_box(detail, plan, form_token, authenticated)) }
         (decisions)
@@ -103,8 +103,13 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
         h2 { "Probable causes" }
         @if detail.hypotheses.is_empty() { p { "No probable cause yet." } }
         ol { @for cause in &detail.hypotheses {
-            li { b { (cause.service) } " · " (cause.kind) " · " (format!("{:.0} %", cause.confidence * 100.0))
-                br; (cause.reasoning) }
+            li { b { (cause.entity.name) } " (" (display_state(&cause.entity.kind)) ") · " (cause.rule) " · "
+                (format!("{:.0} %", cause.confidence * 100.0))
+                br; (cause.reasoning)
+                @if let Some(reservation) = &cause.reservation { br; (reservation) }
+                @if !cause.next_checks.is_empty() {
+                    ul { @for check in &cause.next_checks { li { "Check: " (check) } }
+                } } }
         } }
         h2 { "Signals" }
         p class="legend" { span class="limit" { "threshold" } span class="began" { "incident start" }

@@ -3,7 +3,29 @@
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use wardroom_domain::{Buckets, Cause, Exemplar, Labels, NativeHistogram, Sample, Timestamp};
+use wardroom_domain::{Buckets, Cause, Entity, Exemplar, Labels, NativeHistogram, Sample, Timestamp};
+
+/// What an incident, a cause or an observation is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EntityView {
+    /// Kind, such as `service`, `database` or `node`.
+    pub kind: String,
+    /// Cluster; empty if unknown.
+    pub cluster: String,
+    /// Deployment environment; empty if unknown.
+    pub environment: String,
+    /// Namespace; empty if unknown.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl From<&Entity> for EntityView {
+    fn from(entity: &Entity) -> Self {
+        let Entity { kind, cluster, environment, namespace, name } = entity.clone();
+        Self { kind: kind.as_str().to_owned(), cluster, environment, namespace, name }
+    }
+}
 
 /// An incident in a list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -17,8 +39,10 @@ pub struct IncidentSummary {
     pub severity: String,
     /// One line.
     pub title: String,
-    /// Affected services.
+    /// Names of the affected entities.
     pub services: Vec<String>,
+    /// Affected entities, in the order they became known.
+    pub entities: Vec<EntityView>,
     /// Start of the first anomaly, in telemetry time.
     #[schema(value_type = String, format = DateTime)]
     pub began_at: Timestamp,
@@ -49,7 +73,7 @@ pub struct TimelineView {
     /// Time of the event.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// `evidence` or `transition`.
+    /// `evidence`, `transition` or `update` (of entities, title, severity or cause).
     pub kind: String,
     /// The new state of a transition.
     #[schema(required)]
@@ -63,8 +87,10 @@ pub struct TimelineView {
 pub struct EvidenceView {
     /// Id that hypotheses refer to.
     pub id: String,
-    /// Observed service.
+    /// Name of the observed entity.
     pub service: String,
+    /// Observed entity.
+    pub entity: EntityView,
     /// Time of the observation.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
@@ -75,10 +101,14 @@ pub struct EvidenceView {
 /// A candidate cause.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct HypothesisView {
-    /// The service at fault.
+    /// Name of the entity at fault.
     pub service: String,
-    /// Kind of cause, such as `connection-leak` or `bad-setting`.
+    /// Entity at fault.
+    pub entity: EntityView,
+    /// The same as `rule`.
     pub kind: String,
+    /// Id of the rule that names the mechanism, such as `connection-leak` or `bad-setting`; `unknown` if none does.
+    pub rule: String,
     /// Confidence, 0 to 1.
     pub confidence: f64,
     /// One or two sentences, derived from the evidence only.
@@ -91,18 +121,27 @@ pub struct HypothesisView {
     /// The changed setting that explains the cause, as `[key, from, to]`.
     #[schema(required, value_type = Option<Vec<String>>)]
     pub setting: Option<(String, String, String)>,
+    /// What a person should check next, most useful first.
+    pub next_checks: Vec<String>,
+    /// Why no action is proposed for it, if the cause allows none.
+    #[schema(required)]
+    pub reservation: Option<String>,
 }
 
 impl From<&Cause> for HypothesisView {
     fn from(cause: &Cause) -> Self {
         Self {
-            service: cause.service.clone(),
-            kind: cause.kind.to_string(),
+            service: cause.entity.name.clone(),
+            entity: EntityView::from(&cause.entity),
+            kind: cause.rule.clone(),
+            rule: cause.rule.clone(),
             confidence: cause.confidence,
             reasoning: cause.reasoning.clone(),
             evidence: cause.evidence.clone(),
             deployment: cause.deployment.clone(),
             setting: cause.setting.clone(),
+            next_checks: cause.next_checks.clone(),
+            reservation: cause.reservation.clone(),
         }
     }
 }
@@ -143,14 +182,16 @@ pub struct PlanView {
 pub struct ChartView {
     /// Title.
     pub title: String,
-    /// `ratio`, `seconds` or `per_second`.
+    /// `ratio`, `seconds`, `per_second` or `number`.
     pub unit: String,
     /// `[seconds since the epoch, value]` pairs, oldest first.
     #[schema(value_type = Vec<Vec<f64>>)]
     pub points: Vec<(f64, f64)>,
-    /// Threshold above which the signal is unhealthy.
+    /// Threshold beyond which the signal is unhealthy: above it, unless `low_is_bad`.
     #[schema(required)]
     pub bad_above: Option<f64>,
+    /// Whether values below the threshold are unhealthy.
+    pub low_is_bad: bool,
 }
 
 /// A person's verdict on an incident.

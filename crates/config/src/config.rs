@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use wardroom_domain::EntityRules;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::config_check::split_user_info;
+use wardroom_signals::Catalogue;
 
 /// Digits of a credential's hash that are shown; too few to test guesses against.
 const SHOWN_HASH_DIGITS: usize = 4;
@@ -101,10 +102,17 @@ impl Config {
             lake: self.lake.clone(),
             head: self.head.clone(),
             entities: self.entities.clone(),
+            catalogue: self.catalogue(),
             detect: self.detect.clone(),
             correlate: self.correlate.clone(),
             checkpoint: self.checkpoint.clone(),
         }
+    }
+
+    /// Returns what series mean, by the built-in conventions and these entity rules.
+    fn catalogue(&self) -> Catalogue {
+        // A test reads every built-in convention.
+        Catalogue::new(&self.entities, &[]).unwrap_or_default()
     }
 }
 

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
 use wardroom_detect::{Config, Engine};
-use wardroom_domain::{EntityRules, Labels, Sample, SeriesId};
+use wardroom_domain::{Labels, Sample, SeriesId};
+use wardroom_signals::Catalogue;
 
 fn main() {
-    let mut engine = Engine::new(Config::default(), EntityRules::default());
-    engine.add_series(&Labels::of(&[("__name__", "queue_depth"), ("service", "worker")]));
+    let mut engine = Engine::new(Config::default(), Catalogue::builtin());
+    engine.add_series(&Labels::of(&[("__name__", "queue_depth"), ("service", "worker")]), None);
     let mut anomalies = Vec::new();
     for second in 0..120_i64 {
         let wobble = (second % 7) as f64;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Mean and standard deviation of about the last 1000 samples.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Baseline {
+pub struct RollingBaseline {
     /// The blocks, as two arrays to avoid padding. The sums of squares are `f32`: the error is about 1e-6 of the
     /// deviation, and every series has one.
     means: [f64; BLOCK_COUNT],
@@ -29,7 +29,7 @@ struct Block {
     m2: f64,
 }
 
-impl Baseline {
+impl RollingBaseline {
     /// Adds a sample (Welford's algorithm).
     #[inline]
     pub fn add(&mut self, x: f64) {
@@ -103,7 +103,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_the_two_pass_formula(values in prop::collection::vec(-1e6_f64..1e6, 1..900)) {
-            let mut baseline = Baseline::default();
+            let mut baseline = RollingBaseline::default();
             values.iter().for_each(|x| baseline.add(*x));
             let n = values.len() as f64;
             let mean = values.iter().sum::<f64>() / n;
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn evicts_old_samples() {
-        let mut baseline = Baseline::default();
+        let mut baseline = RollingBaseline::default();
         (0..1000).for_each(|_| baseline.add(5.0));
         (0..1000).for_each(|_| baseline.add(7.0));
         assert_eq!(baseline.mean_and_deviation(), (7.0, 0.0));

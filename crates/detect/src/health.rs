@@ -3,33 +3,43 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use wardroom_domain::ServiceHealth;
+use wardroom_domain::{EntityKind, ServiceHealth, SignalId, SignalKind};
 
-use crate::signal::{Signal, SignalKind};
+use crate::judge::Signal;
 use crate::signals::Signals;
 
-/// Returns the health of every service with data in the window (ms), ordered by name.
+/// Returns the health of every service and workload with data in the window (ms), ordered by name.
 pub fn health(signals: &Signals, window: Range<i64>) -> Vec<ServiceHealth> {
     let mut services: BTreeMap<&str, ServiceHealth> = BTreeMap::new();
-    for (key, signal) in signals.iter().filter(|(key, _)| key.peer.is_none()) {
+    for (id, signal) in signals.iter().filter(|(id, _)| is_of_service(id)) {
         let Some((mean, max)) = mean_and_max(&signal, &window) else { continue };
-        let health = services.entry(&key.service).or_default();
-        health.service.clone_from(&key.service);
-        health.breaches += u32::from(signal.limit().is_some());
-        let (known, value) = match key.kind {
+        let health = services.entry(&id.entity.name).or_default();
+        health.service.clone_from(&id.entity.name);
+        health.breaches += u32::from(signal.bad().is_some());
+        let (known, value) = match (id.kind, id.resource.as_str()) {
             // A service may count its requests in several metric families.
-            SignalKind::RequestRate => {
+            (SignalKind::Traffic, _) => {
                 health.requests = Some(health.requests.unwrap_or_default() + mean);
                 continue;
             }
-            SignalKind::ErrorRatio => (&mut health.errors, mean),
-            SignalKind::LatencyP99 => (&mut health.latency_p99, max),
-            SignalKind::Cpu => (&mut health.cpu, max),
-            SignalKind::Memory => (&mut health.memory, max),
+            (SignalKind::Errors, resource) if !resource.ends_with("failures") => (&mut health.errors, mean),
+            (SignalKind::Latency, resource) if !resource.ends_with("median") => (&mut health.latency_p99, max),
+            (SignalKind::Saturation, "cpu") if is_share(id) => (&mut health.cpu, max),
+            (SignalKind::Saturation, "memory") if is_share(id) => (&mut health.memory, max),
+            _ => continue,
         };
         *known = Some(known.map_or(value, |known| known.max(value)));
     }
     services.into_values().collect()
+}
+
+fn is_of_service(id: &SignalId) -> bool {
+    id.peer.is_none() && !id.entity.is_empty() && matches!(id.entity.kind, EntityKind::Service | EntityKind::Workload)
+}
+
+/// Returns whether the signal's values are shares of a limit.
+fn is_share(id: &SignalId) -> bool {
+    id.metric.ends_with(crate::points::SHARE_SUFFIX)
 }
 
 /// Returns mean and maximum of a signal's points in a window.

@@ -1,18 +1,21 @@
-//! Tier 1 detection: a cheap z-score detector for every series, and the golden signals of every service.
+//! Detection: from samples, spans and log lines to findings.
 //!
 //! ```text
-//! gauge, counter rate ─► z-score ─► level shifts, unusual points within a budget ──────► anomalies
-//! _bucket series ─► joined histogram ─► request rate, error ratio, p99 (10 s) ──► breaches
-//! native histograms, spans ─► the same signals, and the call graph
-//! process_* series ─► CPU %, memory % of the limit ─────────────────────────────► breaches
-//! log lines ─► templates, setting changes          deployments ─► kept as a list
+//! series ─► wardroom_signals::Catalogue ─► what it means ─┬─► z-score of the series itself ─► anomalies
+//!                                                         └─► parts of signals
+//! parts of signals, spans, error lines ─► points (whole scrapes, windows that share no samples)
+//! points ─► judge: shifts against a signal's own past ─► anomalies;  rules ─► findings
+//! labels, start times, versions, announced settings ─► events;  labels, spans ─► graph of entities
 //! ```
 //!
-//! The z-score uses a window of 1000 samples, a cold start of ten samples and the bands 2.5 / 3 / 4; a standard
-//! deviation of 0 gives no z-score. An anomaly does not open an incident. Only a [`Breach`] does: at least five
-//! consecutive points with an effect of at least 20 % on a signal that users or resource limits are affected by.
+//! The z-score of a series uses a window of 1000 samples, a cold start of ten samples and the bands 2.5 / 3 / 4; a
+//! standard deviation of 0 gives no z-score. An anomaly does not open an incident. Only a [`Finding`] does: a rule over
+//! a signal that users or resource limits are affected by, which held for long enough and by enough.
 //!
-//! This crate is pure: state and samples in, findings out. All times are event times of the telemetry.
+//! This crate is pure: state and samples in, findings out. All times are event times of the telemetry, capped by the
+//! time of arrival; each entity has its own, so that a clock that runs ahead changes nothing for others.
+//!
+//! [`Finding`]: wardroom_domain::Finding
 
 #![forbid(unsafe_code)]
 
@@ -20,25 +23,27 @@ mod baseline;
 mod budget;
 mod config;
 mod dedup;
-mod deployments;
 mod durations;
 mod engine;
+mod events;
 mod health;
-mod histogram;
+mod judge;
 mod logs;
+mod point;
+mod points;
 mod series_detector;
-mod signal;
 mod signals;
 mod traces;
 mod view;
 
-pub use baseline::Baseline;
 pub use config::Config;
 pub use dedup::DedupCache;
-pub use engine::{BatchFindings, Engine, LimitedRecords};
+pub use engine::{BatchFindings, Engine, EngineSize, LimitedRecords};
 pub use health::health;
-pub use logs::{SettingChange, TemplateCount, template};
+pub use judge::rules;
+pub use judge::{Bad, Baseline, Judgement, Shift, Signal};
+pub use logs::{TemplateCount, TemplateMiner, template};
+pub use point::{Flow, Point, RequestCounts};
 pub use series_detector::{Excursion, LevelShift, SeriesDetector};
-pub use signal::{Breach, Signal, SignalKey, SignalKind};
 pub use signals::Signals;
 pub use view::EngineView;

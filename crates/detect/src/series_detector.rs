@@ -1,9 +1,23 @@
 //! The detector of one series: its baseline, its z-score, and the excursion in progress.
+//!
+//! The list of anomalies holds shifts, not points: a stretch of unusual points is reported where it begins and where it
+//! becomes more severe. A series that leaves its band every now and then is reported only when it goes further than
+//! usual: each report doubles the z-score that the next one needs, and six hours without one halve it.
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::Labels;
+use wardroom_domain::{Labels, Severity};
 
-use crate::{Baseline, Config};
+use crate::Config;
+use crate::baseline::RollingBaseline;
+
+/// Samples that a baseline needs before values are scored.
+const MIN_BASELINE_SAMPLES: u32 = 10;
+/// Least number of points of a level shift, besides its duration.
+const MIN_SHIFT_POINTS: u32 = 3;
+/// Factor by which a report raises the z-score that the next one needs.
+const REPORT_GROWTH_FACTOR: f64 = 2.0;
+/// Time in which that z-score halves, in ms.
+const REPORT_HALF_LIFE_MS: f64 = 6.0 * 3600.0 * 1000.0;
 
 /// Consecutive unusual points on one side of the mean.
 ///
@@ -22,6 +36,39 @@ pub struct Excursion {
     pub value: f64,
     /// Time of the newest value, in ms.
     pub last_ms: i64,
+    /// Whether it lasted long enough for a level shift.
+    pub is_shift: bool,
+}
+
+/// What was reported of a series. Boxed: few series have one.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Reports {
+    /// The unusual points in progress.
+    current: Option<Unusual>,
+    /// |z| that a report needs, as a multiple of the warning band, at `at_ms`.
+    threshold: f64,
+    at_ms: i64,
+}
+
+/// Unusual points on one side of the mean.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Unusual {
+    severity: Severity,
+    is_above: bool,
+    is_reported: bool,
+}
+
+impl Reports {
+    /// Returns whether unusual points that begin or worsen at this time are reported; if so, raises the threshold.
+    fn try_report(&mut self, at_ms: i64, band_ratio: f64) -> bool {
+        let days = at_ms.saturating_sub(self.at_ms).max(0) as f64 / REPORT_HALF_LIFE_MS;
+        let threshold = (self.threshold * 0.5_f64.powf(days)).max(1.0);
+        if band_ratio < threshold {
+            return false;
+        }
+        (self.threshold, self.at_ms) = (threshold * REPORT_GROWTH_FACTOR, at_ms);
+        true
+    }
 }
 
 impl Excursion {
@@ -38,6 +85,8 @@ pub struct LevelShift {
     pub labels: Labels,
     /// How far it moved and since when.
     pub excursion: Excursion,
+    /// Whether it tells about the monitoring itself.
+    pub is_internal: bool,
 }
 
 /// The z-score of an unusual point.
@@ -54,9 +103,10 @@ pub(crate) struct ZScore {
 /// The z-score detector of one series.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SeriesDetector {
-    baseline: Baseline,
+    baseline: RollingBaseline,
     /// The excursion in progress. Boxed: few series have one, and every series has this struct.
     excursion: Option<Box<Excursion>>,
+    reports: Option<Box<Reports>>,
 }
 
 impl SeriesDetector {
@@ -67,7 +117,7 @@ impl SeriesDetector {
             return None;
         }
         let (mean, deviation) = self.baseline.mean_and_deviation();
-        let warm = self.baseline.count() >= config.cold_start;
+        let warm = self.baseline.count() >= MIN_BASELINE_SAMPLES;
         let z = (warm && deviation > 0.0).then(|| (x - mean) / deviation);
         match &mut self.excursion {
             Some(excursion) if continues_excursion(excursion, x, config) => {
@@ -75,7 +125,15 @@ impl SeriesDetector {
             }
             _ => {
                 let starts_excursion = z.is_some_and(|z| z.abs() > config.z_warning) && is_large(x, mean, config);
-                let excursion = Excursion { since_ms: at_ms, points: 1, mean, deviation, value: x, last_ms: at_ms };
+                let excursion = Excursion {
+                    since_ms: at_ms,
+                    points: 1,
+                    mean,
+                    deviation,
+                    value: x,
+                    last_ms: at_ms,
+                    is_shift: false,
+                };
                 self.excursion = starts_excursion.then(|| Box::new(excursion));
             }
         }
@@ -83,9 +141,9 @@ impl SeriesDetector {
         z
     }
 
-    /// Like [`SeriesDetector::observe`], but returns only unusual points: those beyond the warning band, and the one
-    /// that turns an excursion into a level shift. Nearly every sample of a healthy environment returns early, without
-    /// a square root.
+    /// Like [`SeriesDetector::observe`], but returns only what belongs in the list of anomalies: the point with which
+    /// unusual points begin or become more severe, and the one that turns an excursion into a level shift. Nearly every
+    /// sample of a healthy environment returns early, without a square root.
     #[inline]
     pub(crate) fn observe_unusual(&mut self, at_ms: i64, x: f64, config: &Config) -> Option<ZScore> {
         if !x.is_finite() {
@@ -95,19 +153,54 @@ impl SeriesDetector {
         if self.excursion.is_none() {
             let distance = x - mean;
             let near = distance * distance <= config.z_warning * config.z_warning * variance;
-            if near || variance == 0.0 || self.baseline.count() < config.cold_start {
+            if near || variance == 0.0 || self.baseline.count() < MIN_BASELINE_SAMPLES {
                 self.baseline.add(x);
+                if let Some(reports) = &mut self.reports {
+                    reports.current = None;
+                }
                 return None;
             }
         }
+        self.observe_far(at_ms, x, mean, config)
+    }
+
+    #[cold]
+    fn observe_far(&mut self, at_ms: i64, x: f64, mean: f64, config: &Config) -> Option<ZScore> {
         let z = self.observe(at_ms, x, config);
-        match self.excursion() {
+        let bands = (config.z_warning, config.z_high, config.z_critical);
+        let fresh = || Box::new(Reports { current: None, threshold: 1.0, at_ms });
+        if let Some(excursion) = &mut self.excursion
+            && !excursion.is_shift
+            && excursion.points >= MIN_SHIFT_POINTS
+            && at_ms - excursion.since_ms >= i64::from(config.shift_seconds) * 1000
+        {
+            excursion.is_shift = true;
             // The shift has widened the baseline by now: score against the one before it.
-            Some(excursion) if excursion.points == config.consecutive => {
-                Some(ZScore { z: excursion.z(), mean: excursion.mean, shift: true })
-            }
-            _ => z.filter(|z| z.abs() > config.z_warning).map(|z| ZScore { z, mean, shift: false }),
+            let (z, mean) = (excursion.z(), excursion.mean);
+            let reports = self.reports.get_or_insert_with(fresh);
+            let is_known = reports.current.is_some_and(|current| current.is_reported);
+            let is_reported = is_known || reports.try_report(at_ms, z.abs() / config.z_warning);
+            return is_reported.then_some(ZScore { z, mean, shift: true });
         }
+        let severity = z.and_then(|z| Some((z, Severity::from_z_score(z, bands)?)));
+        let Some((z, severity)) = severity else {
+            if self.excursion.is_none()
+                && let Some(reports) = &mut self.reports
+            {
+                reports.current = None;
+            }
+            return None;
+        };
+        let reports = self.reports.get_or_insert_with(fresh);
+        let is_above = z > 0.0;
+        let before = reports.current.filter(|current| current.is_above == is_above);
+        if before.is_some_and(|before| severity <= before.severity) {
+            return None;
+        }
+        let is_reported = reports.try_report(at_ms, z.abs() / config.z_warning);
+        let is_known = is_reported || before.is_some_and(|before| before.is_reported);
+        reports.current = Some(Unusual { severity, is_above, is_reported: is_known });
+        is_reported.then_some(ZScore { z, mean, shift: false })
     }
 
     /// Returns the excursion in progress.
@@ -175,34 +268,58 @@ mod tests {
         assert!(excursion.z() > 19.0);
     }
 
+    fn reports(values: impl IntoIterator<Item = f64>, step_ms: i64) -> Vec<(usize, ZScore)> {
+        let (mut detector, config) = (SeriesDetector::default(), Config::default());
+        let found = values.into_iter().enumerate();
+        found
+            .filter_map(|(step, x)| {
+                detector.observe_unusual(step as i64 * step_ms, x, &config).map(|score| (step, score))
+            })
+            .collect()
+    }
+
     #[test]
-    fn observe_unusual_agrees_with_observe() {
+    fn the_fast_path_keeps_the_same_state() {
         let config = Config::default();
         let (mut fast, mut full) = (SeriesDetector::default(), SeriesDetector::default());
         for step in 0..3000_i64 {
             let shift = if (1500..1700).contains(&step) { 40.0 } else { 0.0 };
             let x = ((step * 7919) % 101) as f64 + shift + if step % 97 == 0 { 300.0 } else { 0.0 };
-            let dedup = full.observe(step * 1000, x, &config).filter(|z| z.abs() > config.z_warning);
-            let dedup =
-                dedup.filter(|_| full.excursion().is_none_or(|excursion| excursion.points != config.consecutive));
-            let score = fast.observe_unusual(step * 1000, x, &config);
-            assert_eq!(score.filter(|score| !score.shift).map(|score| score.z), dedup, "at {step}");
-            assert_eq!(
-                fast.excursion().map(|excursion| excursion.points),
-                full.excursion().map(|excursion| excursion.points),
-                "at {step}"
-            );
+            full.observe(step * 1000, x, &config);
+            fast.observe_unusual(step * 1000, x, &config);
+            let points = |detector: &SeriesDetector| detector.excursion().map(|excursion| excursion.points);
+            assert_eq!(points(&fast), points(&full), "at {step}");
+            assert_eq!(fast.baseline(), full.baseline(), "at {step}");
         }
     }
 
     #[test]
+    fn unusual_points_are_reported_once_and_when_they_become_more_severe() {
+        let mut values = [9.0, 11.0].repeat(20);
+        // z is 2.6, then 2.4 against the wider baseline, then critical.
+        values.extend([12.6, 12.6, 40.0, 40.0, 40.0]);
+        let found = reports(values, 1000);
+        assert_eq!(found.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [40, 42], "{found:?}");
+        assert!(found[1].1.z > 4.0);
+    }
+
+    #[test]
+    fn a_series_that_is_often_unusual_is_reported_a_few_times_a_day() {
+        let noisy = (0..30 * 1440).map(|step| f64::from(step % 7) + if step % 60 == 59 { 30.0 } else { 0.0 });
+        let found = reports(noisy, 60_000);
+        assert!((1..150).contains(&found.len()), "{}", found.len());
+        let mut extreme: Vec<f64> = (0..1440).map(|step| f64::from(step % 7)).collect();
+        extreme.push(900.0);
+        assert_eq!(reports(extreme, 60_000).last().map(|(step, _)| *step), Some(1440));
+    }
+
+    #[test]
     fn detects_a_level_shift_right_after_the_cold_start() {
-        let (mut detector, config) = (SeriesDetector::default(), Config::default());
         let values = (0..15).map(|step| 50.0 + f64::from(step % 3)).chain([110.0; 6]);
-        let dedup: Vec<_> =
-            values.zip(0..).filter_map(|(x, step)| detector.observe_unusual(step * 15_000, x, &config)).collect();
-        let shift = dedup.iter().find(|score| score.shift).unwrap();
-        assert!(shift.z > 50.0 && shift.mean < 52.0, "{shift:?}");
+        let found = reports(values, 15_000);
+        let (step, score) = found.iter().find(|(_, score)| score.shift).unwrap();
+        assert!(score.z > 50.0 && score.mean < 52.0, "{score:?}");
+        assert_eq!(*step, 17, "three points, thirty seconds");
     }
 
     #[test]

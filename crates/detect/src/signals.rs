@@ -9,32 +9,34 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Serialize, Serializer};
+use wardroom_domain::SignalId;
 
-use crate::series_detector::SeriesDetector;
-use crate::signal::{Signal, SignalKey};
+use crate::judge::Signal;
+
+/// Signals of one tenant; points of further ones are not judged.
+const MAX_SIGNALS: usize = 200_000;
 
 /// The signals of one tenant. A clone shares the signals, but not later additions and removals.
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
-    cells: Arc<BTreeMap<Arc<SignalKey>, Arc<Mutex<Signal>>>>,
-    calls_version: u64,
+    cells: Arc<BTreeMap<Arc<SignalId>, Arc<Mutex<Signal>>>>,
 }
 
 impl Signals {
-    /// Returns all signals, ordered by key. A signal is locked until its guard is dropped, so a caller drops each
+    /// Returns all signals, ordered by id. A signal is locked until its guard is dropped, so a caller drops each
     /// before the next or keeps few.
-    pub fn iter(&self) -> impl Iterator<Item = (&SignalKey, MutexGuard<'_, Signal>)> {
-        self.cells.iter().map(|(key, cell)| (&**key, lock(cell)))
+    pub fn iter(&self) -> impl Iterator<Item = (&SignalId, MutexGuard<'_, Signal>)> {
+        self.cells.iter().map(|(id, cell)| (&**id, lock(cell)))
     }
 
     /// Returns one signal, locked.
-    pub fn get(&self, key: &SignalKey) -> Option<MutexGuard<'_, Signal>> {
-        self.cells.get(key).map(|cell| lock(cell))
+    pub fn get(&self, id: &SignalId) -> Option<MutexGuard<'_, Signal>> {
+        self.cells.get(id).map(|cell| lock(cell))
     }
 
-    /// Returns the keys of all signals, in order.
-    pub fn keys(&self) -> impl Iterator<Item = &SignalKey> {
-        self.cells.keys().map(|key| &**key)
+    /// Returns the ids of all signals, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &SignalId> {
+        self.cells.keys().map(|id| &**id)
     }
 
     /// Returns the number of signals.
@@ -47,47 +49,45 @@ impl Signals {
         self.cells.is_empty()
     }
 
-    /// Returns the pairs of caller and callee that have signals; a pair may come several times.
-    pub fn calls(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.keys().filter_map(|key| Some((key.service.as_str(), key.peer.as_deref()?)))
-    }
-
-    /// Returns a number that changes whenever the result of [`Signals::calls`] changes.
-    pub const fn calls_version(&self) -> u64 {
-        self.calls_version
-    }
-
-    /// Returns a signal; adds it if it is new.
-    pub(crate) fn get_or_insert(&mut self, key: &SignalKey) -> MutexGuard<'_, Signal> {
-        if !self.cells.contains_key(key) {
-            self.calls_version += u64::from(key.peer.is_some());
-            let signal = Arc::new(Mutex::new(Signal::new(SeriesDetector::default())));
-            Arc::make_mut(&mut self.cells).insert(Arc::new(key.clone()), signal);
+    /// Returns a signal; adds it if it is new. Returns `None` beyond [`MAX_SIGNALS`].
+    pub(crate) fn get_or_insert(&mut self, id: &SignalId) -> Option<MutexGuard<'_, Signal>> {
+        if !self.cells.contains_key(id) {
+            if self.cells.len() >= MAX_SIGNALS {
+                return None;
+            }
+            let signal = Arc::new(Mutex::new(Signal::default()));
+            Arc::make_mut(&mut self.cells).insert(Arc::new(id.clone()), signal);
         }
-        lock(&self.cells[key])
+        self.get(id)
     }
 
-    /// Removes the signals without a point since a time.
-    pub(crate) fn evict_before(&mut self, before_ms: i64) {
+    /// Removes the signals without a point since a time; returns their number.
+    pub(crate) fn evict_before(&mut self, before_ms: i64) -> usize {
         let is_old = |signal: &Signal| signal.history.back().is_none_or(|(at_ms, _)| *at_ms < before_ms);
+        let before = self.cells.len();
         if self.cells.values().any(|cell| is_old(&lock(cell))) {
-            self.calls_version += 1;
             Arc::make_mut(&mut self.cells).retain(|_, cell| !is_old(&lock(cell)));
         }
+        before - self.cells.len()
+    }
+
+    /// Returns whether there is no room for another signal.
+    pub(crate) fn is_full(&self) -> bool {
+        self.cells.len() >= MAX_SIGNALS
     }
 }
 
-impl From<BTreeMap<SignalKey, Signal>> for Signals {
-    fn from(signals: BTreeMap<SignalKey, Signal>) -> Self {
-        let cells = signals.into_iter().map(|(key, signal)| (Arc::new(key), Arc::new(Mutex::new(signal))));
-        Self { cells: Arc::new(cells.collect()), calls_version: 0 }
+impl From<BTreeMap<SignalId, Signal>> for Signals {
+    fn from(signals: BTreeMap<SignalId, Signal>) -> Self {
+        let cells = signals.into_iter().map(|(id, signal)| (Arc::new(id), Arc::new(Mutex::new(signal))));
+        Self { cells: Arc::new(cells.collect()) }
     }
 }
 
-/// Serializes like a `BTreeMap<SignalKey, Signal>`.
+/// Serializes like a `BTreeMap<SignalId, Signal>`.
 impl Serialize for Signals {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter().map(|(key, signal)| (key, Locked(signal))))
+        serializer.collect_map(self.iter().map(|(id, signal)| (id, Locked(signal))))
     }
 }
 
@@ -106,44 +106,51 @@ fn lock(cell: &Mutex<Signal>) -> MutexGuard<'_, Signal> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{Config, SignalKind};
+    use wardroom_domain::{Entity, SignalKind};
+    use wardroom_signals::{Direction, SignalUnit};
 
-    fn key(service: &str, peer: Option<&str>) -> SignalKey {
-        let metric = "m".to_owned();
-        SignalKey { service: service.into(), peer: peer.map(str::to_owned), kind: SignalKind::Cpu, metric }
+    use super::*;
+    use crate::{Config, Point};
+
+    fn id(service: &str, peer: Option<&str>) -> SignalId {
+        let (resource, metric) = ("cpu".to_owned(), "m".to_owned());
+        SignalId {
+            entity: Entity::service(service),
+            peer: peer.map(Entity::service),
+            kind: SignalKind::Saturation,
+            resource,
+            metric,
+        }
     }
 
-    fn observe(signals: &mut Signals, key: &SignalKey, at_ms: i64) {
-        signals.get_or_insert(key).observe(key, at_ms, 1.0, &Config::default());
+    fn observe(signals: &mut Signals, id: &SignalId, at_ms: i64) {
+        let point = Point { at_ms, window_ms: 1000, value: 0.5, members: 1, ..Point::default() };
+        let mut signal = signals.get_or_insert(id).unwrap();
+        signal.observe(id, SignalUnit::Ratio, Direction::High, &point, &Config::default());
     }
 
     #[test]
     fn a_clone_sees_new_points_but_no_new_signals() {
-        let (mut signals, a, b) = (Signals::default(), key("a", None), key("b", Some("c")));
-        observe(&mut signals, &a, 1);
+        let (mut signals, a, b) = (Signals::default(), id("a", None), id("b", Some("c")));
+        observe(&mut signals, &a, 1000);
         let view = signals.clone();
-        observe(&mut signals, &a, 2);
-        observe(&mut signals, &b, 2);
-        assert_eq!((view.len(), view.get(&a).unwrap().history.len()), (1, 2));
-        assert_eq!(signals.calls().collect::<Vec<_>>(), [("b", "c")]);
-        assert_ne!(view.calls_version(), signals.calls_version());
+        observe(&mut signals, &a, 2000);
+        observe(&mut signals, &b, 2000);
+        assert_eq!((view.len(), view.get(&a).unwrap().history.len(), signals.len()), (1, 2, 2));
     }
 
     #[test]
     fn old_signals_are_removed_and_saved_ones_are_equal() {
-        let (mut signals, a, b) = (Signals::default(), key("a", None), key("b", Some("c")));
+        let (mut signals, a, b) = (Signals::default(), id("a", None), id("b", Some("c")));
         observe(&mut signals, &a, 1000);
         observe(&mut signals, &b, 2000);
         let bytes = postcard::to_allocvec(&signals).unwrap();
-        let loaded = Signals::from(postcard::from_bytes::<BTreeMap<SignalKey, Signal>>(&bytes).unwrap());
+        let loaded = Signals::from(postcard::from_bytes::<BTreeMap<SignalId, Signal>>(&bytes).unwrap());
         assert_eq!(format!("{:?}", loaded.get(&b)), format!("{:?}", signals.get(&b)));
-        signals.evict_before(1001);
+        assert_eq!(signals.evict_before(1001), 1);
         assert_eq!(signals.keys().collect::<Vec<_>>(), [&b]);
-        let version = signals.calls_version();
-        signals.evict_before(1001);
-        assert_eq!(signals.calls_version(), version, "nothing changed");
-        signals.evict_before(2001);
-        assert!(signals.is_empty() && signals.calls_version() != version);
+        assert_eq!(signals.evict_before(1001), 0);
+        assert_eq!(signals.evict_before(2001), 1);
+        assert!(signals.is_empty() && !signals.is_full());
     }
 }

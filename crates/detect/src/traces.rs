@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::{Span, SpanKind};
+use wardroom_domain::{Entity, EntityKind, Span, SpanKind};
 
 /// An unmatched span is kept for at least this long, in ms.
 const MATCH_TIMEOUT_MS: i64 = 10_000;
@@ -29,10 +29,12 @@ const ADDRESS_LABELS: [&str; 6] =
 /// One call, as measured by the client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Call {
-    /// The calling service.
+    /// The caller.
     pub(crate) caller: u32,
-    /// The called service.
+    /// What is called.
     pub(crate) callee: Callee,
+    /// End of the client's span, in ms.
+    pub(crate) at_ms: i64,
     pub(crate) seconds: f64,
     pub(crate) failed: bool,
 }
@@ -40,10 +42,10 @@ pub(crate) struct Call {
 /// The target of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Callee {
-    /// A service that sends telemetry.
+    /// An entity that sends spans.
     Known(u32),
-    /// A target without telemetry, by the client's name for it.
-    Named(String),
+    /// A target without spans, by what the client says of it.
+    Named(Entity),
 }
 
 type Id = ([u8; 16], [u8; 8]);
@@ -52,6 +54,9 @@ type Id = ([u8; 16], [u8; 8]);
 struct Client {
     service: u32,
     address: Option<String>,
+    /// The target, as the client names it.
+    peer: Option<Entity>,
+    at_ms: i64,
     seconds: f64,
     failed: bool,
     /// The call was already reported by its address; the server span only confirms it.
@@ -77,9 +82,16 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// Adds a span of a service; appends the calls that are complete now to `calls`.
-    pub(crate) fn observe(&mut self, span: &Span, service: u32, failed: bool, calls: &mut Vec<Call>) {
-        let end_ms = span.end.millis();
+    /// Adds a span of a service; appends the calls that are complete now to `calls`. `peer` is the target that a client
+    /// span names, and `end_ms` the end of the span, capped by the time of arrival.
+    pub(crate) fn observe(
+        &mut self,
+        span: &Span,
+        (service, peer): (u32, Option<Entity>),
+        end_ms: i64,
+        failed: bool,
+        calls: &mut Vec<Call>,
+    ) {
         if end_ms >= self.rotated_ms + MATCH_TIMEOUT_MS
             || self.young.clients.len() + self.young.servers.len() >= MAX_PENDING_SPANS
         {
@@ -88,9 +100,10 @@ impl Traces {
         match span.kind {
             SpanKind::Client | SpanKind::Producer => {
                 let (seconds, id) = (span.seconds(), (span.trace_id, span.span_id));
-                let mut client = Client { service, address: address(span), seconds, failed, reported: false };
-                if let Some(name) = span.labels.get("peer.service") {
-                    calls.push(client.call(Callee::Named(name.to_owned())));
+                let address = address(span);
+                let mut client = Client { service, address, peer, at_ms: end_ms, seconds, failed, reported: false };
+                if let Some(named) = client.peer.take_if(|peer| !may_send_spans(peer, span)) {
+                    calls.push(client.call(Callee::Named(named)));
                 } else if let Some(callee) = self.young.servers.remove(&id).or_else(|| self.old.servers.remove(&id)) {
                     calls.extend(self.join_spans(client, callee));
                 } else {
@@ -160,9 +173,9 @@ impl Traces {
         clients.sort_unstable_by_key(|(id, _)| *id);
         for (_, mut client) in clients.into_iter().filter(|(_, client)| !client.reported) {
             let callee = self.known_callee(&client);
-            match (callee, client.address.take()) {
+            match (callee, client.peer.take()) {
                 (Some(callee), _) => calls.extend(client.call_to(callee)),
-                (None, Some(address)) => calls.push(client.call(Callee::Named(address))),
+                (None, Some(peer)) => calls.push(client.call(Callee::Named(peer))),
                 (None, None) => {}
             }
         }
@@ -176,8 +189,15 @@ impl Client {
     }
 
     fn call(self, callee: Callee) -> Call {
-        Call { caller: self.service, callee, seconds: self.seconds, failed: self.failed }
+        Call { caller: self.service, callee, at_ms: self.at_ms, seconds: self.seconds, failed: self.failed }
     }
+}
+
+/// Returns whether the target of a call may send a span of its own, which says better what it is. A service that the
+/// client names is believed; databases, caches and queues send no spans.
+fn may_send_spans(peer: &Entity, span: &Span) -> bool {
+    let is_named = span.labels.get("peer.service").is_some();
+    !is_named && !matches!(peer.kind, EntityKind::Database | EntityKind::Cache | EntityKind::Queue)
 }
 
 fn address(span: &Span) -> Option<String> {
@@ -208,7 +228,18 @@ mod tests {
     }
 
     fn call(callee: Callee) -> Call {
-        Call { caller: 7, callee, seconds: 0.25, failed: false }
+        Call { caller: 7, callee, at_ms: 1000, seconds: 0.25, failed: false }
+    }
+
+    fn host(name: &str) -> Entity {
+        Entity::named(EntityKind::External, name)
+    }
+
+    fn observe(traces: &mut Traces, span: &Span, service: u32, calls: &mut Vec<Call>) {
+        let peer = span.labels.get("peer.service").map(Entity::service);
+        let peer = peer.or_else(|| span.labels.get("server.address").map(host));
+        traces.observe(span, (service, peer), span.end.millis(), false, calls);
+        calls.iter_mut().for_each(|call| call.at_ms = 1000);
     }
 
     #[test]
@@ -221,7 +252,7 @@ mod tests {
             if !client_first {
                 spans.reverse();
             }
-            spans.iter().for_each(|(span, service)| traces.observe(span, *service, false, &mut calls));
+            spans.iter().for_each(|(span, service)| observe(&mut traces, span, *service, &mut calls));
             assert_eq!(calls, [call(Callee::Known(9))]);
         }
     }
@@ -230,15 +261,15 @@ mod tests {
     fn a_call_without_a_response_is_attributed_to_the_known_service_of_its_address() {
         let (mut traces, mut calls) = (Traces::default(), Vec::new());
         let address = [("server.address", "10.0.0.1"), ("server.port", "80")];
-        traces.observe(&span(SpanKind::Client, 2, 1, 1000, &address), 7, false, &mut calls);
-        traces.observe(&span(SpanKind::Server, 3, 2, 990, &[]), 9, false, &mut calls);
-        traces.observe(&span(SpanKind::Client, 4, 1, 2000, &address), 7, false, &mut calls);
-        traces.observe(&span(SpanKind::Client, 5, 1, 2000, &[("server.address", "db")]), 7, false, &mut calls);
+        observe(&mut traces, &span(SpanKind::Client, 2, 1, 1000, &address), 7, &mut calls);
+        observe(&mut traces, &span(SpanKind::Server, 3, 2, 990, &[]), 9, &mut calls);
+        observe(&mut traces, &span(SpanKind::Client, 4, 1, 2000, &address), 7, &mut calls);
+        observe(&mut traces, &span(SpanKind::Client, 5, 1, 2000, &[("server.address", "db")]), 7, &mut calls);
         assert_eq!(calls, [call(Callee::Known(9)), call(Callee::Known(9))], "at once, not after the timeout");
         for end_ms in [20_000, 40_000] {
-            traces.observe(&span(SpanKind::Internal, 8, 1, end_ms, &[]), 7, false, &mut calls);
+            observe(&mut traces, &span(SpanKind::Internal, 8, 1, end_ms, &[]), 7, &mut calls);
         }
-        assert_eq!(calls[2..], [call(Callee::Named("db".into()))]);
+        assert_eq!(calls[2..], [call(Callee::Named(host("db")))]);
     }
 
     #[test]
@@ -246,8 +277,8 @@ mod tests {
         let (mut traces, mut calls) = (Traces::default(), Vec::new());
         let address = [("server.address", "gateway")];
         for (client, server, service) in [(2, 3, 9), (4, 5, 9), (6, 7, 8), (8, 9, 8)] {
-            traces.observe(&span(SpanKind::Client, client, 1, 1000, &address), 7, false, &mut calls);
-            traces.observe(&span(SpanKind::Server, server, client, 990, &[]), service, false, &mut calls);
+            observe(&mut traces, &span(SpanKind::Client, client, 1, 1000, &address), 7, &mut calls);
+            observe(&mut traces, &span(SpanKind::Server, server, client, 990, &[]), service, &mut calls);
         }
         let known = |callee: u32| call(Callee::Known(callee));
         // The third call was attributed to the service known for this address at that time.
@@ -258,16 +289,16 @@ mod tests {
     fn a_long_address_is_not_used() {
         let (mut traces, mut calls) = (Traces::default(), Vec::new());
         let long = "x".repeat(MAX_ADDRESS_BYTES + 1);
-        traces.observe(&span(SpanKind::Client, 2, 1, 1000, &[("server.address", &long)]), 7, false, &mut calls);
+        observe(&mut traces, &span(SpanKind::Client, 2, 1, 1000, &[("server.address", &long)]), 7, &mut calls);
         assert!(traces.young.clients.values().all(|client| client.address.is_none()));
-        traces.observe(&span(SpanKind::Server, 3, 2, 990, &[]), 9, false, &mut calls);
+        observe(&mut traces, &span(SpanKind::Server, 3, 2, 990, &[]), 9, &mut calls);
         assert_eq!(calls, [call(Callee::Known(9))], "the call is still joined");
     }
 
     #[test]
     fn peer_service_names_the_callee_at_once() {
         let (mut traces, mut calls) = (Traces::default(), Vec::new());
-        traces.observe(&span(SpanKind::Producer, 2, 1, 1000, &[("peer.service", "queue")]), 7, false, &mut calls);
-        assert_eq!(calls, [call(Callee::Named("queue".into()))]);
+        observe(&mut traces, &span(SpanKind::Producer, 2, 1, 1000, &[("peer.service", "queue")]), 7, &mut calls);
+        assert_eq!(calls, [call(Callee::Named(Entity::service("queue")))]);
     }
 }

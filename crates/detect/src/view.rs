@@ -2,30 +2,32 @@
 
 use std::sync::MutexGuard;
 
-use wardroom_domain::{Deployment, Timestamp};
+use wardroom_domain::{Deployment, Event, SignalId, Timestamp};
+use wardroom_signals::EntityGraph;
 
-use crate::deployments::Deployments;
-use crate::signal::{Signal, SignalKey};
+use crate::events::{Events, deployment_of};
+use crate::judge::Signal;
 use crate::signals::Signals;
 
-/// The signals and deployments of an engine after a batch. Cheap to create and to clone; reading it never waits for a
-/// batch, and no batch waits for its readers.
+/// The signals, events and entities of an engine after a batch. Cheap to create and to clone; reading it never waits
+/// for a batch, and no batch waits for its readers.
 #[derive(Clone, Debug, Default)]
 pub struct EngineView {
     pub(crate) signals: Signals,
-    pub(crate) deployments: Deployments,
+    pub(crate) events: Events,
+    pub(crate) graph: EntityGraph,
     pub(crate) watermark_ms: i64,
 }
 
 impl EngineView {
     /// Returns all signals.
-    pub fn signals(&self) -> impl Iterator<Item = (&SignalKey, MutexGuard<'_, Signal>)> {
+    pub fn signals(&self) -> impl Iterator<Item = (&SignalId, MutexGuard<'_, Signal>)> {
         self.signals.iter()
     }
 
     /// Returns one signal.
-    pub fn signal(&self, key: &SignalKey) -> Option<MutexGuard<'_, Signal>> {
-        self.signals.get(key)
+    pub fn signal(&self, id: &SignalId) -> Option<MutexGuard<'_, Signal>> {
+        self.signals.get(id)
     }
 
     /// Returns the map of all signals.
@@ -33,13 +35,23 @@ impl EngineView {
         &self.signals
     }
 
-    /// Returns the newest event time of all telemetry, in ms.
+    /// Returns the newest event time of all telemetry, in ms; `i64::MIN` before any.
     pub const fn watermark_ms(&self) -> i64 {
         self.watermark_ms
     }
 
-    /// Returns the deployments in a time range, oldest first.
+    /// Returns which entities are known, and how they depend on each other.
+    pub const fn graph(&self) -> &EntityGraph {
+        &self.graph
+    }
+
+    /// Returns the events in a time range (both ends inclusive), oldest first.
+    pub fn events(&self, from: Timestamp, to: Timestamp) -> Vec<Event> {
+        self.events.between(from, to).cloned().collect()
+    }
+
+    /// Returns the deployments in a time range, reported and inferred, oldest first.
     pub fn deployments(&self, from: Timestamp, to: Timestamp) -> Vec<Deployment> {
-        self.deployments.between(from, to).cloned().collect()
+        self.events.between(from, to).filter_map(deployment_of).collect()
     }
 }

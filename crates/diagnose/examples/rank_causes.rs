@@ -1,26 +1,38 @@
-//! A slow caller and its slow callee, which is the cause: `cargo run -p wardroom-diagnose --example rank_causes`.
+//! A slow caller and its slow database, which is the cause: `cargo run -p wardroom-diagnose --example rank_causes`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
-use wardroom_diagnose::{Aspect, Call, Config, Facts, SignalFact, diagnose, root_cause_analysis};
-use wardroom_domain::Timestamp;
+use wardroom_diagnose::{Config, Facts, SignalFact, Weights, diagnose, root_cause_analysis};
+use wardroom_domain::{Entity, EntityKind, Relation, RelationKind, SignalId, SignalKind, Timestamp};
+use wardroom_signals::{Direction, SignalUnit};
 
 fn main() {
     let began_at = Timestamp::from_millis(1_795_255_200_000);
-    let slow = |service: &str| SignalFact {
-        service: service.into(),
-        aspect: Aspect::Latency,
+    let (web, database) = (Entity::service("web"), Entity::named(EntityKind::Database, "orders-db"));
+    let slow = |entity: &Entity| SignalFact {
+        signal: SignalId {
+            entity: entity.clone(),
+            peer: None,
+            kind: SignalKind::Latency,
+            resource: String::new(),
+            metric: "request_seconds".into(),
+        },
+        unit: SignalUnit::Seconds,
+        direction: Direction::High,
         value: 1.2,
         expected: 0.05,
-        bad_since: Some(began_at),
+        z: 23.0,
+        onset: Some(began_at),
+        is_bad: true,
+        is_gone: false,
+        is_internal: false,
     };
-    let call = Call {
-        caller: "web".into(),
-        callee: "database".into(),
-        bad_since: Some(began_at),
-        rate: 40.0,
-        expected_rate: 40.0,
+    let facts = Facts {
+        began_at,
+        now: began_at,
+        signals: vec![slow(&web), slow(&database)],
+        relations: vec![Relation { from: web, kind: RelationKind::Uses, to: database }],
+        ..Facts::default()
     };
-    let facts = Facts { began_at, signals: vec![slow("web"), slow("database")], calls: vec![call], ..Facts::default() };
-    let diagnosis = diagnose(&facts, &Config::default());
+    let diagnosis = diagnose(&facts, &Config::default(), &Weights::builtin().unwrap());
     println!("{}", serde_json::to_string_pretty(&root_cause_analysis(&diagnosis, None)).unwrap());
 }

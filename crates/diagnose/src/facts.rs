@@ -1,136 +1,169 @@
-//! The input of diagnosis.
+//! The input of diagnosis: what is known about an incident and its surroundings at one point in time.
 
-use wardroom_domain::{Deployment, Timestamp};
+use std::collections::BTreeSet;
 
-/// Everything known about an incident at one point in time.
+use wardroom_domain::{Entity, Event, Finding, Relation, Severity, SignalId, SignalKind, Timestamp};
+use wardroom_signals::{Direction, SignalUnit};
+
+use crate::need::Need;
+
+/// Everything known about an incident at one point in time. All entities are canonical: one thing has one entity.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// Start of the incident.
+    /// Estimated onset of the incident.
     pub began_at: Timestamp,
-    /// Request and resource signals of services.
+    /// Newest telemetry time.
+    pub now: Timestamp,
+    /// Signals of the entities concerned, healthy ones included: an entity without any cannot be seen.
     pub signals: Vec<SignalFact>,
-    /// The call graph with the state of each edge.
-    pub calls: Vec<Call>,
-    /// Series with a level shift.
-    pub series: Vec<SeriesFact>,
-    /// Deployments since the configured time before the start.
-    pub deployments: Vec<Deployment>,
-    /// Announced setting changes of the same time range.
-    pub changes: Vec<Change>,
-    /// Error log templates of the configured time range.
-    pub logs: Vec<LogFact>,
+    /// Known relations between the entities.
+    pub relations: Vec<Relation>,
+    /// Deployments, restarts, settings and the like since the configured time before the onset.
+    pub events: Vec<Event>,
+    /// Log templates whose rate changed.
+    pub templates: Vec<TemplateFact>,
+    /// The findings of the incident: rules over signals that hold.
+    pub findings: Vec<Finding>,
+    /// What was asked for and has been looked up.
+    pub answered: BTreeSet<Need>,
 }
 
-/// The kind of a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Aspect {
-    /// Requests per second.
-    Rate,
-    /// Failed requests, 0..1.
-    Errors,
-    /// 99th percentile, seconds.
-    Latency,
-    /// CPU share of the limit.
-    Cpu,
-    /// Memory share of the limit.
-    Memory,
-}
-
-/// One signal of one service.
-#[derive(Clone, Debug)]
+/// One signal compared with its own past.
+#[derive(Clone, Debug, PartialEq)]
 pub struct SignalFact {
-    /// The service.
-    pub service: String,
-    /// Kind of signal.
-    pub aspect: Aspect,
-    /// Current value.
+    /// The signal.
+    pub signal: SignalId,
+    /// Unit of the values.
+    pub unit: SignalUnit,
+    /// Which values are bad.
+    pub direction: Direction,
+    /// Typical value since the onset.
     pub value: f64,
-    /// Value before the start.
+    /// Normal value before.
     pub expected: f64,
-    /// Time of the first bad point, if the signal is in breach.
-    pub bad_since: Option<Timestamp>,
-}
-
-/// One edge of the call graph.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The calling service.
-    pub caller: String,
-    /// The called service.
-    pub callee: String,
-    /// Time since which the caller sees errors or high latency, if it does.
-    pub bad_since: Option<Timestamp>,
-    /// Current calls per second.
-    pub rate: f64,
-    /// Calls per second before the start.
-    pub expected_rate: f64,
-}
-
-/// One series compared with its own baseline.
-#[derive(Clone, Debug)]
-pub struct SeriesFact {
-    /// The service.
-    pub service: String,
-    /// Text form of its labels.
-    pub series: String,
-    /// Standard deviations from its mean.
+    /// Robust standard deviations from the normal value, with its sign.
     pub z: f64,
-    /// Current value.
-    pub value: f64,
-    /// Value before the start.
-    pub expected: f64,
-    /// Start of the shift.
-    pub since: Timestamp,
+    /// Estimated time of the shift; `None` if the signal is as before.
+    pub onset: Option<Timestamp>,
+    /// Whether a rule holds for it, or its value is beyond its limit.
+    pub is_bad: bool,
+    /// Whether it had points before and has none since.
+    pub is_gone: bool,
+    /// Whether it tells about the monitoring itself.
+    pub is_internal: bool,
 }
 
-/// One announced setting change.
-#[derive(Clone, Debug)]
-pub struct Change {
-    /// The service.
-    pub service: String,
-    /// Time of the change.
-    pub at: Timestamp,
-    /// Name of the setting.
-    pub key: String,
-    /// Old value.
-    pub from: String,
-    /// New value.
-    pub to: String,
-}
-
-/// One error template.
-#[derive(Clone, Debug)]
-pub struct LogFact {
-    /// The service.
-    pub service: String,
+/// How often a log template appears, compared with before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TemplateFact {
+    /// The entity that logs it.
+    pub entity: Entity,
     /// The template.
     pub template: String,
     /// One original line. Untrusted text.
     pub example: String,
-    /// Number of lines.
-    pub count: u64,
-    /// Time of the template's first line.
-    pub first: Timestamp,
+    /// Severity of its lines.
+    pub severity: Severity,
+    /// Lines since the onset.
+    pub count: f64,
+    /// Lines that the time before makes expect for an equal time; `None` if nothing was seen before at all.
+    pub expected: Option<f64>,
+    /// Time of the template's first line, or of the last one if it is gone.
+    pub at: Timestamp,
 }
 
-impl Facts {
-    pub(crate) fn signal(&self, service: &str, aspect: Aspect) -> Option<&SignalFact> {
-        let matches = |fact: &&SignalFact| fact.service == service && fact.aspect == aspect;
-        // A service may have several histograms: prefer one in breach.
-        self.signals.iter().filter(matches).max_by_key(|fact| fact.bad_since.is_some())
+/// How the rate of a template changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TemplateChange {
+    New,
+    Burst,
+    Gone,
+}
+
+impl SignalFact {
+    /// Returns by how many robust standard deviations the value is on the bad side; negative on the good one.
+    pub fn badness(&self) -> f64 {
+        match self.direction {
+            Direction::High => self.z,
+            Direction::Low => -self.z,
+            Direction::Neutral => self.z.abs(),
+        }
     }
 
-    pub(crate) fn is_bad(&self, service: &str, aspect: Aspect) -> bool {
-        self.signal(service, aspect).is_some_and(|fact| fact.bad_since.is_some())
+    /// Returns the size of the effect, 0..1, whatever its direction and however certain it is.
+    fn effect(&self) -> f64 {
+        let saturating = |x: f64| 1.0 - (-x.max(0.0)).exp();
+        let delta = (self.value - self.expected).abs();
+        let log_ratio = log_ratio(self.value, self.expected).abs();
+        match self.signal.kind {
+            // 10 percentage points are much whatever was before; so is twenty times as much as before.
+            SignalKind::Errors if self.unit == SignalUnit::Ratio => {
+                saturating(delta / 0.1).max(saturating(log_ratio / 2.0) * saturating(delta / 0.005))
+            }
+            SignalKind::Availability => saturating(delta / 0.2),
+            SignalKind::Saturation if self.unit == SignalUnit::Ratio => {
+                // Towards the limit counts for more than far from it.
+                let room = (self.value.clamp(0.0, 1.0) - 0.5).max(0.0) * 2.0;
+                saturating(delta / 0.15).max(saturating(log_ratio)) * room.mul_add(0.6, 0.4)
+            }
+            SignalKind::Restarts => saturating(self.value - self.expected),
+            SignalKind::Expiry | SignalKind::Freshness => saturating(log_ratio),
+            _ => saturating(log_ratio / 0.7),
+        }
     }
 
-    /// Returns whether requests to the service fail or are slow.
-    pub(crate) fn is_degraded(&self, service: &str) -> bool {
-        self.is_bad(service, Aspect::Errors) || self.is_bad(service, Aspect::Latency)
+    /// Returns how strongly the signal speaks of a fault, 0..1: certainty of the shift times size of its effect.
+    pub fn strength(&self) -> f64 {
+        let certainty = 1.0 - (-(self.badness() - 2.0).max(0.0) / 4.0).exp();
+        let mut strength = certainty * self.effect();
+        if self.is_bad {
+            strength = strength.max(0.6);
+        }
+        if self.is_internal { strength * 0.25 } else { strength }
     }
 
-    /// Returns the outgoing calls of a service that fail or are slow.
-    pub(crate) fn unhealthy_calls<'a>(&'a self, caller: &'a str) -> impl Iterator<Item = &'a Call> {
-        self.calls.iter().filter(move |call| call.caller == caller && call.bad_since.is_some())
+    /// Returns whether it is worse than before beyond doubt.
+    pub fn is_shifted(&self) -> bool {
+        self.is_bad || self.strength() >= 0.2
+    }
+}
+
+/// Returns ln(value / expected), with both at least one thousandth of the larger.
+pub(crate) fn log_ratio(value: f64, expected: f64) -> f64 {
+    let floor = 1e-3 * value.abs().max(expected.abs()).max(1e-9);
+    (value.abs().max(floor) / expected.abs().max(floor)).ln()
+}
+
+impl TemplateFact {
+    /// Returns how the rate of the template changed, if it did.
+    pub(crate) fn change(&self) -> Option<TemplateChange> {
+        let Some(expected) = self.expected else { return (self.count >= 1.0).then_some(TemplateChange::New) };
+        // The spread of counts is that of a Poisson process.
+        let deviation = (self.count - expected) / expected.max(1.0).sqrt();
+        if expected < 0.5 && self.count >= 1.0 {
+            Some(TemplateChange::New)
+        } else if deviation >= 4.0 && self.count >= 2.0 * expected {
+            Some(TemplateChange::Burst)
+        } else if expected >= 4.0 && self.count <= 0.2 * expected {
+            Some(TemplateChange::Gone)
+        } else {
+            None
+        }
+    }
+
+    /// Returns how strongly the template speaks of a fault, 0..1.
+    pub(crate) fn strength(&self) -> f64 {
+        let size = match self.change() {
+            None => return 0.0,
+            Some(TemplateChange::New) => 1.0 - (-self.count / 5.0).exp(),
+            Some(TemplateChange::Burst) => 0.8,
+            // A line that belongs to every request and is gone says where requests end.
+            Some(TemplateChange::Gone) => 0.9 * (1.0 - (-self.expected.unwrap_or(0.0) / 8.0).exp()),
+        };
+        match self.severity {
+            Severity::Critical | Severity::High => size,
+            Severity::Warning => 0.6 * size,
+            Severity::Info => 0.3 * size,
+        }
     }
 }

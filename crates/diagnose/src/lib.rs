@@ -1,25 +1,42 @@
 //! Diagnosis: evidence in, ranked causes out. No language model, no I/O, no clock.
 //!
 //! ```text
-//! degraded services ─► explained by another service? (call direction) ─► ranking ─► kind of fault ─► confidence
+//! facts ─► suspects (levels, what dependencies explain) ─► features ─► weights ─► ranking ─► rule ─► cause
+//!   ▲                                                                               │
+//!   └────────────── needs: what would make the ranking surer ◄──────────────────────┘
 //! ```
 //!
-//! A caller whose failing calls go to a callee that is itself degraded is *affected*; a caller whose calls fail while
-//! the callee is healthy is a *candidate*. A queue that rejects work because one of its consumers stopped draining it
-//! is affected by that consumer. Candidates are ranked by the evidence: resources at their limit, a changed setting, a
-//! recent deployment, the number of affected callers. Every claim refers to evidence in the same result. "No cause" is
-//! a valid result.
+//! The ranking is general: size and onset of the shifts of each entity's signals against their own past, direction of
+//! calls and uses (a symptom of a caller is explained by its callee's), saturation of what it runs on or uses, lost
+//! availability, restarts, changes shortly before, log templates. The weights of these features are a data file that
+//! is fitted by a command. *How* an entity fails is named by the rules of `rules/`; `unknown` is one of them.
+//!
+//! Unknown is not healthy: an entity without signals of its own is neither at fault nor acquitted, and a cause that
+//! depends on one carries a reservation. Every claim cites evidence in the same result; "no cause" is a valid result.
 
 #![forbid(unsafe_code)]
 
 mod facts;
-mod kind;
+mod need;
+mod shift;
+mod suspect;
+
+mod features;
+mod weights;
+
+mod evidence;
 mod rank;
 mod render;
+mod rules;
 
-pub use facts::{Aspect, Call, Change, Facts, LogFact, SeriesFact, SignalFact};
-pub use rank::diagnose;
+pub use facts::{Facts, SignalFact, TemplateFact};
+pub use features::{FEATURES, Features};
+pub use need::Need;
+pub use rank::{Indicator, Ranked, diagnose, indicators, needs, rank};
 pub use render::{RootCauseAnalysis, root_cause_analysis};
+pub use rules::{RULES, Rule};
+pub use shift::{Normal, Shift, difference_floor, median, quantile};
+pub use weights::{Calibration, Weights, WeightsError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

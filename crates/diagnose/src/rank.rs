@@ -1,191 +1,271 @@
-//! Ranks services by how likely they are the cause.
+//! Ranks entities by how likely they are the cause, and explains the ranking.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use wardroom_domain::canonical::short_hash;
-use wardroom_domain::{Cause, CauseKind, Deployment, Diagnosis, Evidence, Severity};
+use wardroom_domain::{Cause, Diagnosis, Entity, Event, EventKind, Evidence, Severity, SignalId, SignalKind};
 
 use crate::Config;
-use crate::facts::{Aspect, Facts};
-use crate::kind::{match_kind, starved_callee};
+use crate::evidence::{cited_evidence, event_evidence, finding_evidence, signal_evidence, template_evidence};
+use crate::facts::{Facts, SignalFact, TemplateFact};
+use crate::features::{Features, features, sign};
+use crate::need::Need;
+use crate::rules::{Match, RULES, Rule, Subject};
+use crate::suspect::{Case, Suspect};
+use crate::weights::Weights;
+
+/// Maximum number of causes in a diagnosis.
+const MAX_CAUSES: usize = 5;
+/// Maximum number of signals, log templates and findings each that a cause cites besides those of its rule.
+const MAX_CITED: usize = 4;
+/// Entities below this score show nothing that could be a cause.
+const MIN_SCORE: f64 = 0.15;
+/// Entities that differ less than this from before, 0..1, are no candidates.
+const MIN_SIGN: f64 = 0.02;
+/// Maximum number of suspects whose details are asked for.
+const MAX_NEEDS: usize = 8;
+
+/// One entity in the ranking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    /// The entity.
+    pub entity: Entity,
+    /// Weighted sum of its features.
+    pub score: f64,
+    /// Its share of the soft maximum over all entities, 0..1.
+    pub share: f64,
+    /// Its features.
+    pub features: Features,
+}
+
+/// Ranks all entities of the facts, best first.
+pub fn rank(facts: &Facts, weights: &Weights) -> Vec<Ranked> {
+    let case = Case::new(facts);
+    ranking(&case, weights).into_iter().map(|(_, ranked)| ranked).collect()
+}
+
+/// One piece of evidence about an entity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Indicator<'a> {
+    /// A signal that differs from its past.
+    Signal(&'a SignalFact),
+    /// A log template whose rate changed.
+    Template(&'a TemplateFact),
+}
+
+/// Returns the evidence about one entity, most telling first.
+pub fn indicators<'a>(facts: &'a Facts, entity: &Entity) -> Vec<Indicator<'a>> {
+    let case = Case::new(facts);
+    let suspect = case.suspects.iter().find(|suspect| suspect.entity == entity);
+    suspect.map(telling).unwrap_or_default()
+}
+
+/// Orders the evidence about a suspect: what is inside it explains its symptoms, so it goes first at equal strength.
+fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
+    let mut weighed: Vec<(f64, Indicator<'a>)> = Vec::new();
+    for fact in suspect.own.iter().chain(&suspect.calls).chain(&suspect.called) {
+        let inside = match fact.signal.kind {
+            // Lack of memory costs CPU (garbage collection, reclaim); busy CPUs take no memory.
+            SignalKind::Saturation if fact.signal.resource == "cpu" => 0.75,
+            SignalKind::Saturation | SignalKind::Availability | SignalKind::Restarts | SignalKind::Queue => 1.0,
+            SignalKind::Expiry | SignalKind::Freshness | SignalKind::Errors => 0.8,
+            SignalKind::Latency => 0.7,
+            SignalKind::Traffic | SignalKind::Logs | SignalKind::Other => 0.5,
+        };
+        let size = 1.0 - 1.0 / (1.0 + (fact.badness() - 2.0).max(0.0).ln_1p());
+        weighed.push((inside * fact.strength().max(0.01) * size, Indicator::Signal(fact)));
+    }
+    weighed.extend(suspect.templates.iter().map(|fact| (0.9 * fact.strength(), Indicator::Template(fact))));
+    weighed.retain(|(weight, _)| *weight > 0.0);
+    weighed.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| key(&a.1).cmp(&key(&b.1))));
+    weighed.into_iter().map(|(_, indicator)| indicator).collect()
+}
+
+fn key<'a>(indicator: &Indicator<'a>) -> (Option<&'a SignalId>, Option<&'a str>) {
+    match indicator {
+        Indicator::Signal(fact) => (Some(&fact.signal), None),
+        Indicator::Template(fact) => (None, Some(&fact.template)),
+    }
+}
+
+/// Returns what would make the ranking surer and is not among the facts, most useful first.
+pub fn needs(facts: &Facts, weights: &Weights) -> Vec<Need> {
+    let case = Case::new(facts);
+    let mut needs = Vec::new();
+    for (index, _) in ranking(&case, weights).into_iter().take(MAX_NEEDS) {
+        let suspect = &case.suspects[index];
+        let unseen = suspect.dependencies.iter().map(|(other, _)| &case.suspects[*other]);
+        needs.extend(unseen.filter(|other| !other.is_seen()).map(|other| Need::Surroundings(other.entity.clone())));
+        needs.push(Need::Templates(suspect.entity.clone()));
+        needs.push(Need::Series(suspect.entity.clone()));
+    }
+    let mut asked = BTreeSet::new();
+    needs.retain(|need| !facts.answered.contains(need) && asked.insert(need.clone()));
+    needs
+}
 
 /// Returns the ranked causes of an incident with their evidence.
-pub fn diagnose(facts: &Facts, config: &Config) -> Diagnosis {
-    let affected: BTreeSet<&str> = facts
-        .signals
-        .iter()
-        .filter(|fact| fact.bad_since.is_some() && fact.aspect != Aspect::Rate)
-        .map(|fact| fact.service.as_str())
-        .chain(facts.calls.iter().filter(|call| call.bad_since.is_some()).map(|call| call.caller.as_str()))
-        .collect();
-    let mut scored: Vec<(f64, &str)> = affected.iter().map(|service| (score(service, facts), *service)).collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-
-    let mut evidence = Vec::new();
-    let total: f64 = scored.iter().map(|(score, _)| score).sum();
-    let causes: Vec<Cause> = scored
-        .iter()
-        .take(5)
-        .map(|(score, service)| cause(service, *score, total, facts, &mut evidence))
-        .filter(|cause| cause.confidence >= config.min_confidence / 4.0)
-        .collect();
-    let failing: Vec<&str> = affected.iter().filter(|service| facts.is_bad(service, Aspect::Errors)).copied().collect();
-    let slow: Vec<&str> = affected.iter().filter(|service| facts.is_bad(service, Aspect::Latency)).copied().collect();
-    let severity = if failing.is_empty() { Severity::High } else { Severity::Critical };
-    Diagnosis { causes, evidence, severity, impact: impact(&failing, &slow) }
-}
-
-/// Returns the service that explains the problems of this one, if there is one.
-fn explained_by<'a>(service: &str, facts: &'a Facts) -> Option<&'a str> {
-    let by_callee = facts
-        .calls
-        .iter()
-        .find(|call| call.caller == service && call.bad_since.is_some() && facts.is_degraded(&call.callee))
-        .map(|call| call.callee.as_str());
-    by_callee.or_else(|| {
-        let callers = facts.calls.iter().filter(|call| call.callee == service);
-        callers.map(|call| call.caller.as_str()).find(|caller| starved_callee(caller, facts) == Some(service))
-    })
-}
-
-fn score(service: &str, facts: &Facts) -> f64 {
-    let mut score = 0.2;
-    let mut add = |holds: bool, points: f64| score += if holds { points } else { 0.0 };
-    add(facts.is_bad(service, Aspect::Cpu), 0.5);
-    add(facts.is_bad(service, Aspect::Memory), 0.5);
-    add(facts.is_bad(service, Aspect::Latency), 0.3);
-    add(facts.is_bad(service, Aspect::Errors), 0.2);
-    add(crate::kind::recent_change(service, facts).is_some(), 0.7);
-    add(starved_callee(service, facts).is_some(), 0.4);
-    add(facts.unhealthy_calls(service).any(|call| !facts.is_degraded(&call.callee)), 0.3);
-    add(facts.logs.iter().any(|log| log.service == service), 0.1);
-    if let Some(deployment) = last_deployment(service, facts) {
-        let is_recent = facts.began_at.seconds_since(deployment.at) < 300.0;
-        add(true, if is_recent { 0.4 } else { 0.15 });
-    }
-    let affected_callers = facts.calls.iter().filter(|call| call.callee == service && call.bad_since.is_some()).count();
-    add(true, 0.1 * affected_callers.min(3) as f64);
-    if explained_by(service, facts).is_some() { score * 0.15 } else { score }
-}
-
-/// Returns the last deployment of a service before the incident started, or within its first ten seconds.
-fn last_deployment<'a>(service: &str, facts: &'a Facts) -> Option<&'a Deployment> {
-    let latest = facts.began_at.plus(std::time::Duration::from_secs(10));
-    facts
-        .deployments
-        .iter()
-        .filter(|deployment| deployment.service == service && deployment.at <= latest)
-        .max_by_key(|deployment| deployment.at)
-}
-
-fn cause(service: &str, score: f64, total: f64, facts: &Facts, evidence: &mut Vec<Evidence>) -> Cause {
-    let matched = match_kind(service, facts);
-    let mut ids = Vec::new();
-    let mut cite = |item: Evidence| {
-        ids.push(item.id.clone());
-        if !evidence.iter().any(|known| known.id == item.id) {
-            evidence.push(item);
+pub fn diagnose(facts: &Facts, config: &Config, weights: &Weights) -> Diagnosis {
+    let case = Case::new(facts);
+    let mut evidence: BTreeMap<String, Evidence> = BTreeMap::new();
+    let mut causes: Vec<Cause> = Vec::new();
+    for (index, ranked) in ranking(&case, weights) {
+        if causes.len() == MAX_CAUSES || ranked.score < MIN_SCORE {
+            break;
         }
+        let sure = weights.confidence(ranked.share, ranked.score);
+        let limit = causes.last().map_or(0.99, |better| better.confidence);
+        let confidence = (sure.min(limit) * 100.0).round() / 100.0;
+        if confidence < config.min_confidence / 8.0 && !causes.is_empty() {
+            break;
+        }
+        let cause = cause(&case, index, confidence, config, &mut evidence);
+        causes.extend((!cause.evidence.is_empty()).then_some(cause));
+    }
+    let cited: BTreeSet<&String> = causes.iter().flat_map(|cause| &cause.evidence).collect();
+    evidence.retain(|id, _| cited.contains(id));
+    let mut evidence: Vec<Evidence> = evidence.into_values().collect();
+    evidence.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+    let (severity, impact) = impact(&case);
+    Diagnosis { causes, evidence, severity, impact }
+}
+
+/// Returns the suspects with any sign of a fault, best first; of equal scores by entity.
+fn ranking(case: &Case<'_>, weights: &Weights) -> Vec<(usize, Ranked)> {
+    let features = features(case);
+    let mut scored: Vec<(usize, f64)> = features
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| sign(case, *index) >= MIN_SIGN)
+        .map(|(index, features)| (index, weights.score(features)))
+        .collect();
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let best = scored.first().map_or(0.0, |(_, score)| *score);
+    let total: f64 = scored.iter().map(|(_, score)| (score - best).exp()).sum();
+    let ranked = |(index, score): (usize, f64)| {
+        let share = (score - best).exp() / total.max(f64::MIN_POSITIVE);
+        let entity = case.suspects[index].entity.clone();
+        (index, Ranked { entity, score, share, features: features[index] })
     };
-    for item in signal_evidence(service, facts) {
-        cite(item);
+    scored.into_iter().map(ranked).collect()
+}
+
+/// Returns the rule that fits an entity best.
+fn best_rule<'a>(subject: &Subject<'a>) -> Option<(&'static Rule, Match<'a>)> {
+    let mut best: Option<(&'static Rule, Match<'a>)> = None;
+    for rule in RULES {
+        let Some(found) = (rule.matches)(subject) else { continue };
+        if best.as_ref().is_none_or(|(_, other)| found.fit > other.fit) {
+            best = Some((rule, found));
+        }
     }
-    for call in facts.calls.iter().filter(|call| call.caller == service || call.callee == service) {
-        let Some(at) = call.bad_since else { continue };
-        let summary = format!("calls from {} to {} fail or are slow", call.caller, call.callee);
-        cite(Evidence { id: format!("edge:{}>{}", call.caller, call.callee), service: service.into(), at, summary });
+    best
+}
+
+fn cause(
+    case: &Case<'_>,
+    index: usize,
+    confidence: f64,
+    config: &Config,
+    evidence: &mut BTreeMap<String, Evidence>,
+) -> Cause {
+    let suspect = &case.suspects[index];
+    let began_at = case.facts.began_at;
+    let subject = Subject {
+        case,
+        index,
+        suspect,
+        onset: suspect.onset().unwrap_or(began_at),
+        deployment_seconds: config.deployment_minutes as f64 * 60.0,
+    };
+    let Some((rule, found)) = best_rule(&subject) else { return Cause::new(suspect.entity.clone(), "unknown", 0.0) };
+    let deployment = subject.deployment();
+    let mut items: Vec<Evidence> = found.cited.iter().map(|cited| cited_evidence(cited, began_at)).collect();
+    items.extend(suspect.findings.iter().take(MAX_CITED).map(|finding| finding_evidence(finding)));
+    let telling = telling(suspect);
+    let shifted = telling.iter().filter_map(|indicator| match indicator {
+        Indicator::Signal(fact) if fact.is_shifted() => Some(signal_evidence(fact, began_at)),
+        _ => None,
+    });
+    items.extend(shifted.take(2 * MAX_CITED));
+    items.extend(deployment.map(event_evidence));
+    let near = suspect.events.iter().filter(|event| {
+        let before = subject.onset.seconds_since(event.at);
+        event.kind != EventKind::Deployment && (-600.0..=subject.deployment_seconds).contains(&before)
+    });
+    items.extend(near.take(MAX_CITED).map(|event| event_evidence(event)));
+    let templates = telling.iter().filter_map(|indicator| match indicator {
+        Indicator::Template(fact) => Some(template_evidence(fact)),
+        Indicator::Signal(_) => None,
+    });
+    items.extend(templates.take(MAX_CITED));
+    let mut ids: Vec<String> = Vec::new();
+    for item in items {
+        if !ids.contains(&item.id) {
+            ids.push(item.id.clone());
+            evidence.insert(item.id.clone(), item);
+        }
     }
-    let mut shifted: Vec<_> = facts.series.iter().filter(|fact| fact.service == service).collect();
-    shifted.sort_by(|a, b| b.z.abs().total_cmp(&a.z.abs()));
-    for fact in shifted.iter().take(3) {
-        let id = format!("series:{}", short_hash(&fact.series));
-        let summary = format!("{} went from {:.4} to {:.4} (z {:.1})", fact.series, fact.expected, fact.value, fact.z);
-        cite(Evidence { id, service: service.into(), at: fact.since, summary });
-    }
-    let deployment = last_deployment(service, facts);
-    if let Some(deployment) = deployment {
-        let id = format!("deployment:{}@{}", deployment.service, deployment.version);
-        let summary = format!("version {} deployed ({})", deployment.version, deployment.status);
-        cite(Evidence { id, service: service.into(), at: deployment.at, summary });
-    }
-    for change in facts.changes.iter().filter(|change| change.service == service) {
-        let id = format!("setting:{}:{}", change.service, change.key);
-        let summary = format!("setting {} changed from {} to {}", change.key, change.from, change.to);
-        cite(Evidence { id, service: service.into(), at: change.at, summary });
-    }
-    for log in facts.logs.iter().filter(|log| log.service == service).take(3) {
-        let id = format!("log:{}:{}", log.service, short_hash(&log.template));
-        let summary = format!("{} × “{}”", log.count, log.example);
-        cite(Evidence { id, service: service.into(), at: log.first, summary });
-    }
-    let setting = matched.change.map(|change| (change.key.clone(), change.from.clone(), change.to.clone()));
-    let by_version = setting.is_none() && deployment.is_some();
+    let by_version = found.setting.is_none().then_some(deployment).flatten();
+    let version = by_version.map(|event| attribute(event, "version"));
     Cause {
-        service: service.to_owned(),
-        kind: matched.kind,
-        confidence: confidence(score, total),
-        reasoning: reasoning(service, &matched, explained_by(service, facts), deployment.filter(|_| by_version)),
+        reasoning: reasoning(suspect.entity, rule, &found, version.as_deref()),
         evidence: ids,
-        deployment: deployment.filter(|_| by_version).map(|deployment| deployment.version.clone()),
-        setting,
+        deployment: version,
+        setting: found.setting.map(|event| ["key", "from", "to"].map(|name| attribute(event, name)).into()),
+        next_checks: rule.next_checks.iter().map(|check| (*check).to_owned()).collect(),
+        reservation: reservation(case, index, &found),
+        ..Cause::new(suspect.entity.clone(), rule.id, confidence)
     }
 }
 
-/// Returns the confidence: the share of all scores, reduced if the score itself is low.
-fn confidence(score: f64, total: f64) -> f64 {
-    let share = if total > 0.0 { score / total } else { 0.0 };
-    let weight = (score / (score + 0.25)).min(1.0);
-    ((share * weight * 1.25).min(0.97) * 100.0).round() / 100.0
+fn attribute(event: &Event, name: &str) -> String {
+    event.attributes.get(name).unwrap_or_default().to_owned()
 }
 
-fn signal_evidence<'a>(service: &'a str, facts: &'a Facts) -> impl Iterator<Item = Evidence> + 'a {
-    facts.signals.iter().filter(move |fact| fact.service == service).filter_map(move |fact| {
-        let at = fact.bad_since?;
-        let (word, summary) = match fact.aspect {
-            Aspect::Errors => (
-                "errors",
-                format!("{:.0} % of requests fail (before: {:.1} %)", fact.value * 100.0, fact.expected * 100.0),
-            ),
-            Aspect::Latency => {
-                ("latency", format!("p99 is {:.0} ms (before: {:.0} ms)", fact.value * 1000.0, fact.expected * 1000.0))
-            }
-            Aspect::Cpu => (
-                "cpu",
-                format!("CPU at {:.0} % of its limit (before: {:.0} %)", fact.value * 100.0, fact.expected * 100.0),
-            ),
-            Aspect::Memory => (
-                "memory",
-                format!("memory at {:.0} % of its limit (before: {:.0} %)", fact.value * 100.0, fact.expected * 100.0),
-            ),
-            Aspect::Rate => return None,
-        };
-        Some(Evidence { id: format!("signal:{service}:{word}"), service: service.to_owned(), at, summary })
+/// Returns why no action may be proposed for this cause: something on the way cannot be seen, and unknown is neither
+/// healthy nor broken.
+fn reservation(case: &Case<'_>, index: usize, found: &Match<'_>) -> Option<String> {
+    let suspect = &case.suspects[index];
+    if found.setting.is_some() {
+        return None;
+    }
+    if !suspect.is_seen() && suspect.levels.down < 0.3 && suspect.levels.exporter_down < 0.3 {
+        return Some(format!("{} has no signals of its own: only what others see of it is known", suspect.entity));
+    }
+    let levels = suspect.levels;
+    let own = levels.inside.max(levels.down).max(levels.queue).max(levels.exporter_down);
+    let (unseen, badness) = case.hidden(index).max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (own < 0.3 && badness >= 0.3).then(|| {
+        let other = case.suspects[unseen].entity;
+        format!("calls from {} to {other} go badly, and {other} has no signals of its own", suspect.entity)
     })
 }
 
-fn reasoning(
-    service: &str,
-    matched: &crate::kind::KindMatch<'_>,
-    explained: Option<&str>,
-    deployment: Option<&Deployment>,
-) -> String {
-    if let Some(other) = explained {
-        return format!("{service} is affected by {other}, which is degraded itself.");
-    }
-    let mut text = format!("{service} is the origin: {}.", matched.because);
-    if let Some(change) = matched.change {
-        text.push_str(&format!(" {} went from {} to {}.", change.key, change.from, change.to));
-    }
-    if let Some(deployment) = deployment.filter(|_| matched.kind != CauseKind::BadSetting) {
-        text.push_str(&format!(" Version {} was deployed at {}.", deployment.version, deployment.at));
+fn reasoning(entity: &Entity, rule: &Rule, found: &Match<'_>, version: Option<&str>) -> String {
+    let mut text = format!("{entity} {}: {}.", rule.says, found.because);
+    if let Some(version) = version.filter(|version| !found.because.contains(version)) {
+        text.push_str(&format!(" Version {version} began to run shortly before."));
     }
     text
 }
 
-fn impact(failing: &[&str], slow: &[&str]) -> String {
-    match (failing.is_empty(), slow.is_empty()) {
-        (false, _) => format!("Requests fail at {}.", failing.join(", ")),
-        (true, false) => format!("Requests are slow at {}.", slow.join(", ")),
-        (true, true) => "No customer impact yet; a resource is near its limit.".to_owned(),
-    }
+/// Returns severity and description of what users see.
+fn impact(case: &Case<'_>) -> (Severity, String) {
+    let names = |level: fn(&Suspect<'_>) -> f64| {
+        let bad = case.suspects.iter().filter(|suspect| level(suspect) >= 0.2);
+        bad.map(|suspect| suspect.entity.to_string()).take(MAX_CAUSES).collect::<Vec<_>>().join(", ")
+    };
+    let found = case.facts.findings.iter().map(|finding| finding.severity).max();
+    let (failing, down, slow) =
+        (names(|suspect| suspect.levels.errors), names(|suspect| suspect.levels.down), names(|s| s.levels.latency));
+    let (least, impact) = if !failing.is_empty() {
+        (Severity::Critical, format!("Requests fail at {failing}."))
+    } else if !down.is_empty() {
+        (Severity::High, format!("Down: {down}."))
+    } else if !slow.is_empty() {
+        (Severity::High, format!("Requests are slow at {slow}."))
+    } else {
+        (Severity::Warning, "No requests are known to fail or to be slow.".to_owned())
+    };
+    (found.unwrap_or(least), impact)
 }

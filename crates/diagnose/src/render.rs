@@ -35,11 +35,11 @@ pub fn root_cause_analysis(diagnosis: &Diagnosis, proposal: Option<(&str, &str, 
         || RootCause {
             description: "no cause was found".into(),
             confidence: 0,
-            reasoning: "the evidence does not point to one service".into(),
+            reasoning: "the evidence does not point to one entity".into(),
             evidence: Vec::new(),
         },
         |cause| RootCause {
-            description: format!("{} at {}", cause.kind, cause.service),
+            description: format!("{} at {}", cause.rule, cause.entity),
             confidence: (cause.confidence * 100.0).round() as u8,
             reasoning: cause.reasoning.clone(),
             evidence: cause.evidence.clone(),

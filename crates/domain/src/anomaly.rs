@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::sha256_hex;
+use crate::entity::Entity;
 use crate::labels::Labels;
 use crate::severity::Severity;
 use crate::time::Timestamp;
@@ -14,7 +15,10 @@ pub struct Anomaly {
     pub id: String,
     /// The series, or a signal computed from several series (`__name__` then starts with `signal:`).
     pub series: Labels,
-    /// The service; empty if unknown.
+    /// What the series is about; its name is empty if unknown.
+    #[serde(default)]
+    pub entity: Entity,
+    /// Name of the entity; empty if unknown.
     pub service: String,
     /// The detector: `zscore` or `threshold`.
     pub detector: String,

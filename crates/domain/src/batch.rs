@@ -213,6 +213,9 @@ pub struct Batch {
     pub request_fingerprint: Option<RequestFingerprint>,
     /// The request was appended again because the tables lack its samples; detection may have seen them before.
     pub is_rebuild: bool,
+    /// Time of arrival; `None` if it has none. Telemetry's times are capped by it, so that a clock that runs ahead
+    /// moves only its own entity.
+    pub received_at: Option<Timestamp>,
 }
 
 /// Identifies a request of logs or spans, to recognise that a sender repeats it.

@@ -3,6 +3,7 @@
 //! - `torture --bar NAME`: crash and fault tests; an oracle records what was acknowledged and compares it with what is
 //!   read back. The bars are listed in [`torture`].
 //! - `bench intake|read|start|otlp|hostile-queries`: benchmarks, next to other products where there are any.
+//! - `eval rca`: root causes of public fault data, by the product's own ranking.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ mod bar;
 mod bench;
 mod child_process;
 mod client_python;
+mod eval;
 mod oracle;
 mod progress;
 mod server_metrics;
@@ -24,12 +26,15 @@ fn main() -> anyhow::Result<ExitCode> {
     match arguments.next()? {
         Some(Value(command)) if command == "torture" => torture::run(arguments),
         Some(Value(command)) if command == "bench" => bench::run(arguments).map(|()| ExitCode::SUCCESS),
+        Some(Value(command)) if command == "eval" => eval::run(arguments).map(|()| ExitCode::SUCCESS),
         Some(Value(command)) if command == torture::LAKE_WRITER_COMMAND => {
             torture::run_lake_writer(arguments).map(|()| ExitCode::SUCCESS)
         }
         Some(other) => Err(other.unexpected().into()),
         None => {
-            anyhow::bail!("usage: wardroom-evals torture --bar NAME | bench intake|read|start|otlp|hostile-queries")
+            anyhow::bail!(
+                "usage: wardroom-evals torture --bar NAME | bench intake|read|start|otlp|hostile-queries | eval rca"
+            )
         }
     }
 }

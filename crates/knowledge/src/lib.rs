@@ -2,11 +2,12 @@
 //!
 //! A runbook is Markdown with YAML front matter: symptoms, checks, and actions as typed tool calls whose
 //! placeholders (`{{service}}`, `{{setting.key}}`, `{{setting.from}}`) are filled from the diagnosis.
-//! Search is BM25 (tantivy) over title, symptoms and text. The runbooks of `runbooks/` are built in; a configured
-//! folder adds more, and replaces built-in runbooks of the same id.
+//! A runbook is found by the id of the rule that names the mechanism, by an alert's name, and by its symptoms and text
+//! (BM25, tantivy). The runbooks of `runbooks/` are built in; a configured folder adds more, and replaces built-in
+//! runbooks of the same id.
 //!
 //! ```text
-//! cause ─► search terms ─► BM25 over title, symptoms, text ─► best matching runbook ─► typed tool call
+//! cause ─► runbooks that name its rule ─► nearest to what was measured ─► typed tool call
 //! ```
 //!
 //! A runbook carries no authority: its actions still need a dry run, a plan and an approval.
@@ -23,4 +24,4 @@ pub use builtin::BUILTIN_RUNBOOKS;
 pub use config::Config;
 pub use error::Error;
 pub use runbook::{DeploymentCondition, Runbook};
-pub use search::{Hit, Library, query_of};
+pub use search::{Hit, Library};

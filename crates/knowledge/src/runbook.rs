@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use wardroom_domain::{Cause, CauseKind, ToolCall};
+use wardroom_domain::{Cause, ToolCall};
 
 use crate::Error;
 
@@ -27,8 +27,14 @@ pub struct Runbook {
     pub id: String,
     /// Human-readable title.
     pub title: String,
-    /// Causes it applies to.
-    pub causes: Vec<CauseKind>,
+    /// Ids of the rules of diagnosis that name the mechanisms it applies to.
+    pub causes: Vec<String>,
+    /// Names of the alerts that it is for, as monitoring rules spell them.
+    #[serde(default)]
+    pub alerts: Vec<String>,
+    /// Further words by which it is found.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// Whether the cause must, or must not, have a recent deployment.
     #[serde(default)]
     pub when: DeploymentCondition,
@@ -78,7 +84,7 @@ impl Runbook {
             DeploymentCondition::AfterDeployment => deployed,
             DeploymentCondition::WithoutDeployment => !deployed,
         };
-        condition_holds && self.causes.contains(&cause.kind)
+        condition_holds && self.causes.contains(&cause.rule)
     }
 
     /// Returns its first action with the placeholders filled; `None` if a placeholder has no value.
@@ -111,7 +117,7 @@ fn fill_placeholders(value: &Value, cause: &Cause) -> Option<Value> {
 fn fill_text(text: &str, cause: &Cause) -> Option<Value> {
     let setting = |pick: fn(&(String, String, String)) -> &String| cause.setting.as_ref().map(pick).cloned();
     let value = match text {
-        "{{service}}" => Some(cause.service.clone()),
+        "{{service}}" => Some(cause.entity.name.clone()),
         "{{setting.key}}" => setting(|setting| &setting.0),
         "{{setting.from}}" => setting(|setting| &setting.1),
         other => Some(other.to_owned()),

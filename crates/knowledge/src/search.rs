@@ -7,7 +7,7 @@ use tantivy::collector::TopDocs;
 use tantivy::query::QueryParser;
 use tantivy::schema::{STORED, STRING, Schema, TEXT, Value as _};
 use tantivy::{Index, IndexReader, TantivyDocument, doc};
-use wardroom_domain::{Cause, CauseKind, Diagnosis};
+use wardroom_domain::Diagnosis;
 
 use crate::{BUILTIN_RUNBOOKS, Config, Error, Runbook};
 
@@ -60,22 +60,29 @@ impl Library {
         let failed = |error: tantivy::TantivyError| Error::Search(error.to_string());
         let mut schema = Schema::builder();
         let id = schema.add_text_field("id", STRING | STORED);
-        let [title, symptoms, text] = ["title", "symptoms", "text"].map(|name| schema.add_text_field(name, TEXT));
+        let [title, names, symptoms, text] =
+            ["title", "names", "symptoms", "text"].map(|name| schema.add_text_field(name, TEXT));
         let index = Index::create_in_ram(schema.build());
         let mut writer = index.writer_with_num_threads(1, 15_000_000).map_err(failed)?;
         let runbooks: BTreeMap<String, Runbook> =
             runbooks.into_iter().map(|runbook| (runbook.id.clone(), runbook)).collect();
         for runbook in runbooks.values() {
-            let symptom_text = runbook.symptoms.join("\n");
+            let named = [&runbook.causes, &runbook.alerts, &runbook.tags].map(|words| words.join("\n"));
             let body = format!("{}\n{}", runbook.checks.join("\n"), runbook.text);
-            let document =
-                doc!(id => runbook.id.clone(), title => runbook.title.clone(), symptoms => symptom_text, text => body);
+            let document = doc!(
+                id => runbook.id.clone(),
+                title => runbook.title.clone(),
+                names => named.join("\n"),
+                symptoms => runbook.symptoms.join("\n"),
+                text => body,
+            );
             writer.add_document(document).map_err(failed)?;
         }
         writer.commit().map_err(failed)?;
         let reader = index.reader().map_err(failed)?;
-        let mut parser = QueryParser::for_index(&index, vec![title, symptoms, text]);
+        let mut parser = QueryParser::for_index(&index, vec![title, names, symptoms, text]);
         parser.set_field_boost(symptoms, 2.0);
+        parser.set_field_boost(names, 2.0);
         parser.set_field_boost(title, 1.5);
         Ok(Self { runbooks, reader, parser })
     }
@@ -107,33 +114,51 @@ impl Library {
         Ok(hits)
     }
 
-    /// Returns the best runbook that applies to the most likely cause of a diagnosis.
+    /// Returns the best runbook that applies to the most likely cause of a diagnosis: it names the cause's rule, and of
+    /// several the one whose symptoms and text are nearest to what was measured.
     ///
     /// # Errors
     /// Returns an error if the search fails.
     pub fn for_diagnosis(&self, diagnosis: &Diagnosis) -> Result<Option<&Runbook>, Error> {
         let Some(cause) = diagnosis.best() else { return Ok(None) };
-        let hits = self.search(&query_of(cause), self.runbooks.len())?;
-        Ok(hits.iter().filter_map(|hit| self.runbooks.get(&hit.id)).find(|runbook| runbook.applies_to(cause)))
+        let cited = diagnosis.evidence.iter().filter(|item| cause.evidence.contains(&item.id));
+        let measured: Vec<&str> = cited.map(|item| item.summary.as_str()).collect();
+        let query = format!("{} {} {}", cause.rule, cause.reasoning, measured.join(" "));
+        let hits = self.search(&query, self.runbooks.len())?;
+        let place = |runbook: &&Runbook| {
+            let found = hits.iter().position(|hit| hit.id == runbook.id).unwrap_or(hits.len());
+            // One for exactly this situation goes before one for any.
+            (runbook.when == crate::DeploymentCondition::Any, found)
+        };
+        Ok(self.runbooks.values().filter(|runbook| runbook.applies_to(cause)).min_by_key(place))
+    }
+
+    /// Returns the best runbooks for an alert: those that name it first, then by its text.
+    ///
+    /// # Errors
+    /// Returns an error if the search fails.
+    pub fn for_alert(&self, name: &str, text: &str, limit: usize) -> Result<Vec<Hit>, Error> {
+        let names_it = |hit: &Hit| {
+            let runbook = self.runbooks.get(&hit.id);
+            runbook.is_some_and(|runbook| runbook.alerts.iter().any(|alert| alert.eq_ignore_ascii_case(name)))
+        };
+        let mut hits = self.search(&format!("{} {text}", words_of(name)), self.runbooks.len())?;
+        hits.sort_by_key(|hit| !names_it(hit));
+        hits.truncate(limit);
+        Ok(hits)
     }
 }
 
-/// Returns the search terms for a cause.
-pub fn query_of(cause: &Cause) -> String {
-    let words = match cause.kind {
-        CauseKind::ConnectionLeak => "connection pool exhausted connections never returned calls wait callee healthy",
-        CauseKind::CpuHog => "cpu processor time at its limit saturated busy loop",
-        CauseKind::MemoryLeak => "memory grows towards its limit heap resident leak",
-        CauseKind::BadSetting => "setting changed configuration reloaded value wrong",
-        CauseKind::SlowDependency => "slow responses latency of a dependency callers time out",
-        CauseKind::QueueFull => "queue backlog full consumer behind messages refused",
-    };
-    let when = match (&cause.deployment, &cause.setting) {
-        (Some(_), _) => "since a release new version deployed roll back",
-        (None, Some(_)) => "set it back",
-        (None, None) => "without a release no deployment happened restart",
-    };
-    format!("{words} {when}")
+/// Splits a name in camel case into its words, so that `KubePodCrashLooping` finds texts about crash looping pods.
+fn words_of(name: &str) -> String {
+    let mut words = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() {
+            words.push(' ');
+        }
+        words.push(c);
+    }
+    format!("{name} {words}")
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<Runbook>, Error> {

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::EntityRules;
 use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
+use wardroom_signals::Catalogue;
 
 /// Configuration of all roles of the pipeline.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub head: wardroom_head::Config,
     /// Which labels name services and other entities.
     pub entities: EntityRules,
+    /// What series mean.
+    pub catalogue: Catalogue,
     /// Detection.
     pub detect: wardroom_detect::Config,
     /// Correlation.

@@ -4,9 +4,14 @@
 pub const DETECT_LAG_RECORDS: &str = "wardroom_detect_lag_records";
 /// Counter by `limit`: records that a limit of the tenant refused, or kept out of a part of detection: `series`,
 /// `series_bytes`, `services`, `histogram_families`, `histogram_families_per_service`, `calls`, `deployments`
-/// (refused); `span_services`, `span_families`, `native_histograms`, `log_templates`, `metadata` (stored);
-/// `open_incidents`, `services_per_incident` (breaches).
+/// (refused); `span_services`, `span_families`, `native_histograms`, `log_templates`, `metadata` (stored); `signals`,
+/// `stalled_points` (points that were not judged: beyond the limit, or nothing arrived from any sender meanwhile);
+/// `open_incidents`, `services_per_incident` (findings).
 pub const LIMITED_RECORDS_TOTAL: &str = "wardroom_limited_records_total";
+/// Gauge: signals that detection judges, of all tenants.
+pub const DETECT_SIGNALS: &str = "wardroom_detect_signals";
+/// Gauge: entities that series and spans are about, of all tenants.
+pub const DETECT_ENTITIES: &str = "wardroom_detect_entities";
 /// Counter: panics of detectors; each is a bug to report.
 pub const DETECT_PANICS_TOTAL: &str = "wardroom_detect_panics_total";
 /// Counter: duplicate requests of logs, spans or deployments; detection counts them once.

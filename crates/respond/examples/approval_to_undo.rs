@@ -11,13 +11,13 @@ fn main() {
     let at = Timestamp::from_millis(1_795_255_200_000);
     let mut workflow = Workflow::new(Incident {
         key: "key".into(),
-        tenant: TenantId::main(),
         title: "web: slow responses".into(),
         severity: Severity::High,
         services: vec!["web".into()],
         trigger: "sustained_breach".into(),
         began_at: at,
         opened_at: at,
+        ..Incident::default()
     });
     let call = ToolCall {
         tool: "process".into(),
@@ -60,6 +60,7 @@ fn main() {
             outcome: Outcome::Applied,
             detail: "rollback done".into(),
             at_ms: at.millis(),
+            at,
             watched: vec![],
         },
         Event::VerificationFailed { undo: Some(Outcome::Applied), reason, at_ms: at.millis() },

@@ -1,9 +1,31 @@
 //! Verifies from telemetry whether an action helped, compared with a control.
+//!
+//! Each signal is judged by its own points and interval, so that one reported once a minute is not judged by fewer
+//! points than one reported every second. Silence is neither good nor bad: without evidence the result is
+//! [`VerificationProgress::Inconclusive`], which neither resolves an incident nor undoes an action.
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::Labels;
 
 use crate::Config;
+
+/// Interval assumed for a signal of which none is known, in ms.
+const MIN_INTERVAL_MS: i64 = 1000;
+/// A signal without a point for this many intervals has vanished.
+const VANISHED_INTERVALS: i64 = 4;
+/// A signal without a point for less than this has not vanished, in ms.
+const MIN_VANISHED_MS: i64 = 60_000;
+/// Verification lasts at least this many intervals of the slowest signal.
+const TIMEOUT_INTERVALS: i64 = 10;
+/// The hold lasts at least this many intervals of the slowest signal.
+const HOLD_INTERVALS: i64 = 5;
+/// Consecutive bad points without which a signal is not bad.
+const MIN_BAD_POINTS: usize = 2;
+/// Time beyond its end after which a step that waits for telemetry ends by the wall clock, in ms.
+const WALL_GRACE_MS: i64 = 60_000;
 
 /// A signal that has to become good again. Persisted in the workflow: field names are the format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,8 +34,33 @@ pub struct WatchedSignal {
     pub signal: Labels,
     /// Normal value before the incident.
     pub expected: f64,
-    /// Values above this are bad.
-    pub bad_above: f64,
+    /// Values beyond this are bad.
+    #[serde(alias = "bad_above")]
+    pub limit: f64,
+    /// Whether values below the limit are bad, instead of those above it.
+    #[serde(default)]
+    pub low_is_bad: bool,
+    /// Interval between its points before the action, in ms; 0 if unknown.
+    #[serde(default)]
+    pub interval_ms: i64,
+}
+
+impl WatchedSignal {
+    /// Returns whether a value is good.
+    pub fn is_good(&self, value: f64) -> bool {
+        if self.low_is_bad { value >= self.limit } else { value <= self.limit }
+    }
+
+    /// Returns what the signal is about, as far as its labels say.
+    fn entity(&self) -> [&str; 5] {
+        ["entity_kind", "cluster", "environment", "namespace", "service"]
+            .map(|name| self.signal.get(name).unwrap_or_default())
+    }
+
+    /// Whether actions replace what the signal is about: instances and containers get other names.
+    fn is_replaceable(&self) -> bool {
+        matches!(self.signal.get("entity_kind"), Some("instance" | "container"))
+    }
 }
 
 /// A watched signal with its history.
@@ -21,139 +68,207 @@ pub struct WatchedSignal {
 pub struct ObservedSignal<'a> {
     /// The watched signal.
     pub watched: &'a WatchedSignal,
+    /// Interval between its points now, in ms; 0 if unknown.
+    pub interval_ms: i64,
     /// History as (time in ms, value), oldest first.
     pub points: Vec<(i64, f64)>,
+}
+
+/// What verification judges by.
+#[derive(Clone, Copy, Debug)]
+pub struct Verification<'a> {
+    /// The watched signals.
+    pub observed: &'a [ObservedSignal<'a>],
+    /// Telemetry time of the action, in ms.
+    pub executed_ms: i64,
+    /// Telemetry time of [`VerificationProgress::Mitigated`], in ms, once that was returned.
+    pub mitigated_ms: Option<i64>,
+    /// Telemetry time now, in ms.
+    pub now_ms: i64,
+    /// Wall time since the action, since the mitigation, or since this process can see telemetry, whichever is least,
+    /// in ms.
+    pub waited_ms: i64,
+    /// Share of bad points of the control's signals between the start of the incident and the action; `None` without
+    /// a control, then the hold is doubled.
+    pub control: Option<f64>,
 }
 
 /// Progress of verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerificationProgress {
-    /// More samples are needed; the number of good samples so far.
+    /// More points are needed; the least number of good points of a signal so far.
     Pending(u32),
-    /// Enough good samples of every signal; the time when they were complete, in ms.
+    /// Every signal was good for long enough; telemetry time, in ms.
     Mitigated(i64),
     /// The hold passed without a breach.
     HoldPassed,
-    /// A signal was bad again within the hold, or not good before the timeout.
+    /// A signal was bad again within the hold, or bad at the timeout.
     Failed,
     /// The control was bad too, so an improvement cannot be attributed to the action.
     NotAttributable,
+    /// Telemetry does not show whether the action helped.
+    Inconclusive,
 }
 
 /// Evaluates the telemetry since an action.
-///
-/// `executed_ms` and `now_ms` are telemetry time; `mitigated_ms` is set once [`VerificationProgress::Mitigated`] was
-/// returned. `control` is the share of bad points of the control's signals between the start of the incident and the
-/// action, or `None` without a control (then the hold is doubled).
-pub fn verify(
-    observed: &[ObservedSignal<'_>],
-    executed_ms: i64,
-    mitigated_ms: Option<i64>,
-    now_ms: i64,
-    control: Option<f64>,
+pub fn verify(verification: &Verification<'_>, config: &Config) -> VerificationProgress {
+    let Verification { observed, executed_ms, now_ms, .. } = *verification;
+    let since_ms = verification.mitigated_ms.unwrap_or(executed_ms);
+    let signals: Vec<Judged<'_>> = observed.iter().map(|signal| Judged::new(signal, since_ms, now_ms)).collect();
+    let slowest_ms = signals.iter().map(|signal| signal.interval_ms).max().unwrap_or(MIN_INTERVAL_MS);
+    match verification.mitigated_ms {
+        Some(mitigated_ms) => hold(verification, &signals, mitigated_ms, slowest_ms, config),
+        None => improvement(verification, &signals, slowest_ms, config),
+    }
+}
+
+/// Judges whether every signal has become good.
+fn improvement(
+    verification: &Verification<'_>,
+    signals: &[Judged<'_>],
+    slowest_ms: i64,
     config: &Config,
 ) -> VerificationProgress {
-    let since: Vec<Vec<(i64, bool)>> = observed
-        .iter()
-        .map(|observed| {
-            let after = observed.points.iter().filter(|(at_ms, _)| *at_ms > executed_ms);
-            after.map(|(at_ms, value)| (*at_ms, *value <= observed.watched.bad_above)).collect()
-        })
-        .collect();
-    let hold_ms = config.hold as i64 * 1000 * if control.is_some() { 1 } else { 2 };
-    if let Some(mitigated_ms) = mitigated_ms {
-        let has_breach = since.iter().any(|points| longest_bad_run(points, mitigated_ms) >= config.breach_samples);
-        return match now_ms >= mitigated_ms + hold_ms {
-            _ if has_breach => VerificationProgress::Failed,
-            true => VerificationProgress::HoldPassed,
-            false => VerificationProgress::Pending(config.good_samples),
-        };
-    }
-    let good = since.iter().map(|points| good_samples_since_last_bad(points)).min().unwrap_or(0);
-    if good >= config.good_samples {
+    let Verification { executed_ms, now_ms, waited_ms, control, .. } = *verification;
+    let required: Vec<&Judged<'_>> = signals.iter().filter(|signal| !signal.may_be_skipped(signals)).collect();
+    if !required.is_empty() && required.iter().all(|signal| signal.is_good_for_long(config)) {
         if control.is_some_and(|bad_share| bad_share > 0.5) {
             return VerificationProgress::NotAttributable;
         }
         return VerificationProgress::Mitigated(now_ms);
     }
-    if now_ms > executed_ms + config.verify_timeout as i64 * 1000 {
-        VerificationProgress::Failed
+    let timeout_ms = seconds_to_ms(config.verify_timeout).max(TIMEOUT_INTERVALS * slowest_ms);
+    let elapsed_ms = now_ms.saturating_sub(executed_ms);
+    if elapsed_ms > timeout_ms && required.iter().any(|signal| signal.is_bad_now()) {
+        return VerificationProgress::Failed;
+    }
+    if elapsed_ms > 2 * timeout_ms {
+        // Now good, now bad: the action did not end it.
+        let is_mostly_bad = required.iter().any(|signal| signal.is_mostly_bad());
+        return if is_mostly_bad { VerificationProgress::Failed } else { VerificationProgress::Inconclusive };
+    }
+    let is_over = if elapsed_ms <= timeout_ms {
+        // The telemetry's clock stands still.
+        waited_ms > timeout_ms + WALL_GRACE_MS.max(timeout_ms / 2)
     } else {
-        VerificationProgress::Pending(good)
+        required.iter().all(|signal| signal.is_vanished)
+    };
+    if is_over {
+        return VerificationProgress::Inconclusive;
+    }
+    let good = required.iter().map(|signal| signal.good_points()).min().unwrap_or(0);
+    VerificationProgress::Pending(u32::try_from(good).unwrap_or(u32::MAX))
+}
+
+/// Judges whether every signal stays good.
+fn hold(
+    verification: &Verification<'_>,
+    signals: &[Judged<'_>],
+    mitigated_ms: i64,
+    slowest_ms: i64,
+    config: &Config,
+) -> VerificationProgress {
+    let Verification { now_ms, waited_ms, control, .. } = *verification;
+    let factor = if control.is_some() { 1 } else { 2 };
+    let hold_ms = seconds_to_ms(config.hold).saturating_mul(factor).max(HOLD_INTERVALS * slowest_ms);
+    if signals.iter().any(|signal| signal.has_breach(config)) {
+        return VerificationProgress::Failed;
+    }
+    let elapsed_ms = now_ms.saturating_sub(mitigated_ms);
+    let required: Vec<&Judged<'_>> = signals.iter().filter(|signal| !signal.may_be_skipped(signals)).collect();
+    let is_seen = |signal: &&Judged<'_>| signal.last_ms() >= mitigated_ms + hold_ms - 2 * signal.interval_ms;
+    if elapsed_ms >= hold_ms
+        && !required.is_empty()
+        && required.iter().all(|signal| is_seen(signal) && !signal.ends_bad())
+    {
+        return VerificationProgress::HoldPassed;
+    }
+    let is_over = match elapsed_ms < hold_ms {
+        true => waited_ms > hold_ms + WALL_GRACE_MS.max(hold_ms / 2),
+        false => elapsed_ms > 2 * hold_ms,
+    };
+    if is_over {
+        return VerificationProgress::Inconclusive;
+    }
+    let good = required.iter().map(|signal| signal.good_points()).min().unwrap_or(0);
+    VerificationProgress::Pending(u32::try_from(good).unwrap_or(u32::MAX))
+}
+
+/// The points of a signal since the action or since the mitigation.
+struct Judged<'a> {
+    watched: &'a WatchedSignal,
+    interval_ms: i64,
+    /// Time and whether good, oldest first; only points whose whole window is after the action.
+    points: Vec<(i64, bool)>,
+    /// Whether it has had no points for long.
+    is_vanished: bool,
+}
+
+impl<'a> Judged<'a> {
+    fn new(signal: &ObservedSignal<'a>, since_ms: i64, now_ms: i64) -> Self {
+        let watched = signal.watched;
+        let interval_ms = watched.interval_ms.max(signal.interval_ms).max(MIN_INTERVAL_MS);
+        let after = signal.points.iter().filter(|(at_ms, _)| *at_ms >= since_ms.saturating_add(interval_ms));
+        let points: Vec<_> = after.map(|(at_ms, value)| (*at_ms, watched.is_good(*value))).collect();
+        let last_ms = signal.points.last().map_or(since_ms, |(at_ms, _)| *at_ms).max(since_ms);
+        let vanished_after_ms = MIN_VANISHED_MS.max(VANISHED_INTERVALS * interval_ms);
+        Self { watched, interval_ms, points, is_vanished: now_ms > last_ms.saturating_add(vanished_after_ms) }
+    }
+
+    /// Whether the signal has vanished and its entity is judged by another one: an action that replaces instances ends
+    /// their signals.
+    fn may_be_skipped(&self, all: &[Self]) -> bool {
+        let is_judged = |other: &Self| !other.is_vanished && other.watched.signal != self.watched.signal;
+        let is_same_entity = |other: &Self| other.watched.entity() == self.watched.entity();
+        self.is_vanished
+            && all.iter().any(|other| is_judged(other) && (self.watched.is_replaceable() || is_same_entity(other)))
+    }
+
+    fn good_points(&self) -> usize {
+        self.points.iter().rev().take_while(|(_, good)| *good).count()
+    }
+
+    fn is_good_for_long(&self, config: &Config) -> bool {
+        let good = self.good_points();
+        let run = self.points.get(self.points.len() - good..).unwrap_or_default();
+        !self.is_vanished
+            && good >= config.good_points as usize
+            && self.duration_ms(run) >= seconds_to_ms(config.good_seconds)
+    }
+
+    /// The time that consecutive points cover, in ms.
+    fn duration_ms(&self, run: &[(i64, bool)]) -> i64 {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return 0 };
+        last.0 - first.0 + self.interval_ms
+    }
+
+    /// Whether its newest points are bad.
+    fn is_bad_now(&self) -> bool {
+        let bad = self.points.iter().rev().take_while(|(_, good)| !*good).count();
+        !self.is_vanished && bad >= MIN_BAD_POINTS
+    }
+
+    fn is_mostly_bad(&self) -> bool {
+        let bad = self.points.iter().filter(|(_, good)| !*good).count();
+        !self.is_vanished && bad >= MIN_BAD_POINTS && bad * 2 > self.points.len()
+    }
+
+    /// Whether it was bad for long enough at any time.
+    fn has_breach(&self, config: &Config) -> bool {
+        let runs = self.points.chunk_by(|(_, a), (_, b)| a == b).filter(|run| run.iter().all(|(_, good)| !*good));
+        let breach_ms = seconds_to_ms(config.breach_seconds);
+        runs.into_iter().any(|run| run.len() >= MIN_BAD_POINTS && self.duration_ms(run) >= breach_ms)
+    }
+
+    fn ends_bad(&self) -> bool {
+        self.points.last().is_some_and(|(_, good)| !*good)
+    }
+
+    fn last_ms(&self) -> i64 {
+        self.points.last().map_or(i64::MIN, |(at_ms, _)| *at_ms)
     }
 }
 
-/// Number of good samples since the last bad one.
-fn good_samples_since_last_bad(points: &[(i64, bool)]) -> u32 {
-    points.iter().rev().take_while(|(_, good)| *good).count() as u32
-}
-
-/// Longest run of consecutive bad samples after a time.
-fn longest_bad_run(points: &[(i64, bool)], after_ms: i64) -> u32 {
-    let (mut longest, mut run) = (0, 0);
-    for (_, good) in points.iter().filter(|(at_ms, _)| *at_ms > after_ms) {
-        run = if *good { 0 } else { run + 1 };
-        longest = longest.max(run);
-    }
-    longest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn watched() -> WatchedSignal {
-        WatchedSignal { signal: Labels::of(&[("a", "b")]), expected: 0.1, bad_above: 0.5 }
-    }
-
-    fn run(values: &[f64], mitigated_ms: Option<i64>, control: Option<f64>) -> VerificationProgress {
-        let watched = watched();
-        let points: Vec<_> = values.iter().zip(1..).map(|(value, second)| (second * 1000, *value)).collect();
-        let now_ms = points.last().map_or(0, |(at, _)| *at);
-        verify(&[ObservedSignal { watched: &watched, points }], 0, mitigated_ms, now_ms, control, &Config::default())
-    }
-
-    #[test]
-    fn fails_without_improvement() {
-        assert_eq!(run(&[0.9; 100], None, Some(0.0)), VerificationProgress::Pending(0));
-        assert_eq!(run(&[0.9; 121], None, Some(0.0)), VerificationProgress::Failed);
-    }
-
-    #[test]
-    fn passes_after_good_samples_and_the_hold() {
-        let mut values = vec![0.9; 10];
-        values.extend([0.1; 19]);
-        assert_eq!(run(&values, None, Some(0.0)), VerificationProgress::Pending(19));
-        values.push(0.1);
-        assert_eq!(run(&values, None, Some(0.0)), VerificationProgress::Mitigated(30_000));
-        values.extend([0.1; 89]);
-        assert_eq!(run(&values, Some(30_000), Some(0.0)), VerificationProgress::Pending(20));
-        values.push(0.1);
-        assert_eq!(run(&values, Some(30_000), Some(0.0)), VerificationProgress::HoldPassed);
-        assert_eq!(
-            run(&values, Some(30_000), None),
-            VerificationProgress::Pending(20),
-            "the hold is doubled without a control"
-        );
-    }
-
-    #[test]
-    fn fails_on_a_breach_within_the_hold() {
-        let mut values = vec![0.1; 40];
-        values.extend([0.9; 5]);
-        assert_eq!(run(&values, Some(20_000), Some(0.0)), VerificationProgress::Failed);
-    }
-
-    #[test]
-    fn is_not_attributable_if_the_control_was_bad() {
-        assert_eq!(run(&[0.1; 20], None, Some(0.9)), VerificationProgress::NotAttributable);
-    }
-
-    #[test]
-    fn a_signal_without_samples_is_not_good() {
-        let (loud, silent) = (watched(), watched());
-        let points: Vec<_> = (1..=60).map(|second| (second * 1000, 0.1)).collect();
-        let observed = [ObservedSignal { watched: &loud, points }, ObservedSignal { watched: &silent, points: vec![] }];
-        assert_eq!(verify(&observed, 0, None, 60_000, Some(0.0), &Config::default()), VerificationProgress::Pending(0));
-    }
+fn seconds_to_ms(seconds: u64) -> i64 {
+    i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX)
 }

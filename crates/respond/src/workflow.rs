@@ -1,11 +1,22 @@
 //! The state machine of one incident, from open to settled.
 
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use wardroom_domain::{Approval, Diagnosis, Incident, IncidentState, Outcome, Plan, Principal, Timestamp};
 
 use crate::{Config, WatchedSignal};
 
-/// State of the response to one incident. Persisted as JSON, format version 1: field names are the format.
+/// Longest interval of a signal that the first diagnosis waits for, in ms.
+const MAX_SETTLE_INTERVAL_MS: i64 = 60_000;
+/// The first diagnosis waits for telemetry until this long after the settle time by the wall clock, in seconds.
+const SETTLE_GRACE_SECONDS: u64 = 10;
+
+/// State of the response to one incident. Persisted as JSON, format version 2: field names are the format. Fields that
+/// version 1 lacks have defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
     /// Format version.
@@ -38,11 +49,32 @@ pub struct Workflow {
     pub verdict: Option<(String, Option<String>)>,
     /// Telemetry time when it opened, in ms; diagnosis starts `settle-seconds` later.
     pub opened_ms: i64,
+    /// Wall time when it was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_at: Option<Timestamp>,
+    /// Number of diagnoses.
+    #[serde(default)]
+    pub investigations: u32,
+    /// Telemetry time of the newest diagnosis, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub investigated_ms: Option<i64>,
+    /// Number of changes by correlation: entities that joined, new titles and severities.
+    #[serde(default)]
+    pub evidence: u32,
+    /// [`Workflow::evidence`] at the newest diagnosis.
+    #[serde(default)]
+    pub investigated_evidence: u32,
     /// Telemetry time of the execution, in ms.
     pub executed_ms: Option<i64>,
+    /// Wall time of the execution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executed_at: Option<Timestamp>,
     /// Telemetry time of the mitigation, in ms.
     pub mitigated_ms: Option<i64>,
-    /// Telemetry time when it was settled, in ms.
+    /// Wall time of the mitigation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mitigated_at: Option<Timestamp>,
+    /// Telemetry time when it was settled or closed, in ms: findings that begin later open another incident.
     pub settled_ms: Option<i64>,
 }
 
@@ -55,6 +87,8 @@ pub enum Effect {
     StartInvestigation,
     /// Diagnose, select a runbook, dry-run its action, propose a plan.
     Investigate,
+    /// Diagnose again; see [`Workflow::review`].
+    Review,
     /// Ask the executor for an approval that it recorded before a crash.
     AwaitApproval,
     /// Expire the plan.
@@ -86,6 +120,13 @@ pub enum Event {
         /// The reason.
         reason: String,
     },
+    /// A later diagnosis does not fit the plan.
+    PlanVoided {
+        /// The later diagnosis.
+        diagnosis: Diagnosis,
+        /// What does not fit.
+        reason: String,
+    },
     /// A person approved and the executor recorded it.
     Approved(Approval),
     /// A person rejected the plan.
@@ -105,14 +146,28 @@ pub enum Event {
         detail: String,
         /// Telemetry time, in ms.
         at_ms: i64,
+        /// Wall time.
+        at: Timestamp,
         /// Signals that were bad at that time.
         watched: Vec<WatchedSignal>,
     },
-    /// Every watched signal is good again; telemetry time in ms.
-    Mitigated(i64),
+    /// Every watched signal is good again.
+    Mitigated {
+        /// Telemetry time, in ms.
+        at_ms: i64,
+        /// Wall time.
+        at: Timestamp,
+    },
     /// The hold passed without a breach; telemetry time in ms.
     HoldPassed(i64),
-    /// Verification failed: the action did not help, or an improvement cannot be attributed to it.
+    /// Telemetry does not show whether the action helped; it stays.
+    Inconclusive {
+        /// The reason.
+        reason: String,
+        /// Telemetry time, in ms.
+        at_ms: i64,
+    },
+    /// Verification failed: the action did not help.
     VerificationFailed {
         /// Outcome of the undo, if the action is reversible.
         undo: Option<Outcome>,
@@ -129,6 +184,8 @@ pub enum Event {
         by: Principal,
         /// Their reason; may be empty.
         reason: String,
+        /// Telemetry time, in ms.
+        at_ms: i64,
     },
 }
 
@@ -139,12 +196,14 @@ impl Event {
             Self::InvestigationStarted => "the start of the investigation",
             Self::Proposed { .. } => "a proposed plan",
             Self::NoPlan { .. } => "an investigation without a plan",
+            Self::PlanVoided { .. } => "a plan that does not fit",
             Self::Approved(_) => "an approval",
             Self::Rejected { .. } => "a rejection",
             Self::Expired => "the expiry of the plan",
             Self::Executed { .. } => "an execution",
-            Self::Mitigated(_) => "a mitigation",
+            Self::Mitigated { .. } => "a mitigation",
             Self::HoldPassed(_) => "the end of the hold",
+            Self::Inconclusive { .. } => "an inconclusive verification",
             Self::VerificationFailed { .. } => "a failed verification",
             Self::Noise(_) => "the verdict noise",
             Self::Closed { .. } => "closing",
@@ -183,7 +242,7 @@ pub enum WorkflowReadError {
 }
 
 /// Format version that this build writes.
-const FORMAT_VERSION: u8 = 1;
+const FORMAT_VERSION: u8 = 2;
 
 impl Workflow {
     /// Parses a persisted workflow of this or an older format version.
@@ -194,7 +253,7 @@ impl Workflow {
         let document: serde_json::Value = serde_json::from_str(text)?;
         match document["version"].as_u64() {
             Some(version) if version > u64::from(FORMAT_VERSION) => Err(WorkflowReadError::Newer(version)),
-            _ => Ok(serde_json::from_value(document)?),
+            _ => Ok(Self { version: FORMAT_VERSION, ..serde_json::from_value(document)? }),
         }
     }
 
@@ -216,20 +275,29 @@ impl Workflow {
             outcome: None,
             verdict: None,
             opened_ms,
+            stored_at: None,
+            investigations: 0,
+            investigated_ms: None,
+            evidence: 0,
+            investigated_evidence: 0,
             executed_ms: None,
+            executed_at: None,
             mitigated_ms: None,
+            mitigated_at: None,
             settled_ms: None,
         }
     }
 
     /// Returns the next effect. `now` is the wall clock (for expiry), `watermark_ms` is telemetry time.
     pub fn next(&self, now: Timestamp, watermark_ms: i64, config: &Config) -> Effect {
-        let is_settle_time_over = watermark_ms >= self.opened_ms + (config.settle_seconds * 1000.0) as i64;
         match self.state {
             IncidentState::Open => Effect::StartInvestigation,
-            IncidentState::Investigating if is_settle_time_over => Effect::Investigate,
+            IncidentState::Investigating if self.is_settle_time_over(now, watermark_ms, config) => Effect::Investigate,
             IncidentState::AwaitingApproval if self.plan.as_ref().is_some_and(|plan| plan.expires_at <= now) => {
                 Effect::Expire
+            }
+            IncidentState::AwaitingApproval | IncidentState::Escalated if self.is_review_due(watermark_ms, config) => {
+                Effect::Review
             }
             IncidentState::AwaitingApproval => Effect::AwaitApproval,
             IncidentState::Mitigating => Effect::Execute,
@@ -242,18 +310,41 @@ impl Workflow {
         }
     }
 
+    /// Whether the signals of the cause had time to arrive: by the telemetry's clock, or long ago by the wall clock.
+    fn is_settle_time_over(&self, now: Timestamp, watermark_ms: i64, config: &Config) -> bool {
+        let settle_ms = self.settle_ms(config);
+        let wait = Duration::from_millis(2 * settle_ms.unsigned_abs()) + Duration::from_secs(SETTLE_GRACE_SECONDS);
+        watermark_ms >= self.opened_ms.saturating_add(settle_ms)
+            || self.stored_at.is_some_and(|stored_at| now >= stored_at.plus(wait))
+    }
+
+    pub(crate) fn settle_ms(&self, config: &Config) -> i64 {
+        let interval_ms = self.incident.interval_ms.clamp(0, MAX_SETTLE_INTERVAL_MS);
+        interval_ms.max((config.settle_seconds * 1000.0) as i64)
+    }
+
     /// Applies an event and returns the state change.
     ///
     /// # Errors
     /// Returns an error if the event is not valid in the current state; the workflow is unchanged then.
     pub fn apply(&mut self, event: Event) -> Result<StateChange, WorkflowError> {
         let from = self.state;
+        // A plan that was rejected, expired or executed is not followed by another one.
+        let is_late = from == IncidentState::Escalated && !self.is_undecided();
+        let is_refused = is_late && matches!(event, Event::Proposed { .. });
         let (to, note) = destination(from, &event)
-            .filter(|(to, _)| from.can_transition_to(*to))
+            .filter(|(to, _)| from.can_transition_to(*to) && !is_refused)
             .ok_or_else(|| WorkflowError { state: from, event: event.description() })?;
         match event {
-            Event::InvestigationStarted | Event::Closed { .. } => {}
+            Event::InvestigationStarted => {}
+            Event::Closed { at_ms, .. } => self.settled_ms = Some(at_ms),
+            Event::PlanVoided { diagnosis, .. } => {
+                self.diagnosis = Some(diagnosis);
+                (self.plan, self.plan_sha256, self.undo_secret) = (None, None, None);
+                self.watched.clear();
+            }
             Event::Proposed { diagnosis, plan, watched } => {
+                self.outcome = None;
                 self.diagnosis = Some(diagnosis);
                 self.plan_sha256 = plan.sha256().ok();
                 self.plan = Some(*plan);
@@ -266,9 +357,9 @@ impl Workflow {
             Event::Approved(approval) => self.approval = Some(approval),
             Event::Rejected { .. } => self.outcome = Some("rejected".into()),
             Event::Expired => self.outcome = Some("escalated".into()),
-            Event::Executed { outcome, at_ms, watched, .. } => {
+            Event::Executed { outcome, at_ms, at, watched, .. } => {
                 self.execution = Some(outcome);
-                self.executed_ms = Some(at_ms);
+                (self.executed_ms, self.executed_at) = (Some(at_ms), Some(at));
                 for signal in watched {
                     if !self.watched.iter().any(|known| known.signal == signal.signal) {
                         self.watched.push(signal);
@@ -278,11 +369,14 @@ impl Workflow {
                     self.outcome = Some("escalated".into());
                 }
             }
-            Event::Mitigated(at_ms) => self.mitigated_ms = Some(at_ms),
+            Event::Mitigated { at_ms, at } => {
+                (self.mitigated_ms, self.mitigated_at) = (Some(at_ms), Some(at));
+            }
             Event::HoldPassed(at_ms) => {
                 self.settled_ms = Some(at_ms);
                 self.outcome = Some("resolved".into());
             }
+            Event::Inconclusive { .. } => self.outcome = Some("inconclusive".into()),
             Event::VerificationFailed { undo, .. } => {
                 self.undo = undo;
                 self.outcome = Some("inconclusive".into());
@@ -303,11 +397,14 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
     // Each event is valid in these states only, whatever transitions the table allows.
     let found = match (from, event) {
         (S::Open, Event::InvestigationStarted) => (S::Investigating, "gathering evidence".to_owned()),
-        (S::Investigating, Event::Proposed { plan, .. }) => {
+        (S::Investigating | S::Escalated, Event::Proposed { plan, .. }) => {
             let call = &plan.call;
             (S::AwaitingApproval, format!("proposed {} {} of {}", call.tool, call.operation, call.target))
         }
         (S::Investigating, Event::NoPlan { reason, .. }) => (S::Escalated, reason.clone()),
+        (S::AwaitingApproval, Event::PlanVoided { reason, .. }) => {
+            (S::Investigating, format!("the plan is void: {reason}"))
+        }
         (S::AwaitingApproval, Event::Approved(approval)) => {
             (S::Mitigating, decided("approved", &approval.principal, &approval.reason))
         }
@@ -319,8 +416,11 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
         (S::Mitigating, Event::Executed { outcome, detail, .. }) => {
             (S::Escalated, format!("execution {}: {detail}", outcome.as_str()))
         }
-        (S::Verifying, Event::Mitigated(_)) => (S::Mitigated, "every watched signal is good again".to_owned()),
+        (S::Verifying, Event::Mitigated { .. }) => (S::Mitigated, "every watched signal is good again".to_owned()),
         (S::Mitigated, Event::HoldPassed(_)) => (S::Resolved, "no breach within the hold".to_owned()),
+        (S::Verifying | S::Mitigated, Event::Inconclusive { reason, .. }) => {
+            (S::Escalated, format!("inconclusive: {reason}; the action stays"))
+        }
         (S::Verifying | S::Mitigated, Event::VerificationFailed { undo, reason, .. }) => {
             let undone = undo.map_or_else(|| "nothing to undo".to_owned(), |undo| format!("undo {}", undo.as_str()));
             (S::Escalated, format!("inconclusive: {reason}; {undone}"))
@@ -328,7 +428,7 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
         (S::Escalated | S::AwaitingApproval, Event::Noise(_)) => {
             (S::Suppressed, "marked as noise by a person".to_owned())
         }
-        (S::Escalated, Event::Closed { by, reason }) => (S::Closed, decided("closed", by, reason)),
+        (S::Escalated, Event::Closed { by, reason, .. }) => (S::Closed, decided("closed", by, reason)),
         _ => return None,
     };
     Some(found)
@@ -338,137 +438,4 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
 fn decided(decision: &str, by: &Principal, reason: &str) -> String {
     let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     format!("{decision} by {by}{reason}")
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use wardroom_domain::{DryRun, Severity, TenantId, ToolCall};
-
-    use super::*;
-
-    fn workflow() -> Workflow {
-        let at = Timestamp::from_millis(1000);
-        Workflow::new(Incident {
-            key: "k".into(),
-            tenant: TenantId::main(),
-            title: "t".into(),
-            severity: Severity::High,
-            services: vec!["a".into()],
-            trigger: "sustained_breach".into(),
-            began_at: at,
-            opened_at: at,
-        })
-    }
-
-    fn diagnosis() -> Diagnosis {
-        Diagnosis { causes: vec![], evidence: vec![], severity: Severity::High, impact: String::new() }
-    }
-
-    fn plan() -> Plan {
-        Plan {
-            version: 1,
-            tenant: TenantId::main(),
-            incident: "k".into(),
-            call: ToolCall {
-                tool: "process".into(),
-                operation: "restart".into(),
-                target: "a".into(),
-                arguments: Default::default(),
-            },
-            dry_run: DryRun {
-                diff: String::new(),
-                blast_radius: String::new(),
-                risk: "low".into(),
-                reversible: false,
-                precondition: "1".into(),
-                undo: None,
-            },
-            runbook: "r".into(),
-            control: "none".into(),
-            expires_at: Timestamp::from_millis(5000),
-        }
-    }
-
-    fn approval() -> Approval {
-        Approval {
-            principal: Principal::wardroom(),
-            at: Timestamp::from_millis(1),
-            channel: "http".into(),
-            plan_sha256: String::new(),
-            reason: String::new(),
-        }
-    }
-
-    fn event(pick: u8) -> Event {
-        let executed = |outcome| Event::Executed { outcome, detail: String::new(), at_ms: 7, watched: vec![] };
-        match pick {
-            0 => Event::InvestigationStarted,
-            1 => Event::Proposed { diagnosis: diagnosis(), plan: Box::new(plan()), watched: vec![] },
-            2 => Event::NoPlan { diagnosis: diagnosis(), reason: "x".into() },
-            3 => Event::Approved(approval()),
-            4 => Event::Rejected { by: Principal::wardroom(), reason: "x".into() },
-            5 => Event::Expired,
-            6 => executed(Outcome::Applied),
-            7 => executed(Outcome::Unknown),
-            8 => Event::Mitigated(8),
-            9 => Event::HoldPassed(9),
-            10 => Event::VerificationFailed { undo: None, reason: "x".into(), at_ms: 9 },
-            11 => Event::Noise(9),
-            _ => Event::Closed { by: Principal::wardroom(), reason: String::new() },
-        }
-    }
-
-    proptest! {
-        /// Random events in random order cause only transitions of the table, and no execution without an approval.
-        #[test]
-        fn allows_only_table_transitions_and_approved_executions(picks in prop::collection::vec(0_u8..13, 0..40)) {
-            let mut workflow = workflow();
-            for pick in picks {
-                let before = workflow.clone();
-                match workflow.apply(event(pick)) {
-                    Ok(change) => prop_assert!(change.from == before.state && change.from.can_transition_to(change.to)),
-                    Err(_) => prop_assert_eq!(&workflow, &before),
-                }
-                prop_assert!(workflow.execution.is_none() || workflow.approval.is_some());
-                let restored: Workflow = serde_json::from_str(&serde_json::to_string(&workflow).unwrap()).unwrap();
-                prop_assert_eq!(restored, workflow.clone());
-            }
-        }
-    }
-
-    /// Workflows of every released format version stay readable.
-    #[test]
-    fn version_1_stays_readable() {
-        let text = include_str!("../tests/formats/workflow-v1.json");
-        let workflow = Workflow::read(text).unwrap();
-        assert_eq!((workflow.state, workflow.outcome.as_deref()), (IncidentState::Resolved, Some("resolved")));
-        assert_eq!(workflow.plan.as_ref().unwrap().sha256().ok(), workflow.plan_sha256);
-        assert_eq!(serde_json::to_value(&workflow).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
-        let newer = text.replacen("\"version\":1", "\"version\":2", 1);
-        assert!(Workflow::read(&newer).unwrap_err().to_string().contains("newer Wardroom"));
-        assert!(matches!(Workflow::read("{"), Err(WorkflowReadError::Damaged(_))));
-    }
-
-    #[test]
-    fn returns_an_effect_for_every_unsettled_state() {
-        let mut workflow = workflow();
-        let now = Timestamp::from_millis(2000);
-        let next_effect = |workflow: &Workflow, watermark| workflow.next(now, watermark, &Config::default());
-        assert_eq!(next_effect(&workflow, 1000), Effect::StartInvestigation);
-        workflow.apply(event(0)).unwrap();
-        assert_eq!(next_effect(&workflow, 1000), Effect::Wait, "evidence is still arriving");
-        assert_eq!(next_effect(&workflow, 3000), Effect::Investigate);
-        workflow.apply(event(1)).unwrap();
-        assert_eq!(next_effect(&workflow, 3000), Effect::AwaitApproval);
-        assert_eq!(workflow.next(Timestamp::from_millis(6000), 3000, &Config::default()), Effect::Expire);
-        workflow.apply(event(3)).unwrap();
-        assert_eq!(next_effect(&workflow, 3000), Effect::Execute);
-        workflow.apply(event(6)).unwrap();
-        assert_eq!(next_effect(&workflow, 3000), Effect::Verify);
-        workflow.apply(event(8)).unwrap();
-        assert_eq!(next_effect(&workflow, 3000), Effect::Verify);
-        workflow.apply(event(9)).unwrap();
-        assert_eq!(next_effect(&workflow, 3000), Effect::Wait);
-    }
 }

@@ -133,7 +133,7 @@ fn incident_fact(row: &IncidentRow) -> Option<IncidentFact> {
     let enrichments =
         workflow.diagnosis.iter().flat_map(|diagnosis| &diagnosis.evidence).map(|evidence| EnrichmentFact {
             id: evidence.id.clone(),
-            service: evidence.service.clone(),
+            service: evidence.entity.name.clone(),
             at: evidence.at,
             summary: evidence.summary.clone(),
             cited: best.is_some_and(|best| best.evidence.contains(&evidence.id)),
@@ -154,7 +154,7 @@ fn incident_fact(row: &IncidentRow) -> Option<IncidentFact> {
         state: row.state.to_string(),
         settled_at: workflow.settled_ms.map(Timestamp::from_millis),
         outcome: workflow.outcome.clone(),
-        cause: best.map(|best| (best.service.clone(), best.kind.to_string(), best.confidence)),
+        cause: best.map(|best| (best.entity.name.clone(), best.rule.clone(), best.confidence)),
         verdict: workflow.verdict.as_ref().map(|(verdict, _)| verdict.clone()),
         enrichments: enrichments.collect(),
         tool_results: tool_results.collect(),

@@ -167,7 +167,7 @@ async fn read_original_incidents(
             originals.insert(row.key.clone(), (row.id(), workflow.incident.title.clone()));
         }
         let Some(settled_ms) = workflow.settled_ms else { continue };
-        let settled = [IncidentState::Resolved, IncidentState::Suppressed];
+        let settled = [IncidentState::Resolved, IncidentState::Suppressed, IncidentState::Closed];
         let history = store.history(&options.tenant, &row.key).await?;
         if let Some(transition) = history.iter().find(|transition| settled.contains(&transition.to)) {
             releases.push((transition.at, row.key, settled_ms));
@@ -253,14 +253,24 @@ impl<'a> ReplayDetection<'a> {
         for decision in decisions {
             match decision {
                 Decision::Opened(incident) => self.report.incidents.push((incident, None)),
-                Decision::Joined { key, service } => {
-                    let known = self.report.incidents.iter_mut().find(|(incident, _)| incident.key == key);
-                    known.into_iter().for_each(|(incident, _)| incident.services.push(service.clone()));
+                Decision::Joined { key, entity } => {
+                    if let Some(incident) = self.report_incident(&key) {
+                        incident.add_entity(&entity);
+                    }
+                }
+                Decision::Updated { key, title, severity } => {
+                    if let Some(incident) = self.report_incident(&key) {
+                        (incident.title, incident.severity) = (title, severity);
+                    }
                 }
             }
         }
         let flushed = self.blocks.flush_blocks_if_large(&self.options.tenant, &mut state.live_state());
         flushed.map_err(|error| temporary_files_error(&error))
+    }
+
+    fn report_incident(&mut self, key: &str) -> Option<&mut Incident> {
+        self.report.incidents.iter_mut().map(|(incident, _)| incident).find(|incident| incident.key == key)
     }
 
     /// Waits until a request is due at the replay's speed.

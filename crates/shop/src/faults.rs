@@ -14,17 +14,27 @@ pub(crate) enum FaultKind {
     BadSetting,
     SlowDependency,
     QueueFull,
+    FailingRequests,
+    DescriptorLeak,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::ConnectionLeak, Self::CpuHog, Self::MemoryLeak, Self::BadSetting, Self::SlowDependency, Self::QueueFull];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::ConnectionLeak,
+        Self::CpuHog,
+        Self::MemoryLeak,
+        Self::BadSetting,
+        Self::SlowDependency,
+        Self::QueueFull,
+        Self::FailingRequests,
+        Self::DescriptorLeak,
+    ];
 
     /// Services that it can be injected into.
     pub(crate) const fn targets(self) -> &'static [Role] {
         match self {
             Self::ConnectionLeak => &[Role::Storefront, Role::Cart, Role::Catalogue, Role::Payments],
-            Self::CpuHog | Self::MemoryLeak => {
+            Self::CpuHog | Self::MemoryLeak | Self::FailingRequests | Self::DescriptorLeak => {
                 &[Role::Storefront, Role::Cart, Role::Catalogue, Role::Payments, Role::Database]
             }
             Self::BadSetting => &[Role::Cart, Role::Catalogue, Role::Payments, Role::Database, Role::Storefront],
@@ -48,19 +58,32 @@ pub(crate) struct Behaviour {
     pub(crate) slow: bool,
     /// Handling a message takes more than a second.
     pub(crate) stall: bool,
+    /// Two of five requests fail.
+    pub(crate) fail: bool,
+    /// File descriptors are opened and not closed.
+    pub(crate) leak_descriptors: bool,
 }
 
 impl Behaviour {
     /// The behaviour that a fault causes; none for a bad setting.
     pub(crate) const fn of_fault(kind: FaultKind) -> Self {
-        let mut behaviour =
-            Self { leak_connections: false, spin_cpu: false, leak_memory: false, slow: false, stall: false };
+        let mut behaviour = Self {
+            leak_connections: false,
+            spin_cpu: false,
+            leak_memory: false,
+            slow: false,
+            stall: false,
+            fail: false,
+            leak_descriptors: false,
+        };
         match kind {
             FaultKind::ConnectionLeak => behaviour.leak_connections = true,
             FaultKind::CpuHog => behaviour.spin_cpu = true,
             FaultKind::MemoryLeak => behaviour.leak_memory = true,
             FaultKind::SlowDependency => behaviour.slow = true,
             FaultKind::QueueFull => behaviour.stall = true,
+            FaultKind::FailingRequests => behaviour.fail = true,
+            FaultKind::DescriptorLeak => behaviour.leak_descriptors = true,
             FaultKind::BadSetting => {}
         }
         behaviour
@@ -74,6 +97,8 @@ impl Behaviour {
             leak_memory: self.leak_memory || other.leak_memory,
             slow: self.slow || other.slow,
             stall: self.stall || other.stall,
+            fail: self.fail || other.fail,
+            leak_descriptors: self.leak_descriptors || other.leak_descriptors,
         }
     }
 }

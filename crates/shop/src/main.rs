@@ -19,6 +19,7 @@
 mod arguments;
 mod control_api;
 mod faults;
+mod ledger;
 mod load_generator;
 mod names;
 mod otlp;

@@ -18,10 +18,13 @@ pub(crate) enum Role {
     Queue,
     Fulfilment,
     Newsletter,
+    /// A database without telemetry of its own, over TCP.
+    Ledger,
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Ledger,
         Self::Database,
         Self::Queue,
         Self::Cart,
@@ -43,6 +46,7 @@ impl Role {
             Self::Queue => "queue",
             Self::Fulfilment => "fulfilment",
             Self::Newsletter => "newsletter",
+            Self::Ledger => "ledger",
         }
     }
 
@@ -53,7 +57,7 @@ impl Role {
             Self::Cart | Self::Catalogue => &[Self::Database],
             Self::Payments => &[Self::Database, Self::Queue],
             Self::Fulfilment => &[Self::Queue],
-            Self::Database | Self::Queue | Self::Newsletter => &[],
+            Self::Database | Self::Queue | Self::Newsletter | Self::Ledger => &[],
         }
     }
 }
@@ -73,6 +77,8 @@ pub(crate) struct Names {
     pub(crate) handled_slowly: String,
     pub(crate) reloaded: String,
     pub(crate) served: String,
+    pub(crate) request_failed: String,
+    pub(crate) no_descriptor: String,
 }
 
 impl Names {
@@ -92,6 +98,8 @@ impl Names {
                 handled_slowly: text("message took long"),
                 reloaded: text("configuration reloaded"),
                 served: text("request served"),
+                request_failed: text("request failed: invalid state"),
+                no_descriptor: text("too many open files"),
             };
         };
         let mut random = StdRng::seed_from_u64(seed ^ 0x6e61_6d65);
@@ -123,6 +131,8 @@ impl Names {
             handled_slowly: pick(&["handler needed long", "item dragged on"]),
             reloaded: pick(&["new options in force", "options re-read"]),
             served: pick(&["done", "handled"]),
+            request_failed: pick(&["unhandled exception in handler", "assertion failed"]),
+            no_descriptor: pick(&["EMFILE", "cannot open another file"]),
         }
     }
 

@@ -9,6 +9,11 @@ use crate::arguments::RunArgs;
 use crate::faults::FaultKind;
 use crate::names::{Names, Role};
 
+/// Shortest time from the start to the fault.
+const MIN_PAST: Duration = Duration::from_secs(60);
+/// Smallest number of readings before the fault.
+const MIN_READINGS: u32 = 20;
+
 /// What was deployed before the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,7 +78,9 @@ impl Scenario {
             anyhow::bail!("{kind:?} cannot be injected into {}, only into {:?}", role.default_name(), kind.targets());
         }
         let lead = Duration::from_millis(random.random_range(60_000..=120_000));
-        let default_at = if case == Case::Decoy { Duration::from_secs(15) + lead } else { Duration::from_secs(30) };
+        // A detector needs a past to compare with: a minute, or twenty readings.
+        let past = MIN_PAST.max(MIN_READINGS * args.interval);
+        let default_at = if case == Case::Decoy { past + lead } else { past };
         let fault_at = args.at.unwrap_or(default_at);
         let mut harmless_deployment = (case == Case::Decoy && fault.is_some()).then(|| {
             let others: Vec<Role> =

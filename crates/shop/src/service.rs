@@ -17,14 +17,17 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::Semaphore;
 
 use crate::faults::Behaviour;
+use crate::ledger::{self, LedgerClient};
 use crate::names::{Names, Role};
 use crate::otlp::{FinishedSpan, SpanKind, Spans, TraceContext};
 use crate::telemetry::{Log, Outboxes, Targets, now_ms};
 
 /// Memory that a service may use.
 const MEMORY_LIMIT_BYTES: f64 = 160.0 * 1024.0 * 1024.0;
-/// Share of one CPU core that a service may use.
-const CPU_LIMIT_CORES: f64 = 0.5;
+/// File descriptors that a process may have open.
+const MAX_DESCRIPTORS: u64 = 512;
+/// File descriptors that a request needs while it is served.
+const DESCRIPTORS_PER_REQUEST: usize = 16;
 const MAX_QUEUED_MESSAGES: usize = 60;
 /// Messages that a consumer takes at once.
 const MAX_TAKEN_MESSAGES: usize = 5;
@@ -79,6 +82,8 @@ struct Service {
     settings: RwLock<Settings>,
     leaked_blocks: Mutex<Vec<Vec<u8>>>,
     leaked_bytes: AtomicI64,
+    leaked_files: Mutex<Vec<std::fs::File>>,
+    ledger: Option<LedgerClient>,
     /// Held while a CPU hog computes; requests wait for it.
     cpu: tokio::sync::Mutex<()>,
     /// Token bucket of the rate limit: when it was filled last, and its tokens.
@@ -105,7 +110,11 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let registry = Registry::new();
     let service = Arc::new(Service::new(spec, &registry)?);
     service.reload(false);
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS, MAX_DESCRIPTORS)?;
     let listener = listen(service.spec.ports[&service.spec.role])?;
+    if service.spec.role == Role::Ledger {
+        return ledger::serve(listener).await;
+    }
 
     let command_target = Arc::clone(&service);
     tokio::spawn(async move {
@@ -181,13 +190,6 @@ impl Service {
         let depth = IntGauge::with_opts(gauge("queue_depth", "Messages waiting"))?;
         let info = GaugeVec::new(gauge("build_info", "Version that runs"), &["version"])?;
         info.with_label_values(&[spec.version.as_str()]).set(1.0);
-        for (name_of, value) in
-            [("process_memory_limit_bytes", MEMORY_LIMIT_BYTES), ("process_cpu_limit_cores", CPU_LIMIT_CORES)]
-        {
-            let limit = prometheus::Gauge::with_opts(Opts::new(name_of, "Limit").const_label("service", &name))?;
-            limit.set(value);
-            registry.register(Box::new(limit))?;
-        }
         registry.register(Box::new(request_duration.clone()))?;
         if !spec.role.calls().is_empty() {
             registry.register(Box::new(client_duration.clone()))?;
@@ -217,6 +219,8 @@ impl Service {
             settings: RwLock::new(settings),
             leaked_blocks: Mutex::default(),
             leaked_bytes: AtomicI64::new(0),
+            leaked_files: Mutex::default(),
+            ledger: ledger_client(&spec, &name, registry)?,
             cpu: tokio::sync::Mutex::new(()),
             rate: Mutex::new((Instant::now(), 50.0)),
             queue: Mutex::default(),
@@ -369,6 +373,15 @@ impl Service {
     }
 }
 
+/// Returns the client of the ledger, for the service that keeps its accounts there.
+fn ledger_client(spec: &ServiceSpec, name: &str, registry: &Registry) -> anyhow::Result<Option<LedgerClient>> {
+    if spec.role != Role::Payments {
+        return Ok(None);
+    }
+    let host = format!("{}.internal", spec.names.name_of(Role::Ledger));
+    Ok(Some(LedgerClient::new(name, &host, spec.ports[&Role::Ledger], registry)?))
+}
+
 fn read_settings(spec: &ServiceSpec) -> Settings {
     std::fs::read_to_string(&spec.settings).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
@@ -434,8 +447,23 @@ async fn handle(service: &Arc<Service>, context: &TraceContext) -> StatusCode {
         Role::Payments => 5.0,
         _ => 3.0,
     };
+    let Ok(files) = open_files(DESCRIPTORS_PER_REQUEST) else {
+        service.log.write("ERROR", service.spec.names.no_descriptor.clone(), &context.trace);
+        return StatusCode::INTERNAL_SERVER_ERROR;
+    };
     service.work(typical_ms).await;
+    drop(files);
+    if service.behaviour().fail && rand::rng().random_bool(0.4) {
+        service.log.write("ERROR", service.spec.names.request_failed.clone(), &context.trace);
+        return StatusCode::INTERNAL_SERVER_ERROR;
+    }
     let mut result = StatusCode::OK;
+    if let Some(ledger) = &service.ledger
+        && let Err(reason) = ledger.add(&context.trace[..8.min(context.trace.len())]).await
+    {
+        service.log.write("ERROR", format!("{}: {reason}", service.spec.names.upstream_failed), &context.trace);
+        return StatusCode::BAD_GATEWAY;
+    }
     for peer in service.spec.role.calls() {
         let (path, skip) = match peer {
             Role::Queue => ("/enqueue", rand::rng().random_bool(0.5)),
@@ -457,6 +485,11 @@ async fn handle(service: &Arc<Service>, context: &TraceContext) -> StatusCode {
         }
     }
     result
+}
+
+/// Opens files, as a request that reads templates or temporary files does.
+fn open_files(count: usize) -> std::io::Result<Vec<std::fs::File>> {
+    (0..count).map(|_| std::fs::File::open("/dev/null")).collect()
 }
 
 async fn enqueue(State(service): State<Arc<Service>>, headers: HeaderMap, body: String) -> StatusCode {
@@ -509,7 +542,7 @@ async fn consume(service: Arc<Service>) {
     }
 }
 
-/// The faults that do not depend on requests: a CPU hog and a memory leak.
+/// The faults that do not depend on requests: a CPU hog, a leak of memory and one of file descriptors.
 fn run_background_faults(service: &Service) {
     loop {
         let behaviour = service.behaviour();
@@ -517,6 +550,13 @@ fn run_background_faults(service: &Service) {
             let block = vec![1_u8; 4 << 20];
             service.leaked_bytes.fetch_add(block.len() as i64, Ordering::Relaxed);
             service.leaked_blocks.lock().unwrap_or_else(PoisonError::into_inner).push(block);
+        }
+        if behaviour.leak_descriptors
+            && let Ok(mut files) = open_files(DESCRIPTORS_PER_REQUEST)
+        {
+            // The last ones that are free are left: then no request can be served, but telemetry goes on.
+            files.truncate(DESCRIPTORS_PER_REQUEST / 2);
+            service.leaked_files.lock().unwrap_or_else(PoisonError::into_inner).append(&mut files);
         }
         if behaviour.spin_cpu {
             let guard = service.cpu.blocking_lock();

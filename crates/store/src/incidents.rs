@@ -234,6 +234,16 @@ impl Store {
         row.as_ref().map(decode_incident).transpose()
     }
 
+    /// Returns one incident by key.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read or the row is damaged.
+    pub async fn incident_by_key(&self, tenant: &TenantId, key: &str) -> Result<Option<IncidentRow>, Error> {
+        let query = "SELECT * FROM incidents WHERE tenant = ? AND key = ?";
+        let row = sqlx::query(query).bind(tenant.as_str()).bind(key).fetch_optional(&self.pool).await?;
+        row.as_ref().map(decode_incident).transpose()
+    }
+
     /// Returns the history of an incident, oldest first.
     ///
     /// # Errors

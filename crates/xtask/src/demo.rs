@@ -20,6 +20,8 @@ use terminal::Terminal;
 
 /// A headless seed ends within this time after the build.
 const HEADLESS_TIMEOUT: Duration = Duration::from_secs(300);
+/// The same with readings less often than once a second.
+const SLOW_HEADLESS_TIMEOUT: Duration = Duration::from_secs(900);
 /// The demo in the terminal ends after this time.
 const INTERACTIVE_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Part of the timeout that is left for stopping the programs and writing the report.
@@ -54,7 +56,11 @@ pub(crate) fn run(options: Options) -> anyhow::Result<ExitCode> {
 /// Follows the first incident until it is in a final state, and approves its plan unless `--withhold` is given.
 fn observe(environment: &mut DemoEnvironment, terminal: &mut Terminal, options: &Options) -> anyhow::Result<Observed> {
     let started = Instant::now();
-    let timeout = if options.headless { HEADLESS_TIMEOUT } else { INTERACTIVE_TIMEOUT };
+    let timeout = match (options.headless, &options.settings.interval) {
+        (true, Some(interval)) if interval != "1s" => SLOW_HEADLESS_TIMEOUT,
+        (true, _) => HEADLESS_TIMEOUT,
+        (false, _) => INTERACTIVE_TIMEOUT,
+    };
     let mut approved = false;
     let mut observed = Observed::default();
     while started.elapsed() < options.withhold.unwrap_or(timeout - REPORT_TIME) {

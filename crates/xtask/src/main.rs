@@ -10,6 +10,7 @@ mod client_programs;
 mod debian_packages;
 mod demo;
 mod dist;
+mod eval;
 mod generate;
 mod mutation_tests;
 mod programs;
@@ -37,6 +38,7 @@ cargo xtask <command>
             otlp (beside rotel), read (beside DuckDB and ripgrep), start or hostile-queries (limits of queries)
             intake: [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--lake on|off]
             [--flush-seconds N] [--own-pace-minutes N] [--churn] [--check] [--json FILE] [--flame FILE.svg]
+  eval      scores on public data: rca --data PATH --out FILE | rca --fit WEIGHTS --data PATH…
   torture   crash tests: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|5a|5e|7e|7f|9a|loop [--kills N]
             [--mutant NAME --runs 20] [--seed S] [--json FILE]
   mutants   mutation tests of approval and audit: the tests must catch nine mutants of ten
@@ -67,6 +69,7 @@ fn run() -> anyhow::Result<ExitCode> {
         "tidy" => tidy::run(arguments),
         "gen" => generate::run(arguments),
         "bench" => bench::run(arguments),
+        "eval" => eval::run(arguments),
         "torture" => torture::run(arguments),
         "mutants" => mutation_tests::run(arguments),
         "dist" => dist::run(arguments),

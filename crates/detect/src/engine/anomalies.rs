@@ -1,16 +1,16 @@
-//! Anomalies of unusual points and of breaches.
+//! Anomalies of series and of signals.
 
 use wardroom_domain::anomaly::anomaly_id;
-use wardroom_domain::{Anomaly, Labels, Severity, Timestamp};
+use wardroom_domain::{Anomaly, Entity, Labels, Severity, SignalId, Timestamp};
 
 use crate::Config;
-use crate::signal::{Breach, SignalKind};
+use crate::judge::Shift;
 
-/// Returns the anomaly of an unusual point: time in ms, z-score, value and expected value.
+/// Returns the anomaly of an unusual point of a series: time in ms, z-score, value and expected value.
 pub(super) fn zscore_anomaly(
     config: &Config,
     labels: &Labels,
-    service: &str,
+    entity: &Entity,
     point: (i64, f64, f64, f64),
 ) -> Option<Anomaly> {
     let (at_ms, z, value, expected) = point;
@@ -19,7 +19,8 @@ pub(super) fn zscore_anomaly(
     Some(Anomaly {
         id: anomaly_id("zscore", labels, at),
         series: labels.clone(),
-        service: service.to_owned(),
+        entity: entity.clone(),
+        service: entity.name.clone(),
         detector: "zscore".into(),
         // A z of 2.5 scores 0.5; it approaches 1 as z grows.
         score: z.abs() / (z.abs() + config.z_warning),
@@ -31,24 +32,20 @@ pub(super) fn zscore_anomaly(
     })
 }
 
-/// Returns the anomaly of a threshold breach: a warning, critical from 95 % of a resource limit on.
-pub(super) fn threshold_anomaly(breach: &Breach, has_z: bool) -> Option<Anomaly> {
-    if breach.key.peer.is_some() || (breach.key.kind == SignalKind::LatencyP99 && has_z) {
-        return None;
-    }
-    let labels = breach.key.labels();
-    let at = Timestamp::from_millis(breach.at_ms);
-    let is_critical = breach.value >= 0.95 && matches!(breach.key.kind, SignalKind::Cpu | SignalKind::Memory);
-    Some(Anomaly {
-        id: anomaly_id("threshold", &labels, at),
+/// Returns the anomaly of a shift of a signal.
+pub(super) fn signal_anomaly(id: &SignalId, shift: &Shift) -> Anomaly {
+    let (labels, at) = (id.labels(), Timestamp::from_millis(shift.at_ms));
+    Anomaly {
+        id: anomaly_id(shift.detector, &labels, at),
         series: labels,
-        service: breach.key.service.clone(),
-        detector: "threshold".into(),
-        score: 0.9,
-        z: 0.0,
-        severity: if is_critical { Severity::Critical } else { Severity::Warning },
-        value: breach.value,
-        expected: breach.bad_above,
+        entity: id.entity.clone(),
+        service: id.entity.name.clone(),
+        detector: shift.detector.into(),
+        score: shift.score,
+        z: shift.z,
+        severity: shift.severity,
+        value: shift.value,
+        expected: shift.expected,
         at,
-    })
+    }
 }

@@ -1,77 +1,66 @@
-//! Eviction of services, span families and signals that telemetry no longer mentions, so that memory does not grow with
+//! Eviction of entities, span families and signals that telemetry no longer mentions, so that memory does not grow with
 //! every name that was ever sent.
 
-use super::{Engine, SeriesRole};
+use wardroom_domain::Timestamp;
 
-/// A service, span family or signal without telemetry for this long is evicted, in ms of event time.
+use super::Engine;
+
+/// What has no telemetry for this long is evicted, in ms of event time.
 pub(super) const RETENTION_MS: i64 = 24 * 3_600_000;
+/// The same where there is no room for more.
+const SHORT_RETENTION_MS: i64 = 3_600_000;
 /// Interval between evictions, in ms of event time.
 const EVICTION_INTERVAL_MS: i64 = 600_000;
+/// Entities from which on the short retention holds.
+const MANY_ENTITIES: usize = 100_000;
 
 impl Engine {
-    /// Evicts what is older than [`RETENTION_MS`], once per interval of event time, so that a replay evicts the same.
-    /// `before_ms` is the watermark before the batch.
+    /// Evicts what is old, once per interval of event time, so that a replay evicts the same. `before_ms` is the
+    /// watermark before the batch.
     pub(super) fn evict_old(&mut self, before_ms: i64) {
         let interval = |at_ms: i64| at_ms.div_euclid(EVICTION_INTERVAL_MS);
         if interval(self.watermark_ms) == interval(before_ms) {
             return;
         }
-        let oldest_ms = self.watermark_ms.saturating_sub(RETENTION_MS);
+        let is_full = self.signals.is_full() || self.entities.list().len() >= MANY_ENTITIES;
+        let retention_ms = if is_full { SHORT_RETENTION_MS } else { RETENTION_MS };
+        let oldest_ms = self.watermark_ms.saturating_sub(retention_ms);
         self.signals.evict_before(oldest_ms);
-        self.evict_span_families(oldest_ms);
-        self.evict_services(oldest_ms);
-    }
-
-    fn evict_span_families(&mut self, oldest_ms: i64) {
-        let mut keep = vec![true; self.buckets.len()];
-        let buckets = &self.buckets;
-        let is_old = |ids: &[u32]| {
-            ids.last().is_none_or(|id| buckets[*id as usize].increase.newest_ms().is_none_or(|at_ms| at_ms < oldest_ms))
-        };
-        self.spans.families.retain(|_, family| {
-            let evicted = !family.dirty && is_old(&family.buckets);
-            if evicted {
-                family.buckets.iter().for_each(|id| keep[*id as usize] = false);
-            }
-            !evicted
-        });
-        if keep.contains(&false) {
-            let new_indices = self.renumber_buckets(&keep);
-            let series: Vec<Option<u32>> = (0..self.series.len() as u32).map(Some).collect();
-            self.spans.renumber(&series, &new_indices);
-            for series in &mut self.series {
-                if let SeriesRole::Bucket(index) = &mut series.role {
-                    // Buckets of series are never among the removed ones.
-                    *index = new_indices[*index as usize].unwrap_or_default();
-                }
-            }
+        for stream in self.spans.evict_before(oldest_ms) {
+            self.points.remove_stream(stream);
         }
+        self.measured.retain(|_, newest_ms| *newest_ms >= oldest_ms);
+        self.events.evict_before(Timestamp::from_millis(self.watermark_ms.saturating_sub(RETENTION_MS)));
+        self.inferred.evict(self.watermark_ms);
+        for known in self.entities.list().iter().filter(|known| known.newest_ms >= oldest_ms) {
+            self.graph.touch(&known.entity, known.newest_ms);
+        }
+        self.graph.evict(self.watermark_ms);
+        self.evict_entities(oldest_ms);
     }
 
-    /// Evicts services without series, span families and recent spans.
-    fn evict_services(&mut self, oldest_ms: i64) {
-        let mut keep: Vec<bool> =
-            self.services.iter().map(|service| service.dirty || service.newest_ms >= oldest_ms).collect();
-        self.series.iter().for_each(|series| keep[series.service as usize] = true);
-        self.spans.families.keys().for_each(|(service, ..)| keep[*service as usize] = true);
+    /// Evicts entities without series, span families and recent telemetry.
+    fn evict_entities(&mut self, oldest_ms: i64) {
+        let mut keep: Vec<bool> = self.entities.list().iter().map(|known| known.newest_ms >= oldest_ms).collect();
+        self.series.iter().for_each(|series| keep[series.usage.entity as usize] = true);
+        self.spans.entities().for_each(|entity| keep[entity as usize] = true);
         if !keep.contains(&false) {
             return;
         }
         let new_indices = super::renumber::dense_indices(&keep);
         let new_index = |index: u32| new_indices.get(index as usize).copied().flatten();
-        super::renumber::retain_by(&mut self.services, &keep);
-        self.service_ids.retain(|_, index| new_index(*index).map(|new| *index = new).is_some());
+        self.entities.retain(&keep);
         for series in &mut self.series {
-            series.service = new_index(series.service).unwrap_or_default();
+            series.usage.entity = new_index(series.usage.entity).unwrap_or_default();
         }
-        self.dirty = self.dirty.iter().filter_map(|index| new_index(*index)).collect();
-        self.spans.renumber_services(new_index);
+        self.spans.renumber_entities(new_index);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use wardroom_domain::{EntityRules, Labels, Sample, SeriesId, Span, SpanKind, Timestamp};
+    use wardroom_domain::{Labels, Sample, SeriesId, Span, SpanKind};
+    use wardroom_signals::Catalogue;
 
     use super::*;
     use crate::Config;
@@ -92,11 +81,17 @@ mod tests {
 
     #[test]
     fn names_that_are_no_longer_sent_are_evicted_and_the_others_keep_their_state() {
-        let mut engine = Engine::new(Config::default(), EntityRules::default());
-        engine.add_series(&Labels::of(&[("__name__", "a_seconds_bucket"), ("service", "lasting"), ("le", "+Inf")]));
+        let mut engine = Engine::new(Config::default(), Catalogue::builtin());
+        let bucket = |le: &str| {
+            Labels::of(&[("__name__", "http_request_duration_seconds_bucket"), ("service", "lasting"), ("le", le)])
+        };
+        engine.add_series(&bucket("0.1"), None);
+        engine.add_series(&bucket("+Inf"), None);
         for minute in 0..3000_i64 {
             let at_ms = minute * 60_000;
-            engine.observe(SeriesId(0), &[Sample { ts_ms: at_ms, value: minute as f64 * 50.0 }]);
+            for id in [0, 1] {
+                engine.observe(SeriesId(id), &[Sample { ts_ms: at_ms, value: minute as f64 * 300.0 }]);
+            }
             if minute < 20 {
                 for id in [0, 1] {
                     engine.span(&span(&format!("job-{minute}"), id, at_ms));
@@ -105,20 +100,43 @@ mod tests {
             }
             engine.finish_batch();
             if minute == 25 {
-                assert_eq!(engine.services.len(), 22);
+                // The lasting service, 20 jobs, the known service and the queue.
+                assert_eq!(engine.entities.list().len(), 23);
                 assert_eq!(engine.spans.families.len(), 42);
             }
         }
-        let services: Vec<&str> = engine.services.iter().map(|service| service.name.as_str()).collect();
-        assert_eq!(services, ["lasting"]);
-        assert_eq!(engine.service_ids.len(), 1);
+        let names: Vec<&str> = engine.entities.list().iter().map(|known| known.entity.name.as_str()).collect();
+        assert_eq!(names, ["lasting"]);
         assert!(engine.spans.families.is_empty());
-        assert_eq!(engine.buckets.len(), 1);
-        assert!(engine.signals().all(|(key, _)| key.service == "lasting") && engine.signals.calls().next().is_none());
+        assert!(engine.signals().all(|(id, _)| id.entity.name == "lasting"));
         engine.span(&span("new", 0, 3000 * 60_000));
         engine.finish_batch();
-        assert_eq!(engine.services[1].name, "new");
+        assert_eq!(engine.entities.list()[1].entity.name, "new");
         let (_, signal) = engine.signals().next().unwrap();
-        assert!(signal.detector.count() > 800, "its state is unchanged: {}", signal.detector.count());
+        assert!(signal.history.len() > 200, "its state is unchanged: {}", signal.history.len());
+    }
+
+    #[test]
+    fn a_hundred_thousand_entities_that_come_and_go_take_bounded_memory() {
+        let mut engine = Engine::new(Config::default(), Catalogue::builtin());
+        let generations = 10_u32;
+        for generation in 0..generations {
+            for index in 0..10_000 {
+                let service = format!("s{generation}-{index}");
+                let labels = Labels::of(&[("__name__", "process_resident_memory_bytes"), ("service", &service)]);
+                engine.add_series(&labels, None);
+                let sample = Sample { ts_ms: i64::from(generation) * 7_200_000, value: 1.0 };
+                engine.observe(SeriesId(index), &[sample]);
+            }
+            engine.finish_batch();
+            // What a checkpoint does with series that are no longer sent.
+            engine.renumber(&[false; 10_000]);
+        }
+        let later = i64::from(generations) * 7_200_000 + 2 * RETENTION_MS;
+        engine.add_series(&Labels::of(&[("__name__", "up"), ("service", "last")]), None);
+        engine.observe(SeriesId(0), &[Sample { ts_ms: later, value: 1.0 }]);
+        engine.finish_batch();
+        assert_eq!((engine.size().entities, engine.size().series), (1, 1));
+        assert!(engine.size().signals <= 1, "{} signals", engine.size().signals);
     }
 }

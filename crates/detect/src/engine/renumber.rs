@@ -1,6 +1,8 @@
 //! Eviction of inactive series: drops their state and renumbers the remaining series.
 
-use super::{Engine, Series, SeriesRole};
+use super::series::{NOT_WATCHED, SeriesRole};
+use super::{Engine, Series};
+use crate::points::PartHandle;
 
 /// Old index → new index; `None` for evicted entries.
 pub(super) type IndexMap = Vec<Option<u32>>;
@@ -9,80 +11,61 @@ impl Engine {
     /// Keeps only the marked series and renumbers them densely, in their order. Call between batches.
     pub fn renumber(&mut self, keep: &[bool]) {
         let new_indices = dense_indices(keep);
-        let mut buckets = vec![true; self.buckets.len()];
-        let is_kept = |index: u32| keep.get(index as usize).copied().unwrap_or_default();
-        for (series, _) in self.series.iter().zip(keep).filter(|(_, keep)| !**keep) {
-            if let SeriesRole::Bucket(index) = series.role {
-                buckets[index as usize] = false;
-            }
-        }
-        for (_, indices) in self.spans.natives.iter().filter(|(id, _)| !is_kept(**id)) {
-            indices.iter().for_each(|index| buckets[*index as usize] = false);
-        }
-        let buckets = self.renumber_buckets(&buckets);
-        self.spans.renumber(&new_indices, &buckets);
-        self.move_series(keep, &buckets);
+        let new_id = |id: u32| new_indices.get(id as usize).copied().flatten();
+        let mut removed = self.spans.renumber_series(new_id);
+        self.move_parts(keep, &mut removed);
+        self.points.remove_series(&removed);
+        self.move_series(keep);
     }
 
-    /// Drops buckets, and families without buckets.
-    pub(super) fn renumber_buckets(&mut self, keep: &[bool]) -> IndexMap {
-        let new_indices = dense_indices(keep);
-        retain_by(&mut self.buckets, keep);
-        for service in &mut self.services {
-            for family in &mut service.families {
-                family.buckets = family.buckets.iter().filter_map(|index| new_indices[*index as usize]).collect();
-            }
-            service.families.retain(|family| !family.buckets.is_empty());
-            service.family_ids.clear();
-            service.buckets = 0;
-            for (family, index) in service.families.iter().zip(0..) {
-                service.buckets += family.buckets.len() as i64;
-                family.buckets.iter().for_each(|bucket| self.buckets[*bucket as usize].family = index);
+    /// Keeps the parts of the marked series, in their order; adds the others to `removed`.
+    fn move_parts(&mut self, keep: &[bool], removed: &mut Vec<PartHandle>) {
+        let mut parts = Vec::new();
+        for (series, is_kept) in self.series.iter_mut().zip(keep) {
+            let first = series.usage.first_part as usize;
+            let own = &self.parts[first..first + usize::from(series.usage.parts)];
+            if *is_kept {
+                series.usage.first_part = parts.len() as u32;
+                parts.extend_from_slice(own);
+            } else {
+                removed.extend_from_slice(own);
             }
         }
-        new_indices
+        self.parts = parts;
     }
 
-    fn move_series(&mut self, keep: &[bool], buckets: &IndexMap) {
+    fn move_series(&mut self, keep: &[bool]) {
         let (mut gauges, mut counters) = (vec![false; self.gauges.len()], vec![false; self.counters.len()]);
-        let (mut cpu, mut levels) = (vec![false; self.cpu_seconds.len()], vec![false; self.levels.len()]);
+        let mut watches = vec![false; self.inferred.len()];
         let mut kept = keep.iter();
         self.series.retain(|series: &Series| {
             let is_kept = kept.next().copied().unwrap_or_default();
             if is_kept {
-                match series.role {
+                match series.usage.role {
                     SeriesRole::Gauge(index) => gauges[index as usize] = true,
                     SeriesRole::Counter(index) => counters[index as usize] = true,
-                    SeriesRole::CpuSeconds(index) => cpu[index as usize] = true,
-                    SeriesRole::CpuLimit(index) | SeriesRole::MemoryBytes(index) | SeriesRole::MemoryLimit(index) => {
-                        levels[index as usize] = true
-                    }
-                    SeriesRole::Bucket(_) | SeriesRole::Ignored => {}
+                    SeriesRole::None => {}
+                }
+                if series.usage.watch != NOT_WATCHED {
+                    watches[series.usage.watch as usize] = true;
                 }
             }
             is_kept
         });
+        self.series.shrink_to_fit();
         retain_by(&mut self.gauges, &gauges);
         retain_by(&mut self.counters, &counters);
-        retain_by(&mut self.cpu_seconds, &cpu);
-        retain_by(&mut self.levels, &levels);
-        let (gauges, counters, cpu, levels) =
-            (dense_indices(&gauges), dense_indices(&counters), dense_indices(&cpu), dense_indices(&levels));
-        let renumbered = |role: SeriesRole| {
-            Some(match role {
-                SeriesRole::Gauge(index) => SeriesRole::Gauge(gauges[index as usize]?),
-                SeriesRole::Counter(index) => SeriesRole::Counter(counters[index as usize]?),
-                SeriesRole::Bucket(index) => SeriesRole::Bucket(buckets[index as usize]?),
-                SeriesRole::CpuSeconds(index) => SeriesRole::CpuSeconds(cpu[index as usize]?),
-                SeriesRole::CpuLimit(index) => SeriesRole::CpuLimit(levels[index as usize]?),
-                SeriesRole::MemoryBytes(index) => SeriesRole::MemoryBytes(levels[index as usize]?),
-                SeriesRole::MemoryLimit(index) => SeriesRole::MemoryLimit(levels[index as usize]?),
-                SeriesRole::Ignored => SeriesRole::Ignored,
-            })
-        };
-        self.series.iter_mut().for_each(|series| series.role = renumbered(series.role).unwrap_or(SeriesRole::Ignored));
-        for service in &mut self.services {
-            service.process = service.process.iter().filter_map(|role| renumbered(*role)).collect();
+        self.inferred.renumber(&watches);
+        let (gauges, counters, watches) = (dense_indices(&gauges), dense_indices(&counters), dense_indices(&watches));
+        for series in &mut self.series {
+            let usage = &mut series.usage;
+            let role = match usage.role {
+                SeriesRole::Gauge(index) => gauges[index as usize].map(SeriesRole::Gauge),
+                SeriesRole::Counter(index) => counters[index as usize].map(SeriesRole::Counter),
+                SeriesRole::None => None,
+            };
+            usage.role = role.unwrap_or(SeriesRole::None);
+            usage.watch = watches.get(usage.watch as usize).copied().flatten().unwrap_or(NOT_WATCHED);
         }
     }
 }
@@ -102,34 +85,30 @@ pub(super) fn retain_by<T>(list: &mut Vec<T>, keep: &[bool]) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use wardroom_domain::{EntityRules, Labels, Sample, SeriesId};
+    use wardroom_domain::{Labels, Sample, SeriesId};
+    use wardroom_signals::Catalogue;
 
     use super::*;
     use crate::Config;
 
+    /// Kinds of series; the last is a bucket of a histogram.
+    const KINDS: usize = 6;
+
     fn labels(index: usize) -> Labels {
-        let service = format!("s{}", index % 3);
-        let peer = format!("p{}", index % 2);
-        let le = ["0.1", "1", "+Inf"][index / 6 % 3];
-        match index % 6 {
-            0 => Labels::of(&[("__name__", "depth"), ("service", &service), ("i", &index.to_string())]),
-            1 => Labels::of(&[("__name__", "orders_total"), ("service", &service), ("i", &index.to_string())]),
-            2 => Labels::of(&[
-                ("__name__", "process_cpu_seconds_total"),
-                ("service", &service),
-                ("i", &index.to_string()),
-            ]),
-            3 => Labels::of(&[
-                ("__name__", "process_resident_memory_bytes"),
-                ("service", &service),
-                ("i", &index.to_string()),
-            ]),
+        let (service, number) = (format!("s{}", index % 3), index.to_string());
+        let le = ["0.1", "1", "+Inf"][index / KINDS % 3];
+        let own = |name: &str| Labels::of(&[("__name__", name), ("service", &service), ("i", &number)]);
+        match index % KINDS {
+            0 => own("depth"),
+            1 => own("orders_total"),
+            2 => own("process_cpu_seconds_total"),
+            3 => own("process_resident_memory_bytes"),
+            4 => Labels::of(&[("__name__", "app_build_info"), ("service", &service), ("version", &number)]),
             _ => Labels::of(&[
                 ("__name__", "http_client_request_duration_seconds_bucket"),
                 ("service", &service),
-                ("peer", &peer),
                 ("le", le),
-                ("i", &index.to_string()),
+                ("i", &number),
             ]),
         }
     }
@@ -151,27 +130,31 @@ mod tests {
         /// After eviction the engine behaves like one that never had the evicted series.
         #[test]
         fn eviction_equals_never_having_had_the_series(keep in prop::collection::vec(any::<bool>(), 1..40)) {
-            // A histogram is kept or evicted whole: an inactive bucket still counts in the sum.
-            let keep: Vec<bool> = (0..keep.len()).map(|index| keep[if index % 6 > 3 { index % 6 } else { index }]).collect();
-            let engine = || Engine::new(Config::default(), EntityRules::default());
+            // What shares a signal is kept or evicted whole: its members count until they are dead.
+            let keep: Vec<bool> = (0..keep.len())
+                .map(|index| keep[if index % KINDS >= 2 { index % KINDS % keep.len() } else { index }])
+                .collect();
+            let engine = || Engine::new(Config::default(), Catalogue::builtin());
             let (mut all, mut only_kept) = (engine(), engine());
-            (0..keep.len()).for_each(|index| all.add_series(&labels(index)));
+            (0..keep.len()).for_each(|index| all.add_series(&labels(index), None));
             let kept_indices: Vec<usize> = (0..keep.len()).filter(|index| keep[*index]).collect();
-            kept_indices.iter().for_each(|index| only_kept.add_series(&labels(*index)));
+            kept_indices.iter().for_each(|index| only_kept.add_series(&labels(*index), None));
             let new = || kept_indices.iter().copied().zip(0..);
             observe_and_report(&mut all, kept_indices.iter().map(|index| (*index, *index as u32)), 0);
             observe_and_report(&mut only_kept, new(), 0);
             all.renumber(&keep);
             prop_assert_eq!(all.known_series(), only_kept.known_series());
-            prop_assert_eq!(all.buckets.len(), only_kept.buckets.len());
             prop_assert_eq!(all.gauges.len(), only_kept.gauges.len());
-            prop_assert_eq!(all.levels.len(), only_kept.levels.len());
+            prop_assert_eq!(all.counters.len(), only_kept.counters.len());
+            prop_assert_eq!(all.parts.len(), only_kept.parts.len());
+            prop_assert_eq!(all.inferred.len(), only_kept.inferred.len());
             prop_assert_eq!(observe_and_report(&mut all, new(), 30), observe_and_report(&mut only_kept, new(), 30));
             let signals = |engine: &Engine| {
-                engine.signals().map(|(key, signal)| format!("{key:?} {signal:?}")).collect::<Vec<_>>()
+                engine.signals().map(|(id, signal)| format!("{id:?} {signal:?}")).collect::<Vec<_>>()
             };
             prop_assert_eq!(signals(&all), signals(&only_kept));
-            prop_assert_eq!(format!("{:?}", all.level_shifts(1, |_| true).len()), format!("{:?}", only_kept.level_shifts(1, |_| true).len()));
+            let shifts = |engine: &Engine| engine.level_shifts(1, |_| true).len();
+            prop_assert_eq!(shifts(&all), shifts(&only_kept));
         }
     }
 }

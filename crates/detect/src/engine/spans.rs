@@ -1,121 +1,240 @@
-//! Spans and native histograms, converted to the buckets that `_bucket` series use, so that the signals of a service
-//! are computed the same way for every protocol.
+//! Spans and native histograms: requests of services and calls, counted like those of metrics.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use wardroom_domain::labels::NAME_LABEL;
 use wardroom_domain::sample::is_stale;
-use wardroom_domain::{NativeHistogram, Sample, SeriesId, Span, SpanKind};
+use wardroom_domain::{EntityKind, Labels, NativeHistogram, Relation, RelationKind, SeriesId, Span, SpanKind};
+use wardroom_signals::{Outcome, Part, SeriesUse};
 
-use super::span_state::{SpanFamily, SpanState};
-use super::{Engine, unit_seconds};
-use crate::durations::{BOUNDS, Counts, native_histogram_counts};
-use crate::histogram::Bound;
-use crate::traces::Callee;
+use super::Engine;
+use crate::durations::native_histogram_counts;
+use crate::points::{PartHandle, StreamHandle};
+use crate::traces::{Call, Callee, Traces};
 
 /// The metric family of span durations.
-const SPAN_DURATION_METRIC: &str = "span_duration_seconds";
-/// Services up to which spans add services.
-const MAX_SPAN_SERVICES: usize = 20_000;
+pub(super) const SPANS: &str = "spans";
+/// Entities up to which spans add entities.
+const MAX_SPAN_ENTITIES: usize = 20_000;
 /// Services, and (caller, callee) pairs, with span durations of their own.
 const MAX_SPAN_FAMILIES: usize = 10_000;
 /// Series of native histograms that detection uses.
 const MAX_NATIVE_SERIES: usize = 20_000;
+/// A relation that spans show is reported to the graph again after this time, in ms of telemetry's time.
+const RELATION_INTERVAL_MS: i64 = 60_000;
+
+/// The resource of a sender's spans is read at this interval, in ms of telemetry's time.
+const SENDER_INTERVAL_MS: i64 = 10_000;
+/// Attribute with the version of the sender.
+const SERVICE_VERSION: &str = "service.version";
+
+/// Entity, and the called one for calls.
+type FamilyKey = (u32, Option<u32>);
+
+/// Span and native histogram state of one tenant.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct SpanState {
+    pub(super) traces: Traces,
+    /// Reused buffer for the calls that a span completes.
+    #[serde(skip)]
+    calls: Vec<Call>,
+    pub(super) families: BTreeMap<FamilyKey, SpanFamily>,
+    /// What is known of the senders, by the number of the entity.
+    senders: BTreeMap<u32, Sender>,
+    /// Series id of a native histogram → its parts and its unit in seconds.
+    natives: BTreeMap<u32, (Vec<PartHandle>, f64)>,
+}
+
+/// The sender of spans.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Sender {
+    version: String,
+    observed_ms: i64,
+}
+
+/// The requests of one service, or its calls to another, as spans show them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SpanFamily {
+    stream: StreamHandle,
+    newest_ms: i64,
+    /// When its relation was reported to the graph.
+    related_ms: i64,
+}
+
+impl SpanState {
+    /// Removes families without a span since a time; returns their streams.
+    pub(super) fn evict_before(&mut self, oldest_ms: i64) -> Vec<StreamHandle> {
+        let mut removed = Vec::new();
+        self.families.retain(|_, family| {
+            let is_kept = family.newest_ms >= oldest_ms;
+            if !is_kept {
+                removed.push(family.stream);
+            }
+            is_kept
+        });
+        removed
+    }
+
+    /// Maps entities to their new numbers; what belongs to an evicted one is dropped.
+    pub(super) fn renumber_entities(&mut self, new_id: impl Fn(u32) -> Option<u32>) {
+        let families = std::mem::take(&mut self.families).into_iter();
+        let renumbered = families.filter_map(|((entity, peer), family)| {
+            let peer = match peer {
+                Some(peer) => Some(new_id(peer)?),
+                None => None,
+            };
+            Some(((new_id(entity)?, peer), family))
+        });
+        self.families = renumbered.collect();
+        let senders = std::mem::take(&mut self.senders).into_iter();
+        self.senders = senders.filter_map(|(entity, sender)| Some((new_id(entity)?, sender))).collect();
+        self.traces.renumber_services(new_id);
+    }
+
+    /// Maps series to their new ids; returns the parts of evicted ones.
+    pub(super) fn renumber_series(&mut self, new_id: impl Fn(u32) -> Option<u32>) -> Vec<PartHandle> {
+        let mut removed = Vec::new();
+        let natives = std::mem::take(&mut self.natives).into_iter();
+        self.natives = natives
+            .filter_map(|(id, (parts, unit))| match new_id(id) {
+                Some(id) => Some((id, (parts, unit))),
+                None => {
+                    removed.extend(parts);
+                    None
+                }
+            })
+            .collect();
+        removed
+    }
+
+    /// Returns whether an entity is one of a span family.
+    pub(super) fn entities(&self) -> impl Iterator<Item = u32> {
+        self.families.keys().flat_map(|(entity, peer)| std::iter::once(*entity).chain(*peer))
+    }
+}
 
 impl Engine {
     /// Adds a native histogram of a known series.
     pub fn histogram(&mut self, id: SeriesId, histogram: &NativeHistogram) {
         let Some(series) = self.series.get(id.index()).filter(|_| !is_stale(histogram.sum)) else { return };
-        let (service, labels) = (series.service, series.labels.clone());
-        let Some(unit) = unit_seconds(labels.name()) else { return };
-        let buckets = match self.spans.natives.get(&id.0) {
-            Some(buckets) => buckets.clone(),
-            None if self.spans.natives.len() >= MAX_NATIVE_SERIES => {
+        let (entity, labels) = (series.usage.entity, series.labels.clone());
+        self.advance(entity, histogram.ts_ms);
+        if !self.spans.natives.contains_key(&id.0) {
+            if self.spans.natives.len() >= MAX_NATIVE_SERIES {
                 self.limited.native_histograms += 1;
                 return;
             }
-            None => {
-                let (peer, failed) = (self.rules.peer_of(&labels), self.rules.is_failure(&labels));
-                let buckets = self.add_duration_buckets(service, labels.name(), peer, failed, unit);
-                self.spans.natives.insert(id.0, buckets.clone());
-                buckets
+            let native = self
+                .native_use(&labels)
+                .map(|(usage, outcome, unit)| (self.points.add_histogram(&usage, outcome), unit));
+            self.spans.natives.insert(id.0, native.unwrap_or_default());
+        }
+        let Some((parts, unit)) = self.spans.natives.get(&id.0).filter(|(parts, _)| !parts.is_empty()) else { return };
+        self.points.observe_counts(parts, histogram.ts_ms, &native_histogram_counts(histogram, *unit));
+    }
+
+    /// Returns what a native histogram means, which is what its series of sums would mean, with its unit in seconds.
+    fn native_use(&self, labels: &Labels) -> Option<(SeriesUse, Outcome, f64)> {
+        let sum = format!("{}_sum", labels.name());
+        let renamed = labels.iter().map(|(name, value)| (name, if name == NAME_LABEL { sum.as_str() } else { value }));
+        let meaning = self.catalogue.meaning(&Labels::new(renamed.collect()), None);
+        meaning.uses.into_iter().find_map(|usage| match usage.part {
+            Part::DurationSum(outcome) => {
+                let unit = usage.scale;
+                Some((usage, outcome, unit))
             }
-        };
-        self.observe_durations(service, &buckets, &native_histogram_counts(histogram, unit), histogram.ts_ms);
-        self.mark_updated(service, histogram.ts_ms);
+            _ => None,
+        })
     }
 
     /// Adds one span.
     pub fn span(&mut self, span: &Span) {
-        let name = self.rules.service_of(&span.labels);
-        // Bounds memory against senders with unlimited service names: services beyond the limit are ignored.
-        let service = match self.service_ids.get(name) {
-            Some(known) => *known,
-            None if self.services.len() >= MAX_SPAN_SERVICES => {
+        let end_ms = span.end.millis().min(self.cap_ms);
+        let found = self.catalogue.entity_of_resource(&span.labels);
+        let Some(entity) = found.entity.filter(|entity| !entity.is_empty()) else { return };
+        // Bounds memory against senders with unlimited names: entities beyond the limit are ignored.
+        let service = match self.entities.find(&entity) {
+            Some(known) => known,
+            None if self.entities.list().len() >= MAX_SPAN_ENTITIES => {
                 self.limited.span_services += 1;
                 return;
             }
-            None => self.service(name.to_owned()),
+            None => self.entities.id(&entity),
         };
-        let failed = span.failed || self.rules.is_failure(&span.labels);
-        let SpanState { traces, calls, .. } = &mut self.spans;
-        traces.observe(span, service, failed, calls);
+        self.observe_sender(service, span, (&found.aliases, &found.relations), end_ms);
+        let failed = span.failed || self.catalogue.outcome_of(&span.labels) == Outcome::Failed;
+        let is_client = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
+        let peer = if is_client { self.catalogue.peer_of_span(&span.labels) } else { None };
+        let mut calls = std::mem::take(&mut self.spans.calls);
+        self.spans.traces.observe(span, (service, peer), end_ms, failed, &mut calls);
         if let SpanKind::Server | SpanKind::Consumer = span.kind {
-            self.add_duration(service, None, failed, span.seconds());
+            self.add_request((service, None), end_ms, span.seconds(), failed);
         }
-        for call in std::mem::take(&mut self.spans.calls) {
+        for call in calls.drain(..) {
             let callee = match call.callee {
-                Callee::Known(callee) => self.services[callee as usize].name.clone(),
-                Callee::Named(name) => name,
+                Callee::Known(callee) => callee,
+                Callee::Named(named) => match self.entities.find(&named) {
+                    Some(known) => known,
+                    None if self.entities.list().len() >= MAX_SPAN_ENTITIES => continue,
+                    None => self.entities.id(&named),
+                },
             };
-            self.add_duration(call.caller, Some(callee), call.failed, call.seconds);
+            self.add_request((call.caller, Some(callee)), call.at_ms, call.seconds, call.failed);
         }
-        self.mark_updated(service, span.end.millis());
+        self.spans.calls = calls;
+        self.advance(service, end_ms);
     }
 
-    fn add_duration(&mut self, service: u32, peer: Option<String>, failed: bool, seconds: f64) {
-        let key = (service, peer, failed);
+    /// Records what the resource of a span says of its sender, at an interval and when the version changes.
+    fn observe_sender(
+        &mut self,
+        service: u32,
+        span: &Span,
+        (aliases, relations): (&[String], &[Relation]),
+        at_ms: i64,
+    ) {
+        let version = span.labels.get(SERVICE_VERSION).unwrap_or_default();
+        let sender = self.spans.senders.entry(service).or_default();
+        if sender.version == version && at_ms < sender.observed_ms.saturating_add(SENDER_INTERVAL_MS) {
+            return;
+        }
+        sender.observed_ms = sender.observed_ms.max(at_ms);
+        let entity = self.entities.get(service);
+        self.graph.observe(entity, aliases, relations, at_ms);
+        if !version.is_empty() {
+            if sender.version != version {
+                version.clone_into(&mut sender.version);
+            }
+            self.inferred.observe_version(entity, version, at_ms, &mut self.events);
+        }
+    }
+
+    fn add_request(&mut self, key: FamilyKey, at_ms: i64, seconds: f64, failed: bool) {
         if !self.spans.families.contains_key(&key) {
             if self.spans.families.len() >= MAX_SPAN_FAMILIES {
                 self.limited.span_families += 1;
                 return;
             }
-            let buckets = self.add_duration_buckets(service, SPAN_DURATION_METRIC, key.1.as_deref(), failed, 1.0);
-            self.spans.families.insert(key.clone(), SpanFamily { buckets, ..SpanFamily::default() });
+            let peer = key.1.map(|peer| self.entities.get(peer));
+            let stream = self.points.stream(self.entities.get(key.0), peer, SPANS);
+            let family = SpanFamily { stream, newest_ms: at_ms, related_ms: i64::MIN };
+            self.spans.families.insert(key, family);
         }
-        if let Some(family) = self.spans.families.get_mut(&key) {
-            family.durations.add(seconds);
-            if !std::mem::replace(&mut family.dirty, true) {
-                self.spans.updated.push(key);
-            }
-        }
-    }
-
-    /// Writes the durations of this batch's spans to their buckets.
-    pub(super) fn flush_spans(&mut self) {
-        for key in std::mem::take(&mut self.spans.updated) {
-            let Some(family) = self.spans.families.get_mut(&key) else { continue };
-            family.dirty = false;
-            let (buckets, counts) = (family.buckets.clone(), family.durations.counts());
-            let at_ms = self.services[key.0 as usize].newest_ms;
-            self.observe_durations(key.0, &buckets, &counts, at_ms);
-        }
-    }
-
-    /// Adds buckets for durations that do not arrive as `_bucket` series.
-    fn add_duration_buckets(
-        &mut self,
-        service: u32,
-        metric: &str,
-        peer: Option<&str>,
-        failed: bool,
-        unit: f64,
-    ) -> Vec<u32> {
-        let bounds = BOUNDS.iter().map(|seconds| Bound::new(seconds / unit)).chain([Bound::INFINITE]);
-        bounds.map(|bound| self.add_bucket(service, metric, peer.map(str::to_owned), bound, failed, false)).collect()
-    }
-
-    /// Writes cumulative counts to the buckets of a family.
-    fn observe_durations(&mut self, service: u32, buckets: &[u32], counts: &Counts, at_ms: i64) {
-        for (id, count) in buckets.iter().zip(counts) {
-            self.observe_bucket(*id, service, Sample { ts_ms: at_ms, value: *count });
+        let Some(family) = self.spans.families.get_mut(&key) else { return };
+        family.newest_ms = family.newest_ms.max(at_ms);
+        self.points.observe_request(family.stream, at_ms, seconds, failed);
+        if let (caller, Some(callee)) = key
+            && at_ms >= family.related_ms.saturating_add(RELATION_INTERVAL_MS)
+        {
+            family.related_ms = at_ms;
+            let (from, to) = (self.entities.get(caller).clone(), self.entities.get(callee).clone());
+            let kind = match to.kind {
+                EntityKind::Database | EntityKind::Cache | EntityKind::Queue => RelationKind::Uses,
+                _ => RelationKind::Calls,
+            };
+            let relation = Relation { from: from.clone(), kind, to };
+            self.graph.observe(&from, &[], &[relation], at_ms);
         }
     }
 }

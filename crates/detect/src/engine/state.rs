@@ -5,28 +5,29 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use wardroom_domain::{EntityRules, Labels};
+use wardroom_domain::{Entity, Labels, SignalId};
+use wardroom_signals::{Catalogue, EntityGraph, GraphLimits, GraphState};
 
-use super::span_state::SpanState;
-use super::{Bucket, Counter, Engine, LimitedRecords, Series, SeriesRole, Service};
+use super::entities::{Entities, KnownEntity};
+use super::log_lines::LogResources;
+use super::series::{Counter, Series, SeriesRole, Usage};
+use super::spans::SpanState;
+use super::stalls::Stalls;
+use super::{Engine, LimitedRecords};
 use crate::budget::Budget;
 use crate::dedup::DedupCache;
-use crate::deployments::Deployments;
-use crate::histogram::Increase;
+use crate::events::{Events, Inferred};
+use crate::judge::Signal;
 use crate::logs::Logs;
-use crate::signal::{Signal, SignalKey};
+use crate::points::{PartHandle, PointMaker};
 use crate::{Config, SeriesDetector};
 
 /// State by series.
-type SeriesParts<S, G, C, B, I, L> = (S, G, C, B, I, L);
-/// State by service and tenant.
-type TenantParts<V, P, G, T, L, D> = (V, P, G, T, L, D, DedupCache);
-
-type LoadedState = (
-    SeriesParts<Vec<(u32, SeriesRole)>, Vec<SeriesDetector>, Vec<Counter>, Vec<Bucket>, Vec<Increase>, Vec<f64>>,
-    TenantParts<Vec<Service>, (Vec<u32>, Budget, Budget), BTreeMap<SignalKey, Signal>, SpanState, Logs, Deployments>,
-    i64,
-);
+type SeriesParts = (Vec<Usage>, Vec<SeriesDetector>, Vec<Counter>, Vec<PartHandle>, Inferred);
+/// State of signals.
+type SignalParts = (PointMaker, BTreeMap<SignalId, Signal>, BTreeMap<(Entity, bool), i64>, Budget, Budget);
+/// State by entity and tenant.
+type TenantParts = (Vec<KnownEntity>, GraphState, SpanState, Logs, Events, Stalls, DedupCache);
 
 impl Engine {
     /// Writes the state. Call between batches: pending results of [`Engine::finish_batch`] are not included.
@@ -34,58 +35,83 @@ impl Engine {
     /// # Errors
     /// Returns an error if the writer fails.
     pub fn save(&self, out: impl Write) -> Result<(), postcard::Error> {
-        let series: Vec<(u32, SeriesRole)> = self.series.iter().map(|series| (series.service, series.role)).collect();
-        let parts = (&series, &self.gauges, &self.counters, &self.buckets, &self.cpu_seconds, &self.levels);
-        let budgets = (&self.dirty, &self.points, &self.shifts);
-        let rest = (&self.services, budgets, &self.signals, &self.spans, &self.logs, &self.deployments, &self.dedup);
-        postcard::to_io(&(parts, rest, self.watermark_ms), out).map(drop)
+        let usages: Vec<Usage> = self.series.iter().map(|series| series.usage).collect();
+        let series = (&usages, &self.gauges, &self.counters, &self.parts, &self.inferred);
+        let signals = (&self.points, &self.signals, &self.measured, &self.point_budget, &self.shift_budget);
+        let tenant = (
+            self.entities.list(),
+            self.graph.state(),
+            &self.spans,
+            &self.logs,
+            &self.events,
+            &self.stalls,
+            &self.dedup,
+        );
+        postcard::to_io(&(series, signals, tenant, self.watermark_ms), out).map(drop)
     }
 
     /// Loads the output of [`Engine::save`], given the labels of the series in id order. Also returns the bytes that
-    /// follow it. Configuration and rules must be those it was saved with.
+    /// follow it. Configuration and catalogue must be those it was saved with.
     ///
     /// # Errors
     /// Returns an error if the bytes are truncated or corrupt, or belong to more series than `labels`.
     pub fn load<'a>(
         config: Config,
-        rules: EntityRules,
+        catalogue: Catalogue,
         labels: &[Labels],
         bytes: &'a [u8],
     ) -> Result<(Self, &'a [u8]), postcard::Error> {
-        let (loaded, after): (LoadedState, _) = postcard::take_from_bytes(bytes)?;
-        let ((series, gauges, counters, buckets, cpu_seconds, levels), rest, watermark_ms) = loaded;
-        let (services, (dirty, points, shifts), signals, spans, logs, deployments, dedup) = rest;
-        if labels.len() < series.len() {
+        let (loaded, after): ((SeriesParts, SignalParts, TenantParts, i64), _) = postcard::take_from_bytes(bytes)?;
+        let ((usages, gauges, counters, parts, inferred), signals, tenant, watermark_ms) = loaded;
+        let (mut points, signals, measured, point_budget, shift_budget) = signals;
+        let (entities, graph, spans, logs, events, stalls, dedup) = tenant;
+        let known = [entities.len(), parts.len(), gauges.len(), counters.len()];
+        if labels.len() < usages.len() || !usages.iter().all(|usage| usage.is_within(&known)) {
             return Err(postcard::Error::DeserializeBadEncoding);
         }
-        let labelled = series.into_iter().zip(labels);
-        let service_ids = services.iter().zip(0..).map(|(service, id)| (service.name.clone(), id)).collect();
+        points.restore(&config);
+        let labelled = usages.into_iter().zip(labels);
         let engine = Self {
+            series: labelled.map(|(usage, labels)| Series { labels: labels.clone(), usage }).collect(),
+            points,
             config,
-            rules,
-            series: labelled
-                .map(|((service, role), labels)| Series { labels: labels.clone(), service, role })
-                .collect(),
+            catalogue,
+            graph: EntityGraph::from_state(GraphLimits::default(), &[], &graph),
             gauges,
             counters,
-            buckets,
-            cpu_seconds,
-            levels,
-            service_ids,
-            services,
-            dirty,
+            parts,
+            entities: Entities::from_list(entities),
             unusual_points: Vec::new(),
-            points,
-            shifts,
+            watched: Vec::new(),
+            point_budget,
+            shift_budget,
             signals: signals.into(),
+            measured,
             spans,
             logs,
-            deployments,
+            log_resources: LogResources::default(),
+            events,
+            inferred,
+            stalls,
             limited: LimitedRecords::default(),
             dedup,
+            cap_ms: i64::MAX,
             watermark_ms,
             finished_ms: watermark_ms,
         };
         Ok((engine, after))
+    }
+}
+
+impl Usage {
+    /// Returns whether its numbers are those of something that exists: entities, parts, gauges and counters.
+    const fn is_within(&self, [entities, parts, gauges, counters]: &[usize; 4]) -> bool {
+        let has_detector = match self.role {
+            SeriesRole::Gauge(index) => (index as usize) < *gauges,
+            SeriesRole::Counter(index) => (index as usize) < *counters,
+            SeriesRole::None => true,
+        };
+        let end = self.first_part as usize + self.parts as usize;
+        has_detector && (self.entity as usize) < *entities && end <= *parts
     }
 }

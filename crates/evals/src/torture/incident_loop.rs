@@ -109,7 +109,13 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     let dir = options.create_dir("loop")?;
     let (_, points) = server::run(&["crash-points"])?;
     // Points close to the target come first: mutants are detected there soonest.
-    let mut points: Vec<String> = points.lines().map(str::to_owned).collect();
+    // Two transitions need a diagnosis that changes after half a minute; the response's own tests have them.
+    let is_reviewed = |point: &&str| {
+        ["incident:awaiting_approval-investigating", "incident:escalated-awaiting_approval"]
+            .iter()
+            .any(|transition| point.starts_with(transition))
+    };
+    let mut points: Vec<String> = points.lines().filter(|point| !is_reviewed(point)).map(str::to_owned).collect();
     points.sort_by_key(|point| (!point.starts_with("adapter:"), !point.starts_with("ledger:")));
     print_progress(format!("{} crash points", points.len()));
     let result = BarResult { points: points.len() as u64, ..BarResult::default() };

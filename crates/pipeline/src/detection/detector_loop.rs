@@ -144,6 +144,7 @@ impl DetectorLoop {
         if self.output.flush_and_wait().is_err() {
             return;
         }
+        self.report_sizes();
         let (started, complete_from_ms) = (Instant::now(), self.tenants.complete_from_ms.load(Ordering::Acquire));
         if let Err(error) = self.checkpoints.evict_inactive_series(&self.config, &self.tenants) {
             tracing::error!(%error, "evicting inactive series failed");
@@ -156,6 +157,14 @@ impl DetectorLoop {
             }
             Err(error) => tracing::error!(%error, "writing a checkpoint failed; a restart would read more of the bus"),
         }
+    }
+
+    fn report_sizes(&self) {
+        let sizes = self.tenants.all().into_iter().map(|(_, tenant)| tenant.detectors().engine.size());
+        let (signals, entities) =
+            sizes.fold((0, 0), |(signals, entities), size| (signals + size.signals, entities + size.entities));
+        metrics::gauge!(names::DETECT_SIGNALS).set(signals as f64);
+        metrics::gauge!(names::DETECT_ENTITIES).set(entities as f64);
     }
 
     fn flush_blocks(&mut self, tenant: &TenantId) {

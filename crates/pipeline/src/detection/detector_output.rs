@@ -18,7 +18,7 @@ pub enum DetectorEvent {
     /// Anomalies to store.
     Anomalies(TenantId, Vec<Anomaly>),
     /// An incident opened or grew.
-    Decision(TenantId, Decision),
+    Decision(TenantId, Box<Decision>),
     /// Acknowledged once all events before it are stored.
     Barrier(oneshot::Sender<()>),
 }
@@ -79,7 +79,7 @@ impl DetectorOutput {
     /// Sends the buffered anomalies, then a decision.
     pub(crate) fn send_decision(&mut self, tenant: &TenantId, decision: Decision) -> Result<(), ReceiverClosed> {
         self.flush()?;
-        self.send(DetectorEvent::Decision(tenant.clone(), decision))
+        self.send(DetectorEvent::Decision(tenant.clone(), Box::new(decision)))
     }
 
     /// Flushes and blocks until all events sent so far are stored.
@@ -97,7 +97,7 @@ impl DetectorOutput {
 
 #[cfg(test)]
 mod tests {
-    use wardroom_domain::{Labels, Severity, Timestamp};
+    use wardroom_domain::{Entity, Labels, Severity, Timestamp};
 
     use super::*;
 
@@ -105,6 +105,7 @@ mod tests {
         Anomaly {
             id: id.to_string(),
             series: Labels::of(&[]),
+            entity: Entity::service("a"),
             service: "a".into(),
             detector: "zscore".into(),
             score: 1.0,
@@ -125,7 +126,7 @@ mod tests {
         output.add_anomalies(&main, vec![anomaly(0)]);
         assert!(!output.flush_due(), "anomalies are batched");
         output.add_anomalies(&main, vec![anomaly(1)]);
-        let decision = Decision::Joined { key: "k".into(), service: "a".into() };
+        let decision = Decision::Joined { key: "k".into(), entity: Entity::service("a") };
         output.send_decision(&main, decision).unwrap();
         let Ok(DetectorEvent::Anomalies(_, sent)) = received.try_recv() else { panic!("expected anomalies first") };
         assert_eq!(sent.iter().map(|anomaly| anomaly.id.as_str()).collect::<Vec<_>>(), ["0", "1"]);

@@ -7,12 +7,15 @@
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wardroom_correlate::{BreachEvent, Decision};
-use wardroom_detect::{Breach, Engine, LimitedRecords, SignalKind};
-use wardroom_domain::{Anomaly, Batch, MetricMetadata, NativeHistogram, SeriesId, Severity, Timestamp};
+use wardroom_correlate::Decision;
+use wardroom_detect::{Engine, LimitedRecords};
+use wardroom_domain::{
+    Anomaly, Batch, EventKind, Finding, MetricMetadata, NativeHistogram, SeriesId, SignalKind, Timestamp,
+};
 use wardroom_head::PushOutcome;
 
 use crate::config::Config;
@@ -22,6 +25,10 @@ use crate::{metrics as names, poison_injection};
 
 /// Maximum length of a metric family's name, in bytes; metadata of longer ones is ignored.
 const MAX_FAMILY_NAME_BYTES: usize = 1024;
+/// Trigger of incidents whose requests fail after a deployment.
+const DEPLOYMENT_TRIGGER: &str = "deployment_correlation";
+/// What the metrics of a family may have after its name.
+const FAMILY_SUFFIXES: [&str; 5] = ["_total", "_bucket", "_count", "_sum", "_info"];
 /// Maximum length of a help text and of a unit in memory, in bytes; longer ones are truncated.
 const MAX_HELP_BYTES: usize = 1024;
 
@@ -29,11 +36,16 @@ const MAX_HELP_BYTES: usize = 1024;
 pub fn evaluate(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly>, Vec<Decision>) {
     poison_injection::panic_on_poison_line(batch);
     let detectors = &mut *tenant.detectors();
-    add_new_series(tenant, &mut detectors.engine, batch);
+    detectors.engine.begin_batch(batch.received_at);
+    let metadata = {
+        let live = &mut *tenant.live_state();
+        add_metadata(live, batch);
+        Arc::clone(&live.metadata)
+    };
+    add_new_series(tenant, &mut detectors.engine, &metadata, batch);
     let histograms = {
         let live = &mut *tenant.live_state();
         add_samples(&mut detectors.engine, live, batch);
-        add_metadata(live, batch);
         add_histograms(&detectors.engine, live, batch)
     };
     let engine = &mut detectors.engine;
@@ -49,20 +61,25 @@ pub fn evaluate(config: &Config, tenant: &Tenant, batch: &Batch) -> (Vec<Anomaly
     }
     let finished = engine.finish_batch();
     count_limits(finished.limited);
-    let breaches = finished.breaches.into_iter().filter(|breach| breach.key.peer.is_none()).collect();
-    let decisions = correlate(config, tenant, detectors, breaches);
+    let decisions = correlate(config, tenant, detectors, finished.findings);
     (finished.anomalies, decisions)
 }
 
 /// Adds the series that the registry got since the last batch to the engine, if the batch has one of them.
-fn add_new_series(tenant: &Tenant, engine: &mut Engine, batch: &Batch) {
+fn add_new_series(tenant: &Tenant, engine: &mut Engine, metadata: &BTreeMap<String, MetricMetadata>, batch: &Batch) {
     let known = engine.known_series();
     let others = batch.metrics.histograms.iter().map(|(series, _)| *series);
     let others = others.chain(batch.metrics.exemplars.iter().map(|(series, _)| *series));
     if batch.metrics.runs.iter().map(|run| run.series).chain(others).any(|series| series.index() >= known) {
         let new = tenant.registry().labels_from(known).to_vec();
-        new.iter().for_each(|labels| engine.add_series(labels));
+        new.iter().for_each(|labels| engine.add_series(labels, family_of(labels.name(), metadata)));
     }
+}
+
+/// Returns the metadata of the family that a metric belongs to.
+fn family_of<'a>(name: &str, metadata: &'a BTreeMap<String, MetricMetadata>) -> Option<&'a MetricMetadata> {
+    let family = FAMILY_SUFFIXES.iter().find_map(|suffix| metadata.get(name.strip_suffix(suffix)?));
+    metadata.get(name).or(family)
 }
 
 fn add_samples(engine: &mut Engine, live: &mut LiveState, batch: &Batch) {
@@ -123,15 +140,22 @@ fn with_bounded_texts(metadata: &MetricMetadata) -> Cow<'_, MetricMetadata> {
     Cow::Owned(MetricMetadata { help, unit, ..metadata.clone() })
 }
 
-/// Publishes the state after the batch and groups its breaches into incidents.
-fn correlate(config: &Config, tenant: &Tenant, detectors: &mut Detectors, breaches: Vec<Breach>) -> Vec<Decision> {
-    let view = tenant.publish(detectors);
+/// Publishes the state after the batch and groups its findings into incidents.
+fn correlate(config: &Config, tenant: &Tenant, detectors: &mut Detectors, findings: Vec<Finding>) -> Vec<Decision> {
+    tenant.publish(detectors);
     let Detectors { engine, correlator } = detectors;
     tenant.take_settled().iter().for_each(|(key, settled_ms)| correlator.release(key, *settled_ms));
     let mut decisions = Vec::new();
-    for breach in breaches {
-        let event = breach_event(config, &breach, engine);
-        decisions.extend(correlator.observe(&event, &view.call_graph));
+    for finding in findings {
+        let mut decided: Vec<Decision> = correlator.observe(&finding, engine.graph()).into_iter().collect();
+        for decision in &mut decided {
+            if let Decision::Opened(incident) = decision
+                && was_deployed(config, &finding, engine)
+            {
+                incident.trigger = DEPLOYMENT_TRIGGER.to_owned();
+            }
+        }
+        decisions.extend(decided);
     }
     let limited = correlator.take_limited();
     count_limited("open_incidents", limited.not_opened);
@@ -144,21 +168,20 @@ fn count_limits(limited: LimitedRecords) {
     count_limited("span_families", limited.span_families);
     count_limited("native_histograms", limited.native_histograms);
     count_limited("log_templates", limited.log_templates);
+    count_limited("signals", limited.signals);
+    count_limited("stalled_points", limited.stalled_points);
 }
 
-fn breach_event(config: &Config, breach: &Breach, engine: &Engine) -> BreachEvent {
-    let at = Timestamp::from_millis(breach.at_ms);
-    let since = Timestamp::from_millis(breach.since_ms);
-    let window = Duration::from_secs(config.correlate.deployment_minutes * 60);
-    let mut deployments = engine.deployments(since.minus(window), at);
-    BreachEvent {
-        service: breach.key.service.clone(),
-        signal: breach.key.labels().to_string(),
-        summary: breach.summary(),
-        since_ms: breach.since_ms,
-        at_ms: breach.at_ms,
-        severity: if breach.key.kind == SignalKind::ErrorRatio { Severity::Critical } else { Severity::High },
-        errors: breach.key.kind == SignalKind::ErrorRatio,
-        deployed: deployments.any(|deployment| deployment.service == breach.key.service),
+/// Returns whether what a finding of failing requests is about was deployed shortly before.
+fn was_deployed(config: &Config, finding: &Finding, engine: &Engine) -> bool {
+    if finding.signal.kind != SignalKind::Errors {
+        return false;
     }
+    let [since, at] = [finding.since_ms, finding.at_ms].map(Timestamp::from_millis);
+    let window = Duration::from_secs(config.correlate.deployment_minutes * 60);
+    let entity = engine.graph().canonical(&finding.signal.entity);
+    engine.events(since.minus(window), at).any(|event| {
+        event.kind == EventKind::Deployment
+            && (event.entity == finding.signal.entity || engine.graph().canonical(&event.entity) == entity)
+    })
 }

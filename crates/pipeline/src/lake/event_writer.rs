@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use wardroom_bus::{Bus, DeadLetterReason, DeadLetters, Record, RecordLocation};
-use wardroom_detect::{DedupCache, template};
+use wardroom_detect::{DedupCache, TemplateMiner};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{EntityRules, Envelope, TenantId, Timestamp};
+use wardroom_domain::{EntityRules, Envelope, LogEntry, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
 use wardroom_lake::{Error, EventBatch, Lake, LogLine, ReceivedRequest, RequestOrigin};
 use wardroom_process::clock;
@@ -174,6 +174,7 @@ impl EventWriter {
         (mut next, mut dedup, mut events): StartState,
         poison: &PoisonRecords,
     ) -> Result<(), RecordFailure> {
+        let mut miners = BTreeMap::new();
         let not_isolated =
             |offset: u64| move |error: Error| RecordFailure { offset, is_isolated: false, error: error.to_string() };
         let (mut flushed_at, mut published_at) = (Instant::now(), Instant::now());
@@ -211,7 +212,7 @@ impl EventWriter {
                     continue;
                 }
                 let isolated = |error| RecordFailure { offset: record.offset, is_isolated: true, error };
-                let append = AssertUnwindSafe(|| self.append_rows(&record, &mut dedup, &mut events));
+                let append = AssertUnwindSafe(|| self.append_rows(&record, (&mut dedup, &mut miners), &mut events));
                 let appended = std::panic::catch_unwind(append)
                     .map_err(|panic| isolated(poison_records::panic_message(&*panic)))?;
                 appended.map_err(|error| isolated(error.to_string()))?;
@@ -252,7 +253,7 @@ impl EventWriter {
     fn append_rows(
         &self,
         record: &Record,
-        dedup: &mut BTreeMap<TenantId, DedupCache>,
+        (dedup, miners): (&mut BTreeMap<TenantId, DedupCache>, &mut BTreeMap<TenantId, TemplateMiner>),
         events: &mut EventBatch,
     ) -> Result<(), Error> {
         let envelope = &record.envelope;
@@ -286,10 +287,20 @@ impl EventWriter {
             cache.insert(fingerprint, received_ms);
         }
         origin.set_fingerprint(fingerprint);
+        let service_of = |log: &LogEntry| {
+            if log.service.is_empty() {
+                self.entity_rules.service_of(&log.labels).to_owned()
+            } else {
+                log.service.clone()
+            }
+        };
+        let miner = miners.entry(envelope.tenant.clone()).or_default();
+        // From the whole request first: its first lines may show less than all of them.
+        batch.logs.iter().for_each(|log| miner.learn(&service_of(log), &log.message));
         let (mut text, mut parameters) = (String::new(), Vec::new());
         for (seq, log) in (0..).zip(&batch.logs) {
-            template(&log.message, &mut text, &mut parameters);
-            let service = if log.service.is_empty() { self.entity_rules.service_of(&log.labels) } else { &log.service };
+            let service = &*service_of(log);
+            miner.template(service, &log.message, &mut text, &mut parameters);
             let line = LogLine { log, service, template: &text, parameters: &parameters };
             events.add_log(&origin, seq, &line)?;
         }

@@ -36,7 +36,8 @@ use crate::metrics as names;
 use crate::state::tenants::{Detectors, LiveState, Tenant, Tenants, is_stored_in_lake, retained_series};
 
 const MAGIC: [u8; 4] = *b"WRDC";
-const FORMAT_VERSION: u8 = 3;
+/// 4: signals by entity. An older checkpoint is skipped and its state is built from the bus again.
+const FORMAT_VERSION: u8 = 4;
 /// Checkpoints on disk.
 const MAX_CHECKPOINTS: usize = 2;
 /// Minimum of inactive series for an eviction, which renumbers all others.
@@ -361,7 +362,7 @@ impl Checkpoints {
         let (mut journals, mut loaded) = (Vec::new(), Vec::new());
         for position in &header.tenants {
             let (journal, labels) = Journal::load(&self.dir, position, self.live_window_ms)?;
-            let (engine, after) = Engine::load(config.detect.clone(), config.entities.clone(), &labels, rest)?;
+            let (engine, after) = Engine::load(config.detect.clone(), config.catalogue.clone(), &labels, rest)?;
             let (mut recent, after) = RecentSamples::load(after)?;
             recent.truncate_before(journal.retained().0, journal.dropped_ms());
             let sealed = journal.block_reader();

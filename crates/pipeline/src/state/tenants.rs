@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use wardroom_correlate::{CallGraph, Correlator};
+use wardroom_correlate::Correlator;
 use wardroom_detect::{Engine, EngineView};
 use wardroom_domain::{Batch, Labels, MetricMetadata, RefusalReason, SeriesId, TenantId};
 use wardroom_files::{BlockReader, EvictedSeriesFile};
@@ -58,17 +58,15 @@ pub struct Tenant {
 pub struct Detectors {
     /// The detectors.
     pub engine: Engine,
-    /// Groups breaches into incidents.
+    /// Groups findings into incidents.
     pub correlator: Correlator,
 }
 
 /// What detection knows after a batch, for readers.
 #[derive(Debug, Default)]
 pub struct DetectionView {
-    /// Signals and deployments.
+    /// Signals, events, and the graph of entities.
     pub engine: EngineView,
-    /// Which services call which.
-    pub call_graph: Arc<CallGraph>,
 }
 
 /// The samples of a tenant and what belongs to them; detection, lake writer and queries work on it.
@@ -139,7 +137,7 @@ impl Tenants {
         self.get(tenant).view()
     }
 
-    /// Marks an incident as settled from the next batch on: breaches that begin after `at_ms` do not belong to it.
+    /// Marks an incident as settled from the next batch on: findings that begin after `at_ms` do not belong to it.
     pub fn release_incident(&self, tenant: &TenantId, key: &str, at_ms: i64) {
         lock(&self.get(tenant).settled).push((key.to_owned(), at_ms));
     }
@@ -233,7 +231,7 @@ impl Tenant {
         let mut recent = RecentSamples::new();
         recent.enable_flushing(in_lake);
         let detectors = Detectors {
-            engine: Engine::new(config.detect.clone(), config.entities.clone()),
+            engine: Engine::new(config.detect.clone(), config.catalogue.clone()),
             correlator: Correlator::new(config.correlate.clone(), tenant.clone()),
         };
         let live = LiveState {
@@ -257,7 +255,7 @@ impl Tenant {
         Self {
             registry: Mutex::new(registry),
             labels: Mutex::default(),
-            view: RwLock::new(Arc::new(detectors.view(None))),
+            view: RwLock::new(Arc::new(detectors.view())),
             detectors: Mutex::new(detectors),
             live: Mutex::new(live),
             event_entities: Mutex::default(),
@@ -326,8 +324,7 @@ impl Tenant {
 
     /// Publishes what detection knows now and returns it.
     pub fn publish(&self, detectors: &Detectors) -> Arc<DetectionView> {
-        let before = self.view();
-        let view = Arc::new(detectors.view(Some(&before)));
+        let view = Arc::new(detectors.view());
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&view);
         view
     }
@@ -354,16 +351,8 @@ impl Tenant {
 }
 
 impl Detectors {
-    /// Returns a view; `before` has the call graph if that has not changed since.
-    fn view(&self, before: Option<&DetectionView>) -> DetectionView {
-        let engine = self.engine.view();
-        let signals = engine.signal_map();
-        let unchanged = before.filter(|before| before.call_graph.version() == signals.calls_version());
-        let call_graph = unchanged.map_or_else(
-            || Arc::new(CallGraph::new(signals.calls_version(), signals.calls())),
-            |before| Arc::clone(&before.call_graph),
-        );
-        DetectionView { engine, call_graph }
+    fn view(&self) -> DetectionView {
+        DetectionView { engine: self.engine.view() }
     }
 }
 

@@ -5,7 +5,7 @@ use wardroom_api::{Decision, DecisionView};
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::executor::{RefusalCode, Request, Response};
-use wardroom_domain::{Approval, Identity, IncidentState, Principal};
+use wardroom_domain::{Approval, Identity, IncidentState, Principal, TenantId};
 use wardroom_edge::{Problem, Status};
 use wardroom_respond::{Event, Workflow};
 use wardroom_store::IncidentRow;
@@ -83,12 +83,13 @@ impl Responder {
                     Event::Rejected { by: caller.principal.clone(), reason: reason.clone() }
                 }
                 (Decision::Close { reason }, _) => {
-                    Event::Closed { by: caller.principal.clone(), reason: reason.clone() }
+                    let at_ms = self.settle_ms(&caller.tenant, &workflow);
+                    Event::Closed { by: caller.principal.clone(), reason: reason.clone(), at_ms }
                 }
                 (Decision::Verdict { verdict, cause }, _) => {
                     workflow.verdict = Some((verdict.clone(), cause.clone()));
                     if verdict == "noise" && workflow.state.can_transition_to(IncidentState::Suppressed) {
-                        Event::Noise(self.tenants.view(&caller.tenant).engine.watermark_ms())
+                        Event::Noise(self.settle_ms(&caller.tenant, &workflow))
                     } else {
                         let decision = json!({ "verdict": verdict, "cause": cause });
                         let (id, now) = (row.id(), clock::now());
@@ -113,6 +114,11 @@ impl Responder {
                 return Ok(decision_view(&row, &workflow));
             }
         }
+    }
+
+    /// Returns the telemetry time at which a person settles an incident: now, or its opening before any telemetry.
+    fn settle_ms(&self, tenant: &TenantId, workflow: &Workflow) -> i64 {
+        self.tenants.view(tenant).engine.watermark_ms().max(workflow.opened_ms)
     }
 
     /// Records the reason of an approval before the executor is asked for it: the responder may find the approval in

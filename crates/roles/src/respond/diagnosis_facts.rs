@@ -1,199 +1,296 @@
-//! Collects facts for diagnosis and verification from what detection knows.
+//! Collects the facts of a diagnosis from what detection knows.
 //!
-//! Signals, calls and deployments come from its view. Level shifts, setting changes and log templates are read under
-//! its lock ([`read_details`]), once for an incident and only those of the services concerned.
+//! Signals, events and relations come from its view, which nothing waits for. Log templates and level shifts of series
+//! are read under the detectors' lock, only for entities that diagnosis asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use wardroom_correlate::ConnectedServices;
-use wardroom_detect::{
-    Config as DetectConfig, Engine, LevelShift, SettingChange, SignalKey, SignalKind, TemplateCount,
-};
-use wardroom_diagnose::{Aspect, Call, Change, Config as DiagnoseConfig, Facts, LogFact, SeriesFact, SignalFact};
-use wardroom_domain::{Labels, Severity, Timestamp};
-use wardroom_pipeline::state::tenants::DetectionView;
-use wardroom_respond::WatchedSignal;
+use wardroom_detect::{Engine, EngineView, Signal};
+use wardroom_diagnose::{Config, Facts, Need, Normal, Shift, SignalFact, TemplateFact, difference_floor};
+use wardroom_domain::{Entity, Finding, Incident, Relation, RelationKind, Severity, SignalId, SignalKind, Timestamp};
+use wardroom_signals::{Direction, EntityGraph, SignalUnit};
 
-/// A signal without a point for this long is ignored, in ms.
-const STALE_MS: i64 = 120_000;
+/// Steps of calls and uses that are followed from the incident's entities to what they depend on.
+const MAX_DEPENDENCY_STEPS: u32 = 6;
+/// Steps towards those that depend on them.
+const MAX_DEPENDENT_STEPS: u32 = 2;
+/// Maximum number of entities in the facts.
+const MAX_ENTITIES: usize = 400;
+/// Maximum number of log templates of an entity in the facts.
+const MAX_TEMPLATES: usize = 50;
+/// Maximum number of series with a level shift in the facts.
+const MAX_SERIES: usize = 100;
+/// Points of a series that have to differ before it counts as shifted.
+const SHIFTED_POINTS: u32 = 3;
+/// Signals are compared with their past from this long before the incident's onset on: what causes it may show first.
+const LEAD_MS: i64 = 120_000;
+/// A signal without a point for this many intervals, and for this long, has ended.
+const SILENT_INTERVALS: i64 = 4;
+/// See [`SILENT_INTERVALS`], in ms.
+const SILENT_MS: i64 = 45_000;
+/// A signal that ended longer than this before the onset has nothing to do with it, in ms.
+const FORGOTTEN_MS: i64 = 600_000;
 
-/// Maximum number of series in the facts.
-const MAX_SERIES_FACTS: usize = 100;
-/// Maximum number of log templates in the facts.
-const MAX_LOG_FACTS: usize = 50;
-
-/// Facts about an incident that a view lacks.
-pub(super) struct EngineDetails {
-    shifts: Vec<(String, LevelShift)>,
-    changes: Vec<SettingChange>,
-    templates: Vec<TemplateCount>,
+/// Collects what the view knows about an incident and its surroundings.
+pub(super) fn collect(view: &EngineView, incident: &Incident, config: &Config) -> Facts {
+    let graph = view.graph();
+    let now = Timestamp::from_millis(view.watermark_ms());
+    let starts = incident.entities.iter().map(|entity| graph.canonical(entity)).collect();
+    let near = surroundings(graph, starts, MAX_DEPENDENCY_STEPS, MAX_DEPENDENT_STEPS);
+    let mut facts = Facts { began_at: incident.began_at, now, relations: near.relations, ..Facts::default() };
+    add_signals(view, &near.entities, &mut facts);
+    let from = incident.began_at.minus(Duration::from_secs(config.deployment_minutes * 60));
+    facts.events = view.events(from, now);
+    for event in &mut facts.events {
+        event.entity = graph.canonical(&event.entity);
+    }
+    facts.events.retain(|event| near.entities.contains(&event.entity));
+    facts
 }
 
-/// Reads the facts that a view lacks; detection waits meanwhile.
-pub(super) fn read_details(
-    engine: &Engine,
-    connected: &ConnectedServices<'_>,
-    began_at: Timestamp,
-    config: &DiagnoseConfig,
-) -> EngineDetails {
-    let now = Timestamp::from_millis(engine.watermark_ms());
-    let minutes_before = |minutes: u64| began_at.minus(Duration::from_secs(minutes * 60));
-    let includes = |service: &str| connected.contains(service);
-    EngineDetails {
-        shifts: engine.level_shifts(3, includes),
-        changes: engine.setting_changes(minutes_before(config.deployment_minutes), now),
-        templates: engine.templates(minutes_before(config.log_minutes), now, Severity::Warning, includes),
+/// Adds what diagnosis asks for, as far as it is known.
+pub(super) fn answer(needs: &[Need], view: &EngineView, engine: &Engine, config: &Config, facts: &mut Facts) {
+    let graph = view.graph();
+    let (mut log_entities, mut series_entities, mut unseen) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for need in needs {
+        match need {
+            Need::Templates(entity) => log_entities.insert(entity.clone()),
+            Need::Series(entity) => series_entities.insert(entity.clone()),
+            Need::Surroundings(entity) => unseen.insert(entity.clone()),
+        };
+    }
+    facts.answered.extend(needs.iter().cloned());
+    if !log_entities.is_empty() {
+        add_templates(engine, graph, &log_entities, config, facts);
+    }
+    if !series_entities.is_empty() {
+        add_series(engine, graph, &series_entities, facts);
+    }
+    if !unseen.is_empty() {
+        let near = surroundings(graph, unseen, 1, 0);
+        let known: BTreeSet<Entity> = facts.signals.iter().map(|fact| fact.signal.entity.clone()).collect();
+        let added: BTreeSet<Entity> = near.entities.difference(&known).cloned().collect();
+        add_signals(view, &added, facts);
+        for relation in near.relations {
+            if !facts.relations.contains(&relation) {
+                facts.relations.push(relation);
+            }
+        }
     }
 }
 
-/// Collects the facts about an incident: signals, calls, deployments, settings and logs of connected services.
-pub(super) fn collect_facts(
-    view: &DetectionView,
-    details: EngineDetails,
-    connected: &ConnectedServices<'_>,
-    began_at: Timestamp,
-    config: &DiagnoseConfig,
-) -> Facts {
-    let now = Timestamp::from_millis(view.engine.watermark_ms());
-    let mut calls: BTreeMap<(String, String), Call> = BTreeMap::new();
-    let mut signals = Vec::new();
-    for (key, signal) in view.engine.signals().filter(|(key, _)| connected.contains(&key.service)) {
-        let Some((last_ms, value)) = signal.history.back().copied() else { continue };
-        if last_ms < now.millis() - STALE_MS {
-            continue;
+/// Entities and the relations between them.
+struct Surroundings {
+    entities: BTreeSet<Entity>,
+    relations: Vec<Relation>,
+}
+
+/// Follows relations from some entities: to what they depend on, and to what depends on them.
+fn surroundings(graph: &EntityGraph, starts: BTreeSet<Entity>, down: u32, up: u32) -> Surroundings {
+    let mut entities: BTreeSet<Entity> = starts.clone();
+    let mut relations = BTreeSet::new();
+    let mut queue: VecDeque<(Entity, u32, u32)> = starts.into_iter().map(|entity| (entity, down, up)).collect();
+    while let Some((entity, down, up)) = queue.pop_front() {
+        if entities.len() >= MAX_ENTITIES {
+            break;
         }
-        let bad_since = signal.bad_since().map(|(since_ms, _)| Timestamp::from_millis(since_ms));
-        let expected = signal.expected();
-        let Some(peer) = &key.peer else {
-            signals.push(SignalFact {
-                service: key.service.clone(),
-                aspect: aspect(key.kind),
-                value,
-                expected,
-                bad_since,
-            });
-            continue;
-        };
-        let call = calls.entry((key.service.clone(), peer.clone())).or_insert_with(|| Call {
-            caller: key.service.clone(),
-            callee: peer.clone(),
-            bad_since: None,
-            rate: 0.0,
-            expected_rate: 0.0,
+        let outgoing = graph.relations_from(&entity).into_iter().map(|(kind, other)| (kind, other, true));
+        let incoming = graph.relations_to(&entity).into_iter().map(|(kind, other)| (kind, other, false));
+        for (kind, other, is_outgoing) in outgoing.chain(incoming) {
+            let other = graph.canonical(&other);
+            if other == entity {
+                continue;
+            }
+            // The fault of a part shows at the whole, so parts are looked at like dependencies.
+            let is_dependency = is_outgoing != (kind == RelationKind::PartOf);
+            if (is_dependency && down == 0) || (!is_dependency && up == 0) {
+                continue;
+            }
+            let (from, to) =
+                if is_outgoing { (entity.clone(), other.clone()) } else { (other.clone(), entity.clone()) };
+            relations.insert(Relation { from, kind, to });
+            if entities.insert(other.clone()) {
+                let (down, up) = if is_dependency { (down - 1, up) } else { (down, up - 1) };
+                queue.push_back((other, down, up));
+            }
+        }
+    }
+    Surroundings { entities, relations: relations.into_iter().collect() }
+}
+
+/// Adds the signals of these entities, and of their calls.
+fn add_signals(view: &EngineView, entities: &BTreeSet<Entity>, facts: &mut Facts) {
+    let graph = view.graph();
+    // Most signals of an estate belong to others: each entity is looked up once.
+    let mut canonical: BTreeMap<&Entity, Option<Entity>> = BTreeMap::new();
+    for (id, signal) in view.signals() {
+        let entity = canonical.entry(&id.entity).or_insert_with(|| {
+            let entity = graph.canonical(&id.entity);
+            entities.contains(&entity).then_some(entity)
         });
-        if key.kind == SignalKind::RequestRate {
-            (call.rate, call.expected_rate) = (value, expected);
-        } else if let Some(since) = bad_since {
-            call.bad_since = Some(call.bad_since.map_or(since, |known| known.min(since)));
+        let Some(entity) = entity else { continue };
+        let peer = id.peer.as_ref().map(|peer| graph.canonical(peer));
+        let name = SignalId { entity: entity.clone(), peer, ..id.clone() };
+        if let Some(bad) = signal.bad() {
+            facts.findings.push(finding(&name, &signal, &bad));
         }
-    }
-    let minutes_before = |minutes: u64| began_at.minus(Duration::from_secs(minutes * 60));
-    Facts {
-        began_at,
-        signals,
-        calls: calls.into_values().collect(),
-        series: details
-            .shifts
-            .into_iter()
-            .take(MAX_SERIES_FACTS)
-            .map(|(service, shift)| SeriesFact {
-                service,
-                series: shift.labels.to_string(),
-                z: shift.excursion.z(),
-                value: shift.excursion.value,
-                expected: shift.excursion.mean,
-                since: Timestamp::from_millis(shift.excursion.since_ms),
-            })
-            .collect(),
-        deployments: view.engine.deployments(minutes_before(config.deployment_minutes), now),
-        changes: details
-            .changes
-            .into_iter()
-            .map(|change| Change {
-                service: change.service,
-                at: Timestamp::from_millis(change.at_ms),
-                key: change.key,
-                from: change.from,
-                to: change.to,
-            })
-            .collect(),
-        logs: details
-            .templates
-            .into_iter()
-            .take(MAX_LOG_FACTS)
-            .map(|log| LogFact {
-                service: log.service,
-                template: log.template,
-                example: log.example,
-                count: log.count,
-                first: Timestamp::from_millis(log.first_ms),
-            })
-            .collect(),
+        facts.signals.extend(signal_fact(name, &signal, facts.began_at, facts.now));
     }
 }
 
-/// Returns the signals of connected services that are bad now and have to become good.
-pub(super) fn watched_signals(view: &DetectionView, services: &[String]) -> Vec<WatchedSignal> {
-    let connected = view.call_graph.connected_to(services);
-    view.engine
-        .signals()
-        .filter(|(key, _)| key.peer.is_none() && connected.contains(&key.service))
-        .filter_map(|(key, signal)| {
-            signal.limit().map(|bad_above| WatchedSignal {
-                signal: key.labels(),
-                expected: signal.expected(),
-                bad_above,
-            })
-        })
-        .collect()
-}
-
-/// Selects a control: a monitored service that is not connected to these.
-pub(super) fn select_control(view: &DetectionView, services: &[String]) -> Option<String> {
-    let connected = view.call_graph.connected_to(services);
-    let now_ms = view.engine.watermark_ms();
-    view.engine
-        .signals()
-        .filter(|(key, signal)| {
-            let is_fresh = signal.history.back().is_some_and(|(at_ms, _)| *at_ms >= now_ms - STALE_MS);
-            key.peer.is_none() && key.kind == SignalKind::LatencyP99 && is_fresh && !connected.contains(&key.service)
-        })
-        .map(|(key, signal)| (signal.history.len(), &key.service))
-        .max_by_key(|(points, _)| *points)
-        .map(|(_, service)| service.clone())
-}
-
-/// Returns the share of bad points of a service in a time range, 0 to 1.
-pub(super) fn bad_share(view: &DetectionView, service: &str, from_ms: i64, to_ms: i64, config: &DetectConfig) -> f64 {
-    let (mut bad, mut total) = (0.0, 0.0);
-    for (key, signal) in view.engine.signals().filter(|(key, _)| key.peer.is_none() && key.service == service) {
-        let limit = match key.kind {
-            SignalKind::ErrorRatio => config.error_ratio,
-            SignalKind::LatencyP99 => signal.expected() + 2.0 * config.latency_floor_seconds,
-            SignalKind::RequestRate | SignalKind::Cpu | SignalKind::Memory => continue,
-        };
-        for (_, value) in signal.history.iter().filter(|(at_ms, _)| (from_ms..=to_ms).contains(at_ms)) {
-            total += 1.0;
-            bad += if *value > limit { 1.0 } else { 0.0 };
-        }
+fn finding(id: &SignalId, signal: &Signal, bad: &wardroom_detect::Bad) -> Finding {
+    let value = signal.history.back().map_or(bad.limit, |(_, value)| *value);
+    Finding {
+        signal: id.clone(),
+        rule: bad.rule.clone(),
+        severity: bad.severity,
+        opens: bad.opens,
+        since_ms: bad.since_ms,
+        at_ms: bad.at_ms,
+        interval_ms: signal.interval_ms(),
+        value,
+        expected: bad.expected,
+        limit: bad.limit,
+        low_is_bad: bad.low_is_bad,
+        summary: format!("rule {} holds: {value:.4}, normal is {:.4}", bad.rule, bad.expected),
     }
-    if total > 0.0 { bad / total } else { 0.0 }
 }
 
-/// Returns the history of the signal with these labels, as (time in ms, value).
-pub(super) fn history(view: &DetectionView, labels: &Labels) -> Vec<(i64, f64)> {
-    let key = SignalKey::from_labels(labels);
-    let signal = key.as_ref().and_then(|key| view.engine.signal(key));
-    signal.map(|signal| signal.history.iter().copied().collect()).unwrap_or_default()
+/// Compares a signal with its past; `None` if it has nothing to say about the incident's time.
+fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestamp) -> Option<SignalFact> {
+    let (last_ms, last) = *signal.history.back()?;
+    let (began_ms, interval_ms) = (began_at.millis(), signal.interval_ms().max(1));
+    if last_ms < began_ms - FORGOTTEN_MS {
+        return None;
+    }
+    let bad = signal.bad().or_else(|| signal.suspected());
+    let unit = unit_of(&id, last);
+    let baseline = signal.baseline();
+    let normal = Normal { center: baseline.center, spread: baseline.spread };
+    let lead_ms = LEAD_MS.max(SILENT_INTERVALS * interval_ms);
+    let from_ms = bad.as_ref().map_or(began_ms - lead_ms, |bad| bad.since_ms.min(began_ms));
+    let points: Vec<(i64, f64)> = signal.history.iter().copied().collect();
+    let floor = difference_floor(id.kind, unit);
+    let shift = (baseline.count > 0).then(|| Shift::measure(&normal, &points, from_ms, floor)).flatten();
+    let silent_ms = (SILENT_INTERVALS * interval_ms).max(SILENT_MS);
+    let onset_ms = bad.as_ref().map(|bad| bad.since_ms).or_else(|| shift.and_then(|shift| shift.onset_ms));
+    let direction = match &bad {
+        Some(bad) if bad.low_is_bad => Direction::Low,
+        Some(_) => Direction::High,
+        None => direction_of(id.kind),
+    };
+    Some(SignalFact {
+        unit,
+        direction,
+        value: shift.map_or(last, |shift| shift.value),
+        expected: shift.map_or(last, |shift| shift.expected),
+        z: shift.map_or(0.0, |shift| shift.z),
+        onset: onset_ms.map(Timestamp::from_millis),
+        is_bad: bad.is_some_and(|bad| bad.opens),
+        is_gone: last_ms < now.millis() - silent_ms,
+        is_internal: false,
+        signal: id,
+    })
 }
 
-const fn aspect(kind: SignalKind) -> Aspect {
+/// Returns the unit of a signal's values. Of the kinds that may be a share, those are whose values are.
+fn unit_of(id: &SignalId, value: f64) -> SignalUnit {
+    match id.kind {
+        SignalKind::Availability => SignalUnit::Ratio,
+        SignalKind::Errors | SignalKind::Saturation if (0.0..=1.0).contains(&value) => SignalUnit::Ratio,
+        SignalKind::Errors | SignalKind::Traffic | SignalKind::Logs => SignalUnit::PerSecond,
+        SignalKind::Latency | SignalKind::Freshness | SignalKind::Expiry => SignalUnit::Seconds,
+        SignalKind::Saturation if id.resource == "memory" => SignalUnit::Bytes,
+        SignalKind::Saturation | SignalKind::Queue | SignalKind::Restarts | SignalKind::Other => SignalUnit::Number,
+    }
+}
+
+const fn direction_of(kind: SignalKind) -> Direction {
     match kind {
-        SignalKind::RequestRate => Aspect::Rate,
-        SignalKind::ErrorRatio => Aspect::Errors,
-        SignalKind::LatencyP99 => Aspect::Latency,
-        SignalKind::Cpu => Aspect::Cpu,
-        SignalKind::Memory => Aspect::Memory,
+        SignalKind::Availability | SignalKind::Expiry => Direction::Low,
+        SignalKind::Traffic | SignalKind::Other => Direction::Neutral,
+        SignalKind::Errors
+        | SignalKind::Latency
+        | SignalKind::Saturation
+        | SignalKind::Queue
+        | SignalKind::Restarts
+        | SignalKind::Freshness
+        | SignalKind::Logs => Direction::High,
+    }
+}
+
+/// Adds the log templates of these entities, with the lines since the onset and those that the time before makes
+/// expect.
+fn add_templates(
+    engine: &Engine,
+    graph: &EntityGraph,
+    entities: &BTreeSet<Entity>,
+    config: &Config,
+    facts: &mut Facts,
+) {
+    let began_minute = (facts.began_at.millis() - LEAD_MS / 2).div_euclid(60_000);
+    let from = facts.began_at.minus(Duration::from_secs(config.log_minutes * 60));
+    let includes = |entity: &Entity| entities.contains(&graph.canonical(entity));
+    let mut of_entity: BTreeMap<Entity, usize> = BTreeMap::new();
+    for log in engine.templates(from, facts.now, Severity::Info, includes) {
+        let entity = graph.canonical(&log.entity);
+        let known = of_entity.entry(entity.clone()).or_default();
+        *known += 1;
+        if *known > MAX_TEMPLATES {
+            continue;
+        }
+        let first_minute = from.millis().max(log.entity_first_ms).div_euclid(60_000);
+        let (mut before, mut since) = (0.0, 0.0);
+        for (minute, lines) in &log.minutes {
+            if *minute >= began_minute {
+                since += *lines as f64;
+            } else if *minute >= first_minute {
+                before += *lines as f64;
+            }
+        }
+        let minutes_before = (began_minute - first_minute) as f64;
+        let minutes_since = (facts.now.millis().div_euclid(60_000) - began_minute + 1) as f64;
+        // An entity whose logs begin only now has no past to compare with: nothing of it is new.
+        let expected = if minutes_before >= 1.0 { before * minutes_since / minutes_before } else { since };
+        let at_ms = if since > 0.0 { log.first_ms.max(began_minute * 60_000) } else { log.last_ms };
+        facts.templates.push(TemplateFact {
+            entity,
+            template: log.template,
+            example: log.example,
+            severity: log.severity,
+            count: since,
+            expected: Some(expected),
+            at: Timestamp::from_millis(at_ms),
+        });
+    }
+}
+
+/// Adds the series of these entities that differ from their past and belong to no signal.
+fn add_series(engine: &Engine, graph: &EntityGraph, entities: &BTreeSet<Entity>, facts: &mut Facts) {
+    let includes = |entity: &Entity| entities.contains(&graph.canonical(entity));
+    for (entity, shift) in engine.level_shifts(SHIFTED_POINTS, includes).into_iter().take(MAX_SERIES) {
+        let onset = Timestamp::from_millis(shift.excursion.since_ms);
+        if onset.millis() < facts.began_at.millis() - LEAD_MS {
+            continue;
+        }
+        facts.signals.push(SignalFact {
+            signal: SignalId {
+                entity: graph.canonical(&entity),
+                peer: None,
+                kind: SignalKind::Other,
+                resource: String::new(),
+                metric: shift.labels.to_string(),
+            },
+            unit: SignalUnit::Number,
+            direction: Direction::Neutral,
+            value: shift.excursion.value,
+            expected: shift.excursion.mean,
+            z: shift.excursion.z(),
+            onset: Some(onset),
+            is_bad: false,
+            is_gone: false,
+            is_internal: shift.is_internal,
+        });
     }
 }

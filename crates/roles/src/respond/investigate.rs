@@ -2,47 +2,34 @@
 
 use std::time::Duration;
 
-use wardroom_diagnose::diagnose;
+use serde_json::Value;
+use wardroom_diagnose::{Weights, diagnose, needs};
 use wardroom_domain::executor::{RefusalCode, Request, Response};
-use wardroom_domain::{Plan, ToolCall};
+use wardroom_domain::{Cause, Diagnosis, DryRun, Incident, Plan, TenantId, ToolCall};
 use wardroom_respond::{Event, Workflow};
 use wardroom_store::IncidentRow;
 
-use super::diagnosis_facts;
 use super::respond_error::{OTHER_ANSWER, RespondError};
 use super::responder::Responder;
+use super::{diagnosis_facts, watched_signals};
 use crate::clock;
+
+/// Maximum number of times that diagnosis may ask for further evidence.
+const MAX_ROUNDS: usize = 3;
 
 impl Responder {
     /// Diagnoses an incident and proposes a plan. Without a plan the incident is escalated to a person.
     pub(super) async fn investigate(&self, row: &IncidentRow, workflow: &Workflow) -> Result<Event, RespondError> {
-        let services = &workflow.incident.services;
-        let (view, began_at) = (self.tenants.view(&row.tenant), workflow.incident.began_at);
-        let connected = view.call_graph.connected_to(services);
-        let details = self.tenants.with_detectors(&row.tenant, |detectors| {
-            diagnosis_facts::read_details(&detectors.engine, &connected, began_at, &self.config.diagnose)
-        });
-        let facts = diagnosis_facts::collect_facts(&view, details, &connected, began_at, &self.config.diagnose);
-        let watched = diagnosis_facts::watched_signals(&view, services);
-        let control = diagnosis_facts::select_control(&view, services);
-        let diagnosis = diagnose(&facts, &self.config.diagnose);
+        let diagnosis = self.diagnose_incident(&row.tenant, &workflow.incident)?;
         let no_plan = |diagnosis, reason: String| Ok(Event::NoPlan { diagnosis, reason });
-        let Some(best) = diagnosis.best().filter(|best| best.confidence >= self.config.diagnose.min_confidence) else {
-            return no_plan(diagnosis, "no cause is confident enough to act on; a person must investigate".into());
+        let call = match self.select_action(&diagnosis)? {
+            Ok(action) => action,
+            Err(reason) => return no_plan(diagnosis, reason),
         };
-        let Some(runbook) = self.runbooks.for_diagnosis(&diagnosis)? else {
-            let reason = format!("no runbook matches {} at {}", best.kind, best.service);
-            return no_plan(diagnosis, reason);
-        };
-        let Some(call) = runbook.action(best) else {
-            let reason = format!("runbook {} needs parameters that the diagnosis does not have", runbook.id);
-            return no_plan(diagnosis, reason);
-        };
+        let Action { call, runbook } = call;
         if !self.executor.configured() {
-            return no_plan(
-                diagnosis,
-                format!("no executor is configured; runbook {} proposes {}", runbook.id, describe(&call)),
-            );
+            let reason = format!("no executor is configured; runbook {runbook} proposes {}", describe(&call));
+            return no_plan(diagnosis, reason);
         }
         let dry_run =
             match self.executor.request(&Request::DryRun { tenant: row.tenant.clone(), call: call.clone() }).await? {
@@ -55,20 +42,134 @@ impl Responder {
                 }
                 _ => return Err(RespondError::Refused(OTHER_ANSWER.to_owned())),
             };
+        if let Some(reason) = diagnosis.best().and_then(|best| unconfirmed_setting(best, &dry_run)) {
+            return no_plan(diagnosis, reason);
+        }
+        let view = self.tenants.view(&row.tenant);
+        let entities = &workflow.incident.entities;
         let plan = Plan {
             version: 1,
             tenant: row.tenant.clone(),
             incident: row.key.clone(),
             call,
             dry_run,
-            runbook: runbook.id.clone(),
-            control: control.unwrap_or_else(|| "none".to_owned()),
+            runbook,
+            control: watched_signals::select_control(&view, entities).unwrap_or_else(|| "none".to_owned()),
             expires_at: clock::now().plus(Duration::from_secs(self.config.respond.approval_minutes * 60)),
         };
+        let watched = watched_signals::watched_signals(&view, entities);
         Ok(Event::Proposed { diagnosis, plan: Box::new(plan), watched })
+    }
+
+    /// Collects the facts about an incident, asks detection for what diagnosis still needs, and diagnoses.
+    fn diagnose_incident(&self, tenant: &TenantId, incident: &Incident) -> Result<Diagnosis, RespondError> {
+        let (config, weights) = (&self.config.diagnose, Weights::builtin()?);
+        let view = self.tenants.view(tenant);
+        let mut facts = diagnosis_facts::collect(&view.engine, incident, config);
+        for _ in 0..MAX_ROUNDS {
+            let needs = needs(&facts, &weights);
+            if needs.is_empty() {
+                break;
+            }
+            self.tenants.with_detectors(tenant, |detectors| {
+                diagnosis_facts::answer(&needs, &view.engine, &detectors.engine, config, &mut facts);
+            });
+        }
+        Ok(diagnose(&facts, config, &weights))
+    }
+
+    /// Returns the action for the most likely cause, or why there is none.
+    fn select_action(&self, diagnosis: &Diagnosis) -> Result<Result<Action, String>, RespondError> {
+        let Some(best) = diagnosis.best() else {
+            return Ok(Err("no cause was found; a person must investigate".to_owned()));
+        };
+        let advice = best.next_checks.first().map(|check| format!("; check next: {check}")).unwrap_or_default();
+        let without = |reason: String| Ok(Err(format!("{reason}{advice}")));
+        if let Some(reservation) = &best.reservation {
+            return without(reservation.clone());
+        }
+        if best.confidence < self.config.diagnose.min_confidence {
+            return without(format!(
+                "the most likely cause, {} at {}, is not certain enough to act on ({:.0} %)",
+                best.rule,
+                best.entity,
+                best.confidence * 100.0
+            ));
+        }
+        let Some(runbook) = self.runbooks.for_diagnosis(diagnosis)? else {
+            return without(format!("no runbook is for {} at {}", best.rule, best.entity));
+        };
+        let Some(call) = runbook.action(best) else {
+            return without(format!("runbook {} needs parameters that the diagnosis does not have", runbook.id));
+        };
+        Ok(Ok(Action { call, runbook: runbook.id.clone() }))
+    }
+}
+
+/// An action and the runbook that proposes it.
+struct Action {
+    call: ToolCall,
+    runbook: String,
+}
+
+/// Returns why a change of a setting may not be proposed: the target itself must say that the setting has the announced
+/// value now, since the announcement is a log line. The dry run's undo has the value that the target reports.
+fn unconfirmed_setting(cause: &Cause, dry_run: &DryRun) -> Option<String> {
+    let (key, from, to) = cause.setting.as_ref()?;
+    let reported = dry_run.undo.as_ref().and_then(|undo| undo.arguments.get("value"));
+    if reported.is_some_and(|value| is_same_value(value, to)) {
+        return None;
+    }
+    let reported = reported.map_or_else(|| "no value".to_owned(), Value::to_string);
+    Some(format!("{} does not confirm that {key} went from {from} to {to}: it reports {reported}", cause.entity))
+}
+
+/// Compares a reported value with one from a text: numbers by value, anything else by its text.
+fn is_same_value(reported: &Value, text: &str) -> bool {
+    match reported {
+        Value::String(reported) => reported == text,
+        Value::Number(number) => number.as_f64() == text.parse().ok(),
+        other => other.to_string() == text,
     }
 }
 
 fn describe(call: &ToolCall) -> String {
     format!("{} {} of {}", call.tool, call.operation, call.target)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use wardroom_domain::Entity;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_is_proposed_only_if_the_target_reports_the_announced_value() {
+        let cause = Cause {
+            setting: Some(("pool".into(), "20".into(), "1".into())),
+            ..Cause::new(Entity::service("cart"), "bad-setting", 0.9)
+        };
+        let dry_run = |value: Option<Value>| DryRun {
+            diff: "pool goes from 1 to 20".into(),
+            blast_radius: String::new(),
+            risk: "low".into(),
+            reversible: true,
+            precondition: "1".into(),
+            undo: value.map(|value| ToolCall {
+                tool: "process".into(),
+                operation: "settings".into(),
+                target: "cart".into(),
+                arguments: json!({ "key": "pool", "value": value }).as_object().unwrap().clone(),
+            }),
+        };
+        assert_eq!(unconfirmed_setting(&cause, &dry_run(Some(json!(1)))), None);
+        assert_eq!(unconfirmed_setting(&cause, &dry_run(Some(json!("1")))), None);
+        for value in [Some(json!(20)), Some(json!(10)), None] {
+            let reason = unconfirmed_setting(&cause, &dry_run(value)).unwrap();
+            assert!(reason.contains("does not confirm"), "{reason}");
+        }
+        let other = Cause::new(Entity::service("cart"), "cpu-hog", 0.9);
+        assert_eq!(unconfirmed_setting(&other, &dry_run(None)), None);
+    }
 }

@@ -19,6 +19,8 @@ pub(crate) enum RespondError {
     Json(#[from] serde_json::Error),
     #[error("runbooks: {0}")]
     Knowledge(#[from] wardroom_knowledge::Error),
+    #[error(transparent)]
+    Weights(#[from] wardroom_diagnose::WeightsError),
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]

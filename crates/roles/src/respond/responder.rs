@@ -16,22 +16,21 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use wardroom_correlate::Decision;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::executor::{PlanStatus, RefusalCode, Request, Response};
-use wardroom_domain::{Approval, Incident, IncidentState, Outcome, Principal, TenantId, Timestamp};
+use wardroom_domain::{Approval, Entity, IncidentState, Outcome, Principal, Timestamp};
 use wardroom_edge::generate_token;
 use wardroom_executor::ExecutorClient;
 use wardroom_knowledge::Library;
 use wardroom_pipeline::detection::detector_output::DetectorEvent;
 use wardroom_pipeline::poison_records::panic_message;
 use wardroom_pipeline::state::tenants::Tenants;
-use wardroom_respond::{Effect, Event, ObservedSignal, VerificationProgress, Workflow, verify};
+use wardroom_respond::{Effect, Event, ObservedSignal, Verification, VerificationProgress, Workflow, verify};
 use wardroom_store::{IncidentRow, Store, Transition};
 
 use super::audit_entry::{APPROVE_REQUESTED, agent_of, audit_entry};
-use super::diagnosis_facts;
 use super::respond_error::{OTHER_ANSWER, RespondError};
+use super::watched_signals;
 use crate::config::Config;
 use crate::metrics as names;
 use crate::{clock, crash};
@@ -40,6 +39,8 @@ use crate::{clock, crash};
 const TICK_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval between checks for open incidents while there are none; new ones from detection cause a tick at once.
 const IDLE_TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// An escalated incident that did not change for this long is not diagnosed again.
+const MAX_REVIEW_AGE: Duration = Duration::from_secs(30 * 60);
 /// Maximum number of detector events that are stored at once.
 const MAX_EVENTS_PER_BATCH: usize = 512;
 
@@ -51,6 +52,8 @@ pub(crate) struct Responder {
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) executor: ExecutorClient,
     pub(crate) runbooks: Arc<Library>,
+    /// Start of this process: telemetry from before may still arrive.
+    pub(crate) started_at: Timestamp,
 }
 
 /// How far detection has come with what was acknowledged before this start.
@@ -124,91 +127,23 @@ pub(crate) async fn run_responder(
 }
 
 impl Responder {
-    /// Stores the anomalies and decisions of detection.
-    async fn store_events(&self, events: &[DetectorEvent]) -> Result<(), RespondError> {
-        let mut by_tenant: std::collections::BTreeMap<TenantId, Vec<_>> = std::collections::BTreeMap::new();
-        let mut decisions = Vec::new();
-        for event in events {
-            match event {
-                DetectorEvent::Anomalies(tenant, anomalies) => {
-                    by_tenant.entry(tenant.clone()).or_default().extend_from_slice(anomalies);
-                }
-                DetectorEvent::Decision(tenant, decision) => decisions.push((tenant, decision)),
-                DetectorEvent::Barrier(_) => {}
-            }
-        }
-        for (tenant, decision) in decisions {
-            match decision {
-                Decision::Opened(incident) => self.open_incident(tenant, incident.clone()).await?,
-                Decision::Joined { key, service } => self.add_service(tenant, key, service).await?,
-            }
-        }
-        for (tenant, anomalies) in by_tenant {
-            self.store.add_anomalies(&tenant, &anomalies).await?;
-        }
-        Ok(())
-    }
-
-    async fn open_incident(&self, tenant: &TenantId, incident: Incident) -> Result<(), RespondError> {
-        let workflow = Workflow::new(incident);
-        let (key, opened_at) = (workflow.incident.key.clone(), workflow.incident.opened_at);
-        let text = serde_json::to_string(&workflow)?;
-        let now = clock::now();
-        crash::maybe_crash("incident:open", "before");
-        let number = self
-            .store
-            .open_incident(tenant, &key, opened_at, &text, now, |id| {
-                let decision = json!({ "title": workflow.incident.title, "trigger": workflow.incident.trigger });
-                audit_entry(tenant, "sentinel", Some(id), "open_incident", decision, now)
-            })
-            .await?;
-        crash::maybe_crash("incident:open", "after");
-        if let Some(number) = number {
-            metrics::counter!(names::INCIDENTS_OPENED_TOTAL).increment(1);
-            tracing::warn!(incident = number, title = %workflow.incident.title, "incident opened");
-        }
-        Ok(())
-    }
-
-    /// Adds a service to an incident.
-    async fn add_service(&self, tenant: &TenantId, key: &str, service: &str) -> Result<(), RespondError> {
-        loop {
-            let rows = self.store.live_incidents(clock::now()).await?;
-            let Some(row) = rows.into_iter().find(|row| row.key == key && row.tenant == *tenant) else { return Ok(()) };
-            let mut workflow = match Workflow::read(&row.workflow) {
-                Ok(workflow) => workflow,
-                // Not retried: later detector events must not wait for a person to repair the incident.
-                Err(error) => {
-                    metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
-                    tracing::error!(incident = %row.id(), service, %error, "reading an incident failed");
-                    return Ok(());
-                }
-            };
-            if workflow.incident.services.iter().any(|known| known == service) {
-                return Ok(());
-            }
-            workflow.incident.services.push(service.to_owned());
-            let (text, decision) = (serde_json::to_string(&workflow)?, json!({ "service": service }));
-            let audit = audit_entry(tenant, "sentinel", Some(&row.id()), "service_joined", decision, clock::now());
-            // Fails if the workflow changed meanwhile, for example by a decision; then it is read again.
-            if self.store.save_workflow(tenant, key, &row.workflow, &text, &audit).await? {
-                return Ok(());
-            }
-        }
-    }
-
     /// Steps every unsettled incident once.
     async fn step_incidents(&self, unsettled: &mut UnsettledIncidents) -> Result<(), RespondError> {
         // The store outlives its subscribers, so the channel is never closed.
         if unsettled.changes.has_changed().unwrap_or(true) {
             unsettled.changes.mark_unchanged();
             let mut rows = self.store.live_incidents(Timestamp::from_nanos(i64::MAX)).await?;
-            rows.retain(|row| !row.state.is_settled());
+            // One that was escalated without a plan is diagnosed again for some time.
+            let recent = clock::now().minus(MAX_REVIEW_AGE);
+            let is_recent = |row: &IncidentRow| row.state == IncidentState::Escalated && row.updated_at >= recent;
+            rows.retain(|row| !row.state.is_settled() || is_recent(row));
             let with_workflow = |row: IncidentRow| {
                 let workflow = Workflow::read(&row.workflow).ok();
                 (row, workflow)
             };
             unsettled.rows = rows.into_iter().map(with_workflow).collect();
+            let is_done = |workflow: &Workflow| workflow.state.is_settled() && !workflow.is_reviewable();
+            unsettled.rows.retain(|(_, workflow)| !workflow.as_ref().is_some_and(is_done));
         }
         for (row, workflow) in &unsettled.rows {
             // A panic in the step of one incident must not stop the others.
@@ -238,10 +173,13 @@ impl Responder {
             Effect::Expire => Event::Expired,
             Effect::Investigate => {
                 let event = self.investigate(row, &workflow).await?;
-                // Stored with the plan, so before it can be approved.
-                workflow.undo_secret = matches!(event, Event::Proposed { .. }).then(|| generate_token().0);
+                workflow.record_investigation(watermark_ms);
                 event
             }
+            Effect::Review => match self.review(row, &mut workflow, watermark_ms).await? {
+                Some(event) => event,
+                None => return Ok(()),
+            },
             Effect::AwaitApproval => match self.recover_approval(row, &workflow).await? {
                 Some(approval) => Event::Approved(approval),
                 None => return Ok(()),
@@ -255,8 +193,46 @@ impl Responder {
                 None => return Ok(()),
             },
         };
+        if matches!(event, Event::Proposed { .. }) {
+            // Stored with the plan, so before it can be approved.
+            workflow.undo_secret = Some(generate_token().0);
+        }
         self.apply(row, &mut workflow, event, &Principal::wardroom()).await?;
         Ok(())
+    }
+
+    /// Diagnoses an incident again. Returns the event to apply; a change of the diagnosis alone is saved here.
+    async fn review(
+        &self,
+        row: &IncidentRow,
+        workflow: &mut Workflow,
+        watermark_ms: i64,
+    ) -> Result<Option<Event>, RespondError> {
+        if let Some(approval) = self.recover_approval(row, workflow).await? {
+            // Approved meanwhile: the plan is executed.
+            return Ok(Some(Event::Approved(approval)));
+        }
+        let before = cause_of(workflow);
+        let investigation = self.investigate(row, workflow).await?;
+        workflow.record_investigation(watermark_ms);
+        if let Some(event) = workflow.review(investigation) {
+            return Ok(Some(event));
+        }
+        let (now, after) = (clock::now(), cause_of(workflow));
+        if before != after
+            && let Some((entity, rule)) = &after
+        {
+            workflow.incident.record(now, format!("the probable cause is now {rule} at {entity}"));
+        }
+        let decision = json!({
+            "investigation": workflow.investigations, "changed": before != after,
+            "cause": after.map(|(entity, rule)| json!({ "entity": entity, "rule": rule })),
+        });
+        let audit = audit_entry(&row.tenant, "analyst", Some(&row.id()), "diagnosis_reviewed", decision, now);
+        let text = serde_json::to_string(&workflow)?;
+        // Fails if the workflow changed meanwhile; then it is reviewed again.
+        self.store.save_workflow(&row.tenant, &row.key, &row.workflow, &text, &audit).await?;
+        Ok(None)
     }
 
     /// Applies an event and persists the transition. Returns false if the stored incident has changed since `row` was
@@ -341,13 +317,13 @@ impl Responder {
         };
         let Some(outcome) = status.executed else { return Ok(None) };
         let view = self.tenants.view(&row.tenant);
-        let watched = diagnosis_facts::watched_signals(&view, &workflow.incident.services);
+        let watched = watched_signals::watched_signals(&view, &workflow.incident.affected());
         let at_ms = view.engine.watermark_ms();
         if at_ms == i64::MIN {
             // No telemetry yet, so no telemetry time. The executor returns the same outcome at the next step.
             return Ok(None);
         }
-        Ok(Some(Event::Executed { outcome, detail: status.detail, at_ms, watched }))
+        Ok(Some(Event::Executed { outcome, detail: status.detail, at_ms, at: clock::now(), watched }))
     }
 
     /// Verifies the action against the telemetry since; undoes it if it failed.
@@ -356,26 +332,36 @@ impl Responder {
         let control = workflow.plan.as_ref().map(|plan| plan.control.clone()).filter(|control| control != "none");
         let began_ms = workflow.incident.began_at.millis();
         let view = self.tenants.view(&row.tenant);
-        let observed: Vec<ObservedSignal<'_>> = workflow
-            .watched
-            .iter()
-            .map(|watched| ObservedSignal { watched, points: diagnosis_facts::history(&view, &watched.signal) })
-            .collect();
-        let control = control
-            .as_deref()
-            .map(|service| diagnosis_facts::bad_share(&view, service, began_ms, executed_ms, &self.config.detect));
-        let progress = verify(&observed, executed_ms, workflow.mitigated_ms, now_ms, control, &self.config.respond);
-        let reason = match progress {
+        let observed = workflow.watched.iter().map(|watched| {
+            let (interval_ms, points) = watched_signals::history(&view, &watched.signal);
+            ObservedSignal { watched, interval_ms, points }
+        });
+        let observed: Vec<ObservedSignal<'_>> = observed.collect();
+        // Telemetry from before the start of this process may still arrive.
+        let since = workflow.mitigated_at.or(workflow.executed_at).unwrap_or(self.started_at).max(self.started_at);
+        let verification = Verification {
+            observed: &observed,
+            executed_ms,
+            mitigated_ms: workflow.mitigated_ms,
+            now_ms,
+            waited_ms: clock::now().millis() - since.millis(),
+            control: control.map(|service| watched_signals::bad_share(&view, &service, began_ms, executed_ms)),
+        };
+        let inconclusive = |reason: &str| Ok(Some(Event::Inconclusive { reason: reason.to_owned(), at_ms: now_ms }));
+        let reason = match verify(&verification, &self.config.respond) {
             VerificationProgress::Pending(_) => return Ok(None),
-            VerificationProgress::Mitigated(at_ms) => return Ok(Some(Event::Mitigated(at_ms))),
+            VerificationProgress::Mitigated(at_ms) => return Ok(Some(Event::Mitigated { at_ms, at: clock::now() })),
             VerificationProgress::HoldPassed => return Ok(Some(Event::HoldPassed(now_ms))),
+            VerificationProgress::NotAttributable => {
+                return inconclusive("the control was bad too, so an improvement cannot be attributed to the action");
+            }
+            VerificationProgress::Inconclusive => {
+                return inconclusive("telemetry does not show whether the action helped");
+            }
             VerificationProgress::Failed if workflow.mitigated_ms.is_some() => {
                 "a watched signal was bad again within the hold"
             }
-            VerificationProgress::Failed => "the watched signals did not become good before the timeout",
-            VerificationProgress::NotAttributable => {
-                "the control was bad too, so an improvement cannot be attributed to the action"
-            }
+            VerificationProgress::Failed => "a watched signal was still bad at the timeout",
         };
         let (undo, refusal) = self.undo(workflow).await?;
         let reason = refusal.map_or_else(|| reason.to_owned(), |refusal| format!("{reason}; {refusal}"));
@@ -415,6 +401,12 @@ impl Responder {
             _ => Err(RespondError::Refused(OTHER_ANSWER.to_owned())),
         }
     }
+}
+
+/// Entity and rule of the best cause.
+fn cause_of(workflow: &Workflow) -> Option<(Entity, String)> {
+    let best = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
+    best.map(|best| (best.entity.clone(), best.rule.clone()))
 }
 
 /// Whether the action of an incident in this state may be undone.

@@ -99,7 +99,7 @@ pub(super) async fn start_detection(
     Ok(Detection { tenants, queue, next, dead_letters, lake, thread })
 }
 
-/// Restores into the correlators the incidents that services may still join.
+/// Restores into the correlators the incidents that findings may still join.
 async fn restore_incidents(store: &Store, tenants: &Tenants) -> Result<(), ServeError> {
     let since = clock::now().minus(Duration::from_secs(CORRELATION_HOURS * 3600));
     for row in store.live_incidents(since).await? {
@@ -119,7 +119,7 @@ async fn restore_incidents(store: &Store, tenants: &Tenants) -> Result<(), Serve
             released_ms = Some(history.last().map_or(row.updated_at, |transition| transition.at).millis());
         }
         tenants.with_detectors(&row.tenant, |detectors| {
-            detectors.correlator.restore(&row.key, &workflow.incident.services, workflow.opened_ms, released_ms);
+            detectors.correlator.restore(&workflow.incident, released_ms);
         });
     }
     Ok(())

@@ -194,7 +194,8 @@ async fn start_roles(
         background.spawn(watch_executor(executor.clone(), store.clone(), Arc::clone(&executor_health)));
     }
     let (config, store_copy) = (config.clone(), store.clone());
-    let responder = Responder { config, store: store_copy, tenants: Arc::clone(&tenants), executor, runbooks };
+    let (tenants_copy, started_at) = (Arc::clone(&tenants), clock::now());
+    let responder = Responder { config, store: store_copy, tenants: tenants_copy, executor, runbooks, started_at };
     let config = &responder.config;
     let intake = source_intake(&config.pipeline(), Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), token_table.clone()));

@@ -1,13 +1,14 @@
 //! Incidents and anomalies as views of the API.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use wardroom_api::{
-    AnomalyView, ApprovalView, ChartView, EvidenceView, HypothesisView, IncidentDetail, IncidentSummary, PlanView,
-    TimelineView, VerdictView,
+    AnomalyView, ApprovalView, ChartView, EntityView, EvidenceView, HypothesisView, IncidentDetail, IncidentSummary,
+    PlanView, TimelineView, VerdictView,
 };
-use wardroom_detect::SignalKind;
 use wardroom_diagnose::root_cause_analysis;
-use wardroom_domain::{Anomaly, Approval, TenantId};
+use wardroom_domain::{Anomaly, Approval, Entity, SignalId, SignalKind, TenantId};
 use wardroom_edge::{Problem, Status};
 use wardroom_respond::{TimelineEntry, Workflow, postmortem};
 use wardroom_store::{HistoryRow, IncidentRow};
@@ -108,39 +109,68 @@ impl Responder {
         Ok((row, workflow))
     }
 
-    /// Returns charts of the watched signals and of the cause's signals.
+    /// Returns charts of the watched signals, of the cause's signals and of what is bad at the affected entities.
     fn charts(&self, tenant: &TenantId, workflow: &Workflow) -> Vec<ChartView> {
         let from_ms = workflow.incident.began_at.millis() - CHART_LEAD_MS;
         let view = self.tenants.view(tenant);
-        let connected = view.call_graph.connected_to(&workflow.incident.services);
+        let graph = view.engine.graph();
+        let affected: BTreeSet<Entity> = workflow.incident.affected().iter().map(|it| graph.canonical(it)).collect();
         let cause = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
+        let cause = cause.map(|cause| graph.canonical(&cause.entity));
         let mut charts: Vec<((bool, bool), ChartView)> = Vec::new();
-        for (key, signal) in view.engine.signals() {
-            if key.kind == SignalKind::RequestRate || !connected.contains(&key.service) {
+        for (id, signal) in view.engine.signals() {
+            let entity = graph.canonical(&id.entity);
+            let is_cause = cause.as_ref() == Some(&entity) && id.peer.is_none() && id.kind != SignalKind::Other;
+            if id.kind == SignalKind::Traffic || !is_cause && !affected.contains(&entity) {
                 continue;
             }
-            let labels = key.labels();
+            let labels = id.labels();
             let watched = workflow.watched.iter().find(|watched| watched.signal == labels);
-            let is_cause = cause.is_some_and(|cause| cause.service == key.service && key.peer.is_none());
-            if watched.is_none() && !is_cause {
+            let bad = signal.bad();
+            if watched.is_none() && bad.is_none() && !is_cause {
                 continue;
             }
-            let (title, unit) = match key.kind {
-                SignalKind::ErrorRatio => ("errors", "ratio"),
-                SignalKind::LatencyP99 => ("p99", "seconds"),
-                SignalKind::Cpu => ("CPU of limit", "ratio"),
-                SignalKind::Memory => ("memory of limit", "ratio"),
-                SignalKind::RequestRate => ("requests", "per_second"),
-            };
+            let limit = watched.map(|watched| (watched.limit, watched.low_is_bad));
+            let limit = limit.or(bad.map(|bad| (bad.limit, bad.low_is_bad)));
             let recent = signal.history.iter().filter(|(at_ms, _)| *at_ms >= from_ms);
-            let points = recent.map(|(at_ms, value)| (*at_ms as f64 / 1000.0, *value)).collect();
-            let title = format!("{}: {title}", key.service);
-            let chart = ChartView { title, unit: unit.into(), points, bad_above: watched.map(|w| w.bad_above) };
+            let points: Vec<_> = recent.map(|(at_ms, value)| (*at_ms as f64 / 1000.0, *value)).collect();
+            let chart = ChartView {
+                title: chart_title(id),
+                unit: chart_unit(id.kind, &points).to_owned(),
+                points,
+                bad_above: limit.map(|(limit, _)| limit),
+                low_is_bad: limit.is_some_and(|(_, low_is_bad)| low_is_bad),
+            };
             // Watched signals first, of those the cause first.
             charts.push(((watched.is_none(), !is_cause), chart));
         }
         charts.sort_by(|a, b| (a.0, &a.1.title).cmp(&(b.0, &b.1.title)));
         charts.into_iter().map(|(_, chart)| chart).take(MAX_CHARTS).collect()
+    }
+}
+
+fn chart_title(id: &SignalId) -> String {
+    let calls = id.peer.as_ref().map_or_else(String::new, |peer| format!(", calls to {peer}"));
+    let resource = if id.resource.is_empty() { String::new() } else { format!(" of {}", id.resource) };
+    format!("{}{calls}: {}{resource}", id.entity, id.kind)
+}
+
+/// The unit of a signal's values, as far as its kind tells: a saturation is a share if none of its values is above 1.
+fn chart_unit(kind: SignalKind, points: &[(f64, f64)]) -> &'static str {
+    match kind {
+        SignalKind::Availability | SignalKind::Errors | SignalKind::Saturation
+            if points.iter().all(|(_, value)| *value <= 1.0) =>
+        {
+            "ratio"
+        }
+        SignalKind::Latency | SignalKind::Freshness | SignalKind::Expiry => "seconds",
+        SignalKind::Traffic | SignalKind::Logs => "per_second",
+        SignalKind::Availability
+        | SignalKind::Errors
+        | SignalKind::Saturation
+        | SignalKind::Queue
+        | SignalKind::Restarts
+        | SignalKind::Other => "number",
     }
 }
 
@@ -167,6 +197,7 @@ fn summary(row: &IncidentRow, workflow: &Workflow) -> IncidentSummary {
         severity: workflow.diagnosis.as_ref().map_or(workflow.incident.severity, |d| d.severity).to_string(),
         title: workflow.incident.title.clone(),
         services: workflow.incident.services.clone(),
+        entities: workflow.incident.affected().iter().map(EntityView::from).collect(),
         began_at: workflow.incident.began_at,
         opened_at: workflow.incident.opened_at,
         updated_at: row.updated_at,
@@ -184,7 +215,8 @@ fn evidence(workflow: &Workflow) -> Vec<EvidenceView> {
     items
         .map(|item| EvidenceView {
             id: item.id.clone(),
-            service: item.service.clone(),
+            service: item.entity.name.clone(),
+            entity: EntityView::from(&item.entity),
             at: item.at,
             summary: item.summary.clone(),
         })
@@ -200,7 +232,7 @@ fn timeline(workflow: &Workflow, history: &[HistoryRow]) -> Vec<TimelineView> {
             at: item.at,
             kind: "evidence".into(),
             state: None,
-            text: format!("{}: {}", item.service, item.summary),
+            text: format!("{}: {}", item.entity, item.summary),
         })
         .collect();
     lines.extend(history.iter().map(|row| TimelineView {
@@ -208,6 +240,12 @@ fn timeline(workflow: &Workflow, history: &[HistoryRow]) -> Vec<TimelineView> {
         kind: "transition".into(),
         state: Some(row.to.to_string()),
         text: row.note.clone(),
+    }));
+    lines.extend(workflow.incident.history.iter().map(|change| TimelineView {
+        at: change.at,
+        kind: "update".into(),
+        state: None,
+        text: change.text.clone(),
     }));
     lines.sort_by_key(|line| line.at);
     lines

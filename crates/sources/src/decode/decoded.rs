@@ -115,6 +115,7 @@ impl Decoded {
             deployments: self.deployments,
             spans: self.spans,
             is_rebuild: self.is_rebuild,
+            received_at: Some(received_at),
         }
     }
 }

@@ -52,6 +52,8 @@ async fn opens_an_incident_once_and_allows_only_transitions_of_the_table() {
     assert_eq!(store.incident(&tenant, 1).await.unwrap().unwrap().state, IncidentState::Investigating);
     let other = TenantId::new("other").unwrap();
     assert!(store.incident(&other, 1).await.unwrap().is_none());
+    assert_eq!(store.incident_by_key(&tenant, "k").await.unwrap().map(|row| row.number), Some(1));
+    assert!(store.incident_by_key(&other, "k").await.unwrap().is_none());
 }
 
 /// Regression: the approval of a plan was lost when a service joined the incident at the same moment.

@@ -172,14 +172,20 @@ fn confirm(question: &str) -> anyhow::Result<bool> {
 fn print_incident(incident: &Value) -> std::io::Result<()> {
     let text = |value: &Value| visible_line(value.as_str().unwrap_or_default()).into_owned();
     print_line(format!("{}  {}  ({})", text(&incident["id"]), text(&incident["title"]), text(&incident["state"])))?;
+    let entities = incident["entities"].as_array().into_iter().flatten();
+    let entities: Vec<_> = entities.map(|it| format!("{} {}", text(&it["kind"]), text(&it["name"]))).collect();
+    print_line(format!("affects {}", entities.join(", ")))?;
     if let Some(cause) = incident["hypotheses"].get(0) {
         let confidence = cause["confidence"].as_f64().unwrap_or_default() * 100.0;
         print_line(format!(
             "cause   {} at {} ({confidence:.0} %): {}",
-            text(&cause["kind"]),
-            text(&cause["service"]),
+            text(&cause["rule"]),
+            text(&cause["entity"]["name"]),
             text(&cause["reasoning"])
         ))?;
+        for check in cause["next_checks"].as_array().into_iter().flatten() {
+            print_line(format!("        check: {}", text(check)))?;
+        }
     }
     if let Some(plan) = incident["plan"].as_object() {
         let field = |key: &str| plan.get(key).map(text).unwrap_or_default();

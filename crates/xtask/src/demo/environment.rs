@@ -29,6 +29,8 @@ pub(super) struct DemoSettings {
     pub(super) seed: u64,
     /// Renames the shop's services and metrics.
     pub(super) names_seed: Option<u64>,
+    /// Interval at which the shop sends telemetry, as its option takes it.
+    pub(super) interval: Option<String>,
     /// Sends telemetry by OTLP instead of remote_write and JSON.
     pub(super) otlp: bool,
     pub(super) fault: Option<String>,
@@ -302,6 +304,7 @@ fn start_shop(
     shop.arg("--bearer-token-file").arg(secrets.join("sender"));
     shop.arg("--control-token-file").arg(secrets.join("control"));
     let optional = [
+        ("--interval", settings.interval.clone()),
         ("--names-seed", settings.names_seed.map(|seed| seed.to_string())),
         ("--fault", settings.fault.clone()),
         ("--service", settings.service.clone()),

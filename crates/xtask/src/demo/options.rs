@@ -37,6 +37,7 @@ impl Options {
                 Long("headless") => options.headless = true,
                 Long("fault") => settings.fault = Some(arguments.value()?.string()?),
                 Long("service") => settings.service = Some(arguments.value()?.string()?),
+                Long("interval") => settings.interval = Some(arguments.value()?.string()?),
                 Long("names-seed") => settings.names_seed = Some(arguments.value()?.parse()?),
                 Long("otlp") => settings.otlp = true,
                 Long("port") => settings.port = arguments.value()?.parse()?,

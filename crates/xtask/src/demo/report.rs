@@ -58,7 +58,7 @@ pub(super) fn create(environment: DemoEnvironment, observed: &Observed, options:
         "incident_id": incident["id"],
         "outcome": incident["outcome"].as_str().unwrap_or("none"),
         "audit": audit,
-        "settings": { "rps": 40, "interval": "1s", "hold_s": 90, "good_samples": 20, "z": [2.5, 3, 4],
+        "settings": { "rps": 40, "interval": "1s", "hold_s": 90, "good_s": 20, "z": [2.5, 3, 4],
             "names_seed": options.settings.names_seed, "otlp": options.settings.otlp },
     });
     if exit_code(&report) != 0 {

@@ -1,8 +1,9 @@
 //! Fuzz targets: text that people write, and log messages.
 
 use wardroom_detect::Engine;
-use wardroom_domain::{EntityRules, Labels, LogEntry, Matcher, Severity, Timestamp};
+use wardroom_domain::{Labels, LogEntry, Matcher, Severity, Timestamp};
 use wardroom_knowledge::Runbook;
+use wardroom_signals::Catalogue;
 
 use super::fuzz_target::{FuzzTarget, NOW_MS, discard};
 
@@ -30,7 +31,7 @@ pub(super) fn targets() -> Vec<FuzzTarget> {
             name: "log template",
             seeds: lines.map(|text| text.as_bytes().to_vec()).into(),
             parse: Box::new(move |bytes| {
-                let mut engine = Engine::new(wardroom_detect::Config::default(), EntityRules::default());
+                let mut engine = Engine::new(wardroom_detect::Config::default(), Catalogue::builtin());
                 let at = Timestamp::from_millis(NOW_MS);
                 let (message, service) = (lossy(bytes), "a".to_owned());
                 engine.observe_log(&LogEntry {

@@ -3,7 +3,7 @@
 //! The clock is the arrival time in the envelope; the expected state is that of a second engine without the duplicate.
 
 use bytes::Bytes;
-use wardroom_domain::{Envelope, Labels, Principal, SeriesId, SeriesRun, TenantId};
+use wardroom_domain::{Envelope, Labels, Principal, SeriesId, SeriesRun, Severity, TenantId};
 
 use wardroom_edge::InflateBudget;
 

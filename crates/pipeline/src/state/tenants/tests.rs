@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{
-    Deployment, Exemplar, LogEntry, Metrics, Sample, SeriesRun, Severity, Span, SpanKind, Timestamp,
+    Deployment, Entity, Exemplar, LogEntry, Metrics, Sample, SeriesRun, Severity, Span, SpanKind, Timestamp,
 };
 use wardroom_edge::InflateBudget;
 
@@ -24,8 +24,9 @@ const FAMILIES_SENT: usize = 10_000;
 /// Returns a batch with something of every kind that is read over HTTP.
 fn batch(tenant: &Tenant, second: i64) -> Batch {
     let at = Timestamp::from_millis(second * 1000);
-    let bucket =
-        |service: &str| Labels::of(&[("__name__", "http_seconds_bucket"), ("service", service), ("le", "+Inf")]);
+    let bucket = |service: &str| {
+        Labels::of(&[("__name__", "http_request_seconds_bucket"), ("service", service), ("le", "+Inf")])
+    };
     let series = SERVICES.map(|service| tenant.registry().get_or_insert(&bucket(service)));
     let sample = Sample { ts_ms: at.millis(), value: second as f64 * 20.0 };
     let exemplar = Exemplar { labels: Labels::of(&[("trace_id", "1")]), value: 1.0, ts_ms: at.millis() };
@@ -37,7 +38,7 @@ fn batch(tenant: &Tenant, second: i64) -> Batch {
             ..Metrics::default()
         },
         metadata: vec![MetricMetadata {
-            family: "http_seconds".into(),
+            family: "http_request_seconds".into(),
             kind: "histogram",
             help: "x".repeat(10_000),
             unit: String::new(),
@@ -73,10 +74,9 @@ fn read_all(tenants: &Arc<Tenants>) {
     assert_eq!(view.engine.watermark_ms(), 20_000);
     assert_eq!(view.engine.deployments(Timestamp::from_millis(0), Timestamp::from_millis(60_000)).len(), 20);
     assert!(view.engine.signals().filter(|(_, signal)| !signal.history.is_empty()).count() > 2);
-    let services = ["front".to_owned()];
-    assert!(view.call_graph.connected_to(&services).contains("back"));
+    assert!(view.engine.graph().path(&Entity::service("front"), &Entity::service("back")).is_some());
     let metadata = tenants.with(&main, |live| Arc::clone(&live.metadata));
-    assert_eq!(metadata["http_seconds"].help.len(), 1024);
+    assert_eq!(metadata["http_request_seconds"].help.len(), 1024);
     let reader = SampleReader {
         bus: Arc::new(CommitOnlyBus::default()),
         budget: InflateBudget::new(1 << 20, 1 << 20),
@@ -141,8 +141,8 @@ fn detection_does_not_wait_for_a_reader_that_holds_a_view() {
     let main = tenants.get(&TenantId::main());
     let before = main.view();
     let mut read = before.engine.signals();
-    let (key, held) = read.next().unwrap();
-    assert!(key.service == "back" && !held.history.is_empty());
+    let (id, held) = read.next().unwrap();
+    assert!(id.entity.name == "back" && !held.history.is_empty());
     drop(held);
     let (done, finished) = mpsc::channel();
     let detection = {

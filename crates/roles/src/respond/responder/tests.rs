@@ -1,8 +1,12 @@
 use std::sync::Arc;
 
 use wardroom_correlate::Decision;
-use wardroom_domain::{Incident, IncidentState, Severity};
+use wardroom_domain::{
+    Batch, Cause, Diagnosis, DryRun, Incident, IncidentState, Labels, LogEntry, Plan, Severity, TenantId, ToolCall,
+};
 use wardroom_knowledge::Library;
+use wardroom_pipeline::detection::evaluate::evaluate;
+use wardroom_respond::WatchedSignal;
 
 use super::*;
 
@@ -14,19 +18,21 @@ async fn responder(folder: &tempfile::TempDir) -> Responder {
         executor: ExecutorClient::new(None),
         runbooks: Arc::new(Library::load(&config.knowledge).unwrap()),
         config,
+        started_at: clock::now(),
     }
 }
 
 fn incident() -> Incident {
     Incident {
         key: "k".into(),
-        tenant: TenantId::main(),
         title: "web: slow responses".into(),
         severity: Severity::High,
         services: vec!["web".into()],
+        entities: vec![Entity::service("web")],
         trigger: "sustained_breach".into(),
         began_at: Timestamp::from_millis(1),
         opened_at: Timestamp::from_millis(1),
+        ..Incident::default()
     }
 }
 
@@ -37,11 +43,13 @@ async fn concurrent_writes_are_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let responder = responder(&folder).await;
     let tenant = TenantId::main();
-    responder.store_events(&[DetectorEvent::Decision(tenant.clone(), Decision::Opened(incident()))]).await.unwrap();
+    responder.store_events(&[DetectorEvent::Decision(tenant.clone(), Box::new(Decision::Opened(incident())))]).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..12 {
         let (responder, tenant) = (responder.clone(), tenant.clone());
-        tasks.spawn(async move { responder.add_service(&tenant, "k", &format!("service-{number}")).await.unwrap() });
+        let entity = Entity::service(format!("service-{number}"));
+        let joined = DetectorEvent::Decision(tenant, Box::new(Decision::Joined { key: "k".into(), entity }));
+        tasks.spawn(async move { responder.store_events(&[joined]).await.unwrap() });
     }
     loop {
         let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();
@@ -55,6 +63,34 @@ async fn concurrent_writes_are_not_lost() {
     let workflow = Workflow::read(&row.workflow).unwrap();
     assert_eq!((row.state, workflow.state), (IncidentState::Investigating, IncidentState::Investigating));
     assert_eq!(workflow.incident.services.len(), 13, "{:?}", workflow.incident.services);
+    assert_eq!((workflow.incident.entities.len(), workflow.evidence), (13, 12));
+}
+
+/// In an outage many entities join at once: what one batch of events adds is one change with one audit entry.
+#[tokio::test]
+async fn additions_of_one_batch_are_one_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let responder = responder(&folder).await;
+    let tenant = TenantId::main();
+    let key = "k".to_owned();
+    let (title, severity) = ("db: 0 of 1 up".to_owned(), Severity::Critical);
+    let decisions = [
+        Decision::Opened(incident()),
+        Decision::Joined { key: key.clone(), entity: Entity::service("cart") },
+        Decision::Joined { key: key.clone(), entity: Entity::service("web") },
+        Decision::Updated { key: key.clone(), title: title.clone(), severity },
+        Decision::Updated { key, title: "web: slow responses".into(), severity: Severity::High },
+    ];
+    let events = decisions.map(|decision| DetectorEvent::Decision(tenant.clone(), Box::new(decision)));
+    for _ in 0..2 {
+        // A replay after a restart adds nothing.
+        responder.store_events(&events).await.unwrap();
+        let row = responder.store.incident(&tenant, 1).await.unwrap().unwrap();
+        let Workflow { incident, evidence, .. } = Workflow::read(&row.workflow).unwrap();
+        assert_eq!((incident.services.as_slice(), evidence), (["web".to_owned(), "cart".to_owned()].as_slice(), 2));
+        assert_eq!((&incident.title, incident.severity, incident.history.len()), (&title, severity, 2));
+        assert_eq!(responder.store.verify_audit().await.unwrap().entries, 2);
+    }
 }
 
 /// Regression: an unreadable incident (damaged, or written by a newer build) blocked all later detector events of all
@@ -66,9 +102,9 @@ async fn an_unreadable_incident_does_not_block_others() {
     let (tenant, now) = (TenantId::main(), clock::now());
     let entry = |id: &str| audit_entry(&tenant, "sentinel", Some(id), "open_incident", json!({}), now);
     responder.store.open_incident(&tenant, "odd", now, "{\"version\": 9999}", now, entry).await.unwrap();
-    let joined = Decision::Joined { key: "odd".into(), service: "web".into() };
+    let joined = Decision::Joined { key: "odd".into(), entity: Entity::service("web") };
     let opened = Decision::Opened(incident());
-    let events = [DetectorEvent::Decision(tenant.clone(), joined), DetectorEvent::Decision(tenant.clone(), opened)];
+    let events = [joined, opened].map(|decision| DetectorEvent::Decision(tenant.clone(), Box::new(decision)));
     responder.store_events(&events).await.unwrap();
     let row = responder.store.incident(&tenant, 2).await.unwrap().unwrap();
     assert_eq!(Workflow::read(&row.workflow).unwrap().incident.title, "web: slow responses");
@@ -120,7 +156,7 @@ async fn a_recovered_approval_has_the_reason_of_its_request() {
 async fn incidents_wait_until_detection_has_caught_up() {
     let folder = tempfile::tempdir().unwrap();
     let responder = responder(&folder).await;
-    let opened = DetectorEvent::Decision(TenantId::main(), Decision::Opened(incident()));
+    let opened = DetectorEvent::Decision(TenantId::main(), Box::new(Decision::Opened(incident())));
     responder.store_events(&[opened]).await.unwrap();
     let (_sender, events) = mpsc::channel(1);
     let next = Arc::new(AtomicU64::new(6));
@@ -138,4 +174,118 @@ async fn incidents_wait_until_detection_has_caught_up() {
     }
     assert_eq!(state().await, IncidentState::Investigating);
     task.abort();
+}
+
+/// Proposes a plan for the incident of [`incident`].
+async fn propose(responder: &Responder) {
+    responder.open_incident(&TenantId::main(), incident()).await.unwrap();
+    let call = ToolCall {
+        tool: "process".into(),
+        operation: "restart".into(),
+        target: "web".into(),
+        arguments: serde_json::Map::new(),
+    };
+    let dry_run = DryRun {
+        diff: String::new(),
+        blast_radius: String::new(),
+        risk: "low".into(),
+        reversible: false,
+        precondition: "1".into(),
+        undo: None,
+    };
+    let plan = Plan {
+        version: 1,
+        tenant: TenantId::main(),
+        incident: "k".into(),
+        call,
+        dry_run,
+        runbook: "r".into(),
+        control: "none".into(),
+        expires_at: clock::now().plus(Duration::from_secs(600)),
+    };
+    let causes = vec![Cause::new(Entity::service("web"), "cpu-hog", 0.9)];
+    let diagnosis = Diagnosis { causes, evidence: vec![], severity: Severity::High, impact: String::new() };
+    let labels = Labels::of(&[("__name__", "signal:errors"), ("entity_kind", "service"), ("service", "web")]);
+    let watched =
+        vec![WatchedSignal { signal: labels, expected: 0.0, limit: 0.5, low_is_bad: false, interval_ms: 1000 }];
+    for event in [Event::InvestigationStarted, Event::Proposed { diagnosis, plan: Box::new(plan), watched }] {
+        let (row, mut workflow) = stored(responder).await;
+        workflow.record_investigation(1000);
+        assert!(responder.apply(&row, &mut workflow, event, &Principal::wardroom()).await.unwrap());
+    }
+}
+
+async fn stored(responder: &Responder) -> (IncidentRow, Workflow) {
+    let row = responder.store.incident(&TenantId::main(), 1).await.unwrap().unwrap();
+    let workflow = Workflow::read(&row.workflow).unwrap();
+    (row, workflow)
+}
+
+/// Steps the incidents at a telemetry time.
+async fn step_at(responder: &Responder, at_ms: i64) -> Workflow {
+    let log = LogEntry {
+        at: Timestamp::from_millis(at_ms),
+        severity: Severity::Info,
+        message: "working".into(),
+        service: "other".into(),
+        labels: Labels::of(&[]),
+    };
+    let batch = Batch { logs: vec![log], ..Batch::default() };
+    evaluate(&responder.config.pipeline(), &responder.tenants.get(&TenantId::main()), &batch);
+    let mut unsettled = UnsettledIncidents { changes: responder.store.subscribe_incidents(), rows: Vec::new() };
+    unsettled.changes.mark_changed();
+    responder.step_incidents(&mut unsettled).await.unwrap();
+    stored(responder).await.1
+}
+
+#[tokio::test]
+async fn a_plan_that_a_later_diagnosis_does_not_confirm_is_void() {
+    let folder = tempfile::tempdir().unwrap();
+    let responder = responder(&folder).await;
+    propose(&responder).await;
+    let workflow = step_at(&responder, 20_000).await;
+    assert_eq!((workflow.state, workflow.investigations), (IncidentState::AwaitingApproval, 2), "not due yet");
+    // Half a minute after the opening nothing points at web any more.
+    let workflow = step_at(&responder, 31_000).await;
+    assert_eq!((workflow.state, workflow.plan), (IncidentState::Investigating, None));
+    let history = responder.store.history(&TenantId::main(), "k").await.unwrap();
+    assert!(history.last().unwrap().note.starts_with("the plan is void: "), "{history:?}");
+    let is_voided = |entry: &AuditEntry| entry.decision["to"] == "investigating" && entry.decision["from"] != "open";
+    assert!(responder.store.find_audit_entry("transition", is_voided).await.unwrap().is_some());
+    let workflow = step_at(&responder, 32_000).await;
+    assert_eq!((workflow.state, workflow.outcome.as_deref()), (IncidentState::Escalated, Some("escalated")));
+    let investigations = workflow.investigations;
+    let workflow = step_at(&responder, 125_000).await;
+    assert_eq!((workflow.state, workflow.investigations), (IncidentState::Escalated, investigations + 1));
+    let workflow = step_at(&responder, 126_000).await;
+    assert_eq!(workflow.investigations, investigations + 1, "once at each time");
+    assert!(responder.store.find_audit_entry("diagnosis_reviewed", |_| true).await.unwrap().is_some());
+}
+
+/// Regression: without telemetry after an action nothing ended its verification, or it was undone.
+#[tokio::test]
+async fn verification_without_telemetry_ends_by_the_wall_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut responder = responder(&folder).await;
+    propose(&responder).await;
+    let approval = Approval {
+        principal: Principal::wardroom(),
+        at: clock::now(),
+        channel: "http".into(),
+        plan_sha256: String::new(),
+        reason: String::new(),
+    };
+    let long_ago = clock::now().minus(Duration::from_secs(3600));
+    let (outcome, detail) = (Outcome::Applied, String::new());
+    let executed = Event::Executed { outcome, detail, at_ms: 20_000, at: long_ago, watched: vec![] };
+    for event in [Event::Approved(approval), executed] {
+        let (row, mut workflow) = stored(&responder).await;
+        assert!(responder.apply(&row, &mut workflow, event, &Principal::wardroom()).await.unwrap());
+    }
+    let workflow = step_at(&responder, 20_000).await;
+    assert_eq!(workflow.state, IncidentState::Verifying, "this process has just started: telemetry may still come");
+    responder.started_at = long_ago;
+    let workflow = step_at(&responder, 20_000).await;
+    assert_eq!((workflow.state, workflow.undo), (IncidentState::Escalated, None));
+    assert_eq!(workflow.outcome.as_deref(), Some("inconclusive"));
 }

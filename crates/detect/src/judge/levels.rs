@@ -1,0 +1,58 @@
+//! Rules over levels of log lines and of measurements that no convention knows.
+
+use wardroom_domain::Severity;
+use wardroom_signals::Direction;
+
+use super::rules::{Look, Sign, Verdict};
+
+/// Error lines that are an effect, within all bad points.
+const MIN_LINES: f64 = 20.0;
+/// Smallest rate of error lines that is an effect, per second.
+const MIN_LINES_PER_SECOND: f64 = 0.2;
+/// Rise that is an effect and that is of high severity, as multiples of the usual rate.
+const MORE_LINES: f64 = 4.0;
+const MANY_MORE_LINES: f64 = 20.0;
+
+/// Many more error lines than normal.
+pub(super) fn error_logs(look: &Look<'_>) -> Verdict {
+    if !look.is_warm {
+        return Verdict::Unknown;
+    }
+    let (value, base) = (look.point.value, look.baseline);
+    let usual = base.high.max(base.center + 3.0 * base.spread);
+    let limit = (usual * 1.5).max(base.center * MORE_LINES).max(MIN_LINES_PER_SECOND);
+    if value <= limit {
+        return Verdict::Good;
+    }
+    let since_ms = look.run.map_or(look.point.at_ms, |run| run.since_ms);
+    let seconds = (look.point.at_ms - since_ms) as f64 / 1000.0 + look.window_seconds();
+    let is_many = value >= MANY_MORE_LINES * base.center.max(MIN_LINES_PER_SECOND / 4.0);
+    Verdict::Bad(Sign {
+        is_ready: value * seconds >= MIN_LINES,
+        severity: Some(if is_many { Severity::High } else { Severity::Warning }),
+        ..Sign::above(limit, base.center, 0.34)
+    })
+}
+
+/// Distance of an unknown measurement from its past that is evidence, in spreads.
+const FAR: f64 = 8.0;
+/// Rise or fall that is an effect, as a multiple of normal.
+const SHIFTED: f64 = 2.0;
+
+/// A large shift of a measurement that no convention knows.
+pub(super) fn unusual(look: &Look<'_>) -> Verdict {
+    if !look.is_warm {
+        return Verdict::Unknown;
+    }
+    let (value, base) = (look.point.value, look.baseline);
+    let distance = FAR * base.spread.max(0.02 * base.center.abs());
+    let opens = Some(look.config.unknown_series_open);
+    let (up, down) = ((base.center * SHIFTED).max(base.center + distance), base.center - distance);
+    if value > up && value > base.high && look.direction != Direction::Low {
+        Verdict::Bad(Sign { opens, ..Sign::above(up, base.center, 0.25) })
+    } else if value < down.min(base.center / SHIFTED) && value < base.low && look.direction != Direction::High {
+        Verdict::Bad(Sign { opens, ..Sign::below(down, base.center, 0.25) })
+    } else {
+        Verdict::Good
+    }
+}

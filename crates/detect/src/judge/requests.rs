@@ -1,0 +1,191 @@
+//! Rules over requests: errors, latency and traffic.
+
+use wardroom_domain::Severity;
+use wardroom_signals::SignalUnit;
+
+use super::rules::{Look, Sign, Verdict};
+
+/// Log-likelihood ratio that a finding needs. A healthy signal reaches it by chance about once in e^16 points.
+const ERRORS_EVIDENCE: f64 = 16.0;
+/// Requests of a past that nothing is known of, and the failed ones among them: a rare failure is no surprise.
+const PRIOR_REQUESTS: f64 = 20.0;
+const PRIOR_FAILED: f64 = 0.05;
+/// Requests of the past that are needed to compare with.
+const MIN_PAST_REQUESTS: f64 = 20.0;
+/// Smallest share of failing requests that is taken for normal.
+const MIN_NORMAL_ERRORS: f64 = 0.001;
+/// Normal failures per second of a counter without requests.
+const MIN_NORMAL_FAILURES_PER_SECOND: f64 = 0.005;
+/// Failed requests that a finding needs.
+const MIN_FAILED: f64 = 5.0;
+/// Failures that a finding needs where the requests are unknown.
+const MIN_FAILURES: f64 = 8.0;
+/// Smallest rate of failures that is an effect where the requests are unknown, per second.
+const MIN_FAILURES_PER_SECOND: f64 = 0.05;
+/// Weights of one point: of a moderate and of a strong effect.
+const MODERATE_WEIGHT: f64 = 0.34;
+const STRONG_WEIGHT: f64 = 0.5;
+/// Window from which one point of a moderate effect may weigh more: it stands for several short ones, in seconds.
+const LONG_WINDOW_SECONDS: f64 = 20.0;
+/// Smallest rise that is an effect where most requests fail anyway.
+const MIN_ERRORS_RISE: f64 = 0.1;
+/// Largest share of failures that a signal may be used to.
+const MAX_HABIT: f64 = 0.1;
+/// Share of failing requests that is a strong effect, and that makes a finding critical.
+const STRONG_ERRORS: f64 = 0.2;
+const CRITICAL_ERRORS: f64 = 0.5;
+
+/// Errors: a sequential test of the own past against clearly more.
+pub(super) fn errors(look: &Look<'_>) -> Verdict {
+    match look.point.requests {
+        Some(requests) if look.unit != SignalUnit::PerSecond => error_ratio(look, requests.failed, requests.total),
+        _ => failures_per_second(look),
+    }
+}
+
+fn error_ratio(look: &Look<'_>, failed: f64, total: f64) -> Verdict {
+    let (past_failed, past_total) = look.past.requests();
+    if !look.is_warm || past_total < MIN_PAST_REQUESTS || total <= 0.0 {
+        return Verdict::Unknown;
+    }
+    let mean = (past_failed + PRIOR_FAILED) / (past_total + PRIOR_REQUESTS);
+    let normal = mean.max(habit(look, mean)).clamp(MIN_NORMAL_ERRORS, 0.99);
+    let much = (normal * (1.0 + 4.0 * (1.0 - normal).powi(4))).max(normal + 0.01).min(0.995);
+    if normal > 0.5 && much - normal < MIN_ERRORS_RISE {
+        return Verdict::Good;
+    }
+    let limit = look.config.error_ratio.max(f64::midpoint(normal, much)).min(0.99);
+    let evidence = failed * (much / normal).ln() + (total - failed).max(0.0) * ((1.0 - much) / (1.0 - normal)).ln();
+    let weight = evidence / ERRORS_EVIDENCE;
+    if weight <= 0.0 {
+        return Verdict::Doubtful(-weight);
+    }
+    let ratio = failed / total;
+    let (run_failed, run_total) = look.run_requests();
+    let run_ratio = run_failed / run_total.max(1.0);
+    let severity = if run_ratio >= CRITICAL_ERRORS { Severity::Critical } else { Severity::High };
+    Verdict::Bad(Sign {
+        is_ready: run_failed >= MIN_FAILED && run_ratio >= limit,
+        severity: Some(severity),
+        ..Sign::above(limit, mean, weight.min(cap(look, ratio >= STRONG_ERRORS)))
+    })
+}
+
+/// Returns the share of failures that the signal is used to: half of what two points in a row reach now and then,
+/// unless chance explains that with as few requests as it has.
+fn habit(look: &Look<'_>, mean: f64) -> f64 {
+    let requests = look.past.usual_requests().max(1.0);
+    let chance = mean + 4.0 * (mean / requests).sqrt() + 2.0 / requests;
+    let high = look.baseline.high;
+    if high > chance { (high / 2.0).min(MAX_HABIT) } else { 0.0 }
+}
+
+/// Returns the most that one point may weigh.
+fn cap(look: &Look<'_>, is_strong: bool) -> f64 {
+    if is_strong || look.window_seconds() >= LONG_WINDOW_SECONDS { STRONG_WEIGHT } else { MODERATE_WEIGHT }
+}
+
+fn failures_per_second(look: &Look<'_>) -> Verdict {
+    if !look.is_warm {
+        return Verdict::Unknown;
+    }
+    let (seconds, rate) = (look.window_seconds(), look.point.value.max(0.0));
+    let normal = look.baseline.center.max(look.baseline.high / 2.0).max(MIN_NORMAL_FAILURES_PER_SECOND);
+    let much = (normal * 4.0).max(MIN_FAILURES_PER_SECOND);
+    let evidence = rate * seconds * (much / normal).ln() - (much - normal) * seconds;
+    let weight = evidence / ERRORS_EVIDENCE;
+    if weight <= 0.0 {
+        return Verdict::Doubtful(-weight);
+    }
+    let limit = f64::midpoint(normal, much);
+    let run_seconds = look.run.map_or(0.0, |run| (look.point.at_ms - run.since_ms) as f64 / 1000.0) + seconds;
+    Verdict::Bad(Sign {
+        is_ready: rate * run_seconds >= MIN_FAILURES,
+        severity: Some(Severity::Warning),
+        ..Sign::above(limit, look.baseline.center, weight.min(cap(look, false)))
+    })
+}
+
+/// Smallest rise of a latency that is an effect, as a multiple of normal.
+const SLOWER: f64 = 1.5;
+/// Smallest spread of the logarithm of a latency.
+const MIN_LOG_SPREAD: f64 = 0.1;
+/// Distance from normal, in spreads, from which a point speaks for a fault, and the range over which it gains weight.
+const MIN_DISTANCE: f64 = 2.0;
+const DISTANCE_RANGE: f64 = 10.0;
+/// Requests that the slow points of a finding must have, all together.
+const MIN_SLOW_REQUESTS: f64 = 12.0;
+/// Requests of a window below which its latency weighs less.
+const MANY_REQUESTS: f64 = 50.0;
+/// A latency this many times normal and this long in seconds is of high severity.
+const MUCH_SLOWER: f64 = 3.0;
+const LONG_SECONDS: f64 = 0.5;
+
+/// Latency against the own past, on a logarithmic scale.
+pub(super) fn latency(look: &Look<'_>) -> Verdict {
+    let (value, normal) = (look.point.value, look.baseline.center);
+    if !look.is_warm || normal <= 0.0 || value <= 0.0 {
+        return Verdict::Unknown;
+    }
+    let limit = (normal * SLOWER).max(normal + look.config.latency_floor_seconds);
+    let spread = (look.baseline.spread / normal).ln_1p().max(MIN_LOG_SPREAD);
+    let distance = (value / normal).ln() / spread;
+    if value <= limit || distance <= MIN_DISTANCE {
+        return Verdict::Good;
+    }
+    if value < look.baseline.high * 1.2 {
+        return Verdict::Doubtful(0.1);
+    }
+    let has_few = look.point.requests.is_some_and(|requests| requests.total < MANY_REQUESTS);
+    let most = match (has_few, look.window_seconds() >= LONG_WINDOW_SECONDS) {
+        (true, false) => 0.25,
+        (true, true) | (false, false) => MODERATE_WEIGHT,
+        (false, true) => STRONG_WEIGHT,
+    };
+    let weight = ((distance - MIN_DISTANCE) / DISTANCE_RANGE).clamp(0.05, most);
+    let is_high = value >= MUCH_SLOWER * normal && value >= LONG_SECONDS;
+    Verdict::Bad(Sign {
+        is_ready: look.point.requests.is_none() || look.run_requests().1 >= MIN_SLOW_REQUESTS,
+        severity: Some(if is_high { Severity::High } else { Severity::Warning }),
+        ..Sign::above(limit, normal, weight)
+    })
+}
+
+/// Share of the normal traffic below which it counts as stopped.
+const STOPPED: f64 = 0.05;
+/// Requests that a window without any would normally have had.
+const MIN_EXPECTED: f64 = 4.0;
+/// Smallest traffic of the past, as a share of normal, at which it is steady.
+const STEADY: f64 = 0.25;
+/// Age of a past that can show steadiness, in ms.
+const MIN_STEADY_MS: i64 = 4 * 60 * 1000;
+
+/// Traffic that stopped, of an entity that always had some.
+pub(super) fn traffic_lost(look: &Look<'_>) -> Verdict {
+    let normal = look.baseline.center;
+    let is_steady = look.past.age_ms() >= MIN_STEADY_MS && look.baseline.low >= STEADY * normal;
+    if !look.is_warm || !is_steady || normal * look.window_seconds() < MIN_EXPECTED {
+        return Verdict::Unknown;
+    }
+    let limit = normal * STOPPED;
+    if look.point.value > limit {
+        return Verdict::Good;
+    }
+    Verdict::Bad(Sign { opens: Some(look.id.peer.is_none()), ..Sign::below(limit, normal, 0.34) })
+}
+
+/// Traffic that doubled or halved.
+pub(super) fn traffic_shift(look: &Look<'_>) -> Verdict {
+    let (value, base) = (look.point.value, look.baseline);
+    if !look.is_warm || base.center <= 0.0 {
+        return Verdict::Unknown;
+    }
+    let is_far = (value - base.center).abs() > 4.0 * base.spread.max(0.1 * base.center);
+    if is_far && value > 1.8 * base.center {
+        Verdict::Bad(Sign::above(1.8 * base.center, base.center, 0.34))
+    } else if is_far && value < base.center / 1.8 {
+        Verdict::Bad(Sign::below(base.center / 1.8, base.center, 0.34))
+    } else {
+        Verdict::Good
+    }
+}

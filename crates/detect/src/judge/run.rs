@@ -1,0 +1,133 @@
+//! The bad points of one rule up to now.
+
+use serde::{Deserialize, Serialize};
+use wardroom_domain::{Finding, Severity, SignalId};
+use wardroom_signals::SignalUnit;
+
+use super::rules::{Rule, Sign, Verdict};
+use super::summary::summary;
+use crate::point::Point;
+
+/// Good points that end a finding.
+const GOOD_POINTS_TO_END: u32 = 2;
+/// Good time that ends a finding, in ms.
+const GOOD_MS_TO_END: i64 = 30_000;
+/// Evidence below which a finding may end.
+const HALF_OF_EVIDENCE: f64 = 0.5;
+/// Good points that end a finding whatever evidence there was.
+const GOOD_POINTS_WITHOUT_EVIDENCE: u32 = 6;
+/// Most evidence that is kept: what exceeds a finding's need delays its end only.
+const MAX_EVIDENCE: f64 = 1.3;
+
+/// Bad points of one rule, from the first one on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Run {
+    pub(super) rule: String,
+    /// Time of the first bad point, in ms.
+    pub(super) since_ms: i64,
+    /// Begin of its window, in ms.
+    from_ms: i64,
+    /// Time of the newest bad point, in ms.
+    pub(super) at_ms: i64,
+    points: u32,
+    evidence: f64,
+    /// Good points since the newest bad one.
+    good_points: u32,
+    pub(super) limit: f64,
+    pub(super) expected: f64,
+    pub(super) low_is_bad: bool,
+    pub(super) severity: Severity,
+    pub(super) opens: bool,
+    pub(super) is_confirmed: bool,
+    /// Failed and all requests since the first bad point.
+    pub(super) requests: (f64, f64),
+}
+
+impl Run {
+    /// Starts a run with its first bad point.
+    pub(super) fn start(rule: &Rule, sign: &Sign, point: &Point) -> Self {
+        let mut run = Self {
+            rule: rule.id.to_owned(),
+            since_ms: point.at_ms,
+            from_ms: point.at_ms - point.window_ms,
+            at_ms: point.at_ms,
+            points: 0,
+            evidence: 0.0,
+            good_points: 0,
+            limit: sign.limit,
+            expected: sign.expected,
+            low_is_bad: sign.low_is_bad,
+            severity: rule.severity,
+            opens: rule.opens,
+            is_confirmed: false,
+            requests: (0.0, 0.0),
+        };
+        run.add(rule, Verdict::Bad(*sign), point);
+        run
+    }
+
+    /// Adds a point. Returns whether the run goes on.
+    pub(super) fn add(&mut self, rule: &Rule, verdict: Verdict, point: &Point) -> bool {
+        if !matches!(verdict, Verdict::Unknown)
+            && let Some(requests) = point.requests
+        {
+            self.requests.0 += requests.failed;
+            self.requests.1 += requests.total;
+        }
+        match verdict {
+            Verdict::Unknown => true,
+            Verdict::Good => self.add_good(rule.good, point),
+            Verdict::Doubtful(evidence) => self.add_good(evidence, point),
+            Verdict::Bad(sign) => {
+                self.at_ms = point.at_ms;
+                self.points = self.points.saturating_add(1);
+                self.good_points = 0;
+                self.evidence = (self.evidence + sign.weight).min(MAX_EVIDENCE);
+                let is_long = point.at_ms - self.from_ms >= i64::from(rule.seconds) * 1000;
+                self.is_confirmed |= is_long && self.points >= rule.points && self.evidence >= 1.0 && sign.is_ready;
+                if !self.is_confirmed {
+                    (self.limit, self.expected) = (sign.limit, sign.expected);
+                }
+                let severity = sign.severity.unwrap_or(rule.severity);
+                let opens = sign.opens.unwrap_or(rule.opens);
+                // What opens an incident is never for information only.
+                let severity = if opens { severity.max(Severity::Warning) } else { severity };
+                self.severity = if self.points == 1 { severity } else { self.severity.max(severity) };
+                self.opens = if self.points == 1 { opens } else { self.opens || opens };
+                true
+            }
+        }
+    }
+
+    /// Returns the finding of its newest bad point.
+    pub(super) fn finding(&self, id: &SignalId, unit: SignalUnit, point: &Point, interval_ms: i64) -> Finding {
+        let mut finding = Finding {
+            signal: id.clone(),
+            rule: self.rule.clone(),
+            severity: self.severity,
+            opens: self.opens,
+            since_ms: self.since_ms,
+            at_ms: point.at_ms,
+            value: point.value,
+            expected: self.expected,
+            limit: self.limit,
+            low_is_bad: self.low_is_bad,
+            interval_ms,
+            summary: String::new(),
+        };
+        finding.summary = summary(&finding, unit);
+        finding
+    }
+
+    fn add_good(&mut self, evidence: f64, point: &Point) -> bool {
+        self.good_points += 1;
+        self.evidence -= evidence;
+        if self.is_confirmed {
+            let is_over = self.good_points >= GOOD_POINTS_TO_END && point.at_ms - self.at_ms >= GOOD_MS_TO_END;
+            // Rare failures leave windows without any: those take little evidence away.
+            !(is_over && (self.evidence <= HALF_OF_EVIDENCE || self.good_points >= GOOD_POINTS_WITHOUT_EVIDENCE))
+        } else {
+            self.evidence > 0.0
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Rules over states: up or down, restarts, ages and times of expiry.
+
+use wardroom_domain::{EntityKind, Severity};
+
+use super::rules::{Look, Sign, Verdict};
+
+/// Resource of an exporter's own availability.
+const EXPORTER: &str = "exporter";
+/// Resource of the number of processes of a group, and of restarts known by the time of a start.
+const PROCESSES: &str = "processes";
+const START: &str = "start";
+/// Time that something must have been up before it can be down, in ms.
+const STEADY_MS: i64 = 25_000;
+/// The same for processes, which may be jobs.
+const PROCESS_STEADY_MS: i64 = 3 * 60 * 1000;
+/// Times that something must have gone down to be flapping.
+const FLAPS: f64 = 3.0;
+
+/// Fewer members are up than normal.
+pub(super) fn availability(look: &Look<'_>) -> Verdict {
+    if look.id.resource == EXPORTER { Verdict::Unknown } else { is_up(look) }
+}
+
+/// An exporter that cannot be scraped.
+pub(super) fn exporter(look: &Look<'_>) -> Verdict {
+    if look.id.resource == EXPORTER { is_up(look) } else { Verdict::Unknown }
+}
+
+/// Returns the share of members below which a signal is down: half a member less than normal.
+pub(super) fn up_limit(look: &Look<'_>) -> f64 {
+    let members = f64::from((look.point.members + look.point.missing).max(1));
+    let normal = if look.is_warm { look.baseline.center.min(1.0) } else { 1.0 };
+    normal - 0.5 / members
+}
+
+fn is_up(look: &Look<'_>) -> Verdict {
+    let (value, limit) = (look.point.value, up_limit(look));
+    if limit <= 0.0 {
+        return Verdict::Unknown;
+    }
+    if value >= limit {
+        return Verdict::Good;
+    }
+    // What was up for a short time only may have been a job that ended.
+    if look.counts.was_up() && !is_steady(look) {
+        return Verdict::Unknown;
+    }
+    let normal = if look.is_warm { look.baseline.center } else { 1.0 };
+    let severity = match look.id.resource.as_str() {
+        EXPORTER => Severity::Warning,
+        _ if value <= 0.0 => Severity::Critical,
+        _ => Severity::High,
+    };
+    // One of several members: it may be on its way out.
+    let weight = if value <= 0.0 { 0.5 } else { 0.34 };
+    Verdict::Bad(Sign { severity: Some(severity), ..Sign::below(limit, normal, weight) })
+}
+
+/// Returns whether a member was up, or without a restart, for long enough to be no job that comes and goes.
+fn is_steady(look: &Look<'_>) -> bool {
+    let is_process = [PROCESSES, START].contains(&look.id.resource.as_str());
+    look.counts.longest_quiet_ms() >= if is_process { PROCESS_STEADY_MS } else { STEADY_MS }
+}
+
+/// Went down again and again.
+pub(super) fn flapping(look: &Look<'_>) -> Verdict {
+    if look.counts.sum() < FLAPS || !is_steady(look) {
+        return Verdict::Good;
+    }
+    let severity = if look.id.resource == EXPORTER { Severity::Warning } else { Severity::High };
+    Verdict::Bad(Sign { severity: Some(severity), ..Sign::below(up_limit(look), look.baseline.center, 1.0) })
+}
+
+/// Whether the events of a signal are kills for want of memory.
+fn is_oom(look: &Look<'_>) -> bool {
+    look.id.resource.split(['_', '-', '.', ' ']).any(|word| word.starts_with("oom"))
+}
+
+/// Started again several times.
+pub(super) fn crash_loop(look: &Look<'_>) -> Verdict {
+    if is_oom(look) || (look.id.resource == START && !is_steady(look)) {
+        return Verdict::Good;
+    }
+    let members = f64::from(look.point.members);
+    // Each member may have been restarted once, by a person or a deployment.
+    let needed = f64::from(look.config.crash_loop_restarts).max((members + 1.0).min(MAX_RESTARTS_NEEDED));
+    if look.counts.sum() >= needed {
+        return Verdict::Bad(Sign::above(0.5, 0.0, 1.0));
+    }
+    if members <= 1.0 && look.counts.sum_since(look.point.at_ms - QUICK_RESTARTS_MS) >= QUICK_RESTARTS {
+        return Verdict::Bad(Sign { severity: Some(Severity::Warning), ..Sign::above(0.5, 0.0, 1.0) });
+    }
+    Verdict::Good
+}
+
+/// Killed because its memory limit was reached. A kill on a machine says nothing about which of its processes it was.
+pub(super) fn oom_kill(look: &Look<'_>) -> Verdict {
+    if !is_oom(look) || look.point.value <= 0.0 {
+        return Verdict::Good;
+    }
+    let is_machine = look.id.entity.kind == EntityKind::Node;
+    let severity = if is_machine { Severity::Warning } else { Severity::High };
+    Verdict::Bad(Sign { severity: Some(severity), opens: Some(!is_machine), ..Sign::above(0.5, 0.0, 1.0) })
+}
+
+/// Most restarts of many members that a crash loop needs.
+const MAX_RESTARTS_NEEDED: f64 = 10.0;
+/// Restarts of a single member in a short time, in ms, that are a crash loop.
+const QUICK_RESTARTS: f64 = 2.0;
+const QUICK_RESTARTS_MS: i64 = 3 * 60 * 1000;
+
+/// Multiple of the longest usual age that is too old.
+const MUCH_OLDER: f64 = 3.0;
+/// Age beyond the usual one that is an effect, in seconds.
+const MIN_AGE_BEYOND: f64 = 60.0;
+
+/// The newest success is too old.
+pub(super) fn freshness(look: &Look<'_>) -> Verdict {
+    let Some(longest) = look.counts.longest_age().filter(|_| look.is_warm) else { return Verdict::Unknown };
+    let usual = longest.max(look.interval_ms as f64 / 1000.0);
+    let limit = (usual * MUCH_OLDER).max(usual + MIN_AGE_BEYOND);
+    if look.point.value <= limit {
+        return Verdict::Good;
+    }
+    Verdict::Bad(Sign::above(limit, look.baseline.center, 0.5))
+}
+
+/// Seconds of a day.
+const DAY_SECONDS: f64 = 24.0 * 3600.0;
+/// Days before an expiry from which it is evidence, of high severity, and critical.
+const EVIDENCE_DAYS: f64 = 21.0;
+const HIGH_DAYS: f64 = 7.0;
+const CRITICAL_DAYS: f64 = 1.0;
+/// Share of the longest time left below which something that is renewed regularly is late.
+const LATE_SHARE: f64 = 0.2;
+/// A jump of the time left by this factor is a renewal.
+const RENEWAL: f64 = 1.5;
+
+/// Something expires soon.
+pub(super) fn expiry(look: &Look<'_>) -> Verdict {
+    let left = look.point.value;
+    let longest = look.history.iter().map(|(_, value)| *value).fold(left, f64::max);
+    let mut pairs = look.history.iter().zip(look.history.iter().skip(1));
+    let is_renewed = pairs.any(|((_, before), (_, after))| *before > 0.0 && *after > before * RENEWAL);
+    // Certificates that live for hours or days are always near their end.
+    let scale = if is_renewed { (LATE_SHARE * longest / (HIGH_DAYS * DAY_SECONDS)).min(1.0) } else { 1.0 };
+    let below = |days: f64| left < days * DAY_SECONDS * scale;
+    if !below(EVIDENCE_DAYS) {
+        return Verdict::Good;
+    }
+    let severity = if below(CRITICAL_DAYS) {
+        Severity::Critical
+    } else if below(HIGH_DAYS) {
+        Severity::High
+    } else {
+        Severity::Warning
+    };
+    let limit = if below(HIGH_DAYS) { HIGH_DAYS } else { EVIDENCE_DAYS } * DAY_SECONDS * scale;
+    let expected = if look.is_warm { look.baseline.center } else { longest };
+    Verdict::Bad(Sign { severity: Some(severity), opens: Some(below(HIGH_DAYS)), ..Sign::below(limit, expected, 0.5) })
+}

@@ -1,0 +1,119 @@
+//! Availability, restarts, ages and expiry.
+
+use super::super::*;
+use super::feed::{Feed, INTERVALS, delay};
+
+#[test]
+fn down_is_found_and_one_failed_scrape_is_none() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Availability, "", SignalUnit::Ratio, seconds);
+        feed.direction = Direction::Low;
+        let found = feed.minutes(120, |step, point| point.value = if step % 150 == 149 { 0.0 } else { 1.0 });
+        assert!(found.is_empty() || seconds == 1, "{seconds} s: {:?}", found[0]);
+        let mut feed = Feed::new(SignalKind::Availability, "", SignalUnit::Ratio, seconds);
+        feed.minutes(30, |_, point| point.value = 1.0);
+        let began_ms = feed.at_ms;
+        let found = feed.minutes(10, |_, point| point.value = 0.0);
+        assert_eq!(found[0].severity, Severity::Critical);
+        let found = delay(&found, "availability", began_ms);
+        assert!(found.is_some_and(|delay| delay <= 45.max(2 * seconds)), "{seconds} s: {found:?}");
+    }
+}
+
+#[test]
+fn one_of_several_members_is_found_and_members_that_left_are_not() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Availability, "", SignalUnit::Ratio, seconds);
+        feed.minutes(30, |_, point| (point.value, point.members) = (1.0, 3));
+        // A rolling deployment: new members, then the old ones gone.
+        let deploy = feed.minutes(5, |step, point| (point.value, point.members) = (1.0, if step < 4 { 6 } else { 3 }));
+        assert!(deploy.is_empty());
+        let began_ms = feed.at_ms;
+        let found = feed.minutes(10, |_, point| (point.value, point.members) = (2.0 / 3.0, 3));
+        assert_eq!(found[0].severity, Severity::High);
+        let found = delay(&found, "availability", began_ms);
+        assert!(found.is_some_and(|delay| delay <= 60.max(3 * seconds)), "{seconds} s: {found:?}");
+    }
+}
+
+#[test]
+fn an_exporter_that_is_down_is_a_warning_and_a_start_in_a_bad_state_opens() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Availability, "exporter", SignalUnit::Ratio, seconds);
+        feed.minutes(30, |_, point| point.value = 1.0);
+        let found = feed.minutes(10, |_, point| point.value = 0.0);
+        assert!(found.iter().all(|finding| finding.rule == "exporter-down" && finding.severity == Severity::Warning));
+        assert!(!found.is_empty());
+        let mut feed = Feed::new(SignalKind::Availability, "", SignalUnit::Ratio, seconds);
+        assert!(!feed.minutes(10, |_, point| point.value = 0.0).is_empty(), "{seconds} s");
+    }
+}
+
+#[test]
+fn going_down_again_and_again_is_flapping() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Availability, "", SignalUnit::Ratio, seconds);
+        feed.minutes(30, |_, point| point.value = 1.0);
+        let every = 180_000 / feed.step_ms;
+        let found = feed.minutes(12, |step, point| point.value = if step % every == 0 { 0.0 } else { 1.0 });
+        assert!(found.iter().any(|finding| finding.rule == "flapping" && finding.opens), "{seconds} s");
+    }
+}
+
+#[test]
+fn several_restarts_are_a_crash_loop_one_is_none_and_one_kill_opens() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Restarts, "", SignalUnit::Number, seconds);
+        let hour = 3_600_000 / feed.step_ms;
+        let rare = feed.minutes(600, |step, point| point.value = if step % hour == 7 { 1.0 } else { 0.0 });
+        assert!(rare.is_empty(), "{seconds} s: {:?}", rare[0]);
+        let began_ms = feed.at_ms;
+        let every = 60_000 / feed.step_ms;
+        let found = feed.minutes(10, |step, point| point.value = if step % every == 0 { 1.0 } else { 0.0 });
+        assert!(delay(&found, "crash-loop", began_ms).is_some_and(|delay| delay <= 180), "{seconds} s");
+        let mut feed = Feed::new(SignalKind::Restarts, "oom", SignalUnit::Number, seconds);
+        let found = feed.minutes(30, |step, point| point.value = if step == 20 { 1.0 } else { 0.0 });
+        assert_eq!(found.iter().map(|finding| finding.rule.as_str()).collect::<Vec<_>>(), ["oom-kill"]);
+    }
+}
+
+#[test]
+fn a_success_that_stays_away_is_found_and_a_regular_one_is_not() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Freshness, "", SignalUnit::Seconds, seconds);
+        let step_seconds = feed.step_ms as f64 / 1000.0;
+        let every = 120_000 / feed.step_ms;
+        let regular = feed.minutes(60, |step, point| point.value = (step % every) as f64 * step_seconds);
+        assert!(regular.is_empty(), "{seconds} s: {:?}", regular[0]);
+        let found = feed.minutes(20, |step, point| point.value = step as f64 * step_seconds);
+        assert!(found.iter().any(|finding| finding.rule == "freshness" && finding.opens), "{seconds} s");
+    }
+}
+
+#[test]
+fn expiry_opens_below_a_week_even_from_the_start_and_short_lived_certificates_do_not() {
+    let day = 86_400.0;
+    for seconds in INTERVALS {
+        for (days, severity, opens) in [
+            (82.0, None, false),
+            (20.0, Some(Severity::Warning), false),
+            (3.0, Some(Severity::High), true),
+            (0.5, Some(Severity::Critical), true),
+            (-1.0, Some(Severity::Critical), true),
+        ] {
+            for past in [0, 10] {
+                let mut feed = Feed::new(SignalKind::Expiry, "", SignalUnit::Seconds, seconds);
+                feed.direction = Direction::Low;
+                feed.minutes(past, |_, point| point.value = 82.0 * day);
+                let found = feed.minutes(5, |_, point| point.value = days * day);
+                let first = found.first().map(|finding| (finding.severity, finding.opens));
+                assert_eq!(first, severity.map(|severity| (severity, opens)), "{days} days at {seconds} s");
+            }
+        }
+    }
+    // A certificate of a day that is renewed every half day.
+    let mut feed = Feed::new(SignalKind::Expiry, "", SignalUnit::Seconds, 60);
+    feed.minutes(30, |_, point| point.value = 30.0 * day);
+    let found = feed.run(3000, |step, point| point.value = day - ((step % 720) * 60) as f64);
+    assert!(found.iter().skip(2).all(|finding| !finding.opens || finding.at_ms < feed.at_ms - 2000 * 60_000));
+}

@@ -1,0 +1,200 @@
+//! The mechanisms: one rule a file. A rule names how an entity fails, from evidence about that entity; which entity it
+//! is decides the ranking. A new rule is a file and a line in [`RULES`].
+
+mod bad_deployment;
+mod bad_setting;
+mod cache_memory_full;
+mod certificate_expiry;
+mod connection_leak;
+mod consumer_slow;
+mod consumer_stopped;
+mod cpu_hog;
+mod crash_loop;
+mod database_connections;
+mod database_lock;
+mod dependency_unavailable;
+mod descriptor_leak;
+mod disk_full;
+mod error_log_burst;
+mod exporter_down;
+mod failing_requests;
+mod instance_down;
+mod memory_leak;
+mod network_delay;
+mod node_saturated;
+mod oom_kill;
+mod pool_exhausted;
+mod queue_full;
+mod queue_growing;
+mod slow_dependency;
+mod timeout_setting;
+mod traffic_surge;
+mod unknown;
+
+use wardroom_domain::{Event, EventKind, RelationKind, SignalKind, Timestamp};
+
+use crate::facts::{SignalFact, TemplateFact};
+use crate::suspect::{Case, Suspect};
+
+/// All rules, the more specific ones first: of equal fits the first one counts.
+pub const RULES: &[&Rule] = &[
+    &bad_setting::RULE,
+    &certificate_expiry::RULE,
+    &oom_kill::RULE,
+    &crash_loop::RULE,
+    &disk_full::RULE,
+    &exporter_down::RULE,
+    &database_connections::RULE,
+    &database_lock::RULE,
+    &cache_memory_full::RULE,
+    &consumer_stopped::RULE,
+    &queue_full::RULE,
+    &consumer_slow::RULE,
+    &instance_down::RULE,
+    &traffic_surge::RULE,
+    &connection_leak::RULE,
+    &pool_exhausted::RULE,
+    &descriptor_leak::RULE,
+    &node_saturated::RULE,
+    &memory_leak::RULE,
+    &cpu_hog::RULE,
+    &queue_growing::RULE,
+    &dependency_unavailable::RULE,
+    &timeout_setting::RULE,
+    &network_delay::RULE,
+    &slow_dependency::RULE,
+    &failing_requests::RULE,
+    &error_log_burst::RULE,
+    &bad_deployment::RULE,
+    &unknown::RULE,
+];
+
+/// One mechanism.
+#[derive(Debug)]
+pub struct Rule {
+    /// Identifier in causes, runbooks and the API; lower case, words joined by `-`.
+    pub id: &'static str,
+    /// What it says, as a sentence without subject: `does not return connections to its pool`.
+    pub says: &'static str,
+    /// The evidence that it needs, for people.
+    pub needs: &'static str,
+    /// What a person should check next, most useful first.
+    pub next_checks: &'static [&'static str],
+    /// Words that runbooks for it are tagged with or use.
+    pub tags: &'static [&'static str],
+    pub(crate) matches: for<'a> fn(&Subject<'a>) -> Option<Match<'a>>,
+}
+
+impl Rule {
+    /// Returns the rule with this id.
+    pub fn find(id: &str) -> Option<&'static Self> {
+        RULES.iter().copied().find(|rule| rule.id == id)
+    }
+}
+
+/// Evidence that a claim rests on.
+#[derive(Clone, Copy)]
+pub(crate) enum Cited<'a> {
+    Signal(&'a SignalFact),
+    Event(&'a Event),
+    Template(&'a TemplateFact),
+}
+
+/// A rule that fits.
+pub(crate) struct Match<'a> {
+    /// How well it fits, 0..1.
+    pub(crate) fit: f64,
+    /// What was measured, as a sentence without full stop.
+    pub(crate) because: String,
+    pub(crate) cited: Vec<Cited<'a>>,
+    /// The changed setting that explains it.
+    pub(crate) setting: Option<&'a Event>,
+}
+
+impl<'a> Match<'a> {
+    pub(crate) fn new(fit: f64, because: impl Into<String>, cited: Vec<Cited<'a>>) -> Self {
+        Self { fit, because: because.into(), cited, setting: None }
+    }
+
+    /// A match by one signal, whose fit lies between `least` and `least` + 0.2 by the signal's strength.
+    pub(crate) fn by_signal(least: f64, fact: &'a SignalFact) -> Self {
+        Self::new(least + 0.2 * fact.strength(), crate::evidence::signal_summary(fact), vec![Cited::Signal(fact)])
+    }
+}
+
+/// The entity that a rule looks at, with its surroundings.
+pub(crate) struct Subject<'a> {
+    pub(crate) case: &'a Case<'a>,
+    pub(crate) index: usize,
+    pub(crate) suspect: &'a Suspect<'a>,
+    /// Estimated onset at this entity.
+    pub(crate) onset: Timestamp,
+    /// How far back deployments count, in seconds.
+    pub(crate) deployment_seconds: f64,
+}
+
+/// A setting that changed longer than this before the onset did not cause it, in seconds.
+const SETTING_SECONDS: f64 = 600.0;
+
+impl<'a> Subject<'a> {
+    /// Returns its shifted signal of this kind and of one of these resources; of any if there are none.
+    pub(crate) fn shifted(&self, kind: SignalKind, resources: &[&str]) -> Option<&'a SignalFact> {
+        self.suspect.shifted(kind, resources)
+    }
+
+    /// Returns the deployment that may have caused it.
+    pub(crate) fn deployment(&self) -> Option<&'a Event> {
+        self.suspect.change(EventKind::Deployment, self.onset, self.deployment_seconds)
+    }
+
+    /// Returns the changed setting that may have caused it.
+    pub(crate) fn setting(&self) -> Option<&'a Event> {
+        self.suspect.change(EventKind::Setting, self.onset, SETTING_SECONDS)
+    }
+
+    /// Returns the signals of calls that go badly although the callee is healthy by its own numbers.
+    pub(crate) fn calls_to_healthy(&self, kind: SignalKind) -> Option<&'a SignalFact> {
+        let dependencies = self.suspect.dependencies.iter();
+        let healthy = dependencies.filter(|(callee, _)| {
+            let other = &self.case.suspects[*callee];
+            other.is_seen() && other.symptom() < 0.3
+        });
+        let edges = healthy.flat_map(|(callee, _)| self.case.edge(self.index, *callee));
+        let shifted = edges.filter(|fact| fact.signal.kind == kind && fact.is_shifted());
+        shifted.max_by(|a, b| a.strength().total_cmp(&b.strength()))
+    }
+
+    /// Returns the store of work that this one no longer drains: how much it explains, and a signal of the store.
+    pub(crate) fn starved(&self) -> Option<(f64, usize, &'a SignalFact)> {
+        let dependencies = self.suspect.dependencies.iter().filter(|(_, kind)| *kind != RelationKind::PartOf);
+        let (share, store) = dependencies
+            .map(|(store, _)| (self.case.starves(self.index, *store), *store))
+            .max_by(|a, b| a.0.total_cmp(&b.0))?;
+        let suspect = &self.case.suspects[store];
+        let symptom = suspect
+            .shifted(SignalKind::Queue, &[])
+            .or_else(|| suspect.shifted(SignalKind::Errors, &[]))
+            .filter(|_| share >= 0.2)?;
+        Some((share, store, symptom))
+    }
+
+    /// Returns whether the demand on it grew about as much as what it uses.
+    pub(crate) fn is_asked_for_more(&self) -> bool {
+        self.suspect.levels.surge >= 0.4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_every_rule_says_what_to_check() {
+        for (index, rule) in RULES.iter().enumerate() {
+            assert!(RULES.iter().skip(index + 1).all(|other| other.id != rule.id), "{}", rule.id);
+            assert!(!rule.next_checks.is_empty() && !rule.needs.is_empty() && !rule.says.is_empty(), "{}", rule.id);
+            assert!(rule.id == "unknown" || !rule.tags.is_empty(), "{}", rule.id);
+            assert!(Rule::find(rule.id).is_some());
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! A database whose statements wait for a lock.
+
+use wardroom_domain::{EntityKind, SignalKind};
+
+use super::{Match, Rule, Subject};
+
+pub(super) const RULE: Rule = Rule {
+    id: "database-lock",
+    says: "has statements that wait for locks",
+    needs: "locks, waiting statements or long transactions of a database",
+    next_checks: &[
+        "Which transaction holds the lock, and what does it wait for?",
+        "Did a migration or a batch job start?",
+    ],
+    tags: &["database", "lock", "transaction", "deadlock", "blocked"],
+    matches,
+};
+
+const RESOURCES: &[&str] =
+    &["locks", "waiting", "idle-in-transaction", "idle_in_transaction", "transaction-age", "transactions", "deadlocks"];
+
+fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
+    let is_database = subject.suspect.entity.kind == EntityKind::Database;
+    let kinds = [SignalKind::Saturation, SignalKind::Queue, SignalKind::Freshness, SignalKind::Other];
+    let fact = kinds.iter().find_map(|kind| subject.shifted(*kind, RESOURCES)).filter(|_| is_database)?;
+    Some(Match::by_signal(0.73, fact))
+}

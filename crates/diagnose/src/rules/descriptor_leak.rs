@@ -1,0 +1,23 @@
+//! File descriptors that are not closed.
+
+use wardroom_domain::SignalKind;
+
+use super::{Match, Rule, Subject};
+
+pub(super) const RULE: Rule = Rule {
+    id: "descriptor-leak",
+    says: "opens file descriptors and does not close them",
+    needs: "open file descriptors above normal",
+    next_checks: &["Which kind of descriptors: sockets or files?", "How long until the limit at this rate?"],
+    tags: &["descriptors", "files", "sockets", "leak"],
+    matches,
+};
+
+fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
+    if subject.is_asked_for_more() {
+        return None;
+    }
+    let fact = subject
+        .shifted(SignalKind::Saturation, &["descriptors", "file_descriptors", "file-descriptors", "fds", "open_fds"])?;
+    Some(Match::by_signal(0.71, fact))
+}

@@ -1,0 +1,21 @@
+//! Failing by itself.
+
+use wardroom_domain::SignalKind;
+
+use super::{Cited, Match, Rule, Subject};
+
+pub(super) const RULE: Rule = Rule {
+    id: "failing-requests",
+    says: "fails itself, and nothing it depends on explains that",
+    needs: "failing requests that no dependency explains",
+    next_checks: &["Which errors does it return, and for which requests?", "What do its log lines say?"],
+    tags: &["errors", "failing", "requests", "exception"],
+    matches,
+};
+
+fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
+    let fact = subject.shifted(SignalKind::Errors, &[])?;
+    let (explained, _) = subject.case.explained(subject.index);
+    let fit = 0.48 + 0.1 * fact.strength() * (1.0 - explained);
+    Some(Match::new(fit, crate::evidence::signal_summary(fact), vec![Cited::Signal(fact)]))
+}

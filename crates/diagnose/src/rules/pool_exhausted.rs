@@ -1,0 +1,27 @@
+//! A pool that is too small for its work.
+
+use wardroom_domain::{EntityKind, SignalKind};
+
+use super::{Match, Rule, Subject};
+
+pub(super) const RULE: Rule = Rule {
+    id: "pool-exhausted",
+    says: "has no free connection or worker left in a pool of its own",
+    needs: "a pool, its waiting requests or its workers at their limit",
+    next_checks: &[
+        "Did traffic grow, or did the work of one request take longer?",
+        "How large is the pool, and how long do requests wait for it?",
+    ],
+    tags: &["pool", "exhausted", "threads", "workers", "pending"],
+    matches,
+};
+
+const RESOURCES: &[&str] = &["connections", "pool", "pending", "threads", "workers"];
+
+fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
+    if subject.suspect.entity.kind == EntityKind::Database {
+        return None;
+    }
+    let waiting = subject.shifted(SignalKind::Queue, RESOURCES);
+    Some(Match::by_signal(0.69, waiting.or_else(|| subject.shifted(SignalKind::Saturation, RESOURCES))?))
+}

@@ -1,0 +1,26 @@
+//! A timeout that is too short.
+
+use wardroom_domain::SignalKind;
+
+use super::{Cited, Match, Rule, Subject};
+
+pub(super) const RULE: Rule = Rule {
+    id: "timeout-setting",
+    says: "gives up on calls that would succeed",
+    needs: "calls that fail without getting slower, while the callee is healthy",
+    next_checks: &[
+        "Which timeout applies to these calls, and since when?",
+        "How long does the callee take by its own numbers?",
+    ],
+    tags: &["timeout", "deadline", "setting", "client"],
+    matches,
+};
+
+fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
+    let failing = subject.calls_to_healthy(SignalKind::Errors)?;
+    if subject.calls_to_healthy(SignalKind::Latency).is_some() {
+        return None;
+    }
+    let because = "its calls fail without getting slower although what it calls is healthy by its own numbers";
+    Some(Match::new(0.59, because, vec![Cited::Signal(failing)]))
+}

@@ -1,0 +1,126 @@
+//! How a signal differs from its own past: one measure for whatever the facts are built from.
+
+use wardroom_domain::SignalKind;
+use wardroom_signals::SignalUnit;
+
+/// A comparison of the time since the onset with the time before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shift {
+    /// Typical value since the onset.
+    pub value: f64,
+    /// Normal value before.
+    pub expected: f64,
+    /// Robust standard deviations between them, with its sign.
+    pub z: f64,
+    /// Time of the first point that differs, in ms; `None` if there is none.
+    pub onset_ms: Option<i64>,
+}
+
+/// Normal level and robust standard deviation of a signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Normal {
+    /// Median.
+    pub center: f64,
+    /// Robust standard deviation.
+    pub spread: f64,
+}
+
+/// The spread is at least this share of the level: telemetry that never moved is no proof that it never does.
+const SPREAD_FLOOR: f64 = 0.05;
+/// With this many values the spread may well be twice as large as they show.
+const FEW_VALUES: f64 = 5.0;
+/// A point differs beyond this many standard deviations.
+const DIFFERENT: f64 = 3.0;
+
+/// Returns the smallest difference of a signal that matters, in its unit.
+pub const fn difference_floor(kind: SignalKind, unit: SignalUnit) -> f64 {
+    match (kind, unit) {
+        (SignalKind::Errors, _) => 0.003,
+        (SignalKind::Latency, _) => 0.002,
+        (SignalKind::Availability, _) => 0.02,
+        (SignalKind::Saturation, SignalUnit::Ratio) => 0.01,
+        (SignalKind::Queue | SignalKind::Restarts, _) => 0.5,
+        (SignalKind::Traffic | SignalKind::Logs, _) => 0.02,
+        _ => 0.0,
+    }
+}
+
+impl Normal {
+    /// Returns the normal level of these values; `None` if there are none. The spread covers rare but normal values,
+    /// too: it is the larger of the median deviation and of what the outer twentieths make expect.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let center = median(values)?;
+        let deviations: Vec<f64> = values.iter().map(|value| (value - center).abs()).collect();
+        let spread = 1.4826 * median(&deviations)?;
+        let tails = (quantile(values, 0.95)? - quantile(values, 0.05)?) / 3.29;
+        // Few values rarely show how far values spread.
+        let doubt = 1.0 + FEW_VALUES / values.len() as f64;
+        Some(Self { center, spread: spread.max(tails) * doubt })
+    }
+
+    /// Returns the number of standard deviations between a value and the normal level. `floor` is the smallest
+    /// difference that matters, in the signal's unit.
+    pub fn z(&self, value: f64, floor: f64) -> f64 {
+        let spread = self.spread.max(SPREAD_FLOOR * self.center.abs()).max(floor).max(1e-12);
+        (value - self.center) / spread
+    }
+}
+
+impl Shift {
+    /// Compares the points (time in ms, value) from `from_ms` on with what is normal; `None` if there are no points.
+    /// The value is the median from the first differing point on, so that the time before the onset does not hide it.
+    pub fn measure(normal: &Normal, points: &[(i64, f64)], from_ms: i64, floor: f64) -> Option<Self> {
+        let recent: Vec<(i64, f64)> = points.iter().copied().filter(|(at_ms, _)| *at_ms >= from_ms).collect();
+        let differs = |point: &(i64, f64)| normal.z(point.1, floor).abs() >= DIFFERENT;
+        let is_last = |index: usize| index + 1 == recent.len();
+        // Two points in a row, or the newest one: a single point in between is noise.
+        let onset = (0..recent.len())
+            .find(|index| differs(&recent[*index]) && (is_last(*index) || recent.get(index + 1).is_some_and(differs)));
+        let since = recent.get(onset.unwrap_or(0)..)?;
+        let values: Vec<f64> = since.iter().map(|(_, value)| *value).collect();
+        let value = median(&values)?;
+        Some(Self {
+            value,
+            expected: normal.center,
+            z: normal.z(value, floor),
+            onset_ms: onset.map(|index| recent[index].0),
+        })
+    }
+}
+
+/// Returns the median of these values; of an even number the mean of the middle two; `None` of none.
+pub fn median(values: &[f64]) -> Option<f64> {
+    quantile(values, 0.5)
+}
+
+/// Returns a quantile (0..1) of these values, between two of them by linear interpolation; `None` of none.
+pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let place = share.clamp(0.0, 1.0) * sorted.len().checked_sub(1)? as f64;
+    let (lower, upper) = (sorted.get(place.floor() as usize)?, sorted.get(place.ceil() as usize)?);
+    Some(lower + (upper - lower) * place.fract())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shift_is_measured_from_its_onset_on() {
+        let normal = Normal::of(&[1.0, 1.1, 0.9, 1.0, 1.05]).unwrap();
+        let points = [(10, 1.0), (20, 1.02), (30, 5.0), (40, 5.2), (50, 5.1)];
+        let shift = Shift::measure(&normal, &points, 10, 0.0).unwrap();
+        assert_eq!((shift.value, shift.onset_ms), (5.1, Some(30)));
+        assert!(shift.z > 10.0);
+    }
+
+    #[test]
+    fn a_single_point_in_between_is_no_onset() {
+        let normal = Normal { center: 1.0, spread: 0.1 };
+        let points = [(10, 1.0), (20, 9.0), (30, 1.0), (40, 1.0)];
+        let shift = Shift::measure(&normal, &points, 0, 0.0).unwrap();
+        assert_eq!((shift.value, shift.onset_ms), (1.0, None));
+        assert_eq!(Shift::measure(&normal, &points, 50, 0.0), None);
+    }
+}

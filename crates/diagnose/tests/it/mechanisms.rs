@@ -1,0 +1,116 @@
+//! How an entity fails: one example for each rule.
+
+use wardroom_diagnose::RULES;
+use wardroom_domain::{EntityKind, EventKind, SignalKind};
+
+use crate::estate::{Estate, entity, service};
+
+/// (Rule, estate whose entity `x` fails that way, kind of the entity).
+fn examples() -> Vec<(&'static str, EntityKind, Estate)> {
+    use EntityKind as E;
+    use SignalKind as S;
+    let x = |kind: E| entity(kind, "x");
+    let new = Estate::new;
+    let saturated = |kind: E, resource: &str| new().own(&x(kind), S::Saturation, resource, 0.97, 0.3);
+    let base = service("base");
+    let setting: &[(&str, &str)] = &[("key", "timeout"), ("from", "1000"), ("to", "5")];
+    let queue = entity(E::Queue, "jobs");
+    let filling = |estate: Estate| estate.own(&queue, S::Queue, "depth", 4000.0, 3.0).uses(&x(E::Service), &queue);
+    vec![
+        (
+            "bad-setting",
+            E::Service,
+            new().failing(&x(E::Service), 0.5).event(&x(E::Service), EventKind::Setting, -5, setting),
+        ),
+        ("certificate-expiry", E::Certificate, new().own(&x(E::Certificate), S::Expiry, "", 86_400.0, 2_000_000.0)),
+        ("oom-kill", E::Service, saturated(E::Service, "memory").event(&x(E::Service), EventKind::OomKill, 20, &[])),
+        ("crash-loop", E::Service, new().own(&x(E::Service), S::Restarts, "", 4.0, 0.0)),
+        ("disk-full", E::Filesystem, saturated(E::Filesystem, "disk")),
+        ("exporter-down", E::Database, new().own(&x(E::Database), S::Availability, "exporter", 0.0, 1.0)),
+        ("database-connections-exhausted", E::Database, saturated(E::Database, "connections")),
+        ("database-lock", E::Database, new().own(&x(E::Database), S::Saturation, "locks", 40.0, 2.0)),
+        ("cache-memory-full", E::Cache, saturated(E::Cache, "memory")),
+        ("consumer-stopped", E::Service, filling(new().own(&x(E::Service), S::Traffic, "", 0.0, 9.0))),
+        (
+            "consumer-slow",
+            E::Service,
+            filling(new().slow(&x(E::Service), 2.0).own(&x(E::Service), S::Traffic, "", 4.0, 9.0)),
+        ),
+        (
+            "queue-full",
+            E::Service,
+            new().failing(&base, 0.4).slow(&x(E::Service), 1.5).call(&x(E::Service), &base, S::Traffic, 2.0, 40.0),
+        ),
+        ("instance-down", E::Service, new().own(&x(E::Service), S::Availability, "", 0.0, 1.0)),
+        ("traffic-surge", E::Service, saturated(E::Service, "cpu").own(&x(E::Service), S::Traffic, "", 90.0, 20.0)),
+        ("connection-leak", E::Service, saturated(E::Service, "connections")),
+        ("pool-exhausted", E::Service, new().own(&x(E::Service), S::Queue, "pending", 40.0, 0.0)),
+        ("descriptor-leak", E::Service, saturated(E::Service, "descriptors")),
+        ("node-saturated", E::Node, saturated(E::Node, "memory")),
+        ("memory-leak", E::Service, saturated(E::Service, "memory")),
+        ("cpu-hog", E::Service, saturated(E::Service, "cpu").own(&x(E::Service), S::Traffic, "", 20.0, 20.0)),
+        ("queue-growing", E::Queue, new().own(&x(E::Queue), S::Queue, "depth", 4000.0, 3.0)),
+        ("dependency-unavailable", E::External, new().healthy(&base).call(&base, &x(E::External), S::Errors, 0.9, 0.0)),
+        (
+            "timeout-setting",
+            E::Service,
+            new().failing(&x(E::Service), 0.4).healthy(&base).call(&x(E::Service), &base, S::Errors, 0.4, 0.0),
+        ),
+        (
+            "network-delay",
+            E::Service,
+            new().slow(&x(E::Service), 0.8).healthy(&base).call(&x(E::Service), &base, S::Latency, 0.8, 0.05),
+        ),
+        ("slow-dependency", E::Service, new().slow(&x(E::Service), 1.0)),
+        ("failing-requests", E::Service, new().failing(&x(E::Service), 0.4)),
+        ("error-log-burst", E::Service, new().healthy(&x(E::Service)).log(&x(E::Service), "boom <*>", 30.0, Some(0.0))),
+        (
+            "bad-deployment",
+            E::Service,
+            new().own(&x(E::Service), S::Other, "", 90.0, 20.0).event(
+                &x(E::Service),
+                EventKind::Deployment,
+                -30,
+                &[("version", "2.0")],
+            ),
+        ),
+        ("unknown", E::Service, new().own(&x(E::Service), S::Other, "", 90.0, 20.0)),
+    ]
+}
+
+#[test]
+fn every_rule_names_its_mechanism() {
+    for (rule, kind, estate) in examples() {
+        let diagnosis = estate.check(&entity(kind, "x"), rule);
+        let best = diagnosis.best().unwrap();
+        assert!(!best.next_checks.is_empty() && best.reasoning.starts_with("x "), "{best:?}");
+    }
+}
+
+#[test]
+fn every_rule_has_an_example() {
+    let examples = examples();
+    for rule in RULES {
+        assert!(examples.iter().any(|(id, ..)| *id == rule.id), "{}", rule.id);
+    }
+}
+
+#[test]
+fn a_mechanism_after_a_deployment_keeps_its_name_and_says_the_version() {
+    let x = service("x");
+    let estate = Estate::new().own(&x, SignalKind::Saturation, "memory", 0.97, 0.3);
+    let estate = estate.event(&x, EventKind::Deployment, -60, &[("version", "2.0")]);
+    let diagnosis = estate.check(&x, "memory-leak");
+    assert_eq!(diagnosis.best().unwrap().deployment.as_deref(), Some("2.0"));
+}
+
+#[test]
+fn a_setting_is_named_with_both_values() {
+    let x = service("x");
+    let estate = Estate::new().failing(&x, 0.5);
+    let attributes = [("key", "k"), ("from", "1000"), ("to", "5")];
+    let diagnosis = estate.event(&x, EventKind::Setting, -3, &attributes).check(&x, "bad-setting");
+    assert_eq!(diagnosis.best().unwrap().setting, Some(("k".into(), "1000".into(), "5".into())));
+    let late = Estate::new().failing(&x, 0.5).event(&x, EventKind::Setting, 300, &attributes);
+    late.check(&x, "failing-requests");
+}

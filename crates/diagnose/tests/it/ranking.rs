@@ -1,0 +1,131 @@
+//! Which entity is at fault.
+
+use wardroom_diagnose::{Need, Weights, needs};
+use wardroom_domain::{EntityKind, EventKind, RelationKind, SignalKind};
+
+use crate::estate::{Estate, entity, service};
+
+#[test]
+fn an_affected_caller_ranks_below_the_cause() {
+    let (front, middle, base) = (service("front"), service("middle"), service("base"));
+    let estate = Estate::new().slow(&front, 2.0).slow(&middle, 1.8).slow(&base, 1.7).calls(&front, &middle);
+    // The affected service was deployed, which must not make it the cause.
+    let estate = estate.calls(&middle, &base).event(&front, EventKind::Deployment, -90, &[("version", "2.0")]);
+    let diagnosis = estate.check(&base, "slow-dependency");
+    assert!(diagnosis.best().unwrap().confidence >= 0.4, "{diagnosis:#?}");
+}
+
+#[test]
+fn errors_that_the_callee_returns_are_the_callees() {
+    let (front, base) = (service("front"), service("base"));
+    let estate = Estate::new().failing(&front, 0.3).failing(&base, 0.5).calls(&front, &base);
+    estate.call(&front, &base, SignalKind::Errors, 0.5, 0.0).check(&base, "failing-requests");
+}
+
+#[test]
+fn a_failing_caller_of_a_healthy_callee_is_the_cause() {
+    let (front, middle, base) = (service("front"), service("middle"), service("base"));
+    let estate = Estate::new().failing(&front, 0.6).failing(&middle, 0.6).healthy(&base).calls(&front, &middle);
+    let estate =
+        estate.call(&middle, &base, SignalKind::Errors, 0.6, 0.0).call(&middle, &base, SignalKind::Latency, 1.0, 0.02);
+    let diagnosis = estate.check(&middle, "connection-leak");
+    assert_eq!(diagnosis.best().unwrap().reservation, None);
+}
+
+#[test]
+fn a_callee_that_cannot_be_seen_neither_acquits_nor_convicts() {
+    let (front, hidden) = (service("front"), entity(EntityKind::External, "payments.example"));
+    let estate = Estate::new().failing(&front, 0.6).call(&front, &hidden, SignalKind::Errors, 0.6, 0.0);
+    let diagnosis = estate.diagnose();
+    assert!(diagnosis.causes.iter().all(|cause| cause.reservation.is_some()), "{diagnosis:#?}");
+    let entities: Vec<_> = diagnosis.causes.iter().map(|cause| &cause.entity).collect();
+    assert!(entities.contains(&&front) && entities.contains(&&hidden), "{diagnosis:#?}");
+}
+
+#[test]
+fn what_it_runs_on_explains_a_service() {
+    let (front, node) = (service("front"), entity(EntityKind::Node, "node-1"));
+    let estate = Estate::new().slow(&front, 1.0).own(&node, SignalKind::Saturation, "memory", 0.99, 0.4);
+    estate.relation(&front, RelationKind::RunsOn, &node).check(&node, "node-saturated");
+}
+
+#[test]
+fn a_database_without_connections_is_at_fault_and_not_its_callers() {
+    let (orders, users) = (service("orders"), service("users"));
+    let database = entity(EntityKind::Database, "main-db");
+    let estate = Estate::new()
+        .failing(&orders, 0.5)
+        .failing(&users, 0.4)
+        .own(&database, SignalKind::Availability, "", 1.0, 1.0)
+        .own(&database, SignalKind::Saturation, "connections", 0.99, 0.3);
+    estate.uses(&orders, &database).uses(&users, &database).check(&database, "database-connections-exhausted");
+}
+
+#[test]
+fn a_pool_at_its_limit_with_a_healthy_database_is_the_clients() {
+    let (orders, database) = (service("orders"), entity(EntityKind::Database, "main-db"));
+    let estate = Estate::new()
+        .failing(&orders, 0.5)
+        .own(&orders, SignalKind::Saturation, "connections", 0.98, 0.2)
+        .own(&database, SignalKind::Availability, "", 1.0, 1.0)
+        .own(&database, SignalKind::Saturation, "connections", 0.3, 0.29);
+    estate.uses(&orders, &database).check(&orders, "connection-leak");
+}
+
+#[test]
+fn an_exporter_that_is_down_is_not_its_database() {
+    let database = entity(EntityKind::Database, "main-db");
+    let estate = Estate::new().own(&database, SignalKind::Availability, "exporter", 0.0, 1.0);
+    let diagnosis = estate.check(&database, "exporter-down");
+    assert!(diagnosis.best().unwrap().reasoning.contains("nothing says that it is down itself"));
+    assert!(!diagnosis.impact.contains("Down"), "{}", diagnosis.impact);
+}
+
+#[test]
+fn a_consumer_that_stopped_explains_its_queue() {
+    let (producer, worker, queue) = (service("shop"), service("worker"), entity(EntityKind::Queue, "jobs"));
+    let estate = Estate::new().healthy(&producer).own(&queue, SignalKind::Queue, "depth", 4000.0, 3.0).own(
+        &worker,
+        SignalKind::Traffic,
+        "",
+        0.0,
+        20.0,
+    );
+    estate.uses(&producer, &queue).uses(&worker, &queue).check(&worker, "consumer-stopped");
+}
+
+#[test]
+fn a_queue_whose_consumer_cannot_be_seen_is_named_itself() {
+    let (producer, queue) = (service("shop"), entity(EntityKind::Queue, "jobs"));
+    let estate = Estate::new().healthy(&producer).own(&queue, SignalKind::Queue, "depth", 4000.0, 3.0);
+    estate.uses(&producer, &queue).check(&queue, "queue-growing");
+}
+
+#[test]
+fn without_any_shift_there_is_no_cause() {
+    let (front, base) = (service("front"), service("base"));
+    let estate = Estate::new().healthy(&front).healthy(&base).calls(&front, &base);
+    let diagnosis = estate.event(&front, EventKind::Deployment, -10, &[("version", "2.0")]).diagnose();
+    assert!(diagnosis.causes.iter().all(|cause| cause.confidence < 0.4), "{diagnosis:#?}");
+    assert!(Estate::new().diagnose().causes.is_empty());
+}
+
+#[test]
+fn it_asks_for_what_it_has_not_been_told() {
+    let (front, base) = (service("front"), service("base"));
+    let mut estate = Estate::new().slow(&front, 2.0).calls(&front, &base);
+    let asked = needs(&estate.0, &Weights::builtin().unwrap());
+    assert!(asked.contains(&Need::Surroundings(base)) && asked.contains(&Need::Templates(front)), "{asked:?}");
+    estate.0.answered.extend(asked);
+    assert_eq!(needs(&estate.0, &Weights::builtin().unwrap()), []);
+}
+
+#[test]
+fn the_order_of_the_facts_does_not_matter() {
+    let (front, base) = (service("front"), service("base"));
+    let mut estate =
+        Estate::new().slow(&front, 2.0).failing(&base, 0.3).calls(&front, &base).log(&base, "x", 9.0, Some(0.0));
+    let before = estate.diagnose();
+    estate.0.signals.reverse();
+    assert_eq!(estate.diagnose(), before);
+}

@@ -1,0 +1,85 @@
+//! When an incident is diagnosed again, and what a later diagnosis changes.
+//!
+//! Early telemetry shows symptoms before causes. So an incident is diagnosed when it opens, again at fixed times after
+//! that, and when correlation adds to it, as long as no plan is approved. A later diagnosis replaces the earlier one,
+//! voids a plan that no longer fits, and may propose one for an incident that was escalated without a plan.
+
+use wardroom_domain::{Diagnosis, IncidentState};
+
+use crate::Config;
+use crate::workflow::{Event, Workflow};
+
+/// Times after the opening at which an incident is diagnosed again, in ms of telemetry time.
+const REVIEW_MS: [i64; 3] = [30_000, 120_000, 300_000];
+/// Maximum number of diagnoses of an incident.
+const MAX_INVESTIGATIONS: u32 = 100;
+impl Workflow {
+    /// Whether a later diagnosis may still change what is proposed.
+    pub fn is_reviewable(&self) -> bool {
+        self.is_undecided() && self.investigated_ms.is_some() && self.investigations < MAX_INVESTIGATIONS
+    }
+
+    /// Whether a plan is pending or missing: none is approved, rejected or expired.
+    pub(crate) fn is_undecided(&self) -> bool {
+        match self.state {
+            IncidentState::AwaitingApproval => self.approval.is_none(),
+            IncidentState::Escalated => self.plan.is_none() && self.approval.is_none(),
+            IncidentState::Open
+            | IncidentState::Investigating
+            | IncidentState::Mitigating
+            | IncidentState::Verifying
+            | IncidentState::Mitigated
+            | IncidentState::Resolved
+            | IncidentState::Suppressed
+            | IncidentState::Closed => false,
+        }
+    }
+
+    pub(crate) fn is_review_due(&self, watermark_ms: i64, config: &Config) -> bool {
+        let Some(investigated_ms) = self.investigated_ms.filter(|_| self.is_reviewable()) else { return false };
+        let due_times = REVIEW_MS.map(|after_ms| self.opened_ms.saturating_add(after_ms));
+        let is_due = |due_ms: &i64| watermark_ms >= *due_ms && investigated_ms < *due_ms;
+        let is_settled = watermark_ms >= investigated_ms.saturating_add(self.settle_ms(config));
+        due_times.iter().any(is_due) || self.evidence != self.investigated_evidence && is_settled
+    }
+
+    /// Notes that a diagnosis was made from the telemetry up to `watermark_ms` and the evidence so far.
+    pub fn record_investigation(&mut self, watermark_ms: i64) {
+        self.investigations = self.investigations.saturating_add(1);
+        self.investigated_ms = Some(watermark_ms);
+        self.investigated_evidence = self.evidence;
+    }
+
+    /// Compares a later investigation, an [`Event::Proposed`] or [`Event::NoPlan`], with the earlier one. Returns the
+    /// event to apply; `None` if only the diagnosis changes, which is done.
+    pub fn review(&mut self, investigation: Event) -> Option<Event> {
+        match investigation {
+            Event::Proposed { diagnosis, plan, watched } if self.state == IncidentState::AwaitingApproval => {
+                let is_same = self.plan.as_ref().is_some_and(|pending| {
+                    pending.call == plan.call && pending.dry_run.precondition == plan.dry_run.precondition
+                });
+                if !is_same {
+                    let call = &plan.call;
+                    let reason = format!("now {} {} of {} fits", call.tool, call.operation, call.target);
+                    return Some(Event::PlanVoided { diagnosis, reason });
+                }
+                (self.diagnosis, self.watched) = (Some(diagnosis), watched);
+                None
+            }
+            Event::NoPlan { diagnosis, reason } if self.state == IncidentState::AwaitingApproval => {
+                let cause =
+                    |diagnosis: &Diagnosis| diagnosis.best().map(|best| (best.entity.clone(), best.rule.clone()));
+                if self.diagnosis.as_ref().and_then(cause) != cause(&diagnosis) {
+                    return Some(Event::PlanVoided { diagnosis, reason });
+                }
+                self.diagnosis = Some(diagnosis);
+                None
+            }
+            Event::NoPlan { diagnosis, .. } if self.state == IncidentState::Escalated => {
+                self.diagnosis = Some(diagnosis);
+                None
+            }
+            event => Some(event),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The catalogue: what a series means, by the conventions, else by the shape of its name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use wardroom_domain::{Entity, EntityRules, Labels, MetricMetadata};
+
+use crate::builtin::BUILTIN;
+use crate::compiled::{Exporter, Rule, Shape, Shared, SpelledName, compile};
+use crate::context::Context;
+use crate::convention::Convention;
+use crate::error::ConventionError;
+use crate::meaning::{Outcome, SeriesMeaning};
+use crate::outcome::outcome_of_value;
+use crate::resource::{self, ResourceEntity};
+use crate::{peer, series, version};
+
+/// A convention of the user's: the file's name, for errors, and its text.
+#[derive(Clone, Debug)]
+pub struct UserConvention {
+    /// The name.
+    pub name: String,
+    /// The YAML.
+    pub text: String,
+}
+
+/// What is known of instrumentations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    tables: Arc<Tables>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) entity_rules: EntityRules,
+    pub(crate) conventions: Vec<Shared>,
+    pub(crate) rules: Vec<Rule>,
+    by_name: HashMap<Box<str>, Vec<(u32, Shape)>>,
+    /// Names with a `*`, by their first word; those that begin with the `*` have none.
+    by_pattern: HashMap<Box<str>, Vec<Pattern>>,
+}
+
+/// A metric name with a `*`.
+#[derive(Debug)]
+struct Pattern {
+    start: Box<str>,
+    end: Box<str>,
+    rule: u32,
+    shape: Shape,
+}
+
+/// The built-in conventions with the default entity rules; parsed once.
+static DEFAULT: LazyLock<Catalogue> = LazyLock::new(|| match Catalogue::new(&EntityRules::default(), &[]) {
+    Ok(catalogue) => catalogue,
+    // A test reads every built-in convention, so this is never reached.
+    Err(_) => Catalogue { tables: Arc::new(Tables::empty(EntityRules::default())) },
+});
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self::builtin()
+    }
+}
+
+impl Catalogue {
+    /// Returns the built-in conventions, with the default entity rules.
+    pub fn builtin() -> Self {
+        DEFAULT.clone()
+    }
+
+    /// Returns the user's conventions before the built-in ones, with these entity rules.
+    ///
+    /// # Errors
+    /// Returns an error if a convention cannot be read; it names the file, the series and the reason.
+    pub fn new(entity_rules: &EntityRules, user: &[UserConvention]) -> Result<Self, ConventionError> {
+        let mut tables = Tables::empty(entity_rules.clone());
+        for convention in user {
+            tables.add(&convention.name, &convention.text)?;
+        }
+        for (name, text) in BUILTIN {
+            tables.add(name, text)?;
+        }
+        Ok(Self { tables: Arc::new(tables) })
+    }
+
+    /// Returns what a series means. `metadata` is what the sender says of its family.
+    pub fn meaning(&self, labels: &Labels, metadata: Option<&MetricMetadata>) -> SeriesMeaning {
+        series::meaning(&self.tables, &Context::new(labels, &self.tables.entity_rules), metadata)
+    }
+
+    /// Returns what a log line or span is about, by its resource attributes.
+    pub fn entity_of_resource(&self, labels: &Labels) -> ResourceEntity {
+        resource::entity_of_resource(&Context::new(labels, &self.tables.entity_rules))
+    }
+
+    /// Returns what a client or producer span calls.
+    pub fn peer_of_span(&self, labels: &Labels) -> Option<Entity> {
+        peer::called(&Context::new(labels, &self.tables.entity_rules)).map(|called| called.entity)
+    }
+
+    /// Returns the further names of what a client or producer span calls: its address.
+    pub fn peer_aliases_of_span(&self, labels: &Labels) -> Vec<String> {
+        peer::called(&Context::new(labels, &self.tables.entity_rules)).map(|called| called.aliases).unwrap_or_default()
+    }
+
+    /// Returns the outcome of the requests that a series or span is about.
+    pub fn outcome_of(&self, labels: &Labels) -> Outcome {
+        outcome(&Context::new(labels, &self.tables.entity_rules))
+    }
+
+    /// Returns the version that a series announces, and of what: `…_build_info` and the like.
+    pub fn version_of(&self, labels: &Labels) -> Option<(Entity, String)> {
+        version::version_of(&self.tables, &Context::new(labels, &self.tables.entity_rules))
+    }
+
+    /// Returns the entity rules.
+    pub fn entity_rules(&self) -> &EntityRules {
+        &self.tables.entity_rules
+    }
+
+    /// Returns the conventions: id, and whether it was tested on a real capture.
+    pub fn conventions(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.tables.conventions.iter().map(|convention| (&*convention.id, convention.verified))
+    }
+}
+
+/// Returns the outcome that the labels say. A failure in one of them counts: a call of gRPC that fails may have the
+/// HTTP status 200.
+pub(crate) fn outcome(context: &Context<'_>) -> Outcome {
+    let mut outcome = Outcome::Unknown;
+    for label in &context.rules.code {
+        match context.view.get(label).map(|value| outcome_of_value(label, value)) {
+            Some(Outcome::Failed) => return Outcome::Failed,
+            Some(Outcome::Ok) => outcome = Outcome::Ok,
+            Some(Outcome::Unknown) | None => {}
+        }
+    }
+    outcome
+}
+
+impl Tables {
+    fn empty(entity_rules: EntityRules) -> Self {
+        let (by_name, by_pattern) = (HashMap::new(), HashMap::new());
+        Self { entity_rules, conventions: Vec::new(), rules: Vec::new(), by_name, by_pattern }
+    }
+
+    /// Adds a convention; those added first count first.
+    fn add(&mut self, name: &str, text: &str) -> Result<(), ConventionError> {
+        let error = |reason: String| ConventionError { name: name.to_owned(), reason };
+        let options = serde_saphyr::options! { with_snippet: false };
+        let parsed: Convention =
+            serde_saphyr::from_str_with_options(text, options).map_err(|parse| error(parse.to_string()))?;
+        let (shared, rules) = compile(&parsed, self.conventions.len()).map_err(error)?;
+        self.conventions.push(shared);
+        for (rule, names) in rules {
+            let index = self.rules.len() as u32;
+            self.rules.push(rule);
+            for SpelledName { name, shape } in names {
+                match name.split_once('*') {
+                    Some((start, end)) => {
+                        let pattern = Pattern { start: start.into(), end: end.into(), rule: index, shape };
+                        let word = if start.contains(SEPARATORS) { first_word(start) } else { "" };
+                        self.by_pattern.entry(word.into()).or_default().push(pattern);
+                    }
+                    None => self.by_name.entry(name.into()).or_default().push((index, shape)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the rules whose metric name is the series', those that count first before the others.
+    pub(crate) fn candidates(&self, name: &str) -> Vec<(&Rule, Shape)> {
+        let exact = self.by_name.get(name).into_iter().flatten().copied();
+        let patterns = [first_word(name), ""].into_iter().filter_map(|word| self.by_pattern.get(word)).flatten();
+        let by_pattern = patterns.filter(|pattern| {
+            let long_enough = name.len() >= pattern.start.len() + pattern.end.len();
+            long_enough && name.starts_with(&*pattern.start) && name.ends_with(&*pattern.end)
+        });
+        let mut found: Vec<_> = exact.chain(by_pattern.map(|pattern| (pattern.rule, pattern.shape))).collect();
+        found.sort_by_key(|(rule, _)| *rule);
+        found.into_iter().filter_map(|(rule, shape)| Some((self.rules.get(rule as usize)?, shape))).collect()
+    }
+
+    /// Returns the exporter that a scrape target is of.
+    pub(crate) fn exporter_of(&self, context: &Context<'_>) -> ExporterOf<'_> {
+        let container = context.view.value(&["container", "k8s_container_name"]).unwrap_or_default();
+        let pod = context.rules.pod_of(context.labels);
+        let workload = pod.map(wardroom_domain::entity_names::workload_of_pod).unwrap_or_default();
+        let service = context.view.value(&["service_name", "service"]).unwrap_or_default();
+        let job = context.view.get("job").unwrap_or_default();
+        let names = [job, container, workload, service];
+        // In a pod, the container's name decides if there is one: the pod may be the server's.
+        let says = |name: &str| name.contains("exporter");
+        let says_exporter = if container.is_empty() { names.iter().any(|name| says(name)) } else { says(container) };
+        let port = context.view.get("instance").and_then(wardroom_domain::entity_names::port_of);
+        let target = (pod.is_some(), says_exporter);
+        let known = self.conventions.iter().find_map(|convention| {
+            let exporter = convention.exporter.as_ref()?;
+            exporter.is_target(&names, port, target).then_some((convention, exporter))
+        });
+        match known {
+            Some((convention, exporter)) => ExporterOf::Known(convention, exporter),
+            None if says_exporter => ExporterOf::Unknown,
+            None => ExporterOf::None,
+        }
+    }
+}
+
+/// Characters between the words of a metric name.
+const SEPARATORS: [char; 3] = ['_', '.', ':'];
+
+fn first_word(name: &str) -> &str {
+    name.split(SEPARATORS).next().unwrap_or_default()
+}
+
+/// Whether a scrape target is an exporter.
+pub(crate) enum ExporterOf<'a> {
+    /// One of a convention.
+    Known(&'a Shared, &'a Exporter),
+    /// By its name, one that no convention knows.
+    Unknown,
+    /// It is not.
+    None,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! The meaning of one series: the first rule that fits, else the shape of its name.
+
+use wardroom_domain::entity_names::{authority_of, host_of, is_loopback};
+use wardroom_domain::{Entity, EntityKind, MetricMetadata, Relation, RelationKind, SignalKind};
+
+use crate::catalogue::{ExporterOf, Tables, outcome};
+use crate::compiled::{Naming, Peer, Rule, Shape, Shared, is_request_part};
+use crate::context::{Context, without_exporter};
+use crate::convention::{PartRule, SampleUnit};
+use crate::meaning::{Direction, Part, SeriesMeaning, SeriesUse, SignalUnit};
+use crate::template::Template;
+use crate::{peer, shape};
+
+/// Resource of the availability of an exporter, as opposed to that of what it watches.
+const EXPORTER: &str = "exporter";
+
+/// Returns what a series means.
+pub(crate) fn meaning(tables: &Tables, context: &Context<'_>, metadata: Option<&MetricMetadata>) -> SeriesMeaning {
+    let name = context.view.get("__name__").unwrap_or_default();
+    let mut builder: Option<(Builder<'_>, SeriesMeaning)> = None;
+    for (rule, shape) in tables.candidates(name) {
+        if !rule.fits(context) {
+            continue;
+        }
+        let Some(convention) = tables.conventions.get(rule.convention) else { continue };
+        let (builder, meaning) = builder.get_or_insert_with(|| {
+            let builder = Builder { tables, context, convention, name, metadata };
+            let meaning = builder.series_meaning(rule);
+            (builder, meaning)
+        });
+        builder.add_use(rule, shape, meaning);
+        if !rule.also {
+            break;
+        }
+    }
+    match builder {
+        Some((_, meaning)) => meaning,
+        None => unknown(tables, context, name, metadata),
+    }
+}
+
+/// The meaning of a series that no convention knows.
+fn unknown(tables: &Tables, context: &Context<'_>, name: &str, metadata: Option<&MetricMetadata>) -> SeriesMeaning {
+    let entity = context.rules.entity_of(context.labels);
+    let mut meaning = own_meaning(context, entity);
+    if shape::is_internal(name) || !matches!(tables.exporter_of(context), ExporterOf::None) {
+        // What the process of an exporter counts is no traffic of what it watches.
+        meaning.is_internal = true;
+        return meaning;
+    }
+    let Some(entity) = meaning.entity.clone() else { return meaning };
+    if let Some(found) = shape::series_use(context, name, metadata, entity, &meaning.instance) {
+        if let Some(peer) = &found.peer {
+            relate(&mut meaning.relations, &found.entity, RelationKind::Calls, peer.clone());
+        }
+        meaning.uses.push(found);
+    }
+    meaning
+}
+
+/// The meaning of a series about the reporting process's own entity, without uses.
+pub(crate) fn own_meaning(context: &Context<'_>, entity: Option<Entity>) -> SeriesMeaning {
+    let instance = instance_of(context).to_owned();
+    let (mut aliases, mut relations) = (Vec::new(), Vec::new());
+    if let Some(entity) = &entity {
+        aliases = own_aliases(context, entity);
+        relations.extend(runs_on_node(context, entity));
+    }
+    SeriesMeaning { entity, instance, aliases, relations, uses: Vec::new(), is_internal: false }
+}
+
+/// Returns the name of the reporting process.
+fn instance_of<'a>(context: &Context<'a>) -> &'a str {
+    let own = context.view.get("instance").or_else(|| context.rules.pod_of(context.labels));
+    own.or_else(|| context.rules.node_of(context.labels)).unwrap_or_default()
+}
+
+/// Returns the addresses and the pod of the reporting process.
+fn own_aliases(context: &Context<'_>, entity: &Entity) -> Vec<String> {
+    let mut aliases = Vec::new();
+    let mut add = |name: &str| {
+        if !name.is_empty() && name != entity.name && !aliases.iter().any(|known| known == name) {
+            aliases.push(name.to_owned());
+        }
+    };
+    if let Some(instance) = context.view.get("instance") {
+        let host = host_of(instance);
+        // Names without a dot or port are ids of processes; those of loopback addresses name no machine.
+        if !is_loopback(host) {
+            add(authority_of(instance));
+            add(host);
+        }
+    }
+    context.rules.pod_of(context.labels).into_iter().for_each(&mut add);
+    // The Kubernetes Service beside the workload; DNS names have it.
+    if entity.kind == EntityKind::Workload {
+        context.view.get("service").into_iter().for_each(&mut add);
+    }
+    aliases
+}
+
+/// Returns the machine on which the reporting process runs. In a container, `host.name` is the pod.
+pub(crate) fn runs_on_node(context: &Context<'_>, entity: &Entity) -> Option<Relation> {
+    const KUBERNETES_NODE: [&str; 5] = ["k8s.node.name", "k8s_node_name", "node", "nodename", "kubernetes_node"];
+    let in_pod = context.rules.pod_of(context.labels).is_some();
+    let node = if in_pod { context.view.value(&KUBERNETES_NODE) } else { context.rules.node_of(context.labels) };
+    let node = node.filter(|node| *node != entity.name && !is_loopback(node))?;
+    let is_process = !matches!(entity.kind, EntityKind::Node | EntityKind::Endpoint | EntityKind::Certificate);
+    let to = context.of_host(EntityKind::Node, node, true);
+    is_process.then(|| Relation { from: entity.clone(), kind: RelationKind::RunsOn, to })
+}
+
+pub(crate) fn relate(relations: &mut Vec<Relation>, from: &Entity, kind: RelationKind, to: Entity) {
+    if *from != to {
+        relations.push(Relation { from: from.clone(), kind, to });
+    }
+}
+
+/// Builds the meaning of a series that a convention knows.
+struct Builder<'a> {
+    tables: &'a Tables,
+    context: &'a Context<'a>,
+    convention: &'a Shared,
+    name: &'a str,
+    metadata: Option<&'a MetricMetadata>,
+}
+
+impl Builder<'_> {
+    /// Returns the meaning without uses.
+    fn series_meaning(&self, rule: &Rule) -> SeriesMeaning {
+        let context = self.context;
+        let named = |naming: &Option<Naming>| naming.as_ref().and_then(|naming| context.named(naming));
+        let convention_entity = named(&self.convention.entity);
+        let is_own = rule.entity.is_none();
+        let entity = named(&rule.entity).or(convention_entity);
+        let entity = entity.or_else(|| context.rules.entity_of(context.labels));
+        let mut meaning = own_meaning(context, entity);
+        if !is_own || !self.convention.member.is_empty() {
+            // The scrape target's address is not the entity's.
+            meaning.aliases.clear();
+        } else if meaning.entity.as_ref().is_some_and(|entity| entity.kind == EntityKind::Node) {
+            // Exporters of machines run in pods of their own.
+            meaning.aliases.retain(|alias| Some(alias.as_str()) == context.host());
+        }
+        if let Some(member) = fill_all(&self.convention.member, context) {
+            meaning.instance = member;
+        }
+        meaning.aliases.extend(rule.aliases.iter().filter_map(|alias| Some(alias.fill(context)?.into_owned())));
+        meaning.is_internal = rule.internal;
+        if let Some(entity) = meaning.entity.clone() {
+            let relations = &mut meaning.relations;
+            if let Some(whole) = named(&rule.part_of) {
+                relate(relations, &entity, RelationKind::PartOf, whole);
+            }
+            if let Some(node) = named(&rule.runs_on) {
+                relate(relations, &entity, RelationKind::RunsOn, node);
+            }
+            if let Some(caller) = named(&rule.called_by) {
+                relate(relations, &caller, RelationKind::Calls, entity);
+            }
+        }
+        meaning
+    }
+
+    /// Adds the rule's use of the series.
+    fn add_use(&self, rule: &Rule, shape: Shape, meaning: &mut SeriesMeaning) {
+        let of_rule = rule.entity.as_ref().and_then(|naming| self.context.named(naming));
+        let Some(mut entity) = of_rule.or_else(|| meaning.entity.clone()) else { return };
+        if rule.part == PartRule::None {
+            return;
+        }
+        let mut resource = rule.resource.to_string();
+        if self.convention.is_process {
+            match self.tables.exporter_of(self.context) {
+                ExporterOf::None => {}
+                _ if rule.part != PartRule::Up => {
+                    meaning.is_internal = true;
+                    return;
+                }
+                ExporterOf::Known(convention, exporter) => {
+                    let watched = exporter.entity.as_ref().or(convention.entity.as_ref());
+                    entity = watched.and_then(|naming| self.context.named(naming)).unwrap_or(entity);
+                    resource = EXPORTER.to_owned();
+                    meaning.entity = Some(entity.clone());
+                }
+                ExporterOf::Unknown => {
+                    without_exporter(&entity.name.clone()).clone_into(&mut entity.name);
+                    resource = EXPORTER.to_owned();
+                    meaning.entity = Some(entity.clone());
+                }
+            }
+        }
+        let (unit, scale) = self.unit(rule);
+        let Some(part) = self.part(rule, shape, scale) else { return };
+        let peer = self.peer(rule, &entity, meaning);
+        let extra = fill_all(&rule.member, self.context);
+        let member = match extra {
+            Some(extra) if meaning.instance.is_empty() => extra,
+            Some(extra) => format!("{}/{extra}", meaning.instance),
+            None => meaning.instance.clone(),
+        };
+        let kind = rule.signal.unwrap_or(SignalKind::Other);
+        meaning.uses.push(SeriesUse {
+            entity,
+            peer,
+            kind,
+            resource,
+            family: self.family(rule, shape),
+            member,
+            part,
+            scale: scale * rule.factor,
+            offset: rule.offset,
+            unit,
+            direction: rule.direction.unwrap_or_else(|| usual_direction(kind)),
+        });
+    }
+
+    fn peer(&self, rule: &Rule, entity: &Entity, meaning: &mut SeriesMeaning) -> Option<Entity> {
+        let called = match rule.peer.as_ref()? {
+            Peer::Named(naming) => self.context.named(naming)?,
+            Peer::ByAttributes => peer::called(self.context)?.entity,
+        };
+        let kind = match called.kind {
+            EntityKind::Database | EntityKind::Cache | EntityKind::Queue => RelationKind::Uses,
+            _ => RelationKind::Calls,
+        };
+        relate(&mut meaning.relations, entity, kind, called.clone());
+        Some(called)
+    }
+
+    /// The signal's unit, and the factor from the sample to it.
+    fn unit(&self, rule: &Rule) -> (SignalUnit, f64) {
+        if let Some(unit) = rule.unit {
+            return unit.normal();
+        }
+        let is_duration = matches!(
+            rule.part,
+            PartRule::Duration | PartRule::DurationSum | PartRule::DurationCount | PartRule::Quantile
+        );
+        if is_duration {
+            let stated = self.metadata.and_then(|metadata| SampleUnit::of_metadata(&metadata.unit));
+            return SampleUnit::of_name(base_name(self.name)).or(stated).unwrap_or(SampleUnit::Seconds).normal();
+        }
+        let unit = match rule.part {
+            PartRule::Requests | PartRule::Failures | PartRule::Drained | PartRule::Added => SignalUnit::PerSecond,
+            PartRule::Up => SignalUnit::Ratio,
+            PartRule::Time => SignalUnit::Seconds,
+            _ if rule.signal == Some(SignalKind::Latency) => SignalUnit::Seconds,
+            _ => SignalUnit::Number,
+        };
+        (unit, 1.0)
+    }
+
+    fn part(&self, rule: &Rule, shape: Shape, scale: f64) -> Option<Part> {
+        let outcome = rule.outcome.unwrap_or_else(|| outcome(self.context));
+        part_of(self.context, rule.part, shape, outcome, scale)
+    }
+
+    fn family(&self, rule: &Rule, shape: Shape) -> String {
+        if !rule.family.is_empty() {
+            return rule.family.to_string();
+        }
+        match shape {
+            Shape::Plain if is_request_part(rule.part) => {
+                self.name.strip_suffix("_total").unwrap_or(self.name).to_owned()
+            }
+            Shape::Plain => self.name.to_owned(),
+            _ => base_name(self.name).to_owned(),
+        }
+    }
+}
+
+/// Returns the part of a signal that a series is; `None` for a bucket or quantile without a number.
+pub(crate) fn part_of(
+    context: &Context<'_>,
+    rule: PartRule,
+    shape: Shape,
+    outcome: crate::meaning::Outcome,
+    scale: f64,
+) -> Option<Part> {
+    let quantile = || context.view.get("quantile").and_then(share);
+    Some(match rule {
+        PartRule::None => return None,
+        PartRule::Requests => Part::Requests(outcome),
+        PartRule::Failures => Part::Failures,
+        PartRule::Duration => match shape {
+            Shape::Bucket => Part::Bucket(bound(context.view.get("le")?)? * scale, outcome),
+            Shape::Sum => Part::DurationSum(outcome),
+            Shape::Count => Part::DurationCount(outcome),
+            Shape::Plain => Part::Quantile(quantile()?),
+        },
+        PartRule::DurationSum => Part::DurationSum(outcome),
+        PartRule::DurationCount => Part::DurationCount(outcome),
+        PartRule::Quantile => Part::Quantile(quantile().unwrap_or(0.5)),
+        PartRule::Value => Part::Value,
+        PartRule::Rate => Part::Rate,
+        PartRule::Limit => Part::Limit,
+        PartRule::Free => Part::Free,
+        PartRule::IdleRate => Part::IdleRate,
+        PartRule::Up => Part::Up,
+        PartRule::Desired => Part::Desired,
+        PartRule::Available => Part::Available,
+        PartRule::Time => Part::Time,
+        PartRule::Count => Part::Count,
+        PartRule::Drained => Part::Drained,
+        PartRule::Added => Part::Added,
+    })
+}
+
+fn bound(le: &str) -> Option<f64> {
+    le.parse().ok().filter(|bound: &f64| !bound.is_nan())
+}
+
+/// Reads a quantile; some exporters write percent.
+fn share(quantile: &str) -> Option<f64> {
+    let number: f64 = quantile.parse().ok()?;
+    let share = if number > 1.0 { number / 100.0 } else { number };
+    (0.0..=1.0).contains(&share).then_some(share)
+}
+
+/// Returns the name of the family that a histogram's or summary's series belongs to.
+pub(crate) fn base_name(name: &str) -> &str {
+    ["_bucket", "_sum", "_count"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
+}
+
+/// Returns which values of a signal are bad, unless a rule says otherwise.
+pub(crate) const fn usual_direction(kind: SignalKind) -> Direction {
+    match kind {
+        SignalKind::Availability | SignalKind::Expiry => Direction::Low,
+        SignalKind::Traffic | SignalKind::Other => Direction::Neutral,
+        _ => Direction::High,
+    }
+}
+
+fn fill_all(templates: &[Template], context: &Context<'_>) -> Option<String> {
+    let filled = templates.iter().filter_map(|template| template.fill(context)).collect::<Vec<_>>();
+    (!filled.is_empty()).then(|| filled.join("/"))
+}

@@ -1,0 +1,114 @@
+//! Templates of names: text with labels in braces.
+
+use std::borrow::Cow;
+
+use crate::context::Context;
+
+/// A parsed template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(Box<str>),
+    /// A label, in its spelling with dots and with underscores.
+    Label(Box<str>, Box<str>),
+    Computed(Computed),
+}
+
+/// What the entity rules find in the labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Computed {
+    /// The service or workload.
+    Own,
+    /// The workload of the pod that a series is about.
+    Workload,
+    /// The pod that a series is about.
+    Pod,
+    /// The machine: its label, else the host of the scrape target.
+    Node,
+    /// The host of the scrape target.
+    Host,
+    /// The scrape target or process.
+    Instance,
+    /// What an exporter watches: its server label, its pod, else its host.
+    Watched,
+    /// The scrape job, unless it is generic.
+    Job,
+    /// The probed address, without scheme.
+    Target,
+    /// Host and port of the probed address.
+    Address,
+}
+
+impl Template {
+    /// Parses a template; the error says what is wrong.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            if !before.is_empty() {
+                pieces.push(Piece::Text(before.into()));
+            }
+            let (name, tail) =
+                after.split_once('}').ok_or_else(|| format!("template {text:?} has no closing brace"))?;
+            pieces.push(match name.strip_prefix('@') {
+                Some(word) => Piece::Computed(computed(word).ok_or_else(|| {
+                    format!(
+                        "template {text:?} names {name:?}; known are @own, @workload, @pod, @node, @host, @instance, \
+                             @watched, @job, @target and @address"
+                    )
+                })?),
+                None => Piece::Label(name.into(), name.replace('.', "_").into()),
+            });
+            rest = tail;
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Text(rest.into()));
+        }
+        if pieces.is_empty() { Err("a template is empty".into()) } else { Ok(Self(pieces)) }
+    }
+
+    /// Returns the text for a series; `None` if one of the labels is absent.
+    pub(crate) fn fill<'a>(&'a self, context: &Context<'a>) -> Option<Cow<'a, str>> {
+        if let [piece] = self.0.as_slice() {
+            return piece.value(context);
+        }
+        let mut text = String::new();
+        for piece in &self.0 {
+            text.push_str(&piece.value(context)?);
+        }
+        Some(Cow::Owned(text))
+    }
+
+    /// Whether the name is what an exporter watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0 == [Piece::Computed(Computed::Watched)]
+    }
+}
+
+impl Piece {
+    fn value<'a>(&'a self, context: &Context<'a>) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Label(dotted, plain) => context.label(dotted, plain).map(Cow::Borrowed),
+            Self::Computed(computed) => context.computed(*computed).map(Cow::Borrowed),
+        }
+    }
+}
+
+fn computed(word: &str) -> Option<Computed> {
+    Some(match word {
+        "own" => Computed::Own,
+        "workload" => Computed::Workload,
+        "pod" => Computed::Pod,
+        "node" => Computed::Node,
+        "host" => Computed::Host,
+        "instance" => Computed::Instance,
+        "watched" => Computed::Watched,
+        "job" => Computed::Job,
+        "target" => Computed::Target,
+        "address" => Computed::Address,
+        _ => return None,
+    })
+}
