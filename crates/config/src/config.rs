@@ -7,6 +7,8 @@ use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::config_check::split_user_info;
 use wardroom_signals::Catalogue;
 
+use crate::conventions::read_catalogue;
+
 /// Digits of a credential's hash that are shown; too few to test guesses against.
 const SHOWN_HASH_DIGITS: usize = 4;
 
@@ -109,10 +111,10 @@ impl Config {
         }
     }
 
-    /// Returns what series mean, by the built-in conventions and these entity rules.
+    /// Returns what series mean, by the user's and the built-in conventions and these entity rules.
     fn catalogue(&self) -> Catalogue {
-        // A test reads every built-in convention.
-        Catalogue::new(&self.entities, &[]).unwrap_or_default()
+        // Loading has refused files that cannot be read; one that changed since then is left out until the next start.
+        read_catalogue(&self.entities).unwrap_or_default()
     }
 }
 

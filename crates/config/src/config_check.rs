@@ -23,6 +23,7 @@ impl Config {
         self.lake.check(&mut problems);
         self.head.check(&mut problems);
         self.entities.check(&mut problems);
+        crate::conventions::check(&self.entities, &mut problems);
         self.detect.check(&mut problems);
         self.correlate.check(&mut problems);
         self.diagnose.check(&mut problems);

@@ -15,6 +15,7 @@
 
 mod config;
 mod config_check;
+mod conventions;
 mod load;
 
 pub use config::{BackupConfig, Config, HeartbeatConfig};

@@ -20,6 +20,7 @@ const MAX_ORDINAL_DIGITS: usize = 4;
 /// ```
 ///
 /// A name that has none of these forms is returned as it is.
+#[inline]
 pub fn workload_of_pod(pod: &str) -> &str {
     let Some((rest, last)) = pod.rsplit_once('-').filter(|(rest, _)| !rest.is_empty()) else { return pod };
     if last.len() <= MAX_ORDINAL_DIGITS && last.bytes().all(|byte| byte.is_ascii_digit()) && !last.is_empty() {
@@ -34,24 +35,28 @@ pub fn workload_of_pod(pod: &str) -> &str {
     }
 }
 
+#[inline]
 fn is_random(text: &str) -> bool {
     text.bytes().all(|byte| SUFFIX_CHARACTERS.contains(&byte))
 }
 
 /// Hashes of ReplicaSets are up to ten of the characters of suffixes; before Kubernetes 1.12 they were decimal. A word
 /// without a digit is part of the name.
+#[inline]
 fn is_replica_set_hash(text: &str) -> bool {
     let is_hash = is_random(text) || text.bytes().all(|byte| byte.is_ascii_hexdigit());
     (5..=10).contains(&text.len()) && is_hash && text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// The scheduled time of a CronJob's Job: minutes since 1970, before Kubernetes 1.21 seconds.
+#[inline]
 fn is_scheduled_time(text: &str) -> bool {
     (8..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Returns the host of an address: `db-1.example.com:9187`, `http://db-1.example.com/metrics` and
 /// `postgresql://user@db-1.example.com:5432/shop` have `db-1.example.com`. Empty if there is none.
+#[inline]
 pub fn host_of(address: &str) -> &str {
     let authority = authority_of(address);
     if let Some(bracketed) = authority.strip_prefix('[') {
@@ -66,6 +71,7 @@ pub fn host_of(address: &str) -> &str {
 }
 
 /// Returns host and port of an address, without scheme, user and path.
+#[inline]
 pub fn authority_of(address: &str) -> &str {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -73,6 +79,7 @@ pub fn authority_of(address: &str) -> &str {
 }
 
 /// Returns the port of an address.
+#[inline]
 pub fn port_of(address: &str) -> Option<u16> {
     let authority = authority_of(address);
     let (host, port) = authority.rsplit_once(':')?;
@@ -81,6 +88,7 @@ pub fn port_of(address: &str) -> Option<u16> {
 }
 
 /// Returns whether a host is the machine itself or no machine: such an address says nothing about which one it is.
+#[inline]
 pub fn is_loopback(host: &str) -> bool {
     if host.is_empty() || host.eq_ignore_ascii_case("localhost") || host.eq_ignore_ascii_case("localhost.localdomain") {
         return true;
@@ -93,6 +101,7 @@ pub fn is_loopback(host: &str) -> bool {
 }
 
 /// Returns whether a host is an IP address.
+#[inline]
 pub fn is_ip_address(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok()
 }
@@ -110,6 +119,7 @@ pub struct ServiceDns<'a> {
 
 /// Reads a DNS name of Kubernetes; `None` for any other name.
 /// <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>
+#[inline]
 pub fn service_dns(host: &str) -> Option<ServiceDns<'_>> {
     let (before, after) = host.split_once(".svc")?;
     if !after.is_empty() && !after.starts_with('.') {

@@ -31,6 +31,19 @@ const JOB: &str = "job";
 /// The label with the address of a scrape target.
 const INSTANCE: &str = "instance";
 
+/// A label set in any form: encoded, or decoded by a caller that asks for many labels of it.
+pub trait LabelLookup<'a>: Copy {
+    /// Returns the value of a label.
+    fn label(self, name: &str) -> Option<&'a str>;
+}
+
+impl<'a> LabelLookup<'a> for &'a Labels {
+    #[inline]
+    fn label(self, name: &str) -> Option<&'a str> {
+        self.get(name)
+    }
+}
+
 /// Label names for each kind of entity; of each list, the first label that is present is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -193,14 +206,14 @@ impl EntityRules {
     }
 
     /// Returns the name of the service or workload of a label set; empty if no rule applies.
-    pub fn service_of<'a>(&self, labels: &'a Labels) -> &'a str {
+    pub fn service_of<'a>(&self, labels: impl LabelLookup<'a>) -> &'a str {
         self.named(labels).map_or("", |(_, name)| name)
     }
 
     /// Returns what a label set is about: the service, the workload, else the scrape target, else the machine.
-    pub fn entity_of(&self, labels: &Labels) -> Option<Entity> {
+    pub fn entity_of<'a>(&self, labels: impl LabelLookup<'a>) -> Option<Entity> {
         let (kind, name) = self.named(labels).or_else(|| {
-            let target = labels.get(INSTANCE).filter(|instance| !is_loopback(host_of(instance)));
+            let target = labels.label(INSTANCE).filter(|instance| !is_loopback(host_of(instance)));
             let node = || first(&self.node, labels).map(|node| (EntityKind::Node, node));
             target.map(|instance| (EntityKind::Instance, instance)).or_else(node)
         })?;
@@ -208,7 +221,7 @@ impl EntityRules {
     }
 
     /// Returns an entity of a name in the cluster, environment and namespace of a label set.
-    pub fn qualified(&self, labels: &Labels, kind: EntityKind, name: impl Into<String>) -> Entity {
+    pub fn qualified<'a>(&self, labels: impl LabelLookup<'a>, kind: EntityKind, name: impl Into<String>) -> Entity {
         let text = |rules: &[String]| first(rules, labels).unwrap_or_default().to_owned();
         let mut namespace = text(&self.namespace);
         if namespace.is_empty() && kind == EntityKind::Service {
@@ -219,12 +232,12 @@ impl EntityRules {
     }
 
     /// Returns the pod of a label set.
-    pub fn pod_of<'a>(&self, labels: &'a Labels) -> Option<&'a str> {
-        POD_LABELS.iter().find_map(|name| labels.get(name))
+    pub fn pod_of<'a>(&self, labels: impl LabelLookup<'a>) -> Option<&'a str> {
+        POD_LABELS.iter().find_map(|name| labels.label(name))
     }
 
     /// Returns the machine that a label set names.
-    pub fn node_of<'a>(&self, labels: &'a Labels) -> Option<&'a str> {
+    pub fn node_of<'a>(&self, labels: impl LabelLookup<'a>) -> Option<&'a str> {
         first(&self.node, labels)
     }
 
@@ -234,17 +247,17 @@ impl EntityRules {
     }
 
     /// Returns the called service of a client metric.
-    pub fn peer_of<'a>(&self, labels: &'a Labels) -> Option<&'a str> {
+    pub fn peer_of<'a>(&self, labels: impl LabelLookup<'a>) -> Option<&'a str> {
         first(&self.peer, labels)
     }
 
     /// Returns the outcome label of a request.
-    pub fn code_of<'a>(&self, labels: &'a Labels) -> Option<&'a str> {
+    pub fn code_of<'a>(&self, labels: impl LabelLookup<'a>) -> Option<&'a str> {
         first(&self.code, labels)
     }
 
     /// Returns whether the outcome label is a failure: a 5xx code or a failure word.
-    pub fn is_failure(&self, labels: &Labels) -> bool {
+    pub fn is_failure<'a>(&self, labels: impl LabelLookup<'a>) -> bool {
         let Some(code) = self.code_of(labels) else { return false };
         let number = code.len() == 3 && code.starts_with('5') && code.bytes().all(|byte| byte.is_ascii_digit());
         let words = ["error", "timeout", "failed", "failure", "unavailable", "internal", "5xx", "deadlineexceeded"];
@@ -252,9 +265,9 @@ impl EntityRules {
     }
 
     /// Returns the name by the first rule that applies, and whether it is that of a service or of a workload.
-    fn named<'a>(&self, labels: &'a Labels) -> Option<(EntityKind, &'a str)> {
+    fn named<'a>(&self, labels: impl LabelLookup<'a>) -> Option<(EntityKind, &'a str)> {
         self.service.iter().find_map(|rule| {
-            let value = labels.get(rule)?;
+            let value = labels.label(rule)?;
             match rule.as_str() {
                 JOB => self.job_parts(labels).map(|(_, name)| (EntityKind::Service, name)),
                 pod if POD_LABELS.contains(&pod) => Some((EntityKind::Workload, workload_of_pod(value))),
@@ -265,8 +278,8 @@ impl EntityRules {
     }
 
     /// Returns namespace and name in a job: OpenTelemetry's is `namespace/name`. `None` for a generic job.
-    fn job_parts<'a>(&self, labels: &'a Labels) -> Option<(Option<&'a str>, &'a str)> {
-        let job = labels.get(JOB).filter(|job| !self.is_generic_job(job))?;
+    fn job_parts<'a>(&self, labels: impl LabelLookup<'a>) -> Option<(Option<&'a str>, &'a str)> {
+        let job = labels.label(JOB).filter(|job| !self.is_generic_job(job))?;
         match job.split_once('/') {
             Some((namespace, name)) if !name.contains('/') && !namespace.is_empty() && !name.is_empty() => {
                 Some((Some(namespace), name)).filter(|(_, name)| !self.is_generic_job(name))
@@ -276,11 +289,12 @@ impl EntityRules {
     }
 }
 
-fn first<'a>(rules: &[String], labels: &'a Labels) -> Option<&'a str> {
-    rules.iter().find_map(|name| labels.get(name))
+fn first<'a>(rules: &[String], labels: impl LabelLookup<'a>) -> Option<&'a str> {
+    rules.iter().find_map(|name| labels.label(name))
 }
 
 /// Returns whether a text has the form of a pattern, in which each `*` stands for any text.
+#[inline]
 pub fn matches_pattern(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(start) else { return false };

@@ -39,6 +39,7 @@ impl Labels {
     }
 
     /// Returns the value of a label.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find_map(|(known, value)| (known == name).then_some(value))
     }
@@ -49,6 +50,7 @@ impl Labels {
     }
 
     /// Iterates over all pairs, sorted by name.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut rest = &*self.0;
         std::iter::from_fn(move || Some((take_part(&mut rest)?, take_part(&mut rest)?)))
@@ -72,6 +74,7 @@ fn push_part(text: &mut String, part: &str) {
 }
 
 /// Removes the first length-prefixed part and returns it.
+#[inline]
 fn take_part<'a>(rest: &mut &'a str) -> Option<&'a str> {
     let (mut size, mut shift) = (0, 0);
     loop {

@@ -54,7 +54,7 @@ pub use batch::{
 };
 pub use diagnosis::{Cause, Diagnosis, Evidence, UNKNOWN_RULE};
 pub use entity::{Entity, EntityKind, Relation, RelationKind};
-pub use entity_rules::EntityRules;
+pub use entity_rules::{EntityRules, LabelLookup};
 pub use envelope::Envelope;
 pub use event::{Event, EventKind};
 pub use finding::Finding;

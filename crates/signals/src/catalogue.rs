@@ -27,12 +27,13 @@ pub struct UserConvention {
 /// What is known of instrumentations. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
+    entity_rules: Arc<EntityRules>,
     tables: Arc<Tables>,
 }
 
-#[derive(Debug)]
+/// Conventions by the names of their series.
+#[derive(Debug, Default)]
 pub(crate) struct Tables {
-    pub(crate) entity_rules: EntityRules,
     pub(crate) conventions: Vec<Shared>,
     pub(crate) rules: Vec<Rule>,
     by_name: HashMap<Box<str>, Vec<(u32, Shape)>>,
@@ -49,12 +50,8 @@ struct Pattern {
     shape: Shape,
 }
 
-/// The built-in conventions with the default entity rules; parsed once.
-static DEFAULT: LazyLock<Catalogue> = LazyLock::new(|| match Catalogue::new(&EntityRules::default(), &[]) {
-    Ok(catalogue) => catalogue,
-    // A test reads every built-in convention, so this is never reached.
-    Err(_) => Catalogue { tables: Arc::new(Tables::empty(EntityRules::default())) },
-});
+/// The built-in conventions; parsed once. A test reads each of them, so that none is left out here.
+static BUILTIN_TABLES: LazyLock<Arc<Tables>> = LazyLock::new(|| Arc::new(Tables::new(&[]).unwrap_or_default()));
 
 impl Default for Catalogue {
     fn default() -> Self {
@@ -65,7 +62,7 @@ impl Default for Catalogue {
 impl Catalogue {
     /// Returns the built-in conventions, with the default entity rules.
     pub fn builtin() -> Self {
-        DEFAULT.clone()
+        Self { entity_rules: Arc::new(EntityRules::default()), tables: BUILTIN_TABLES.clone() }
     }
 
     /// Returns the user's conventions before the built-in ones, with these entity rules.
@@ -73,49 +70,43 @@ impl Catalogue {
     /// # Errors
     /// Returns an error if a convention cannot be read; it names the file, the series and the reason.
     pub fn new(entity_rules: &EntityRules, user: &[UserConvention]) -> Result<Self, ConventionError> {
-        let mut tables = Tables::empty(entity_rules.clone());
-        for convention in user {
-            tables.add(&convention.name, &convention.text)?;
-        }
-        for (name, text) in BUILTIN {
-            tables.add(name, text)?;
-        }
-        Ok(Self { tables: Arc::new(tables) })
+        let tables = if user.is_empty() { BUILTIN_TABLES.clone() } else { Arc::new(Tables::new(user)?) };
+        Ok(Self { entity_rules: Arc::new(entity_rules.clone()), tables })
     }
 
     /// Returns what a series means. `metadata` is what the sender says of its family.
     pub fn meaning(&self, labels: &Labels, metadata: Option<&MetricMetadata>) -> SeriesMeaning {
-        series::meaning(&self.tables, &Context::new(labels, &self.tables.entity_rules), metadata)
+        series::meaning(&self.tables, &Context::new(labels, &self.entity_rules), metadata)
     }
 
     /// Returns what a log line or span is about, by its resource attributes.
     pub fn entity_of_resource(&self, labels: &Labels) -> ResourceEntity {
-        resource::entity_of_resource(&Context::new(labels, &self.tables.entity_rules))
+        resource::entity_of_resource(&Context::new(labels, &self.entity_rules))
     }
 
     /// Returns what a client or producer span calls.
     pub fn peer_of_span(&self, labels: &Labels) -> Option<Entity> {
-        peer::called(&Context::new(labels, &self.tables.entity_rules)).map(|called| called.entity)
+        peer::called(&Context::new(labels, &self.entity_rules)).map(|called| called.entity)
     }
 
     /// Returns the further names of what a client or producer span calls: its address.
     pub fn peer_aliases_of_span(&self, labels: &Labels) -> Vec<String> {
-        peer::called(&Context::new(labels, &self.tables.entity_rules)).map(|called| called.aliases).unwrap_or_default()
+        peer::called(&Context::new(labels, &self.entity_rules)).map(|called| called.aliases).unwrap_or_default()
     }
 
     /// Returns the outcome of the requests that a series or span is about.
     pub fn outcome_of(&self, labels: &Labels) -> Outcome {
-        outcome(&Context::new(labels, &self.tables.entity_rules))
+        outcome(&Context::new(labels, &self.entity_rules))
     }
 
     /// Returns the version that a series announces, and of what: `…_build_info` and the like.
     pub fn version_of(&self, labels: &Labels) -> Option<(Entity, String)> {
-        version::version_of(&self.tables, &Context::new(labels, &self.tables.entity_rules))
+        version::version_of(&self.tables, &Context::new(labels, &self.entity_rules))
     }
 
     /// Returns the entity rules.
     pub fn entity_rules(&self) -> &EntityRules {
-        &self.tables.entity_rules
+        &self.entity_rules
     }
 
     /// Returns the conventions: id, and whether it was tested on a real capture.
@@ -139,9 +130,15 @@ pub(crate) fn outcome(context: &Context<'_>) -> Outcome {
 }
 
 impl Tables {
-    fn empty(entity_rules: EntityRules) -> Self {
-        let (by_name, by_pattern) = (HashMap::new(), HashMap::new());
-        Self { entity_rules, conventions: Vec::new(), rules: Vec::new(), by_name, by_pattern }
+    fn new(user: &[UserConvention]) -> Result<Self, ConventionError> {
+        let mut tables = Self::default();
+        for convention in user {
+            tables.add(&convention.name, &convention.text)?;
+        }
+        for (name, text) in BUILTIN {
+            tables.add(name, text)?;
+        }
+        Ok(tables)
     }
 
     /// Adds a convention; those added first count first.
@@ -185,7 +182,7 @@ impl Tables {
     /// Returns the exporter that a scrape target is of.
     pub(crate) fn exporter_of(&self, context: &Context<'_>) -> ExporterOf<'_> {
         let container = context.view.value(&["container", "k8s_container_name"]).unwrap_or_default();
-        let pod = context.rules.pod_of(context.labels);
+        let pod = context.rules.pod_of(&context.view);
         let workload = pod.map(wardroom_domain::entity_names::workload_of_pod).unwrap_or_default();
         let service = context.view.value(&["service_name", "service"]).unwrap_or_default();
         let job = context.view.get("job").unwrap_or_default();

@@ -134,11 +134,11 @@ pub(crate) struct SpelledName {
     pub(crate) shape: Shape,
 }
 
+/// A rule with the names of its series.
+pub(crate) type NamedRule = (Rule, Vec<SpelledName>);
+
 /// Compiles a convention. The error names the rule and what is wrong with it.
-pub(crate) fn compile(
-    convention: &Convention,
-    index: usize,
-) -> Result<(Shared, Vec<(Rule, Vec<SpelledName>)>), String> {
+pub(crate) fn compile(convention: &Convention, index: usize) -> Result<(Shared, Vec<NamedRule>), String> {
     let exporter = convention.exporter.as_ref().map(|exporter| {
         let entity = exporter.entity.as_ref().map(Naming::new).transpose()?;
         let (ports, words, jobs) = (exporter.ports.clone(), exporter.words.clone(), exporter.jobs.clone());

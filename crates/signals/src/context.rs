@@ -17,14 +17,13 @@ const TARGETS: [&str; 3] = ["target", "instance", "url"];
 
 /// The labels of one series and the rules.
 pub(crate) struct Context<'a> {
-    pub(crate) labels: &'a Labels,
     pub(crate) view: LabelView<'a>,
     pub(crate) rules: &'a EntityRules,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(labels: &'a Labels, rules: &'a EntityRules) -> Self {
-        Self { labels, view: LabelView::new(labels), rules }
+        Self { view: LabelView::new(labels), rules }
     }
 
     /// Returns a label by its spelling with dots or with underscores.
@@ -34,10 +33,10 @@ impl<'a> Context<'a> {
 
     pub(crate) fn computed(&self, computed: Computed) -> Option<&'a str> {
         let text = match computed {
-            Computed::Own => self.rules.service_of(self.labels),
+            Computed::Own => self.rules.service_of(&self.view),
             Computed::Workload => workload_of_pod(self.about_pod()?),
             Computed::Pod => self.about_pod()?,
-            Computed::Node => self.rules.node_of(self.labels).or_else(|| self.host())?,
+            Computed::Node => self.rules.node_of(&self.view).or_else(|| self.host())?,
             Computed::Host => self.host()?,
             Computed::Instance => self.view.get("instance")?,
             Computed::Watched => self.watched()?.0,
@@ -92,11 +91,11 @@ impl<'a> Context<'a> {
     /// and what is on them are in no namespace.
     pub(crate) fn of_host(&self, kind: EntityKind, host: &str, is_address: bool) -> Entity {
         if let Some(dns) = service_dns(host) {
-            let mut entity = self.rules.qualified(self.labels, kind, dns.service);
+            let mut entity = self.rules.qualified(&self.view, kind, dns.service);
             dns.namespace.clone_into(&mut entity.namespace);
             return entity;
         }
-        let mut entity = self.rules.qualified(self.labels, kind, host);
+        let mut entity = self.rules.qualified(&self.view, kind, host);
         if is_address || !is_namespaced(kind) {
             entity.namespace.clear();
         }

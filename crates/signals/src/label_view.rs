@@ -1,6 +1,6 @@
 //! The labels of one series, decoded once.
 
-use wardroom_domain::Labels;
+use wardroom_domain::{LabelLookup, Labels};
 
 /// Decoded labels, sorted by name.
 #[derive(Debug)]
@@ -28,5 +28,11 @@ impl<'a> LabelView<'a> {
     /// Returns the value of the first label that is present.
     pub(crate) fn value(&self, names: &[&str]) -> Option<&'a str> {
         self.first(names).map(|(_, value)| value)
+    }
+}
+
+impl<'a> LabelLookup<'a> for &LabelView<'a> {
+    fn label(self, name: &str) -> Option<&'a str> {
+        self.get(name)
     }
 }

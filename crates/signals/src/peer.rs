@@ -74,12 +74,12 @@ pub(crate) fn called(context: &Context<'_>) -> Option<Called> {
         }
     } else if let Some(system) = view.value(&MESSAGING_SYSTEM) {
         let name = view.value(&DESTINATION).or(host).unwrap_or(system);
-        let mut queue = context.rules.qualified(context.labels, EntityKind::Queue, name);
+        let mut queue = context.rules.qualified(&context.view, EntityKind::Queue, name);
         queue.namespace.clear();
         queue
     } else {
         let host =
-            host.or_else(|| context.rules.peer_of(context.labels).map(host_of)).filter(|host| !is_loopback(host))?;
+            host.or_else(|| context.rules.peer_of(&context.view).map(host_of)).filter(|host| !is_loopback(host))?;
         context.of_host(host_kind(host), host, is_ip_address(host) || host.contains('.'))
     };
     aliases.retain(|alias| *alias != entity.name);

@@ -20,7 +20,7 @@ pub struct ResourceEntity {
 
 /// Returns what resource attributes name.
 pub(crate) fn entity_of_resource(context: &Context<'_>) -> ResourceEntity {
-    let meaning = own_meaning(context, context.rules.entity_of(context.labels));
+    let meaning = own_meaning(context, context.rules.entity_of(&context.view));
     let mut aliases = meaning.aliases;
     let workloads = ["k8s.deployment.name", "k8s.statefulset.name", "k8s.daemonset.name", "k8s.cronjob.name"];
     if let Some(entity) = meaning.entity.as_ref().filter(|entity| entity.kind == EntityKind::Service) {

@@ -41,20 +41,23 @@ pub(crate) fn meaning(tables: &Tables, context: &Context<'_>, metadata: Option<&
 
 /// The meaning of a series that no convention knows.
 fn unknown(tables: &Tables, context: &Context<'_>, name: &str, metadata: Option<&MetricMetadata>) -> SeriesMeaning {
-    let entity = context.rules.entity_of(context.labels);
+    let entity = context.rules.entity_of(&context.view);
     let mut meaning = own_meaning(context, entity);
-    if shape::is_internal(name) || !matches!(tables.exporter_of(context), ExporterOf::None) {
-        // What the process of an exporter counts is no traffic of what it watches.
+    if shape::is_internal(name) {
         meaning.is_internal = true;
         return meaning;
     }
     let Some(entity) = meaning.entity.clone() else { return meaning };
-    if let Some(found) = shape::series_use(context, name, metadata, entity, &meaning.instance) {
-        if let Some(peer) = &found.peer {
-            relate(&mut meaning.relations, &found.entity, RelationKind::Calls, peer.clone());
-        }
-        meaning.uses.push(found);
+    let Some(found) = shape::series_use(context, name, metadata, entity, &meaning.instance) else { return meaning };
+    if !matches!(tables.exporter_of(context), ExporterOf::None) {
+        // What the process of an exporter counts is no traffic of what it watches.
+        meaning.is_internal = true;
+        return meaning;
     }
+    if let Some(peer) = &found.peer {
+        relate(&mut meaning.relations, &found.entity, RelationKind::Calls, peer.clone());
+    }
+    meaning.uses.push(found);
     meaning
 }
 
@@ -71,8 +74,8 @@ pub(crate) fn own_meaning(context: &Context<'_>, entity: Option<Entity>) -> Seri
 
 /// Returns the name of the reporting process.
 fn instance_of<'a>(context: &Context<'a>) -> &'a str {
-    let own = context.view.get("instance").or_else(|| context.rules.pod_of(context.labels));
-    own.or_else(|| context.rules.node_of(context.labels)).unwrap_or_default()
+    let own = context.view.get("instance").or_else(|| context.rules.pod_of(&context.view));
+    own.or_else(|| context.rules.node_of(&context.view)).unwrap_or_default()
 }
 
 /// Returns the addresses and the pod of the reporting process.
@@ -91,7 +94,7 @@ fn own_aliases(context: &Context<'_>, entity: &Entity) -> Vec<String> {
             add(host);
         }
     }
-    context.rules.pod_of(context.labels).into_iter().for_each(&mut add);
+    context.rules.pod_of(&context.view).into_iter().for_each(&mut add);
     // The Kubernetes Service beside the workload; DNS names have it.
     if entity.kind == EntityKind::Workload {
         context.view.get("service").into_iter().for_each(&mut add);
@@ -102,8 +105,8 @@ fn own_aliases(context: &Context<'_>, entity: &Entity) -> Vec<String> {
 /// Returns the machine on which the reporting process runs. In a container, `host.name` is the pod.
 pub(crate) fn runs_on_node(context: &Context<'_>, entity: &Entity) -> Option<Relation> {
     const KUBERNETES_NODE: [&str; 5] = ["k8s.node.name", "k8s_node_name", "node", "nodename", "kubernetes_node"];
-    let in_pod = context.rules.pod_of(context.labels).is_some();
-    let node = if in_pod { context.view.value(&KUBERNETES_NODE) } else { context.rules.node_of(context.labels) };
+    let in_pod = context.rules.pod_of(&context.view).is_some();
+    let node = if in_pod { context.view.value(&KUBERNETES_NODE) } else { context.rules.node_of(&context.view) };
     let node = node.filter(|node| *node != entity.name && !is_loopback(node))?;
     let is_process = !matches!(entity.kind, EntityKind::Node | EntityKind::Endpoint | EntityKind::Certificate);
     let to = context.of_host(EntityKind::Node, node, true);
@@ -133,7 +136,7 @@ impl Builder<'_> {
         let convention_entity = named(&self.convention.entity);
         let is_own = rule.entity.is_none();
         let entity = named(&rule.entity).or(convention_entity);
-        let entity = entity.or_else(|| context.rules.entity_of(context.labels));
+        let entity = entity.or_else(|| context.rules.entity_of(&context.view));
         let mut meaning = own_meaning(context, entity);
         if !is_own || !self.convention.member.is_empty() {
             // The scrape target's address is not the entity's.
@@ -182,6 +185,10 @@ impl Builder<'_> {
                     entity = watched.and_then(|naming| self.context.named(naming)).unwrap_or(entity);
                     resource = EXPORTER.to_owned();
                     meaning.entity = Some(entity.clone());
+                    if exporter.entity.is_some() {
+                        // The target's address is that of what is probed.
+                        meaning.aliases.clear();
+                    }
                 }
                 ExporterOf::Unknown => {
                     without_exporter(&entity.name.clone()).clone_into(&mut entity.name);

@@ -1,6 +1,8 @@
 //! What the series of real captures mean: one snapshot a capture, with a line for each meaning and the names of what is
 //! only watched against its own past.
 
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
