@@ -1,7 +1,7 @@
 //! Evidence: one observation, what it is about, when, and one line that says what was measured.
 
 use wardroom_domain::canonical::short_hash;
-use wardroom_domain::{Event, EventKind, Evidence, Finding, SignalKind, Timestamp};
+use wardroom_domain::{Event, EventKind, Evidence, SignalKind, Timestamp};
 use wardroom_signals::SignalUnit;
 
 use crate::facts::{SignalFact, TemplateChange, TemplateFact};
@@ -54,16 +54,6 @@ pub(crate) fn template_evidence(fact: &TemplateFact) -> Evidence {
     Evidence { id, entity: fact.entity.clone(), at: fact.at, summary }
 }
 
-pub(crate) fn finding_evidence(finding: &Finding) -> Evidence {
-    let labels = finding.signal.labels().to_string();
-    Evidence {
-        id: format!("finding:{}:{}:{}", finding.signal.entity.name, finding.rule, short_hash(&labels)),
-        entity: finding.signal.entity.clone(),
-        at: Timestamp::from_millis(finding.since_ms),
-        summary: finding.summary.clone(),
-    }
-}
-
 /// Returns kind and resource of a signal.
 fn what(fact: &SignalFact) -> String {
     let kind = fact.signal.kind.as_str();
@@ -84,7 +74,8 @@ pub(crate) fn signal_summary(fact: &SignalFact) -> String {
         SignalUnit::Number => short(value),
     };
     let (value, before) = (number(fact.value), number(fact.expected));
-    let resource = if fact.signal.resource.is_empty() { &fact.signal.metric } else { &fact.signal.resource };
+    let resource =
+        if fact.signal.resource.is_empty() { metric_name(&fact.signal.metric) } else { &fact.signal.resource };
     match fact.signal.kind {
         SignalKind::Errors if fact.unit == SignalUnit::Ratio => format!("{value} of requests fail (before: {before})"),
         SignalKind::Errors => format!("requests fail at {value} (before: {before})"),
@@ -102,6 +93,12 @@ pub(crate) fn signal_summary(fact: &SignalFact) -> String {
         SignalKind::Logs => format!("error lines at {value} (before: {before})"),
         SignalKind::Other => format!("{resource} is {value} (before: {before})"),
     }
+}
+
+/// Returns the metric's name where `metric` is the text of a series' labels.
+fn metric_name(metric: &str) -> &str {
+    let name = metric.split_once("__name__=\"").and_then(|(_, rest)| rest.split_once('"'));
+    name.map_or(metric, |(name, _)| name)
 }
 
 /// Returns a number with about three significant digits.

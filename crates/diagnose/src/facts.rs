@@ -2,10 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use wardroom_domain::{Entity, Event, Finding, Relation, Severity, SignalId, SignalKind, Timestamp};
+use wardroom_domain::{Entity, EntityKind, Event, Finding, Relation, Severity, SignalId, SignalKind, Timestamp};
 use wardroom_signals::{Direction, SignalUnit};
 
 use crate::need::Need;
+
+/// Resources that fill while requests wait.
+const WAITING: &[&str] = &[
+    "connections",
+    "connection-pool",
+    "in-flight",
+    "pending",
+    "threads",
+    "worker-threads",
+    "executor",
+    "goroutines",
+    "sessions",
+    "queue-time",
+    "active-queries",
+];
 
 /// Everything known about an incident at one point in time. All entities are canonical: one thing has one entity.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +119,7 @@ impl SignalFact {
             SignalKind::Saturation if self.unit == SignalUnit::Ratio => {
                 // Towards the limit counts for more than far from it.
                 let room = (self.value.clamp(0.0, 1.0) - 0.5).max(0.0) * 2.0;
-                saturating(delta / 0.15).max(saturating(log_ratio)) * room.mul_add(0.6, 0.4)
+                saturating(delta / 0.15).max(saturating(log_ratio)) * room.mul_add(0.8, 0.2)
             }
             SignalKind::Restarts => saturating(self.value - self.expected),
             SignalKind::Expiry | SignalKind::Freshness => saturating(log_ratio),
@@ -120,6 +135,13 @@ impl SignalFact {
             strength = strength.max(0.6);
         }
         if self.is_internal { strength * 0.25 } else { strength }
+    }
+
+    /// Returns whether it measures work that waits or is under way at a client or server: it fills when what is called
+    /// gets slow. The connections of a data store are its own resource.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let is_store = matches!(self.signal.entity.kind, EntityKind::Database | EntityKind::Cache | EntityKind::Queue);
+        !is_store && WAITING.contains(&self.signal.resource.as_str())
     }
 
     /// Returns whether it is worse than before beyond doubt.

@@ -60,8 +60,8 @@ struct Scale {
 /// Returns the size of the largest shift: of resources, or of anything else.
 fn size(suspect: &Suspect<'_>, of_resources: bool) -> f64 {
     let counts = |kind: SignalKind| match kind {
-        SignalKind::Saturation | SignalKind::Restarts | SignalKind::Queue => of_resources,
-        SignalKind::Other | SignalKind::Traffic | SignalKind::Freshness => !of_resources,
+        SignalKind::Saturation | SignalKind::Restarts => of_resources,
+        SignalKind::Other | SignalKind::Traffic => !of_resources,
         _ => false,
     };
     let shifts = suspect.own.iter().filter(|fact| counts(fact.signal.kind) && !fact.is_internal);
@@ -100,13 +100,14 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
     // A change of something that works as before explains nothing.
     let sign = sign(case, index);
     let restarted = closeness(EventKind::OomKill, 300.0).max(0.5 * closeness(EventKind::Restart, 300.0));
+    let inside = levels.inside.max(levels.waiting * (1.0 - case.waiting_explained(index)));
     let logs_explained = case.logs_explained(index);
     let logs = |changes: &[TemplateChange]| {
         suspect.logs(changes).map_or(0.0, |fact| fact.strength()) * (1.0 - 0.8 * logs_explained)
     };
     [
-        levels.inside,
-        share(size(suspect, true), scale.inside),
+        inside,
+        share(size(suspect, true), scale.inside) * inside,
         levels.down.max(0.3 * levels.exporter_down),
         own_errors,
         share(failing, scale.failing) * levels.errors,
@@ -126,7 +127,7 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
         logs(&[TemplateChange::New]),
         logs(&[TemplateChange::Burst]),
         logs(&[TemplateChange::Gone]),
-        share(size(suspect, false), scale.other),
+        share(size(suspect, false), scale.other) * levels.other.max(levels.drop),
         levels.drop,
     ]
 }

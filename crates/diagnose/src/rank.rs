@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wardroom_domain::{Cause, Diagnosis, Entity, Event, EventKind, Evidence, Severity, SignalId, SignalKind};
 
 use crate::Config;
-use crate::evidence::{cited_evidence, event_evidence, finding_evidence, signal_evidence, template_evidence};
-use crate::facts::{Facts, SignalFact, TemplateFact};
+use crate::evidence::{cited_evidence, event_evidence, signal_evidence, template_evidence};
+use crate::facts::{Facts, SignalFact, TemplateChange, TemplateFact};
 use crate::features::{Features, features, sign};
 use crate::need::Need;
 use crate::rules::{Match, RULES, Rule, Subject};
@@ -19,6 +19,8 @@ const MAX_CAUSES: usize = 5;
 const MAX_CITED: usize = 4;
 /// Entities below this score show nothing that could be a cause.
 const MIN_SCORE: f64 = 0.15;
+/// Evidence of at least this strength, 0..1, explains what else differs.
+const STRONG: f64 = 0.3;
 /// Entities that differ less than this from before, 0..1, are no candidates.
 const MIN_SIGN: f64 = 0.02;
 /// Maximum number of suspects whose details are asked for.
@@ -59,10 +61,12 @@ pub fn indicators<'a>(facts: &'a Facts, entity: &Entity) -> Vec<Indicator<'a>> {
     suspect.map(telling).unwrap_or_default()
 }
 
-/// Orders the evidence about a suspect: what is inside it explains its symptoms, so it goes first at equal strength.
+/// Orders the evidence about a suspect: what is inside it explains its symptoms, so it goes first if it is strong; a log
+/// line that belonged to every request and is gone says more than lines that errors of others may cause.
 fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
     let mut weighed: Vec<(f64, Indicator<'a>)> = Vec::new();
     for fact in suspect.own.iter().chain(&suspect.calls).chain(&suspect.called) {
+        let strength = fact.strength();
         let inside = match fact.signal.kind {
             // Lack of memory costs CPU (garbage collection, reclaim); busy CPUs take no memory.
             SignalKind::Saturation if fact.signal.resource == "cpu" => 0.75,
@@ -71,10 +75,18 @@ fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
             SignalKind::Latency => 0.7,
             SignalKind::Traffic | SignalKind::Logs | SignalKind::Other => 0.5,
         };
+        let is_cause = matches!(
+            fact.signal.kind,
+            SignalKind::Saturation | SignalKind::Availability | SignalKind::Restarts | SignalKind::Queue
+        );
+        let first = if is_cause && strength >= STRONG { 1.0 } else { 0.0 };
         let size = 1.0 - 1.0 / (1.0 + (fact.badness() - 2.0).max(0.0).ln_1p());
-        weighed.push((inside * fact.strength().max(0.01) * size, Indicator::Signal(fact)));
+        weighed.push((first + inside * strength.max(0.01) * size, Indicator::Signal(fact)));
     }
-    weighed.extend(suspect.templates.iter().map(|fact| (0.9 * fact.strength(), Indicator::Template(fact))));
+    weighed.extend(suspect.templates.iter().map(|fact| {
+        let weight = if fact.change() == Some(TemplateChange::Gone) { 0.9 } else { 0.45 };
+        (weight * fact.strength(), Indicator::Template(fact))
+    }));
     weighed.retain(|(weight, _)| *weight > 0.0);
     weighed.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| key(&a.1).cmp(&key(&b.1))));
     weighed.into_iter().map(|(_, indicator)| indicator).collect()
@@ -180,7 +192,6 @@ fn cause(
     let Some((rule, found)) = best_rule(&subject) else { return Cause::new(suspect.entity.clone(), "unknown", 0.0) };
     let deployment = subject.deployment();
     let mut items: Vec<Evidence> = found.cited.iter().map(|cited| cited_evidence(cited, began_at)).collect();
-    items.extend(suspect.findings.iter().take(MAX_CITED).map(|finding| finding_evidence(finding)));
     let telling = telling(suspect);
     let shifted = telling.iter().filter_map(|indicator| match indicator {
         Indicator::Signal(fact) if fact.is_shifted() => Some(signal_evidence(fact, began_at)),

@@ -10,6 +10,11 @@ use crate::facts::{Facts, SignalFact, TemplateChange, TemplateFact, log_ratio};
 /// Resource of the availability of an exporter, whose target may well be up.
 pub(crate) const EXPORTER: &str = "exporter";
 
+/// Resource of the availability that probes from outside measure.
+pub(crate) const PROBE: &str = "probe";
+/// Calls through which other log lines of a callee may make a caller log other lines.
+const MAX_LOG_STEPS: u32 = 4;
+
 /// All entities of the facts.
 pub(crate) struct Case<'a> {
     pub(crate) facts: &'a Facts,
@@ -32,8 +37,10 @@ pub(crate) struct Levels {
     pub(crate) errors_delta: f64,
     /// Requests per second that it gets, if that is known.
     pub(crate) requests: Option<f64>,
-    /// Something inside it is at a limit or far from normal: saturation, restarts, freshness, expiry.
+    /// Something inside it is at a limit or far from normal: a resource, restarts, expiry.
     pub(crate) inside: f64,
+    /// What fills or ages while work waits, such as a pool of connections or the newest success of a job.
+    pub(crate) waiting: f64,
     /// It is not up.
     pub(crate) down: f64,
     /// Its exporter is not up.
@@ -134,12 +141,20 @@ impl<'a> Case<'a> {
         latencies.map(SignalFact::strength).reduce(f64::max)
     }
 
-    /// Returns how strongly the logs of what a suspect calls differ, 0..1: a callee that takes another way than before
-    /// makes its callers log other lines, too.
+    /// Returns how strongly the logs of what a suspect calls differ, 0..1, directly or through others: a callee that
+    /// takes another way than before makes its callers log other lines, too.
     pub(crate) fn logs_explained(&self, suspect: usize) -> f64 {
-        let called = self.suspects[suspect].dependencies.iter().filter(|(_, kind)| *kind != RelationKind::RunsOn);
-        let templates = called.flat_map(|(other, _)| &self.suspects[*other].templates);
-        templates.map(|template| template.strength()).fold(0.0, f64::max)
+        let mut seen = BTreeSet::from([suspect]);
+        let mut found = 0.0_f64;
+        let mut callers = vec![suspect];
+        for step in 0..MAX_LOG_STEPS {
+            let called = callers.iter().flat_map(|caller| &self.suspects[*caller].dependencies);
+            callers = called.map(|(other, _)| *other).filter(|other| seen.insert(*other)).collect();
+            let templates = callers.iter().flat_map(|other| &self.suspects[*other].templates);
+            let strongest = templates.map(|template| template.strength()).fold(0.0, f64::max);
+            found = found.max(strongest * (1.0 - 0.15 * f64::from(step)));
+        }
+        found
     }
 
     /// Returns how much of a suspect's failing and slow requests its dependencies explain, each 0..1.
@@ -150,13 +165,25 @@ impl<'a> Case<'a> {
             // Calls that go well explain nothing, whatever the state of the callee is.
             let reach = self.edge_badness(suspect, *dependency).map_or(0.9, |badness| badness.mul_add(0.9, 0.1));
             let other = &self.suspects[*dependency].levels;
-            let broken = other.down.max(0.8 * other.inside).max(0.8 * other.queue);
+            let broken = other.broken();
             let failed = other.errors * part(other.errors_delta, levels.errors_delta);
             errors = errors.max(reach * failed.max(broken).max(0.6 * other.latency));
             let waited = other.latency * part(other.latency_delta, levels.latency_delta);
             latency = latency.max(reach * waited.max(broken).max(0.5 * other.errors));
         }
         (errors.min(1.0), latency.min(1.0))
+    }
+
+    /// Returns how much of the work that waits at a suspect its dependencies explain, 0..1: whoever calls something slow
+    /// or broken has more calls under way.
+    pub(crate) fn waiting_explained(&self, suspect: usize) -> f64 {
+        let dependencies = self.suspects[suspect].dependencies.iter();
+        let explained = dependencies.map(|(dependency, _)| {
+            let reach = self.edge_badness(suspect, *dependency).map_or(0.8, |badness| badness.mul_add(0.9, 0.1));
+            let other = &self.suspects[*dependency].levels;
+            reach * other.broken().max(other.latency).max(other.errors)
+        });
+        explained.fold(0.0, f64::max)
     }
 
     /// Returns how much failing and how much waiting arises at a suspect itself: the rise of its failing requests, and
@@ -234,8 +261,8 @@ impl<'a> Suspect<'a> {
 
     /// Returns how badly off it is, by any symptom or anything inside it.
     pub(crate) fn symptom(&self) -> f64 {
-        let Levels { errors, latency, inside, down, queue, .. } = self.levels;
-        errors.max(latency).max(inside).max(down).max(queue)
+        let Levels { errors, latency, inside, waiting, down, queue, .. } = self.levels;
+        errors.max(latency).max(inside).max(waiting).max(down).max(queue)
     }
 
     /// Returns the strongest signal of this kind and resource, if it is shifted.
@@ -279,6 +306,11 @@ impl<'a> Suspect<'a> {
 const ONSET_TOLERANCE_SECONDS: f64 = 60.0;
 
 impl Levels {
+    /// Returns how surely it cannot serve its callers well, by what is inside it.
+    fn broken(&self) -> f64 {
+        self.down.max(0.8 * self.inside.max(self.waiting).max(self.queue))
+    }
+
     fn of(own: &[&SignalFact]) -> Self {
         let mut levels = Self::default();
         let raise = |level: &mut f64, by: f64| *level = level.max(by);
@@ -288,6 +320,8 @@ impl Levels {
                 SignalKind::Availability if fact.signal.resource == EXPORTER => {
                     raise(&mut levels.exporter_down, strength)
                 }
+                // A probe sees what callers see: whatever is behind may have failed.
+                SignalKind::Availability if fact.signal.resource == PROBE => raise(&mut levels.errors, strength),
                 SignalKind::Availability => raise(&mut levels.down, strength),
                 SignalKind::Errors => {
                     raise(&mut levels.errors, strength);
@@ -310,7 +344,9 @@ impl Levels {
                     let level = if fact.value < fact.expected { &mut levels.drop } else { &mut levels.surge };
                     raise(level, size);
                 }
-                SignalKind::Saturation | SignalKind::Restarts | SignalKind::Freshness | SignalKind::Expiry => {
+                SignalKind::Freshness => raise(&mut levels.waiting, strength),
+                SignalKind::Saturation if fact.is_waiting() => raise(&mut levels.waiting, strength),
+                SignalKind::Saturation | SignalKind::Restarts | SignalKind::Expiry => {
                     raise(&mut levels.inside, strength);
                 }
                 SignalKind::Queue => raise(&mut levels.queue, strength),

@@ -19,6 +19,8 @@ pub struct Weights {
     pub source: String,
     /// Weight of each feature by its name.
     pub features: BTreeMap<String, f64>,
+    /// Weights that fitting is drawn to, set by hand: what the data do not show keeps its weight.
+    pub prior: BTreeMap<String, f64>,
     /// How the ranking becomes a probability of being right.
     pub confidence: Calibration,
 }
@@ -64,7 +66,8 @@ impl Weights {
         if weights.version != VERSION {
             return Err(WeightsError::Unfit(format!("version {}, expected {VERSION}", weights.version)));
         }
-        let missing = FEATURES.iter().find(|name| !weights.features.contains_key(**name));
+        let is_known = |name: &str| weights.features.contains_key(name) && weights.prior.contains_key(name);
+        let missing = FEATURES.iter().find(|name| !is_known(name));
         missing.map_or(Ok(weights.clone()), |name| Err(WeightsError::Unfit(format!("no weight for {name}"))))
     }
 

@@ -15,6 +15,6 @@ pub(super) const RULE: Rule = Rule {
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     let is_cache = subject.suspect.entity.kind == EntityKind::Cache;
-    let fact = subject.shifted(SignalKind::Saturation, &["memory", "evictions", "rejected"]).filter(|_| is_cache)?;
+    let fact = subject.shifted(SignalKind::Saturation, &["memory", "evictions"]).filter(|_| is_cache)?;
     Some(Match::by_signal(0.74, fact))
 }

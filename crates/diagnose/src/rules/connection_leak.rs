@@ -17,7 +17,7 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.suspect.entity.kind == EntityKind::Database || subject.is_asked_for_more() {
         return None;
     }
-    if let Some(fact) = subject.shifted(SignalKind::Saturation, &["connections", "pool"]) {
+    if let Some(fact) = subject.shifted(SignalKind::Saturation, &["connections", "connection-pool"]) {
         return Some(Match::by_signal(0.71, fact));
     }
     // Without numbers of the pool: calls wait for a connection and then fail, though the callee answers well.

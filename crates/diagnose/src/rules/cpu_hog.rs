@@ -14,6 +14,6 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
-    let fact = subject.shifted(SignalKind::Saturation, &["cpu", "throttling", "cpu-throttling", "cpu_throttling"])?;
+    let fact = subject.shifted(SignalKind::Saturation, &["cpu", "throttling"])?;
     Some(Match::by_signal(0.68, fact))
 }

@@ -17,7 +17,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 const RESOURCES: &[&str] =
-    &["locks", "waiting", "idle-in-transaction", "idle_in_transaction", "transaction-age", "transactions", "deadlocks"];
+    &["locks", "lock-waits", "deadlocks", "idle-in-transaction", "transaction-age", "active-queries"];
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     let is_database = subject.suspect.entity.kind == EntityKind::Database;

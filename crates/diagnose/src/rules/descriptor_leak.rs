@@ -17,7 +17,6 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.is_asked_for_more() {
         return None;
     }
-    let fact = subject
-        .shifted(SignalKind::Saturation, &["descriptors", "file_descriptors", "file-descriptors", "fds", "open_fds"])?;
+    let fact = subject.shifted(SignalKind::Saturation, &["file-descriptors"])?;
     Some(Match::by_signal(0.71, fact))
 }

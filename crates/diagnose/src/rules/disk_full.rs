@@ -14,7 +14,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
-    let named = subject.shifted(SignalKind::Saturation, &["disk", "filesystem", "inodes", "volume"]);
+    let named = subject.shifted(SignalKind::Saturation, &["disk", "disk-free", "inodes", "volume"]);
     let is_filesystem = subject.suspect.entity.kind == EntityKind::Filesystem;
     let any = || subject.shifted(SignalKind::Saturation, &[]).filter(|_| is_filesystem);
     Some(Match::by_signal(0.74, named.or_else(any)?))

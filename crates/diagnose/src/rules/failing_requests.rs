@@ -3,6 +3,7 @@
 use wardroom_domain::SignalKind;
 
 use super::{Cited, Match, Rule, Subject};
+use crate::suspect::PROBE;
 
 pub(super) const RULE: Rule = Rule {
     id: "failing-requests",
@@ -14,7 +15,8 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
-    let fact = subject.shifted(SignalKind::Errors, &[])?;
+    let probed = || subject.shifted(SignalKind::Availability, &[PROBE]);
+    let fact = subject.shifted(SignalKind::Errors, &[]).or_else(probed)?;
     let (explained, _) = subject.case.explained(subject.index);
     let fit = 0.48 + 0.1 * fact.strength() * (1.0 - explained);
     Some(Match::new(fit, crate::evidence::signal_summary(fact), vec![Cited::Signal(fact)]))

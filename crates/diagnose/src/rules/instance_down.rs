@@ -3,6 +3,7 @@
 use wardroom_domain::SignalKind;
 
 use super::{Cited, Match, Rule, Subject};
+use crate::suspect::{EXPORTER, PROBE};
 
 pub(super) const RULE: Rule = Rule {
     id: "instance-down",
@@ -16,7 +17,7 @@ pub(super) const RULE: Rule = Rule {
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if let Some(fact) = subject.suspect.own.iter().find(|fact| {
         let is_lost = fact.signal.kind == SignalKind::Availability && fact.is_shifted();
-        is_lost && fact.signal.resource != crate::suspect::EXPORTER
+        is_lost && ![EXPORTER, PROBE].contains(&fact.signal.resource.as_str())
     }) {
         return Some(Match::by_signal(0.71, fact));
     }

@@ -14,6 +14,6 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
-    let fact = subject.shifted(SignalKind::Saturation, &["memory", "heap"])?;
+    let fact = subject.shifted(SignalKind::Saturation, &["memory", "heap", "memory-pressure"])?;
     Some(Match::by_signal(0.68, fact))
 }

@@ -14,7 +14,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
-    if let Some(fact) = subject.shifted(SignalKind::Restarts, &["oom", "oom_kill", "oom-kill"]) {
+    if let Some(fact) = subject.shifted(SignalKind::Restarts, &["oom-kill", "oom-killed"]) {
         return Some(Match::by_signal(0.76, fact));
     }
     // Kills repeat, so the newest may be long after the onset.

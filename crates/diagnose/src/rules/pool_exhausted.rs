@@ -16,7 +16,7 @@ pub(super) const RULE: Rule = Rule {
     matches,
 };
 
-const RESOURCES: &[&str] = &["connections", "pool", "pending", "threads", "workers"];
+const RESOURCES: &[&str] = &["connections", "connection-pool", "pending", "threads", "worker-threads", "executor"];
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.suspect.entity.kind == EntityKind::Database {

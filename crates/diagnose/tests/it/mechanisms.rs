@@ -45,7 +45,7 @@ fn examples() -> Vec<(&'static str, EntityKind, Estate)> {
         ("traffic-surge", E::Service, saturated(E::Service, "cpu").own(&x(E::Service), S::Traffic, "", 90.0, 20.0)),
         ("connection-leak", E::Service, saturated(E::Service, "connections")),
         ("pool-exhausted", E::Service, new().own(&x(E::Service), S::Queue, "pending", 40.0, 0.0)),
-        ("descriptor-leak", E::Service, saturated(E::Service, "descriptors")),
+        ("descriptor-leak", E::Service, saturated(E::Service, "file-descriptors")),
         ("node-saturated", E::Node, saturated(E::Node, "memory")),
         ("memory-leak", E::Service, saturated(E::Service, "memory")),
         ("cpu-hog", E::Service, saturated(E::Service, "cpu").own(&x(E::Service), S::Traffic, "", 20.0, 20.0)),

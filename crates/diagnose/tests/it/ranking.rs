@@ -73,6 +73,30 @@ fn a_pool_at_its_limit_with_a_healthy_database_is_the_clients() {
 }
 
 #[test]
+fn a_pool_that_fills_while_the_database_is_locked_is_the_databases() {
+    let (orders, database) = (service("orders"), entity(EntityKind::Database, "main-db"));
+    let estate = Estate::new()
+        .failing(&orders, 0.5)
+        .own(&orders, SignalKind::Saturation, "connection-pool", 0.98, 0.1)
+        .own(&database, SignalKind::Availability, "", 1.0, 1.0)
+        .own(&database, SignalKind::Saturation, "transaction-age", 60.0, 0.2);
+    estate.uses(&orders, &database).check(&database, "database-lock");
+}
+
+#[test]
+fn what_a_probe_sees_is_explained_by_what_is_behind() {
+    let (shop, gateway) = (entity(EntityKind::Endpoint, "shop.example"), service("gateway"));
+    let estate = Estate::new().own(&shop, SignalKind::Availability, "probe", 0.0, 1.0).own(
+        &gateway,
+        SignalKind::Availability,
+        "",
+        0.0,
+        1.0,
+    );
+    estate.calls(&shop, &gateway).check(&gateway, "instance-down");
+}
+
+#[test]
 fn an_exporter_that_is_down_is_not_its_database() {
     let database = entity(EntityKind::Database, "main-db");
     let estate = Estate::new().own(&database, SignalKind::Availability, "exporter", 0.0, 1.0);

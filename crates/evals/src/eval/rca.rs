@@ -14,8 +14,9 @@ pub(crate) mod fit;
 mod nezha;
 mod petshop;
 mod sockshop;
-mod telemetry;
+pub(crate) mod telemetry;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -67,7 +68,7 @@ pub(crate) fn fit_weights(data: &[PathBuf], out: &Path) -> anyhow::Result<String
 }
 
 /// Reads all cases of a data set, by the layout of its folder.
-fn cases(data: &Path) -> anyhow::Result<Vec<RcaCase>> {
+pub(crate) fn cases(data: &Path) -> anyhow::Result<Vec<RcaCase>> {
     if petshop::is_here(data) {
         return petshop::cases(data);
     }
@@ -78,8 +79,14 @@ fn cases(data: &Path) -> anyhow::Result<Vec<RcaCase>> {
 fn prediction(case: &RcaCase, weights: &Weights) -> serde_json::Value {
     let started = Instant::now();
     let ranked = rank(&case.facts, weights);
-    let services: Vec<&str> = ranked.iter().map(|found| found.entity.name.as_str()).collect();
-    let scores: Vec<f64> = ranked.iter().map(|found| found.score).collect();
+    let mut services: Vec<&str> = ranked.iter().map(|found| found.entity.name.as_str()).collect();
+    let mut scores: Vec<f64> = ranked.iter().map(|found| found.score).collect();
+    // Entities without any sign of a fault are all equally unlikely.
+    let signals = case.facts.signals.iter().map(|fact| fact.signal.entity.name.as_str());
+    let healthy: BTreeSet<&str> = signals.filter(|name| !services.contains(name)).collect();
+    let least = scores.last().map_or(0.0, |score| score.min(0.0)) - 1.0;
+    scores.extend(healthy.iter().map(|_| least));
+    services.extend(healthy);
     let named = named_indicators(case, &ranked);
     let places: Vec<usize> = (0..named.len()).map(|place| named.len() - place).collect();
     json!({

@@ -167,7 +167,9 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
     let bad = signal.bad().or_else(|| signal.suspected());
     let unit = unit_of(&id, last);
     let baseline = signal.baseline();
-    let normal = Normal { center: baseline.center, spread: baseline.spread };
+    // What is reached now and then is normal, too.
+    let reach = (baseline.high - baseline.center).max(baseline.center - baseline.low) / 2.0;
+    let normal = Normal { center: baseline.center, spread: baseline.spread.max(reach) };
     let lead_ms = LEAD_MS.max(SILENT_INTERVALS * interval_ms);
     let from_ms = bad.as_ref().map_or(began_ms - lead_ms, |bad| bad.since_ms.min(began_ms));
     let points: Vec<(i64, f64)> = signal.history.iter().copied().collect();
@@ -194,14 +196,18 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
     })
 }
 
-/// Returns the unit of a signal's values. Of the kinds that may be a share, those are whose values are.
+/// End of the name of signals that are a share of a limit.
+const SHARE_SUFFIX: &str = "/limit";
+
+/// Returns the unit of a signal's values.
 fn unit_of(id: &SignalId, value: f64) -> SignalUnit {
     match id.kind {
         SignalKind::Availability => SignalUnit::Ratio,
-        SignalKind::Errors | SignalKind::Saturation if (0.0..=1.0).contains(&value) => SignalUnit::Ratio,
+        SignalKind::Saturation if id.metric.ends_with(SHARE_SUFFIX) => SignalUnit::Ratio,
+        SignalKind::Errors if (0.0..=1.0).contains(&value) => SignalUnit::Ratio,
         SignalKind::Errors | SignalKind::Traffic | SignalKind::Logs => SignalUnit::PerSecond,
         SignalKind::Latency | SignalKind::Freshness | SignalKind::Expiry => SignalUnit::Seconds,
-        SignalKind::Saturation if id.resource == "memory" => SignalUnit::Bytes,
+        SignalKind::Saturation if matches!(id.resource.as_str(), "memory" | "heap") => SignalUnit::Bytes,
         SignalKind::Saturation | SignalKind::Queue | SignalKind::Restarts | SignalKind::Other => SignalUnit::Number,
     }
 }

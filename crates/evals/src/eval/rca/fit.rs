@@ -7,14 +7,14 @@ use std::fmt::Write as _;
 use wardroom_diagnose::{Calibration, FEATURES, Features, Weights};
 
 /// Steps of the descent from the prior.
-const STEPS: usize = 2500;
+const STEPS: usize = 3000;
 /// Steps after one case is left out, from the weights of all.
 const STEPS_LEFT_OUT: usize = 400;
 /// Length of a step.
 const RATE: f64 = 0.05;
 /// Strength by which the weights are drawn to the prior: some features never vary in the data sets, and what the data
 /// sets do not show must not be forgotten.
-const PRIOR: f64 = 0.01;
+const PRIOR: f64 = 0.005;
 /// Bins of the reliability diagram.
 const BINS: usize = 5;
 
@@ -35,7 +35,7 @@ pub(crate) struct Fitted {
 
 /// Fits the weights, and the confidence by leaving each case out once.
 pub(crate) fn fit(samples: &[Sample], prior: &Weights, source: String) -> Fitted {
-    let start: Features = FEATURES.map(|name| prior.features.get(name).copied().unwrap_or_default());
+    let start: Features = FEATURES.map(|name| prior.prior.get(name).copied().unwrap_or_default());
     let all: Vec<usize> = (0..samples.len()).collect();
     let fitted = descend(samples, &all, &start, &start, STEPS);
     let (mut right_all, mut right_out) = (0, 0);
@@ -53,7 +53,7 @@ pub(crate) fn fit(samples: &[Sample], prior: &Weights, source: String) -> Fitted
     let features: BTreeMap<String, f64> =
         FEATURES.iter().zip(fitted).map(|(name, weight)| ((*name).to_owned(), (weight * 1e4).round() / 1e4)).collect();
     let confidence = calibrate(&predictions, prior.confidence);
-    let weights = Weights { version: prior.version, source, features, confidence };
+    let weights = Weights { version: prior.version, source, features, prior: prior.prior.clone(), confidence };
     let mut report = format!(
         "{} cases: first in {right_all} with the weights of all, in {right_out} with each case left out.\n\n",
         samples.len()
@@ -173,8 +173,8 @@ mod tests {
         };
         let samples: Vec<Sample> = (0..9).map(|index| sample(index % 3)).collect();
         let fitted = fit(&samples, &prior, "test".into());
-        assert!(fitted.weights.features[FEATURES[2]] > prior.features[FEATURES[2]]);
-        assert!((0.0..prior.features[FEATURES[4]]).contains(&fitted.weights.features[FEATURES[4]]));
+        assert!(fitted.weights.features[FEATURES[2]] > prior.prior[FEATURES[2]]);
+        assert!((0.0..prior.prior[FEATURES[4]]).contains(&fitted.weights.features[FEATURES[4]]));
         assert!(fitted.report.contains("first in 9 with the weights of all, in 9 with"), "{}", fitted.report);
     }
 }

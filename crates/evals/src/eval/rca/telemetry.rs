@@ -7,12 +7,12 @@ use wardroom_domain::{Entity, Relation, RelationKind, SignalId, SignalKind, Time
 use wardroom_signals::{Direction, SignalUnit};
 
 /// One case: what diagnosis is told, and what the prediction names.
-pub(super) struct RcaCase {
+pub(crate) struct RcaCase {
     /// Identifier of the data set.
-    pub(super) id: String,
-    pub(super) facts: Facts,
+    pub(crate) id: String,
+    pub(crate) facts: Facts,
     /// Name of the true entity, for fitting only.
-    pub(super) truth: Option<String>,
+    pub(crate) truth: Option<String>,
     /// How the data set spells signals and templates: text by signal or template.
     pub(super) spelling: BTreeMap<String, String>,
 }

@@ -15,7 +15,7 @@ use super::service_of;
 /// Width of the bins whose medians are the points of a duration, in ms.
 const BIN_MS: i64 = 30_000;
 /// Durations with fewer values before, or in a bin, say nothing.
-const MIN_DURATIONS: (usize, usize) = (4, 2);
+const MIN_DURATIONS: (usize, usize) = (8, 3);
 /// Operations with fewer executions before say nothing about what belongs to them.
 const MIN_EXECUTIONS: f64 = 3.0;
 /// Words of a log line that identify its statement.
