@@ -82,6 +82,11 @@ impl Counts {
         self.longest_quiet_ms
     }
 
+    /// Returns the time of the first event that is known.
+    pub(super) fn first_ms(&self) -> Option<i64> {
+        self.events.front().map(|(at_ms, _)| *at_ms)
+    }
+
     /// Returns the number of events since a time.
     pub(super) fn sum_since(&self, since_ms: i64) -> f64 {
         self.events.iter().filter(|(at_ms, _)| *at_ms >= since_ms).map(|(_, count)| count).sum()

@@ -102,12 +102,14 @@ pub(super) struct Sign {
     pub(super) severity: Option<Severity>,
     /// Whether a finding may open an incident, if other than the rule says.
     pub(super) opens: Option<bool>,
+    /// Onset, in ms, if it lies before the point: the first of several events that are counted.
+    pub(super) since_ms: Option<i64>,
 }
 
 impl Sign {
     /// Creates a sign that values above a limit are bad.
     pub(super) const fn above(limit: f64, expected: f64, weight: f64) -> Self {
-        Self { weight, limit, expected, low_is_bad: false, is_ready: true, severity: None, opens: None }
+        Self { weight, limit, expected, low_is_bad: false, is_ready: true, severity: None, opens: None, since_ms: None }
     }
 
     /// Creates a sign that values below a limit are bad.

@@ -48,7 +48,7 @@ impl Run {
     pub(super) fn start(rule: &Rule, sign: &Sign, point: &Point) -> Self {
         let mut run = Self {
             rule: rule.id.to_owned(),
-            since_ms: point.at_ms,
+            since_ms: sign.since_ms.unwrap_or(point.at_ms),
             from_ms: point.at_ms - point.window_ms,
             at_ms: point.at_ms,
             points: 0,

@@ -68,7 +68,8 @@ pub(super) fn flapping(look: &Look<'_>) -> Verdict {
         return Verdict::Good;
     }
     let severity = if look.id.resource == EXPORTER { Severity::Warning } else { Severity::High };
-    Verdict::Bad(Sign { severity: Some(severity), ..Sign::below(up_limit(look), look.baseline.center, 1.0) })
+    let since_ms = look.counts.first_ms();
+    Verdict::Bad(Sign { severity: Some(severity), since_ms, ..Sign::below(up_limit(look), look.baseline.center, 1.0) })
 }
 
 /// Whether the events of a signal are kills for want of memory.
@@ -84,11 +85,12 @@ pub(super) fn crash_loop(look: &Look<'_>) -> Verdict {
     let members = f64::from(look.point.members);
     // Each member may have been restarted once, by a person or a deployment.
     let needed = f64::from(look.config.crash_loop_restarts).max((members + 1.0).min(MAX_RESTARTS_NEEDED));
+    let since_ms = look.counts.first_ms();
     if look.counts.sum() >= needed {
-        return Verdict::Bad(Sign::above(0.5, 0.0, 1.0));
+        return Verdict::Bad(Sign { since_ms, ..Sign::above(0.5, 0.0, 1.0) });
     }
     if members <= 1.0 && look.counts.sum_since(look.point.at_ms - QUICK_RESTARTS_MS) >= QUICK_RESTARTS {
-        return Verdict::Bad(Sign { severity: Some(Severity::Warning), ..Sign::above(0.5, 0.0, 1.0) });
+        return Verdict::Bad(Sign { severity: Some(Severity::Warning), since_ms, ..Sign::above(0.5, 0.0, 1.0) });
     }
     Verdict::Good
 }

@@ -18,8 +18,15 @@ fn every_rule_has_its_own_id_and_a_description() {
     assert!(RULES.iter().all(|rule| !rule.about.is_empty()));
     let docs = include_str!("../../../../docs/detection.md");
     for rule in RULES {
-        assert!(docs.contains(&format!("
-| `{}` |", rule.id)), "{} is missing in docs/detection.md", rule.id);
+        assert!(
+            docs.contains(&format!(
+                "
+| `{}` |",
+                rule.id
+            )),
+            "{} is missing in docs/detection.md",
+            rule.id
+        );
     }
 }
 

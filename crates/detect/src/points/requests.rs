@@ -9,14 +9,14 @@ use super::quantile::{Bound, quantile};
 use super::sums::{SOURCES, Source};
 use crate::point::{Point, RequestCounts};
 
-/// Windows after which errors are reported with fewer requests than are wanted.
-const MAX_ERROR_WINDOWS: u32 = 4;
+/// Windows after which errors and means are reported with fewer requests than are wanted.
+const MAX_JOINED_WINDOWS: u32 = 4;
 /// Requests that a 99th percentile needs.
 const MIN_P99_REQUESTS: f64 = 100.0;
 /// Requests that a median needs.
 const MIN_MEDIAN_REQUESTS: f64 = 10.0;
-/// Requests that a mean needs.
-const MIN_MEAN_REQUESTS: f64 = 20.0;
+/// Requests that a mean needs: the judge gives one of few requests little weight.
+const MIN_MEAN_REQUESTS: f64 = 5.0;
 /// Time after which a latency is reported with fewer requests than are wanted, in ms.
 const MAX_LATENCY_WINDOW_MS: i64 = 600_000;
 
@@ -58,6 +58,7 @@ struct ErrorWindow {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct LatencyWindow {
     since_ms: i64,
+    windows: u32,
     requests: f64,
     seconds: f64,
     buckets: BTreeMap<Bound, f64>,
@@ -95,9 +96,11 @@ impl RequestWindows {
         } else if let Some(seconds) = step.duration {
             let requests = step.duration_requests();
             self.p99.start(step);
+            self.p99.windows += 1;
             self.p99.requests += requests;
             self.p99.seconds += seconds;
-            if self.p99.is_enough(step, MIN_MEAN_REQUESTS) {
+            let is_long = self.p99.windows >= MAX_JOINED_WINDOWS && self.p99.requests >= 1.0;
+            if is_long || self.p99.is_enough(step, MIN_MEAN_REQUESTS) {
                 let LatencyWindow { since_ms, requests, seconds, .. } = std::mem::take(&mut self.p99);
                 let counts = RequestCounts { total: requests, failed: 0.0 };
                 emit(SignalSlot::Latency, step.point(since_ms, seconds / requests, Some(counts)));
@@ -150,7 +153,7 @@ impl ErrorWindow {
         self.counts.total += counts.total;
         self.counts.failed += counts.failed;
         let RequestCounts { total, failed } = self.counts;
-        if total <= 0.0 || (total < min_requests && self.windows < MAX_ERROR_WINDOWS) {
+        if total <= 0.0 || (total < min_requests && self.windows < MAX_JOINED_WINDOWS) {
             return None;
         }
         let point = step.point(self.since_ms, (failed / total).min(1.0), Some(self.counts));

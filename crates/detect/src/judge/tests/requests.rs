@@ -173,7 +173,7 @@ fn steady_traffic_that_stops_opens_and_double_traffic_is_evidence_only() {
 #[test]
 fn the_noise_of_quantiles_and_means_of_few_requests_is_none() {
     for seed in 1..40 {
-        for (requests, mean) in [(20.0, true), (60.0, true), (100.0, false), (300.0, false)] {
+        for (requests, mean) in [(5.0, true), (20.0, true), (60.0, true), (100.0, false), (300.0, false)] {
             let mut feed = Feed::new(SignalKind::Latency, "", SignalUnit::Seconds, [15, 30, 60][seed as usize % 3]);
             let mut noise = Noise(seed * 31 + requests as u64);
             let points = 24 * 3_600_000 / feed.step_ms;

@@ -55,7 +55,9 @@ fn going_down_again_and_again_is_flapping() {
         let mut feed = Feed::new(SignalKind::Availability, "", SignalUnit::Ratio, seconds);
         feed.minutes(30, |_, point| point.value = 1.0);
         let every = 180_000 / feed.step_ms;
+        let began_ms = feed.at_ms;
         let found = feed.minutes(12, |step, point| point.value = if step % every == 0 { 0.0 } else { 1.0 });
+        assert!(found.iter().all(|finding| finding.since_ms == began_ms + feed.step_ms), "from the first time on");
         assert!(found.iter().any(|finding| finding.rule == "flapping" && finding.opens), "{seconds} s");
     }
 }
