@@ -33,7 +33,7 @@ mod unknown;
 
 use wardroom_domain::{Event, EventKind, RelationKind, SignalKind, Timestamp};
 
-use crate::facts::{SignalFact, TemplateFact};
+use crate::facts::{SignalFact, TemplateFact, log_ratio};
 use crate::suspect::{Case, Suspect};
 
 /// All rules, the more specific ones first: of equal fits the first one counts.
@@ -136,6 +136,14 @@ pub(crate) struct Subject<'a> {
 /// A setting that changed longer than this before the onset did not cause it, in seconds.
 const SETTING_SECONDS: f64 = 600.0;
 
+/// Requests that get slow this long after a resource began to fill do not explain it, in seconds.
+const LATER_SECONDS: f64 = 30.0;
+
+/// Returns how much a signal grew, as a logarithm.
+fn growth(fact: &SignalFact) -> f64 {
+    log_ratio(fact.value, fact.expected)
+}
+
 impl<'a> Subject<'a> {
     /// Returns its shifted signal of this kind and of one of these resources; of any if there are none.
     pub(crate) fn shifted(&self, kind: SignalKind, resources: &[&str]) -> Option<&'a SignalFact> {
@@ -176,6 +184,21 @@ impl<'a> Subject<'a> {
             .or_else(|| suspect.shifted(SignalKind::Errors, &[]))
             .filter(|_| share >= 0.2)?;
         Some((share, store, symptom))
+    }
+
+    /// Returns whether requests that take longer explain a resource that each of them holds: as many more of them are
+    /// under way (arrivals times duration) as more of the resource is held, and not only later.
+    pub(crate) fn is_held_by_requests(&self, held: &SignalFact) -> bool {
+        let own = |kind: SignalKind| self.suspect.own.iter().copied().filter(move |fact| fact.signal.kind == kind);
+        let slowest = |a: &'a SignalFact, b: &'a SignalFact| if growth(b) > growth(a) { b } else { a };
+        // The median tells how long most requests take; a few slow ones hold little.
+        let median = own(SignalKind::Latency).filter(|fact| fact.signal.resource.ends_with("median")).reduce(slowest);
+        let slow = median.or_else(|| own(SignalKind::Latency).reduce(slowest));
+        let Some(slow) = slow.filter(|fact| fact.is_shifted()) else { return false };
+        let arrivals = own(SignalKind::Traffic).map(growth).reduce(f64::max).unwrap_or_default();
+        let begins_later =
+            slow.onset.zip(held.onset).is_some_and(|(slow, held)| slow.seconds_since(held) > LATER_SECONDS);
+        !begins_later && growth(slow) + arrivals >= growth(held)
     }
 
     /// Returns whether the demand on it grew about as much as what it uses.

@@ -7,7 +7,7 @@ use super::{Match, Rule, Subject};
 pub(super) const RULE: Rule = Rule {
     id: "descriptor-leak",
     says: "opens file descriptors and does not close them",
-    needs: "open file descriptors above normal",
+    needs: "open file descriptors above normal, and no more requests under way that hold them",
     next_checks: &["Which kind of descriptors: sockets or files?", "How long until the limit at this rate?"],
     tags: &["descriptors", "files", "sockets", "leak"],
     matches,
@@ -18,5 +18,8 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
         return None;
     }
     let fact = subject.shifted(SignalKind::Saturation, &["file-descriptors"])?;
+    if subject.is_held_by_requests(fact) {
+        return None;
+    }
     Some(Match::by_signal(0.71, fact))
 }

@@ -105,6 +105,15 @@ fn a_mechanism_after_a_deployment_keeps_its_name_and_says_the_version() {
 }
 
 #[test]
+fn descriptors_that_waiting_requests_hold_are_no_leak() {
+    let x = service("x");
+    let held = |estate: Estate| estate.own(&x, SignalKind::Saturation, "file-descriptors", 0.7, 0.05);
+    held(Estate::new().slow(&x, 1.0)).check(&x, "slow-dependency");
+    held(Estate::new().slow(&x, 0.3)).check(&x, "descriptor-leak");
+    held(Estate::new().failing(&x, 0.5)).check(&x, "descriptor-leak");
+}
+
+#[test]
 fn a_setting_is_named_with_both_values() {
     let x = service("x");
     let estate = Estate::new().failing(&x, 0.5);
