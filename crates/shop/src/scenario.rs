@@ -80,7 +80,8 @@ impl Scenario {
         let lead = Duration::from_millis(random.random_range(60_000..=120_000));
         // A detector needs a past to compare with: a minute, or twenty readings.
         let past = MIN_PAST.max(MIN_READINGS * args.interval);
-        let default_at = if case == Case::Decoy { past + lead } else { past };
+        // The time before a harmless deployment is short, too: it must not look like the start.
+        let default_at = if case == Case::Decoy { past.max(past / 3 + lead) } else { past };
         let fault_at = args.at.unwrap_or(default_at);
         let mut harmless_deployment = (case == Case::Decoy && fault.is_some()).then(|| {
             let others: Vec<Role> =
