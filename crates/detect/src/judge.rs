@@ -124,7 +124,7 @@ impl Signal {
         self.update_interval(newest_ms, point);
         self.keep(point, config);
         let shift = self.shifts.observe(id, unit, point, config);
-        self.count_events(id, point);
+        self.count_events(id, point, config);
         let findings = self.judge(id, unit, direction, point, config);
         self.learn(point, config);
         Judgement { shift, findings }
@@ -151,7 +151,7 @@ impl Signal {
     }
 
     /// Counts restarts, times that something went down, and successes.
-    fn count_events(&mut self, id: &SignalId, point: &Point) {
+    fn count_events(&mut self, id: &SignalId, point: &Point, config: &Config) {
         match id.kind {
             SignalKind::Restarts => {
                 self.counts.advance(point.at_ms);
@@ -159,9 +159,10 @@ impl Signal {
             }
             SignalKind::Availability => {
                 self.counts.advance(point.at_ms);
-                let normal = if self.past.count() == 0 { 1.0 } else { self.past.baseline(point.at_ms).center };
-                let members = f64::from((point.members + point.missing).max(1));
-                self.counts.add_state(point.at_ms, point.value < normal - 0.5 / members, self.interval_ms);
+                let is_warm = self.is_warm(config);
+                let normal = if is_warm { self.past.baseline(point.at_ms).center } else { 1.0 };
+                let is_down = point.value < states::down_below(normal, point);
+                self.counts.add_state(point.at_ms, is_down, self.interval_ms);
             }
             SignalKind::Freshness => self.counts.add_age(point.value),
             _ => {}

@@ -43,12 +43,21 @@ fn share(look: &Look<'_>, value: f64) -> Option<f64> {
     }
 }
 
+/// Returns whether a resource is never filled on purpose: a pool may be as large as it is used, a disk may not.
+fn is_storage(look: &Look<'_>) -> bool {
+    let words = ["disk", "filesystem", "inodes", "storage", "volume", "descriptors", "quota"];
+    look.id.entity.kind == EntityKind::Filesystem
+        || look.id.resource.split(['_', '-', '.', ' ']).any(|word| words.contains(&word))
+        || (look.id.entity.kind == EntityKind::Database && look.id.resource == "connections")
+}
+
 /// Smallest distance from the past at which a share is an effect.
 const MIN_SHARE_RISE: f64 = 0.05;
 /// How far below a level the past must have stayed, as a share of the limit.
 const MIN_NEWS: f64 = 0.015;
 /// Time within which a resource may have come near its limit, in ms.
 const RECENT_MS: i64 = 10 * 60 * 1000;
+const LEAST_RECENT_MS: i64 = 2 * 60 * 1000;
 /// Share of a hard limit that is bad without a past.
 const EXHAUSTED: f64 = 0.95;
 /// Shares of a limit from which severity is high and critical.
@@ -69,8 +78,8 @@ pub(super) fn saturation(look: &Look<'_>) -> Verdict {
     let normal = base.center / scale;
     let limit = look.config.saturation;
     if !look.is_warm {
-        // While nothing is known: only what fails at its limit, and only if hardly anything is left.
-        return if class == ResourceClass::Hard && used >= EXHAUSTED {
+        // While nothing is known: only what is never filled on purpose, and only if hardly anything is left.
+        return if is_storage(look) && used >= EXHAUSTED {
             Verdict::Bad(Sign {
                 severity: Some(severity(used)),
                 ..Sign::above(EXHAUSTED * scale, EXHAUSTED * scale, 0.2)
@@ -82,7 +91,7 @@ pub(super) fn saturation(look: &Look<'_>) -> Verdict {
         };
     }
     // What it reached before it came near is its way; growth of the last minutes is not.
-    let usual = look.past.high_before(look.point.at_ms - RECENT_MS).unwrap_or(base.center) / scale;
+    let usual = usual_high(look) / scale;
     let is_news = [limit, CRITICAL].iter().any(|level| used >= *level && usual < level - MIN_NEWS);
     if used < limit || !is_news {
         return Verdict::Good;
@@ -98,6 +107,14 @@ pub(super) fn saturation(look: &Look<'_>) -> Verdict {
         ResourceClass::Memory => Verdict::Bad(Sign { weight: 0.34, ..sign }),
         ResourceClass::Hard => Verdict::Bad(Sign { weight: if used >= CRITICAL { 0.5 } else { 0.34 }, ..sign }),
     }
+}
+
+/// Returns what the resource reached before the last minutes: ten, or two while nothing older is known.
+fn usual_high(look: &Look<'_>) -> f64 {
+    look.past.high_before(look.point.at_ms - RECENT_MS).unwrap_or_else(|| {
+        let begin = look.history.partition_point(|(at_ms, _)| *at_ms <= look.point.at_ms - LEAST_RECENT_MS);
+        high_before(look, begin).unwrap_or(look.baseline.center)
+    })
 }
 
 fn severity(used: f64) -> Severity {
@@ -185,8 +202,8 @@ fn is_new_growth(look: &Look<'_>, points: usize, growth: f64) -> bool {
 
 /// Returns the largest value that two points in a row reached before the point with this index, for a day.
 fn high_before(look: &Look<'_>, begin: usize) -> Option<f64> {
-    let (begin_ms, _) = look.history.get(begin)?;
-    let old = look.past.high_before(*begin_ms);
+    let begin_ms = look.history.get(begin).map_or(look.point.at_ms, |(at_ms, _)| *at_ms);
+    let old = look.past.high_before(begin_ms);
     let points = look.history.range(..begin);
     let pairs = points.clone().zip(points.skip(1)).map(|((_, a), (_, b))| a.min(*b));
     pairs.chain(old).reduce(f64::max)

@@ -3,12 +3,35 @@
 use wardroom_domain::{EntityKind, Severity};
 
 use super::rules::{Look, Sign, Verdict};
+use crate::point::Point;
 
 /// Resource of an exporter's own availability.
 const EXPORTER: &str = "exporter";
 /// Resource of the number of processes of a group, and of restarts known by the time of a start.
 const PROCESSES: &str = "processes";
 const START: &str = "start";
+/// Resources that are members which serve; others are conditions, such as a synchronised clock, of which some are never
+/// met.
+const MEMBERS: [&str; 13] = [
+    "",
+    EXPORTER,
+    PROCESSES,
+    "probe",
+    "backend",
+    "servers",
+    "hosts",
+    "members",
+    "brokers",
+    "node",
+    "replicas",
+    "pods",
+    "containers",
+];
+/// Smallest share of members whose loss counts.
+const MIN_SHARE_LOST: f64 = 0.01;
+/// Members that an orchestrator replaces one by one, and the time that this may take, in ms.
+const ORCHESTRATED: [&str; 5] = ["replicas", "pods", "containers", "hosts", "members"];
+const ROLLOUT_MS: i64 = 120_000;
 /// Time that something must have been up before it can be down, in ms.
 const STEADY_MS: i64 = 25_000;
 /// The same for processes, which may be jobs.
@@ -26,34 +49,43 @@ pub(super) fn exporter(look: &Look<'_>) -> Verdict {
     if look.id.resource == EXPORTER { is_up(look) } else { Verdict::Unknown }
 }
 
-/// Returns the share of members below which a signal is down: half a member less than normal.
+/// Returns the share of members below which a signal is down.
 pub(super) fn up_limit(look: &Look<'_>) -> f64 {
-    let members = f64::from((look.point.members + look.point.missing).max(1));
-    let normal = if look.is_warm { look.baseline.center.min(1.0) } else { 1.0 };
-    normal - 0.5 / members
+    down_below(if look.is_warm { look.baseline.center } else { 1.0 }, look.point)
+}
+
+/// Returns the share below which a signal is down: half a member less than normal. A single member may itself report a
+/// share, of replicas for example.
+pub(super) fn down_below(normal: f64, point: &Point) -> f64 {
+    let members = f64::from(point.members + point.missing);
+    normal.min(1.0) - if members > 1.0 { 0.5 / members } else { MIN_SHARE_LOST }
 }
 
 fn is_up(look: &Look<'_>) -> Verdict {
     let (value, limit) = (look.point.value, up_limit(look));
-    if limit <= 0.0 {
+    if limit < MIN_SHARE_LOST {
         return Verdict::Unknown;
     }
     if value >= limit {
         return Verdict::Good;
     }
-    // What was up for a short time only may have been a job that ended.
-    if look.counts.was_up() && !is_steady(look) {
+    let resource = look.id.resource.as_str();
+    let is_condition = !MEMBERS.contains(&resource);
+    // What was up for a short time only may have been a job that ended; a condition that was never met is not news.
+    if (look.counts.was_up() || is_condition) && !is_steady(look) {
         return Verdict::Unknown;
     }
     let normal = if look.is_warm { look.baseline.center } else { 1.0 };
-    let severity = match look.id.resource.as_str() {
+    let severity = match resource {
         EXPORTER => Severity::Warning,
-        _ if value <= 0.0 => Severity::Critical,
+        _ if value <= 0.0 && !is_condition => Severity::Critical,
         _ => Severity::High,
     };
-    // One of several members: it may be on its way out.
+    // One of several members: it may be on its way out, or an orchestrator may be replacing it.
     let weight = if value <= 0.0 { 0.5 } else { 0.34 };
-    Verdict::Bad(Sign { severity: Some(severity), ..Sign::below(limit, normal, weight) })
+    let bad_ms = look.run.map_or(0, |run| look.point.at_ms - run.since_ms);
+    let is_ready = value <= 0.0 || !ORCHESTRATED.contains(&resource) || bad_ms >= ROLLOUT_MS;
+    Verdict::Bad(Sign { is_ready, severity: Some(severity), ..Sign::below(limit, normal, weight) })
 }
 
 /// Returns whether a member was up, or without a restart, for long enough to be no job that comes and goes.

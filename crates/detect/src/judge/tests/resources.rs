@@ -42,10 +42,12 @@ fn growth_is_forecast_before_the_limit_is_reached() {
 #[test]
 fn what_is_always_full_a_heap_between_collections_and_slow_growth_are_no_findings() {
     type Make = fn(i64, &mut Point);
-    let patterns: [(&str, Make); 6] = [
+    let patterns: [(&str, Make); 8] = [
         ("memory", |step, point| point.value = 0.97 + 0.001 * (step % 5) as f64),
         ("cpu", |step, point| point.value = 1.0 - 0.001 * (step % 5) as f64),
         ("heap", |step, point| point.value = 0.3 + 0.03 * (step % 21) as f64),
+        ("connection-pool", |_, point| point.value = 1.0),
+        ("executor", |step, point| point.value = if step * step % 7 > 2 { 1.0 } else { 0.0 }),
         ("disk", |step, point| point.value = 0.6 + 0.000_001 * step as f64),
         ("disk", |step, point| point.value = 0.92 + 0.001 * (step % 5) as f64),
         ("memory", |step, point| point.value = 0.7 - 0.6 * (-(step as f64) / 40.0).exp()),

@@ -119,3 +119,36 @@ fn expiry_opens_below_a_week_even_from_the_start_and_short_lived_certificates_do
     let found = feed.run(3000, |step, point| point.value = day - ((step % 720) * 60) as f64);
     assert!(found.iter().skip(2).all(|finding| !finding.opens || finding.at_ms < feed.at_ms - 2000 * 60_000));
 }
+
+#[test]
+fn a_condition_that_was_never_met_is_none_and_one_that_ends_opens() {
+    for resource in ["clock-synchronisation", "mount", "systemd-units"] {
+        let mut feed = Feed::new(SignalKind::Availability, resource, SignalUnit::Ratio, 15);
+        assert!(feed.minutes(30, |_, point| point.value = 0.0).is_empty(), "{resource}");
+        let mut feed = Feed::new(SignalKind::Availability, resource, SignalUnit::Ratio, 15);
+        feed.minutes(10, |_, point| point.value = 1.0);
+        let found = feed.minutes(10, |_, point| point.value = 0.0);
+        assert!(found.iter().any(|finding| finding.opens && finding.severity == Severity::High), "{resource}");
+    }
+}
+
+#[test]
+fn a_rollout_that_takes_a_minute_is_none_and_missing_replicas_open() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Availability, "replicas", SignalUnit::Ratio, seconds);
+        feed.minutes(20, |_, point| point.value = 1.0);
+        let rollout = feed.minutes(1, |_, point| point.value = 0.75);
+        assert!(rollout.is_empty(), "{seconds} s");
+        feed.minutes(20, |_, point| point.value = 1.0);
+        let began_ms = feed.at_ms;
+        let found = feed.minutes(10, |_, point| point.value = 0.75);
+        let found = delay(&found, "availability", began_ms);
+        assert!(found.is_some_and(|delay| delay <= 180.max(4 * seconds)), "{seconds} s: {found:?}");
+        let mut feed = Feed::new(SignalKind::Availability, "replicas", SignalUnit::Ratio, seconds);
+        feed.minutes(20, |_, point| point.value = 1.0);
+        let began_ms = feed.at_ms;
+        let found = feed.minutes(10, |_, point| point.value = 0.0);
+        let found = delay(&found, "availability", began_ms);
+        assert!(found.is_some_and(|delay| delay <= 45.max(2 * seconds)), "{seconds} s: {found:?}");
+    }
+}
