@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Mean and standard deviation of about the last 1000 samples.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct RollingBaseline {
+pub(crate) struct RollingBaseline {
     /// The blocks, as two arrays to avoid padding. The sums of squares are `f32`: the error is about 1e-6 of the
     /// deviation, and every series has one.
     means: [f64; BLOCK_COUNT],
@@ -32,7 +32,7 @@ struct Block {
 impl RollingBaseline {
     /// Adds a sample (Welford's algorithm).
     #[inline]
-    pub fn add(&mut self, x: f64) {
+    pub(crate) fn add(&mut self, x: f64) {
         if self.open_n >= BLOCK_SAMPLES {
             self.roll();
         }
@@ -44,19 +44,19 @@ impl RollingBaseline {
     }
 
     /// Returns the number of samples in the window.
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.full_n + u32::from(self.open_n)
     }
 
     /// Returns mean and standard deviation (population) of the window.
-    pub fn mean_and_deviation(&self) -> (f64, f64) {
+    pub(crate) fn mean_and_deviation(&self) -> (f64, f64) {
         let (mean, variance) = self.mean_and_variance();
         (mean, variance.sqrt())
     }
 
     /// Returns mean and variance (population) of the window.
     #[inline]
-    pub fn mean_and_variance(&self) -> (f64, f64) {
+    pub(crate) fn mean_and_variance(&self) -> (f64, f64) {
         let open = (f64::from(self.open_n), self.block(usize::from(self.open)));
         let (n, whole) = merge((f64::from(self.full_n), self.full), open);
         (whole.mean, if n > 0.0 { (whole.m2 / n).max(0.0) } else { 0.0 })
