@@ -27,7 +27,7 @@ use wardroom_domain::{
     Anomaly, Entity, Event, Finding, Labels, MetricMetadata, RequestFingerprint, Sample, SeriesId, Severity, SignalId,
     Timestamp,
 };
-use wardroom_signals::{Catalogue, EntityGraph};
+use wardroom_signals::{Catalogue, EntityGraph, GraphLimits};
 
 use self::entities::Entities;
 use self::log_lines::LogResources;
@@ -117,6 +117,8 @@ pub struct Engine {
     dedup: DedupCache,
     /// Telemetry's times are capped by this time of arrival, in ms.
     cap_ms: i64,
+    /// Arrival of this batch, in ms, until it has something new.
+    arrived_ms: Option<i64>,
     watermark_ms: i64,
     /// The watermark at the end of the last batch.
     finished_ms: i64,
@@ -139,8 +141,8 @@ impl Engine {
             shift_budget: Budget::new(config.shifts_per_second),
             points: PointMaker::new(&config),
             config,
+            graph: EntityGraph::new(GraphLimits::default(), &catalogue.entity_rules().aliases),
             catalogue,
-            graph: EntityGraph::default(),
             series: Vec::new(),
             gauges: Vec::new(),
             counters: Vec::new(),
@@ -159,6 +161,7 @@ impl Engine {
             limited: LimitedRecords::default(),
             dedup: DedupCache::default(),
             cap_ms: i64::MAX,
+            arrived_ms: None,
             watermark_ms: i64::MIN,
             finished_ms: i64::MIN,
         }
@@ -202,9 +205,7 @@ impl Engine {
     pub fn begin_batch(&mut self, received_at: Option<Timestamp>) {
         self.cap_ms = received_at.map_or(i64::MAX, Timestamp::millis);
         self.points.begin_batch(self.cap_ms);
-        if let Some(received_at) = received_at {
-            self.stalls.observe(received_at.millis(), self.watermark_ms);
-        }
+        self.arrived_ms = received_at.map(Timestamp::millis);
     }
 
     /// Adds samples of a known series, in arrival order.
@@ -255,6 +256,10 @@ impl Engine {
     }
 
     fn advance_watermark(&mut self, at_ms: i64) {
+        // A repeated request is no sign that anything new arrives.
+        if let Some(arrived_ms) = self.arrived_ms.take() {
+            self.stalls.observe(arrived_ms, self.watermark_ms);
+        }
         self.watermark_ms = self.watermark_ms.max(at_ms.min(self.cap_ms));
     }
 

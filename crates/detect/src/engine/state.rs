@@ -75,8 +75,8 @@ impl Engine {
             series: labelled.map(|(usage, labels)| Series { labels: labels.clone(), usage }).collect(),
             points,
             config,
+            graph: EntityGraph::from_state(GraphLimits::default(), &catalogue.entity_rules().aliases, &graph),
             catalogue,
-            graph: EntityGraph::from_state(GraphLimits::default(), &[], &graph),
             gauges,
             counters,
             parts,
@@ -96,6 +96,7 @@ impl Engine {
             limited: LimitedRecords::default(),
             dedup,
             cap_ms: i64::MAX,
+            arrived_ms: None,
             watermark_ms,
             finished_ms: watermark_ms,
         };

@@ -323,10 +323,12 @@ mod tests {
 
     fn all(events: &Events) -> Vec<String> {
         let all = events.between(Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX));
-        all.map(|event| {
+        let texts = all.map(|event| {
             format!("{} {} {} {}", event.at.millis() / 1000, event.kind.as_str(), event.entity.name, event.attributes)
-        })
-        .collect()
+        });
+        let mut texts: Vec<String> = texts.collect();
+        texts.sort();
+        texts
     }
 
     fn workload() -> Entity {
@@ -408,8 +410,8 @@ mod tests {
         }
         let expected = [
             r#"1250 restart orders {instance="a"}"#,
-            r#"1260 restart orders {count="2"}"#,
             r#"1260 oom_kill orders {count="1"}"#,
+            r#"1260 restart orders {count="2"}"#,
             r#"1260 scale orders {from="2", to="3"}"#,
         ];
         assert_eq!(all(&events), expected);
