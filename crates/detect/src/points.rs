@@ -38,7 +38,7 @@ use wardroom_signals::{Direction, Outcome, Part, SeriesUse, SignalUnit};
 use self::cell::{Cell, is_passive};
 use self::group::{Group, GroupKey};
 use self::member::Member;
-use self::registry::short_hash;
+use self::registry::{is_count, short_hash};
 use self::slab::Slab;
 use crate::Config;
 use crate::durations::{BOUNDS, Counts};
@@ -181,9 +181,9 @@ impl PointMaker {
         let same_series = replica.map(|_| self.replica_id(labels));
         let mut handles = Vec::with_capacity(uses.len());
         for series_use in uses {
-            let scale = self.scale(series_use.scale, series_use.offset);
+            let scale = if is_count(series_use.part) { 0 } else { self.scale(series_use.scale, series_use.offset) };
             let member = self.member(series_use);
-            let mut cell = Cell::new(member, series_use.part, scale, is_delta);
+            let mut cell = Cell::new(member, series_use.part, scale, is_delta || series_use.is_delta);
             (cell.replicas, cell.replica) = (same_series.unwrap_or_default(), replica.unwrap_or_default());
             handles.push(self.add_cell(member, cell));
         }
@@ -242,7 +242,8 @@ impl PointMaker {
         }
         let closes = is_newest && cell.is_live && !cell.is_settled && (is_marker || at_ms > member.due_ms);
         cell.is_settled |= closes;
-        let is_late = is_newest && !cell.is_live && at_ms <= member.begin_ms && cell.begin_late(member.begin_ms);
+        let may_be_late = is_newest && !cell.is_live && member.is_waited_for && at_ms <= member.begin_ms;
+        let is_late = may_be_late && cell.begin_late(member.begin_ms);
         if closes {
             self.settle(member_index);
         } else if is_late {

@@ -62,7 +62,8 @@ pub(super) struct Taken {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closing {
     pub(super) at_ms: i64,
-    pub(super) is_marker: bool,
+    /// Whether it is a stale marker before the time that a last reading is expected.
+    pub(super) is_early_marker: bool,
 }
 
 /// Returns whether a part is a counter, so that its increase matters and not its value.
@@ -128,7 +129,7 @@ impl Cell {
     pub(super) fn closing(&self, due_ms: i64) -> Option<Closing> {
         let closes = |reading: &&(i64, f64)| reading.0 > due_ms || is_stale(reading.1);
         let (at_ms, value) = *self.pending.iter().find(closes)?;
-        Some(Closing { at_ms, is_marker: is_stale(value) })
+        Some(Closing { at_ms, is_early_marker: at_ms <= due_ms && is_stale(value) })
     }
 
     /// Adds a reading. `due_ms` and `end_ms` are those of the current window. Returns whether it is the newest.
@@ -138,19 +139,13 @@ impl Cell {
             self.insert_late(at_ms, value);
             return false;
         }
-        match self.pending.last_mut() {
-            // A reading between two others of the same window changes nothing unless the counter was reset.
-            Some(last)
-                if self.is_live && last.0 <= due_ms && at_ms <= end_ms && !is_stale(value) && !is_stale(last.1) =>
-            {
-                let last = *last;
-                if self.is_between(last.1, value) {
-                    let merged = if self.is_delta { last.1.max(0.0) + value.max(0.0) } else { value };
-                    self.pending.pop();
-                    self.pending.push((at_ms, merged));
-                } else {
-                    self.pending.push((at_ms, value));
-                }
+        // A reading between two others of the same window changes nothing unless the counter was reset.
+        let is_waited_for = self.is_live && !self.is_settled && at_ms <= end_ms;
+        match self.pending.last().copied() {
+            Some((last_ms, last)) if is_waited_for && last_ms <= due_ms && self.is_between(last, value) => {
+                let merged = if self.is_delta { last.max(0.0) + value.max(0.0) } else { value };
+                self.pending.pop();
+                self.pending.push((at_ms, merged));
             }
             _ => self.pending.push((at_ms, value)),
         }
@@ -162,6 +157,9 @@ impl Cell {
 
     /// Returns whether the newest waiting reading can be left out, given the one after it.
     fn is_between(&self, middle: f64, next: f64) -> bool {
+        if is_stale(middle) || is_stale(next) {
+            return false;
+        }
         if self.is_delta {
             return true;
         }
@@ -301,7 +299,7 @@ mod tests {
                 arrivals.swap(index, index + 1);
             }
             let mut cell = counter();
-            arrivals.iter().for_each(|(at_ms, value)| drop(cell.push(*at_ms, *value, NEVER, NEVER)));
+            arrivals.iter().for_each(|(at_ms, value)| { cell.push(*at_ms, *value, NEVER, NEVER); });
             let (mut end_ms, mut total) = (1000, 0.0);
             while end_ms < at_ms + step_ms {
                 let taken = cell.take(end_ms - step_ms, end_ms - 1, end_ms);

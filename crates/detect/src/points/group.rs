@@ -30,6 +30,8 @@ pub(super) struct Group {
     /// Number of all members.
     pub(super) known_members: u32,
     pub(super) is_started: bool,
+    /// Step of the windows, in ms.
+    pub(super) step_ms: i64,
     /// Current window, in ms.
     pub(super) begin_ms: i64,
     pub(super) end_ms: i64,
@@ -73,6 +75,7 @@ impl Group {
             members: Vec::new(),
             known_members: 0,
             is_started: false,
+            step_ms: MAX_STEP_MS,
             begin_ms: NEVER,
             end_ms: NEVER,
             deadline_ms: i64::MAX,
@@ -86,8 +89,9 @@ impl Group {
         }
     }
 
-    /// Begins the window that ends with the first multiple of `step_ms` that is at least a step away.
-    pub(super) fn begin_window(&mut self, begin_ms: i64, step_ms: i64) {
+    /// Begins the window that ends with the first multiple of the step that is at least a step away.
+    pub(super) fn begin_window(&mut self, begin_ms: i64) {
+        let step_ms = self.step_ms;
         self.begin_ms = begin_ms;
         self.end_ms = (begin_ms + step_ms).div_euclid(step_ms) * step_ms;
         if self.end_ms < begin_ms + step_ms {
@@ -98,7 +102,7 @@ impl Group {
 
     /// Returns the time of a point and the length of its window, given its newest reading.
     pub(super) fn point_time(&mut self, newest_ms: i64, covered_ms: i64) -> (i64, i64) {
-        let step_ms = self.end_ms - self.begin_ms;
+        let step_ms = self.step_ms;
         let at_ms = newest_ms.max(self.last_at_ms.saturating_add(1));
         let since_ms = at_ms.saturating_sub(self.last_at_ms);
         self.last_at_ms = at_ms;
@@ -177,7 +181,8 @@ mod tests {
     fn windows_end_at_multiples_of_the_step_and_are_not_shorter() {
         let mut group = group();
         for (begin_ms, step_ms, end_ms) in [(0, 15, 15), (15, 15, 30), (30, 60, 120), (120, 60, 180), (7, 5, 15)] {
-            group.begin_window(begin_ms * 1000, step_ms * 1000);
+            group.step_ms = step_ms * 1000;
+            group.begin_window(begin_ms * 1000);
             assert_eq!(group.end_ms, end_ms * 1000, "{begin_ms} {step_ms}");
         }
     }
@@ -185,7 +190,8 @@ mod tests {
     #[test]
     fn times_of_points_rise() {
         let mut group = group();
-        group.begin_window(0, 15_000);
+        group.step_ms = 15_000;
+        group.begin_window(0);
         assert_eq!(group.point_time(14_000, 0), (14_000, 15_000));
         assert_eq!(group.point_time(29_000, 0), (29_000, 15_000));
         assert_eq!(group.point_time(20_000, 0).0, 29_001);

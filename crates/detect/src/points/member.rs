@@ -41,8 +41,12 @@ pub(super) struct Member {
     pub(super) end_ms: i64,
     /// Live series without a reading after [`Member::due_ms`].
     pub(super) waiting: u32,
+    /// Whether the current window waits, or waited, for one of its series.
+    pub(super) is_waited_for: bool,
     /// Whether it is in the list of its group; one that is silent for long is not.
     pub(super) is_listed: bool,
+    /// Whether nothing is expected of it: it ended, or is silent for long.
+    pub(super) is_gone: bool,
     /// Its newest rate or value, for a window in which no reading was due.
     pub(super) held: Option<f64>,
     /// Time of the newest reading; [`NEVER`] if there is none.
@@ -75,7 +79,9 @@ impl Member {
             due_ms: i64::MAX,
             end_ms: NEVER,
             waiting: 0,
+            is_waited_for: false,
             is_listed: false,
+            is_gone: false,
             held: None,
             newest_ms: NEVER,
             last_ms: NEVER,
@@ -165,14 +171,14 @@ impl Member {
 
     /// Waits for the first window of its group.
     pub(super) fn stop(&mut self) {
-        (self.held, self.waiting) = (None, 0);
+        (self.held, self.waiting, self.is_waited_for) = (None, 0, false);
         (self.begin_ms, self.due_ms, self.end_ms) = (NEVER, i64::MAX, NEVER);
         self.oldest_ms = self.times.first().copied().unwrap_or(i64::MAX);
     }
 
     /// Returns whether it is silent for so long that nothing is expected of it in a window.
-    pub(super) fn is_silent(&self, begin_ms: i64, end_ms: i64) -> bool {
-        self.last_ms < end_ms - MIN_SILENCE_MS.max(MIN_SILENT_WINDOWS * (end_ms - begin_ms))
+    pub(super) fn is_silent(&self, step_ms: i64, end_ms: i64) -> bool {
+        self.last_ms < end_ms - MIN_SILENCE_MS.max(MIN_SILENT_WINDOWS * step_ms)
     }
 
     /// Returns whether no reading was due up to a time: windows and scrapes drift against each other.
@@ -198,7 +204,9 @@ mod tests {
 
     fn interval(times: &[i64]) -> i64 {
         let mut member = Member::new(0, 0, String::new());
-        times.iter().for_each(|at_ms| drop(member.record_time(*at_ms)));
+        times.iter().for_each(|at_ms| {
+            member.record_time(*at_ms);
+        });
         member.settle_times(i64::MAX);
         member.interval_ms
     }

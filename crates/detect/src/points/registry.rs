@@ -122,6 +122,20 @@ impl PointMaker {
     }
 }
 
+/// Returns whether a part counts things: the factor of a use is that of its durations and values.
+pub(super) const fn is_count(part: Part) -> bool {
+    matches!(
+        part,
+        Part::Requests(_)
+            | Part::Failures
+            | Part::Bucket(..)
+            | Part::DurationCount(_)
+            | Part::Count
+            | Part::Drained
+            | Part::Added
+    )
+}
+
 const fn is_of_requests(part: Part) -> bool {
     matches!(
         part,

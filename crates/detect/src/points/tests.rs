@@ -21,6 +21,7 @@ fn series_use(member: &str, kind: SignalKind, family: &str, part: Part) -> Serie
         part,
         scale: 1.0,
         offset: 0.0,
+        is_delta: false,
         unit: SignalUnit::Number,
         direction: Direction::High,
     }
@@ -226,7 +227,7 @@ fn a_point_needs_no_reading_of_the_next_scrape() {
     }
     let errors = slot(&uses, &readings, SignalSlot::Errors);
     assert_eq!(errors.last().unwrap().0, 19 * 15 + 4, "the point of the last scrape is there with it");
-    assert_eq!(errors.len(), 18);
+    assert_eq!(errors.len(), 19);
 }
 
 #[test]
@@ -397,4 +398,19 @@ fn coming_and_going_leaves_nothing_behind() {
     }
     assert_eq!(maker.sizes(), (0, 0, 0));
     assert!(postcard::to_allocvec(&maker).unwrap().len() < 4096);
+}
+
+#[test]
+fn the_scale_of_a_histogram_is_that_of_its_durations() {
+    let milliseconds =
+        |part: Part| SeriesUse { scale: 0.001, ..series_use("a", SignalKind::Traffic, "requests", part) };
+    let uses = [milliseconds(Part::DurationSum(Outcome::Ok)), milliseconds(Part::DurationCount(Outcome::Ok))];
+    let mut readings = Vec::new();
+    for scrape in 0..20 {
+        readings.extend([(0, scrape * 15_000, scrape as f64 * 15_000.0), (1, scrape * 15_000, scrape as f64 * 150.0)]);
+    }
+    let traffic = slot(&uses, &readings, SignalSlot::Traffic);
+    let latency = slot(&uses, &readings, SignalSlot::Latency);
+    assert!(traffic.len() > 15 && traffic.iter().all(|(_, value, ..)| *value == 10.0), "{traffic:?}");
+    assert!(latency.len() > 15 && latency.iter().all(|(_, value, ..)| (*value - 0.1).abs() < 1e-9), "{latency:?}");
 }

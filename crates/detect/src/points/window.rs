@@ -173,7 +173,7 @@ impl PointMaker {
         let mut deadline_ms = first_ms + START_GRACE_MS;
         for member in members().filter(|member| is_first(member, first_ms)) {
             match member.first_gap_ms() {
-                Some(gap_ms) if gap_ms <= MAX_START_MS => step_ms = step_ms.max(gap_ms),
+                Some(gap_ms) if gap_ms < MAX_START_MS => step_ms = step_ms.max(gap_ms),
                 Some(_) => {}
                 None => deadline_ms = first_ms + MAX_START_MS,
             }
@@ -185,7 +185,8 @@ impl PointMaker {
         group.deadline_ms = deadline_ms;
         if now_ms >= deadline_ms {
             self.begin(group, first_ms, begin_ms);
-            group.begin_window(begin_ms, step_ms);
+            group.step_ms = step_ms;
+            group.begin_window(begin_ms);
             self.begin_members(group);
         }
     }
@@ -231,32 +232,43 @@ impl PointMaker {
             return;
         };
         group.is_started = true;
-        group.begin_window(end_ms - self.settings.window_ms, self.settings.window_ms);
+        group.step_ms = self.settings.window_ms;
+        group.begin_window(end_ms - group.step_ms);
     }
 
     /// Begins the window after the current one. Windows without readings are skipped.
     fn next_window(&mut self, group: &mut Group, now_ms: i64, reported: bool) {
-        let (begin_ms, end_ms) = (group.begin_ms, group.end_ms);
+        let end_ms = group.end_ms;
         let members = || group.members.iter().filter_map(|index| self.members.get(*index));
-        let reporting = members().filter(|member| !member.is_silent(begin_ms, end_ms));
-        let step_ms = reporting.map(|member| member.interval_ms).fold(self.settings.window_ms, i64::max);
-        let step_ms = step_ms.min(MAX_STEP_MS);
-        let mut next_ms = end_ms;
-        if group.stream.is_some() {
-            if now_ms - end_ms > 2 * MINUTE_MS {
-                next_ms = self.next_minute_ms(group.key.0, end_ms).unwrap_or(now_ms);
-            }
-        } else if !reported {
-            let cells = members().flat_map(|member| &member.cells).filter_map(|index| self.cells.get(*index));
-            let oldest_ms = cells.filter_map(|cell| cell.oldest_pending_ms()).min();
-            if oldest_ms.unwrap_or(now_ms) > group.last_read_ms + MAX_SILENCE_MS {
-                return self.stop(group, oldest_ms);
-            }
-            next_ms = oldest_ms.unwrap_or(now_ms) - 1;
+        let reporting = members().filter(|member| !member.is_gone);
+        if let Some(interval_ms) = reporting.map(|member| member.interval_ms).max() {
+            group.step_ms = self.settings.window_ms.max(interval_ms).min(MAX_STEP_MS);
         }
+        let step_ms = group.step_ms;
+        let is_silent = !reported && group.stream.is_none();
+        let oldest_ms = if is_silent { self.oldest_pending_ms(group) } else { None };
+        let next_ms = if is_silent {
+            oldest_ms.unwrap_or(now_ms) - 1
+        } else if group.stream.is_some() && now_ms - end_ms > 2 * MINUTE_MS {
+            self.next_minute_ms(group.key.0, end_ms).unwrap_or(now_ms)
+        } else {
+            end_ms
+        };
         let silent_until_ms = next_ms.min(now_ms - 1).div_euclid(step_ms) * step_ms;
-        group.begin_window(end_ms.max(silent_until_ms), step_ms);
+        if is_silent && silent_until_ms > group.last_read_ms + MAX_SILENCE_MS {
+            return self.stop(group, oldest_ms);
+        }
+        group.begin_window(end_ms.max(silent_until_ms));
+        if is_silent {
+            group.begin_ms = group.end_ms - group.step_ms;
+        }
         self.begin_members(group);
+    }
+
+    fn oldest_pending_ms(&self, group: &Group) -> Option<i64> {
+        let members = group.members.iter().filter_map(|index| self.members.get(*index));
+        let cells = members.flat_map(|member| &member.cells).filter_map(|index| self.cells.get(*index));
+        cells.filter_map(|cell| cell.oldest_pending_ms()).min()
     }
 
     /// Stops the windows of a group that was silent for long: the next readings begin as the first ones did.
@@ -295,7 +307,7 @@ impl PointMaker {
         for index in &group.members {
             let Some(member) = self.members.get_mut(*index) else { continue };
             member.begin_window(group.begin_ms, group.end_ms);
-            member.waiting = 0;
+            (member.waiting, member.is_waited_for) = (0, false);
             for cell in &member.cells {
                 let Some(cell) = self.cells.get_mut(*cell) else { continue };
                 cell.is_live &= !cell.has_ended;
@@ -304,8 +316,9 @@ impl PointMaker {
                 }
                 cell.is_settled = cell.closing(member.due_ms).is_some();
                 member.waiting += u32::from(!cell.is_settled);
-                group.is_waiting = true;
+                member.is_waited_for = true;
             }
+            group.is_waiting |= member.is_waited_for;
             group.waiting += u32::from(member.waiting > 0);
         }
     }
@@ -371,17 +384,16 @@ impl PointMaker {
         let mut sums = Sums::default();
         let mut replicas: BTreeMap<u32, (Part, Taken, bool)> = BTreeMap::new();
         let (mut has_ended, mut is_idle) = (true, true);
-        let is_reporting = member.cells.iter().filter_map(|cell| self.cells.get(*cell)).any(|cell| cell.is_live);
         for cell in &member.cells {
             let Some(cell) = self.cells.get_mut(*cell) else { continue };
             let taken = match cell.closing(member.due_ms).filter(|_| cell.is_live) {
-                Some(Closing { is_marker: true, at_ms }) => {
+                Some(Closing { is_early_marker: true, at_ms }) => {
                     let until_ms = others_until_ms.max(at_ms);
                     cell.take(group.begin_ms, until_ms, until_ms)
                 }
                 None if !cell.is_live => {
                     // The first reading of a new series in a scrape of which others are waited for.
-                    let is_new = is_reporting && cell.read_ms() == NEVER && is_counter(cell.part);
+                    let is_new = member.is_waited_for && cell.read_ms() == NEVER && is_counter(cell.part);
                     let until_ms = group.end_ms.min(others_until_ms + i64::from(is_new));
                     cell.take(group.begin_ms, until_ms, until_ms)
                 }
@@ -409,8 +421,9 @@ impl PointMaker {
         if sums.reported {
             member.last_ms = sums.newest_ms.unwrap_or(member.last_ms).max(member.last_ms);
         }
-        let is_gone = has_ended || member.is_silent(group.begin_ms, group.end_ms);
-        step.add(group, member, sums, is_gone);
+        let is_gone = has_ended || member.is_silent(group.step_ms, group.end_ms);
+        member.is_gone = is_gone;
+        step.add(group, member, sums);
         if is_gone && is_idle {
             self.stop_member(index);
         }
@@ -430,10 +443,10 @@ impl PointMaker {
 }
 
 impl Step {
-    fn add(&mut self, group: &Group, member: &mut Member, mut sums: Sums, is_gone: bool) {
+    fn add(&mut self, group: &Group, member: &mut Member, mut sums: Sums) {
         if !sums.reported {
             // Between two readings nothing is missing.
-            match member.held.filter(|_| !is_gone && member.is_not_due(member.last_ms, group.end_ms)) {
+            match member.held.filter(|_| !member.is_gone && member.is_not_due(member.last_ms, group.end_ms)) {
                 Some(held) if group.requests.is_some() => {
                     self.values.members += 1;
                     *self.traffic.get_or_insert_default() += held;
@@ -442,7 +455,7 @@ impl Step {
                     self.values.members += 1;
                     Group::hold_value(&mut self.values, held);
                 }
-                None => self.values.missing += u32::from(!is_gone),
+                None => self.values.missing += u32::from(!member.is_gone),
             }
             return;
         }
@@ -488,5 +501,5 @@ const fn is_first(member: &Member, first_ms: i64) -> bool {
 }
 
 fn first_interval_ms(member: &Member) -> i64 {
-    member.first_gap_ms().filter(|gap_ms| *gap_ms <= MAX_START_MS).unwrap_or_default()
+    member.first_gap_ms().filter(|gap_ms| *gap_ms < MAX_START_MS).unwrap_or_default()
 }
