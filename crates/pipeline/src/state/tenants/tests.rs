@@ -196,7 +196,7 @@ fn the_copy_of_the_labels_follows_the_registry() {
         assert_eq!((generation, &series[..]), (0, tenant.registry().labels_from(0)));
     }
     let known = tenant.registry().labels_from(0).to_vec();
-    known.iter().for_each(|labels| tenant.detectors().engine.add_series(labels));
+    known.iter().for_each(|labels| tenant.detectors().engine.add_series(labels, None));
     let keep: Vec<bool> = (0..known.len()).map(|number| number % 2 == 0).collect();
     let before = tenant.series_labels().1;
     let (detectors, live) = (&mut *tenant.detectors(), &mut *tenant.live_state());
