@@ -23,7 +23,7 @@ fn with_slow_cart(environment: &[(&str, &str)], state: &str) -> Scenario {
     let viewer = create_token(&dir.path().join("data"), "vera", "viewer").unwrap();
     let mut telemetry = SyntheticTelemetry::new(now_ms() - 200_000, &["cart", "newsletter"]);
     let line = json!({ "level": "ERROR", "service": "cart", "message": "<script>alert(1)</script> & \"worse\"" });
-    for second in 0..90 {
+    for second in 0..120 {
         let slow: &[&str] = if second < 60 { &[] } else { &["cart"] };
         assert_eq!(server.write(&remote_write::body(telemetry.next_second(slow))).unwrap(), 204);
         if second > 60 {

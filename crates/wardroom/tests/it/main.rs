@@ -17,6 +17,7 @@ mod hostile_clients;
 mod incidents;
 mod lake;
 mod lake_outage;
+mod old_data_folder;
 mod otlp;
 mod prometheus;
 mod prometheus_api;

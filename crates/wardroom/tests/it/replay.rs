@@ -9,7 +9,7 @@ use wardroom_testing::SyntheticTelemetry;
 use wardroom_testing::remote_write::{TimeSeries, series};
 use wardroom_testing::{Server, now_ms, remote_write, server};
 
-/// A service with a high latency variance, so that a slowdown has a low z-score.
+/// A service with a high latency variance, so that a slowdown is a small one.
 struct NoisyService {
     totals: BTreeMap<u32, f64>,
     step: u32,
@@ -83,9 +83,9 @@ fn replay_opens_the_same_incidents_as_the_gold_tables_show() {
     let mut telemetry = SyntheticTelemetry::new(now_ms() - 900_000, &["cart", "newsletter"]);
     let mut noisy = NoisyService { totals: BTreeMap::new(), step: 0 };
     for second in 0..880 {
-        let slow: &[&str] = if (700..730).contains(&second) { &["cart"] } else { &[] };
+        let slow: &[&str] = if (700..760).contains(&second) { &["cart"] } else { &[] };
         let mut body = telemetry.next_second(slow);
-        body.extend(noisy.next(telemetry.at_ms, (400..430).contains(&second)));
+        body.extend(noisy.next(telemetry.at_ms, (400..460).contains(&second)));
         assert_eq!(server.write(&remote_write::body(body)).unwrap(), 204);
     }
     let deployment = json!({ "timestamp": wardroom_domain::Timestamp::from_millis(telemetry.at_ms), "service": "cart",
@@ -107,7 +107,8 @@ fn replay_opens_the_same_incidents_as_the_gold_tables_show() {
     assert_eq!(second_replay["incidents"][0]["id"], "INC-1");
     assert_eq!(second_replay["samples"], 880 * (2 * 6 + 31));
     let insensitive = dir.path().join("insensitive.yaml");
-    std::fs::write(&insensitive, "detect:\n  z-warning: 6\n  z-high: 7\n  z-critical: 8\n").unwrap();
+    let settings = "detect:\n  z-warning: 6\n  z-high: 7\n  z-critical: 8\n  latency-floor-seconds: 1\n";
+    std::fs::write(&insensitive, settings).unwrap();
     let fewer = replay(&data, Some(&insensitive));
     assert_eq!(fewer["incidents"].as_array().unwrap().len(), 1, "{fewer:#}");
     assert_eq!(fewer["missing"][0]["id"], "INC-1");
