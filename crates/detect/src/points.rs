@@ -22,6 +22,7 @@ mod quantile;
 mod registry;
 mod requests;
 mod slab;
+mod start;
 mod stream;
 mod sums;
 #[cfg(test)]

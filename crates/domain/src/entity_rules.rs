@@ -127,7 +127,7 @@ impl Default for EntityRules {
 }
 
 /// Labels with the outcome of requests, in the spellings of public instrumentations.
-const OUTCOME_LABELS: [&str; 26] = [
+const OUTCOME_LABELS: [&str; 29] = [
     "http.response.status_code",
     "http_response_status_code",
     "http.status_code",
@@ -154,6 +154,9 @@ const OUTCOME_LABELS: [&str; 26] = [
     "error_type",
     "error",
     "success",
+    "response_code_class",
+    "state",
+    "http_code",
 ];
 
 /// Scrape jobs of public configurations that collect targets of many kinds, and those of exporters.

@@ -1,7 +1,7 @@
 //! The built-in conventions, in the order in which they count.
 
 /// Name and text of each.
-pub(crate) const BUILTIN: [(&str, &str); 35] = [
+pub(crate) const BUILTIN: [(&str, &str); 37] = [
     ("scrape", include_str!("../conventions/scrape.yaml")),
     ("process", include_str!("../conventions/process.yaml")),
     ("jvm", include_str!("../conventions/jvm.yaml")),
@@ -34,6 +34,8 @@ pub(crate) const BUILTIN: [(&str, &str); 35] = [
     ("otel_host", include_str!("../conventions/otel_host.yaml")),
     ("micrometer", include_str!("../conventions/micrometer.yaml")),
     ("grpc", include_str!("../conventions/grpc.yaml")),
+    ("gateways", include_str!("../conventions/gateways.yaml")),
+    ("relays", include_str!("../conventions/relays.yaml")),
     ("frameworks", include_str!("../conventions/frameworks.yaml")),
     ("aws", include_str!("../conventions/aws.yaml")),
     ("prometheus", include_str!("../conventions/prometheus.yaml")),

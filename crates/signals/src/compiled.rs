@@ -59,6 +59,7 @@ pub(crate) struct Exporter {
     words: Vec<String>,
     jobs: Vec<String>,
     pub(crate) entity: Option<Naming>,
+    pub(crate) relays: bool,
 }
 
 impl Exporter {
@@ -95,6 +96,7 @@ pub(crate) struct Rule {
     pub(crate) runs_on: Option<Naming>,
     pub(crate) aliases: Vec<Template>,
     pub(crate) internal: bool,
+    pub(crate) delta: bool,
     pub(crate) also: bool,
 }
 
@@ -142,7 +144,7 @@ pub(crate) fn compile(convention: &Convention, index: usize) -> Result<(Shared, 
     let exporter = convention.exporter.as_ref().map(|exporter| {
         let entity = exporter.entity.as_ref().map(Naming::new).transpose()?;
         let (ports, words, jobs) = (exporter.ports.clone(), exporter.words.clone(), exporter.jobs.clone());
-        Ok::<_, String>(Exporter { ports, words, jobs, entity })
+        Ok::<_, String>(Exporter { ports, words, jobs, entity, relays: exporter.relays })
     });
     let shared = Shared {
         id: convention.convention.as_str().into(),
@@ -193,6 +195,7 @@ fn compile_rule(rule: &SeriesRule, convention: usize) -> Result<Rule, String> {
         runs_on: naming(&rule.runs_on)?,
         aliases: templates(&rule.aliases)?,
         internal: rule.internal,
+        delta: rule.delta,
         also: rule.also,
     })
 }

@@ -43,6 +43,7 @@ impl<'a> Context<'a> {
             Computed::Job => self.job()?,
             Computed::Target => without_scheme(self.view.value(&TARGETS)?),
             Computed::Address => authority_of(self.view.value(&TARGETS)?),
+            Computed::Prefix => self.view.get("__name__")?.split(['_', '.', ':']).next()?,
         };
         Some(text).filter(|text| !text.is_empty())
     }

@@ -72,6 +72,9 @@ pub struct ExporterTarget {
     pub jobs: Vec<String>,
     /// What its `up` is about, if not what the convention's series are about.
     pub entity: Option<EntityNaming>,
+    /// Whether it passes on the metrics of others, such as those of StatsD: they are about what the convention's entity
+    /// names.
+    pub relays: bool,
 }
 
 /// What series of some names mean.
@@ -139,6 +142,9 @@ pub struct SeriesRule {
     /// Whether the series tells about the monitoring itself or the inside of a runtime.
     #[serde(default)]
     pub internal: bool,
+    /// Whether each sample is the number within a period, not the sum of all.
+    #[serde(default)]
+    pub delta: bool,
     /// Whether further rules that fit count as well: a series may feed several signals.
     #[serde(default)]
     pub also: bool,

@@ -166,34 +166,12 @@ impl EntityGraph {
         Self { store: Arc::new(RwLock::new(store)) }
     }
 
-    /// Replaces the limits and the declared names: those are of the configuration, not of what was kept.
-    pub fn configure(&self, limits: GraphLimits, declared: &[Vec<String>]) {
-        let state = self.state();
-        let fresh = Self::from_state(limits, declared, &state);
-        std::mem::swap(&mut *self.write(), &mut *fresh.write());
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, Store> {
         self.store.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Store> {
         self.store.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A handle is kept as what it is a handle of.
-impl Serialize for EntityGraph {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.state().serialize(serializer)
-    }
-}
-
-/// The limits are the default ones and no names are declared, until [`EntityGraph::configure`] says otherwise.
-impl<'de> Deserialize<'de> for EntityGraph {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let state = GraphState::deserialize(deserializer)?;
-        Ok(Self::from_state(GraphLimits::default(), &[], &state))
     }
 }
 

@@ -44,6 +44,8 @@ pub struct SeriesUse {
     pub scale: f64,
     /// What is added after the factor: a gauge of a bad state is [`Part::Up`] by a factor of −1 and an offset of 1.
     pub offset: f64,
+    /// Whether each sample of a counted part is an increase already, not the sum of all.
+    pub is_delta: bool,
     /// The unit of the signal's value.
     pub unit: SignalUnit,
     /// Which values are bad.

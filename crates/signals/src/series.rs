@@ -41,17 +41,27 @@ pub(crate) fn meaning(tables: &Tables, context: &Context<'_>, metadata: Option<&
 
 /// The meaning of a series that no convention knows.
 fn unknown(tables: &Tables, context: &Context<'_>, name: &str, metadata: Option<&MetricMetadata>) -> SeriesMeaning {
-    let entity = context.rules.entity_of(&context.view);
-    let mut meaning = own_meaning(context, entity);
+    let mut meaning = own_meaning(context, context.rules.entity_of(&context.view));
     if shape::is_internal(name) {
         meaning.is_internal = true;
         return meaning;
     }
-    let Some(entity) = meaning.entity.clone() else { return meaning };
-    let Some(found) = shape::series_use(context, name, metadata, entity, &meaning.instance) else { return meaning };
-    if !matches!(tables.exporter_of(context), ExporterOf::None) {
-        // What the process of an exporter counts is no traffic of what it watches.
-        meaning.is_internal = true;
+    let entity = meaning.entity.clone().unwrap_or_default();
+    let Some(mut found) = shape::series_use(context, name, metadata, entity, &meaning.instance) else { return meaning };
+    match tables.exporter_of(context) {
+        ExporterOf::Known(convention, exporter) if exporter.relays => {
+            meaning.entity = convention.entity.as_ref().and_then(|naming| context.named(naming));
+            (meaning.aliases, meaning.relations) = (Vec::new(), Vec::new());
+            found.entity = meaning.entity.clone().unwrap_or_default();
+        }
+        ExporterOf::Known(..) => {
+            // What the process of an exporter counts is no traffic of what it watches.
+            meaning.is_internal = true;
+            return meaning;
+        }
+        ExporterOf::Unknown | ExporterOf::None => {}
+    }
+    if found.entity.is_empty() {
         return meaning;
     }
     if let Some(peer) = &found.peer {
@@ -217,6 +227,7 @@ impl Builder<'_> {
             part,
             scale: scale * rule.factor,
             offset: rule.offset,
+            is_delta: rule.delta,
             unit,
             direction: rule.direction.unwrap_or_else(|| usual_direction(kind)),
         });

@@ -166,7 +166,10 @@ pub(crate) fn series_use(
     entity: Entity,
     instance: &str,
 ) -> Option<SeriesUse> {
-    let outcome = outcome(context);
+    let outcome = match outcome(context) {
+        Outcome::Unknown => outcome_of_name(name),
+        known => known,
+    };
     let kind = metadata.map_or("", |metadata| metadata.kind);
     let found = match kind {
         "counter" => counter(name, outcome),
@@ -188,6 +191,7 @@ pub(crate) fn series_use(
         part,
         scale,
         offset: 0.0,
+        is_delta: false,
         unit,
         direction: usual_direction(found.kind),
     })
@@ -210,6 +214,19 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
     name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
 }
 
+/// Names of StatsD have the outcome among their words: `web_response_5xx`, `web_request_200`.
+fn outcome_of_name(name: &str) -> Outcome {
+    words(name).find_map(outcome_of_word).unwrap_or_default()
+}
+
+fn outcome_of_word(word: &str) -> Option<Outcome> {
+    let mut characters = word.chars();
+    let class = characters.next().filter(|class| ('1'..='5').contains(class))?;
+    let rest = characters.as_str();
+    let is_code = word.len() == 3 && (rest == "xx" || rest.bytes().all(|byte| byte.is_ascii_digit()));
+    is_code.then_some(if class == '5' { Outcome::Failed } else { Outcome::Ok })
+}
+
 fn counter(name: &str, outcome: Outcome) -> Option<Found> {
     let stem = name.strip_suffix("_total").or_else(|| name.strip_suffix("_count")).unwrap_or(name);
     let found = |part, kind, family: String| Some(Found { part, kind, shape: Shape::Plain, family });
@@ -223,6 +240,10 @@ fn counter(name: &str, outcome: Outcome) -> Option<Found> {
         let family = if has_requests { rest.join("_") } else { stem.to_owned() };
         return found(PartRule::Failures, SignalKind::Traffic, family);
     }
+    // `web_response_5xx` and `web_response_2xx` are one family.
+    let without_code: Vec<_> = words(stem).filter(|word| outcome_of_word(word).is_none()).collect();
+    let stem = if without_code.len() < words(stem).count() { without_code.join("_") } else { stem.to_owned() };
+    let stem = stem.as_str();
     let last_is_request = words(stem).last().is_some_and(|word| REQUEST_WORDS.contains(&word));
     let has_request = words(stem).any(|word| REQUEST_WORDS.contains(&word));
     let is_counted = last_is_request || has_request && outcome != Outcome::Unknown;

@@ -12,8 +12,41 @@ pub(crate) struct Template(Vec<Piece>);
 enum Piece {
     Text(Box<str>),
     /// A label, in its spelling with dots and with underscores.
-    Label(Box<str>, Box<str>),
+    Label(Box<str>, Box<str>, Filter),
     Computed(Computed),
+}
+
+/// The part of a label's value that is the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    /// All of it.
+    Whole,
+    /// `app/NAME/ID` and `arn:…:targetgroup/NAME/ID` of AWS.
+    AwsName,
+    /// `NAME@PROVIDER` of Traefik.
+    BeforeAt,
+}
+
+impl Filter {
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "aws-name" => Some(Self::AwsName),
+            "before-at" => Some(Self::BeforeAt),
+            _ => None,
+        }
+    }
+
+    fn apply(self, value: &str) -> &str {
+        match self {
+            Self::Whole => value,
+            Self::BeforeAt => value.split('@').next().unwrap_or(value),
+            Self::AwsName => {
+                let mut from_end = value.rsplit('/');
+                let (last, name, kind) = (from_end.next(), from_end.next(), from_end.next());
+                if kind.is_some() { name.unwrap_or(value) } else { last.unwrap_or(value) }
+            }
+        }
+    }
 }
 
 /// What the entity rules find in the labels.
@@ -39,6 +72,8 @@ pub(crate) enum Computed {
     Target,
     /// Host and port of the probed address.
     Address,
+    /// The first word of the metric name.
+    Prefix,
 }
 
 impl Template {
@@ -56,10 +91,20 @@ impl Template {
                 Some(word) => Piece::Computed(computed(word).ok_or_else(|| {
                     format!(
                         "template {text:?} names {name:?}; known are @own, @workload, @pod, @node, @host, @instance, \
-                             @watched, @job, @target and @address"
+                             @watched, @job, @target, @address and @prefix"
                     )
                 })?),
-                None => Piece::Label(name.into(), name.replace('.', "_").into()),
+                None => {
+                    let (name, filter) = match name.split_once('|') {
+                        Some((name, word)) => {
+                            let unknown =
+                                || format!("template {text:?} has {word:?}; known are aws-name and before-at");
+                            (name, Filter::parse(word).ok_or_else(unknown)?)
+                        }
+                        None => (name, Filter::Whole),
+                    };
+                    Piece::Label(name.into(), name.replace('.', "_").into(), filter)
+                }
             });
             rest = tail;
         }
@@ -91,7 +136,9 @@ impl Piece {
     fn value<'a>(&'a self, context: &Context<'a>) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text)),
-            Self::Label(dotted, plain) => context.label(dotted, plain).map(Cow::Borrowed),
+            Self::Label(dotted, plain, filter) => {
+                context.label(dotted, plain).map(|value| Cow::Borrowed(filter.apply(value)))
+            }
             Self::Computed(computed) => context.computed(*computed).map(Cow::Borrowed),
         }
     }
@@ -109,6 +156,7 @@ fn computed(word: &str) -> Option<Computed> {
         "job" => Computed::Job,
         "target" => Computed::Target,
         "address" => Computed::Address,
+        "prefix" => Computed::Prefix,
         _ => return None,
     })
 }

@@ -1,3 +1,5 @@
+mod wild;
+
 use wardroom_domain::{EntityKind, RelationKind, SignalKind};
 
 use super::*;
