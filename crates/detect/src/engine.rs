@@ -104,9 +104,9 @@ pub struct Engine {
     point_budget: Budget,
     shift_budget: Budget,
     signals: Signals,
-    /// Entities whose requests metrics count, by whether they are calls, with the newest point in ms: their spans are
+    /// Entities whose requests, or calls to another one, metrics count, with the newest point in ms: their spans are
     /// sampled, and no measure.
-    measured: BTreeMap<(Entity, bool), i64>,
+    measured: BTreeMap<(Entity, Option<Entity>), i64>,
     spans: SpanState,
     logs: Logs,
     log_resources: LogResources,

@@ -63,7 +63,8 @@ impl Engine {
         if !matches!(id.kind, SignalKind::Traffic | SignalKind::Errors | SignalKind::Latency) {
             return true;
         }
-        let key = (self.graph.canonical(&id.entity), id.peer.is_some());
+        let peer = id.peer.as_ref().map(|peer| self.graph.canonical(peer));
+        let key = (self.graph.canonical(&id.entity), peer);
         if id.metric == SPANS {
             return self.measured.get(&key).is_none_or(|newest_ms| at_ms.saturating_sub(*newest_ms) > MEASURED_MS);
         }

@@ -25,7 +25,7 @@ use crate::{Config, SeriesDetector};
 /// State by series.
 type SeriesParts = (Vec<Usage>, Vec<SeriesDetector>, Vec<Counter>, Vec<PartHandle>, Inferred);
 /// State of signals.
-type SignalParts = (PointMaker, BTreeMap<SignalId, Signal>, BTreeMap<(Entity, bool), i64>, Budget, Budget);
+type SignalParts = (PointMaker, BTreeMap<SignalId, Signal>, BTreeMap<(Entity, Option<Entity>), i64>, Budget, Budget);
 /// State by entity and tenant.
 type TenantParts = (Vec<KnownEntity>, GraphState, SpanState, Logs, Events, Stalls, DedupCache);
 
