@@ -29,8 +29,8 @@ const UNAFFECTED_SERVICE: &str = "newsletter";
 const WORKERS: usize = 2;
 /// A cycle must reach its final state within this time.
 const CYCLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Healthy seconds of telemetry before the problem begins.
-const HEALTHY_STEPS: usize = 40;
+/// Healthy seconds of telemetry before the problem begins: a signal is compared after forty.
+const HEALTHY_STEPS: usize = 60;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Random kills that come after the end of their cycle are drawn again, up to this many times.
 const MAX_LATE_KILLS: u64 = 1000;
