@@ -103,7 +103,7 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
     let inside = levels.inside.max(levels.waiting * (1.0 - case.waiting_explained(index)));
     let logs_explained = case.logs_explained(index);
     let logs = |changes: &[TemplateChange]| {
-        suspect.logs(changes).map_or(0.0, |fact| fact.strength()) * (1.0 - 0.8 * logs_explained)
+        suspect.logs(changes).map_or(0.0, |(strength, _)| strength) * (1.0 - 0.8 * logs_explained)
     };
     [
         inside,
@@ -136,7 +136,7 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
 pub(crate) fn sign(case: &Case<'_>, index: usize) -> f64 {
     let suspect = &case.suspects[index];
     let levels = suspect.levels;
-    let logs = suspect.templates.iter().map(|template| template.strength());
+    let logs = suspect.templates.iter().map(|(strength, _)| *strength);
     let calls = suspect.calls.iter().chain(&suspect.called).map(|fact| fact.strength());
     let events = suspect.events.iter().filter(|event| matches!(event.kind, EventKind::OomKill));
     let own = suspect.symptom().max(levels.exporter_down).max(levels.other).max(levels.drop);

@@ -83,9 +83,9 @@ fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
         let size = 1.0 - 1.0 / (1.0 + (fact.badness() - 2.0).max(0.0).ln_1p());
         weighed.push((first + inside * strength.max(0.01) * size, Indicator::Signal(fact)));
     }
-    weighed.extend(suspect.templates.iter().map(|fact| {
-        let weight = if fact.change() == Some(TemplateChange::Gone) { 0.9 } else { 0.45 };
-        (weight * fact.strength(), Indicator::Template(fact))
+    weighed.extend(suspect.templates.iter().map(|(strength, fact)| {
+        let is_gone = fact.change() == Some(TemplateChange::Gone) && *strength >= STRONG / 2.0;
+        (if is_gone { 0.4 + 0.5 * strength } else { 0.4 * strength }, Indicator::Template(fact))
     }));
     weighed.retain(|(weight, _)| *weight > 0.0);
     weighed.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| key(&a.1).cmp(&key(&b.1))));

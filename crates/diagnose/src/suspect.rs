@@ -69,7 +69,8 @@ pub(crate) struct Suspect<'a> {
     /// Where a fault of this one shows.
     pub(crate) dependents: BTreeSet<(usize, RelationKind)>,
     pub(crate) events: Vec<&'a Event>,
-    pub(crate) templates: Vec<&'a TemplateFact>,
+    /// Log templates with what they tell of this entity, 0..1.
+    pub(crate) templates: Vec<(f64, &'a TemplateFact)>,
     pub(crate) findings: Vec<&'a Finding>,
     pub(crate) levels: Levels,
 }
@@ -110,8 +111,15 @@ impl<'a> Case<'a> {
         for event in &facts.events {
             suspects[index[&event.entity]].events.push(event);
         }
+        // What several entities begin or cease to log says little of each.
+        let mut logging: BTreeMap<&str, u32> = BTreeMap::new();
+        for template in facts.templates.iter().filter(|template| template.change().is_some()) {
+            *logging.entry(&template.template).or_default() += 1;
+        }
         for template in &facts.templates {
-            suspects[index[&template.entity]].templates.push(template);
+            let entities = logging.get(template.template.as_str()).copied().unwrap_or(1);
+            let strength = template.strength() / f64::from(entities).sqrt();
+            suspects[index[&template.entity]].templates.push((strength, template));
         }
         for finding in &facts.findings {
             suspects[index[&finding.signal.entity]].findings.push(finding);
@@ -151,7 +159,7 @@ impl<'a> Case<'a> {
             let called = callers.iter().flat_map(|caller| &self.suspects[*caller].dependencies);
             callers = called.map(|(other, _)| *other).filter(|other| seen.insert(*other)).collect();
             let templates = callers.iter().flat_map(|other| &self.suspects[*other].templates);
-            let strongest = templates.map(|template| template.strength()).fold(0.0, f64::max);
+            let strongest = templates.map(|(strength, _)| *strength).fold(0.0, f64::max);
             found = found.max(strongest * (1.0 - 0.15 * f64::from(step)));
         }
         found
@@ -293,11 +301,12 @@ impl<'a> Suspect<'a> {
         self.events.iter().filter(may_cause).max_by_key(|event| event.at).copied()
     }
 
-    /// Returns the strongest change of its log templates of these kinds.
-    pub(crate) fn logs(&self, changes: &[TemplateChange]) -> Option<&'a TemplateFact> {
-        let matches = |fact: &&&TemplateFact| fact.change().is_some_and(|change| changes.contains(&change));
-        let strongest = self.templates.iter().filter(matches).max_by(|a, b| a.strength().total_cmp(&b.strength()))?;
-        (strongest.strength() > 0.0).then_some(*strongest)
+    /// Returns the most telling change of its log templates of these kinds, and how telling it is.
+    pub(crate) fn logs(&self, changes: &[TemplateChange]) -> Option<(f64, &'a TemplateFact)> {
+        let matches =
+            |(_, fact): &&(f64, &'a TemplateFact)| fact.change().is_some_and(|change| changes.contains(&change));
+        let strongest = self.templates.iter().filter(matches).max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (strongest.0 > 0.0).then_some(*strongest)
     }
 }
 

@@ -18,7 +18,7 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if let Some(fact) = subject.shifted(SignalKind::Logs, &[]) {
         return Some(Match::new(0.46, crate::evidence::signal_summary(fact), vec![Cited::Signal(fact)]));
     }
-    let template = subject.suspect.logs(&[TemplateChange::New, TemplateChange::Burst])?;
+    let (strength, template) = subject.suspect.logs(&[TemplateChange::New, TemplateChange::Burst])?;
     let because = "it logs lines that it did not log before, or far more of them";
-    Some(Match::new(0.3 + 0.15 * template.strength(), because, vec![Cited::Template(template)]))
+    Some(Match::new(0.3 + 0.15 * strength, because, vec![Cited::Template(template)]))
 }
