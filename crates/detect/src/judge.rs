@@ -53,8 +53,10 @@ pub use self::shifts::Shift;
 const MIN_PAST_POINTS: u32 = 6;
 /// Newest good points that wait before they join the past: the first points of a fault may still look good.
 const WAITING_POINTS: usize = 2;
-/// Points that wait while it is not decided whether they are a fault.
-const MAX_WAITING_POINTS: usize = 32;
+/// Points that wait while it is not decided whether they are a fault: what is never decided must be learned.
+const UNDECIDED_POINTS: usize = 8;
+/// Points that wait while a rule holds: those of a fault of seconds join the past after all.
+const MAX_WAITING_POINTS: usize = 64;
 /// Points kept for charts, verification and diagnosis are at most this old, in ms.
 const MAX_HISTORY_MS: i64 = 24 * 3600 * 1000;
 /// Evidence that opens nothing becomes the new normal after this time, in ms.
@@ -244,13 +246,18 @@ impl Signal {
             self.waiting.clear();
             return;
         }
-        if self.runs.iter().any(|run| run.is_confirmed) {
+        if self.runs.iter().any(|run| run.is_confirmed && !run.is_short(self.interval_ms)) {
             self.waiting.clear();
             return;
         }
+        let is_confirmed = self.runs.iter().any(|run| run.is_confirmed);
         let requests = point.requests.map(|requests| (requests.failed, requests.total));
         self.waiting.push_back(PastPoint { at_ms: point.at_ms, value: point.value, requests });
-        let most = if self.runs.is_empty() { WAITING_POINTS } else { MAX_WAITING_POINTS };
+        let most = match (self.runs.is_empty(), is_confirmed) {
+            (true, _) => WAITING_POINTS,
+            (false, false) => UNDECIDED_POINTS,
+            (false, true) => MAX_WAITING_POINTS,
+        };
         while self.waiting.len() > most {
             let Some(oldest) = self.waiting.pop_front() else { break };
             self.past.add(oldest);

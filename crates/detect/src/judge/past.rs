@@ -46,6 +46,11 @@ const POINTS_OF_EAGER_UPDATES: u32 = 40;
 /// Weight of the requests of older points, per new point.
 const REQUEST_DECAY: f64 = 0.998;
 
+/// Smallest share of failures that chance is computed with.
+const MIN_SHARE: f64 = 0.002;
+/// Variance of failures below which their dispersion is not known.
+const PRIOR_VARIANCE: f64 = 2.0;
+
 /// One good point, as the past takes it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct PastPoint {
@@ -69,6 +74,8 @@ pub(super) struct Past {
     spread: f64,
     /// Failed and all requests, newer ones with more weight.
     requests: (f64, f64),
+    /// Squared distances of the failures of a point from the mean share, and what chance would make of them.
+    dispersion: (f64, f64),
     season: Option<Box<Season>>,
 }
 
@@ -96,6 +103,11 @@ impl Past {
         self.add_to_block(point.at_ms, value, before);
         if let Some((failed, total)) = point.requests {
             let (all_failed, all) = self.requests;
+            let share = ((all_failed + failed + 0.5) / (all + total + 1.0)).clamp(MIN_SHARE, 1.0 - MIN_SHARE);
+            let (squares, variance) = self.dispersion;
+            let square = (failed - total * share).powi(2);
+            let expected = total * share * (1.0 - share);
+            self.dispersion = (squares * REQUEST_DECAY + square, variance * REQUEST_DECAY + expected);
             self.requests = (all_failed * REQUEST_DECAY + failed, all * REQUEST_DECAY + total);
         }
         let center = self.center;
@@ -151,6 +163,13 @@ impl Past {
     pub(super) fn high_before(&self, before_ms: i64) -> Option<f64> {
         let old = self.blocks.iter().filter(|block| (block.number + 1) * BLOCK_MS <= before_ms);
         old.map(|block| f64::from(block.high)).reduce(f64::max)
+    }
+
+    /// Returns how much more the shares of failures vary than by chance: 1 if failures are independent, more if they
+    /// come in bursts.
+    pub(super) fn dispersion(&self) -> f64 {
+        let (squares, variance) = self.dispersion;
+        ((squares + PRIOR_VARIANCE) / (variance + PRIOR_VARIANCE)).max(1.0)
     }
 
     /// Returns the requests of a usual point.

@@ -7,9 +7,12 @@ use super::rules::{Look, Sign, Verdict};
 
 /// Log-likelihood ratio that a finding needs. A healthy signal reaches it by chance about once in e^16 points.
 const ERRORS_EVIDENCE: f64 = 16.0;
-/// Requests of a past that nothing is known of, and the failed ones among them: a rare failure is no surprise.
-const PRIOR_REQUESTS: f64 = 20.0;
-const PRIOR_FAILED: f64 = 0.05;
+/// Failures that may have been missed in a past with none, and deviations of their number: a signal that fails now and
+/// then may have shown none so far.
+const UNSEEN_FAILURES: f64 = 1.5;
+const UNSEEN_DEVIATIONS: f64 = 1.3;
+/// Largest share that is assumed because of a short past.
+const MAX_ASSUMED: f64 = 0.05;
 /// Requests of the past that are needed to compare with.
 const MIN_PAST_REQUESTS: f64 = 20.0;
 /// Smallest share of failing requests that is taken for normal.
@@ -48,17 +51,19 @@ fn error_ratio(look: &Look<'_>, failed: f64, total: f64) -> Verdict {
     if !look.is_warm || past_total < MIN_PAST_REQUESTS || total <= 0.0 {
         return Verdict::Unknown;
     }
-    let mean = (past_failed + PRIOR_FAILED) / (past_total + PRIOR_REQUESTS);
-    let normal = mean.max(habit(look, mean)).clamp(MIN_NORMAL_ERRORS, 0.99);
+    let mean = past_failed / past_total;
+    let upper = (past_failed + UNSEEN_FAILURES + UNSEEN_DEVIATIONS * (past_failed + 0.5).sqrt()) / past_total;
+    let normal = mean.max(upper.min(MAX_ASSUMED.max(mean * 2.0))).max(habit(look, mean)).clamp(MIN_NORMAL_ERRORS, 0.99);
     let much = (normal * (1.0 + 4.0 * (1.0 - normal).powi(4))).max(normal + 0.01).min(0.995);
     if normal > 0.5 && much - normal < MIN_ERRORS_RISE {
         return Verdict::Good;
     }
     let limit = look.config.error_ratio.max(f64::midpoint(normal, much)).min(0.99);
     let evidence = failed * (much / normal).ln() + (total - failed).max(0.0) * ((1.0 - much) / (1.0 - normal)).ln();
-    let weight = evidence / ERRORS_EVIDENCE;
+    // Failures that come in bursts say less.
+    let weight = evidence / (ERRORS_EVIDENCE * look.past.dispersion());
     if weight <= 0.0 {
-        return Verdict::Doubtful(-weight);
+        return Verdict::Doubtful(-evidence / ERRORS_EVIDENCE);
     }
     let ratio = failed / total;
     let (run_failed, run_total) = look.run_requests();

@@ -19,6 +19,8 @@ enum ResourceClass {
     Hard,
 }
 
+/// Resource of the replicas of an autoscaler.
+const REPLICAS: &str = "replicas";
 /// Words in names of shared resources.
 const SHARED: [&str; 9] = ["cpu", "io", "load", "pressure", "network", "bandwidth", "throttling", "gc", "utilization"];
 /// Words in names of memory.
@@ -96,7 +98,9 @@ pub(super) fn saturation(look: &Look<'_>) -> Verdict {
     if used < limit || !is_news {
         return Verdict::Good;
     }
-    let sign = Sign { severity: Some(severity(used)), ..Sign::above(limit * scale, base.center, 0.0) };
+    // An autoscaler at its maximum is at work; whether that is enough shows elsewhere.
+    let opens = (look.id.resource == REPLICAS).then_some(false);
+    let sign = Sign { opens, severity: Some(severity(used)), ..Sign::above(limit * scale, base.center, 0.0) };
     match class {
         ResourceClass::Shared if normal > IDLE_SHARE => Verdict::Good,
         ResourceClass::Shared => {
@@ -160,6 +164,9 @@ pub(super) fn forecast(look: &Look<'_>) -> Verdict {
     let is_disk = look.id.entity.kind == EntityKind::Filesystem || look.id.resource == "disk";
     if used < if is_disk { MIN_SHARE_OF_DISK_FORECAST } else { MIN_SHARE_OF_FORECAST } {
         return Verdict::Good;
+    }
+    if look.id.resource == REPLICAS {
+        return Verdict::Unknown;
     }
     let horizon = f64::from(look.config.forecast_horizon_seconds);
     for points in TREND_POINTS {

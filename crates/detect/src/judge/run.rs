@@ -12,6 +12,10 @@ use crate::point::Point;
 const GOOD_POINTS_TO_END: u32 = 2;
 /// Good time that ends a finding, in ms.
 const GOOD_MS_TO_END: i64 = 30_000;
+/// Good points after which the next bad one may be the onset.
+const GOOD_POINTS_OF_NEW_ONSET: u32 = 3;
+/// Time of bad points, in ms, within which no action can have ended them.
+const SHORT_MS: i64 = 90_000;
 /// Evidence below which a finding may end.
 const HALF_OF_EVIDENCE: f64 = 0.5;
 /// Good points that end a finding whatever evidence there was.
@@ -79,6 +83,12 @@ impl Run {
             Verdict::Good => self.add_good(rule.good, point),
             Verdict::Doubtful(evidence) => self.add_good(evidence, point),
             Verdict::Bad(sign) => {
+                if !self.is_confirmed
+                    && self.good_points >= GOOD_POINTS_OF_NEW_ONSET
+                    && self.evidence < HALF_OF_EVIDENCE
+                {
+                    self.move_onset(&sign, point);
+                }
                 self.at_ms = point.at_ms;
                 self.points = self.points.saturating_add(1);
                 self.good_points = 0;
@@ -117,6 +127,19 @@ impl Run {
         };
         finding.summary = summary(&finding, unit);
         finding
+    }
+
+    /// Takes this point for the first of the fault; what came before is evidence, but was followed by good points.
+    fn move_onset(&mut self, sign: &Sign, point: &Point) {
+        self.since_ms = sign.since_ms.unwrap_or(point.at_ms);
+        self.from_ms = point.at_ms - point.window_ms;
+        let requests = point.requests.unwrap_or_default();
+        (self.points, self.requests) = (0, (requests.failed, requests.total));
+    }
+
+    /// Returns whether its bad points cover so little time that they were noise, or over before anything could be done.
+    pub(super) fn is_short(&self, interval_ms: i64) -> bool {
+        self.at_ms - self.since_ms <= SHORT_MS.max(2 * interval_ms)
     }
 
     fn add_good(&mut self, evidence: f64, point: &Point) -> bool {

@@ -29,6 +29,11 @@ const MEMBERS: [&str; 13] = [
 ];
 /// Smallest share of members whose loss counts.
 const MIN_SHARE_LOST: f64 = 0.01;
+/// Returns whether a resource is a condition, not members that serve.
+pub(super) fn is_condition(resource: &str) -> bool {
+    !MEMBERS.contains(&resource)
+}
+
 /// Members that an orchestrator replaces one by one, and the time that this may take, in ms.
 const ORCHESTRATED: [&str; 5] = ["replicas", "pods", "containers", "hosts", "members"];
 const ROLLOUT_MS: i64 = 120_000;
@@ -70,15 +75,15 @@ fn is_up(look: &Look<'_>) -> Verdict {
         return Verdict::Good;
     }
     let resource = look.id.resource.as_str();
-    let is_condition = !MEMBERS.contains(&resource);
+    let is_condition = is_condition(resource);
     // What was up for a short time only may have been a job that ended; a condition that was never met is not news.
     if (look.counts.was_up() || is_condition) && !is_steady(look) {
         return Verdict::Unknown;
     }
     let normal = if look.is_warm { look.baseline.center } else { 1.0 };
     let severity = match resource {
-        EXPORTER => Severity::Warning,
-        _ if value <= 0.0 && !is_condition => Severity::Critical,
+        _ if is_condition || resource == EXPORTER => Severity::Warning,
+        _ if value <= 0.0 => Severity::Critical,
         _ => Severity::High,
     };
     // One of several members: it may be on its way out, or an orchestrator may be replacing it.

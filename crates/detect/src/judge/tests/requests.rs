@@ -192,3 +192,28 @@ fn the_noise_of_quantiles_and_means_of_few_requests_is_none() {
         }
     }
 }
+
+#[test]
+fn a_steady_small_share_of_failures_is_none_whatever_the_first_minutes_showed() {
+    for seconds in INTERVALS {
+        for (rate, share) in [(2.0, 0.004), (2.0, 0.02), (5.0, 0.006), (5.0, 0.02), (12.0, 0.006), (50.0, 0.01)] {
+            for seed in 1..25 {
+                let mut feed = Feed::new(SignalKind::Errors, "", SignalUnit::Ratio, seconds);
+                let mut noise = Noise(seed * 331 + 5);
+                let mean = rate * feed.step_ms as f64 / 1000.0;
+                let points = 4 * 3_600_000 / feed.step_ms;
+                let counts: Vec<_> = (0..points)
+                    .map(|_| {
+                        let total = noise.poisson(mean);
+                        (noise.poisson(total * share).min(total), total)
+                    })
+                    .collect();
+                let found = feed.run(points, |step, point| {
+                    let (failed, total) = counts[step as usize];
+                    Feed::requests(point, failed, total);
+                });
+                assert!(found.is_empty(), "{rate}/s, {share} at {seconds} s, seed {seed}: {:?}", found[0]);
+            }
+        }
+    }
+}

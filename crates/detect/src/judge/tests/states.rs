@@ -128,7 +128,7 @@ fn a_condition_that_was_never_met_is_none_and_one_that_ends_opens() {
         let mut feed = Feed::new(SignalKind::Availability, resource, SignalUnit::Ratio, 15);
         feed.minutes(10, |_, point| point.value = 1.0);
         let found = feed.minutes(10, |_, point| point.value = 0.0);
-        assert!(found.iter().any(|finding| finding.opens && finding.severity == Severity::High), "{resource}");
+        assert!(found.iter().any(|finding| finding.opens && finding.severity == Severity::Warning), "{resource}");
     }
 }
 
