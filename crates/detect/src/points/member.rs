@@ -133,10 +133,11 @@ impl Member {
         }
     }
 
-    /// Returns the time between its first two scrapes since the last window, rounded.
-    pub(super) fn first_gap_ms(&self) -> Option<i64> {
+    /// Returns the time between its first two scrapes since the last window, rounded; `None` if the second one is not
+    /// before `until_ms`.
+    pub(super) fn first_gap_ms(&self, until_ms: i64) -> Option<i64> {
         match self.times.as_slice() {
-            [first, second, ..] => Some(rounded(second - first)),
+            [first, second, ..] if *second < until_ms => Some(rounded(second - first)),
             _ => None,
         }
     }

@@ -8,17 +8,11 @@ use super::cell::{Closing, NEVER, Taken, is_counter, is_passive};
 use super::group::{Group, MAX_STEP_MS, ValueStep};
 use super::member::{Member, due_ms};
 use super::requests::RequestStep;
+use super::start::START_GRACE_MS;
 use super::sums::Sums;
 use super::{GroupIndex, PartHandle, PointMaker, SignalPoint, SignalSlot};
 use crate::point::Point;
 
-/// A group begins this long after its first reading, so that readings of the same scrape that come late are in its
-/// first window, in ms.
-const START_GRACE_MS: i64 = 15_000;
-/// Members whose first reading is within this time after that of the group decide on its first step, in ms.
-const FIRST_MEMBERS_MS: i64 = 5_000;
-/// Longest time that a group waits for the second readings of its first members, which show their interval, in ms.
-const MAX_START_MS: i64 = 150_000;
 /// A group begins again after this time without readings, in ms.
 const MAX_SILENCE_MS: i64 = 300_000;
 const MINUTE_MS: i64 = 60_000;
@@ -162,71 +156,7 @@ impl PointMaker {
         group.waiting == 0 && group.is_waiting && group.stream.is_none()
     }
 
-    /// Begins the first window once the interval of the first members is known.
-    fn start(&mut self, group: &mut Group, now_ms: i64) {
-        let members = || group.members.iter().filter_map(|index| self.members.get(*index));
-        let Some(first_ms) = members().map(|member| member.oldest_ms).filter(|oldest_ms| *oldest_ms < i64::MAX).min()
-        else {
-            return self.start_stream(group);
-        };
-        let mut step_ms = self.settings.window_ms;
-        let mut deadline_ms = first_ms + START_GRACE_MS;
-        for member in members().filter(|member| is_first(member, first_ms)) {
-            match member.first_gap_ms() {
-                Some(gap_ms) if gap_ms < MAX_START_MS => step_ms = step_ms.max(gap_ms),
-                Some(_) => {}
-                None => deadline_ms = first_ms + MAX_START_MS,
-            }
-        }
-        let begin_ms = (first_ms + step_ms - 1).div_euclid(step_ms) * step_ms;
-        if now_ms >= deadline_ms && !self.has_begun(group, first_ms, begin_ms) {
-            deadline_ms = deadline_ms.max(begin_ms + START_GRACE_MS);
-        }
-        group.deadline_ms = deadline_ms;
-        if now_ms >= deadline_ms {
-            self.begin(group, first_ms, begin_ms);
-            group.step_ms = step_ms;
-            group.begin_window(begin_ms);
-            self.begin_members(group);
-        }
-    }
-
-    /// Takes what was read before the first window.
-    fn begin(&mut self, group: &mut Group, first_ms: i64, begin_ms: i64) {
-        (group.is_started, group.last_read_ms) = (true, begin_ms);
-        for index in &group.members {
-            let Some(member) = self.members.get_mut(*index) else { continue };
-            if is_first(member, first_ms) {
-                member.interval_ms = first_interval_ms(member);
-            }
-            member.begin_window(first_ms, begin_ms);
-            for cell in &member.cells {
-                let Some(cell) = self.cells.get_mut(*cell) else { continue };
-                let oldest_ms = cell.oldest_pending_ms().unwrap_or(i64::MAX);
-                let reported = cell.take(first_ms, member.due_ms, begin_ms).reported;
-                cell.is_live = (reported || oldest_ms <= first_ms + FIRST_MEMBERS_MS) && !is_passive(cell.part);
-                if reported && cell.is_live {
-                    member.last_ms = member.last_ms.max(cell.read_ms());
-                }
-            }
-            member.settle_times(begin_ms);
-        }
-    }
-
-    /// Returns whether the first series have their last reading before the first window.
-    fn has_begun(&self, group: &Group, first_ms: i64, begin_ms: i64) -> bool {
-        let mut members = group.members.iter().filter_map(|index| self.members.get(*index));
-        members.all(|member| {
-            let due_ms = due_ms(first_interval_ms(member), begin_ms);
-            let mut cells = member.cells.iter().filter_map(|cell| self.cells.get(*cell));
-            cells.all(|cell| {
-                let oldest_ms = cell.oldest_pending_ms().unwrap_or(i64::MAX);
-                oldest_ms > first_ms + FIRST_MEMBERS_MS || cell.closing(due_ms).is_some()
-            })
-        })
-    }
-
-    fn start_stream(&self, group: &mut Group) {
+    pub(super) fn start_stream(&self, group: &mut Group) {
         let Some(end_ms) = group.stream.as_ref().and_then(|stream| stream.oldest_end_ms()) else {
             group.deadline_ms = i64::MAX;
             return;
@@ -302,7 +232,7 @@ impl PointMaker {
     }
 
     /// Begins the current window for the members and counts what it waits for.
-    fn begin_members(&mut self, group: &mut Group) {
+    pub(super) fn begin_members(&mut self, group: &mut Group) {
         (group.waiting, group.is_waiting) = (0, false);
         for index in &group.members {
             let Some(member) = self.members.get_mut(*index) else { continue };
@@ -392,8 +322,9 @@ impl PointMaker {
                     cell.take(group.begin_ms, until_ms, until_ms)
                 }
                 None if !cell.is_live => {
-                    // The first reading of a new series in a scrape of which others are waited for.
-                    let is_new = member.is_waited_for && cell.read_ms() == NEVER && is_counter(cell.part);
+                    // The first reading of a new series in the scrape that completes the window: it counts nothing yet.
+                    let is_first = cell.read_ms() == NEVER && cell.oldest_pending_ms() == Some(others_until_ms + 1);
+                    let is_new = member.is_waited_for && is_first && is_counter(cell.part);
                     let until_ms = group.end_ms.min(others_until_ms + i64::from(is_new));
                     cell.take(group.begin_ms, until_ms, until_ms)
                 }
@@ -493,13 +424,4 @@ impl Step {
             requests.quantile = Some(requests.quantile.map_or(seconds, |worst: f64| worst.max(seconds)));
         }
     }
-}
-
-/// Returns whether a member is one of those that decide on the first step of its group.
-const fn is_first(member: &Member, first_ms: i64) -> bool {
-    member.oldest_ms <= first_ms + FIRST_MEMBERS_MS
-}
-
-fn first_interval_ms(member: &Member) -> i64 {
-    member.first_gap_ms().filter(|gap_ms| *gap_ms < MAX_START_MS).unwrap_or_default()
 }
