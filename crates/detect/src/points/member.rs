@@ -12,8 +12,6 @@ const INTERVAL_UNIT_MS: i64 = 500;
 const GAPS: usize = 5;
 /// Scrape times that wait for the end of their window.
 const MAX_TIMES: usize = 4096;
-/// Part of the interval before the end of a window within which a reading is the last one of the window, in percent.
-const LAST_READING_PERCENT: i64 = 90;
 /// Another replica of the sender is followed after this time without the one before, in ms.
 const MAX_REPLICA_SILENCE_MS: i64 = 120_000;
 /// A member is forgotten after this time without readings, in ms, and this many windows.
@@ -188,9 +186,10 @@ impl Member {
     }
 }
 
-/// Returns the time after which a reading is the last one of a window that ends at `end_ms`.
-pub(super) fn due_ms(interval_ms: i64, end_ms: i64) -> i64 {
-    end_ms - (interval_ms * LAST_READING_PERCENT / 100).max(1)
+/// Returns the time after which a reading is the last one of a window that ends at `end_ms`: the next one is due after
+/// the end. If it comes earlier nevertheless, it counts in the window after.
+pub(super) const fn due_ms(interval_ms: i64, end_ms: i64) -> i64 {
+    end_ms - if interval_ms > 0 { interval_ms } else { 1 }
 }
 
 /// Rounds an interval; one that is known is never 0.

@@ -184,11 +184,11 @@ impl PointMaker {
         } else {
             end_ms
         };
-        let silent_until_ms = next_ms.min(now_ms - 1).div_euclid(step_ms) * step_ms;
-        if is_silent && silent_until_ms > group.last_read_ms + MAX_SILENCE_MS {
+        let begin_ms = end_ms.max(next_ms.min(now_ms - 1).div_euclid(step_ms) * step_ms);
+        if is_silent && begin_ms > group.last_read_ms + MAX_SILENCE_MS {
             return self.stop(group, oldest_ms);
         }
-        group.begin_window(end_ms.max(silent_until_ms));
+        group.begin_window(begin_ms);
         if is_silent {
             group.begin_ms = group.end_ms - group.step_ms;
         }
