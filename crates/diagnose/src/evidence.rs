@@ -81,7 +81,8 @@ pub(crate) fn signal_summary(fact: &SignalFact) -> String {
         SignalKind::Errors => format!("requests fail at {value} (before: {before})"),
         SignalKind::Latency => format!("latency is {value} (before: {before})"),
         SignalKind::Traffic => format!("traffic is {value} (before: {before})"),
-        SignalKind::Availability => format!("{value} up (before: {before})"),
+        SignalKind::Availability if fact.signal.resource.is_empty() => format!("{value} up (before: {before})"),
+        SignalKind::Availability => format!("{resource}: {value} up (before: {before})"),
         SignalKind::Saturation if fact.unit == SignalUnit::Ratio => {
             format!("{resource} at {value} of its limit (before: {before})")
         }

@@ -6,7 +6,22 @@ use wardroom_domain::{Entity, EntityKind, Event, Finding, Relation, Severity, Si
 use wardroom_signals::{Direction, SignalUnit};
 
 use crate::need::Need;
+use crate::shift::difference_floor;
 
+/// Resources of availability whose loss means that requests are not served.
+const SERVES: &[&str] = &[
+    "",
+    "replicas",
+    "pods",
+    "members",
+    "servers",
+    "hosts",
+    "backend",
+    "processes",
+    "daemons",
+    "node",
+    "unhealthy-hosts",
+];
 /// Resources that fill while requests wait.
 const WAITING: &[&str] = &[
     "connections",
@@ -109,7 +124,9 @@ impl SignalFact {
     fn effect(&self) -> f64 {
         let saturating = |x: f64| 1.0 - (-x.max(0.0)).exp();
         let delta = (self.value - self.expected).abs();
-        let log_ratio = log_ratio(self.value, self.expected).abs();
+        // Differences that do not matter change the ratio of small values little.
+        let floor = difference_floor(&self.signal, self.unit);
+        let log_ratio = log_ratio(self.value.abs() + floor, self.expected.abs() + floor).abs();
         match self.signal.kind {
             // 10 percentage points are much whatever was before; so is twenty times as much as before.
             SignalKind::Errors if self.unit == SignalUnit::Ratio => {
@@ -142,6 +159,11 @@ impl SignalFact {
     pub(crate) fn is_waiting(&self) -> bool {
         let is_store = matches!(self.signal.entity.kind, EntityKind::Database | EntityKind::Cache | EntityKind::Queue);
         !is_store && WAITING.contains(&self.signal.resource.as_str())
+    }
+
+    /// Returns whether this availability says that the entity serves, instead of that some function of it works.
+    pub(crate) fn says_up(&self) -> bool {
+        self.signal.kind == SignalKind::Availability && SERVES.contains(&self.signal.resource.as_str())
     }
 
     /// Returns whether it is worse than before beyond doubt.

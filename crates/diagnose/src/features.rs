@@ -1,6 +1,6 @@
 //! What the ranking weighs: numbers of each suspect, comparable between estates.
 
-use wardroom_domain::{EventKind, RelationKind, SignalKind};
+use wardroom_domain::{EntityKind, EventKind, RelationKind, SignalKind};
 
 use crate::facts::TemplateChange;
 use crate::suspect::{Case, Suspect};
@@ -61,7 +61,7 @@ struct Scale {
 fn size(suspect: &Suspect<'_>, of_resources: bool) -> f64 {
     let counts = |kind: SignalKind| match kind {
         SignalKind::Saturation | SignalKind::Restarts => of_resources,
-        SignalKind::Other | SignalKind::Traffic => !of_resources,
+        SignalKind::Other => !of_resources,
         _ => false,
     };
     let shifts = suspect.own.iter().filter(|fact| counts(fact.signal.kind) && !fact.is_internal);
@@ -99,7 +99,8 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
     };
     // A change of something that works as before explains nothing.
     let sign = sign(case, index);
-    let restarted = closeness(EventKind::OomKill, 300.0).max(0.5 * closeness(EventKind::Restart, 300.0));
+    let killed = if is_node(suspect) { 0.0 } else { closeness(EventKind::OomKill, 300.0) };
+    let restarted = killed.max(0.5 * closeness(EventKind::Restart, 300.0));
     let inside = levels.inside.max(levels.waiting * (1.0 - case.waiting_explained(index)));
     let logs_explained = case.logs_explained(index);
     let logs = |changes: &[TemplateChange]| {
@@ -125,11 +126,16 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
         closeness(EventKind::Setting, 600.0) * sign,
         restarted,
         logs(&[TemplateChange::New]),
-        logs(&[TemplateChange::Burst]),
+        logs(&[TemplateChange::Burst]).max(levels.logs),
         logs(&[TemplateChange::Gone]),
-        share(size(suspect, false), scale.other) * levels.other.max(levels.drop),
-        levels.drop,
+        share(size(suspect, false), scale.other) * levels.other,
+        case.own_drop(index),
     ]
+}
+
+/// Whether the suspect is a machine: what is killed or started again there is one of its processes.
+fn is_node(suspect: &Suspect<'_>) -> bool {
+    suspect.entity.kind == EntityKind::Node
 }
 
 /// Returns how much anything about a suspect differs from before, 0..1: without any sign it is no candidate.
@@ -138,8 +144,8 @@ pub(crate) fn sign(case: &Case<'_>, index: usize) -> f64 {
     let levels = suspect.levels;
     let logs = suspect.templates.iter().map(|(strength, _)| *strength);
     let calls = suspect.calls.iter().chain(&suspect.called).map(|fact| fact.strength());
-    let events = suspect.events.iter().filter(|event| matches!(event.kind, EventKind::OomKill));
-    let own = suspect.symptom().max(levels.exporter_down).max(levels.other).max(levels.drop);
+    let events = suspect.events.iter().filter(|event| event.kind == EventKind::OomKill && !is_node(suspect));
+    let own = suspect.symptom().max(levels.exporter_down).max(levels.other).max(levels.logs).max(levels.drop);
     logs.chain(calls).chain(events.map(|_| 0.5)).fold(own, f64::max)
 }
 

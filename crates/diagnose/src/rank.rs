@@ -65,11 +65,12 @@ pub fn indicators<'a>(facts: &'a Facts, entity: &Entity) -> Vec<Indicator<'a>> {
 /// line that belonged to every request and is gone says more than lines that errors of others may cause.
 fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
     let mut weighed: Vec<(f64, Indicator<'a>)> = Vec::new();
+    let lacks_memory = suspect.shifted(SignalKind::Saturation, &["memory", "heap"]).is_some();
     for fact in suspect.own.iter().chain(&suspect.calls).chain(&suspect.called) {
         let strength = fact.strength();
         let inside = match fact.signal.kind {
             // Lack of memory costs CPU (garbage collection, reclaim); busy CPUs take no memory.
-            SignalKind::Saturation if fact.signal.resource == "cpu" => 0.75,
+            SignalKind::Saturation if fact.signal.resource == "cpu" && lacks_memory => 0.3,
             SignalKind::Saturation | SignalKind::Availability | SignalKind::Restarts | SignalKind::Queue => 1.0,
             SignalKind::Expiry | SignalKind::Freshness | SignalKind::Errors => 0.8,
             SignalKind::Latency => 0.7,

@@ -1,6 +1,6 @@
 //! How a signal differs from its own past: one measure for whatever the facts are built from.
 
-use wardroom_domain::SignalKind;
+use wardroom_domain::{SignalId, SignalKind};
 use wardroom_signals::SignalUnit;
 
 /// A comparison of the time since the onset with the time before.
@@ -32,16 +32,41 @@ const FEW_VALUES: f64 = 5.0;
 /// A point differs beyond this many standard deviations.
 const DIFFERENT: f64 = 3.0;
 
+/// Smallest differences of resources without a known limit that matter, in the resource's unit: of one that was idle
+/// before, any use is many times its past.
+const RESOURCE_FLOORS: &[(&str, f64)] = &[
+    ("cpu", 0.05),
+    ("memory", 33_554_432.0),
+    ("heap", 33_554_432.0),
+    ("disk", 104_857_600.0),
+    ("file-descriptors", 20.0),
+    ("threads", 5.0),
+    ("worker-threads", 5.0),
+    ("goroutines", 20.0),
+    ("transaction-age", 5.0),
+    ("replication-lag", 5.0),
+    ("lag", 20.0),
+    ("load", 1.0),
+];
+/// The smallest difference of any other resource that is a number of things.
+const COUNT_FLOOR: f64 = 3.0;
+
 /// Returns the smallest difference of a signal that matters, in its unit.
-pub const fn difference_floor(kind: SignalKind, unit: SignalUnit) -> f64 {
-    match (kind, unit) {
+pub fn difference_floor(signal: &SignalId, unit: SignalUnit) -> f64 {
+    match (signal.kind, unit) {
         (SignalKind::Errors, _) => 0.003,
         (SignalKind::Latency, _) => 0.002,
         (SignalKind::Availability, _) => 0.02,
-        (SignalKind::Saturation, SignalUnit::Ratio) => 0.01,
-        (SignalKind::Queue | SignalKind::Restarts, _) => 0.5,
-        (SignalKind::Traffic | SignalKind::Logs, _) => 0.02,
-        _ => 0.0,
+        (SignalKind::Saturation, SignalUnit::Ratio) => 0.02,
+        (SignalKind::Saturation, _) => {
+            let floor = RESOURCE_FLOORS.iter().find(|(resource, _)| *resource == signal.resource);
+            floor.map_or(COUNT_FLOOR, |(_, floor)| *floor)
+        }
+        (SignalKind::Queue, _) => COUNT_FLOOR,
+        (SignalKind::Restarts, _) => 0.5,
+        (SignalKind::Freshness, _) => 5.0,
+        (SignalKind::Traffic | SignalKind::Logs, _) => 0.05,
+        (SignalKind::Expiry | SignalKind::Other, _) => 0.0,
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Levels {
     pub(crate) drop: f64,
     /// It is asked for more than before.
     pub(crate) surge: f64,
+    /// It logs more errors than before.
+    pub(crate) logs: f64,
     /// Any other measurement differs.
     pub(crate) other: f64,
 }
@@ -220,6 +222,13 @@ impl<'a> Case<'a> {
         symptom.min(unable)
     }
 
+    /// Returns how much of a suspect's lost traffic is not lost by its callers, 0..1: traffic stops from the outside in.
+    pub(crate) fn own_drop(&self, suspect: usize) -> f64 {
+        let callers = self.suspects[suspect].dependents.iter().filter(|(_, kind)| *kind != RelationKind::PartOf);
+        let lost = callers.map(|(caller, _)| &self.suspects[*caller].levels).map(|levels| levels.drop.max(levels.down));
+        self.suspects[suspect].levels.drop * (1.0 - lost.fold(0.0, f64::max))
+    }
+
     /// Returns the dependencies that see a problem from here and cannot be seen themselves, with the badness of calls.
     pub(crate) fn hidden(&self, suspect: usize) -> impl Iterator<Item = (usize, f64)> + use<'a, '_> {
         let dependencies = self.suspects[suspect].dependencies.iter();
@@ -331,7 +340,8 @@ impl Levels {
                 }
                 // A probe sees what callers see: whatever is behind may have failed.
                 SignalKind::Availability if fact.signal.resource == PROBE => raise(&mut levels.errors, strength),
-                SignalKind::Availability => raise(&mut levels.down, strength),
+                SignalKind::Availability if fact.says_up() => raise(&mut levels.down, strength),
+                SignalKind::Availability => raise(&mut levels.inside, 0.7 * strength),
                 SignalKind::Errors => {
                     raise(&mut levels.errors, strength);
                     if strength > 0.0 && fact.unit == SignalUnit::Ratio {
@@ -359,7 +369,8 @@ impl Levels {
                     raise(&mut levels.inside, strength);
                 }
                 SignalKind::Queue => raise(&mut levels.queue, strength),
-                SignalKind::Logs | SignalKind::Other => raise(&mut levels.other, strength),
+                SignalKind::Logs => raise(&mut levels.logs, strength),
+                SignalKind::Other => raise(&mut levels.other, strength),
             }
         }
         let telling: Vec<_> = own.iter().filter(|fact| !fact.is_internal).collect();

@@ -1,9 +1,6 @@
 //! Lost availability.
 
-use wardroom_domain::SignalKind;
-
 use super::{Cited, Match, Rule, Subject};
-use crate::suspect::{EXPORTER, PROBE};
 
 pub(super) const RULE: Rule = Rule {
     id: "instance-down",
@@ -15,10 +12,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
-    if let Some(fact) = subject.suspect.own.iter().find(|fact| {
-        let is_lost = fact.signal.kind == SignalKind::Availability && fact.is_shifted();
-        is_lost && ![EXPORTER, PROBE].contains(&fact.signal.resource.as_str())
-    }) {
+    if let Some(fact) = subject.suspect.own.iter().find(|fact| fact.says_up() && fact.is_shifted()) {
         return Some(Match::by_signal(0.71, fact));
     }
     let gone: Vec<_> = subject.suspect.own.iter().filter(|fact| fact.is_gone).take(2).collect();

@@ -1,6 +1,6 @@
 //! A container killed at its memory limit.
 
-use wardroom_domain::{EventKind, SignalKind};
+use wardroom_domain::{EntityKind, EventKind, SignalKind};
 
 use super::{Cited, Match, Rule, Subject};
 
@@ -14,6 +14,10 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
+    // The counter of a machine tells about one of its processes.
+    if subject.suspect.entity.kind == EntityKind::Node {
+        return None;
+    }
     if let Some(fact) = subject.shifted(SignalKind::Restarts, &["oom-kill", "oom-killed"]) {
         return Some(Match::by_signal(0.76, fact));
     }

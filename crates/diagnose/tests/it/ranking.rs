@@ -79,7 +79,7 @@ fn a_pool_that_fills_while_the_database_is_locked_is_the_databases() {
         .failing(&orders, 0.5)
         .own(&orders, SignalKind::Saturation, "connection-pool", 0.98, 0.1)
         .own(&database, SignalKind::Availability, "", 1.0, 1.0)
-        .own(&database, SignalKind::Saturation, "transaction-age", 60.0, 0.2);
+        .own(&database, SignalKind::Saturation, "transaction-age", 60.0, 1.2);
     estate.uses(&orders, &database).check(&database, "database-lock");
 }
 

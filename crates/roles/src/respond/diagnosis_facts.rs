@@ -173,7 +173,7 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
     let lead_ms = LEAD_MS.max(SILENT_INTERVALS * interval_ms);
     let from_ms = bad.as_ref().map_or(began_ms - lead_ms, |bad| bad.since_ms.min(began_ms));
     let points: Vec<(i64, f64)> = signal.history.iter().copied().collect();
-    let floor = difference_floor(id.kind, unit);
+    let floor = difference_floor(&id, unit);
     let shift = (baseline.count > 0).then(|| Shift::measure(&normal, &points, from_ms, floor)).flatten();
     let silent_ms = (SILENT_INTERVALS * interval_ms).max(SILENT_MS);
     let onset_ms = bad.as_ref().map(|bad| bad.since_ms).or_else(|| shift.and_then(|shift| shift.onset_ms));

@@ -39,9 +39,11 @@ fn case(data: &Path, id: &str, labels: &BTreeMap<String, String>) -> anyhow::Res
             _ => (SignalKind::Latency, "", SignalUnit::Seconds),
         };
         let signal = signal(&Entity::service(service), kind, resource, measure);
-        let before = normal.get(&column).cloned().unwrap_or_default();
+        // CPU is in per cent of a core.
+        let scale = if measure == "cpu" { 0.01 } else { 1.0 };
+        let before = normal.get(&column).into_iter().flatten().map(|value| value * scale).collect();
         // The recordings' clocks say nothing, so each begins at 0.
-        let since = values.iter().enumerate().map(|(second, value)| (second as i64 * 1000, *value)).collect();
+        let since = values.iter().enumerate().map(|(second, value)| (second as i64 * 1000, value * scale)).collect();
         case.spelling.insert(signal.labels().to_string(), column.clone());
         case.facts.signals.extend(fact(&Recording { signal, unit, before, since }, 0));
     }

@@ -34,7 +34,7 @@ pub(super) fn signal(entity: &Entity, kind: SignalKind, resource: &str, metric: 
 pub(super) fn fact(recording: &Recording, from_ms: i64) -> Option<SignalFact> {
     let Recording { signal, unit, before, since } = recording;
     let normal = Normal::of(before)?;
-    let shift = Shift::measure(&normal, since, from_ms, difference_floor(signal.kind, *unit))?;
+    let shift = Shift::measure(&normal, since, from_ms, difference_floor(signal, *unit))?;
     let direction = match signal.kind {
         SignalKind::Traffic | SignalKind::Other => Direction::Neutral,
         SignalKind::Availability | SignalKind::Expiry => Direction::Low,
