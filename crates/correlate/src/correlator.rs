@@ -225,7 +225,7 @@ impl Correlator {
             }
         }
         if incident.update(candidate) && !is_released {
-            let (title, severity) = (incident.headline.title.clone(), incident.headline.severity);
+            let (title, severity) = (incident.headline.title.clone(), incident.severity);
             decisions.push(Decision::Updated { key: key.to_owned(), title, severity });
         }
         decisions

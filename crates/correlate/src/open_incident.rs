@@ -54,6 +54,8 @@ pub(crate) struct OpenIncident {
     pub(crate) members: BTreeMap<Entity, Member>,
     /// What the title names.
     pub(crate) headline: Headline,
+    /// Highest severity of its findings.
+    pub(crate) severity: Severity,
     /// Dependencies of the members with the newest onset of a member that depends on them, in ms.
     dependencies: BTreeMap<Entity, i64>,
     /// Slowest interval of its signals, in ms.
@@ -81,8 +83,8 @@ pub(crate) struct Member {
 pub(crate) struct Headline {
     /// Its entity.
     pub(crate) entity: Entity,
-    /// Its severity, the highest of the incident.
-    pub(crate) severity: Severity,
+    /// Its severity.
+    severity: Severity,
     /// The title.
     pub(crate) title: String,
 }
@@ -130,6 +132,7 @@ impl OpenIncident {
                 severity: finding.severity,
                 title: title(candidate),
             },
+            severity: finding.severity,
             dependencies: BTreeMap::new(),
             interval_ms: finding.interval_ms.max(0),
             newest_onset_ms: finding.since_ms,
@@ -146,6 +149,7 @@ impl OpenIncident {
         Self {
             members: entities.iter().map(|entity| (entity.clone(), member())).collect(),
             headline: Headline { entity: entities.first().cloned().unwrap_or_default(), severity, title },
+            severity,
             dependencies: BTreeMap::new(),
             interval_ms: 0,
             newest_onset_ms: opened_ms,
@@ -213,14 +217,16 @@ impl OpenIncident {
         let tolerance_ms = ONSET_TOLERANCE_MS + 2 * self.interval_ms.max(finding.interval_ms);
         let window_ms = minutes_to_ms(config.propagation_minutes);
         let is_peer = candidate.peer.as_ref() == Some(entity);
+        // Some rules need long: their findings begin before what they are compared with, and last.
+        let is_spanning = member.onsets.values().any(|onset_ms| (finding.since_ms..=finding.at_ms).contains(onset_ms));
         let symptom = candidate.reach.dependencies.get(entity).copied().or(is_peer.then_some(1)).filter(|_| {
             let times = member.first_onset_ms() - tolerance_ms..=member.last_change_ms() + window_ms;
-            times.contains(&finding.since_ms)
+            is_spanning || times.contains(&finding.since_ms)
         });
         let cause = candidate.reach.dependents.get(entity).copied().filter(|_| {
             let late_ms = member.nearest_onset_ms(finding.since_ms);
-            if late_ms <= tolerance_ms {
-                return late_ms >= -window_ms;
+            if is_spanning || late_ms <= tolerance_ms {
+                return is_spanning || late_ms >= -window_ms;
             }
             // Something else already explains the member: this is more likely another fault.
             late_ms <= LATE_CAUSE_MS + tolerance_ms - ONSET_TOLERANCE_MS && !self.explains(entity, graph)
@@ -266,8 +272,8 @@ impl OpenIncident {
     /// Takes a finding that continues one that it has, unless that changes more than times; then returns false.
     pub(crate) fn continues(&mut self, entity: &Entity, finding: &Finding, max_members: usize) -> bool {
         let severity = match self.members.get(entity) {
-            Some(member) => member.severity.min(self.headline.severity),
-            None if self.members.len() >= max_members => self.headline.severity,
+            Some(member) => member.severity,
+            None if self.members.len() >= max_members => self.severity,
             None => return false,
         };
         if finding.severity > severity {
@@ -291,22 +297,29 @@ impl OpenIncident {
             None if finding.opens => self.newest_onset_ms = self.newest_onset_ms.max(finding.since_ms),
             None => {}
         }
-        finding.opens && self.update_headline(candidate)
-    }
-
-    /// Names the incident after a finding that is worse, or nearer to the cause and not milder.
-    fn update_headline(&mut self, candidate: &Candidate<'_>) -> bool {
-        let (finding, reach) = (candidate.finding, &candidate.reach);
-        let headline = &self.headline;
-        let is_nearer = reach.dependents.contains_key(&headline.entity)
-            && !reach.dependencies.contains_key(&headline.entity)
-            && finding.severity >= headline.severity;
-        if finding.severity <= headline.severity && !is_nearer {
+        if !finding.opens {
             return false;
         }
-        self.headline =
-            Headline { entity: candidate.entity.clone(), severity: finding.severity, title: title(candidate) };
-        true
+        let is_worse = finding.severity > self.severity;
+        self.severity = self.severity.max(finding.severity);
+        let is_renamed = self.is_better_headline(candidate);
+        if is_renamed {
+            let (entity, severity) = (candidate.entity.clone(), finding.severity);
+            self.headline = Headline { entity, severity, title: title(candidate) };
+        }
+        is_worse || is_renamed
+    }
+
+    /// Whether a finding names the incident better: it is worse, and not just a symptom of what the title names; or it
+    /// is nearer to the cause and not much milder.
+    fn is_better_headline(&self, candidate: &Candidate<'_>) -> bool {
+        let (finding, headline) = (candidate.finding, &self.headline);
+        let is_dependent = candidate.reach.dependencies.contains_key(&headline.entity);
+        let is_dependency = candidate.reach.dependents.contains_key(&headline.entity);
+        let levels = finding.severity as i8 - headline.severity as i8;
+        // What a service gets to do is decided by its callers: less traffic is a symptom of theirs.
+        let is_nearer = is_dependency && !is_dependent && finding.signal.kind != SignalKind::Traffic;
+        if is_nearer { levels >= -1 } else { levels > i8::from(is_dependent) }
     }
 
     /// Adds an entity.

@@ -122,6 +122,18 @@ fn a_cause_that_became_worse_may_show_later() {
 }
 
 #[test]
+fn a_finding_that_took_long_belongs_to_what_began_meanwhile() {
+    let (mut correlator, graph) = (correlator(), estate());
+    assert!(opened(&correlator.observe(&errors("front", 30 * MINUTE_MS), &graph)).is_some());
+    let growing = Finding { since_ms: 0, at_ms: 31 * MINUTE_MS, ..errors("back", 0) };
+    assert!(joined(&correlator.observe(&growing, &graph)).is_some());
+    let mut correlator = Correlator::new(Config::default(), TenantId::main());
+    correlator.observe(&errors("front", 30 * MINUTE_MS), &graph);
+    let ended = Finding { since_ms: 0, at_ms: 29 * MINUTE_MS, ..errors("mail", 0) };
+    assert!(opened(&correlator.observe(&ended, &graph)).is_some());
+}
+
+#[test]
 fn a_dependency_that_fails_later_is_another_fault_if_the_symptom_is_explained() {
     let graph = estate();
     let findings = [errors("mail", 0), errors("front", 10_000), errors("back", 4 * MINUTE_MS)];
@@ -193,6 +205,18 @@ fn title_and_severity_follow_the_worst_and_the_most_causal_finding() {
     db.summary = "100 of 100 connections used".to_owned();
     let nearer = title(&correlator.observe(&db, &graph));
     assert_eq!(nearer, Some(("db: 100 of 100 connections used".to_owned(), Severity::High)));
+    let critical = |name: &str| Finding { severity: Severity::Critical, ..errors(name, 0) };
+    let symptom = title(&correlator.observe(&critical("front"), &graph));
+    assert_eq!(
+        symptom,
+        Some(("db: 100 of 100 connections used".to_owned(), Severity::Critical)),
+        "worse, but a symptom"
+    );
+    let idle =
+        Finding { signal: SignalId { kind: SignalKind::Traffic, ..errors("mail", 0).signal }, ..critical("mail") };
+    let mut correlator = Correlator::new(Config::default(), TenantId::main());
+    correlator.observe(&critical("front"), &graph);
+    assert_eq!(title(&correlator.observe(&idle, &graph)), None, "a callee without traffic is no cause");
     let calls = Finding { signal: SignalId { peer: Some(service("x")), ..db.signal.clone() }, ..errors("y", 0) };
     let mut correlator = Correlator::new(Config::default(), TenantId::main());
     assert_eq!(opened(&correlator.observe(&calls, &graph)).unwrap().title, "db, calls to x: 100 % of requests fail");
