@@ -30,6 +30,7 @@ use wardroom_domain::{
 use wardroom_signals::{Catalogue, EntityGraph, GraphLimits};
 
 use self::entities::Entities;
+use self::judging::Feed;
 use self::log_lines::LogResources;
 use self::series::{Counter, Detector, NOT_WATCHED, Series, SeriesRole, Usage, detector_of};
 use self::spans::SpanState;
@@ -39,7 +40,7 @@ use crate::dedup::DedupCache;
 use crate::events::{Events, Inferred, watches_of};
 use crate::judge::Signal;
 use crate::logs::Logs;
-use crate::points::{PartHandle, PointMaker};
+use crate::points::{GroupIndex, PartHandle, PointMaker, SignalSlot};
 use crate::series_detector::{LevelShift, SeriesDetector, ZScore};
 use crate::signals::Signals;
 use crate::view::EngineView;
@@ -104,6 +105,8 @@ pub struct Engine {
     point_budget: Budget,
     shift_budget: Budget,
     signals: Signals,
+    /// The signals that points were made for, by group and slot; found again after an eviction.
+    feeds: BTreeMap<(GroupIndex, SignalSlot), Feed>,
     /// Entities whose requests, or calls to another one, metrics count, with the newest point in ms: their spans are
     /// sampled, and no measure.
     measured: BTreeMap<(Entity, Option<Entity>), i64>,
@@ -151,6 +154,7 @@ impl Engine {
             unusual_points: Vec::new(),
             watched: Vec::new(),
             signals: Signals::default(),
+            feeds: BTreeMap::new(),
             measured: BTreeMap::new(),
             spans: SpanState::default(),
             logs: Logs::default(),

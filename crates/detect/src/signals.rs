@@ -22,6 +22,20 @@ pub struct Signals {
     cells: Arc<BTreeMap<Arc<SignalId>, Arc<Mutex<Signal>>>>,
 }
 
+/// One signal of the map, found once for many points.
+#[derive(Clone, Debug)]
+pub(crate) struct SignalCell {
+    pub(crate) id: Arc<SignalId>,
+    signal: Arc<Mutex<Signal>>,
+}
+
+impl SignalCell {
+    /// Locks the signal.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Signal> {
+        lock(&self.signal)
+    }
+}
+
 impl Signals {
     /// Returns all signals, ordered by id. A signal is locked until its guard is dropped, so a caller drops each
     /// before the next or keeps few.
@@ -50,15 +64,16 @@ impl Signals {
     }
 
     /// Returns a signal; adds it if it is new. Returns `None` beyond [`MAX_SIGNALS`].
-    pub(crate) fn get_or_insert(&mut self, id: &SignalId) -> Option<MutexGuard<'_, Signal>> {
-        if !self.cells.contains_key(id) {
-            if self.cells.len() >= MAX_SIGNALS {
-                return None;
-            }
-            let signal = Arc::new(Mutex::new(Signal::default()));
-            Arc::make_mut(&mut self.cells).insert(Arc::new(id.clone()), signal);
+    pub(crate) fn get_or_insert(&mut self, id: SignalId) -> Option<SignalCell> {
+        if let Some((id, signal)) = self.cells.get_key_value(&id) {
+            return Some(SignalCell { id: Arc::clone(id), signal: Arc::clone(signal) });
         }
-        self.get(id)
+        if self.cells.len() >= MAX_SIGNALS {
+            return None;
+        }
+        let (id, signal) = (Arc::new(id), Arc::new(Mutex::new(Signal::default())));
+        Arc::make_mut(&mut self.cells).insert(Arc::clone(&id), Arc::clone(&signal));
+        Some(SignalCell { id, signal })
     }
 
     /// Removes the signals without a point since a time; returns their number.
@@ -125,8 +140,8 @@ mod tests {
 
     fn observe(signals: &mut Signals, id: &SignalId, at_ms: i64) {
         let point = Point { at_ms, window_ms: 1000, value: 0.5, members: 1, ..Point::default() };
-        let mut signal = signals.get_or_insert(id).unwrap();
-        signal.observe(id, SignalUnit::Ratio, Direction::High, &point, &Config::default());
+        let cell = signals.get_or_insert(id.clone()).unwrap();
+        cell.lock().observe(id, SignalUnit::Ratio, Direction::High, &point, &Config::default());
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl Engine {
         let retention_ms = if is_full { SHORT_RETENTION_MS } else { RETENTION_MS };
         let oldest_ms = self.watermark_ms.saturating_sub(retention_ms);
         self.signals.evict_before(oldest_ms);
+        self.feeds.clear();
         for stream in self.spans.evict_before(oldest_ms) {
             self.points.remove_stream(stream);
         }

@@ -1,28 +1,41 @@
 //! From complete points to findings and anomalies.
 
-use wardroom_domain::{SignalId, SignalKind};
-use wardroom_signals::{Direction, SignalUnit};
+use wardroom_domain::{Entity, SignalId, SignalKind};
+use wardroom_signals::{Direction, EntityGraph, SignalUnit};
 
 use super::anomalies::{signal_anomaly, zscore_anomaly};
 use super::spans::SPANS;
 use super::{BatchFindings, Engine, UnusualPoint};
 use crate::point::Point;
+use crate::points::SignalPoint;
+use crate::signals::SignalCell;
 
 /// The metric of signals of logs.
 const LOGS: &str = "logs";
 /// Spans are no measure while metrics count the same requests: those whose newest point is at most this old, in ms.
 const MEASURED_MS: i64 = 900_000;
+/// The graph and the list of measured entities have a sign of each signal at this interval, in ms.
+const REFRESH_MS: i64 = 60_000;
 /// Weight of series that tell about the monitoring itself, against that of others.
 const INTERNAL_WEIGHT: f64 = 0.5;
+
+/// The signal that points of one group and slot feed.
+#[derive(Clone, Debug)]
+pub(super) struct Feed {
+    cell: SignalCell,
+    unit: SignalUnit,
+    direction: Direction,
+    /// When the graph and the list of measured entities had a sign of it last, in ms.
+    refreshed_ms: i64,
+}
 
 impl Engine {
     /// Judges the points that are complete now.
     pub(super) fn judge_points(&mut self, findings: &mut BatchFindings) {
         for made in self.points.take_points() {
-            let Some(id) = self.points.signal_id(made.group, made.slot) else { continue };
-            let (unit, direction) = self.points.definition(made.group, made.slot);
-            if self.is_measure(&id, made.point.at_ms) {
-                self.judge(&id, (unit, direction), &made.point, findings);
+            let Some(feed) = self.feed(&made) else { continue };
+            if self.is_measure(&feed.cell.id, made.point.at_ms) {
+                self.judge(&feed, &made.point, findings);
             }
         }
         let mut rates = Vec::new();
@@ -31,46 +44,67 @@ impl Engine {
         for (entity, point) in rates.into_iter().filter(|(entity, _)| !entity.is_empty()) {
             let (resource, metric) = (String::new(), LOGS.to_owned());
             let id = SignalId { entity, peer: None, kind: SignalKind::Logs, resource, metric };
-            self.judge(&id, (SignalUnit::PerSecond, Direction::High), &point, findings);
+            let Some(cell) = self.signals.get_or_insert(id) else {
+                self.limited.signals += 1;
+                continue;
+            };
+            self.graph.touch(&cell.id.entity, point.at_ms);
+            let (unit, direction) = (SignalUnit::PerSecond, Direction::High);
+            self.judge(&Feed { cell, unit, direction, refreshed_ms: point.at_ms }, &point, findings);
         }
     }
 
-    fn judge(
-        &mut self,
-        id: &SignalId,
-        (unit, direction): (SignalUnit, Direction),
-        point: &Point,
-        findings: &mut BatchFindings,
-    ) {
+    /// Returns the signal of a point; `None` beyond the limit of signals.
+    fn feed(&mut self, made: &SignalPoint) -> Option<Feed> {
+        let (key, at_ms) = ((made.group, made.slot), made.point.at_ms);
+        if let Some(feed) = self.feeds.get_mut(&key) {
+            if at_ms.saturating_sub(feed.refreshed_ms) < REFRESH_MS {
+                return Some(feed.clone());
+            }
+            feed.refreshed_ms = at_ms;
+        }
+        let feed = match self.feeds.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let id = self.points.signal_id(made.group, made.slot)?;
+                let (unit, direction) = self.points.definition(made.group, made.slot);
+                let Some(cell) = self.signals.get_or_insert(id) else {
+                    self.limited.signals += 1;
+                    return None;
+                };
+                let feed = Feed { cell, unit, direction, refreshed_ms: at_ms };
+                self.feeds.insert(key, feed.clone());
+                feed
+            }
+        };
+        let id = &feed.cell.id;
+        self.graph.touch(&id.entity, at_ms);
+        if is_of_requests(id.kind) && id.metric != SPANS {
+            let newest_ms = self.measured.entry(measured_key(&self.graph, id)).or_insert(at_ms);
+            *newest_ms = at_ms.max(*newest_ms);
+        }
+        Some(feed)
+    }
+
+    fn judge(&mut self, feed: &Feed, point: &Point, findings: &mut BatchFindings) {
         if self.stalls.overlaps(point.at_ms.saturating_sub(point.window_ms), point.at_ms) {
             self.limited.stalled_points += 1;
             return;
         }
-        self.graph.touch(&id.entity, point.at_ms);
-        let Some(mut signal) = self.signals.get_or_insert(id) else {
-            self.limited.signals += 1;
-            return;
-        };
-        let judgement = signal.observe(id, unit, direction, point, &self.config);
-        drop(signal);
-        findings.anomalies.extend(judgement.shift.map(|shift| signal_anomaly(id, &shift)));
+        let Feed { cell, unit, direction, .. } = feed;
+        let judgement = cell.lock().observe(&cell.id, *unit, *direction, point, &self.config);
+        findings.anomalies.extend(judgement.shift.map(|shift| signal_anomaly(&cell.id, &shift)));
         findings.findings.extend(judgement.findings);
     }
 
     /// Returns whether the points of a signal measure its entity: spans are usually sampled, so they do not where
     /// metrics count the same requests.
-    fn is_measure(&mut self, id: &SignalId, at_ms: i64) -> bool {
-        if !matches!(id.kind, SignalKind::Traffic | SignalKind::Errors | SignalKind::Latency) {
+    fn is_measure(&self, id: &SignalId, at_ms: i64) -> bool {
+        if id.metric != SPANS || !is_of_requests(id.kind) {
             return true;
         }
-        let peer = id.peer.as_ref().map(|peer| self.graph.canonical(peer));
-        let key = (self.graph.canonical(&id.entity), peer);
-        if id.metric == SPANS {
-            return self.measured.get(&key).is_none_or(|newest_ms| at_ms.saturating_sub(*newest_ms) > MEASURED_MS);
-        }
-        let newest_ms = self.measured.entry(key).or_insert(at_ms);
-        *newest_ms = at_ms.max(*newest_ms);
-        true
+        let newest_ms = self.measured.get(&measured_key(&self.graph, id));
+        newest_ms.is_none_or(|newest_ms| at_ms.saturating_sub(*newest_ms) > MEASURED_MS)
     }
 
     /// Reports unusual points within the budget, most extreme first.
@@ -94,4 +128,13 @@ impl Engine {
             }
         }
     }
+}
+
+const fn is_of_requests(kind: SignalKind) -> bool {
+    matches!(kind, SignalKind::Traffic | SignalKind::Errors | SignalKind::Latency)
+}
+
+/// Returns whose requests a signal counts, and the called one of calls, under any of their names.
+fn measured_key(graph: &EntityGraph, id: &SignalId) -> (Entity, Option<Entity>) {
+    (graph.canonical(&id.entity), id.peer.as_ref().map(|peer| graph.canonical(peer)))
 }

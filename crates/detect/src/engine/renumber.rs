@@ -15,6 +15,7 @@ impl Engine {
         let mut removed = self.spans.renumber_series(new_id);
         self.move_parts(keep, &mut removed);
         self.points.remove_series(&removed);
+        self.feeds.clear();
         self.move_series(keep);
     }
 

@@ -86,6 +86,7 @@ impl Engine {
             point_budget,
             shift_budget,
             signals: signals.into(),
+            feeds: BTreeMap::new(),
             measured,
             spans,
             logs,
