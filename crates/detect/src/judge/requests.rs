@@ -142,13 +142,14 @@ pub(super) fn latency(look: &Look<'_>) -> Verdict {
         return Verdict::Doubtful(0.1);
     }
     let has_few = look.point.requests.is_some_and(|requests| requests.total < MANY_REQUESTS);
+    let is_much = value >= MUCH_SLOWER * normal;
     let most = match (has_few, look.window_seconds() >= LONG_WINDOW_SECONDS) {
         (true, false) => 0.25,
-        (true, true) | (false, false) => MODERATE_WEIGHT,
-        (false, true) => STRONG_WEIGHT,
+        (false, true) if is_much => STRONG_WEIGHT,
+        _ => MODERATE_WEIGHT,
     };
     let weight = ((distance - MIN_DISTANCE) / DISTANCE_RANGE).clamp(0.05, most);
-    let is_high = value >= MUCH_SLOWER * normal && value >= LONG_SECONDS;
+    let is_high = is_much && value >= LONG_SECONDS;
     Verdict::Bad(Sign {
         is_ready: look.point.requests.is_none() || look.run_requests().1 >= MIN_SLOW_REQUESTS,
         severity: Some(if is_high { Severity::High } else { Severity::Warning }),

@@ -249,27 +249,30 @@ pub(super) fn shift(look: &Look<'_>) -> Verdict {
     }
 }
 
-/// CPU, in cores, and memory, in bytes, without a known limit: the least rise that may open an incident.
+/// CPU, in cores, and memory, in bytes: the least rise that may open an incident.
 const MIN_CORES: f64 = 0.4;
 const MIN_BYTES: f64 = 64e6;
+/// The same with a limit, as a share of it.
+const MIN_SHARE: f64 = 0.33;
 /// Multiple of normal, spreads, multiple of what it reaches now and then, and time in ms that it must last.
 const EXTREME: f64 = 3.0;
 const EXTREME_SPREADS: f64 = 8.0;
 const EXTREME_HIGHS: f64 = 1.5;
 const EXTREME_MS: i64 = 90_000;
 
-/// Returns whether the use of CPU or memory without a limit is so far from its past, and for so long, that it is a
+/// Returns whether the use of CPU or memory is so far from its past, and for so long, that it is a
 /// fault in itself.
 fn is_extreme(look: &Look<'_>) -> bool {
     let (value, base) = (look.point.value, look.baseline);
     let floor = match (look.id.resource.as_str(), look.unit) {
         ("cpu", SignalUnit::Number | SignalUnit::PerSecond) => MIN_CORES,
         ("memory", SignalUnit::Bytes) => MIN_BYTES,
+        // A machine does whatever it is given; a service that suddenly needs a third of its limit more does not.
+        ("cpu" | "memory", SignalUnit::Ratio) if look.id.entity.kind != EntityKind::Node => MIN_SHARE,
         _ => return false,
     };
     let since_ms = look.run.map_or(look.point.at_ms, |run| run.since_ms);
-    look.point.limit.is_none()
-        && value >= EXTREME * base.center
+    value >= EXTREME * base.center
         && value >= base.center + floor.max(EXTREME_SPREADS * base.spread)
         && value >= EXTREME_HIGHS * base.high
         && look.point.at_ms - since_ms >= EXTREME_MS

@@ -27,6 +27,8 @@ const MEMBERS: [&str; 13] = [
     "pods",
     "containers",
 ];
+/// Conditions that are news even if they were never met: a job that failed has failed from its first sample on.
+const NEWS: [&str; 5] = ["job", "volume", "leader", "partitions", "cluster"];
 /// Smallest share of members whose loss counts.
 const MIN_SHARE_LOST: f64 = 0.01;
 /// Returns whether a resource is a condition, not members that serve.
@@ -77,7 +79,8 @@ fn is_up(look: &Look<'_>) -> Verdict {
     let resource = look.id.resource.as_str();
     let is_condition = is_condition(resource);
     // What was up for a short time only may have been a job that ended; a condition that was never met is not news.
-    if (look.counts.was_up() || is_condition) && !is_steady(look) {
+    let is_old = is_condition && !NEWS.contains(&resource);
+    if (look.counts.was_up() || is_old) && !is_steady(look) {
         return Verdict::Unknown;
     }
     let normal = if look.is_warm { look.baseline.center } else { 1.0 };
@@ -89,7 +92,7 @@ fn is_up(look: &Look<'_>) -> Verdict {
     // One of several members: it may be on its way out, or an orchestrator may be replacing it.
     let weight = if value <= 0.0 { 0.5 } else { 0.34 };
     let bad_ms = look.run.map_or(0, |run| look.point.at_ms - run.since_ms);
-    let is_ready = value <= 0.0 || !ORCHESTRATED.contains(&resource) || bad_ms >= ROLLOUT_MS;
+    let is_ready = value <= 0.5 * normal || !ORCHESTRATED.contains(&resource) || bad_ms >= ROLLOUT_MS;
     Verdict::Bad(Sign { is_ready, severity: Some(severity), ..Sign::below(limit, normal, weight) })
 }
 

@@ -11,12 +11,14 @@ pub(super) fn summary(finding: &Finding, unit: SignalUnit) -> String {
     let resource = resource_of(&finding.signal);
     let before = |text: String| format!("{text} (before: {})", quantity(expected, unit));
     match finding.rule.as_str() {
-        "availability" if is_condition(resource) => format!("{} fails", resource.replace('-', " ")),
+        "availability" if is_condition(&finding.signal.resource) => format!("{} fails", resource.replace('-', " ")),
         "availability" if value <= 0.0 => "down: none of its members is up".to_owned(),
         "availability" => format!("{} of its members are up (before: {})", percent(value), percent(expected)),
         "exporter-down" if value <= 0.0 => "its exporter cannot be scraped".to_owned(),
         "exporter-down" => format!("{} of its exporters can be scraped", percent(value)),
-        "flapping" if is_condition(resource) => format!("{} fails again and again", resource.replace('-', " ")),
+        "flapping" if is_condition(&finding.signal.resource) => {
+            format!("{} fails again and again", resource.replace('-', " "))
+        }
         "flapping" => "went down several times within 15 minutes".to_owned(),
         "errors" if unit == SignalUnit::PerSecond => before(format!("{} failures per second", number(value))),
         "errors" => format!("{} of requests fail (before: {})", percent(value), percent(expected)),

@@ -95,9 +95,14 @@ fn a_backup_of_thirty_seconds_is_none_and_a_hog_of_minutes_opens() {
 }
 
 #[test]
-fn growth_without_a_limit_is_evidence_unless_it_is_extreme() {
+fn use_of_a_resource_is_evidence_unless_it_is_extreme() {
     for seconds in INTERVALS {
-        for (resource, unit, normal) in [("memory", SignalUnit::Bytes, 4e7), ("cpu", SignalUnit::Number, 0.2)] {
+        for (resource, unit, normal) in [
+            ("memory", SignalUnit::Bytes, 4e7),
+            ("cpu", SignalUnit::Number, 0.2),
+            ("cpu", SignalUnit::Ratio, 0.1),
+            ("memory", SignalUnit::Ratio, 0.1),
+        ] {
             for (factor, opens) in [(2.0, false), (5.0, true)] {
                 let mut feed = Feed::new(SignalKind::Saturation, resource, unit, seconds);
                 feed.minutes(10, |step, point| point.value = normal * (1.0 + 0.02 * (step % 3) as f64));

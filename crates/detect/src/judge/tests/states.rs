@@ -152,3 +152,19 @@ fn a_rollout_that_takes_a_minute_is_none_and_missing_replicas_open() {
         assert!(found.is_some_and(|delay| delay <= 45.max(2 * seconds)), "{seconds} s: {found:?}");
     }
 }
+
+#[test]
+fn a_job_that_failed_is_news_from_its_first_sample_on_and_most_replicas_do_not_wait() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Availability, "job", SignalUnit::Ratio, seconds);
+        let found = feed.minutes(10, |_, point| point.value = 0.0);
+        assert!(found.iter().any(|finding| finding.opens && finding.severity == Severity::Warning), "{seconds} s");
+        assert_eq!(found[0].summary, "job fails");
+        let mut feed = Feed::new(SignalKind::Availability, "pods", SignalUnit::Ratio, seconds);
+        feed.minutes(20, |_, point| point.value = 1.0);
+        let began_ms = feed.at_ms;
+        let found = feed.minutes(10, |_, point| point.value = 0.33);
+        let found = delay(&found, "availability", began_ms);
+        assert!(found.is_some_and(|delay| delay <= 60.max(3 * seconds)), "{seconds} s: {found:?}");
+    }
+}
