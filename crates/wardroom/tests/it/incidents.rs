@@ -21,13 +21,15 @@ fn with_slow_cart(environment: &[(&str, &str)], state: &str) -> Scenario {
     let shop = Shop::start(&dir.path().join("shop"), &[]).unwrap();
     let server = Server::start(dir.path(), &shop.target("cart"), environment).unwrap();
     let viewer = create_token(&dir.path().join("data"), "vera", "viewer").unwrap();
-    let mut telemetry = SyntheticTelemetry::new(now_ms() - 200_000, &["cart", "newsletter"]);
-    let line = json!({ "level": "ERROR", "service": "cart", "message": "<script>alert(1)</script> & \"worse\"" });
-    for second in 0..120 {
-        let slow: &[&str] = if second < 60 { &[] } else { &["cart"] };
+    let mut telemetry = SyntheticTelemetry::new(now_ms() - 310_000, &["cart", "newsletter"]);
+    let usual = json!({ "level": "INFO", "service": "cart", "message": "served" });
+    let unusual = json!({ "level": "ERROR", "service": "cart", "message": "<script>alert(1)</script> & \"worse\"" });
+    // Only an entity that has logged for minutes can log something new.
+    for second in 0..300 {
+        let slow: &[&str] = if second < 240 { &[] } else { &["cart"] };
         assert_eq!(server.write(&remote_write::body(telemetry.next_second(slow))).unwrap(), 204);
-        if second > 60 {
-            let mut line = line.clone();
+        if second > 240 || second % 10 == 0 {
+            let mut line = if slow.is_empty() { usual.clone() } else { unusual.clone() };
             line["timestamp"] = json!(Timestamp::from_millis(telemetry.at_ms));
             assert_eq!(server.post_json("/ingest/logs", &server.sender_token, &line).unwrap().0, 200);
         }
