@@ -56,8 +56,8 @@ const NOT_RUN: [(&str, &str); 3] = [
 /// Services that become slow, one for each block that needs an incident; the documentation lists them as targets.
 const SLOW_SERVICES: [&str; 2] = ["cart", "payments"];
 
-/// Length of the telemetry that opens an incident; the service is slow during its last third.
-const SECONDS_OF_TELEMETRY: i64 = 90;
+/// Length of the telemetry that opens an incident; the service is slow during its second half.
+const SECONDS_OF_TELEMETRY: i64 = 120;
 
 /// Time limit for telemetry to become visible, or for an incident to open.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -191,6 +191,28 @@ fn check_output(session: &mut Session, expected: &Block, block: &Block) {
     }
 }
 
+/// The example of a user's conventions, and of the setting that names their folder.
+#[test]
+fn documented_conventions_are_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("conventions");
+    std::fs::create_dir(&folder).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/signals.md")).unwrap();
+    let blocks = blocks::parse("docs/signals.md", &page);
+    let examples: Vec<&str> = blocks
+        .iter()
+        .filter(|block| block.word("test") == Some("documented_conventions_are_accepted"))
+        .map(|block| block.text.as_str())
+        .collect();
+    let [settings, convention] = examples[..] else { panic!("{examples:?}") };
+    std::fs::write(folder.join("boiler.yaml"), convention).unwrap();
+    let file = dir.path().join("wardroom.yaml");
+    let folder = folder.display().to_string();
+    std::fs::write(&file, settings.replace("/etc/wardroom/conventions", &folder)).unwrap();
+    let (code, text) = run(&["config", "check", "--config", &file.display().to_string()]).unwrap();
+    assert_eq!(code, Some(0), "{text}");
+}
+
 /// Makes a service slow and waits until its incident waits for approval.
 fn raise_incident(session: &mut Session, number: usize) {
     let service = SLOW_SERVICES[number];
@@ -198,7 +220,7 @@ fn raise_incident(session: &mut Session, number: usize) {
     // Ends now: beside newer telemetry of the examples, older signals would count as stale.
     let mut telemetry = SyntheticTelemetry::new(now_ms() - SECONDS_OF_TELEMETRY * 1000, &[service, "newsletter"]);
     for second in 0..SECONDS_OF_TELEMETRY {
-        let slow: &[&str] = if second < 60 { &[] } else { &[service] };
+        let slow: &[&str] = if second < SECONDS_OF_TELEMETRY / 2 { &[] } else { &[service] };
         let request = ureq::post(format!("{url}/api/v1/write"))
             .header("Authorization", format!("Bearer {token}"))
             .header("Content-Type", "application/x-protobuf")
