@@ -1,4 +1,4 @@
-//! Rules that map labels to entities: ordered, configurable lists of label names (ADR 013, ADR 044).
+//! Rules that map labels to entities: ordered, configurable lists of label names (ADR 013, ADR 047).
 //!
 //! Resource attributes of OpenTelemetry are listed twice: as they are, for logs and spans, and with underscores, as
 //! metrics have them.
@@ -216,9 +216,11 @@ impl EntityRules {
     /// Returns what a label set is about: the service, the workload, else the scrape target, else the machine.
     pub fn entity_of<'a>(&self, labels: impl LabelLookup<'a>) -> Option<Entity> {
         let (kind, name) = self.named(labels).or_else(|| {
-            let target = labels.label(INSTANCE).filter(|instance| !is_loopback(host_of(instance)));
+            // A loopback address names a target only for lack of anything better, and is never another name of one.
+            let instance = labels.label(INSTANCE).map(|instance| (EntityKind::Instance, instance));
+            let target = instance.filter(|(_, instance)| !is_loopback(host_of(instance)));
             let node = || first(&self.node, labels).map(|node| (EntityKind::Node, node));
-            target.map(|instance| (EntityKind::Instance, instance)).or_else(node)
+            target.or_else(node).or(instance)
         })?;
         Some(self.qualified(labels, kind, name))
     }
@@ -343,10 +345,8 @@ mod tests {
         let target = [("job", "kubernetes-service-endpoints"), ("instance", "10.0.0.7:80")];
         assert_eq!(entity(&target), Entity::named(EntityKind::Instance, "10.0.0.7:80"));
         assert_eq!(entity(&[("job", "cart"), ("instance", "10.0.0.7:80")]), Entity::service("cart"));
-        assert_eq!(
-            EntityRules::default().entity_of(&Labels::of(&[("job", "node"), ("instance", "localhost:9100")])),
-            None
-        );
+        let local = entity(&[("job", "node"), ("instance", "localhost:9100")]);
+        assert_eq!(local, Entity::named(EntityKind::Instance, "localhost:9100"));
         assert_eq!(entity(&[("host.name", "db-1")]), Entity::named(EntityKind::Node, "db-1"));
     }
 

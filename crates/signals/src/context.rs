@@ -36,8 +36,8 @@ impl<'a> Context<'a> {
             Computed::Own => self.rules.service_of(&self.view),
             Computed::Workload => workload_of_pod(self.about_pod()?),
             Computed::Pod => self.about_pod()?,
-            Computed::Node => self.rules.node_of(&self.view).or_else(|| self.host())?,
-            Computed::Host => self.host()?,
+            Computed::Node => self.rules.node_of(&self.view).or_else(|| self.local_host())?,
+            Computed::Host => self.local_host()?,
             Computed::Instance => self.view.get("instance")?,
             Computed::Watched => self.watched()?.0,
             Computed::Job => self.job()?,
@@ -51,6 +51,11 @@ impl<'a> Context<'a> {
     /// Returns the host of the scrape target; `None` for a loopback address.
     pub(crate) fn host(&self) -> Option<&'a str> {
         self.view.get("instance").map(host_of).filter(|host| !is_loopback(host))
+    }
+
+    /// Returns the host of the scrape target, also if it is the scraper's own: a name for lack of a better one.
+    fn local_host(&self) -> Option<&'a str> {
+        self.view.get("instance").map(host_of).filter(|host| !host.is_empty())
     }
 
     /// Returns the scrape job, unless it is generic.
@@ -74,7 +79,8 @@ impl<'a> Context<'a> {
         }
         let host = || self.host().map(|host| (host, true));
         let service = self.view.value(&["service.name", "service_name"]).map(|name| (without_exporter(name), false));
-        service.or_else(host).or_else(|| self.job().map(|job| (job, false)))
+        let job = || self.job().map(|job| (job, false));
+        service.or_else(host).or_else(job).or_else(|| Some((self.view.get("instance")?, true)))
     }
 
     /// Returns an entity by its naming.

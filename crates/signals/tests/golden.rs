@@ -21,6 +21,16 @@ fn every_series_of_the_captures_means_what_the_snapshot_says() {
     }
 }
 
+#[test]
+fn the_documentation_lists_every_convention_and_whether_it_is_verified() {
+    let documentation = include_str!("../../../docs/signals.md");
+    for (id, is_verified) in Catalogue::builtin().conventions() {
+        let state = if is_verified { "| yes |" } else { "| unverified |" };
+        let line = documentation.lines().find(|line| line.starts_with(&format!("| `{id}` |")));
+        assert!(line.is_some_and(|line| line.ends_with(state)), "{id}: {line:?}");
+    }
+}
+
 /// Describes a capture: the target's labels in the first line, then types and series without values.
 fn described(capture: &str) -> String {
     let target = pairs(capture.lines().next().unwrap().strip_prefix("# target ").unwrap());

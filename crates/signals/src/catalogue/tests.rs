@@ -295,3 +295,19 @@ fn what_logs_and_spans_are_about() {
     assert_eq!(peer(&queue), Some(Entity::named(EntityKind::Queue, "orders")));
     assert_eq!(peer(&[("http.route", "/")]), None);
 }
+
+#[test]
+fn what_is_scraped_locally_has_entities_too() {
+    let at = |name: &'static str, job: &'static str, port: &'static str| {
+        only_use(&[("__name__", name), ("job", job), ("instance", port), ("mountpoint", "/")]).entity
+    };
+    let node = Entity::named(EntityKind::Node, "localhost");
+    assert_eq!(at("node_memory_MemTotal_bytes", "node", "localhost:9100"), node);
+    let disk = Entity::named(EntityKind::Filesystem, "localhost:/");
+    assert_eq!(at("node_filesystem_avail_bytes", "node", "localhost:9100"), disk);
+    assert_eq!(at("pg_up", "postgres", "localhost:9187"), Entity::named(EntityKind::Database, "postgres"));
+    assert_eq!(at("up", "postgres", "localhost:9187").name, "postgres");
+    assert_eq!(at("redis_up", "integrations/redis", "127.0.0.1:9121").name, "127.0.0.1:9121");
+    let labels = [("__name__", "pg_up"), ("job", "postgres"), ("instance", "localhost:9187")];
+    assert!(meaning(&labels).aliases.is_empty(), "no loopback address is another name");
+}
