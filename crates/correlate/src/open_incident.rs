@@ -85,6 +85,8 @@ pub(crate) struct Headline {
     pub(crate) entity: Entity,
     /// Its severity.
     severity: Severity,
+    /// Its kind of signal; `None` after a restart without saved state.
+    kind: Option<SignalKind>,
     /// The title.
     pub(crate) title: String,
 }
@@ -130,6 +132,7 @@ impl OpenIncident {
             headline: Headline {
                 entity: candidate.entity.clone(),
                 severity: finding.severity,
+                kind: Some(finding.signal.kind),
                 title: title(candidate),
             },
             severity: finding.severity,
@@ -148,7 +151,7 @@ impl OpenIncident {
         let member = || Member { onsets: BTreeMap::new(), worsened_ms: opened_ms, severity };
         Self {
             members: entities.iter().map(|entity| (entity.clone(), member())).collect(),
-            headline: Headline { entity: entities.first().cloned().unwrap_or_default(), severity, title },
+            headline: Headline { entity: entities.first().cloned().unwrap_or_default(), severity, kind: None, title },
             severity,
             dependencies: BTreeMap::new(),
             interval_ms: 0,
@@ -304,8 +307,8 @@ impl OpenIncident {
         self.severity = self.severity.max(finding.severity);
         let is_renamed = self.is_better_headline(candidate);
         if is_renamed {
-            let (entity, severity) = (candidate.entity.clone(), finding.severity);
-            self.headline = Headline { entity, severity, title: title(candidate) };
+            let (entity, severity, kind) = (candidate.entity.clone(), finding.severity, Some(finding.signal.kind));
+            self.headline = Headline { entity, severity, kind, title: title(candidate) };
         }
         is_worse || is_renamed
     }
@@ -317,8 +320,13 @@ impl OpenIncident {
         let is_dependent = candidate.reach.dependencies.contains_key(&headline.entity);
         let is_dependency = candidate.reach.dependents.contains_key(&headline.entity);
         let levels = finding.severity as i8 - headline.severity as i8;
-        // What a service gets to do is decided by its callers: less traffic is a symptom of theirs.
-        let is_nearer = is_dependency && !is_dependent && finding.signal.kind != SignalKind::Traffic;
+        // What a service gets to do is decided by its callers: less traffic is a symptom of theirs, and of anything else.
+        let is_nearer = match (headline.kind, finding.signal.kind) {
+            (Some(SignalKind::Traffic), SignalKind::Traffic) => is_dependent && !is_dependency,
+            (Some(SignalKind::Traffic), _) => true,
+            (_, SignalKind::Traffic) => false,
+            _ => is_dependency && !is_dependent,
+        };
         if is_nearer { levels >= -1 } else { levels > i8::from(is_dependent) }
     }
 

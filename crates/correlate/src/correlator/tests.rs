@@ -217,6 +217,14 @@ fn title_and_severity_follow_the_worst_and_the_most_causal_finding() {
     let mut correlator = Correlator::new(Config::default(), TenantId::main());
     correlator.observe(&critical("front"), &graph);
     assert_eq!(title(&correlator.observe(&idle, &graph)), None, "a callee without traffic is no cause");
+    let traffic = |name: &str| of_entity(service(name), SignalKind::Traffic, 0);
+    let mut correlator = Correlator::new(Config::default(), TenantId::main());
+    correlator.observe(&traffic("back"), &graph);
+    let caller = title(&correlator.observe(&traffic("front"), &graph));
+    assert_eq!(caller, Some(("front: 100 % of requests fail".to_owned(), Severity::High)), "callers explain traffic");
+    assert_eq!(title(&correlator.observe(&traffic("mail"), &graph)), None);
+    let failing = title(&correlator.observe(&errors("mail", 0), &graph));
+    assert_eq!(failing, Some(("mail: 100 % of requests fail".to_owned(), Severity::High)), "errors explain traffic");
     let calls = Finding { signal: SignalId { peer: Some(service("x")), ..db.signal.clone() }, ..errors("y", 0) };
     let mut correlator = Correlator::new(Config::default(), TenantId::main());
     assert_eq!(opened(&correlator.observe(&calls, &graph)).unwrap().title, "db, calls to x: 100 % of requests fail");
