@@ -247,6 +247,12 @@ impl Cell {
         taken
     }
 
+    /// Returns the time of the first reading ever, if no window is over since.
+    pub(super) fn first_ms(&self) -> Option<i64> {
+        let first = self.pending.iter().find(|(_, value)| !is_stale(*value));
+        first.map(|(at_ms, _)| *at_ms).filter(|_| self.base_ms == NEVER)
+    }
+
     /// Returns the time of the oldest reading that waits for the end of its window.
     pub(super) fn oldest_pending_ms(&self) -> Option<i64> {
         self.pending.first().map(|(at_ms, _)| *at_ms)

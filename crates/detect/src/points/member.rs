@@ -170,7 +170,7 @@ impl Member {
 
     /// Waits for the first window of its group.
     pub(super) fn stop(&mut self) {
-        (self.held, self.waiting, self.is_waited_for) = (None, 0, false);
+        (self.held, self.waiting, self.is_waited_for, self.is_gone) = (None, 0, false, true);
         (self.begin_ms, self.due_ms, self.end_ms) = (NEVER, i64::MAX, NEVER);
         self.oldest_ms = self.times.first().copied().unwrap_or(i64::MAX);
     }

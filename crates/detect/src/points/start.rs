@@ -59,6 +59,7 @@ impl PointMaker {
                 cell.is_live = (reported || oldest_ms <= first_ms + FIRST_MEMBERS_MS) && !is_passive(cell.part);
                 if reported && cell.is_live {
                     member.last_ms = member.last_ms.max(cell.read_ms());
+                    member.is_gone = false;
                 }
             }
             member.settle_times(begin_ms);

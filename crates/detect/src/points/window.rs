@@ -323,7 +323,7 @@ impl PointMaker {
                 }
                 None if !cell.is_live => {
                     // The first reading of a new series in the scrape that completes the window: it counts nothing yet.
-                    let is_first = cell.read_ms() == NEVER && cell.oldest_pending_ms() == Some(others_until_ms + 1);
+                    let is_first = cell.first_ms() == Some(others_until_ms + 1);
                     let is_new = member.is_waited_for && is_first && is_counter(cell.part);
                     let until_ms = group.end_ms.min(others_until_ms + i64::from(is_new));
                     cell.take(group.begin_ms, until_ms, until_ms)
@@ -352,7 +352,8 @@ impl PointMaker {
         if sums.reported {
             member.last_ms = sums.newest_ms.unwrap_or(member.last_ms).max(member.last_ms);
         }
-        let is_gone = has_ended || member.is_silent(group.step_ms, group.end_ms);
+        let was_gone = member.is_gone && !sums.reported;
+        let is_gone = was_gone || has_ended || member.is_silent(group.step_ms, group.end_ms);
         member.is_gone = is_gone;
         step.add(group, member, sums);
         if is_gone && is_idle {
