@@ -11,9 +11,9 @@ use wardroom_domain::{Approval, Diagnosis, Incident, IncidentState, Outcome, Pla
 use crate::{Config, WatchedSignal};
 
 /// Longest interval of a signal that the first diagnosis waits for, in ms.
-const MAX_SETTLE_INTERVAL_MS: i64 = 60_000;
+const MAX_SETTLE_INTERVAL_MS: i64 = 15_000;
 /// The first diagnosis waits for telemetry until this long after the settle time by the wall clock, in seconds.
-const SETTLE_GRACE_SECONDS: u64 = 10;
+const SETTLE_GRACE_SECONDS: u64 = 3;
 
 /// State of the response to one incident. Persisted as JSON, format version 2: field names are the format. Fields that
 /// version 1 lacks have defaults.
@@ -313,7 +313,7 @@ impl Workflow {
     /// Whether the signals of the cause had time to arrive: by the telemetry's clock, or long ago by the wall clock.
     fn is_settle_time_over(&self, now: Timestamp, watermark_ms: i64, config: &Config) -> bool {
         let settle_ms = self.settle_ms(config);
-        let wait = Duration::from_millis(2 * settle_ms.unsigned_abs()) + Duration::from_secs(SETTLE_GRACE_SECONDS);
+        let wait = Duration::from_millis(settle_ms.unsigned_abs()) + Duration::from_secs(SETTLE_GRACE_SECONDS);
         watermark_ms >= self.opened_ms.saturating_add(settle_ms)
             || self.stored_at.is_some_and(|stored_at| now >= stored_at.plus(wait))
     }

@@ -174,8 +174,8 @@ fn the_first_diagnosis_waits_for_one_interval_but_not_for_ever() {
     let next_effect = |now_ms, watermark| workflow.next(Timestamp::from_millis(now_ms), watermark, &Config::default());
     assert_eq!(next_effect(500_000, 15_999), Effect::Wait);
     assert_eq!(next_effect(500_000, 16_000), Effect::Investigate);
-    assert_eq!(next_effect(539_000, 1000), Effect::Wait);
-    assert_eq!(next_effect(540_000, 1000), Effect::Investigate, "telemetry ended");
+    assert_eq!(next_effect(517_000, 1000), Effect::Wait);
+    assert_eq!(next_effect(518_000, 1000), Effect::Investigate, "telemetry ended");
 }
 
 fn cause(entity: &str, rule: &str) -> Diagnosis {
