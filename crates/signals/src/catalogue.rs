@@ -28,7 +28,9 @@ pub struct UserConvention {
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     entity_rules: Arc<EntityRules>,
-    tables: Arc<Tables>,
+    /// The user's conventions and the built-in ones; the latter alone are read when they are needed first, since
+    /// processes that judge nothing have a configuration, too.
+    tables: Option<Arc<Tables>>,
 }
 
 /// Conventions by the names of their series.
@@ -51,7 +53,7 @@ struct Pattern {
 }
 
 /// The built-in conventions; parsed once. A test reads each of them, so that none is left out here.
-static BUILTIN_TABLES: LazyLock<Arc<Tables>> = LazyLock::new(|| Arc::new(Tables::new(&[]).unwrap_or_default()));
+static BUILTIN_TABLES: LazyLock<Tables> = LazyLock::new(|| Tables::new(&[]).unwrap_or_default());
 
 impl Default for Catalogue {
     fn default() -> Self {
@@ -62,7 +64,7 @@ impl Default for Catalogue {
 impl Catalogue {
     /// Returns the built-in conventions, with the default entity rules.
     pub fn builtin() -> Self {
-        Self { entity_rules: Arc::new(EntityRules::default()), tables: BUILTIN_TABLES.clone() }
+        Self { entity_rules: Arc::new(EntityRules::default()), tables: None }
     }
 
     /// Returns the user's conventions before the built-in ones, with these entity rules.
@@ -70,13 +72,17 @@ impl Catalogue {
     /// # Errors
     /// Returns an error if a convention cannot be read; it names the file, the series and the reason.
     pub fn new(entity_rules: &EntityRules, user: &[UserConvention]) -> Result<Self, ConventionError> {
-        let tables = if user.is_empty() { BUILTIN_TABLES.clone() } else { Arc::new(Tables::new(user)?) };
+        let tables = if user.is_empty() { None } else { Some(Arc::new(Tables::new(user)?)) };
         Ok(Self { entity_rules: Arc::new(entity_rules.clone()), tables })
+    }
+
+    fn tables(&self) -> &Tables {
+        self.tables.as_deref().unwrap_or_else(|| &BUILTIN_TABLES)
     }
 
     /// Returns what a series means. `metadata` is what the sender says of its family.
     pub fn meaning(&self, labels: &Labels, metadata: Option<&MetricMetadata>) -> SeriesMeaning {
-        series::meaning(&self.tables, &Context::new(labels, &self.entity_rules), metadata)
+        series::meaning(self.tables(), &Context::new(labels, &self.entity_rules), metadata)
     }
 
     /// Returns what a log line or span is about, by its resource attributes.
@@ -101,7 +107,7 @@ impl Catalogue {
 
     /// Returns the version that a series announces, and of what: `…_build_info` and the like.
     pub fn version_of(&self, labels: &Labels) -> Option<(Entity, String)> {
-        version::version_of(&self.tables, &Context::new(labels, &self.entity_rules))
+        version::version_of(self.tables(), &Context::new(labels, &self.entity_rules))
     }
 
     /// Returns the entity rules.
@@ -111,7 +117,7 @@ impl Catalogue {
 
     /// Returns the conventions: id, and whether it was tested on a real capture.
     pub fn conventions(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.tables.conventions.iter().map(|convention| (&*convention.id, convention.verified))
+        self.tables().conventions.iter().map(|convention| (&*convention.id, convention.verified))
     }
 }
 
