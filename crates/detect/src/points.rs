@@ -179,13 +179,15 @@ impl PointMaker {
     pub(crate) fn add_series(&mut self, uses: &[SeriesUse], labels: &Labels) -> Vec<PartHandle> {
         let is_delta = labels.get("__temporality__") == Some("delta");
         let replica = REPLICA_LABELS.iter().find_map(|name| labels.get(name)).map(short_hash);
-        let same_series = replica.map(|_| self.replica_id(labels));
+        let metric = short_hash(labels.name());
         let mut handles = Vec::with_capacity(uses.len());
-        for series_use in uses {
+        for (series_use, index) in uses.iter().zip(0..) {
+            let same_series = replica.map(|_| self.replica_id(labels, index));
             let scale = if is_count(series_use.part) { 0 } else { self.scale(series_use.scale, series_use.offset) };
             let member = self.member(series_use);
             let mut cell = Cell::new(member, series_use.part, scale, is_delta || series_use.is_delta);
             (cell.replicas, cell.replica) = (same_series.unwrap_or_default(), replica.unwrap_or_default());
+            cell.metric = metric;
             handles.push(self.add_cell(member, cell));
         }
         handles

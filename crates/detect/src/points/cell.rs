@@ -29,6 +29,8 @@ pub(super) struct Cell {
     pending: Vec<(i64, f64)>,
     /// The same number for series that differ in the replica of their sender only; 0 without a replica label.
     pub(super) replicas: u32,
+    /// A number of the metric's name.
+    pub(super) metric: u32,
     /// The replica of the sender; 0 without a replica label.
     pub(super) replica: u32,
     /// Whether each value is an increase already (delta temporality).
@@ -105,6 +107,7 @@ impl Cell {
             base: 0.0,
             pending: Vec::new(),
             replicas: 0,
+            metric: 0,
             replica: 0,
             is_delta,
             is_live: false,
@@ -135,6 +138,10 @@ impl Cell {
     /// Adds a reading. `due_ms` and `end_ms` are those of the current window. Returns whether it is the newest.
     #[inline]
     pub(super) fn push(&mut self, at_ms: i64, value: f64, due_ms: i64, end_ms: i64) -> bool {
+        if is_stale(value) && self.newest_ms() == NEVER {
+            // A marker before the first reading ends nothing.
+            return false;
+        }
         if at_ms <= self.newest_ms() {
             self.insert_late(at_ms, value);
             return false;

@@ -76,12 +76,13 @@ impl PointMaker {
         }) as u32
     }
 
-    /// Returns a number that series have in common if they differ in the replica only.
-    pub(super) fn replica_id(&mut self, labels: &Labels) -> u32 {
+    /// Returns a number that one use of a series has in common with that of others that differ in the replica only.
+    pub(super) fn replica_id(&mut self, labels: &Labels, use_index: u8) -> u32 {
         let others = labels.iter().filter(|(name, _)| !REPLICA_LABELS.contains(name));
         let hash = others.fold(FNV_OFFSET, |hash, (name, value)| {
             [name.as_bytes(), &[0xff], value.as_bytes(), &[0xfe]].iter().fold(hash, |hash, bytes| fnv(hash, bytes))
         });
+        let hash = fnv(hash, &[use_index]);
         let next = &mut self.next_replica_id;
         *self.replica_ids.entry(hash).or_insert_with(|| {
             *next += 1;

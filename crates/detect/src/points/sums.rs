@@ -1,5 +1,7 @@
 //! What the series of one member say about one window, before members are compared.
 
+use std::collections::BTreeMap;
+
 use wardroom_domain::SignalKind;
 use wardroom_signals::{Outcome, Part, SignalUnit};
 
@@ -50,7 +52,8 @@ pub(super) struct Sums {
     rate: Option<f64>,
     idle: Option<f64>,
     idle_cells: u32,
-    limit: Option<f64>,
+    /// Sum of the limits of each metric.
+    limits: BTreeMap<u32, f64>,
     free: Option<f64>,
     up: Option<f64>,
     up_cells: u32,
@@ -75,7 +78,7 @@ pub(super) struct MemberValue {
 
 impl Sums {
     /// Adds what one series says.
-    pub(super) fn add(&mut self, part: Part, taken: &Taken, member: &Member, end_ms: i64) {
+    pub(super) fn add(&mut self, (metric, part): (u32, Part), taken: &Taken, member: &Member, end_ms: i64) {
         if taken.reported && !is_passive(part) {
             self.reported = true;
             self.newest_ms = self.newest_ms.max(Some(taken.at_ms));
@@ -89,7 +92,7 @@ impl Sums {
         let is_current = taken.reported || member.is_not_due(at_ms, end_ms);
         match part {
             Part::Limit if at_ms + MAX_LIMIT_AGE_MS >= end_ms && value > 0.0 && value < UNLIMITED => {
-                add(&mut self.limit, value);
+                *self.limits.entry(metric).or_default() += value;
             }
             _ if is_current => self.add_level(part, value),
             _ => {}
@@ -178,6 +181,8 @@ impl Sums {
     /// Returns the value of the member; `None` if what it reports is not enough for one.
     pub(super) fn value(&self, kind: SignalKind, unit: SignalUnit) -> Option<MemberValue> {
         let plain = |value: f64| Some(MemberValue { value, limit: None, is_share: false });
+        // Several exporters may tell the same limit: they are not added up.
+        let limit = self.limits.values().copied().reduce(f64::min);
         if let Some(available) = self.available {
             return match self.desired {
                 Some(desired) if desired > 0.0 => plain((available / desired).clamp(0.0, 1.0)),
@@ -199,11 +204,11 @@ impl Sums {
         if let Some(count) = self.count {
             return plain(count);
         }
-        if let (Some(idle), None) = (self.idle, self.limit) {
+        if let (Some(idle), None) = (self.idle, limit) {
             return plain((1.0 - idle / f64::from(self.idle_cells.max(1))).clamp(0.0, 1.0));
         }
-        let used = self.value.or(self.rate).or_else(|| Some(self.limit? - self.free.or(self.idle)?))?;
-        match self.limit {
+        let used = self.value.or(self.rate).or_else(|| Some(limit? - self.free.or(self.idle)?))?;
+        match limit {
             Some(limit) if kind == SignalKind::Saturation || unit == SignalUnit::Ratio => {
                 Some(MemberValue { value: used / limit, limit: None, is_share: true })
             }
@@ -235,7 +240,7 @@ mod tests {
         for (part, value) in parts {
             let level = Some((60_000, *value));
             let taken = Taken { reported: true, at_ms: 60_000, increase: *value, covered_ms: 10_000, level };
-            sums.add(*part, &taken, &member, 60_000);
+            sums.add((0, *part), &taken, &member, 60_000);
         }
         sums.value(kind, unit)
     }
@@ -270,7 +275,7 @@ mod tests {
         let (mut sums, member) = (Sums::default(), Member::new(0, 0, String::new()));
         for (q, value) in [(0.5, 1.0), (0.999, 9.0), (0.95, 3.0), (0.95, 4.0), (0.9, 2.0)] {
             let taken = Taken { reported: true, level: Some((0, value)), ..Taken::default() };
-            sums.add(Part::Quantile(q), &taken, &member, 1000);
+            sums.add((0, Part::Quantile(q)), &taken, &member, 1000);
         }
         assert_eq!(sums.quantile, Some((0.95, 4.0)));
     }

@@ -426,3 +426,21 @@ fn the_scale_of_a_histogram_is_that_of_its_durations() {
     assert!(traffic.len() > 15 && traffic.iter().all(|(_, value, ..)| *value == 10.0), "{traffic:?}");
     assert!(latency.len() > 15 && latency.iter().all(|(_, value, ..)| (*value - 0.1).abs() < 1e-9), "{latency:?}");
 }
+
+#[test]
+fn two_exporters_of_one_limit_are_one_limit_and_both_uses_of_a_series_count() {
+    let part = |part: Part| series_use("pod/web", SignalKind::Saturation, "container_cpu", part);
+    let named = |name: &str| Labels::of(&[("__name__", name), ("prometheus_replica", "r-0"), ("cpu", "0")]);
+    let mut maker = maker();
+    // One series is the rate and, as one CPU, the limit; another exporter tells the limit again.
+    let both = [part(Part::Rate), SeriesUse { scale: 0.0, offset: 1.0, ..part(Part::Limit) }];
+    let used = maker.add_series(&both, &named("cpu_seconds_total"));
+    let limit = maker.add_series(&[part(Part::Limit)], &named("resource_limits"));
+    let mut shares = Vec::new();
+    for scrape in 0..20_i64 {
+        used.iter().for_each(|handle| maker.observe(*handle, scrape * 15_000, scrape as f64 * 15.0));
+        maker.observe(limit[0], scrape * 15_000, 1.0);
+        shares.extend(maker.take_points().iter().map(|point| (point.slot, point.point.value)));
+    }
+    assert!(shares.len() > 15 && shares.iter().all(|share| *share == (SignalSlot::Share, 1.0)), "{shares:?}");
+}

@@ -312,7 +312,7 @@ impl PointMaker {
     fn take_member(&mut self, group: &Group, index: u32, others_until_ms: i64, step: &mut Step) {
         let Some(member) = self.members.get_mut(index) else { return };
         let mut sums = Sums::default();
-        let mut replicas: BTreeMap<u32, (Part, Taken, bool)> = BTreeMap::new();
+        let mut replicas: BTreeMap<u32, ((u32, Part), Taken, bool)> = BTreeMap::new();
         let (mut has_ended, mut is_idle) = (true, true);
         for cell in &member.cells {
             let Some(cell) = self.cells.get_mut(*cell) else { continue };
@@ -335,16 +335,16 @@ impl PointMaker {
                 is_idle &= cell.oldest_pending_ms().is_none();
             }
             if cell.replicas == 0 {
-                sums.add(cell.part, &taken, member, group.end_ms);
+                sums.add((cell.metric, cell.part), &taken, member, group.end_ms);
                 continue;
             }
             let is_followed = cell.replica == member.replica;
             let rank = |taken: &Taken, is_followed: bool| {
                 (is_followed && taken.covered_ms > 0, taken.covered_ms, is_followed, taken.level.map(|level| level.0))
             };
-            let best = replicas.entry(cell.replicas).or_insert((cell.part, taken, is_followed));
+            let best = replicas.entry(cell.replicas).or_insert(((cell.metric, cell.part), taken, is_followed));
             if rank(&taken, is_followed) > rank(&best.1, best.2) {
-                *best = (cell.part, taken, is_followed);
+                *best = ((cell.metric, cell.part), taken, is_followed);
             }
         }
         replicas.values().for_each(|(part, taken, _)| sums.add(*part, taken, member, group.end_ms));
