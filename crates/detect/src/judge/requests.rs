@@ -113,6 +113,10 @@ fn failures_per_second(look: &Look<'_>) -> Verdict {
 
 /// Smallest rise of a latency that is an effect, as a multiple of normal.
 const SLOWER: f64 = 1.5;
+/// What a past of minutes must be exceeded by in addition, and the age from which it must not, in ms: it says nothing of
+/// slow wander.
+const SLOWER_WHILE_YOUNG: f64 = 0.4;
+const OLD_PAST_MS: f64 = 45.0 * 60.0 * 1000.0;
 /// Smallest spread of the logarithm of a latency.
 const MIN_LOG_SPREAD: f64 = 0.1;
 /// Distance from normal, in spreads, from which a point speaks for a fault, and the range over which it gains weight.
@@ -121,7 +125,7 @@ const DISTANCE_RANGE: f64 = 10.0;
 /// Requests that the slow points of a finding must have, all together.
 const MIN_SLOW_REQUESTS: f64 = 12.0;
 /// Requests of a window below which its latency weighs less.
-const MANY_REQUESTS: f64 = 50.0;
+const MANY_REQUESTS: f64 = 150.0;
 /// A latency this many times normal and this long in seconds is of high severity.
 const MUCH_SLOWER: f64 = 3.0;
 const LONG_SECONDS: f64 = 0.5;
@@ -132,7 +136,8 @@ pub(super) fn latency(look: &Look<'_>) -> Verdict {
     if !look.is_warm || normal <= 0.0 || value <= 0.0 {
         return Verdict::Unknown;
     }
-    let limit = (normal * SLOWER).max(normal + look.config.latency_floor_seconds);
+    let youth = 1.0 - (look.past.age_ms() as f64 / OLD_PAST_MS).min(1.0);
+    let limit = (normal * (SLOWER + SLOWER_WHILE_YOUNG * youth)).max(normal + look.config.latency_floor_seconds);
     let spread = (look.baseline.spread / normal).ln_1p().max(MIN_LOG_SPREAD);
     let distance = (value / normal).ln() / spread;
     if value <= limit || distance <= MIN_DISTANCE {
