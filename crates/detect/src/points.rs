@@ -245,7 +245,7 @@ impl PointMaker {
         }
         let closes = is_newest && cell.is_live && !cell.is_settled && (is_marker || at_ms > member.due_ms);
         cell.is_settled |= closes;
-        let may_be_late = is_newest && !cell.is_live && member.is_waited_for && at_ms <= member.begin_ms;
+        let may_be_late = is_newest && !cell.is_live && member.was_waited_for && at_ms <= member.begin_ms;
         let is_late = may_be_late && cell.begin_late(member.begin_ms);
         if closes {
             self.settle(member_index);

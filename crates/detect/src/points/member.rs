@@ -41,6 +41,8 @@ pub(super) struct Member {
     pub(super) waiting: u32,
     /// Whether the current window waits, or waited, for one of its series.
     pub(super) is_waited_for: bool,
+    /// The same for the window before.
+    pub(super) was_waited_for: bool,
     /// Whether it is in the list of its group; one that is silent for long is not.
     pub(super) is_listed: bool,
     /// Whether nothing is expected of it: it ended, or is silent for long.
@@ -78,6 +80,7 @@ impl Member {
             end_ms: NEVER,
             waiting: 0,
             is_waited_for: false,
+            was_waited_for: false,
             is_listed: false,
             is_gone: false,
             held: None,

@@ -237,6 +237,7 @@ impl PointMaker {
         for index in &group.members {
             let Some(member) = self.members.get_mut(*index) else { continue };
             member.begin_window(group.begin_ms, group.end_ms);
+            member.was_waited_for = member.is_waited_for;
             (member.waiting, member.is_waited_for) = (0, false);
             for cell in &member.cells {
                 let Some(cell) = self.cells.get_mut(*cell) else { continue };
