@@ -57,7 +57,7 @@ const NOT_RUN: [(&str, &str); 3] = [
 const SLOW_SERVICES: [&str; 2] = ["cart", "payments"];
 
 /// Length of the telemetry that opens an incident; the service is slow during its second half.
-const SECONDS_OF_TELEMETRY: i64 = 120;
+const SECONDS_OF_TELEMETRY: i64 = 240;
 
 /// Time limit for telemetry to become visible, or for an incident to open.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(20);
