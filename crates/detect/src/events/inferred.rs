@@ -21,8 +21,8 @@ const MAX_VARIANT_ENTITIES: usize = 20_000;
 const MAX_VARIANTS: usize = 16;
 /// Maximum length of a version, in bytes; a longer one is cut.
 const MAX_VERSION_BYTES: usize = 200;
-/// An entity is known for this long before another version is a deployment, in ms of telemetry's time: at the start, all
-/// versions that run are seen for the first time.
+/// An entity is known for this long before another version is a deployment, in ms of telemetry's time: at the start,
+/// all versions that run are seen for the first time.
 const MIN_KNOWN_MS: i64 = 60_000;
 /// A version that was not seen for this long begins again, in ms of telemetry's time.
 const VARIANT_GAP_MS: i64 = 100_000;
