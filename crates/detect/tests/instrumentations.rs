@@ -1,5 +1,5 @@
-//! The instrumentations that people run, each with half of its requests failing, scraped every 15 s and 60 s: there is a
-//! finding at the right entity; without failures there is none.
+//! The instrumentations that people run, each with half of its requests failing, scraped every 15 s and 60 s: there is
+//! a finding at the right entity; without failures there is none.
 
 #![allow(missing_docs, reason = "a test")]
 
@@ -40,8 +40,12 @@ const INSTRUMENTATIONS: &[(&str, &str, &[Series])] = &[
         &[
             ("http_request_duration_seconds_bucket", "job=cart,instance=cart-1:8080,code=200,le=0.1", OkShare(0.9)),
             ("http_request_duration_seconds_bucket", "job=cart,instance=cart-1:8080,code=200,le=+Inf", Ok),
-            ("http_request_duration_seconds_bucket", "job=cart,instance=cart-1:8080,code=500,\
-                le=0.1", FailedShare(0.9)),
+            (
+                "http_request_duration_seconds_bucket",
+                "job=cart,instance=cart-1:8080,code=500,\
+                le=0.1",
+                FailedShare(0.9),
+            ),
             ("http_request_duration_seconds_bucket", "job=cart,instance=cart-1:8080,code=500,le=+Inf", Failed),
         ],
     ),
@@ -200,8 +204,12 @@ const INSTRUMENTATIONS: &[(&str, &str, &[Series])] = &[
         "nginx",
         &[
             ("nginx_vts_server_requests_total", "job=nginx,instance=edge:9913,host=cart.example.com,code=2xx", Ok),
-            ("nginx_vts_server_requests_total", "job=nginx,instance=edge:9913,host=cart.example.com,\
-                code=5xx", Failed),
+            (
+                "nginx_vts_server_requests_total",
+                "job=nginx,instance=edge:9913,host=cart.example.com,\
+                code=5xx",
+                Failed,
+            ),
         ],
     ),
     (

@@ -324,7 +324,10 @@ mod tests {
 
         /// Readings that are left out because they lie between two others change nothing.
         #[test]
-        fn readings_between_two_others_are_left_out(increases in prop::collection::vec(0_u32..9, 2..50), reset in 0_usize..50) {
+        fn readings_between_two_others_are_left_out(
+            increases in prop::collection::vec(0_u32..9, 2..50),
+            reset in 0_usize..50,
+        ) {
             let (mut all, mut compact, mut value) = (counter(), counter(), 100.0);
             compact.is_live = true;
             for (index, increase) in increases.iter().enumerate() {

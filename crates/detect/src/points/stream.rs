@@ -26,7 +26,7 @@ struct StreamWindow {
 }
 
 impl Stream {
-    /// Adds a request that ended at `at_ms`. One whose window is over counts in the current one, which ends at `end_ms`.
+    /// Adds a request that ended at `at_ms`. One whose window is over counts in the current one, until `end_ms`.
     pub(super) fn add(&mut self, at_ms: i64, seconds: f64, failed: bool, end_ms: i64, step_ms: i64) {
         self.newest_ms = self.newest_ms.max(at_ms);
         let mut window_ms = (at_ms.saturating_sub(1).div_euclid(step_ms) + 1).saturating_mul(step_ms).max(end_ms);

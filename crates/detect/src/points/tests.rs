@@ -146,7 +146,8 @@ proptest! {
             silence.iter().any(|(of, from, count)| *of == instance && (*from..from + count).contains(&scrape))
         };
         let (uses, mut readings) = readings(&instances, 1200, is_silent);
-        readings.retain(|(_, at_ms, _)| outage.is_none_or(|(from, length)| !(from..from + length).contains(&(at_ms / 1000))));
+        let is_out = |second: i64| outage.is_some_and(|(from, length)| (from..from + length).contains(&second));
+        readings.retain(|(_, at_ms, _)| !is_out(at_ms / 1000));
         let count = readings.len().max(1);
         for marker in markers {
             if let Some((_, _, value)) = readings.get_mut(marker % count) {
