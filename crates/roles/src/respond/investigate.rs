@@ -124,12 +124,13 @@ fn unconfirmed_setting(cause: &Cause, dry_run: &DryRun) -> Option<String> {
     Some(format!("{} does not confirm that {key} went from {from} to {to}: it reports {reported}", cause.entity))
 }
 
-/// Compares a reported value with one from a text: numbers by value, anything else by its text.
+/// Compares a reported value with one from a text: numbers by value.
 fn is_same_value(reported: &Value, text: &str) -> bool {
     match reported {
         Value::String(reported) => reported == text,
         Value::Number(number) => number.as_f64() == text.parse().ok(),
-        other => other.to_string() == text,
+        Value::Bool(reported) => text.parse() == Ok(*reported),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 
