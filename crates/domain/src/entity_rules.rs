@@ -76,17 +76,10 @@ pub struct EntityRules {
 impl Default for EntityRules {
     fn default() -> Self {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let mut service = list(&["service.name", "service_name"]);
+        let mut service = list(&["service.name", "service_name", "service"]);
         service.extend(list(&WORKLOAD_LABELS));
         service.extend(list(&POD_LABELS));
-        service.extend(list(&[
-            "service",
-            "app.kubernetes.io/name",
-            "app_kubernetes_io_name",
-            "app",
-            "application",
-            JOB,
-        ]));
+        service.extend(list(&["app.kubernetes.io/name", "app_kubernetes_io_name", "app", "application", JOB]));
         Self {
             service,
             peer: list(&["peer.service", "peer_service", "server_address", "upstream"]),

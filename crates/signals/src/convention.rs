@@ -136,6 +136,9 @@ pub struct SeriesRule {
     /// The entity runs on this one.
     #[serde(default)]
     pub runs_on: Option<EntityNaming>,
+    /// The entity uses this database, cache or queue.
+    #[serde(default)]
+    pub uses: Option<EntityNaming>,
     /// Templates of further names of the entity.
     #[serde(default, deserialize_with = "one_or_more")]
     pub aliases: Vec<String>,

@@ -7,7 +7,7 @@ use crate::catalogue::{ExporterOf, Tables, outcome};
 use crate::compiled::{Naming, Peer, Rule, Shape, Shared, is_request_part};
 use crate::context::{Context, without_exporter};
 use crate::convention::{PartRule, SampleUnit};
-use crate::meaning::{Direction, Part, SeriesMeaning, SeriesUse, SignalUnit};
+use crate::meaning::{Direction, Outcome, Part, SeriesMeaning, SeriesUse, SignalUnit};
 use crate::template::Template;
 use crate::{peer, shape};
 
@@ -168,6 +168,9 @@ impl Builder<'_> {
             if let Some(node) = named(&rule.runs_on) {
                 relate(relations, &entity, RelationKind::RunsOn, node);
             }
+            if let Some(used) = named(&rule.uses) {
+                relate(relations, &entity, RelationKind::Uses, used);
+            }
             if let Some(caller) = named(&rule.called_by) {
                 relate(relations, &caller, RelationKind::Calls, entity);
             }
@@ -270,7 +273,10 @@ impl Builder<'_> {
     }
 
     fn part(&self, rule: &Rule, shape: Shape, scale: f64) -> Option<Part> {
-        let outcome = rule.outcome.unwrap_or_else(|| outcome(self.context));
+        let outcome = rule.outcome.unwrap_or_else(|| match rule.peer {
+            Some(_) => client_outcome(self.context),
+            None => outcome(self.context),
+        });
         part_of(self.context, rule.part, shape, outcome, scale)
     }
 
@@ -288,12 +294,20 @@ impl Builder<'_> {
     }
 }
 
+/// Returns the outcome as the caller sees it: whatever has an error's type failed, and so did a request that the called
+/// service refused because there were too many.
+fn client_outcome(context: &Context<'_>) -> Outcome {
+    let has_error = context.view.value(&["error.type", "error_type"]).is_some_and(|error| !error.is_empty());
+    let is_refused = context.rules.code_of(&context.view).is_some_and(|code| matches!(code, "408" | "429"));
+    if has_error || is_refused { Outcome::Failed } else { outcome(context) }
+}
+
 /// Returns the part of a signal that a series is; `None` for a bucket or quantile without a number.
 pub(crate) fn part_of(
     context: &Context<'_>,
     rule: PartRule,
     shape: Shape,
-    outcome: crate::meaning::Outcome,
+    outcome: Outcome,
     scale: f64,
 ) -> Option<Part> {
     let quantile = || context.view.get("quantile").and_then(share);

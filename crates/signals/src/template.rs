@@ -25,6 +25,8 @@ enum Filter {
     AwsName,
     /// `NAME@PROVIDER` of Traefik.
     BeforeAt,
+    /// A path as systemd names it: `/var/lib/mysql` is `var-lib-mysql`, so that a name with it stays one word.
+    Path,
 }
 
 impl Filter {
@@ -32,20 +34,25 @@ impl Filter {
         match word {
             "aws-name" => Some(Self::AwsName),
             "before-at" => Some(Self::BeforeAt),
+            "path" => Some(Self::Path),
             _ => None,
         }
     }
 
-    fn apply(self, value: &str) -> &str {
-        match self {
+    fn apply(self, value: &str) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
             Self::Whole => value,
             Self::BeforeAt => value.split('@').next().unwrap_or(value),
+            Self::Path => match value.trim_matches('/') {
+                "" => "root",
+                path => return Cow::Owned(path.replace('/', "-")),
+            },
             Self::AwsName => {
                 let mut from_end = value.rsplit('/');
                 let (last, name, kind) = (from_end.next(), from_end.next(), from_end.next());
                 if kind.is_some() { name.unwrap_or(value) } else { last.unwrap_or(value) }
             }
-        }
+        })
     }
 }
 
@@ -98,7 +105,7 @@ impl Template {
                     let (name, filter) = match name.split_once('|') {
                         Some((name, word)) => {
                             let unknown =
-                                || format!("template {text:?} has {word:?}; known are aws-name and before-at");
+                                || format!("template {text:?} has {word:?}; known are aws-name, before-at and path");
                             (name, Filter::parse(word).ok_or_else(unknown)?)
                         }
                         None => (name, Filter::Whole),
@@ -136,9 +143,7 @@ impl Piece {
     fn value<'a>(&'a self, context: &Context<'a>) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(Cow::Borrowed(text)),
-            Self::Label(dotted, plain, filter) => {
-                context.label(dotted, plain).map(|value| Cow::Borrowed(filter.apply(value)))
-            }
+            Self::Label(dotted, plain, filter) => context.label(dotted, plain).map(|value| filter.apply(value)),
             Self::Computed(computed) => context.computed(*computed).map(Cow::Borrowed),
         }
     }

@@ -132,7 +132,8 @@ fn client_and_server_sides_are_apart() {
         ("service_name", "cart"),
         ("k8s_namespace_name", "shop"),
         ("server_address", "payments.billing.svc"),
-        ("error_type", "timeout"),
+        ("http_response_status_code", "429"),
+        ("error_type", "429"),
     ]);
     assert_eq!(client.entity, in_namespace(EntityKind::Service, "shop", "cart"));
     assert_eq!(client.peer, Some(in_namespace(EntityKind::Service, "billing", "payments")));
@@ -303,7 +304,7 @@ fn what_is_scraped_locally_has_entities_too() {
     };
     let node = Entity::named(EntityKind::Node, "localhost");
     assert_eq!(at("node_memory_MemTotal_bytes", "node", "localhost:9100"), node);
-    let disk = Entity::named(EntityKind::Filesystem, "localhost:/");
+    let disk = Entity::named(EntityKind::Filesystem, "localhost:root");
     assert_eq!(at("node_filesystem_avail_bytes", "node", "localhost:9100"), disk);
     assert_eq!(at("pg_up", "postgres", "localhost:9187"), Entity::named(EntityKind::Database, "postgres"));
     assert_eq!(at("up", "postgres", "localhost:9187").name, "postgres");

@@ -77,9 +77,7 @@ pub(super) fn is_one(a: &Entity, b: &Entity, key: &str) -> bool {
         // A client names the host or the database that an exporter knows, too. Two servers may have databases of one
         // name.
         (a, b) if is_store(a) && a == b => names(lower) || names(upper) || has_port(),
-        (a, b) if is_program(a) && is_program(b) => {
-            names(lower) || names(upper) || is_pod(lower) || is_pod(upper) || has_port()
-        }
+        (a, b) if is_program(a) && is_program(b) => names(lower) || names(upper) || is_pod(lower) || is_pod(upper),
         // Several programs may run on the host of a database; so its name or pod is needed.
         (a, b) if is_program(a) && is_store(b) => names(lower) || is_pod(lower),
         (a, b) if is_address(a) && (is_program(b) || is_store(b)) => true,

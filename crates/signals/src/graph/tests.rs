@@ -52,6 +52,36 @@ fn a_database_seen_by_its_clients_and_by_its_exporter_is_one() {
 }
 
 #[test]
+fn a_pool_names_the_database_of_an_exporter() {
+    let graph = EntityGraph::default();
+    let pool =
+        [("__name__", "go_sql_in_use_connections"), ("job", "member"), ("instance", "a:1"), ("db_name", "members")];
+    let member = observe_series(&graph, &pool);
+    let inside = observe_series(
+        &graph,
+        &[
+            ("__name__", "pg_database_size_bytes"),
+            ("job", "postgres"),
+            ("instance", "db-1:9187"),
+            ("datname", "members"),
+        ],
+    );
+    assert_eq!(graph.path(&member, &inside), Some(1));
+    assert_eq!(graph.relations_from(&member), [(RelationKind::Uses, inside)]);
+}
+
+#[test]
+fn an_address_that_two_services_had_makes_them_not_one() {
+    let graph = EntityGraph::default();
+    for name in ["a", "b"] {
+        graph.observe(&service(name), &["10.0.0.1:80".into(), "10.0.0.1".into()], &[], 0);
+    }
+    assert!(!graph.is_same(&service("a"), &service("b")));
+    let address = Entity::named(EntityKind::External, "10.0.0.1");
+    assert_eq!(graph.canonical(&address), address, "it could be either");
+}
+
+#[test]
 fn a_loopback_address_is_never_shared() {
     let graph = EntityGraph::default();
     for name in ["a", "b"] {
