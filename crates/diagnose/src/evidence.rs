@@ -88,7 +88,7 @@ pub(crate) fn signal_summary(fact: &SignalFact) -> String {
         }
         SignalKind::Saturation => format!("{resource} is {value} (before: {before})"),
         SignalKind::Queue => format!("queue {resource} is {value} (before: {before})"),
-        SignalKind::Restarts => format!("{value} restarts (before: {before})"),
+        SignalKind::Restarts => "it restarts more often than before".to_owned(),
         SignalKind::Freshness => format!("the newest success of {resource} is {value} old (before: {before})"),
         SignalKind::Expiry => format!("{resource} expires in {} days", short(fact.value / 86_400.0)),
         SignalKind::Logs => format!("error lines at {value} (before: {before})"),

@@ -44,6 +44,8 @@ pub struct Facts {
     pub began_at: Timestamp,
     /// Newest telemetry time.
     pub now: Timestamp,
+    /// The entities of the incident; empty if there is none.
+    pub members: BTreeSet<Entity>,
     /// Signals of the entities concerned, healthy ones included: an entity without any cannot be seen.
     pub signals: Vec<SignalFact>,
     /// Known relations between the entities.
@@ -128,6 +130,8 @@ impl SignalFact {
         let floor = difference_floor(&self.signal, self.unit);
         let log_ratio = log_ratio(self.value.abs() + floor, self.expected.abs() + floor).abs();
         match self.signal.kind {
+            // Below half a percentage point any few requests may fail.
+            SignalKind::Errors if self.unit == SignalUnit::Ratio && delta < 0.005 => 0.0,
             // 10 percentage points are much whatever was before; so is twenty times as much as before.
             SignalKind::Errors if self.unit == SignalUnit::Ratio => {
                 saturating(delta / 0.1).max(saturating(log_ratio / 2.0) * saturating(delta / 0.005))

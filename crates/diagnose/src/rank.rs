@@ -21,6 +21,8 @@ const MAX_CITED: usize = 4;
 const MIN_SCORE: f64 = 0.15;
 /// Evidence of at least this strength, 0..1, explains what else differs.
 const STRONG: f64 = 0.3;
+/// Factor of the score of entities outside of the incident.
+const OUTSIDE_FACTOR: f64 = 0.4;
 /// Entities that differ less than this from before, 0..1, are no candidates.
 const MIN_SIGN: f64 = 0.02;
 /// Maximum number of suspects whose details are asked for.
@@ -149,7 +151,7 @@ fn ranking(case: &Case<'_>, weights: &Weights) -> Vec<(usize, Ranked)> {
         .iter()
         .enumerate()
         .filter(|(index, _)| sign(case, *index) >= MIN_SIGN)
-        .map(|(index, features)| (index, weights.score(features)))
+        .map(|(index, features)| (index, weights.score(features) * belonging(case, index)))
         .collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     let best = scored.first().map_or(0.0, |(_, score)| *score);
@@ -160,6 +162,18 @@ fn ranking(case: &Case<'_>, weights: &Weights) -> Vec<(usize, Ranked)> {
         (index, Ranked { entity, score, share, features: features[index] })
     };
     scored.into_iter().map(ranked).collect()
+}
+
+/// Returns the factor of a suspect's score, 0..1: what is outside of the incident, and of which no rule says that it is
+/// bad, is less likely its cause.
+fn belonging(case: &Case<'_>, index: usize) -> f64 {
+    let suspect = &case.suspects[index];
+    let members = &case.facts.members;
+    let belongs = members.is_empty()
+        || members.contains(suspect.entity)
+        || suspect.findings.iter().any(|finding| finding.opens)
+        || suspect.own.iter().any(|fact| fact.is_bad);
+    if belongs { 1.0 } else { OUTSIDE_FACTOR }
 }
 
 /// Returns the rule that fits an entity best.

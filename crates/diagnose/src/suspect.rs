@@ -167,10 +167,12 @@ impl<'a> Case<'a> {
         found
     }
 
-    /// Returns how much of a suspect's failing and slow requests its dependencies explain, each 0..1.
+    /// Returns how much of a suspect's failing and slow requests its dependencies explain, each 0..1. Whoever calls
+    /// several one after the other waits for all of them, so their shares of the waiting time add up.
     pub(crate) fn explained(&self, suspect: usize) -> (f64, f64) {
         let levels = self.suspects[suspect].levels;
-        let (mut errors, mut latency) = (0.0_f64, 0.0_f64);
+        let (mut errors, mut latency) = (self.broken_store(suspect), self.broken_store(suspect));
+        let mut waited = 0.0_f64;
         for (dependency, _) in &self.suspects[suspect].dependencies {
             // Calls that go well explain nothing, whatever the state of the callee is.
             let reach = self.edge_badness(suspect, *dependency).map_or(0.9, |badness| badness.mul_add(0.9, 0.1));
@@ -178,10 +180,24 @@ impl<'a> Case<'a> {
             let broken = other.broken();
             let failed = other.errors * part(other.errors_delta, levels.errors_delta);
             errors = errors.max(reach * failed.max(broken).max(0.6 * other.latency));
-            let waited = other.latency * part(other.latency_delta, levels.latency_delta);
-            latency = latency.max(reach * waited.max(broken).max(0.5 * other.errors));
+            waited += reach * other.latency * part(other.latency_delta, levels.latency_delta);
+            latency = latency.max(reach * broken.max(0.5 * other.errors));
         }
-        (errors.min(1.0), latency.min(1.0))
+        (errors.min(1.0), latency.max(waited).min(1.0))
+    }
+
+    /// Returns how surely a data store of the incident is broken that a suspect may use, 0..1: clients often do not say
+    /// which store they use, and one of which that is unknown is not acquitted.
+    fn broken_store(&self, suspect: usize) -> f64 {
+        let is_store = |other: &Suspect<'_>| {
+            matches!(other.entity.kind, EntityKind::Database | EntityKind::Cache | EntityKind::Queue)
+        };
+        let this = &self.suspects[suspect];
+        if is_store(this) || this.dependencies.iter().any(|(other, _)| is_store(&self.suspects[*other])) {
+            return 0.0;
+        }
+        let stores = self.suspects.iter().filter(|other| is_store(other) && self.facts.members.contains(other.entity));
+        0.7 * stores.map(|store| store.levels.down).fold(0.0, f64::max)
     }
 
     /// Returns how much of the work that waits at a suspect its dependencies explain, 0..1: whoever calls something slow
@@ -216,10 +232,15 @@ impl<'a> Case<'a> {
             .filter(|fact| fact.signal.kind == SignalKind::Traffic && fact.value < fact.expected)
             .map(|fact| 1.0 - (log_ratio(fact.value, fact.expected) / 0.5).exp())
             .fold(0.0, f64::max);
-        let levels = &taker.levels;
         let is_queue = self.suspects[queue].entity.kind == EntityKind::Queue || store.queue > 0.2;
-        let unable = if is_queue { levels.down.max(levels.drop).max(taken_less) } else { taken_less };
-        symptom.min(unable)
+        let levels = &taker.levels;
+        if is_queue {
+            return symptom.min(levels.down.max(levels.drop).max(taken_less));
+        }
+        // A queue behind requests: it refuses what others put in, while a slow consumer takes less and sees no errors.
+        let takes_well = self.edge_badness(consumer, queue).unwrap_or_default() < 0.2;
+        let is_slow = levels.latency >= 0.3 && levels.errors < 0.2;
+        if takes_well && is_slow { symptom.min(taken_less) } else { 0.0 }
     }
 
     /// Returns how much of a suspect's lost traffic is not lost by its callers, 0..1: traffic stops from the outside in.

@@ -1,6 +1,7 @@
 //! Connections that are not returned to their pool.
 
 use wardroom_domain::{EntityKind, SignalKind};
+use wardroom_signals::SignalUnit;
 
 use super::{Cited, Match, Rule, Subject};
 
@@ -13,12 +14,22 @@ pub(super) const RULE: Rule = Rule {
     matches,
 };
 
+/// A pool is at its limit from this share on.
+const FULL: f64 = 0.85;
+/// Connections above normal that are many for a pool of unknown size.
+const MANY: f64 = 5.0;
+
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.suspect.entity.kind == EntityKind::Database || subject.is_asked_for_more() {
         return None;
     }
     if let Some(fact) = subject.shifted(SignalKind::Saturation, &["connections", "connection-pool"]) {
-        return Some(Match::by_signal(0.71, fact));
+        // A pool that merely works harder, since requests take longer, leaks nothing.
+        let is_full = fact.unit == SignalUnit::Ratio && fact.value >= FULL;
+        let is_limitless = fact.unit != SignalUnit::Ratio && fact.value - fact.expected >= MANY;
+        if is_full || (is_limitless && !subject.is_held_by_requests(fact)) {
+            return Some(Match::by_signal(0.71, fact));
+        }
     }
     // Without numbers of the pool: calls wait for a connection and then fail, though the callee answers well.
     let failing = subject.calls_to_healthy(SignalKind::Errors)?;

@@ -7,7 +7,7 @@ use crate::suspect::PROBE;
 
 pub(super) const RULE: Rule = Rule {
     id: "failing-requests",
-    says: "fails itself, and nothing it depends on explains that",
+    says: "fails requests, and nothing it depends on explains that",
     needs: "failing requests that no dependency explains",
     next_checks: &["Which errors does it return, and for which requests?", "What do its log lines say?"],
     tags: &["errors", "failing", "requests", "exception"],

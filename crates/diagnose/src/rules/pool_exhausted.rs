@@ -1,6 +1,7 @@
 //! A pool that is too small for its work.
 
 use wardroom_domain::{EntityKind, SignalKind};
+use wardroom_signals::SignalUnit;
 
 use super::{Match, Rule, Subject};
 
@@ -18,10 +19,17 @@ pub(super) const RULE: Rule = Rule {
 
 const RESOURCES: &[&str] = &["connections", "connection-pool", "pending", "threads", "worker-threads", "executor"];
 
+/// A pool is at its limit from this share on.
+const FULL: f64 = 0.85;
+
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.suspect.entity.kind == EntityKind::Database {
         return None;
     }
     let waiting = subject.shifted(SignalKind::Queue, RESOURCES);
-    Some(Match::by_signal(0.69, waiting.or_else(|| subject.shifted(SignalKind::Saturation, RESOURCES))?))
+    let full = subject.suspect.own.iter().copied().find(|fact| {
+        let is_pool = fact.signal.kind == SignalKind::Saturation && RESOURCES.contains(&fact.signal.resource.as_str());
+        is_pool && fact.unit == SignalUnit::Ratio && fact.value >= FULL && fact.is_shifted()
+    });
+    Some(Match::by_signal(if full.is_some() { 0.7 } else { 0.69 }, full.or(waiting)?))
 }

@@ -6,7 +6,7 @@ use super::{Cited, Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "slow-dependency",
-    says: "is slow itself, and nothing it depends on explains that",
+    says: "is slow, and nothing it depends on explains that",
     needs: "latency above normal that no dependency explains",
     next_checks: &["Is it slow for all of its callers?", "What does it wait for: locks, storage, garbage collection?"],
     tags: &["slow", "latency", "dependency", "responses"],

@@ -18,7 +18,10 @@ pub(super) const RULE: Rule = Rule {
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     let failing = subject.calls_to_healthy(SignalKind::Errors)?;
-    if subject.calls_to_healthy(SignalKind::Latency).is_some() {
+    let callee = subject.case.suspects.iter().find(|other| Some(other.entity) == failing.signal.peer.as_ref());
+    // A callee that gets no requests any more is not reached at all.
+    let is_reached = callee.is_none_or(|callee| callee.levels.drop < 0.5);
+    if subject.calls_to_healthy(SignalKind::Latency).is_some() || !is_reached {
         return None;
     }
     let because = "its calls fail without getting slower although what it calls is healthy by its own numbers";

@@ -153,3 +153,30 @@ fn the_order_of_the_facts_does_not_matter() {
     estate.0.signals.reverse();
     assert_eq!(estate.diagnose(), before);
 }
+
+#[test]
+fn a_store_of_the_incident_that_is_down_beats_clients_whose_stores_are_unknown() {
+    let (shop, database) = (service("shop"), entity(EntityKind::Database, "shop-db"));
+    let mut estate = Estate::new().failing(&shop, 0.9).own(&database, SignalKind::Availability, "", 0.0, 1.0);
+    estate.0.members = [shop, database.clone()].into();
+    estate.check(&database, "instance-down");
+}
+
+#[test]
+fn waiting_for_several_slow_services_adds_up() {
+    let (front, base) = (service("front"), entity(EntityKind::Database, "base"));
+    let middle = ["cart", "catalogue", "payments"].map(service);
+    let mut estate = Estate::new().slow(&front, 2.4).slow(&base, 0.8);
+    for service in &middle {
+        estate = estate.slow(service, 0.85).calls(&front, service).uses(service, &base);
+    }
+    estate.check(&base, "slow-dependency");
+}
+
+#[test]
+fn a_few_failing_requests_elsewhere_do_not_outrank_the_incident() {
+    let (notify, borrow) = (service("notify"), service("borrow"));
+    let mut estate = Estate::new().own(&notify, SignalKind::Restarts, "", 3.0, 0.0).failing(&borrow, 0.004);
+    estate.0.members = [notify.clone()].into();
+    estate.check(&notify, "crash-loop");
+}

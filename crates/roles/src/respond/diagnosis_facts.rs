@@ -36,9 +36,9 @@ const FORGOTTEN_MS: i64 = 600_000;
 pub(super) fn collect(view: &EngineView, incident: &Incident, config: &Config) -> Facts {
     let graph = view.graph();
     let now = Timestamp::from_millis(view.watermark_ms());
-    let starts = incident.entities.iter().map(|entity| graph.canonical(entity)).collect();
-    let near = surroundings(graph, starts, MAX_DEPENDENCY_STEPS, MAX_DEPENDENT_STEPS);
-    let mut facts = Facts { began_at: incident.began_at, now, relations: near.relations, ..Facts::default() };
+    let members: BTreeSet<Entity> = incident.entities.iter().map(|entity| graph.canonical(entity)).collect();
+    let near = surroundings(graph, members.clone(), MAX_DEPENDENCY_STEPS, MAX_DEPENDENT_STEPS);
+    let mut facts = Facts { began_at: incident.began_at, now, members, relations: near.relations, ..Facts::default() };
     add_signals(view, &near.entities, &mut facts);
     let from = incident.began_at.minus(Duration::from_secs(config.deployment_minutes * 60));
     facts.events = view.events(from, now);
@@ -164,7 +164,9 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
     if last_ms < began_ms - FORGOTTEN_MS {
         return None;
     }
-    let bad = signal.bad().or_else(|| signal.suspected());
+    let confirmed = signal.bad();
+    let is_bad = confirmed.as_ref().is_some_and(|bad| bad.opens);
+    let bad = confirmed.or_else(|| signal.suspected());
     let unit = unit_of(&id, last);
     let baseline = signal.baseline();
     // What is reached now and then is normal, too.
@@ -189,7 +191,7 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
         expected: shift.map_or(last, |shift| shift.expected),
         z: shift.map_or(0.0, |shift| shift.z),
         onset: onset_ms.map(Timestamp::from_millis),
-        is_bad: bad.is_some_and(|bad| bad.opens),
+        is_bad,
         is_gone: last_ms < now.millis() - silent_ms,
         is_internal: false,
         signal: id,
