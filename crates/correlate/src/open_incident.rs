@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the same entity | any time until the incident is quiet |
 //! | depends on it: the finding is a symptom | until `propagation-minutes` after that entity became bad or worse |
-//! | it depends on the finding's entity: the finding is nearer to the cause | not much later than that entity's onset; a little later if nothing else explains that entity |
+//! | it depends on the finding's entity: nearer to the cause | not much later; a little more if nothing else explains it |
 //! | both depend on a third | about the same time |
 //! | none known | the same seconds, in the same place, and at least one of both is about requests |
 
@@ -320,7 +320,7 @@ impl OpenIncident {
         let is_dependent = candidate.reach.dependencies.contains_key(&headline.entity);
         let is_dependency = candidate.reach.dependents.contains_key(&headline.entity);
         let levels = finding.severity as i8 - headline.severity as i8;
-        // What a service gets to do is decided by its callers: less traffic is a symptom of theirs, and of anything else.
+        // Callers decide what a service gets to do: less traffic is a symptom of theirs, and of anything else.
         let is_nearer = match (headline.kind, finding.signal.kind) {
             (Some(SignalKind::Traffic), SignalKind::Traffic) => is_dependent && !is_dependency,
             (Some(SignalKind::Traffic), _) => true,

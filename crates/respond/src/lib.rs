@@ -9,8 +9,8 @@
 //! ([`Event`]) and returns the state change. The caller persists the change and asks for the next effect. A crash at
 //! any point is safe: after a restart the same state gives the same effect, and every effect is idempotent.
 //!
-//! Until a plan is approved, the incident is diagnosed again at fixed times and when correlation adds to it; a plan that
-//! no longer fits is void.
+//! Until a plan is approved, the incident is diagnosed again at fixed times and when correlation adds to it; a plan
+//! that no longer fits is void.
 //!
 //! Verification ([`verify`]) is a pure function over the telemetry since the action: every watched signal good for some
 //! time and some points of its own interval, then a hold without a breach, and a control that was healthy throughout. A

@@ -43,7 +43,8 @@ async fn concurrent_writes_are_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let responder = responder(&folder).await;
     let tenant = TenantId::main();
-    responder.store_events(&[DetectorEvent::Decision(tenant.clone(), Box::new(Decision::Opened(incident())))]).await.unwrap();
+    let opened = DetectorEvent::Decision(tenant.clone(), Box::new(Decision::Opened(incident())));
+    responder.store_events(&[opened]).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..12 {
         let (responder, tenant) = (responder.clone(), tenant.clone());
