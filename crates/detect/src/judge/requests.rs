@@ -166,6 +166,8 @@ pub(super) fn latency(look: &Look<'_>) -> Verdict {
 const STOPPED: f64 = 0.05;
 /// Requests that a window without any would normally have had.
 const MIN_EXPECTED: f64 = 4.0;
+/// Requests that must be missing: rare ones pause by chance.
+const MIN_LOST: f64 = 40.0;
 /// Smallest traffic of the past, as a share of normal, at which it is steady.
 const STEADY: f64 = 0.25;
 /// Age of a past that can show steadiness, in ms.
@@ -182,7 +184,13 @@ pub(super) fn traffic_lost(look: &Look<'_>) -> Verdict {
     if look.point.value > limit {
         return Verdict::Good;
     }
-    Verdict::Bad(Sign { opens: Some(look.id.peer.is_none()), ..Sign::below(limit, normal, 0.34) })
+    let since_ms = look.run.map_or(look.point.at_ms, |run| run.since_ms);
+    let seconds = (look.point.at_ms - since_ms) as f64 / 1000.0 + look.window_seconds();
+    Verdict::Bad(Sign {
+        is_ready: normal * seconds >= MIN_LOST,
+        opens: Some(look.id.peer.is_none()),
+        ..Sign::below(limit, normal, 0.34)
+    })
 }
 
 /// Traffic that doubled or halved.
