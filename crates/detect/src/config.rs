@@ -35,7 +35,8 @@ pub struct Config {
     pub effect: f64,
     /// Time that a series must be away from its mean for a level shift, in seconds. Default 30. Since 0.2.
     pub shift_seconds: u32,
-    /// Shortest window of a point, in seconds; a point covers at least one interval of the sender. Default 5. Since 0.1.
+    /// Shortest window of a point, in seconds; a point covers at least one interval of the sender. Default 5. Since
+    /// 0.1.
     pub window_seconds: u32,
     /// Requests that a window needs before its error ratio is computed; windows are joined until it has them.
     /// Default 10. Since 0.1.
@@ -52,7 +53,8 @@ pub struct Config {
     pub saturation: f64,
     /// Time that CPU and other shared resources must be exhausted for a finding, in seconds. Default 90. Since 0.2.
     pub shared_saturation_seconds: u32,
-    /// A resource that grows is a finding if it will be exhausted within this time, in seconds. Default 1800. Since 0.2.
+    /// A resource that grows is a finding if it will be exhausted within this time, in seconds. Default 1800. Since
+    /// 0.2.
     pub forecast_horizon_seconds: u32,
     /// Restarts within 15 minutes that are a crash loop. Default 3. Since 0.2.
     pub crash_loop_restarts: u32,

@@ -113,8 +113,8 @@ fn failures_per_second(look: &Look<'_>) -> Verdict {
 
 /// Smallest rise of a latency that is an effect, as a multiple of normal.
 const SLOWER: f64 = 1.5;
-/// What a past of minutes must be exceeded by in addition, and the age from which it must not, in ms: it says nothing of
-/// slow wander.
+/// What a past of minutes must be exceeded by in addition, and the age from which it must not, in ms: it says nothing
+/// of slow wander.
 const SLOWER_WHILE_YOUNG: f64 = 0.4;
 const OLD_PAST_MS: f64 = 45.0 * 60.0 * 1000.0;
 /// Smallest spread of the logarithm of a latency.
