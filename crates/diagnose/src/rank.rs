@@ -63,8 +63,8 @@ pub fn indicators<'a>(facts: &'a Facts, entity: &Entity) -> Vec<Indicator<'a>> {
     suspect.map(telling).unwrap_or_default()
 }
 
-/// Orders the evidence about a suspect: what is inside it explains its symptoms, so it goes first if it is strong; a log
-/// line that belonged to every request and is gone says more than lines that errors of others may cause.
+/// Orders the evidence about a suspect: what is inside it explains its symptoms, so it goes first if it is strong; a
+/// log line that belonged to every request and is gone says more than lines that errors of others may cause.
 fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
     let mut weighed: Vec<(f64, Indicator<'a>)> = Vec::new();
     let lacks_memory = suspect.shifted(SignalKind::Saturation, &["memory", "heap"]).is_some();

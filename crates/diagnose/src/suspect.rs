@@ -200,8 +200,8 @@ impl<'a> Case<'a> {
         0.7 * stores.map(|store| store.levels.down).fold(0.0, f64::max)
     }
 
-    /// Returns how much of the work that waits at a suspect its dependencies explain, 0..1: whoever calls something slow
-    /// or broken has more calls under way.
+    /// Returns how much of the work that waits at a suspect its dependencies explain, 0..1: whoever calls something
+    /// slow or broken has more calls under way.
     pub(crate) fn waiting_explained(&self, suspect: usize) -> f64 {
         let dependencies = self.suspects[suspect].dependencies.iter();
         let explained = dependencies.map(|(dependency, _)| {
@@ -243,7 +243,8 @@ impl<'a> Case<'a> {
         if takes_well && is_slow { symptom.min(taken_less) } else { 0.0 }
     }
 
-    /// Returns how much of a suspect's lost traffic is not lost by its callers, 0..1: traffic stops from the outside in.
+    /// Returns how much of a suspect's lost traffic is not lost by its callers, 0..1: traffic stops from the outside
+    /// in.
     pub(crate) fn own_drop(&self, suspect: usize) -> f64 {
         let callers = self.suspects[suspect].dependents.iter().filter(|(_, kind)| *kind != RelationKind::PartOf);
         let lost = callers.map(|(caller, _)| &self.suspects[*caller].levels).map(|levels| levels.drop.max(levels.down));

@@ -25,7 +25,8 @@ pub struct Weights {
     pub confidence: Calibration,
 }
 
-/// Logistic function of the best suspect's lead and score: 1 / (1 + exp(−(bias + lead × share + score × ln(1 + score)))).
+/// Logistic function of the best suspect's share and score:
+/// 1 / (1 + exp(−(bias + lead × share + score × ln(1 + score)))).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {

@@ -8,7 +8,7 @@ use super::{Cited, Match, Rule, Subject};
 pub(super) const RULE: Rule = Rule {
     id: "connection-leak",
     says: "does not return connections to its pool",
-    needs: "connections in use above normal without more traffic, or calls that wait and fail while the callee is healthy",
+    needs: "connections far above normal without more traffic, or calls that wait and fail at a healthy callee",
     next_checks: &["Compare connections in use with the pool's size", "Does the callee answer others in time?"],
     tags: &["connection", "pool", "leak", "exhausted"],
     matches,

@@ -2,7 +2,6 @@
 //! the soft maximum over all its entities.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use wardroom_diagnose::{Calibration, FEATURES, Features, Weights};
 
@@ -149,8 +148,7 @@ fn reliability(predictions: &[(f64, f64, bool)], weights: &Weights) -> String {
         let count = within.len() as f64;
         let mean = within.iter().map(|(sure, _)| sure).sum::<f64>() / count;
         let right = within.iter().filter(|(_, is_right)| *is_right).count() as f64 / count;
-        // Writing to a string does not fail.
-        let _ = writeln!(table, "| {low:.1} to {high:.1} | {count:.0} | {mean:.2} | {right:.2} |");
+        table.push_str(&format!("| {low:.1} to {high:.1} | {count:.0} | {mean:.2} | {right:.2} |\n"));
     }
     table
 }
