@@ -35,7 +35,7 @@ pub use need::Need;
 pub use rank::{Indicator, Ranked, diagnose, indicators, needs, rank};
 pub use render::{RootCauseAnalysis, root_cause_analysis};
 pub use rules::{RULES, Rule};
-pub use shift::{Normal, Shift, difference_floor, median, quantile};
+pub use shift::{Normal, SignalShift, difference_floor, median, quantile};
 pub use weights::{Calibration, Weights, WeightsError};
 
 use schemars::JsonSchema;

@@ -5,7 +5,7 @@ use wardroom_signals::SignalUnit;
 
 /// A comparison of the time since the onset with the time before.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shift {
+pub struct SignalShift {
     /// Typical value since the onset.
     pub value: f64,
     /// Normal value before.
@@ -91,7 +91,7 @@ impl Normal {
     }
 }
 
-impl Shift {
+impl SignalShift {
     /// Compares the points (time in ms, value) from `from_ms` on with what is normal; `None` if there are no points.
     /// The value is the median from the first differing point on, so that the time before the onset does not hide it.
     pub fn measure(normal: &Normal, points: &[(i64, f64)], from_ms: i64, floor: f64) -> Option<Self> {
@@ -135,7 +135,7 @@ mod tests {
     fn a_shift_is_measured_from_its_onset_on() {
         let normal = Normal::of(&[1.0, 1.1, 0.9, 1.0, 1.05]).unwrap();
         let points = [(10, 1.0), (20, 1.02), (30, 5.0), (40, 5.2), (50, 5.1)];
-        let shift = Shift::measure(&normal, &points, 10, 0.0).unwrap();
+        let shift = SignalShift::measure(&normal, &points, 10, 0.0).unwrap();
         assert_eq!((shift.value, shift.onset_ms), (5.1, Some(30)));
         assert!(shift.z > 10.0);
     }
@@ -144,8 +144,8 @@ mod tests {
     fn a_single_point_in_between_is_no_onset() {
         let normal = Normal { center: 1.0, spread: 0.1 };
         let points = [(10, 1.0), (20, 9.0), (30, 1.0), (40, 1.0)];
-        let shift = Shift::measure(&normal, &points, 0, 0.0).unwrap();
+        let shift = SignalShift::measure(&normal, &points, 0, 0.0).unwrap();
         assert_eq!((shift.value, shift.onset_ms), (1.0, None));
-        assert_eq!(Shift::measure(&normal, &points, 50, 0.0), None);
+        assert_eq!(SignalShift::measure(&normal, &points, 50, 0.0), None);
     }
 }

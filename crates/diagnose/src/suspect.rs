@@ -145,6 +145,12 @@ impl<'a> Case<'a> {
         self.edge(from, to).filter(is_symptom).map(SignalFact::strength).reduce(f64::max)
     }
 
+    /// Returns how badly calls from one to another go, 0..1, by their failures alone.
+    fn edge_failing(&self, from: usize, to: usize) -> f64 {
+        let errors = self.edge(from, to).filter(|fact| fact.signal.kind == SignalKind::Errors);
+        errors.map(SignalFact::strength).fold(0.0, f64::max)
+    }
+
     /// Returns how badly calls from one to another go, 0..1, by their duration alone.
     pub(crate) fn edge_slowness(&self, from: usize, to: usize) -> Option<f64> {
         let latencies = self.edge(from, to).filter(|fact| fact.signal.kind == SignalKind::Latency);
@@ -179,7 +185,9 @@ impl<'a> Case<'a> {
             let other = &self.suspects[*dependency].levels;
             let broken = other.broken();
             let failed = other.errors * part(other.errors_delta, levels.errors_delta);
-            errors = errors.max(reach * failed.max(broken).max(0.6 * other.latency));
+            // Calls that fail at the caller while the callee is slow run into their deadline.
+            let timed_out = other.latency * self.edge_failing(suspect, *dependency);
+            errors = errors.max(reach * failed.max(broken).max(0.6 * other.latency).max(0.95 * timed_out));
             waited += reach * other.latency * part(other.latency_delta, levels.latency_delta);
             latency = latency.max(reach * broken.max(0.5 * other.errors));
         }

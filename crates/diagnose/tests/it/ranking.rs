@@ -165,7 +165,7 @@ fn a_store_of_the_incident_that_is_down_beats_clients_whose_stores_are_unknown()
 #[test]
 fn waiting_for_several_slow_services_adds_up() {
     let (front, base) = (service("front"), entity(EntityKind::Database, "base"));
-    let middle = ["cart", "catalogue", "payments"].map(service);
+    let middle = ["cart", "catalog", "payments"].map(service);
     let mut estate = Estate::new().slow(&front, 2.4).slow(&base, 0.8);
     for service in &middle {
         estate = estate.slow(service, 0.85).calls(&front, service).uses(service, &base);
@@ -179,4 +179,31 @@ fn a_few_failing_requests_elsewhere_do_not_outrank_the_incident() {
     let mut estate = Estate::new().own(&notify, SignalKind::Restarts, "", 3.0, 0.0).failing(&borrow, 0.004);
     estate.0.members = [notify.clone()].into();
     estate.check(&notify, "crash-loop");
+}
+
+#[test]
+fn a_caller_that_gives_up_on_a_slow_callee_is_not_at_fault() {
+    let [front, cart, base] = ["front", "cart", "base"].map(service);
+    let estate = Estate::new()
+        .own(&front, SignalKind::Errors, "", 0.99, 0.0)
+        .own(&front, SignalKind::Latency, "", 2.3, 0.04)
+        .call(&front, &cart, SignalKind::Errors, 0.8, 0.0)
+        .call(&front, &cart, SignalKind::Latency, 2.0, 0.02)
+        .slow(&cart, 0.9)
+        .call(&cart, &base, SignalKind::Latency, 0.9, 0.01)
+        .slow(&base, 0.9);
+    estate.check(&base, "slow-dependency");
+}
+
+#[test]
+fn a_queue_behind_requests_that_refuses_work_is_its_slow_consumers() {
+    let [front, jobs, worker] = ["front", "jobs", "worker"].map(service);
+    let estate = Estate::new()
+        .failing(&front, 0.5)
+        .call(&front, &jobs, SignalKind::Errors, 0.95, 0.0)
+        .failing(&jobs, 0.95)
+        .slow(&worker, 1.4)
+        .call(&worker, &jobs, SignalKind::Errors, 0.0, 0.0)
+        .call(&worker, &jobs, SignalKind::Traffic, 0.4, 50.0);
+    estate.check(&worker, "queue-full");
 }
