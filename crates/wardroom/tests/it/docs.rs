@@ -56,7 +56,8 @@ const NOT_RUN: [(&str, &str); 3] = [
 /// Services that become slow, one for each block that needs an incident; the documentation lists them as targets.
 const SLOW_SERVICES: [&str; 2] = ["cart", "payments"];
 
-/// Length of the telemetry that opens an incident; the service is slow during its second half.
+/// Length of the telemetry that opens an incident; the service is slow during its second half, or during
+/// the last quarter: what begins at the same time may be one incident.
 const SECONDS_OF_TELEMETRY: i64 = 240;
 
 /// Time limit for telemetry to become visible, or for an incident to open.
@@ -216,11 +217,12 @@ fn documented_conventions_are_accepted() {
 /// Makes a service slow and waits until its incident waits for approval.
 fn raise_incident(session: &mut Session, number: usize) {
     let service = SLOW_SERVICES[number];
+    let slow_seconds = SECONDS_OF_TELEMETRY / (2 << number);
     let [url, token] = ["$WARDROOM_URL", "$SENDER_TOKEN"].map(|variable| session.evaluate(variable));
     // Ends now: beside newer telemetry of the examples, older signals would count as stale.
     let mut telemetry = SyntheticTelemetry::new(now_ms() - SECONDS_OF_TELEMETRY * 1000, &[service, "newsletter"]);
     for second in 0..SECONDS_OF_TELEMETRY {
-        let slow: &[&str] = if second < SECONDS_OF_TELEMETRY / 2 { &[] } else { &[service] };
+        let slow: &[&str] = if second < SECONDS_OF_TELEMETRY - slow_seconds { &[] } else { &[service] };
         let request = ureq::post(format!("{url}/api/v1/write"))
             .header("Authorization", format!("Bearer {token}"))
             .header("Content-Type", "application/x-protobuf")
