@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use wardroom_domain::EntityRules;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::config_check::split_user_info;
-use wardroom_signals::Catalogue;
+use wardroom_signals::Catalog;
 
-use crate::conventions::read_catalogue;
+use crate::conventions::read_catalog;
 
 /// Digits of a credential's hash that are shown; too few to test guesses against.
 const SHOWN_HASH_DIGITS: usize = 4;
@@ -104,7 +104,7 @@ impl Config {
             lake: self.lake.clone(),
             head: self.head.clone(),
             entities: self.entities.clone(),
-            catalogue: self.catalogue(),
+            catalog: self.catalog(),
             detect: self.detect.clone(),
             correlate: self.correlate.clone(),
             checkpoint: self.checkpoint.clone(),
@@ -112,9 +112,9 @@ impl Config {
     }
 
     /// Returns what series mean, by the user's and the built-in conventions and these entity rules.
-    fn catalogue(&self) -> Catalogue {
+    fn catalog(&self) -> Catalog {
         // Loading has refused files that cannot be read; one that changed since then is left out until the next start.
-        read_catalogue(&self.entities).unwrap_or_default()
+        read_catalog(&self.entities).unwrap_or_default()
     }
 }
 

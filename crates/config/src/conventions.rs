@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use wardroom_domain::EntityRules;
 use wardroom_domain::config_check::ConfigProblems;
-use wardroom_signals::{Catalogue, UserConvention};
+use wardroom_signals::{Catalog, UserConvention};
 
 /// Name of the setting.
 const FIELD: &str = "entities.conventions";
@@ -15,13 +15,13 @@ const MAX_FILES: usize = 1000;
 
 /// Adds what is wrong with the conventions.
 pub(crate) fn check(rules: &EntityRules, problems: &mut ConfigProblems) {
-    if let Err(reason) = read_catalogue(rules) {
+    if let Err(reason) = read_catalog(rules) {
         problems.add(FIELD, reason);
     }
 }
 
-/// Returns the catalogue with the user's conventions. The error has reason and remedy.
-pub(crate) fn read_catalogue(rules: &EntityRules) -> Result<Catalogue, String> {
+/// Returns the catalog with the user's conventions. The error has reason and remedy.
+pub(crate) fn read_catalog(rules: &EntityRules) -> Result<Catalog, String> {
     let mut conventions = Vec::new();
     for path in &rules.conventions {
         for file in files_of(path)? {
@@ -36,7 +36,7 @@ pub(crate) fn read_catalogue(rules: &EntityRules) -> Result<Catalogue, String> {
             conventions.push(UserConvention { name: file.display().to_string(), text });
         }
     }
-    Catalogue::new(rules, &conventions).map_err(|error| format!("{error}; see docs/signals.md"))
+    Catalog::new(rules, &conventions).map_err(|error| format!("{error}; see docs/signals.md"))
 }
 
 /// Returns the file itself, or the files of a folder that end in `.yaml`, by name.
@@ -72,11 +72,11 @@ mod tests {
         let text = format!("convention: boiler\ntitle: t\nsource: s\n{series}");
         std::fs::write(folder.join("boiler.yaml"), text).unwrap();
         std::fs::write(folder.join("notes.txt"), "not read").unwrap();
-        let catalogue = read_catalogue(&rules).unwrap();
+        let catalog = read_catalog(&rules).unwrap();
         let labels = Labels::of(&[("__name__", "boiler_pressure"), ("job", "boiler")]);
-        assert_eq!(catalogue.meaning(&labels, None).uses.len(), 1);
+        assert_eq!(catalog.meaning(&labels, None).uses.len(), 1);
         std::fs::write(folder.join("wrong.yaml"), "convention: [").unwrap();
-        assert!(read_catalogue(&rules).unwrap_err().contains("wrong.yaml"));
+        assert!(read_catalog(&rules).unwrap_err().contains("wrong.yaml"));
         std::fs::remove_dir_all(&folder).unwrap();
         let mut problems = ConfigProblems::default();
         check(&rules, &mut problems);

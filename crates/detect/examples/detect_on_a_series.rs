@@ -3,10 +3,10 @@
 
 use wardroom_detect::{Config, Engine};
 use wardroom_domain::{Labels, Sample, SeriesId};
-use wardroom_signals::Catalogue;
+use wardroom_signals::Catalog;
 
 fn main() {
-    let mut engine = Engine::new(Config::default(), Catalogue::builtin());
+    let mut engine = Engine::new(Config::default(), Catalog::builtin());
     engine.add_series(&Labels::of(&[("__name__", "queue_depth"), ("service", "worker")]), None);
     let mut anomalies = Vec::new();
     for second in 0..120_i64 {

@@ -67,7 +67,7 @@ pub struct Config {
     pub memory: f64,
     /// The same for file systems. Default 0.9. Since 0.2.
     pub disk: f64,
-    /// Unusual points reported per second of event time, most extreme first: a million healthy series have thousands
+    /// Anomalous points reported per second of event time, most extreme first: a million healthy series have thousands
     /// of them by chance. Default 2. Since 0.1.
     pub points_per_second: u32,
     /// Level shifts reported per second of event time, most extreme first. Default 50. Since 0.1.

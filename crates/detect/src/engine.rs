@@ -1,176 +1,48 @@
 //! The detection engine: all detection state of one tenant, and how a batch is processed.
 //!
 //! ```text
-//! add_series ─► Catalogue ─► Usage: detector of the series, parts of signals, watch for events
+//! add_series ─► Catalog ─► Usage: detector of the series, parts of signals, watch for events
 //! observe ────► detector, parts, watch            (the only step for each sample)
 //! span, observe_log, histogram, observe_deployment
 //! finish_batch ─► complete points ─► Signals ─► findings, shifts; events; eviction
 //! ```
 
 mod anomalies;
+mod batch_findings;
+mod dense_indices;
 mod entities;
+mod feed;
 mod forget;
 mod judging;
 mod log_lines;
 mod renumber;
+mod saved_state;
 mod series;
+mod span_state;
 mod spans;
 mod stalls;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 
 use wardroom_domain::{
-    Anomaly, Entity, Event, Finding, Labels, MetricMetadata, RequestFingerprint, Sample, SeriesId, Severity, SignalId,
-    Timestamp,
+    Entity, Event, Labels, MetricMetadata, RequestFingerprint, Sample, SeriesId, Severity, SignalId, Timestamp,
 };
-use wardroom_signals::{Catalogue, EntityGraph, GraphLimits};
+use wardroom_signals::EntityGraph;
 
-use self::entities::Entities;
-use self::judging::Feed;
-use self::log_lines::LogResources;
+pub use self::batch_findings::{BatchFindings, EngineSize, LimitedRecords};
 use self::series::{Counter, Detector, NOT_WATCHED, Series, SeriesRole, Usage, detector_of};
-use self::spans::SpanState;
-use self::stalls::Stalls;
-use crate::budget::Budget;
-use crate::dedup::DedupCache;
-use crate::events::{Events, Inferred, watches_of};
-use crate::judge::Signal;
-use crate::logs::Logs;
-use crate::points::{GroupIndex, PartHandle, PointMaker, SignalSlot};
-use crate::series_detector::{LevelShift, SeriesDetector, ZScore};
-use crate::signals::Signals;
+pub use self::state::Engine;
+use self::state::UnusualPoint;
+use crate::TemplateCount;
+use crate::evaluation::Signal;
+use crate::events::watches_of;
+use crate::series_detector::{LevelShift, SeriesDetector};
 use crate::view::EngineView;
-use crate::{Config, TemplateCount};
-
-/// The result of a batch.
-#[derive(Clone, Debug, Default)]
-pub struct BatchFindings {
-    /// Shifts of series, admitted by the budget, and of signals.
-    pub anomalies: Vec<Anomaly>,
-    /// Rules that hold, once for each of their bad points.
-    pub findings: Vec<Finding>,
-    /// Records of the batch that a limit kept out of detection.
-    pub limited: LimitedRecords,
-}
-
-/// Numbers of records that a limit kept out of a part of detection; they are stored all the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LimitedRecords {
-    /// Spans of entities beyond the limit.
-    pub span_services: u64,
-    /// Durations of services and calls beyond the limit.
-    pub span_families: u64,
-    /// Native histograms of series beyond the limit.
-    pub native_histograms: u64,
-    /// Log lines without a template of their own.
-    pub log_templates: u64,
-    /// Points of signals beyond the limit.
-    pub signals: u64,
-    /// Points that were not judged, because nothing arrived from any sender in their window.
-    pub stalled_points: u64,
-}
-
-/// Numbers of what the engine holds, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineSize {
-    /// Series.
-    pub series: usize,
-    /// Signals.
-    pub signals: usize,
-    /// Entities of series and spans.
-    pub entities: usize,
-}
-
-/// The detection engine of one tenant.
-#[derive(Debug)]
-pub struct Engine {
-    config: Config,
-    catalogue: Catalogue,
-    graph: EntityGraph,
-    series: Vec<Series>,
-    gauges: Vec<SeriesDetector>,
-    counters: Vec<Counter>,
-    /// Parts of all series, each series' in a row.
-    parts: Vec<PartHandle>,
-    entities: Entities,
-    points: PointMaker,
-    /// Unusual points of this batch.
-    unusual_points: Vec<UnusualPoint>,
-    /// Newest samples of this batch of series that are watched: index of the watch, time in ms, value.
-    watched: Vec<(u32, i64, f64)>,
-    point_budget: Budget,
-    shift_budget: Budget,
-    signals: Signals,
-    /// The signals that points were made for, by group and slot; found again after an eviction.
-    feeds: BTreeMap<(GroupIndex, SignalSlot), Feed>,
-    /// Entities whose requests, or calls to another one, metrics count, with the newest point in ms: their spans are
-    /// sampled, and no measure.
-    measured: BTreeMap<(Entity, Option<Entity>), i64>,
-    spans: SpanState,
-    logs: Logs,
-    log_resources: LogResources,
-    events: Events,
-    inferred: Inferred,
-    stalls: Stalls,
-    limited: LimitedRecords,
-    dedup: DedupCache,
-    /// Telemetry's times are capped by this time of arrival, in ms.
-    cap_ms: i64,
-    /// Arrival of this batch, in ms, until it has something new.
-    arrived_ms: Option<i64>,
-    watermark_ms: i64,
-    /// The watermark at the end of the last batch.
-    finished_ms: i64,
-}
-
-/// An unusual point of one series.
-#[derive(Clone, Copy, Debug)]
-struct UnusualPoint {
-    series: u32,
-    at_ms: i64,
-    value: f64,
-    score: ZScore,
-}
 
 impl Engine {
-    /// Creates an empty engine.
-    pub fn new(config: Config, catalogue: Catalogue) -> Self {
-        Self {
-            point_budget: Budget::new(config.points_per_second),
-            shift_budget: Budget::new(config.shifts_per_second),
-            points: PointMaker::new(&config),
-            config,
-            graph: EntityGraph::new(GraphLimits::default(), &catalogue.entity_rules().aliases),
-            catalogue,
-            series: Vec::new(),
-            gauges: Vec::new(),
-            counters: Vec::new(),
-            parts: Vec::new(),
-            entities: Entities::default(),
-            unusual_points: Vec::new(),
-            watched: Vec::new(),
-            signals: Signals::default(),
-            feeds: BTreeMap::new(),
-            measured: BTreeMap::new(),
-            spans: SpanState::default(),
-            logs: Logs::default(),
-            log_resources: LogResources::default(),
-            events: Events::default(),
-            inferred: Inferred::default(),
-            stalls: Stalls::default(),
-            limited: LimitedRecords::default(),
-            dedup: DedupCache::default(),
-            cap_ms: i64::MAX,
-            arrived_ms: None,
-            watermark_ms: i64::MIN,
-            finished_ms: i64::MIN,
-        }
-    }
-
     /// Returns the number of series.
     pub fn known_series(&self) -> usize {
         self.series.len()
@@ -183,7 +55,7 @@ impl Engine {
 
     /// Adds a series; ids are assigned in call order, from 0. `metadata` is that of its family, if the sender gave any.
     pub fn add_series(&mut self, labels: &Labels, metadata: Option<&MetricMetadata>) {
-        let meaning = self.catalogue.meaning(labels, metadata);
+        let meaning = self.catalog.meaning(labels, metadata);
         let role = match detector_of(labels, metadata, &meaning) {
             Detector::Gauge => SeriesRole::Gauge(add(&mut self.gauges, SeriesDetector::default())),
             Detector::Counter => SeriesRole::Counter(add(&mut self.counters, Counter::default())),
@@ -198,7 +70,7 @@ impl Engine {
         if !entity.is_empty() {
             self.graph.observe(&entity, &meaning.aliases, &meaning.relations, self.now_ms());
         }
-        let watches = watches_of(labels, &meaning, self.catalogue.version_of(labels));
+        let watches = watches_of(labels, &meaning, self.catalog.version_of(labels));
         let watch = self.inferred.watch(watches, &meaning.instance).unwrap_or(NOT_WATCHED);
         let entity = self.entities.id(&entity);
         let usage = Usage { entity, role, first_part, parts, is_internal, watch };

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use wardroom_domain::{EntityKind, ServiceHealth, SignalId, SignalKind};
 
-use crate::judge::Signal;
+use crate::evaluation::Signal;
 use crate::signals::Signals;
 
 /// Returns the health of every service and workload with data in the window (ms), ordered by name.

@@ -1,10 +1,10 @@
 //! Detection: from samples, spans and log lines to findings.
 //!
 //! ```text
-//! series ─► wardroom_signals::Catalogue ─► what it means ─┬─► z-score of the series itself ─► anomalies
+//! series ─► wardroom_signals::Catalog ─► what it means ─┬─► z-score of the series itself ─► anomalies
 //!                                                         └─► parts of signals
 //! parts of signals, spans, error lines ─► points (whole scrapes, windows that share no samples)
-//! points ─► judge: shifts against a signal's own past ─► anomalies;  rules ─► findings
+//! points ─► evaluation: shifts against a signal's own past ─► anomalies;  rules ─► findings
 //! labels, start times, versions, announced settings ─► events;  labels, spans ─► graph of entities
 //! ```
 //!
@@ -25,9 +25,9 @@ mod config;
 mod dedup;
 mod durations;
 mod engine;
+mod evaluation;
 mod events;
 mod health;
-mod judge;
 mod logs;
 mod point;
 mod points;
@@ -39,9 +39,9 @@ mod view;
 pub use config::Config;
 pub use dedup::DedupCache;
 pub use engine::{BatchFindings, Engine, EngineSize, LimitedRecords};
+pub use evaluation::rules;
+pub use evaluation::{Bad, Baseline, Judgement, Signal, SignalShift};
 pub use health::health;
-pub use judge::rules;
-pub use judge::{Bad, Baseline, Judgement, Shift, Signal};
 pub use logs::{TemplateCount, TemplateMiner, template};
 pub use point::{Flow, Point, RequestCounts};
 pub use series_detector::{Excursion, LevelShift, SeriesDetector};

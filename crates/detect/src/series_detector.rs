@@ -44,15 +44,15 @@ pub struct Excursion {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Reports {
     /// The unusual points in progress.
-    current: Option<Unusual>,
+    current: Option<Anomalous>,
     /// |z| that a report needs, as a multiple of the warning band, at `at_ms`.
     threshold: f64,
     at_ms: i64,
 }
 
-/// Unusual points on one side of the mean.
+/// Anomalous points on one side of the mean.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Unusual {
+struct Anomalous {
     severity: Severity,
     is_above: bool,
     is_reported: bool,
@@ -199,7 +199,7 @@ impl SeriesDetector {
         }
         let is_reported = reports.try_report(at_ms, z.abs() / config.z_warning);
         let is_known = is_reported || before.is_some_and(|before| before.is_reported);
-        reports.current = Some(Unusual { severity, is_above, is_reported: is_known });
+        reports.current = Some(Anomalous { severity, is_above, is_reported: is_known });
         is_reported.then_some(ZScore { z, mean, shift: false })
     }
 

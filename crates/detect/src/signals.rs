@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Serialize, Serializer};
 use wardroom_domain::SignalId;
 
-use crate::judge::Signal;
+use crate::evaluation::Signal;
 
 /// Signals of one tenant; points of further ones are not judged.
 const MAX_SIGNALS: usize = 200_000;

@@ -5,8 +5,8 @@ use std::sync::MutexGuard;
 use wardroom_domain::{Deployment, Event, SignalId, Timestamp};
 use wardroom_signals::EntityGraph;
 
+use crate::evaluation::Signal;
 use crate::events::{Events, deployment_of};
-use crate::judge::Signal;
 use crate::signals::Signals;
 
 /// The signals, events and entities of an engine after a batch. Cheap to create and to clone; reading it never waits

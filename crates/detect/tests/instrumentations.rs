@@ -5,7 +5,7 @@
 
 use wardroom_detect::{Config, Engine};
 use wardroom_domain::{Labels, Sample, SeriesId};
-use wardroom_signals::Catalogue;
+use wardroom_signals::Catalog;
 
 /// What a series counts.
 #[derive(Clone, Copy)]
@@ -285,7 +285,7 @@ fn labels(metric: &str, text: &str) -> Labels {
 
 /// Plays 20 minutes of which the last ten are faulty; returns the names in findings that open, with their times in s.
 fn findings(series: &[Series], interval: i64, faulty: bool) -> Vec<(String, i64)> {
-    let mut engine = Engine::new(Config::default(), Catalogue::builtin());
+    let mut engine = Engine::new(Config::default(), Catalog::builtin());
     series.iter().for_each(|(metric, text, _)| engine.add_series(&labels(metric, text), None));
     let (mut ok, mut failed, mut found) = (1000.0, 3.0, Vec::new());
     for scrape in 0..1200 / interval {

@@ -84,7 +84,8 @@ impl Diagnosis {
     }
 }
 
-/// The persisted form of [`Evidence`]. Builds before entities wrote `service` only; it is still written for one version.
+/// The persisted form of [`Evidence`]. Builds before entities wrote `service` only; it is still written for one
+/// version.
 #[derive(Serialize, Deserialize)]
 struct EvidenceJson {
     id: String,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::EntityRules;
 use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
-use wardroom_signals::Catalogue;
+use wardroom_signals::Catalog;
 
 /// Configuration of all roles of the pipeline.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ pub struct Config {
     /// Which labels name services and other entities.
     pub entities: EntityRules,
     /// What series mean.
-    pub catalogue: Catalogue,
+    pub catalog: Catalog,
     /// Detection.
     pub detect: wardroom_detect::Config,
     /// Correlation.

@@ -459,7 +459,7 @@ async fn handle(service: &Arc<Service>, context: &TraceContext) -> StatusCode {
     }
     let mut result = StatusCode::OK;
     if let Some(ledger) = &service.ledger
-        && let Err(reason) = ledger.add(&context.trace[..8.min(context.trace.len())]).await
+        && let Err(reason) = ledger.add(context.trace.get(..8).unwrap_or_default()).await
     {
         service.log.write("ERROR", format!("{}: {reason}", service.spec.names.upstream_failed), &context.trace);
         return StatusCode::BAD_GATEWAY;

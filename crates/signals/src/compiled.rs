@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use wardroom_domain::entity_rules::matches_pattern;
-use wardroom_domain::{EntityKind, SignalKind};
+use wardroom_domain::{Entity, EntityKind, SignalKind};
 
 use crate::context::Context;
 use crate::convention::{Condition, Convention, EntityNaming, PartRule, PeerNaming, SampleUnit, SeriesRule};
@@ -13,10 +13,10 @@ use crate::template::Template;
 /// A parsed [`EntityNaming`].
 #[derive(Clone, Debug)]
 pub(crate) struct Naming {
-    pub(crate) kind: EntityKind,
-    pub(crate) name: Vec<Template>,
+    kind: EntityKind,
+    name: Vec<Template>,
     namespace: Vec<String>,
-    pub(crate) elsewhere: bool,
+    elsewhere: bool,
 }
 
 impl Naming {
@@ -28,9 +28,17 @@ impl Naming {
         Ok(Self { kind: naming.kind, name, namespace: naming.namespace.clone(), elsewhere: naming.elsewhere })
     }
 
-    /// Returns the labels with the namespace, if the entity rules do not say it.
-    pub(crate) fn namespaces(&self) -> Vec<&str> {
-        self.namespace.iter().map(String::as_str).collect()
+    /// Returns the entity that a series' labels name. Its namespace is that of the naming's label, else that of the
+    /// entity rules.
+    pub(crate) fn entity_of(&self, context: &Context<'_>) -> Option<Entity> {
+        let (template, name) = self.name.iter().find_map(|template| Some((template, template.fill(context)?)))?;
+        let by_address = template.is_watched() && context.watched().is_some_and(|(_, by_address)| by_address);
+        let mut entity = context.of_host(self.kind, &name, by_address || self.elsewhere);
+        let namespaces: Vec<&str> = self.namespace.iter().map(String::as_str).collect();
+        if let Some(namespace) = context.view.value(&namespaces) {
+            namespace.clone_into(&mut entity.namespace);
+        }
+        Some(entity)
     }
 }
 

@@ -3,9 +3,8 @@
 use wardroom_domain::entity_names::{authority_of, host_of, is_loopback, service_dns, workload_of_pod};
 use wardroom_domain::{Entity, EntityKind, EntityRules, Labels};
 
-use crate::compiled::Naming;
+use crate::computed::Computed;
 use crate::label_view::LabelView;
-use crate::template::Computed;
 
 /// Labels with the pod that a series is about: an exporter of the cluster's state has its own pod in `pod` if the
 /// scrape configuration does not honour the exporter's labels.
@@ -69,7 +68,7 @@ impl<'a> Context<'a> {
 
     /// Returns what an exporter watches, and whether that is the host of an address. An exporter beside its server in
     /// a pod watches the pod; one of its own watches what its server label says, else its host.
-    fn watched(&self) -> Option<(&'a str, bool)> {
+    pub(crate) fn watched(&self) -> Option<(&'a str, bool)> {
         let server = self.view.value(&WATCHED).map(host_of).filter(|host| !is_loopback(host));
         if let Some(server) = server {
             return Some((server, true));
@@ -81,17 +80,6 @@ impl<'a> Context<'a> {
         let service = self.view.value(&["service.name", "service_name"]).map(|name| (without_exporter(name), false));
         let job = || self.job().map(|job| (job, false));
         service.or_else(host).or_else(job).or_else(|| Some((self.view.get("instance")?, true)))
-    }
-
-    /// Returns an entity by its naming.
-    pub(crate) fn named(&self, naming: &Naming) -> Option<Entity> {
-        let (template, name) = naming.name.iter().find_map(|template| Some((template, template.fill(self)?)))?;
-        let by_address = template.is_watched() && self.watched().is_some_and(|(_, by_address)| by_address);
-        let mut entity = self.of_host(naming.kind, &name, by_address || naming.elsewhere);
-        if let Some(namespace) = self.view.value(&naming.namespaces()) {
-            namespace.clone_into(&mut entity.namespace);
-        }
-        Some(entity)
     }
 
     /// Returns an entity of a name or host; a DNS name of Kubernetes says service and namespace. Machines, addresses

@@ -12,46 +12,23 @@
 
 mod around;
 mod identity;
+mod limits;
 mod paths;
+mod state;
 mod store;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use serde::{Deserialize, Serialize};
 use wardroom_domain::{Entity, Relation, RelationKind};
 
+pub use limits::GraphLimits;
+pub use state::GraphState;
 use store::Store;
-
-/// Limits of an [`EntityGraph`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GraphLimits {
-    /// Maximum number of entities; the one that was not seen for the longest time makes room.
-    pub max_entities: usize,
-    /// Maximum number of relations; further ones are not recorded.
-    pub max_relations: usize,
-    /// An entity that was not seen for this long is forgotten, in ms.
-    pub max_age_ms: i64,
-}
-
-impl Default for GraphLimits {
-    fn default() -> Self {
-        Self { max_entities: 50_000, max_relations: 200_000, max_age_ms: 24 * 3_600_000 }
-    }
-}
 
 /// A graph of entities. Clones are handles of the same graph, so that readers need no other lock.
 #[derive(Clone, Debug, Default)]
 pub struct EntityGraph {
     store: Arc<RwLock<Store>>,
-}
-
-/// What is kept of a graph: everything else follows from it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GraphState {
-    /// Entities with their aliases and the time of their newest observation, in the order of those times.
-    pub entities: Vec<(Entity, Vec<String>, i64)>,
-    /// Relations by the indexes of their ends.
-    pub relations: Vec<(u32, RelationKind, u32)>,
 }
 
 impl EntityGraph {

@@ -1,5 +1,6 @@
 //! The outcome of requests, in every spelling that public instrumentations have.
 
+use crate::context::Context;
 use crate::meaning::Outcome;
 
 /// Words for failures by the server's fault, in lower case without separators. Codes of gRPC are by name and by number:
@@ -100,6 +101,20 @@ const OK: [&str; 40] = [
 /// Numbers of gRPC's codes that are the server's fault: unknown, deadline exceeded, resource exhausted, unimplemented,
 /// internal, unavailable, data loss.
 const FAILED_GRPC: [u16; 7] = [2, 4, 8, 12, 13, 14, 15];
+
+/// Returns the outcome that the labels say. A failure in one of them counts: a call of gRPC that fails may have the
+/// HTTP status 200.
+pub(crate) fn outcome_of_labels(context: &Context<'_>) -> Outcome {
+    let mut outcome = Outcome::Unknown;
+    for label in &context.rules.code {
+        match context.view.get(label).map(|value| outcome_of_value(label, value)) {
+            Some(Outcome::Failed) => return Outcome::Failed,
+            Some(Outcome::Ok) => outcome = Outcome::Ok,
+            Some(Outcome::Unknown) | None => {}
+        }
+    }
+    outcome
+}
 
 /// Returns the outcome that a label's value says.
 pub(crate) fn outcome_of_value(label: &str, value: &str) -> Outcome {

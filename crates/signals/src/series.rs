@@ -3,11 +3,13 @@
 use wardroom_domain::entity_names::{authority_of, host_of, is_loopback};
 use wardroom_domain::{Entity, EntityKind, MetricMetadata, Relation, RelationKind, SignalKind};
 
-use crate::catalogue::{ExporterOf, Tables, outcome};
 use crate::compiled::{Naming, Peer, Rule, Shape, Shared, is_request_part};
 use crate::context::{Context, without_exporter};
 use crate::convention::{PartRule, SampleUnit};
-use crate::meaning::{Direction, Outcome, Part, SeriesMeaning, SeriesUse, SignalUnit};
+use crate::convention_index::{ExporterOf, Tables};
+use crate::meaning::{Outcome, Part, SeriesMeaning, SeriesUse, SignalUnit};
+use crate::outcome::outcome_of_labels;
+use crate::series_part::{base_name, part_of, usual_direction};
 use crate::template::Template;
 use crate::{peer, shape};
 
@@ -50,7 +52,7 @@ fn unknown(tables: &Tables, context: &Context<'_>, name: &str, metadata: Option<
     let Some(mut found) = shape::series_use(context, name, metadata, entity, &meaning.instance) else { return meaning };
     match tables.exporter_of(context) {
         ExporterOf::Known(convention, exporter) if exporter.relays => {
-            meaning.entity = convention.entity.as_ref().and_then(|naming| context.named(naming));
+            meaning.entity = convention.entity.as_ref().and_then(|naming| naming.entity_of(context));
             (meaning.aliases, meaning.relations) = (Vec::new(), Vec::new());
             found.entity = meaning.entity.clone().unwrap_or_default();
         }
@@ -142,7 +144,7 @@ impl Builder<'_> {
     /// Returns the meaning without uses.
     fn series_meaning(&self, rule: &Rule) -> SeriesMeaning {
         let context = self.context;
-        let named = |naming: &Option<Naming>| naming.as_ref().and_then(|naming| context.named(naming));
+        let named = |naming: &Option<Naming>| naming.as_ref().and_then(|naming| naming.entity_of(context));
         let convention_entity = named(&self.convention.entity);
         let is_own = rule.entity.is_none();
         let entity = named(&rule.entity).or(convention_entity);
@@ -180,7 +182,7 @@ impl Builder<'_> {
 
     /// Adds the rule's use of the series.
     fn add_use(&self, rule: &Rule, shape: Shape, meaning: &mut SeriesMeaning) {
-        let of_rule = rule.entity.as_ref().and_then(|naming| self.context.named(naming));
+        let of_rule = rule.entity.as_ref().and_then(|naming| naming.entity_of(self.context));
         let Some(mut entity) = of_rule.or_else(|| meaning.entity.clone()) else { return };
         if rule.part == PartRule::None {
             return;
@@ -195,7 +197,7 @@ impl Builder<'_> {
                 }
                 ExporterOf::Known(convention, exporter) => {
                     let watched = exporter.entity.as_ref().or(convention.entity.as_ref());
-                    entity = watched.and_then(|naming| self.context.named(naming)).unwrap_or(entity);
+                    entity = watched.and_then(|naming| naming.entity_of(self.context)).unwrap_or(entity);
                     resource = EXPORTER.to_owned();
                     meaning.entity = Some(entity.clone());
                     if exporter.entity.is_some() {
@@ -238,7 +240,7 @@ impl Builder<'_> {
 
     fn peer(&self, rule: &Rule, entity: &Entity, meaning: &mut SeriesMeaning) -> Option<Entity> {
         let called = match rule.peer.as_ref()? {
-            Peer::Named(naming) => self.context.named(naming)?,
+            Peer::Named(naming) => naming.entity_of(self.context)?,
             Peer::ByAttributes => peer::called(self.context)?.entity,
         };
         let kind = match called.kind {
@@ -275,7 +277,7 @@ impl Builder<'_> {
     fn part(&self, rule: &Rule, shape: Shape, scale: f64) -> Option<Part> {
         let outcome = rule.outcome.unwrap_or_else(|| match rule.peer {
             Some(_) => client_outcome(self.context),
-            None => outcome(self.context),
+            None => outcome_of_labels(self.context),
         });
         part_of(self.context, rule.part, shape, outcome, scale)
     }
@@ -299,69 +301,7 @@ impl Builder<'_> {
 fn client_outcome(context: &Context<'_>) -> Outcome {
     let has_error = context.view.value(&["error.type", "error_type"]).is_some_and(|error| !error.is_empty());
     let is_refused = context.rules.code_of(&context.view).is_some_and(|code| matches!(code, "408" | "429"));
-    if has_error || is_refused { Outcome::Failed } else { outcome(context) }
-}
-
-/// Returns the part of a signal that a series is; `None` for a bucket or quantile without a number.
-pub(crate) fn part_of(
-    context: &Context<'_>,
-    rule: PartRule,
-    shape: Shape,
-    outcome: Outcome,
-    scale: f64,
-) -> Option<Part> {
-    let quantile = || context.view.get("quantile").and_then(share);
-    Some(match rule {
-        PartRule::None => return None,
-        PartRule::Requests => Part::Requests(outcome),
-        PartRule::Failures => Part::Failures,
-        PartRule::Duration => match shape {
-            Shape::Bucket => Part::Bucket(bound(context.view.get("le")?)? * scale, outcome),
-            Shape::Sum => Part::DurationSum(outcome),
-            Shape::Count => Part::DurationCount(outcome),
-            Shape::Plain => Part::Quantile(quantile()?),
-        },
-        PartRule::DurationSum => Part::DurationSum(outcome),
-        PartRule::DurationCount => Part::DurationCount(outcome),
-        PartRule::Quantile => Part::Quantile(quantile().unwrap_or(0.5)),
-        PartRule::Value => Part::Value,
-        PartRule::Rate => Part::Rate,
-        PartRule::Limit => Part::Limit,
-        PartRule::Free => Part::Free,
-        PartRule::IdleRate => Part::IdleRate,
-        PartRule::Up => Part::Up,
-        PartRule::Desired => Part::Desired,
-        PartRule::Available => Part::Available,
-        PartRule::Time => Part::Time,
-        PartRule::Count => Part::Count,
-        PartRule::Drained => Part::Drained,
-        PartRule::Added => Part::Added,
-    })
-}
-
-fn bound(le: &str) -> Option<f64> {
-    le.parse().ok().filter(|bound: &f64| !bound.is_nan())
-}
-
-/// Reads a quantile; some exporters write percent.
-fn share(quantile: &str) -> Option<f64> {
-    let number: f64 = quantile.parse().ok()?;
-    let share = if number > 1.0 { number / 100.0 } else { number };
-    (0.0..=1.0).contains(&share).then_some(share)
-}
-
-/// Returns the name of the family that a histogram's or summary's series belongs to.
-pub(crate) fn base_name(name: &str) -> &str {
-    ["_bucket", "_sum", "_count"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
-}
-
-/// Returns which values of a signal are bad, unless a rule says otherwise.
-pub(crate) const fn usual_direction(kind: SignalKind) -> Direction {
-    match kind {
-        SignalKind::Availability | SignalKind::Expiry => Direction::Low,
-        SignalKind::Traffic | SignalKind::Other => Direction::Neutral,
-        _ => Direction::High,
-    }
+    if has_error || is_refused { Outcome::Failed } else { outcome_of_labels(context) }
 }
 
 fn fill_all(templates: &[Template], context: &Context<'_>) -> Option<String> {

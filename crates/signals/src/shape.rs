@@ -13,12 +13,12 @@
 
 use wardroom_domain::{Entity, EntityKind, MetricMetadata, SignalKind};
 
-use crate::catalogue::outcome;
 use crate::compiled::Shape;
 use crate::context::Context;
 use crate::convention::{PartRule, SampleUnit};
 use crate::meaning::{Outcome, SeriesUse, SignalUnit};
-use crate::series::{base_name, part_of, usual_direction};
+use crate::outcome::outcome_of_labels;
+use crate::series_part::{base_name, part_of, usual_direction};
 
 /// Words for what is requested.
 const REQUEST_WORDS: [&str; 28] = [
@@ -166,7 +166,7 @@ pub(crate) fn series_use(
     entity: Entity,
     instance: &str,
 ) -> Option<SeriesUse> {
-    let outcome = match outcome(context) {
+    let outcome = match outcome_of_labels(context) {
         Outcome::Unknown => outcome_of_name(name),
         known => known,
     };

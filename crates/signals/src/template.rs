@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::computed::Computed;
 use crate::context::Context;
 
 /// A parsed template.
@@ -56,33 +57,6 @@ impl Filter {
     }
 }
 
-/// What the entity rules find in the labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Computed {
-    /// The service or workload.
-    Own,
-    /// The workload of the pod that a series is about.
-    Workload,
-    /// The pod that a series is about.
-    Pod,
-    /// The machine: its label, else the host of the scrape target.
-    Node,
-    /// The host of the scrape target.
-    Host,
-    /// The scrape target or process.
-    Instance,
-    /// What an exporter watches: its server label, its pod, else its host.
-    Watched,
-    /// The scrape job, unless it is generic.
-    Job,
-    /// The probed address, without scheme.
-    Target,
-    /// Host and port of the probed address.
-    Address,
-    /// The first word of the metric name.
-    Prefix,
-}
-
 impl Template {
     /// Parses a template; the error says what is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
@@ -95,7 +69,7 @@ impl Template {
             let (name, tail) =
                 after.split_once('}').ok_or_else(|| format!("template {text:?} has no closing brace"))?;
             pieces.push(match name.strip_prefix('@') {
-                Some(word) => Piece::Computed(computed(word).ok_or_else(|| {
+                Some(word) => Piece::Computed(Computed::parse(word).ok_or_else(|| {
                     format!(
                         "template {text:?} names {name:?}; known are @own, @workload, @pod, @node, @host, @instance, \
                              @watched, @job, @target, @address and @prefix"
@@ -147,21 +121,4 @@ impl Piece {
             Self::Computed(computed) => context.computed(*computed).map(Cow::Borrowed),
         }
     }
-}
-
-fn computed(word: &str) -> Option<Computed> {
-    Some(match word {
-        "own" => Computed::Own,
-        "workload" => Computed::Workload,
-        "pod" => Computed::Pod,
-        "node" => Computed::Node,
-        "host" => Computed::Host,
-        "instance" => Computed::Instance,
-        "watched" => Computed::Watched,
-        "job" => Computed::Job,
-        "target" => Computed::Target,
-        "address" => Computed::Address,
-        "prefix" => Computed::Prefix,
-        _ => return None,
-    })
 }

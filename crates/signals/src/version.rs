@@ -2,8 +2,8 @@
 
 use wardroom_domain::Entity;
 
-use crate::catalogue::Tables;
 use crate::context::Context;
+use crate::convention_index::Tables;
 
 /// Labels with a version, best first.
 const VERSIONS: [&str; 8] = [

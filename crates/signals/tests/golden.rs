@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use wardroom_domain::{Entity, Labels, MetricMetadata};
-use wardroom_signals::{Catalogue, SeriesMeaning, SeriesUse};
+use wardroom_signals::{Catalog, SeriesMeaning, SeriesUse};
 
 #[test]
 fn every_series_of_the_captures_means_what_the_snapshot_says() {
@@ -24,7 +24,7 @@ fn every_series_of_the_captures_means_what_the_snapshot_says() {
 #[test]
 fn the_documentation_lists_every_convention_and_whether_it_is_verified() {
     let documentation = include_str!("../../../docs/signals.md");
-    for (id, is_verified) in Catalogue::builtin().conventions() {
+    for (id, is_verified) in Catalog::builtin().conventions() {
         let state = if is_verified { "| yes |" } else { "| unverified |" };
         let line = documentation.lines().find(|line| line.starts_with(&format!("| `{id}` |")));
         assert!(line.is_some_and(|line| line.ends_with(state)), "{id}: {line:?}");
@@ -34,7 +34,7 @@ fn the_documentation_lists_every_convention_and_whether_it_is_verified() {
 /// Describes a capture: the target's labels in the first line, then types and series without values.
 fn described(capture: &str) -> String {
     let target = pairs(capture.lines().next().unwrap().strip_prefix("# target ").unwrap());
-    let catalogue = Catalogue::builtin();
+    let catalog = Catalog::builtin();
     let mut types = BTreeMap::new();
     let (mut lines, mut internal, mut unknown) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for line in capture.lines().skip(1) {
@@ -47,7 +47,7 @@ fn described(capture: &str) -> String {
         all.extend(target.iter().cloned());
         all.push(("__name__".to_owned(), name.to_owned()));
         let metadata = metadata(&types, name);
-        let meaning = catalogue.meaning(&Labels::new(all), metadata.as_ref());
+        let meaning = catalog.meaning(&Labels::new(all), metadata.as_ref());
         if meaning.uses.is_empty() {
             if meaning.is_internal { &mut internal } else { &mut unknown }.insert(name.to_owned());
         }

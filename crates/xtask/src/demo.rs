@@ -19,7 +19,7 @@ use report::Observed;
 use terminal::Terminal;
 
 /// A headless seed ends within this time after the build.
-const HEADLESS_TIMEOUT: Duration = Duration::from_secs(360);
+const HEADLESS_TIMEOUT: Duration = Duration::from_secs(300);
 /// The same with readings less often than once a second.
 const SLOW_HEADLESS_TIMEOUT: Duration = Duration::from_secs(900);
 /// The demo in the terminal ends after this time.

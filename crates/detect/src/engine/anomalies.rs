@@ -4,7 +4,7 @@ use wardroom_domain::anomaly::anomaly_id;
 use wardroom_domain::{Anomaly, Entity, Labels, Severity, SignalId, Timestamp};
 
 use crate::Config;
-use crate::judge::Shift;
+use crate::evaluation::SignalShift;
 
 /// Returns the anomaly of an unusual point of a series: time in ms, z-score, value and expected value.
 pub(super) fn zscore_anomaly(
@@ -33,7 +33,7 @@ pub(super) fn zscore_anomaly(
 }
 
 /// Returns the anomaly of a shift of a signal.
-pub(super) fn signal_anomaly(id: &SignalId, shift: &Shift) -> Anomaly {
+pub(super) fn signal_anomaly(id: &SignalId, shift: &SignalShift) -> Anomaly {
     let (labels, at) = (id.labels(), Timestamp::from_millis(shift.at_ms));
     Anomaly {
         id: anomaly_id(shift.detector, &labels, at),

@@ -70,7 +70,7 @@ impl Entities {
 
     /// Keeps the marked entities and renumbers them densely, in their order.
     pub(super) fn retain(&mut self, keep: &[bool]) {
-        super::renumber::retain_by(&mut self.list, keep);
+        super::dense_indices::retain_by(&mut self.list, keep);
         self.ids = self.list.iter().zip(0..).map(|(known, id)| (known.entity.clone(), id)).collect();
     }
 }

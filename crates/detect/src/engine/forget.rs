@@ -3,7 +3,7 @@
 
 use wardroom_domain::Timestamp;
 
-use super::Engine;
+use super::state::Engine;
 
 /// What has no telemetry for this long is evicted, in ms of event time.
 pub(super) const RETENTION_MS: i64 = 24 * 3_600_000;
@@ -48,7 +48,7 @@ impl Engine {
         if !keep.contains(&false) {
             return;
         }
-        let new_indices = super::renumber::dense_indices(&keep);
+        let new_indices = super::dense_indices::dense_indices(&keep);
         let new_index = |index: u32| new_indices.get(index as usize).copied().flatten();
         self.entities.retain(&keep);
         for series in &mut self.series {
@@ -61,7 +61,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use wardroom_domain::{Labels, Sample, SeriesId, Span, SpanKind};
-    use wardroom_signals::Catalogue;
+    use wardroom_signals::Catalog;
 
     use super::*;
     use crate::Config;
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn names_that_are_no_longer_sent_are_evicted_and_the_others_keep_their_state() {
-        let mut engine = Engine::new(Config::default(), Catalogue::builtin());
+        let mut engine = Engine::new(Config::default(), Catalog::builtin());
         let bucket = |le: &str| {
             Labels::of(&[("__name__", "http_request_duration_seconds_bucket"), ("service", "lasting"), ("le", le)])
         };
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_entities_that_come_and_go_take_bounded_memory() {
-        let mut engine = Engine::new(Config::default(), Catalogue::builtin());
+        let mut engine = Engine::new(Config::default(), Catalog::builtin());
         let generations = 10_u32;
         for generation in 0..generations {
             for index in 0..10_000 {

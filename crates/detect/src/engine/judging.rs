@@ -4,11 +4,12 @@ use wardroom_domain::{Entity, SignalId, SignalKind};
 use wardroom_signals::{Direction, EntityGraph, SignalUnit};
 
 use super::anomalies::{signal_anomaly, zscore_anomaly};
-use super::spans::SPANS;
-use super::{BatchFindings, Engine, UnusualPoint};
+use super::batch_findings::BatchFindings;
+use super::feed::Feed;
+use super::span_state::SPANS;
+use super::state::{Engine, UnusualPoint};
 use crate::point::Point;
 use crate::points::SignalPoint;
-use crate::signals::SignalCell;
 
 /// The metric of signals of logs.
 const LOGS: &str = "logs";
@@ -19,23 +20,13 @@ const REFRESH_MS: i64 = 60_000;
 /// Weight of series that tell about the monitoring itself, against that of others.
 const INTERNAL_WEIGHT: f64 = 0.5;
 
-/// The signal that points of one group and slot feed.
-#[derive(Clone, Debug)]
-pub(super) struct Feed {
-    cell: SignalCell,
-    unit: SignalUnit,
-    direction: Direction,
-    /// When the graph and the list of measured entities had a sign of it last, in ms.
-    refreshed_ms: i64,
-}
-
 impl Engine {
     /// Judges the points that are complete now.
     pub(super) fn judge_points(&mut self, findings: &mut BatchFindings) {
         for made in self.points.take_points() {
             let Some(feed) = self.feed(&made) else { continue };
             if self.is_measure(&feed.cell.id, made.point.at_ms) {
-                self.judge(&feed, &made.point, findings);
+                self.evaluate(&feed, &made.point, findings);
             }
         }
         let mut rates = Vec::new();
@@ -50,7 +41,7 @@ impl Engine {
             };
             self.graph.touch(&cell.id.entity, point.at_ms);
             let (unit, direction) = (SignalUnit::PerSecond, Direction::High);
-            self.judge(&Feed { cell, unit, direction, refreshed_ms: point.at_ms }, &point, findings);
+            self.evaluate(&Feed { cell, unit, direction, refreshed_ms: point.at_ms }, &point, findings);
         }
     }
 
@@ -86,7 +77,7 @@ impl Engine {
         Some(feed)
     }
 
-    fn judge(&mut self, feed: &Feed, point: &Point, findings: &mut BatchFindings) {
+    fn evaluate(&mut self, feed: &Feed, point: &Point, findings: &mut BatchFindings) {
         if self.stalls.overlaps(point.at_ms.saturating_sub(point.window_ms), point.at_ms) {
             self.limited.stalled_points += 1;
             return;

@@ -2,7 +2,7 @@
 
 use wardroom_domain::{Deployment, Entity, Event, EventKind, Labels, LogEntry};
 
-use super::Engine;
+use super::state::Engine;
 use crate::events::{INFERRED, deployment_event};
 use crate::logs::setting_change;
 
@@ -12,9 +12,6 @@ const SERVICE_NAME: &str = "service.name";
 const RESOURCE_INTERVAL_MS: i64 = 60_000;
 /// Resources of log lines that are remembered; all are forgotten beyond.
 const MAX_RESOURCES: usize = 2000;
-
-/// What is known of the attributes of log lines: the entity, and when the graph was told of it.
-pub(super) type LogResources = std::collections::HashMap<(String, Labels), (Entity, i64)>;
 
 impl Engine {
     /// Adds one log line.
@@ -45,9 +42,9 @@ impl Engine {
         }
         let named = [(SERVICE_NAME, log.service.as_str())];
         let found = if log.service.is_empty() {
-            self.catalogue.entity_of_resource(&log.labels)
+            self.catalog.entity_of_resource(&log.labels)
         } else {
-            self.catalogue.entity_of_resource(&Labels::new(named.into_iter().chain(log.labels.iter()).collect()))
+            self.catalog.entity_of_resource(&Labels::new(named.into_iter().chain(log.labels.iter()).collect()))
         };
         let entity = found.entity.unwrap_or_else(|| Entity::service(log.service.clone()));
         if !entity.is_empty() {

@@ -1,11 +1,9 @@
 //! Eviction of inactive series: drops their state and renumbers the remaining series.
 
-use super::series::{NOT_WATCHED, SeriesRole};
-use super::{Engine, Series};
+use super::dense_indices::{dense_indices, retain_by};
+use super::series::{NOT_WATCHED, Series, SeriesRole};
+use super::state::Engine;
 use crate::points::PartHandle;
-
-/// Old index → new index; `None` for evicted entries.
-pub(super) type IndexMap = Vec<Option<u32>>;
 
 impl Engine {
     /// Keeps only the marked series and renumbers them densely, in their order. Call between batches.
@@ -71,23 +69,11 @@ impl Engine {
     }
 }
 
-/// Returns the new index of every kept entry.
-pub(super) fn dense_indices(keep: &[bool]) -> IndexMap {
-    let mut next = 0;
-    keep.iter().map(|kept| kept.then(|| (next, next += 1).0)).collect()
-}
-
-pub(super) fn retain_by<T>(list: &mut Vec<T>, keep: &[bool]) {
-    let mut keep = keep.iter();
-    list.retain(|_| keep.next().copied().unwrap_or_default());
-    list.shrink_to_fit();
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use wardroom_domain::{Labels, Sample, SeriesId};
-    use wardroom_signals::Catalogue;
+    use wardroom_signals::Catalog;
 
     use super::*;
     use crate::Config;
@@ -135,7 +121,7 @@ mod tests {
             let keep: Vec<bool> = (0..keep.len())
                 .map(|index| keep[if index % KINDS >= 2 { index % KINDS % keep.len() } else { index }])
                 .collect();
-            let engine = || Engine::new(Config::default(), Catalogue::builtin());
+            let engine = || Engine::new(Config::default(), Catalog::builtin());
             let (mut all, mut only_kept) = (engine(), engine());
             (0..keep.len()).for_each(|index| all.add_series(&labels(index), None));
             let kept_indices: Vec<usize> = (0..keep.len()).filter(|index| keep[*index]).collect();

@@ -1,20 +1,15 @@
 //! Spans and native histograms: requests of services and calls, counted like those of metrics.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 use wardroom_domain::labels::NAME_LABEL;
 use wardroom_domain::sample::is_stale;
 use wardroom_domain::{EntityKind, Labels, NativeHistogram, Relation, RelationKind, SeriesId, Span, SpanKind};
 use wardroom_signals::{Outcome, Part, SeriesUse};
 
-use super::Engine;
+use super::span_state::{FamilyKey, SPANS, SpanFamily};
+use super::state::Engine;
 use crate::durations::native_histogram_counts;
-use crate::points::{PartHandle, StreamHandle};
-use crate::traces::{Call, Callee, Traces};
+use crate::traces::Callee;
 
-/// The metric family of span durations.
-pub(super) const SPANS: &str = "spans";
 /// Entities up to which spans add entities.
 const MAX_SPAN_ENTITIES: usize = 20_000;
 /// Services, and (caller, callee) pairs, with span durations of their own.
@@ -28,91 +23,6 @@ const RELATION_INTERVAL_MS: i64 = 60_000;
 const SENDER_INTERVAL_MS: i64 = 10_000;
 /// Attribute with the version of the sender.
 const SERVICE_VERSION: &str = "service.version";
-
-/// Entity, and the called one for calls.
-type FamilyKey = (u32, Option<u32>);
-
-/// Span and native histogram state of one tenant.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct SpanState {
-    pub(super) traces: Traces,
-    /// Reused buffer for the calls that a span completes.
-    #[serde(skip)]
-    calls: Vec<Call>,
-    pub(super) families: BTreeMap<FamilyKey, SpanFamily>,
-    /// What is known of the senders, by the number of the entity.
-    senders: BTreeMap<u32, Sender>,
-    /// Series id of a native histogram → its parts and its unit in seconds.
-    natives: BTreeMap<u32, (Vec<PartHandle>, f64)>,
-}
-
-/// The sender of spans.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Sender {
-    version: String,
-    observed_ms: i64,
-}
-
-/// The requests of one service, or its calls to another, as spans show them.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SpanFamily {
-    stream: StreamHandle,
-    newest_ms: i64,
-    /// When its relation was reported to the graph.
-    related_ms: i64,
-}
-
-impl SpanState {
-    /// Removes families without a span since a time; returns their streams.
-    pub(super) fn evict_before(&mut self, oldest_ms: i64) -> Vec<StreamHandle> {
-        let mut removed = Vec::new();
-        self.families.retain(|_, family| {
-            let is_kept = family.newest_ms >= oldest_ms;
-            if !is_kept {
-                removed.push(family.stream);
-            }
-            is_kept
-        });
-        removed
-    }
-
-    /// Maps entities to their new numbers; what belongs to an evicted one is dropped.
-    pub(super) fn renumber_entities(&mut self, new_id: impl Fn(u32) -> Option<u32>) {
-        let families = std::mem::take(&mut self.families).into_iter();
-        let renumbered = families.filter_map(|((entity, peer), family)| {
-            let peer = match peer {
-                Some(peer) => Some(new_id(peer)?),
-                None => None,
-            };
-            Some(((new_id(entity)?, peer), family))
-        });
-        self.families = renumbered.collect();
-        let senders = std::mem::take(&mut self.senders).into_iter();
-        self.senders = senders.filter_map(|(entity, sender)| Some((new_id(entity)?, sender))).collect();
-        self.traces.renumber_services(new_id);
-    }
-
-    /// Maps series to their new ids; returns the parts of evicted ones.
-    pub(super) fn renumber_series(&mut self, new_id: impl Fn(u32) -> Option<u32>) -> Vec<PartHandle> {
-        let mut removed = Vec::new();
-        let natives = std::mem::take(&mut self.natives).into_iter();
-        self.natives = natives
-            .filter_map(|(id, (parts, unit))| match new_id(id) {
-                Some(id) => Some((id, (parts, unit))),
-                None => {
-                    removed.extend(parts);
-                    None
-                }
-            })
-            .collect();
-        removed
-    }
-
-    /// Returns whether an entity is one of a span family.
-    pub(super) fn entities(&self) -> impl Iterator<Item = u32> {
-        self.families.keys().flat_map(|(entity, peer)| std::iter::once(*entity).chain(*peer))
-    }
-}
 
 impl Engine {
     /// Adds a native histogram of a known series.
@@ -138,7 +48,7 @@ impl Engine {
     fn native_use(&self, labels: &Labels) -> Option<(SeriesUse, Outcome, f64)> {
         let sum = format!("{}_sum", labels.name());
         let renamed = labels.iter().map(|(name, value)| (name, if name == NAME_LABEL { sum.as_str() } else { value }));
-        let meaning = self.catalogue.meaning(&Labels::new(renamed.collect()), None);
+        let meaning = self.catalog.meaning(&Labels::new(renamed.collect()), None);
         meaning.uses.into_iter().find_map(|usage| match usage.part {
             Part::DurationSum(outcome) => {
                 let unit = usage.scale;
@@ -151,7 +61,7 @@ impl Engine {
     /// Adds one span.
     pub fn span(&mut self, span: &Span) {
         let end_ms = span.end.millis().min(self.cap_ms);
-        let found = self.catalogue.entity_of_resource(&span.labels);
+        let found = self.catalog.entity_of_resource(&span.labels);
         let Some(entity) = found.entity.filter(|entity| !entity.is_empty()) else { return };
         // Bounds memory against senders with unlimited names: entities beyond the limit are ignored.
         let service = match self.entities.find(&entity) {
@@ -163,9 +73,9 @@ impl Engine {
             None => self.entities.id(&entity),
         };
         self.observe_sender(service, span, (&found.aliases, &found.relations), end_ms);
-        let failed = span.failed || self.catalogue.outcome_of(&span.labels) == Outcome::Failed;
+        let failed = span.failed || self.catalog.outcome_of(&span.labels) == Outcome::Failed;
         let is_client = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
-        let peer = if is_client { self.catalogue.peer_of_span(&span.labels) } else { None };
+        let peer = if is_client { self.catalog.peer_of_span(&span.labels) } else { None };
         let mut calls = std::mem::take(&mut self.spans.calls);
         self.spans.traces.observe(span, (service, peer), end_ms, failed, &mut calls);
         if let SpanKind::Server | SpanKind::Consumer = span.kind {

@@ -1,119 +1,111 @@
-//! Saves and loads the state of an engine (ADR 008). A loaded engine continues exactly like the saved one.
-//!
-//! The labels of the series are not part of the state: they are stored in the registry that assigns series ids.
+//! The state of an engine.
 
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::collections::{BTreeMap, HashMap};
 
-use wardroom_domain::{Entity, Labels, SignalId};
-use wardroom_signals::{Catalogue, EntityGraph, GraphLimits, GraphState};
+use wardroom_domain::{Entity, Labels};
+use wardroom_signals::{Catalog, EntityGraph, GraphLimits};
 
-use super::entities::{Entities, KnownEntity};
-use super::log_lines::LogResources;
-use super::series::{Counter, Series, SeriesRole, Usage};
-use super::spans::SpanState;
+use super::batch_findings::LimitedRecords;
+use super::entities::Entities;
+use super::feed::Feed;
+use super::series::{Counter, Series};
+use super::span_state::SpanState;
 use super::stalls::Stalls;
-use super::{Engine, LimitedRecords};
+use crate::Config;
 use crate::budget::Budget;
 use crate::dedup::DedupCache;
 use crate::events::{Events, Inferred};
-use crate::judge::Signal;
 use crate::logs::Logs;
-use crate::points::{PartHandle, PointMaker};
-use crate::{Config, SeriesDetector};
+use crate::points::{GroupIndex, PartHandle, PointMaker, SignalSlot};
+use crate::series_detector::{SeriesDetector, ZScore};
+use crate::signals::Signals;
 
-/// State by series.
-type SeriesParts = (Vec<Usage>, Vec<SeriesDetector>, Vec<Counter>, Vec<PartHandle>, Inferred);
-/// State of signals.
-type SignalParts = (PointMaker, BTreeMap<SignalId, Signal>, BTreeMap<(Entity, Option<Entity>), i64>, Budget, Budget);
-/// State by entity and tenant.
-type TenantParts = (Vec<KnownEntity>, GraphState, SpanState, Logs, Events, Stalls, DedupCache);
+/// What is known of the attributes of log lines: the entity, and when it was last reported to the graph.
+pub(super) type LogResources = HashMap<(String, Labels), (Entity, i64)>;
 
-impl Engine {
-    /// Writes the state. Call between batches: pending results of [`Engine::finish_batch`] are not included.
-    ///
-    /// # Errors
-    /// Returns an error if the writer fails.
-    pub fn save(&self, out: impl Write) -> Result<(), postcard::Error> {
-        let usages: Vec<Usage> = self.series.iter().map(|series| series.usage).collect();
-        let series = (&usages, &self.gauges, &self.counters, &self.parts, &self.inferred);
-        let signals = (&self.points, &self.signals, &self.measured, &self.point_budget, &self.shift_budget);
-        let tenant = (
-            self.entities.list(),
-            self.graph.state(),
-            &self.spans,
-            &self.logs,
-            &self.events,
-            &self.stalls,
-            &self.dedup,
-        );
-        postcard::to_io(&(series, signals, tenant, self.watermark_ms), out).map(drop)
-    }
-
-    /// Loads the output of [`Engine::save`], given the labels of the series in id order. Also returns the bytes that
-    /// follow it. Configuration and catalogue must be those it was saved with.
-    ///
-    /// # Errors
-    /// Returns an error if the bytes are truncated or corrupt, or belong to more series than `labels`.
-    pub fn load<'a>(
-        config: Config,
-        catalogue: Catalogue,
-        labels: &[Labels],
-        bytes: &'a [u8],
-    ) -> Result<(Self, &'a [u8]), postcard::Error> {
-        let (loaded, after): ((SeriesParts, SignalParts, TenantParts, i64), _) = postcard::take_from_bytes(bytes)?;
-        let ((usages, gauges, counters, parts, inferred), signals, tenant, watermark_ms) = loaded;
-        let (mut points, signals, measured, point_budget, shift_budget) = signals;
-        let (entities, graph, spans, logs, events, stalls, dedup) = tenant;
-        let known = [entities.len(), parts.len(), gauges.len(), counters.len()];
-        if labels.len() < usages.len() || !usages.iter().all(|usage| usage.is_within(&known)) {
-            return Err(postcard::Error::DeserializeBadEncoding);
-        }
-        points.restore(&config);
-        let labelled = usages.into_iter().zip(labels);
-        let engine = Self {
-            series: labelled.map(|(usage, labels)| Series { labels: labels.clone(), usage }).collect(),
-            points,
-            config,
-            graph: EntityGraph::from_state(GraphLimits::default(), &catalogue.entity_rules().aliases, &graph),
-            catalogue,
-            gauges,
-            counters,
-            parts,
-            entities: Entities::from_list(entities),
-            unusual_points: Vec::new(),
-            watched: Vec::new(),
-            point_budget,
-            shift_budget,
-            signals: signals.into(),
-            feeds: BTreeMap::new(),
-            measured,
-            spans,
-            logs,
-            log_resources: LogResources::default(),
-            events,
-            inferred,
-            stalls,
-            limited: LimitedRecords::default(),
-            dedup,
-            cap_ms: i64::MAX,
-            arrived_ms: None,
-            watermark_ms,
-            finished_ms: watermark_ms,
-        };
-        Ok((engine, after))
-    }
+/// The detection engine of one tenant.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) config: Config,
+    pub(super) catalog: Catalog,
+    pub(super) graph: EntityGraph,
+    pub(super) series: Vec<Series>,
+    pub(super) gauges: Vec<SeriesDetector>,
+    pub(super) counters: Vec<Counter>,
+    /// Parts of all series, each series' in a row.
+    pub(super) parts: Vec<PartHandle>,
+    pub(super) entities: Entities,
+    pub(super) points: PointMaker,
+    /// Anomalous points of this batch.
+    pub(super) unusual_points: Vec<UnusualPoint>,
+    /// Newest samples of this batch of series that are watched: index of the watch, time in ms, value.
+    pub(super) watched: Vec<(u32, i64, f64)>,
+    pub(super) point_budget: Budget,
+    pub(super) shift_budget: Budget,
+    pub(super) signals: Signals,
+    /// The signals that points were made for, by group and slot; found again after an eviction.
+    pub(super) feeds: BTreeMap<(GroupIndex, SignalSlot), Feed>,
+    /// Entities whose requests, or calls to another one, metrics count, with the newest point in ms: their spans are
+    /// sampled, and no measure.
+    pub(super) measured: BTreeMap<(Entity, Option<Entity>), i64>,
+    pub(super) spans: SpanState,
+    pub(super) logs: Logs,
+    pub(super) log_resources: LogResources,
+    pub(super) events: Events,
+    pub(super) inferred: Inferred,
+    pub(super) stalls: Stalls,
+    pub(super) limited: LimitedRecords,
+    pub(super) dedup: DedupCache,
+    /// Telemetry's times are capped by this time of arrival, in ms.
+    pub(super) cap_ms: i64,
+    /// Arrival of this batch, in ms, until it has something new.
+    pub(super) arrived_ms: Option<i64>,
+    pub(super) watermark_ms: i64,
+    /// The watermark at the end of the last batch.
+    pub(super) finished_ms: i64,
 }
 
-impl Usage {
-    /// Returns whether its numbers are those of something that exists: entities, parts, gauges and counters.
-    const fn is_within(&self, [entities, parts, gauges, counters]: &[usize; 4]) -> bool {
-        let has_detector = match self.role {
-            SeriesRole::Gauge(index) => (index as usize) < *gauges,
-            SeriesRole::Counter(index) => (index as usize) < *counters,
-            SeriesRole::None => true,
-        };
-        let end = self.first_part as usize + self.parts as usize;
-        has_detector && (self.entity as usize) < *entities && end <= *parts
+/// An unusual point of one series.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnusualPoint {
+    pub(super) series: u32,
+    pub(super) at_ms: i64,
+    pub(super) value: f64,
+    pub(super) score: ZScore,
+}
+
+impl Engine {
+    /// Creates an empty engine.
+    pub fn new(config: Config, catalog: Catalog) -> Self {
+        Self {
+            point_budget: Budget::new(config.points_per_second),
+            shift_budget: Budget::new(config.shifts_per_second),
+            points: PointMaker::new(&config),
+            config,
+            graph: EntityGraph::new(GraphLimits::default(), &catalog.entity_rules().aliases),
+            catalog,
+            series: Vec::new(),
+            gauges: Vec::new(),
+            counters: Vec::new(),
+            parts: Vec::new(),
+            entities: Entities::default(),
+            unusual_points: Vec::new(),
+            watched: Vec::new(),
+            signals: Signals::default(),
+            feeds: BTreeMap::new(),
+            measured: BTreeMap::new(),
+            spans: SpanState::default(),
+            logs: Logs::default(),
+            log_resources: LogResources::default(),
+            events: Events::default(),
+            inferred: Inferred::default(),
+            stalls: Stalls::default(),
+            limited: LimitedRecords::default(),
+            dedup: DedupCache::default(),
+            cap_ms: i64::MAX,
+            arrived_ms: None,
+            watermark_ms: i64::MIN,
+            finished_ms: i64::MIN,
+        }
     }
 }

@@ -3,7 +3,7 @@ use wardroom_domain::{Deployment, LogEntry, SignalKind, Span, SpanKind};
 use super::*;
 
 fn engine() -> Engine {
-    Engine::new(Config::default(), Catalogue::builtin())
+    Engine::new(Config::default(), Catalog::builtin())
 }
 
 /// Feeds values to a `_total` series, one every 15 s; returns (value, expected) of the reported anomalies.

@@ -67,7 +67,7 @@ impl WatchKind {
 
 /// What one series is watched for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Watch {
+struct ObservedSeries {
     entity: Entity,
     kind: WatchKind,
     /// Which instance says so.
@@ -95,7 +95,7 @@ struct Variants {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Inferred {
     /// By the index that a series has.
-    watches: Vec<Vec<Watch>>,
+    watches: Vec<Vec<ObservedSeries>>,
     /// By entity, and whether the variants are pod templates.
     variants: BTreeMap<(Entity, bool), Variants>,
     /// Number of watched series by entity, variant and instance.
@@ -153,7 +153,7 @@ impl Inferred {
         }
         let mut watches = Vec::new();
         for (entity, kind) in found {
-            let watch = Watch { entity, kind, instance: instance.to_owned(), last: None };
+            let watch = ObservedSeries { entity, kind, instance: instance.to_owned(), last: None };
             if let Some(key) = watched_key(&watch) {
                 let series = self.watched.entry(key).or_default();
                 if *series >= MAX_SERIES_PER_VARIANT {
@@ -241,7 +241,7 @@ impl Inferred {
     }
 }
 
-fn watched_key(watch: &Watch) -> Option<(Entity, String, String)> {
+fn watched_key(watch: &ObservedSeries) -> Option<(Entity, String, String)> {
     let variant = watch.kind.variant()?;
     Some((watch.entity.clone(), variant.clone(), watch.instance.clone()))
 }

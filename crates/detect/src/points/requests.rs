@@ -15,7 +15,7 @@ const MAX_JOINED_WINDOWS: u32 = 4;
 const MIN_P99_REQUESTS: f64 = 100.0;
 /// Requests that a median needs.
 const MIN_MEDIAN_REQUESTS: f64 = 10.0;
-/// Requests that a mean needs: the judge gives one of few requests little weight.
+/// Requests that a mean needs: the evaluation gives one of few requests little weight.
 const MIN_MEAN_REQUESTS: f64 = 5.0;
 /// Time after which a latency is reported with fewer requests than are wanted, in ms.
 const MAX_LATENCY_WINDOW_MS: i64 = 600_000;

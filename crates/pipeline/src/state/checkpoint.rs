@@ -362,7 +362,7 @@ impl Checkpoints {
         let (mut journals, mut loaded) = (Vec::new(), Vec::new());
         for position in &header.tenants {
             let (journal, labels) = Journal::load(&self.dir, position, self.live_window_ms)?;
-            let (engine, after) = Engine::load(config.detect.clone(), config.catalogue.clone(), &labels, rest)?;
+            let (engine, after) = Engine::load(config.detect.clone(), config.catalog.clone(), &labels, rest)?;
             let (mut recent, after) = RecentSamples::load(after)?;
             recent.truncate_before(journal.retained().0, journal.dropped_ms());
             let sealed = journal.block_reader();

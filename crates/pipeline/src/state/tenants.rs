@@ -231,7 +231,7 @@ impl Tenant {
         let mut recent = RecentSamples::new();
         recent.enable_flushing(in_lake);
         let detectors = Detectors {
-            engine: Engine::new(config.detect.clone(), config.catalogue.clone()),
+            engine: Engine::new(config.detect.clone(), config.catalog.clone()),
             correlator: Correlator::new(config.correlate.clone(), tenant.clone()),
         };
         let live = LiveState {

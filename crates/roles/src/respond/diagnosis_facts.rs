@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use wardroom_detect::{Engine, EngineView, Signal};
-use wardroom_diagnose::{Config, Facts, Need, Normal, Shift, SignalFact, TemplateFact, difference_floor};
+use wardroom_diagnose::{Config, Facts, Need, Normal, SignalFact, SignalShift, TemplateFact, difference_floor};
 use wardroom_domain::{Entity, Finding, Incident, Relation, RelationKind, Severity, SignalId, SignalKind, Timestamp};
 use wardroom_signals::{Direction, EntityGraph, SignalUnit};
 
@@ -176,7 +176,7 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
     let from_ms = bad.as_ref().map_or(began_ms - lead_ms, |bad| bad.since_ms.min(began_ms));
     let points: Vec<(i64, f64)> = signal.history.iter().copied().collect();
     let floor = difference_floor(&id, unit);
-    let shift = (baseline.count > 0).then(|| Shift::measure(&normal, &points, from_ms, floor)).flatten();
+    let shift = (baseline.count > 0).then(|| SignalShift::measure(&normal, &points, from_ms, floor)).flatten();
     let silent_ms = (SILENT_INTERVALS * interval_ms).max(SILENT_MS);
     let onset_ms = bad.as_ref().map(|bad| bad.since_ms).or_else(|| shift.and_then(|shift| shift.onset_ms));
     let direction = match &bad {

@@ -35,7 +35,8 @@ pub(super) fn connected(store: &Store, a: &Entity, b: &Entity) -> bool {
     search(store, b, MAX_HOPS_TO_COMMON, |id| dependencies.contains(&id)).is_some()
 }
 
-/// Visits an entity and what it depends on, nearest first, until one is accepted; returns the number of relations to it.
+/// Visits an entity and what it depends on, nearest first, until one is accepted; returns the number of relations to
+/// it.
 fn search(store: &Store, from: Id, max_hops: u32, mut accept: impl FnMut(Id) -> bool) -> Option<u32> {
     let mut visited = BTreeSet::from([from]);
     // With each entity, whether it was reached as the whole of a part: its other parts do not matter then.

@@ -7,7 +7,8 @@ use wardroom_domain::entity_names::{host_of, is_loopback};
 use wardroom_domain::{Entity, EntityKind, Relation, RelationKind};
 
 use super::identity::{Rank, is_compatible, is_one, is_program, is_store};
-use super::{GraphLimits, GraphState};
+use super::limits::GraphLimits;
+use super::state::GraphState;
 
 /// Maximum number of entities that are compared by a common name; a name that more have says nothing.
 const MAX_SHARING_A_NAME: usize = 32;
@@ -368,7 +369,8 @@ impl Store {
         }
     }
 
-    /// Removes the entity that was not seen for the longest time, nearly: one that was seen since its turn gets another.
+    /// Removes the entity that was not seen for the longest time, nearly: one that was seen since its turn gets another
+    /// one.
     fn evict_oldest(&mut self) -> bool {
         for _ in 0..MAX_SHARING_A_NAME {
             let Some((known_ms, id)) = self.by_age.pop_front() else { return false };

@@ -2,7 +2,7 @@ use proptest::strategy::Strategy;
 use wardroom_domain::{EntityKind, Labels};
 
 use super::*;
-use crate::Catalogue;
+use crate::Catalog;
 
 fn service(name: &str) -> Entity {
     Entity::service(name)
@@ -13,7 +13,7 @@ fn relation(from: &Entity, kind: RelationKind, to: &Entity) -> Relation {
 }
 
 fn observe_series(graph: &EntityGraph, pairs: &[(&str, &str)]) -> Entity {
-    let meaning = Catalogue::builtin().meaning(&Labels::of(pairs), None);
+    let meaning = Catalog::builtin().meaning(&Labels::of(pairs), None);
     let entity = meaning.entity.unwrap();
     graph.observe(&entity, &meaning.aliases, &meaning.relations, 0);
     entity
@@ -42,7 +42,7 @@ fn a_database_seen_by_its_clients_and_by_its_exporter_is_one() {
             ("db_system_name", "postgresql"),
             ("db_namespace", "billing"),
         ]);
-        let meaning = Catalogue::builtin().meaning(&client, None);
+        let meaning = Catalog::builtin().meaning(&client, None);
         graph.observe(&meaning.entity.clone().unwrap(), &meaning.aliases, &meaning.relations, 0);
         let peer = meaning.uses[0].peer.clone().unwrap();
         assert_eq!(graph.canonical(&peer), inside, "{address}");

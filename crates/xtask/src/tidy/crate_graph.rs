@@ -26,6 +26,7 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
 /// Crates without I/O and async code.
 const IO_FREE_CRATES: &[&str] = &[
     "wardroom-domain",
+    "wardroom-signals",
     "wardroom-head",
     "wardroom-detect",
     "wardroom-correlate",
@@ -34,6 +35,9 @@ const IO_FREE_CRATES: &[&str] = &[
 ];
 /// Crates of the workspace that a crate may use besides `wardroom-domain`.
 const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
+    ("wardroom-detect", &["wardroom-signals"]),
+    ("wardroom-correlate", &["wardroom-signals"]),
+    ("wardroom-diagnose", &["wardroom-signals"]),
     ("wardroom-sources", &["wardroom-edge"]),
     ("wardroom-api", &["wardroom-edge"]),
     ("wardroom-tools", &["wardroom-respond"]),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wardroom_diagnose::{Facts, Normal, Shift, SignalFact, difference_floor};
+use wardroom_diagnose::{Facts, Normal, SignalFact, SignalShift, difference_floor};
 use wardroom_domain::{Entity, Relation, RelationKind, SignalId, SignalKind, Timestamp};
 use wardroom_signals::{Direction, SignalUnit};
 
@@ -34,7 +34,7 @@ pub(super) fn signal(entity: &Entity, kind: SignalKind, resource: &str, metric: 
 pub(super) fn fact(recording: &Recording, from_ms: i64) -> Option<SignalFact> {
     let Recording { signal, unit, before, since } = recording;
     let normal = Normal::of(before)?;
-    let shift = Shift::measure(&normal, since, from_ms, difference_floor(signal, *unit))?;
+    let shift = SignalShift::measure(&normal, since, from_ms, difference_floor(signal, *unit))?;
     let direction = match signal.kind {
         SignalKind::Traffic | SignalKind::Other => Direction::Neutral,
         SignalKind::Availability | SignalKind::Expiry => Direction::Low,

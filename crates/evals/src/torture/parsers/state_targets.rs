@@ -4,7 +4,7 @@ use wardroom_bus::{DeadLetters, EmbeddedBus, decode_payload, encode_payload};
 use wardroom_detect::Engine;
 use wardroom_domain::{Labels, Sample, SeriesId, TenantId};
 use wardroom_head::{RecentSamples, STREAM_START};
-use wardroom_signals::Catalogue;
+use wardroom_signals::Catalog;
 
 use super::fuzz_target::{FuzzTarget, discard, envelope, read_files};
 
@@ -72,7 +72,7 @@ pub(super) fn checkpoint_targets() -> anyhow::Result<Vec<FuzzTarget>> {
     let (mut saved, mut engine_saved) = (Vec::new(), Vec::new());
     recent.save(&mut saved)?;
     let labels = [Labels::of(&[("__name__", "depth"), ("service", "a")])];
-    let mut engine = Engine::new(wardroom_detect::Config::default(), Catalogue::builtin());
+    let mut engine = Engine::new(wardroom_detect::Config::default(), Catalog::builtin());
     engine.add_series(&labels[0], None);
     (0..50).for_each(|step| engine.observe(SeriesId(0), &[Sample { ts_ms: step * 1000, value: step as f64 }]));
     engine.save(&mut engine_saved)?;
@@ -108,8 +108,8 @@ pub(super) fn checkpoint_targets() -> anyhow::Result<Vec<FuzzTarget>> {
             name: "checkpoint of the detectors",
             seeds: vec![engine_saved],
             parse: Box::new(move |bytes| {
-                let (config, catalogue) = (wardroom_detect::Config::default(), Catalogue::builtin());
-                discard(Engine::load(config, catalogue, &labels, bytes).is_ok());
+                let (config, catalog) = (wardroom_detect::Config::default(), Catalog::builtin());
+                discard(Engine::load(config, catalog, &labels, bytes).is_ok());
             }),
         },
     ])

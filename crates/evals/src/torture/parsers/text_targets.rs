@@ -3,7 +3,7 @@
 use wardroom_detect::Engine;
 use wardroom_domain::{Labels, LogEntry, Matcher, Severity, Timestamp};
 use wardroom_knowledge::Runbook;
-use wardroom_signals::Catalogue;
+use wardroom_signals::Catalog;
 
 use super::fuzz_target::{FuzzTarget, NOW_MS, discard};
 
@@ -31,7 +31,7 @@ pub(super) fn targets() -> Vec<FuzzTarget> {
             name: "log template",
             seeds: lines.map(|text| text.as_bytes().to_vec()).into(),
             parse: Box::new(move |bytes| {
-                let mut engine = Engine::new(wardroom_detect::Config::default(), Catalogue::builtin());
+                let mut engine = Engine::new(wardroom_detect::Config::default(), Catalog::builtin());
                 let at = Timestamp::from_millis(NOW_MS);
                 let (message, service) = (lossy(bytes), "a".to_owned());
                 engine.observe_log(&LogEntry {

@@ -15,7 +15,7 @@ pub(super) struct Feed {
     /// Time between two points: the scrape interval or the shortest window.
     pub(super) step_ms: i64,
     pub(super) at_ms: i64,
-    pub(super) shifts: Vec<Shift>,
+    pub(super) shifts: Vec<SignalShift>,
     pub(super) config: Config,
 }
 

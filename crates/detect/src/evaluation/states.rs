@@ -2,7 +2,7 @@
 
 use wardroom_domain::{EntityKind, Severity};
 
-use super::rules::{Look, Sign, Verdict};
+use super::rules::{RuleInput, Sign, Verdict};
 use crate::point::Point;
 
 /// Resource of an exporter's own availability.
@@ -47,18 +47,18 @@ const PROCESS_STEADY_MS: i64 = 3 * 60 * 1000;
 const FLAPS: f64 = 3.0;
 
 /// Fewer members are up than normal.
-pub(super) fn availability(look: &Look<'_>) -> Verdict {
-    if look.id.resource == EXPORTER { Verdict::Unknown } else { is_up(look) }
+pub(super) fn availability(input: &RuleInput<'_>) -> Verdict {
+    if input.id.resource == EXPORTER { Verdict::Unknown } else { is_up(input) }
 }
 
 /// An exporter that cannot be scraped.
-pub(super) fn exporter(look: &Look<'_>) -> Verdict {
-    if look.id.resource == EXPORTER { is_up(look) } else { Verdict::Unknown }
+pub(super) fn exporter(input: &RuleInput<'_>) -> Verdict {
+    if input.id.resource == EXPORTER { is_up(input) } else { Verdict::Unknown }
 }
 
 /// Returns the share of members below which a signal is down.
-pub(super) fn up_limit(look: &Look<'_>) -> f64 {
-    down_below(if look.is_warm { look.baseline.center } else { 1.0 }, look.point)
+pub(super) fn up_limit(input: &RuleInput<'_>) -> f64 {
+    down_below(if input.is_warm { input.baseline.center } else { 1.0 }, input.point)
 }
 
 /// Returns the share below which a signal is down: half a member less than normal. A single member may itself report a
@@ -68,22 +68,22 @@ pub(super) fn down_below(normal: f64, point: &Point) -> f64 {
     normal.min(1.0) - if members > 1.0 { 0.5 / members } else { MIN_SHARE_LOST }
 }
 
-fn is_up(look: &Look<'_>) -> Verdict {
-    let (value, limit) = (look.point.value, up_limit(look));
+fn is_up(input: &RuleInput<'_>) -> Verdict {
+    let (value, limit) = (input.point.value, up_limit(input));
     if limit < MIN_SHARE_LOST {
         return Verdict::Unknown;
     }
     if value >= limit {
         return Verdict::Good;
     }
-    let resource = look.id.resource.as_str();
+    let resource = input.id.resource.as_str();
     let is_condition = is_condition(resource);
     // What was up for a short time only may have been a job that ended; a condition that was never met is not news.
     let is_old = is_condition && !NEWS.contains(&resource);
-    if (look.counts.was_up() || is_old) && !is_steady(look) {
+    if (input.counts.was_up() || is_old) && !is_steady(input) {
         return Verdict::Unknown;
     }
-    let normal = if look.is_warm { look.baseline.center } else { 1.0 };
+    let normal = if input.is_warm { input.baseline.center } else { 1.0 };
     let severity = match resource {
         _ if is_condition || resource == EXPORTER => Severity::Warning,
         _ if value <= 0.0 => Severity::Critical,
@@ -91,56 +91,60 @@ fn is_up(look: &Look<'_>) -> Verdict {
     };
     // One of several members: it may be on its way out, or an orchestrator may be replacing it.
     let weight = if value <= 0.0 { 0.5 } else { 0.34 };
-    let bad_ms = look.run.map_or(0, |run| look.point.at_ms - run.since_ms);
+    let bad_ms = input.run.map_or(0, |run| input.point.at_ms - run.since_ms);
     let is_ready = value <= 0.5 * normal || !ORCHESTRATED.contains(&resource) || bad_ms >= ROLLOUT_MS;
     Verdict::Bad(Sign { is_ready, severity: Some(severity), ..Sign::below(limit, normal, weight) })
 }
 
 /// Returns whether a member was up, or without a restart, for long enough to be no job that comes and goes.
-fn is_steady(look: &Look<'_>) -> bool {
-    let is_process = [PROCESSES, START].contains(&look.id.resource.as_str());
-    look.counts.longest_quiet_ms() >= if is_process { PROCESS_STEADY_MS } else { STEADY_MS }
+fn is_steady(input: &RuleInput<'_>) -> bool {
+    let is_process = [PROCESSES, START].contains(&input.id.resource.as_str());
+    input.counts.longest_quiet_ms() >= if is_process { PROCESS_STEADY_MS } else { STEADY_MS }
 }
 
 /// Went down again and again.
-pub(super) fn flapping(look: &Look<'_>) -> Verdict {
-    if look.counts.sum() < FLAPS || !is_steady(look) {
+pub(super) fn flapping(input: &RuleInput<'_>) -> Verdict {
+    if input.counts.sum() < FLAPS || !is_steady(input) {
         return Verdict::Good;
     }
-    let severity = if look.id.resource == EXPORTER { Severity::Warning } else { Severity::High };
-    let since_ms = look.counts.first_ms();
-    Verdict::Bad(Sign { severity: Some(severity), since_ms, ..Sign::below(up_limit(look), look.baseline.center, 1.0) })
+    let severity = if input.id.resource == EXPORTER { Severity::Warning } else { Severity::High };
+    let since_ms = input.counts.first_ms();
+    Verdict::Bad(Sign {
+        severity: Some(severity),
+        since_ms,
+        ..Sign::below(up_limit(input), input.baseline.center, 1.0)
+    })
 }
 
 /// Whether the events of a signal are kills for want of memory.
-fn is_oom(look: &Look<'_>) -> bool {
-    look.id.resource.split(['_', '-', '.', ' ']).any(|word| word.starts_with("oom"))
+fn is_oom(input: &RuleInput<'_>) -> bool {
+    input.id.resource.split(['_', '-', '.', ' ']).any(|word| word.starts_with("oom"))
 }
 
 /// Started again several times.
-pub(super) fn crash_loop(look: &Look<'_>) -> Verdict {
-    if is_oom(look) || (look.id.resource == START && !is_steady(look)) {
+pub(super) fn crash_loop(input: &RuleInput<'_>) -> Verdict {
+    if is_oom(input) || (input.id.resource == START && !is_steady(input)) {
         return Verdict::Good;
     }
-    let members = f64::from(look.point.members);
+    let members = f64::from(input.point.members);
     // Each member may have been restarted once, by a person or a deployment.
-    let needed = f64::from(look.config.crash_loop_restarts).max((members + 1.0).min(MAX_RESTARTS_NEEDED));
-    let since_ms = look.counts.first_ms();
-    if look.counts.sum() >= needed {
+    let needed = f64::from(input.config.crash_loop_restarts).max((members + 1.0).min(MAX_RESTARTS_NEEDED));
+    let since_ms = input.counts.first_ms();
+    if input.counts.sum() >= needed {
         return Verdict::Bad(Sign { since_ms, ..Sign::above(0.5, 0.0, 1.0) });
     }
-    if members <= 1.0 && look.counts.sum_since(look.point.at_ms - QUICK_RESTARTS_MS) >= QUICK_RESTARTS {
+    if members <= 1.0 && input.counts.sum_since(input.point.at_ms - QUICK_RESTARTS_MS) >= QUICK_RESTARTS {
         return Verdict::Bad(Sign { severity: Some(Severity::Warning), since_ms, ..Sign::above(0.5, 0.0, 1.0) });
     }
     Verdict::Good
 }
 
 /// Killed because its memory limit was reached. A kill on a machine says nothing about which of its processes it was.
-pub(super) fn oom_kill(look: &Look<'_>) -> Verdict {
-    if !is_oom(look) || look.point.value <= 0.0 {
+pub(super) fn oom_kill(input: &RuleInput<'_>) -> Verdict {
+    if !is_oom(input) || input.point.value <= 0.0 {
         return Verdict::Good;
     }
-    let is_machine = look.id.entity.kind == EntityKind::Node;
+    let is_machine = input.id.entity.kind == EntityKind::Node;
     let severity = if is_machine { Severity::Warning } else { Severity::High };
     Verdict::Bad(Sign { severity: Some(severity), opens: Some(!is_machine), ..Sign::above(0.5, 0.0, 1.0) })
 }
@@ -157,14 +161,14 @@ const MUCH_OLDER: f64 = 3.0;
 const MIN_AGE_BEYOND: f64 = 60.0;
 
 /// The newest success is too old.
-pub(super) fn freshness(look: &Look<'_>) -> Verdict {
-    let Some(longest) = look.counts.longest_age().filter(|_| look.is_warm) else { return Verdict::Unknown };
-    let usual = longest.max(look.interval_ms as f64 / 1000.0);
+pub(super) fn freshness(input: &RuleInput<'_>) -> Verdict {
+    let Some(longest) = input.counts.longest_age().filter(|_| input.is_warm) else { return Verdict::Unknown };
+    let usual = longest.max(input.interval_ms as f64 / 1000.0);
     let limit = (usual * MUCH_OLDER).max(usual + MIN_AGE_BEYOND);
-    if look.point.value <= limit {
+    if input.point.value <= limit {
         return Verdict::Good;
     }
-    Verdict::Bad(Sign::above(limit, look.baseline.center, 0.5))
+    Verdict::Bad(Sign::above(limit, input.baseline.center, 0.5))
 }
 
 /// Seconds of a day.
@@ -179,10 +183,10 @@ const LATE_SHARE: f64 = 0.2;
 const RENEWAL: f64 = 1.5;
 
 /// Something expires soon.
-pub(super) fn expiry(look: &Look<'_>) -> Verdict {
-    let left = look.point.value;
-    let longest = look.history.iter().map(|(_, value)| *value).fold(left, f64::max);
-    let mut pairs = look.history.iter().zip(look.history.iter().skip(1));
+pub(super) fn expiry(input: &RuleInput<'_>) -> Verdict {
+    let left = input.point.value;
+    let longest = input.history.iter().map(|(_, value)| *value).fold(left, f64::max);
+    let mut pairs = input.history.iter().zip(input.history.iter().skip(1));
     let is_renewed = pairs.any(|((_, before), (_, after))| *before > 0.0 && *after > before * RENEWAL);
     // Certificates that live for hours or days are always near their end.
     let scale = if is_renewed { (LATE_SHARE * longest / (HIGH_DAYS * DAY_SECONDS)).min(1.0) } else { 1.0 };
@@ -198,6 +202,6 @@ pub(super) fn expiry(look: &Look<'_>) -> Verdict {
         Severity::Warning
     };
     let limit = if below(HIGH_DAYS) { HIGH_DAYS } else { EVIDENCE_DAYS } * DAY_SECONDS * scale;
-    let expected = if look.is_warm { look.baseline.center } else { longest };
+    let expected = if input.is_warm { input.baseline.center } else { longest };
     Verdict::Bad(Sign { severity: Some(severity), opens: Some(below(HIGH_DAYS)), ..Sign::below(limit, expected, 0.5) })
 }

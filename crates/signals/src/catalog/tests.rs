@@ -3,10 +3,11 @@ mod wild;
 use wardroom_domain::{EntityKind, RelationKind, SignalKind};
 
 use super::*;
+use crate::builtin::BUILTIN;
 use crate::meaning::{Part, SeriesUse};
 
 fn meaning(pairs: &[(&str, &str)]) -> SeriesMeaning {
-    Catalogue::builtin().meaning(&Labels::of(pairs), None)
+    Catalog::builtin().meaning(&Labels::of(pairs), None)
 }
 
 fn only_use(pairs: &[(&str, &str)]) -> SeriesUse {
@@ -22,9 +23,9 @@ fn in_namespace(kind: EntityKind, namespace: &str, name: &str) -> Entity {
 #[test]
 fn every_builtin_convention_is_read() {
     Tables::new(&[]).unwrap();
-    let catalogue = Catalogue::builtin();
-    assert_eq!(catalogue.conventions().count(), BUILTIN.len());
-    let ids: std::collections::BTreeSet<_> = catalogue.conventions().map(|(id, _)| id).collect();
+    let catalog = Catalog::builtin();
+    assert_eq!(catalog.conventions().count(), BUILTIN.len());
+    let ids: std::collections::BTreeSet<_> = catalog.conventions().map(|(id, _)| id).collect();
     assert_eq!(ids.len(), BUILTIN.len(), "ids are unique");
 }
 
@@ -41,8 +42,8 @@ series:
     resource: mine
 "#;
     let user = [UserConvention { name: "mine.yaml".into(), text: text.into() }];
-    let catalogue = Catalogue::new(&EntityRules::default(), &user).unwrap();
-    let meaning = catalogue.meaning(&Labels::of(&[("__name__", "http_requests_total"), ("job", "a")]), None);
+    let catalog = Catalog::new(&EntityRules::default(), &user).unwrap();
+    let meaning = catalog.meaning(&Labels::of(&[("__name__", "http_requests_total"), ("job", "a")]), None);
     assert_eq!((meaning.uses[0].kind, &*meaning.uses[0].resource), (SignalKind::Other, "mine"));
 }
 
@@ -51,7 +52,7 @@ fn an_error_names_the_file_the_series_and_the_reason() {
     let error = |series: &str| {
         let text = format!("convention: x\ntitle: x\nsource: x\nseries:\n  - {series}\n");
         let user = [UserConvention { name: "x.yaml".into(), text }];
-        Catalogue::new(&EntityRules::default(), &user).unwrap_err().to_string()
+        Catalog::new(&EntityRules::default(), &user).unwrap_err().to_string()
     };
     let missing = error("{ metric: m, part: value }");
     assert_eq!(missing, "convention x.yaml: series \"m\": field signal is missing; add one, or leave part out");
@@ -131,12 +132,12 @@ fn client_and_server_sides_are_apart() {
         ("__name__", "http_client_request_duration_seconds_count"),
         ("service_name", "cart"),
         ("k8s_namespace_name", "shop"),
-        ("server_address", "payments.billing.svc"),
+        ("server_address", "invoices.billing.svc"),
         ("http_response_status_code", "429"),
         ("error_type", "429"),
     ]);
     assert_eq!(client.entity, in_namespace(EntityKind::Service, "shop", "cart"));
-    assert_eq!(client.peer, Some(in_namespace(EntityKind::Service, "billing", "payments")));
+    assert_eq!(client.peer, Some(in_namespace(EntityKind::Service, "billing", "invoices")));
     assert_eq!(client.part, Part::DurationCount(Outcome::Failed));
     let cache = [
         ("__name__", "db_client_operation_duration_seconds_count"),
@@ -262,7 +263,7 @@ fn internal_histograms_are_no_services_latency() {
 
 #[test]
 fn a_version_is_of_what_announces_it() {
-    let version = |pairs: &[(&str, &str)]| Catalogue::builtin().version_of(&Labels::of(pairs));
+    let version = |pairs: &[(&str, &str)]| Catalog::builtin().version_of(&Labels::of(pairs));
     let app = [("__name__", "app_build_info"), ("job", "cart"), ("version", "1.2"), ("commit", "abc")];
     assert_eq!(version(&app), Some((Entity::service("cart"), "1.2+abc".into())));
     let target = [("__name__", "target_info"), ("job", "shop/cart"), ("service_version", "3")];
@@ -274,8 +275,8 @@ fn a_version_is_of_what_announces_it() {
 
 #[test]
 fn what_logs_and_spans_are_about() {
-    let catalogue = Catalogue::builtin();
-    let resource = catalogue.entity_of_resource(&Labels::of(&[
+    let catalog = Catalog::builtin();
+    let resource = catalog.entity_of_resource(&Labels::of(&[
         ("service.name", "cart"),
         ("k8s.namespace.name", "shop"),
         ("k8s.pod.name", "cart-6d7f8b556-2cwmz"),
@@ -288,9 +289,9 @@ fn what_logs_and_spans_are_about() {
     assert_eq!((&*resource.instance, resource.aliases.as_slice()), ("i", &["cart-6d7f8b556-2cwmz".to_owned()][..]));
     assert_eq!(resource.relations.len(), 1);
     assert_eq!(resource.relations[0].to, Entity::named(EntityKind::Node, "n1"));
-    let host = catalogue.entity_of_resource(&Labels::of(&[("host.name", "db-1")]));
+    let host = catalog.entity_of_resource(&Labels::of(&[("host.name", "db-1")]));
     assert_eq!(host.entity, Some(Entity::named(EntityKind::Node, "db-1")));
-    let peer = |pairs: &[(&str, &str)]| catalogue.peer_of_span(&Labels::of(pairs));
+    let peer = |pairs: &[(&str, &str)]| catalog.peer_of_span(&Labels::of(pairs));
     assert_eq!(peer(&[("server.address", "10.0.0.1")]), Some(Entity::named(EntityKind::External, "10.0.0.1")));
     let queue = [("messaging.system", "kafka"), ("messaging.destination.name", "orders")];
     assert_eq!(peer(&queue), Some(Entity::named(EntityKind::Queue, "orders")));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use wardroom_domain::{EntityKind, Severity};
 use wardroom_signals::{Direction, SignalUnit};
 
-use super::rules::{Look, Sign, Verdict};
+use super::rules::{RuleInput, Sign, Verdict};
 use super::trend::trend;
 
 /// How a resource behaves at its limit.
@@ -38,19 +38,19 @@ fn class_of(resource: &str) -> ResourceClass {
 }
 
 /// Returns the share of the limit in use; `None` without a limit.
-fn share(look: &Look<'_>, value: f64) -> Option<f64> {
-    match look.point.limit {
+fn share(input: &RuleInput<'_>, value: f64) -> Option<f64> {
+    match input.point.limit {
         Some(limit) => (limit > 0.0).then(|| value / limit),
-        None => (look.unit == SignalUnit::Ratio).then_some(value),
+        None => (input.unit == SignalUnit::Ratio).then_some(value),
     }
 }
 
 /// Returns whether a resource is never filled on purpose: a pool may be as large as it is used, a disk may not.
-fn is_storage(look: &Look<'_>) -> bool {
+fn is_storage(input: &RuleInput<'_>) -> bool {
     let words = ["disk", "filesystem", "inodes", "storage", "volume", "descriptors", "quota"];
-    look.id.entity.kind == EntityKind::Filesystem
-        || look.id.resource.split(['_', '-', '.', ' ']).any(|word| words.contains(&word))
-        || (look.id.entity.kind == EntityKind::Database && look.id.resource == "connections")
+    input.id.entity.kind == EntityKind::Filesystem
+        || input.id.resource.split(['_', '-', '.', ' ']).any(|word| words.contains(&word))
+        || (input.id.entity.kind == EntityKind::Database && input.id.resource == "connections")
 }
 
 /// Smallest distance from the past at which a share is an effect.
@@ -69,19 +69,19 @@ const CRITICAL: f64 = 0.98;
 const IDLE_SHARE: f64 = 0.7;
 
 /// A resource that is near its limit now.
-pub(super) fn saturation(look: &Look<'_>) -> Verdict {
-    let Some(used) = share(look, look.point.value) else { return Verdict::Unknown };
-    if look.direction == Direction::Low {
+pub(super) fn saturation(input: &RuleInput<'_>) -> Verdict {
+    let Some(used) = share(input, input.point.value) else { return Verdict::Unknown };
+    if input.direction == Direction::Low {
         return Verdict::Unknown;
     }
-    let scale = look.point.limit.unwrap_or(1.0);
-    let class = class_of(&look.id.resource);
-    let base = look.baseline;
+    let scale = input.point.limit.unwrap_or(1.0);
+    let class = class_of(&input.id.resource);
+    let base = input.baseline;
     let normal = base.center / scale;
-    let limit = look.config.saturation;
-    if !look.is_warm {
+    let limit = input.config.saturation;
+    if !input.is_warm {
         // While nothing is known: only what is never filled on purpose, and only if hardly anything is left.
-        return if is_storage(look) && used >= EXHAUSTED {
+        return if is_storage(input) && used >= EXHAUSTED {
             Verdict::Bad(Sign {
                 severity: Some(severity(used)),
                 ..Sign::above(EXHAUSTED * scale, EXHAUSTED * scale, 0.2)
@@ -93,19 +93,19 @@ pub(super) fn saturation(look: &Look<'_>) -> Verdict {
         };
     }
     // What it reached before it came near is its way; growth of the last minutes is not.
-    let usual = usual_high(look) / scale;
+    let usual = usual_high(input) / scale;
     let is_news = [limit, CRITICAL].iter().any(|level| used >= *level && usual < level - MIN_NEWS);
     if used < limit || !is_news {
         return Verdict::Good;
     }
     // An autoscaler at its maximum is at work; whether that is enough shows elsewhere.
-    let opens = (look.id.resource == REPLICAS).then_some(false);
+    let opens = (input.id.resource == REPLICAS).then_some(false);
     let sign = Sign { opens, severity: Some(severity(used)), ..Sign::above(limit * scale, base.center, 0.0) };
     match class {
         ResourceClass::Shared if normal > IDLE_SHARE => Verdict::Good,
         ResourceClass::Shared => {
-            let covered = look.run.map_or(0, |run| look.point.at_ms - run.since_ms);
-            let is_ready = covered >= i64::from(look.config.shared_saturation_seconds) * 1000;
+            let covered = input.run.map_or(0, |run| input.point.at_ms - run.since_ms);
+            let is_ready = covered >= i64::from(input.config.shared_saturation_seconds) * 1000;
             Verdict::Bad(Sign { weight: 0.25, is_ready, severity: Some(Severity::Warning), ..sign })
         }
         ResourceClass::Memory => Verdict::Bad(Sign { weight: 0.34, ..sign }),
@@ -114,10 +114,10 @@ pub(super) fn saturation(look: &Look<'_>) -> Verdict {
 }
 
 /// Returns what the resource reached before the last minutes: ten, or two while nothing older is known.
-fn usual_high(look: &Look<'_>) -> f64 {
-    look.past.high_before(look.point.at_ms - RECENT_MS).unwrap_or_else(|| {
-        let begin = look.history.partition_point(|(at_ms, _)| *at_ms <= look.point.at_ms - LEAST_RECENT_MS);
-        high_before(look, begin).unwrap_or(look.baseline.center)
+fn usual_high(input: &RuleInput<'_>) -> f64 {
+    input.past.high_before(input.point.at_ms - RECENT_MS).unwrap_or_else(|| {
+        let begin = input.history.partition_point(|(at_ms, _)| *at_ms <= input.point.at_ms - LEAST_RECENT_MS);
+        high_before(input, begin).unwrap_or(input.baseline.center)
     })
 }
 
@@ -153,37 +153,38 @@ const MIN_SHARE_OF_FORECAST: f64 = 0.5;
 const MIN_SHARE_OF_DISK_FORECAST: f64 = 0.25;
 
 /// A resource that will be exhausted soon if it goes on growing.
-pub(super) fn forecast(look: &Look<'_>) -> Verdict {
-    let Some(used) = share(look, look.point.value) else { return Verdict::Unknown };
-    let class = class_of(&look.id.resource);
-    if !look.is_warm || class == ResourceClass::Shared || look.direction == Direction::Low {
+pub(super) fn forecast(input: &RuleInput<'_>) -> Verdict {
+    let Some(used) = share(input, input.point.value) else { return Verdict::Unknown };
+    let class = class_of(&input.id.resource);
+    if !input.is_warm || class == ResourceClass::Shared || input.direction == Direction::Low {
         return Verdict::Unknown;
     }
-    let scale = look.point.limit.unwrap_or(1.0);
+    let scale = input.point.limit.unwrap_or(1.0);
     // A disk has no reason to fill quickly and then stop; memory and pools grow after a start and with the load.
-    let is_disk = look.id.entity.kind == EntityKind::Filesystem || look.id.resource == "disk";
+    let is_disk = input.id.entity.kind == EntityKind::Filesystem || input.id.resource == "disk";
     if used < if is_disk { MIN_SHARE_OF_DISK_FORECAST } else { MIN_SHARE_OF_FORECAST } {
         return Verdict::Good;
     }
-    if look.id.resource == REPLICAS {
+    if input.id.resource == REPLICAS {
         return Verdict::Unknown;
     }
-    let horizon = f64::from(look.config.forecast_horizon_seconds);
+    let horizon = f64::from(input.config.forecast_horizon_seconds);
     for points in TREND_POINTS {
-        let Some(found) = newest_trend(look.history, points) else { break };
+        let Some(found) = newest_trend(input.history, points) else { break };
         let growth = found.slope * found.seconds / scale;
         if found.seconds < MIN_TREND_SECONDS || found.agreement < MIN_AGREEMENT || growth < MIN_GROWTH {
             continue;
         }
         let seconds_left = (1.0 - used).max(0.0) * scale / found.slope;
-        if seconds_left > horizon.max(HORIZON_PER_TREND * found.seconds) || !is_new_growth(look, points, growth * scale)
+        if seconds_left > horizon.max(HORIZON_PER_TREND * found.seconds)
+            || !is_new_growth(input, points, growth * scale)
         {
             continue;
         }
         let severity = if seconds_left < 600.0 { Severity::High } else { Severity::Warning };
-        let limit = (look.baseline.center + 0.01 * scale).max(MIN_SHARE_OF_DISK_FORECAST * scale);
+        let limit = (input.baseline.center + 0.01 * scale).max(MIN_SHARE_OF_DISK_FORECAST * scale);
         let weight = if growth >= 3.0 * MIN_GROWTH { 0.5 } else { 0.34 };
-        return Verdict::Bad(Sign { severity: Some(severity), ..Sign::above(limit, look.baseline.center, weight) });
+        return Verdict::Bad(Sign { severity: Some(severity), ..Sign::above(limit, input.baseline.center, weight) });
     }
     // It stays high but no longer grows.
     Verdict::Doubtful(0.2)
@@ -191,15 +192,15 @@ pub(super) fn forecast(look: &Look<'_>) -> Verdict {
 
 /// Returns whether the newest points have left the values before them, and whether those were steady: what a process
 /// fills after its start, and a heap between two collections, is its way.
-fn is_new_growth(look: &Look<'_>, points: usize, growth: f64) -> bool {
-    let Some(begin) = look.history.len().checked_sub(points) else { return false };
-    let high = high_before(look, begin);
-    if high.is_none_or(|high| look.point.value <= high + growth / 3.0) {
+fn is_new_growth(input: &RuleInput<'_>, points: usize, growth: f64) -> bool {
+    let Some(begin) = input.history.len().checked_sub(points) else { return false };
+    let high = high_before(input, begin);
+    if high.is_none_or(|high| input.point.value <= high + growth / 3.0) {
         return false;
     }
     // Once it is suspected, growth goes before growth.
-    look.run.is_some() || {
-        let before = look.history.range(begin.saturating_sub(points.max(MIN_STEADY_POINTS))..begin);
+    input.run.is_some() || {
+        let before = input.history.range(begin.saturating_sub(points.max(MIN_STEADY_POINTS))..begin);
         let (low, high) = before
             .clone()
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (_, value)| (low.min(*value), high.max(*value)));
@@ -208,10 +209,10 @@ fn is_new_growth(look: &Look<'_>, points: usize, growth: f64) -> bool {
 }
 
 /// Returns the largest value that two points in a row reached before the point with this index, for a day.
-fn high_before(look: &Look<'_>, begin: usize) -> Option<f64> {
-    let begin_ms = look.history.get(begin).map_or(look.point.at_ms, |(at_ms, _)| *at_ms);
-    let old = look.past.high_before(begin_ms);
-    let points = look.history.range(..begin);
+fn high_before(input: &RuleInput<'_>, begin: usize) -> Option<f64> {
+    let begin_ms = input.history.get(begin).map_or(input.point.at_ms, |(at_ms, _)| *at_ms);
+    let old = input.past.high_before(begin_ms);
+    let points = input.history.range(..begin);
     let pairs = points.clone().zip(points.skip(1)).map(|((_, a), (_, b))| a.min(*b));
     pairs.chain(old).reduce(f64::max)
 }
@@ -225,12 +226,12 @@ fn newest_trend(history: &VecDeque<(i64, f64)>, points: usize) -> Option<super::
 const MORE: f64 = 1.4;
 
 /// Use of a resource, with or without a limit, far above its own past. Evidence, unless it is extreme.
-pub(super) fn shift(look: &Look<'_>) -> Verdict {
-    let (value, base) = (look.point.value, look.baseline);
-    if !look.is_warm {
+pub(super) fn shift(input: &RuleInput<'_>) -> Verdict {
+    let (value, base) = (input.point.value, input.baseline);
+    if !input.is_warm {
         return Verdict::Unknown;
     }
-    if look.direction == Direction::Low {
+    if input.direction == Direction::Low {
         let limit = base.center / MORE;
         let is_far = base.center - value > 4.0 * base.spread;
         return if is_far && value < limit {
@@ -239,11 +240,11 @@ pub(super) fn shift(look: &Look<'_>) -> Verdict {
             Verdict::Good
         };
     }
-    let floor = share(look, 1.0).map_or(0.0, |per_unit| MIN_SHARE_RISE / per_unit);
+    let floor = share(input, 1.0).map_or(0.0, |per_unit| MIN_SHARE_RISE / per_unit);
     let limit = (base.center * MORE).max(base.center + floor);
     let is_far = value - base.center > 4.0 * base.spread.max(0.02 * base.center.abs());
     if is_far && value > limit && value > base.high {
-        Verdict::Bad(Sign { opens: Some(is_extreme(look)), ..Sign::above(limit, base.center, 0.34) })
+        Verdict::Bad(Sign { opens: Some(is_extreme(input)), ..Sign::above(limit, base.center, 0.34) })
     } else {
         Verdict::Good
     }
@@ -262,20 +263,20 @@ const EXTREME_MS: i64 = 90_000;
 
 /// Returns whether the use of CPU or memory is so far from its past, and for so long, that it is a
 /// fault in itself.
-fn is_extreme(look: &Look<'_>) -> bool {
-    let (value, base) = (look.point.value, look.baseline);
-    let floor = match (look.id.resource.as_str(), look.unit) {
+fn is_extreme(input: &RuleInput<'_>) -> bool {
+    let (value, base) = (input.point.value, input.baseline);
+    let floor = match (input.id.resource.as_str(), input.unit) {
         ("cpu", SignalUnit::Number | SignalUnit::PerSecond) => MIN_CORES,
         ("memory", SignalUnit::Bytes) => MIN_BYTES,
         // A machine does whatever it is given; a service that suddenly needs a third of its limit more does not.
-        ("cpu" | "memory", SignalUnit::Ratio) if look.id.entity.kind != EntityKind::Node => MIN_SHARE,
+        ("cpu" | "memory", SignalUnit::Ratio) if input.id.entity.kind != EntityKind::Node => MIN_SHARE,
         _ => return false,
     };
-    let since_ms = look.run.map_or(look.point.at_ms, |run| run.since_ms);
+    let since_ms = input.run.map_or(input.point.at_ms, |run| run.since_ms);
     value >= EXTREME * base.center
         && value >= base.center + floor.max(EXTREME_SPREADS * base.spread)
         && value >= EXTREME_HIGHS * base.high
-        && look.point.at_ms - since_ms >= EXTREME_MS
+        && input.point.at_ms - since_ms >= EXTREME_MS
 }
 
 /// Waiting items or seconds that are an effect, by unit.
@@ -288,28 +289,28 @@ const QUEUE_POINTS: [usize; 3] = [4, 12, 48];
 const MIN_QUEUE_AGREEMENT: f64 = 0.6;
 
 /// A queue that grows far beyond its own past.
-pub(super) fn queue(look: &Look<'_>) -> Verdict {
-    if !look.is_warm {
+pub(super) fn queue(input: &RuleInput<'_>) -> Verdict {
+    if !input.is_warm {
         return Verdict::Unknown;
     }
-    let floor = match look.unit {
+    let floor = match input.unit {
         SignalUnit::Seconds => MIN_QUEUED_SECONDS,
         SignalUnit::Ratio => MIN_QUEUED_SHARE,
         SignalUnit::Bytes => MIN_QUEUED_BYTES,
         SignalUnit::Number | SignalUnit::PerSecond => MIN_QUEUED_ITEMS,
     };
-    let (value, base) = (look.point.value, look.baseline);
+    let (value, base) = (input.point.value, input.baseline);
     // As much is taken out as put in: it will not grow, whatever one point says.
-    let flow = look.point.flow.unwrap_or_default();
+    let flow = input.point.flow.unwrap_or_default();
     if flow.added.zip(flow.drained).is_some_and(|(added, drained)| drained > added) {
         return Verdict::Doubtful(0.2);
     }
     let weight = if flow.drained.is_some_and(|drained| drained <= 0.0) { 0.5 } else { 0.34 };
     let limit_of = |high: f64| (high * 1.5).max(high + floor).max(base.center + 6.0 * base.spread);
-    if let Some(run) = look.run {
+    if let Some(run) = input.run {
         // The past is that before the first bad point.
         let is_above = value > run.limit;
-        let is_going_on = run.is_confirmed || QUEUE_POINTS.iter().any(|points| is_growing(look, *points));
+        let is_going_on = run.is_confirmed || QUEUE_POINTS.iter().any(|points| is_growing(input, *points));
         return match (is_above, is_going_on) {
             (true, true) => Verdict::Bad(Sign::above(run.limit, run.expected, weight)),
             (true, false) => Verdict::Doubtful(0.2),
@@ -320,17 +321,17 @@ pub(super) fn queue(look: &Look<'_>) -> Verdict {
         return Verdict::Good;
     }
     for points in QUEUE_POINTS {
-        let Some(begin) = look.history.len().checked_sub(points) else { break };
-        let high = high_before(look, begin).unwrap_or(base.high);
-        if is_growing(look, points) && value > limit_of(high) {
+        let Some(begin) = input.history.len().checked_sub(points) else { break };
+        let high = high_before(input, begin).unwrap_or(base.high);
+        if is_growing(input, points) && value > limit_of(high) {
             return Verdict::Bad(Sign::above(limit_of(high), base.center, weight));
         }
     }
     Verdict::Good
 }
 
-fn is_growing(look: &Look<'_>, points: usize) -> bool {
-    newest_trend(look.history, points).is_some_and(|found| found.slope > 0.0 && found.agreement >= MIN_QUEUE_AGREEMENT)
+fn is_growing(input: &RuleInput<'_>, points: usize) -> bool {
+    newest_trend(input.history, points).is_some_and(|found| found.slope > 0.0 && found.agreement >= MIN_QUEUE_AGREEMENT)
 }
 
 #[cfg(test)]

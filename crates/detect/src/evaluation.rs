@@ -1,7 +1,7 @@
 //! From points to findings: how a signal is judged.
 //!
 //! ```text
-//! Point ─► z-score, thresholds ─────────► Shift (list of anomalies; one for each excursion)
+//! Point ─► z-score, thresholds ─────────► SignalShift (list of anomalies; one for each excursion)
 //!   │
 //!   ├──► rules of its kind ─► Run (evidence, duration, independent points) ─► Finding
 //!   │       ▲
@@ -40,18 +40,18 @@ use wardroom_signals::{Direction, SignalUnit};
 
 use self::counts::Counts;
 use self::past::{Past, PastPoint};
-use self::rules::{Look, RULES, Rule, Verdict};
+use self::rules::{RULES, Rule, RuleInput, Verdict};
 use self::run::Run;
 use self::shifts::Shifts;
 use crate::Config;
 use crate::point::Point;
 
 pub use self::past::Baseline;
-pub use self::shifts::Shift;
+pub use self::shifts::SignalShift;
 
 /// Least number of good points to compare with.
 const MIN_PAST_POINTS: u32 = 6;
-/// Newest good points that wait before they join the past: the first points of a fault may still look good.
+/// Newest good points that wait before they join the past: the first points of a fault may still input good.
 const WAITING_POINTS: usize = 2;
 /// Points that wait while it is not decided whether they are a fault: what is never decided must be learned.
 const UNDECIDED_POINTS: usize = 8;
@@ -70,7 +70,7 @@ const INTERVAL_SMOOTHING: i64 = 4;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Judgement {
     /// A shift that the point begins or worsens.
-    pub shift: Option<Shift>,
+    pub shift: Option<SignalShift>,
     /// The rules that hold and that this point supports.
     pub findings: Vec<Finding>,
 }
@@ -127,7 +127,7 @@ impl Signal {
         self.keep(point, config);
         let shift = self.shifts.observe(id, unit, point, config);
         self.count_events(id, point, config);
-        let findings = self.judge(id, unit, direction, point, config);
+        let findings = self.evaluate(id, unit, direction, point, config);
         self.learn(point, config);
         Judgement { shift, findings }
     }
@@ -175,7 +175,7 @@ impl Signal {
         self.past.count() >= MIN_PAST_POINTS && self.past.age_ms() >= i64::from(config.cold_start_seconds) * 1000
     }
 
-    fn judge(
+    fn evaluate(
         &mut self,
         id: &SignalId,
         unit: SignalUnit,
@@ -187,7 +187,7 @@ impl Signal {
         let mut findings = Vec::new();
         for rule in RULES.iter().filter(|rule| rule.kind == id.kind) {
             let index = self.runs.iter().position(|run| run.rule == rule.id);
-            let look = Look {
+            let input = RuleInput {
                 id,
                 unit,
                 direction,
@@ -201,7 +201,7 @@ impl Signal {
                 run: index.map(|index| &self.runs[index]),
                 config,
             };
-            let verdict = (rule.test)(&look);
+            let verdict = (rule.test)(&input);
             let interval_ms = self.interval_ms;
             if let Some(run) = self.apply(rule, index, verdict, point) {
                 findings.push(run.finding(id, unit, point, interval_ms));

@@ -37,10 +37,10 @@ pub struct Rule {
 }
 
 /// Judges one point.
-pub(super) type Test = fn(&Look<'_>) -> Verdict;
+pub(super) type Test = fn(&RuleInput<'_>) -> Verdict;
 
 /// What a rule sees: one point, and the signal's past without it.
-pub(super) struct Look<'a> {
+pub(super) struct RuleInput<'a> {
     pub(super) id: &'a SignalId,
     pub(super) unit: SignalUnit,
     pub(super) direction: Direction,
@@ -58,7 +58,7 @@ pub(super) struct Look<'a> {
     pub(super) config: &'a Config,
 }
 
-impl Look<'_> {
+impl RuleInput<'_> {
     /// Returns the length of the point's window, in seconds.
     pub(super) fn window_seconds(&self) -> f64 {
         self.point.window_ms.max(1) as f64 / 1000.0

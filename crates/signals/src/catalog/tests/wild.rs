@@ -3,7 +3,7 @@
 use wardroom_domain::Labels;
 
 use crate::meaning::{Outcome, Part};
-use crate::{Catalogue, SeriesUse};
+use crate::{Catalog, SeriesUse};
 
 const COUNTED: Part = Part::Requests(Outcome::Failed);
 const TIMED: Part = Part::DurationCount(Outcome::Failed);
@@ -95,7 +95,7 @@ fn labels(series: &str) -> Labels {
 }
 
 fn uses(series: &str) -> Vec<SeriesUse> {
-    Catalogue::builtin().meaning(&labels(series), None).uses
+    Catalog::builtin().meaning(&labels(series), None).uses
 }
 
 #[test]

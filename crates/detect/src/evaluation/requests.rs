@@ -3,7 +3,7 @@
 use wardroom_domain::Severity;
 use wardroom_signals::SignalUnit;
 
-use super::rules::{Look, Sign, Verdict};
+use super::rules::{RuleInput, Sign, Verdict};
 
 /// Log-likelihood ratio that a finding needs. A healthy signal reaches it by chance about once in e^16 points.
 const ERRORS_EVIDENCE: f64 = 16.0;
@@ -39,63 +39,64 @@ const STRONG_ERRORS: f64 = 0.2;
 const CRITICAL_ERRORS: f64 = 0.5;
 
 /// Errors: a sequential test of the own past against clearly more.
-pub(super) fn errors(look: &Look<'_>) -> Verdict {
-    match look.point.requests {
-        Some(requests) if look.unit != SignalUnit::PerSecond => error_ratio(look, requests.failed, requests.total),
-        _ => failures_per_second(look),
+pub(super) fn errors(input: &RuleInput<'_>) -> Verdict {
+    match input.point.requests {
+        Some(requests) if input.unit != SignalUnit::PerSecond => error_ratio(input, requests.failed, requests.total),
+        _ => failures_per_second(input),
     }
 }
 
-fn error_ratio(look: &Look<'_>, failed: f64, total: f64) -> Verdict {
-    let (past_failed, past_total) = look.past.requests();
-    if !look.is_warm || past_total < MIN_PAST_REQUESTS || total <= 0.0 {
+fn error_ratio(input: &RuleInput<'_>, failed: f64, total: f64) -> Verdict {
+    let (past_failed, past_total) = input.past.requests();
+    if !input.is_warm || past_total < MIN_PAST_REQUESTS || total <= 0.0 {
         return Verdict::Unknown;
     }
     let mean = past_failed / past_total;
     let upper = (past_failed + UNSEEN_FAILURES + UNSEEN_DEVIATIONS * (past_failed + 0.5).sqrt()) / past_total;
-    let normal = mean.max(upper.min(MAX_ASSUMED.max(mean * 2.0))).max(habit(look, mean)).clamp(MIN_NORMAL_ERRORS, 0.99);
+    let normal =
+        mean.max(upper.min(MAX_ASSUMED.max(mean * 2.0))).max(habit(input, mean)).clamp(MIN_NORMAL_ERRORS, 0.99);
     let much = (normal * (1.0 + 4.0 * (1.0 - normal).powi(4))).max(normal + 0.01).min(0.995);
     if normal > 0.5 && much - normal < MIN_ERRORS_RISE {
         return Verdict::Good;
     }
-    let limit = look.config.error_ratio.max(f64::midpoint(normal, much)).min(0.99);
+    let limit = input.config.error_ratio.max(f64::midpoint(normal, much)).min(0.99);
     let evidence = failed * (much / normal).ln() + (total - failed).max(0.0) * ((1.0 - much) / (1.0 - normal)).ln();
     // Failures that come in bursts say less.
-    let weight = evidence / (ERRORS_EVIDENCE * look.past.dispersion());
+    let weight = evidence / (ERRORS_EVIDENCE * input.past.dispersion());
     if weight <= 0.0 {
         return Verdict::Doubtful(-evidence / ERRORS_EVIDENCE);
     }
     let ratio = failed / total;
-    let (run_failed, run_total) = look.run_requests();
+    let (run_failed, run_total) = input.run_requests();
     let run_ratio = run_failed / run_total.max(1.0);
     let severity = if run_ratio >= CRITICAL_ERRORS { Severity::Critical } else { Severity::High };
     Verdict::Bad(Sign {
         is_ready: run_failed >= MIN_FAILED && run_ratio >= limit,
         severity: Some(severity),
-        ..Sign::above(limit, mean, weight.min(cap(look, ratio >= STRONG_ERRORS)))
+        ..Sign::above(limit, mean, weight.min(cap(input, ratio >= STRONG_ERRORS)))
     })
 }
 
 /// Returns the share of failures that the signal is used to: half of what two points in a row reach now and then,
 /// unless chance explains that with as few requests as it has.
-fn habit(look: &Look<'_>, mean: f64) -> f64 {
-    let requests = look.past.usual_requests().max(1.0);
+fn habit(input: &RuleInput<'_>, mean: f64) -> f64 {
+    let requests = input.past.usual_requests().max(1.0);
     let chance = mean + 4.0 * (mean / requests).sqrt() + 2.0 / requests;
-    let high = look.baseline.high;
+    let high = input.baseline.high;
     if high > chance { (high / 2.0).min(MAX_HABIT) } else { 0.0 }
 }
 
 /// Returns the most that one point may weigh.
-fn cap(look: &Look<'_>, is_strong: bool) -> f64 {
-    if is_strong || look.window_seconds() >= LONG_WINDOW_SECONDS { STRONG_WEIGHT } else { MODERATE_WEIGHT }
+fn cap(input: &RuleInput<'_>, is_strong: bool) -> f64 {
+    if is_strong || input.window_seconds() >= LONG_WINDOW_SECONDS { STRONG_WEIGHT } else { MODERATE_WEIGHT }
 }
 
-fn failures_per_second(look: &Look<'_>) -> Verdict {
-    if !look.is_warm {
+fn failures_per_second(input: &RuleInput<'_>) -> Verdict {
+    if !input.is_warm {
         return Verdict::Unknown;
     }
-    let (seconds, rate) = (look.window_seconds(), look.point.value.max(0.0));
-    let normal = look.baseline.center.max(look.baseline.high / 2.0).max(MIN_NORMAL_FAILURES_PER_SECOND);
+    let (seconds, rate) = (input.window_seconds(), input.point.value.max(0.0));
+    let normal = input.baseline.center.max(input.baseline.high / 2.0).max(MIN_NORMAL_FAILURES_PER_SECOND);
     let much = (normal * 4.0).max(MIN_FAILURES_PER_SECOND);
     let evidence = rate * seconds * (much / normal).ln() - (much - normal) * seconds;
     let weight = evidence / ERRORS_EVIDENCE;
@@ -103,11 +104,11 @@ fn failures_per_second(look: &Look<'_>) -> Verdict {
         return Verdict::Doubtful(-weight);
     }
     let limit = f64::midpoint(normal, much);
-    let run_seconds = look.run.map_or(0.0, |run| (look.point.at_ms - run.since_ms) as f64 / 1000.0) + seconds;
+    let run_seconds = input.run.map_or(0.0, |run| (input.point.at_ms - run.since_ms) as f64 / 1000.0) + seconds;
     Verdict::Bad(Sign {
         is_ready: rate * run_seconds >= MIN_FAILURES,
         severity: Some(Severity::Warning),
-        ..Sign::above(limit, look.baseline.center, weight.min(cap(look, false)))
+        ..Sign::above(limit, input.baseline.center, weight.min(cap(input, false)))
     })
 }
 
@@ -131,24 +132,24 @@ const MUCH_SLOWER: f64 = 3.0;
 const LONG_SECONDS: f64 = 0.5;
 
 /// Latency against the own past, on a logarithmic scale.
-pub(super) fn latency(look: &Look<'_>) -> Verdict {
-    let (value, normal) = (look.point.value, look.baseline.center);
-    if !look.is_warm || normal <= 0.0 || value <= 0.0 {
+pub(super) fn latency(input: &RuleInput<'_>) -> Verdict {
+    let (value, normal) = (input.point.value, input.baseline.center);
+    if !input.is_warm || normal <= 0.0 || value <= 0.0 {
         return Verdict::Unknown;
     }
-    let youth = 1.0 - (look.past.age_ms() as f64 / OLD_PAST_MS).min(1.0);
-    let limit = (normal * (SLOWER + SLOWER_WHILE_YOUNG * youth)).max(normal + look.config.latency_floor_seconds);
-    let spread = (look.baseline.spread / normal).ln_1p().max(MIN_LOG_SPREAD);
+    let youth = 1.0 - (input.past.age_ms() as f64 / OLD_PAST_MS).min(1.0);
+    let limit = (normal * (SLOWER + SLOWER_WHILE_YOUNG * youth)).max(normal + input.config.latency_floor_seconds);
+    let spread = (input.baseline.spread / normal).ln_1p().max(MIN_LOG_SPREAD);
     let distance = (value / normal).ln() / spread;
     if value <= limit || distance <= MIN_DISTANCE {
         return Verdict::Good;
     }
-    if value < look.baseline.high * 1.2 {
+    if value < input.baseline.high * 1.2 {
         return Verdict::Doubtful(0.1);
     }
-    let has_few = look.point.requests.is_some_and(|requests| requests.total < MANY_REQUESTS);
+    let has_few = input.point.requests.is_some_and(|requests| requests.total < MANY_REQUESTS);
     let is_much = value >= MUCH_SLOWER * normal;
-    let most = match (has_few, look.window_seconds() >= LONG_WINDOW_SECONDS) {
+    let most = match (has_few, input.window_seconds() >= LONG_WINDOW_SECONDS) {
         (true, false) => 0.25,
         (false, true) if is_much => STRONG_WEIGHT,
         _ => MODERATE_WEIGHT,
@@ -156,7 +157,7 @@ pub(super) fn latency(look: &Look<'_>) -> Verdict {
     let weight = ((distance - MIN_DISTANCE) / DISTANCE_RANGE).clamp(0.05, most);
     let is_high = is_much && value >= LONG_SECONDS;
     Verdict::Bad(Sign {
-        is_ready: look.point.requests.is_none() || look.run_requests().1 >= MIN_SLOW_REQUESTS,
+        is_ready: input.point.requests.is_none() || input.run_requests().1 >= MIN_SLOW_REQUESTS,
         severity: Some(if is_high { Severity::High } else { Severity::Warning }),
         ..Sign::above(limit, normal, weight)
     })
@@ -174,29 +175,29 @@ const STEADY: f64 = 0.25;
 const MIN_STEADY_MS: i64 = 4 * 60 * 1000;
 
 /// Traffic that stopped, of an entity that always had some.
-pub(super) fn traffic_lost(look: &Look<'_>) -> Verdict {
-    let normal = look.baseline.center;
-    let is_steady = look.past.age_ms() >= MIN_STEADY_MS && look.baseline.low >= STEADY * normal;
-    if !look.is_warm || !is_steady || normal * look.window_seconds() < MIN_EXPECTED {
+pub(super) fn traffic_lost(input: &RuleInput<'_>) -> Verdict {
+    let normal = input.baseline.center;
+    let is_steady = input.past.age_ms() >= MIN_STEADY_MS && input.baseline.low >= STEADY * normal;
+    if !input.is_warm || !is_steady || normal * input.window_seconds() < MIN_EXPECTED {
         return Verdict::Unknown;
     }
     let limit = normal * STOPPED;
-    if look.point.value > limit {
+    if input.point.value > limit {
         return Verdict::Good;
     }
-    let since_ms = look.run.map_or(look.point.at_ms, |run| run.since_ms);
-    let seconds = (look.point.at_ms - since_ms) as f64 / 1000.0 + look.window_seconds();
+    let since_ms = input.run.map_or(input.point.at_ms, |run| run.since_ms);
+    let seconds = (input.point.at_ms - since_ms) as f64 / 1000.0 + input.window_seconds();
     Verdict::Bad(Sign {
         is_ready: normal * seconds >= MIN_LOST,
-        opens: Some(look.id.peer.is_none()),
+        opens: Some(input.id.peer.is_none()),
         ..Sign::below(limit, normal, 0.34)
     })
 }
 
 /// Traffic that doubled or halved.
-pub(super) fn traffic_shift(look: &Look<'_>) -> Verdict {
-    let (value, base) = (look.point.value, look.baseline);
-    if !look.is_warm || base.center <= 0.0 {
+pub(super) fn traffic_shift(input: &RuleInput<'_>) -> Verdict {
+    let (value, base) = (input.point.value, input.baseline);
+    if !input.is_warm || base.center <= 0.0 {
         return Verdict::Unknown;
     }
     let is_far = (value - base.center).abs() > 4.0 * base.spread.max(0.1 * base.center);

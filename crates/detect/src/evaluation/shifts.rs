@@ -10,7 +10,7 @@ use crate::series_detector::SeriesDetector;
 
 /// A signal that left its normal range, or moved to a worse severity.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shift {
+pub struct SignalShift {
     /// `zscore`, or `threshold` for a resource that crossed a fixed share of its limit.
     pub detector: &'static str,
     /// Telemetry's time of the point, in ms.
@@ -46,7 +46,13 @@ pub(super) struct Shifts {
 
 impl Shifts {
     /// Adds a point; returns the shift that it begins or worsens. A threshold goes before a z-score.
-    pub(super) fn observe(&mut self, id: &SignalId, unit: SignalUnit, point: &Point, config: &Config) -> Option<Shift> {
+    pub(super) fn observe(
+        &mut self,
+        id: &SignalId,
+        unit: SignalUnit,
+        point: &Point,
+        config: &Config,
+    ) -> Option<SignalShift> {
         let score = self.detector.observe_unusual(point.at_ms, point.value, config);
         let threshold = self.threshold(id, unit, point, config);
         threshold.or_else(|| {
@@ -54,7 +60,7 @@ impl Shifts {
             let severity = Severity::from_z_score(score.z, (config.z_warning, config.z_high, config.z_critical))?;
             let since_ms = self.detector.excursion().map_or(point.at_ms, |excursion| excursion.since_ms);
             let size = score.z.abs();
-            Some(Shift {
+            Some(SignalShift {
                 detector: "zscore",
                 at_ms: point.at_ms,
                 since_ms,
@@ -68,7 +74,7 @@ impl Shifts {
         })
     }
 
-    fn threshold(&mut self, id: &SignalId, unit: SignalUnit, point: &Point, config: &Config) -> Option<Shift> {
+    fn threshold(&mut self, id: &SignalId, unit: SignalUnit, point: &Point, config: &Config) -> Option<SignalShift> {
         let threshold = match (id.kind, id.resource.as_str()) {
             (SignalKind::Saturation, "cpu") => config.cpu,
             (SignalKind::Saturation, "memory") => config.memory,
@@ -90,7 +96,7 @@ impl Shifts {
         }
         let since_ms = self.crossed.map_or(point.at_ms, |(_, since_ms)| since_ms);
         self.crossed = Some((severity, since_ms));
-        Some(Shift {
+        Some(SignalShift {
             detector: "threshold",
             at_ms: point.at_ms,
             since_ms,
