@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the same entity | any time until the incident is quiet |
 //! | depends on it: the finding is a symptom | until `propagation-minutes` after that entity became bad or worse |
-//! | it depends on the finding's entity: nearer to the cause | not much later; a little more if nothing else explains it |
+//! | it depends on the finding's entity: nearer the cause | not much later; a little more if nothing else explains it |
 //! | both depend on a third | about the same time |
 //! | none known | the same seconds, in the same place, and at least one of both is about requests |
 
@@ -260,7 +260,7 @@ impl OpenIncident {
         let matches = |(entity, member): (&Entity, &Member)| {
             is_same_place(entity, &candidate.entity) && member.onsets.keys().any(|kind| may_coincide(*kind, finding))
         };
-        // The nearest onset: many entities that fail one after the other are one incident, but not for ever.
+        // The nearest onset: many entities that fail one after the other are one incident, but not without end.
         let newest_ms = distance(self.newest_onset_ms);
         let nearest_ms = if newest_ms <= limit_ms {
             self.members.iter().any(matches).then_some(newest_ms)

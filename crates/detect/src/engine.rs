@@ -32,10 +32,10 @@ use wardroom_domain::{
 };
 use wardroom_signals::EntityGraph;
 
-pub use self::batch_findings::{BatchFindings, EngineSize, LimitedRecords};
+pub use self::batch_findings::{BatchFindings, LimitedRecords};
 use self::series::{Counter, Detector, NOT_WATCHED, Series, SeriesRole, Usage, detector_of};
-pub use self::state::Engine;
 use self::state::UnusualPoint;
+pub use self::state::{Engine, EngineSize};
 use crate::TemplateCount;
 use crate::evaluation::Signal;
 use crate::events::watches_of;

@@ -17,13 +17,15 @@
 //! Guarantees: telemetry's time only; a point without members is no verdict, neither good nor bad; all state is bounded
 //! and is a function of the points.
 
+mod conditions;
 mod counts;
 mod levels;
+mod normal_range;
 mod past;
 mod requests;
 mod resources;
+mod rule;
 pub mod rules;
-mod run;
 mod season;
 mod shifts;
 mod states;
@@ -40,18 +42,18 @@ use wardroom_signals::{Direction, SignalUnit};
 
 use self::counts::Counts;
 use self::past::{Past, PastPoint};
-use self::rules::{RULES, Rule, RuleInput, Verdict};
-use self::run::Run;
+use self::rule::{Rule, RuleInput, Run, Verdict};
+use self::rules::RULES;
 use self::shifts::Shifts;
 use crate::Config;
 use crate::point::Point;
 
-pub use self::past::Baseline;
+pub use self::normal_range::Baseline;
 pub use self::shifts::SignalShift;
 
 /// Least number of good points to compare with.
 const MIN_PAST_POINTS: u32 = 6;
-/// Newest good points that wait before they join the past: the first points of a fault may still input good.
+/// Newest good points that wait before they join the past: the first points of a fault may still look good.
 const WAITING_POINTS: usize = 2;
 /// Points that wait while it is not decided whether they are a fault: what is never decided must be learned.
 const UNDECIDED_POINTS: usize = 8;

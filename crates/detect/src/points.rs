@@ -17,10 +17,12 @@
 
 mod cell;
 mod group;
+mod maker;
 mod member;
 mod quantile;
 mod registry;
-mod requests;
+mod request_windows;
+mod signal_point;
 mod slab;
 mod start;
 mod stream;
@@ -29,147 +31,23 @@ mod sums;
 mod tests;
 mod window;
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 use wardroom_domain::sample::is_stale;
 use wardroom_domain::{Entity, Labels, SignalId, SignalKind};
 use wardroom_signals::{Direction, Outcome, Part, SeriesUse, SignalUnit};
 
 use self::cell::{Cell, is_passive};
-use self::group::{Group, GroupKey};
-use self::member::Member;
-use self::registry::{is_count, short_hash};
-use self::slab::Slab;
-use crate::Config;
+use self::registry::{REPLICA_LABELS, is_count, short_hash};
 use crate::durations::{BOUNDS, Counts};
-use crate::point::Point;
+
+pub(crate) use self::maker::PointMaker;
+pub(crate) use self::signal_point::{GroupIndex, PartHandle, SignalPoint, SignalSlot, StreamHandle};
 
 /// What is appended to the metric of a signal whose value is a share of a limit.
 pub(crate) const SHARE_SUFFIX: &str = "/limit";
-/// Labels that tell replicas of one sender apart: they send the same series.
-const REPLICA_LABELS: [&str; 3] = ["prometheus_replica", "__replica__", "replica"];
 /// A reading that is further in the future than this counts as one of now, in ms.
 const MAX_AHEAD_MS: i64 = 5_000;
 
-/// One series in one signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct PartHandle(u32);
-
-/// A source of requests that arrive one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct StreamHandle(u32);
-
-/// A group of series; valid until the next removal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct GroupIndex(u32);
-
-/// Which signal of its group a point belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum SignalSlot {
-    /// Requests per second.
-    Traffic,
-    /// Share of requests that fail.
-    Errors,
-    /// Failures per second, where nothing counts all requests.
-    Failures,
-    /// 99th percentile of the durations; the mean or the sender's quantile where there are no buckets.
-    Latency,
-    /// Median of the durations: needs fewer requests, and one slow request does not change it.
-    Median,
-    /// The value, in its unit.
-    Value,
-    /// The value as a share of its limit.
-    Share,
-}
-
-/// A point of a signal.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct SignalPoint {
-    pub(crate) group: GroupIndex,
-    pub(crate) slot: SignalSlot,
-    pub(crate) point: Point,
-}
-
-/// Makes points of samples, for all series of a tenant.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PointMaker {
-    #[serde(skip)]
-    settings: Settings,
-    cells: Slab<Cell>,
-    members: Slab<Member>,
-    groups: Slab<Group>,
-    entities: Slab<EntityTime>,
-    /// Factor and offset from a sample to a part. The first one changes nothing.
-    scales: Vec<(f64, f64)>,
-    /// Labels without the replica's → number of these series.
-    replica_ids: BTreeMap<u64, u32>,
-    next_replica_id: u32,
-    #[serde(skip)]
-    ids: Ids,
-    /// Entities with readings since the last call.
-    touched: Vec<u32>,
-    /// Groups that may be complete.
-    ready: Vec<u32>,
-    /// No reading moves time further than this.
-    #[serde(skip, default = "unlimited")]
-    latest_ms: i64,
-}
-
-/// Indices by name; built again after loading.
-#[derive(Debug, Default)]
-struct Ids {
-    entities: BTreeMap<Entity, u32>,
-    groups: BTreeMap<GroupKey, u32>,
-    members: BTreeMap<(u32, String), u32>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Settings {
-    window_ms: i64,
-    min_requests: f64,
-}
-
-/// Telemetry's time of one entity.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct EntityTime {
-    entity: Entity,
-    newest_ms: i64,
-    groups: Vec<u32>,
-    /// Earliest deadline of its groups.
-    deadline_ms: i64,
-    is_touched: bool,
-    /// Minutes with readings, back to the oldest open window.
-    minutes: Vec<i64>,
-}
-
 impl PointMaker {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            settings: Settings::of(config),
-            cells: Slab::default(),
-            members: Slab::default(),
-            groups: Slab::default(),
-            entities: Slab::default(),
-            scales: vec![(1.0, 0.0)],
-            replica_ids: BTreeMap::new(),
-            next_replica_id: 1,
-            ids: Ids::default(),
-            touched: Vec::new(),
-            ready: Vec::new(),
-            latest_ms: i64::MAX,
-        }
-    }
-
-    /// Completes a maker that was deserialized.
-    pub(crate) fn restore(&mut self, config: &Config) {
-        self.settings = Settings::of(config);
-        self.ids.entities = self.entities.iter().map(|(index, time)| (time.entity.clone(), index)).collect();
-        self.ids.groups = self.groups.iter().map(|(index, group)| (group.key.clone(), index)).collect();
-        let members = self.members.iter();
-        self.ids.members = members.map(|(index, member)| ((member.group, member.name.clone()), index)).collect();
-    }
-
     /// Says when the next readings were received: none of them moves time much further than that.
     pub(crate) const fn begin_batch(&mut self, received_ms: i64) {
         self.latest_ms = received_ms.saturating_add(MAX_AHEAD_MS);
@@ -364,16 +242,6 @@ impl PointMaker {
     pub(crate) fn sizes(&self) -> (usize, usize, usize) {
         (self.cells.len(), self.groups.len(), self.entities.len())
     }
-}
-
-impl Settings {
-    fn of(config: &Config) -> Self {
-        Self { window_ms: i64::from(config.window_seconds) * 1000, min_requests: config.min_requests }
-    }
-}
-
-const fn unlimited() -> i64 {
-    i64::MAX
 }
 
 /// Returns a resource with what is special about a signal of it.

@@ -5,7 +5,14 @@ use wardroom_domain::{Event, EventKind, Evidence, SignalKind, Timestamp};
 use wardroom_signals::SignalUnit;
 
 use crate::facts::{SignalFact, TemplateChange, TemplateFact};
-use crate::rules::Cited;
+
+/// Evidence that a claim rests on.
+#[derive(Clone, Copy)]
+pub(crate) enum Cited<'a> {
+    Signal(&'a SignalFact),
+    Event(&'a Event),
+    Template(&'a TemplateFact),
+}
 
 /// Returns the evidence that a claim cites.
 pub(crate) fn cited_evidence(cited: &Cited<'_>, began_at: Timestamp) -> Evidence {

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod facts;
+mod kind;
 mod need;
 mod shift;
 mod suspect;
@@ -27,14 +28,17 @@ mod weights;
 mod evidence;
 mod rank;
 mod render;
+mod rule;
 mod rules;
 
 pub use facts::{Facts, SignalFact, TemplateFact};
+pub use kind::{direction_of, unit_of};
 pub use features::{FEATURES, Features};
 pub use need::Need;
 pub use rank::{Indicator, Ranked, diagnose, indicators, needs, rank};
 pub use render::{RootCauseAnalysis, root_cause_analysis};
-pub use rules::{RULES, Rule};
+pub use rule::Rule;
+pub use rules::RULES;
 pub use shift::{Normal, SignalShift, difference_floor, median, quantile};
 pub use weights::{Calibration, Weights, WeightsError};
 

@@ -2,7 +2,7 @@
 
 use wardroom_domain::Entity;
 
-/// Evidence that is not among the facts. Whoever keeps it adds it to [`crate::Facts`] and notes the need as answered,
+/// Evidence that is not among the facts. The caller that has it adds it to [`crate::Facts`] and notes the need as answered,
 /// with or without a result.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {

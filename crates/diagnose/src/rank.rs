@@ -9,7 +9,8 @@ use crate::evidence::{cited_evidence, event_evidence, signal_evidence, template_
 use crate::facts::{Facts, SignalFact, TemplateChange, TemplateFact};
 use crate::features::{Features, features, sign};
 use crate::need::Need;
-use crate::rules::{Match, RULES, Rule, Subject};
+use crate::rule::{Match, Rule, Subject};
+use crate::rules::RULES;
 use crate::suspect::{Case, Suspect};
 use crate::weights::Weights;
 

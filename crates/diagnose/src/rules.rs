@@ -31,10 +31,7 @@ mod timeout_setting;
 mod traffic_surge;
 mod unknown;
 
-use wardroom_domain::{Event, EventKind, RelationKind, SignalKind, Timestamp};
-
-use crate::facts::{SignalFact, TemplateFact, log_ratio};
-use crate::suspect::{Case, Suspect};
+use crate::rule::Rule;
 
 /// All rules, the more specific ones first: of equal fits the first one counts.
 pub const RULES: &[&Rule] = &[
@@ -69,141 +66,10 @@ pub const RULES: &[&Rule] = &[
     &unknown::RULE,
 ];
 
-/// One mechanism.
-#[derive(Debug)]
-pub struct Rule {
-    /// Identifier in causes, runbooks and the API; lower case, words joined by `-`.
-    pub id: &'static str,
-    /// What it says, as a sentence without subject: `does not return connections to its pool`.
-    pub says: &'static str,
-    /// The evidence that it needs, for people.
-    pub needs: &'static str,
-    /// What a person should check next, most useful first.
-    pub next_checks: &'static [&'static str],
-    /// Words that runbooks for it are tagged with or use.
-    pub tags: &'static [&'static str],
-    pub(crate) matches: for<'a> fn(&Subject<'a>) -> Option<Match<'a>>,
-}
-
 impl Rule {
     /// Returns the rule with this id.
     pub fn find(id: &str) -> Option<&'static Self> {
         RULES.iter().copied().find(|rule| rule.id == id)
-    }
-}
-
-/// Evidence that a claim rests on.
-#[derive(Clone, Copy)]
-pub(crate) enum Cited<'a> {
-    Signal(&'a SignalFact),
-    Event(&'a Event),
-    Template(&'a TemplateFact),
-}
-
-/// A rule that fits.
-pub(crate) struct Match<'a> {
-    /// How well it fits, 0..1.
-    pub(crate) fit: f64,
-    /// What was measured, as a sentence without full stop.
-    pub(crate) because: String,
-    pub(crate) cited: Vec<Cited<'a>>,
-    /// The changed setting that explains it.
-    pub(crate) setting: Option<&'a Event>,
-}
-
-impl<'a> Match<'a> {
-    pub(crate) fn new(fit: f64, because: impl Into<String>, cited: Vec<Cited<'a>>) -> Self {
-        Self { fit, because: because.into(), cited, setting: None }
-    }
-
-    /// A match by one signal, whose fit lies between `least` and `least` + 0.2 by the signal's strength.
-    pub(crate) fn by_signal(least: f64, fact: &'a SignalFact) -> Self {
-        Self::new(least + 0.2 * fact.strength(), crate::evidence::signal_summary(fact), vec![Cited::Signal(fact)])
-    }
-}
-
-/// The entity that a rule looks at, with its surroundings.
-pub(crate) struct Subject<'a> {
-    pub(crate) case: &'a Case<'a>,
-    pub(crate) index: usize,
-    pub(crate) suspect: &'a Suspect<'a>,
-    /// Estimated onset at this entity.
-    pub(crate) onset: Timestamp,
-    /// How far back deployments count, in seconds.
-    pub(crate) deployment_seconds: f64,
-}
-
-/// A setting that changed longer than this before the onset did not cause it, in seconds.
-const SETTING_SECONDS: f64 = 600.0;
-
-/// Requests that get slow this long after a resource began to fill do not explain it, in seconds.
-const LATER_SECONDS: f64 = 30.0;
-
-/// Returns how much a signal grew, as a logarithm.
-fn growth(fact: &SignalFact) -> f64 {
-    log_ratio(fact.value, fact.expected)
-}
-
-impl<'a> Subject<'a> {
-    /// Returns its shifted signal of this kind and of one of these resources; of any if there are none.
-    pub(crate) fn shifted(&self, kind: SignalKind, resources: &[&str]) -> Option<&'a SignalFact> {
-        self.suspect.shifted(kind, resources)
-    }
-
-    /// Returns the deployment that may have caused it.
-    pub(crate) fn deployment(&self) -> Option<&'a Event> {
-        self.suspect.change(EventKind::Deployment, self.onset, self.deployment_seconds)
-    }
-
-    /// Returns the changed setting that may have caused it.
-    pub(crate) fn setting(&self) -> Option<&'a Event> {
-        self.suspect.change(EventKind::Setting, self.onset, SETTING_SECONDS)
-    }
-
-    /// Returns the signals of calls that go badly although the callee is healthy by its own numbers.
-    pub(crate) fn calls_to_healthy(&self, kind: SignalKind) -> Option<&'a SignalFact> {
-        let dependencies = self.suspect.dependencies.iter();
-        let healthy = dependencies.filter(|(callee, _)| {
-            let other = &self.case.suspects[*callee];
-            other.is_seen() && other.symptom() < 0.3
-        });
-        let edges = healthy.flat_map(|(callee, _)| self.case.edge(self.index, *callee));
-        let shifted = edges.filter(|fact| fact.signal.kind == kind && fact.is_shifted());
-        shifted.max_by(|a, b| a.strength().total_cmp(&b.strength()))
-    }
-
-    /// Returns the store of work that this one no longer drains: how much it explains, and a signal of the store.
-    pub(crate) fn starved(&self) -> Option<(f64, usize, &'a SignalFact)> {
-        let dependencies = self.suspect.dependencies.iter().filter(|(_, kind)| *kind != RelationKind::PartOf);
-        let (share, store) = dependencies
-            .map(|(store, _)| (self.case.starves(self.index, *store), *store))
-            .max_by(|a, b| a.0.total_cmp(&b.0))?;
-        let suspect = &self.case.suspects[store];
-        let symptom = suspect
-            .shifted(SignalKind::Queue, &[])
-            .or_else(|| suspect.shifted(SignalKind::Errors, &[]))
-            .filter(|_| share >= 0.2)?;
-        Some((share, store, symptom))
-    }
-
-    /// Returns whether requests that take longer explain a resource that each of them holds: as many more of them are
-    /// under way (arrivals times duration) as more of the resource is held, and not only later.
-    pub(crate) fn is_held_by_requests(&self, held: &SignalFact) -> bool {
-        let own = |kind: SignalKind| self.suspect.own.iter().copied().filter(move |fact| fact.signal.kind == kind);
-        let slowest = |a: &'a SignalFact, b: &'a SignalFact| if growth(b) > growth(a) { b } else { a };
-        // The median tells how long most requests take; a few slow ones hold little.
-        let median = own(SignalKind::Latency).filter(|fact| fact.signal.resource.ends_with("median")).reduce(slowest);
-        let slow = median.or_else(|| own(SignalKind::Latency).reduce(slowest));
-        let Some(slow) = slow.filter(|fact| fact.is_shifted()) else { return false };
-        let arrivals = own(SignalKind::Traffic).map(growth).reduce(f64::max).unwrap_or_default();
-        let begins_later =
-            slow.onset.zip(held.onset).is_some_and(|(slow, held)| slow.seconds_since(held) > LATER_SECONDS);
-        !begins_later && growth(slow) + arrivals >= growth(held)
-    }
-
-    /// Returns whether the demand on it grew about as much as what it uses.
-    pub(crate) fn is_asked_for_more(&self) -> bool {
-        self.suspect.levels.surge >= 0.4
     }
 }
 

@@ -173,8 +173,8 @@ impl<'a> Case<'a> {
         found
     }
 
-    /// Returns how much of a suspect's failing and slow requests its dependencies explain, each 0..1. Whoever calls
-    /// several one after the other waits for all of them, so their shares of the waiting time add up.
+    /// Returns how much of a suspect's failing and slow requests its dependencies explain, each 0..1. A caller of
+    /// several of them, one after the other, waits for all of them, so their shares of the waiting time add up.
     pub(crate) fn explained(&self, suspect: usize) -> (f64, f64) {
         let levels = self.suspects[suspect].levels;
         let (mut errors, mut latency) = (self.broken_store(suspect), self.broken_store(suspect));
@@ -208,7 +208,7 @@ impl<'a> Case<'a> {
         0.7 * stores.map(|store| store.levels.down).fold(0.0, f64::max)
     }
 
-    /// Returns how much of the work that waits at a suspect its dependencies explain, 0..1: whoever calls something
+    /// Returns how much of the work that waits at a suspect its dependencies explain, 0..1: a caller of something
     /// slow or broken has more calls under way.
     pub(crate) fn waiting_explained(&self, suspect: usize) -> f64 {
         let dependencies = self.suspects[suspect].dependencies.iter();

@@ -1,4 +1,4 @@
-//! What a batch yields, and how much the engine holds.
+//! The result of a batch.
 
 use wardroom_domain::{Anomaly, Finding};
 
@@ -28,15 +28,4 @@ pub struct LimitedRecords {
     pub signals: u64,
     /// Points that were not judged, because nothing arrived from any sender in their window.
     pub stalled_points: u64,
-}
-
-/// Numbers of what the engine holds, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineSize {
-    /// Series.
-    pub series: usize,
-    /// Signals.
-    pub signals: usize,
-    /// Entities of series and spans.
-    pub entities: usize,
 }

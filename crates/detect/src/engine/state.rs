@@ -1,4 +1,4 @@
-//! The state of an engine.
+//! The state of an engine: what it holds for one tenant.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -63,6 +63,17 @@ pub struct Engine {
     pub(super) watermark_ms: i64,
     /// The watermark at the end of the last batch.
     pub(super) finished_ms: i64,
+}
+
+/// Numbers of what the engine holds, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineSize {
+    /// Series.
+    pub series: usize,
+    /// Signals.
+    pub signals: usize,
+    /// Entities of series and spans.
+    pub entities: usize,
 }
 
 /// An unusual point of one series.

@@ -1,6 +1,8 @@
 use wardroom_domain::{Deployment, LogEntry, SignalKind, Span, SpanKind};
+use wardroom_signals::Catalog;
 
 use super::*;
+use crate::Config;
 
 fn engine() -> Engine {
     Engine::new(Config::default(), Catalog::builtin())

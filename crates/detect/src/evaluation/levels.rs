@@ -3,7 +3,7 @@
 use wardroom_domain::Severity;
 use wardroom_signals::Direction;
 
-use super::rules::{RuleInput, Sign, Verdict};
+use super::rule::{RuleInput, Sign, Verdict};
 
 /// Error lines that are an effect, within all bad points.
 const MIN_LINES: f64 = 20.0;
@@ -35,7 +35,7 @@ pub(super) fn error_logs(input: &RuleInput<'_>) -> Verdict {
 }
 
 /// Distance of an unknown measurement from its past that is evidence, in spreads.
-const FAR: f64 = 8.0;
+const MIN_UNUSUAL_SPREADS: f64 = 8.0;
 /// Rise or fall that is an effect, as a multiple of normal.
 const SHIFTED: f64 = 2.0;
 
@@ -45,7 +45,7 @@ pub(super) fn unusual(input: &RuleInput<'_>) -> Verdict {
         return Verdict::Unknown;
     }
     let (value, base) = (input.point.value, input.baseline);
-    let distance = FAR * base.spread.max(0.02 * base.center.abs());
+    let distance = MIN_UNUSUAL_SPREADS * base.spread.max(0.02 * base.center.abs());
     let opens = Some(input.config.unknown_series_open);
     let (up, down) = ((base.center * SHIFTED).max(base.center + distance), base.center - distance);
     if value > up && value > base.high && input.direction != Direction::Low {

@@ -3,7 +3,7 @@
 use wardroom_domain::Severity;
 use wardroom_signals::SignalUnit;
 
-use super::rules::{RuleInput, Sign, Verdict};
+use super::rule::{RuleInput, Sign, Verdict};
 
 /// Log-likelihood ratio that a finding needs. A healthy signal reaches it by chance about once in e^16 points.
 const ERRORS_EVIDENCE: f64 = 16.0;

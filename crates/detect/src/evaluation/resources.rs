@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use wardroom_domain::{EntityKind, Severity};
 use wardroom_signals::{Direction, SignalUnit};
 
-use super::rules::{RuleInput, Sign, Verdict};
+use super::rule::{RuleInput, Sign, Verdict};
 use super::trend::trend;
 
 /// How a resource behaves at its limit.

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::past::Baseline;
+use super::normal_range::Baseline;
 
 /// Length of a slot, in ms.
 const SLOT_MS: i64 = 30 * 60 * 1000;

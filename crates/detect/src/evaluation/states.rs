@@ -2,40 +2,16 @@
 
 use wardroom_domain::{EntityKind, Severity};
 
-use super::rules::{RuleInput, Sign, Verdict};
+use super::conditions::{EXPORTER, PROCESSES, is_condition};
+use super::rule::{RuleInput, Sign, Verdict};
 use crate::point::Point;
 
-/// Resource of an exporter's own availability.
-const EXPORTER: &str = "exporter";
-/// Resource of the number of processes of a group, and of restarts known by the time of a start.
-const PROCESSES: &str = "processes";
+/// Resource of restarts known by the time of a start.
 const START: &str = "start";
-/// Resources that are members which serve; others are conditions, such as a synchronised clock, of which some are never
-/// met.
-const MEMBERS: [&str; 13] = [
-    "",
-    EXPORTER,
-    PROCESSES,
-    "probe",
-    "backend",
-    "servers",
-    "hosts",
-    "members",
-    "brokers",
-    "node",
-    "replicas",
-    "pods",
-    "containers",
-];
 /// Conditions that are news even if they were never met: a job that failed has failed from its first sample on.
 const NEWS: [&str; 5] = ["job", "volume", "leader", "partitions", "cluster"];
 /// Smallest share of members whose loss counts.
 const MIN_SHARE_LOST: f64 = 0.01;
-/// Returns whether a resource is a condition, not members that serve.
-pub(super) fn is_condition(resource: &str) -> bool {
-    !MEMBERS.contains(&resource)
-}
-
 /// Members that an orchestrator replaces one by one, and the time that this may take, in ms.
 const ORCHESTRATED: [&str; 5] = ["replicas", "pods", "containers", "hosts", "members"];
 const ROLLOUT_MS: i64 = 120_000;

@@ -3,7 +3,7 @@
 use wardroom_domain::{Finding, SignalId, SignalKind};
 use wardroom_signals::SignalUnit;
 
-use super::states::is_condition;
+use super::conditions::is_condition;
 
 /// Returns what was measured, in words and numbers; no untrusted text but the resource's name of the tables.
 pub(super) fn summary(finding: &Finding, unit: SignalUnit) -> String {

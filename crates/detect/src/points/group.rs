@@ -5,7 +5,7 @@ use wardroom_domain::{Entity, SignalKind};
 use wardroom_signals::{Direction, SignalUnit};
 
 use super::cell::NEVER;
-use super::requests::RequestWindows;
+use super::request_windows::RequestWindows;
 use super::stream::Stream;
 use super::sums::{MemberValue, Sums};
 use crate::point::{Flow, Point};

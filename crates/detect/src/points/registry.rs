@@ -5,8 +5,12 @@ use wardroom_signals::{Direction, Part, SeriesUse, SignalUnit};
 
 use super::cell::{Cell, NEVER};
 use super::group::{Group, GroupKey};
+use super::maker::{EntityTime, PointMaker};
 use super::member::Member;
-use super::{EntityTime, PartHandle, PointMaker, REPLICA_LABELS};
+use super::signal_point::PartHandle;
+
+/// Labels that tell replicas of one sender apart: they send the same series.
+pub(super) const REPLICA_LABELS: [&str; 3] = ["prometheus_replica", "__replica__", "replica"];
 
 impl PointMaker {
     pub(super) fn entity(&mut self, entity: &Entity) -> u32 {

@@ -1,8 +1,8 @@
 //! How the windows of a group begin: the pace of its members must be known first.
 
-use super::PointMaker;
 use super::cell::is_passive;
 use super::group::Group;
+use super::maker::PointMaker;
 use super::member::{Member, due_ms};
 
 /// A group begins this long after its first reading, so that readings of the same scrape that come late are in its

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::requests::RequestStep;
+use super::request_windows::RequestStep;
 use super::sums::{SOURCES, Source};
 use crate::durations::{BOUNDS, Durations};
 

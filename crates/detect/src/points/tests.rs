@@ -5,7 +5,8 @@ use wardroom_domain::sample::STALE_NAN_BITS;
 use wardroom_domain::{Entity, Labels};
 
 use super::*;
-use crate::point::RequestCounts;
+use crate::Config;
+use crate::point::{Point, RequestCounts};
 
 /// A sample: index of the series, time in ms, value.
 type Reading = (usize, i64, f64);
@@ -263,7 +264,7 @@ fn an_instance_that_ends_is_missing_then_forgotten_and_a_marker_ends_it_at_once(
         assert!(after.iter().all(|point| (point.1, point.2) == (1.0, 1)), "{after:?}");
         let missing = after.iter().filter(|point| point.3 > 0).count();
         assert!(if with_marker { missing == 0 } else { (18..=21).contains(&missing) }, "{missing}");
-        assert!(after.len() >= 57, "no window waits for ever: {}", after.len());
+        assert!(after.len() >= 57, "no window waits indefinitely: {}", after.len());
     }
 }
 

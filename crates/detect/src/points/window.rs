@@ -6,11 +6,12 @@ use wardroom_signals::Part;
 
 use super::cell::{Closing, NEVER, Taken, is_counter, is_passive};
 use super::group::{Group, MAX_STEP_MS, ValueStep};
+use super::maker::PointMaker;
 use super::member::{Member, due_ms};
-use super::requests::RequestStep;
+use super::request_windows::RequestStep;
+use super::signal_point::{GroupIndex, PartHandle, SignalPoint, SignalSlot};
 use super::start::START_GRACE_MS;
 use super::sums::Sums;
-use super::{GroupIndex, PartHandle, PointMaker, SignalPoint, SignalSlot};
 use crate::point::Point;
 
 /// A group begins again after this time without readings, in ms.

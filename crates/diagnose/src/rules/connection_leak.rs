@@ -3,7 +3,8 @@
 use wardroom_domain::{EntityKind, SignalKind};
 use wardroom_signals::SignalUnit;
 
-use super::{Cited, Match, Rule, Subject};
+use crate::evidence::Cited;
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "connection-leak",
@@ -17,7 +18,7 @@ pub(super) const RULE: Rule = Rule {
 /// A pool is at its limit from this share on.
 const FULL: f64 = 0.85;
 /// Connections above normal that are many for a pool of unknown size.
-const MANY: f64 = 5.0;
+const MANY_CONNECTIONS: f64 = 5.0;
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.suspect.entity.kind == EntityKind::Database || subject.is_asked_for_more() {
@@ -26,7 +27,7 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if let Some(fact) = subject.shifted(SignalKind::Saturation, &["connections", "connection-pool"]) {
         // A pool that merely works harder, since requests take longer, leaks nothing.
         let is_full = fact.unit == SignalUnit::Ratio && fact.value >= FULL;
-        let is_limitless = fact.unit != SignalUnit::Ratio && fact.value - fact.expected >= MANY;
+        let is_limitless = fact.unit != SignalUnit::Ratio && fact.value - fact.expected >= MANY_CONNECTIONS;
         if is_full || (is_limitless && !subject.is_held_by_requests(fact)) {
             return Some(Match::by_signal(0.71, fact));
         }

@@ -2,7 +2,7 @@
 
 use wardroom_domain::{EntityKind, SignalKind};
 
-use super::{Match, Rule, Subject};
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "database-lock",

@@ -2,7 +2,9 @@
 
 use wardroom_domain::SignalKind;
 
-use super::{Cited, Match, Rule, Subject};
+use crate::evidence::{Cited, signal_summary};
+use crate::facts::SignalFact;
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "dependency-unavailable",
@@ -17,11 +19,11 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.suspect.is_seen() {
         return None;
     }
-    let is_symptom = |fact: &&&crate::facts::SignalFact| {
+    let is_symptom = |fact: &&&SignalFact| {
         matches!(fact.signal.kind, SignalKind::Errors | SignalKind::Latency) && fact.is_shifted()
     };
     let called = subject.suspect.called.iter().filter(is_symptom);
     let fact = called.max_by(|a, b| a.strength().total_cmp(&b.strength()))?;
-    let because = format!("{} sees: {}", fact.signal.entity, crate::evidence::signal_summary(fact));
+    let because = format!("{} sees: {}", fact.signal.entity, signal_summary(fact));
     Some(Match::new(0.6 + 0.2 * fact.strength(), because, vec![Cited::Signal(fact)]))
 }

@@ -2,8 +2,9 @@
 
 use wardroom_domain::SignalKind;
 
-use super::{Cited, Match, Rule, Subject};
+use crate::evidence::{Cited, signal_summary};
 use crate::facts::TemplateChange;
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "error-log-burst",
@@ -16,7 +17,7 @@ pub(super) const RULE: Rule = Rule {
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if let Some(fact) = subject.shifted(SignalKind::Logs, &[]) {
-        return Some(Match::new(0.46, crate::evidence::signal_summary(fact), vec![Cited::Signal(fact)]));
+        return Some(Match::new(0.46, signal_summary(fact), vec![Cited::Signal(fact)]));
     }
     let (strength, template) = subject.suspect.logs(&[TemplateChange::New, TemplateChange::Burst])?;
     let because = "it logs lines that it did not log before, or far more of them";

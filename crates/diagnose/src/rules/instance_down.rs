@@ -1,6 +1,7 @@
 //! Lost availability.
 
-use super::{Cited, Match, Rule, Subject};
+use crate::evidence::Cited;
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "instance-down",

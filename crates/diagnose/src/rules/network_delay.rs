@@ -2,7 +2,8 @@
 
 use wardroom_domain::SignalKind;
 
-use super::{Cited, Match, Rule, Subject};
+use crate::evidence::Cited;
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "network-delay",

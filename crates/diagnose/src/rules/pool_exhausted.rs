@@ -3,7 +3,7 @@
 use wardroom_domain::{EntityKind, SignalKind};
 use wardroom_signals::SignalUnit;
 
-use super::{Match, Rule, Subject};
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "pool-exhausted",

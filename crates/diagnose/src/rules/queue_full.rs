@@ -2,13 +2,14 @@
 
 use wardroom_domain::SignalKind;
 
-use super::{Cited, Match, Rule, Subject};
+use crate::evidence::Cited;
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "queue-full",
     says: "falls behind until its queue refuses work",
     needs: "a queue that refuses work, and a consumer that takes less than before or is slow",
-    next_checks: &["How long does one message take, compared with before?", "Is one message tried again and again?"],
+    next_checks: &["How long does one message take, compared with before?", "Is one message retried again and again?"],
     tags: &["queue", "backlog", "full", "consumer", "refused"],
     matches,
 };

@@ -2,7 +2,8 @@
 
 use wardroom_domain::SignalKind;
 
-use super::{Cited, Match, Rule, Subject};
+use crate::evidence::{Cited, signal_summary};
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "slow-dependency",
@@ -17,5 +18,5 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     let fact = subject.shifted(SignalKind::Latency, &[])?;
     let (_, explained) = subject.case.explained(subject.index);
     let fit = 0.5 + 0.1 * fact.strength() * (1.0 - explained);
-    Some(Match::new(fit, crate::evidence::signal_summary(fact), vec![Cited::Signal(fact)]))
+    Some(Match::new(fit, signal_summary(fact), vec![Cited::Signal(fact)]))
 }

@@ -2,7 +2,9 @@
 
 use wardroom_domain::SignalKind;
 
-use super::{Cited, Match, Rule, Subject};
+use crate::evidence::{Cited, signal_summary};
+use crate::facts::SignalFact;
+use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "traffic-surge",
@@ -17,7 +19,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
-    let is_higher = |fact: &&&crate::facts::SignalFact| {
+    let is_higher = |fact: &&&SignalFact| {
         fact.signal.kind == SignalKind::Traffic && fact.value > 1.5 * fact.expected && fact.z >= 4.0
     };
     let traffic = subject.suspect.own.iter().find(is_higher)?;
@@ -25,7 +27,7 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
         .shifted(SignalKind::Saturation, &[])
         .or_else(|| subject.shifted(SignalKind::Latency, &[]))
         .or_else(|| subject.shifted(SignalKind::Errors, &[]))?;
-    let because = crate::evidence::signal_summary(traffic);
+    let because = signal_summary(traffic);
     Some(Match::new(
         0.7 + 0.2 * subject.suspect.levels.surge,
         because,

@@ -24,7 +24,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use wardroom_diagnose::{Indicator, Ranked, Weights, indicators, rank};
 
-use self::telemetry::RcaCase;
+use self::telemetry::{RcaCase, read_lines};
 
 /// Maximum number of indicators in a prediction.
 const MAX_INDICATORS: usize = 40;
@@ -122,9 +122,4 @@ fn named_indicators(case: &RcaCase, ranked: &[Ranked]) -> Vec<String> {
     }
     named.truncate(MAX_INDICATORS);
     named
-}
-
-fn read_lines(path: &Path) -> anyhow::Result<Vec<serde_json::Value>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    text.lines().filter(|line| !line.is_empty()).map(|line| Ok(serde_json::from_str(line)?)).collect()
 }

@@ -29,7 +29,7 @@ const CASES: [(&str, bool, &str); 22] = [
     ("descriptor-leak", false, "descriptors-leak"),
     ("instance-down", true, "target-down"),
 ];
-/// Rules for which no action is known: a person is told what to check.
+/// Rules for which no action is known: the answer says what a person should check.
 const WITHOUT_RUNBOOK: [&str; 5] = ["unknown", "network-delay", "certificate-expiry", "exporter-down", "disk-full"];
 
 fn cause(rule: &str, deployed: bool) -> Cause {

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use wardroom_detect::{Engine, EngineView, Signal};
-use wardroom_diagnose::{Config, Facts, Need, Normal, SignalFact, SignalShift, TemplateFact, difference_floor};
+use wardroom_diagnose::{
+    Config, Facts, Need, Normal, SignalFact, SignalShift, TemplateFact, difference_floor, direction_of, unit_of,
+};
 use wardroom_domain::{Entity, Finding, Incident, Relation, RelationKind, Severity, SignalId, SignalKind, Timestamp};
 use wardroom_signals::{Direction, EntityGraph, SignalUnit};
 
@@ -196,36 +198,6 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
         is_internal: false,
         signal: id,
     })
-}
-
-/// End of the name of signals that are a share of a limit.
-const SHARE_SUFFIX: &str = "/limit";
-
-/// Returns the unit of a signal's values.
-fn unit_of(id: &SignalId, value: f64) -> SignalUnit {
-    match id.kind {
-        SignalKind::Availability => SignalUnit::Ratio,
-        SignalKind::Saturation if id.metric.ends_with(SHARE_SUFFIX) => SignalUnit::Ratio,
-        SignalKind::Errors if (0.0..=1.0).contains(&value) => SignalUnit::Ratio,
-        SignalKind::Errors | SignalKind::Traffic | SignalKind::Logs => SignalUnit::PerSecond,
-        SignalKind::Latency | SignalKind::Freshness | SignalKind::Expiry => SignalUnit::Seconds,
-        SignalKind::Saturation if matches!(id.resource.as_str(), "memory" | "heap") => SignalUnit::Bytes,
-        SignalKind::Saturation | SignalKind::Queue | SignalKind::Restarts | SignalKind::Other => SignalUnit::Number,
-    }
-}
-
-const fn direction_of(kind: SignalKind) -> Direction {
-    match kind {
-        SignalKind::Availability | SignalKind::Expiry => Direction::Low,
-        SignalKind::Traffic | SignalKind::Other => Direction::Neutral,
-        SignalKind::Errors
-        | SignalKind::Latency
-        | SignalKind::Saturation
-        | SignalKind::Queue
-        | SignalKind::Restarts
-        | SignalKind::Freshness
-        | SignalKind::Logs => Direction::High,
-    }
 }
 
 /// Adds the log templates of these entities, with the lines since the onset and those that the time before makes

@@ -2,6 +2,7 @@
 //! fault a day.
 
 mod metrics;
+mod pod;
 mod traces;
 
 use std::collections::BTreeMap;
@@ -9,11 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use wardroom_diagnose::Facts;
-use wardroom_domain::{Entity, Timestamp};
+use wardroom_domain::Timestamp;
 
 use self::traces::Recorded;
-use super::read_lines;
-use super::telemetry::RcaCase;
+use super::telemetry::{RcaCase, read_lines};
 
 /// Telemetry after the start of the fault that diagnosis may see, in seconds.
 const SEEN_SECONDS: i64 = 180;
@@ -84,10 +84,4 @@ fn normal_days(data: &Path) -> anyhow::Result<BTreeMap<String, Recorded>> {
         days.insert(entry.file_name().to_string_lossy().into_owned(), recorded);
     }
     Ok(days)
-}
-
-/// Returns the service of a pod: its name without the two hashes of its ReplicaSet.
-fn service_of(pod: &str) -> Entity {
-    let name = pod.rsplitn(3, '-').nth(2).unwrap_or(pod);
-    Entity::service(name)
 }

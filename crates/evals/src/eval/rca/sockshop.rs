@@ -8,8 +8,7 @@ use wardroom_diagnose::Facts;
 use wardroom_domain::{Entity, SignalKind, Timestamp};
 use wardroom_signals::SignalUnit;
 
-use super::read_lines;
-use super::telemetry::{RcaCase, Recording, fact, signal};
+use super::telemetry::{RcaCase, Recording, fact, read_lines, signal};
 
 /// Reads all cases.
 pub(super) fn cases(data: &Path) -> anyhow::Result<Vec<RcaCase>> {

@@ -1,12 +1,14 @@
 //! Facts from recorded telemetry: what every adapter builds its cases with.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use wardroom_diagnose::{Facts, Normal, SignalFact, SignalShift, difference_floor};
+use anyhow::Context as _;
+use wardroom_diagnose::{Facts, Normal, SignalFact, SignalShift, difference_floor, direction_of};
 use wardroom_domain::{Entity, Relation, RelationKind, SignalId, SignalKind, Timestamp};
-use wardroom_signals::{Direction, SignalUnit};
+use wardroom_signals::SignalUnit;
 
-/// One case: what diagnosis is told, and what the prediction names.
+/// One case: the facts for diagnosis, and what the prediction names.
 pub(crate) struct RcaCase {
     /// Identifier of the data set.
     pub(crate) id: String,
@@ -25,6 +27,12 @@ pub(super) struct Recording {
     pub(super) since: Vec<(i64, f64)>,
 }
 
+/// Reads a file with one JSON value a line.
+pub(super) fn read_lines(path: &Path) -> anyhow::Result<Vec<serde_json::Value>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    text.lines().filter(|line| !line.is_empty()).map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
 /// Names a signal of an entity.
 pub(super) fn signal(entity: &Entity, kind: SignalKind, resource: &str, metric: &str) -> SignalId {
     SignalId { entity: entity.clone(), peer: None, kind, resource: resource.to_owned(), metric: metric.to_owned() }
@@ -35,15 +43,10 @@ pub(super) fn fact(recording: &Recording, from_ms: i64) -> Option<SignalFact> {
     let Recording { signal, unit, before, since } = recording;
     let normal = Normal::of(before)?;
     let shift = SignalShift::measure(&normal, since, from_ms, difference_floor(signal, *unit))?;
-    let direction = match signal.kind {
-        SignalKind::Traffic | SignalKind::Other => Direction::Neutral,
-        SignalKind::Availability | SignalKind::Expiry => Direction::Low,
-        _ => Direction::High,
-    };
     Some(SignalFact {
         signal: signal.clone(),
         unit: *unit,
-        direction,
+        direction: direction_of(signal.kind),
         value: shift.value,
         expected: shift.expected,
         z: shift.z,

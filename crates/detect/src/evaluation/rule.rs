@@ -1,11 +1,16 @@
-//! The bad points of one rule up to now.
+//! A rule: what it is, what it sees of a signal, what it says of a point, and its bad points up to now.
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::{Finding, Severity, SignalId};
-use wardroom_signals::SignalUnit;
+use wardroom_domain::{Finding, Severity, SignalId, SignalKind};
+use wardroom_signals::{Direction, SignalUnit};
 
-use super::rules::{Rule, Sign, Verdict};
+use super::counts::Counts;
+use super::normal_range::Baseline;
+use super::past::Past;
 use super::summary::summary;
+use crate::Config;
 use crate::point::Point;
 
 /// Good points that end a finding.
@@ -22,6 +27,109 @@ const HALF_OF_EVIDENCE: f64 = 0.5;
 const GOOD_POINTS_WITHOUT_EVIDENCE: u32 = 6;
 /// Most evidence that is kept: what exceeds a finding's need delays its end only.
 const MAX_EVIDENCE: f64 = 1.3;
+
+/// One rule.
+pub struct Rule {
+    /// Identifies the rule in findings.
+    pub id: &'static str,
+    /// The kind of signal that it looks at.
+    pub kind: SignalKind,
+    /// What is bad, for documentation.
+    pub about: &'static str,
+    /// Whether a finding may open an incident; otherwise it is evidence that may only join one.
+    pub opens: bool,
+    /// Severity, unless the point says another.
+    pub severity: Severity,
+    /// Least time that the bad points cover, in seconds.
+    pub seconds: u32,
+    /// Least number of bad points.
+    pub points: u32,
+    /// Evidence that a good point takes away, as a share of what a finding needs.
+    pub good: f64,
+    pub(super) test: Test,
+}
+
+/// Judges one point.
+pub(super) type Test = fn(&RuleInput<'_>) -> Verdict;
+
+/// What a rule sees: one point, and the signal's past without it.
+pub(super) struct RuleInput<'a> {
+    pub(super) id: &'a SignalId,
+    pub(super) unit: SignalUnit,
+    pub(super) direction: Direction,
+    pub(super) point: &'a Point,
+    pub(super) past: &'a Past,
+    pub(super) baseline: Baseline,
+    /// Whether the past is long enough to compare with.
+    pub(super) is_warm: bool,
+    /// All points including this one, oldest first.
+    pub(super) history: &'a VecDeque<(i64, f64)>,
+    pub(super) counts: &'a Counts,
+    pub(super) interval_ms: i64,
+    /// The rule's bad points so far.
+    pub(super) run: Option<&'a Run>,
+    pub(super) config: &'a Config,
+}
+
+impl RuleInput<'_> {
+    /// Returns the length of the point's window, in seconds.
+    pub(super) fn window_seconds(&self) -> f64 {
+        self.point.window_ms.max(1) as f64 / 1000.0
+    }
+
+    /// Returns failed and all requests of the bad points so far and of this one.
+    pub(super) fn run_requests(&self) -> (f64, f64) {
+        let now = self.point.requests.unwrap_or_default();
+        let (failed, total) = self.run.map_or((0.0, 0.0), |run| run.requests);
+        (failed + now.failed, total + now.total)
+    }
+}
+
+/// What a rule says of one point.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdict {
+    /// The rule does not apply, or nothing is known.
+    Unknown,
+    /// The point is good.
+    Good,
+    /// The point is neither: it takes this share of the evidence away.
+    Doubtful(f64),
+    /// The point is bad.
+    Bad(Sign),
+}
+
+/// A bad point.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sign {
+    /// Share of the evidence that a finding needs, 0..1.
+    pub(super) weight: f64,
+    /// The limit that the value crosses.
+    pub(super) limit: f64,
+    /// Normal value.
+    pub(super) expected: f64,
+    /// Whether values below the limit are bad.
+    pub(super) low_is_bad: bool,
+    /// Whether size and support are enough for a finding, besides the evidence.
+    pub(super) is_ready: bool,
+    /// Severity, if other than the rule's.
+    pub(super) severity: Option<Severity>,
+    /// Whether a finding may open an incident, if other than the rule says.
+    pub(super) opens: Option<bool>,
+    /// Onset, in ms, if it lies before the point: the first of several events that are counted.
+    pub(super) since_ms: Option<i64>,
+}
+
+impl Sign {
+    /// Creates a sign that values above a limit are bad.
+    pub(super) const fn above(limit: f64, expected: f64, weight: f64) -> Self {
+        Self { weight, limit, expected, low_is_bad: false, is_ready: true, severity: None, opens: None, since_ms: None }
+    }
+
+    /// Creates a sign that values below a limit are bad.
+    pub(super) const fn below(limit: f64, expected: f64, weight: f64) -> Self {
+        Self { low_is_bad: true, ..Self::above(limit, expected, weight) }
+    }
+}
 
 /// Bad points of one rule, from the first one on.
 #[derive(Clone, Debug, Serialize, Deserialize)]

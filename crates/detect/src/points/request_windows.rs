@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::SignalSlot;
 use super::quantile::{Bound, quantile};
+use super::signal_point::SignalSlot;
 use super::sums::{SOURCES, Source};
 use crate::point::{Point, RequestCounts};
 
