@@ -3,7 +3,7 @@
 //! ```text
 //! data/  bus/  checkpoint/  dead-letters/  lake/  state/wardroom.db  executor/
 //!          └───────┬────────────┴───────────┘          └───────┬───────┘
-//!              bus_epoch                     state_database, audit_log
+//!              bus_epoch                     state_database, audit_log, tokens
 //!          └──────────────────────────── backup ───────────────┘
 //! ```
 //!
@@ -18,3 +18,4 @@ pub mod audit_log;
 pub mod backup;
 pub mod bus_epoch;
 pub mod state_database;
+pub mod tokens;

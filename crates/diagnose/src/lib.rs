@@ -32,8 +32,8 @@ mod rule;
 mod rules;
 
 pub use facts::{Facts, SignalFact, TemplateFact};
-pub use kind::{direction_of, unit_of};
 pub use features::{FEATURES, Features};
+pub use kind::{direction_of, unit_of};
 pub use need::Need;
 pub use rank::{Indicator, Ranked, diagnose, indicators, needs, rank};
 pub use render::{RootCauseAnalysis, root_cause_analysis};

@@ -2,8 +2,8 @@
 
 use wardroom_domain::Entity;
 
-/// Evidence that is not among the facts. The caller that has it adds it to [`crate::Facts`] and notes the need as answered,
-/// with or without a result.
+/// Evidence that is not among the facts. The caller that has it adds it to [`crate::Facts`] and notes the need as
+/// answered, with or without a result.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// Log templates of an entity, with their rates before and since the onset.

@@ -1,6 +1,7 @@
 //! The lake role: writes samples and events to the tables, and maintains them.
 
 pub mod event_writer;
+pub mod health_writer;
 pub mod lake_state;
 pub mod lake_writer;
 pub mod maintenance;

@@ -21,12 +21,14 @@
 mod config;
 mod postmortem;
 mod review;
+mod setting_check;
 mod tool;
 mod verify;
 mod workflow;
 
 pub use config::Config;
 pub use postmortem::{Postmortem, TimelineEntry, postmortem};
+pub use setting_check::unconfirmed_setting;
 pub use tool::{Applied, Operation, Tool, ToolError, ToolSpec, parse_arguments};
 pub use verify::{ObservedSignal, Verification, VerificationProgress, WatchedSignal, verify};
 pub use workflow::{Effect, Event, StateChange, Workflow, WorkflowError, WorkflowReadError};

@@ -12,23 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wardroom_detect::{Signals, health};
-use wardroom_domain::{ServiceHealth, TenantId, Timestamp};
+use wardroom_domain::{TenantId, Timestamp};
 use wardroom_lake::{EnrichmentFact, IncidentFact, Lake, ToolFact};
 use wardroom_respond::{Workflow, WorkflowReadError};
 use wardroom_store::{IncidentRow, Store};
 
+use wardroom_pipeline::lake::health_writer::write_health;
 use wardroom_pipeline::metrics as pipeline_metrics;
-use wardroom_pipeline::state::tenants::{SELF_TENANT, Tenants};
+use wardroom_pipeline::state::tenants::Tenants;
 
 use crate::clock;
 
-/// Length of a health window, in ms.
-const WINDOW_MS: i64 = 5 * 60_000;
-/// A window is complete this long after its end, in telemetry time, in ms.
-const GRACE_MS: i64 = 60_000;
-/// Windows to look back for at the start; detection keeps history for about as long.
-const MAX_BACKFILL_WINDOWS: i64 = 24;
 /// A day in ms.
 pub(crate) const DAY_MS: i64 = 86_400_000;
 /// Overlap of two reads of changed incidents, so that writes that were in progress during a read are not missed.
@@ -59,7 +53,7 @@ impl GoldWriter {
             tokio::time::sleep(interval).await;
             let now = clock::now();
             let incidents = self.write_incidents(since, now).await;
-            let health = self.write_health(&mut written_to).await;
+            let health = write_health(&self.lake, &self.tenants, &mut written_to).await.map_err(Error::from);
             if incidents.is_ok() {
                 since = now.minus(READ_OVERLAP);
             }
@@ -85,40 +79,6 @@ impl GoldWriter {
         }
         Ok(())
     }
-
-    /// Writes the completed health windows of all tenants.
-    async fn write_health(&self, written_to: &mut BTreeMap<TenantId, i64>) -> Result<(), Error> {
-        for (tenant, state) in self.tenants.all().into_iter().filter(|(tenant, _)| tenant.as_str() != SELF_TENANT) {
-            let written = match written_to.get(&tenant) {
-                Some(written) => *written,
-                None => self.lake.committed_health_end(&tenant).await?.map_or(i64::MIN, Timestamp::millis),
-            };
-            let (windows, end) = {
-                let view = state.view();
-                let watermark_ms = view.engine.watermark_ms().max(MAX_BACKFILL_WINDOWS * WINDOW_MS);
-                let end = (watermark_ms - GRACE_MS).div_euclid(WINDOW_MS) * WINDOW_MS;
-                (
-                    health_windows(view.engine.signal_map(), written.max(end - MAX_BACKFILL_WINDOWS * WINDOW_MS), end),
-                    end,
-                )
-            };
-            if !windows.is_empty() {
-                self.lake.write_service_health(&tenant, &windows).await?;
-            }
-            written_to.insert(tenant, written.max(end));
-        }
-        Ok(())
-    }
-}
-
-/// Returns the health of all services for each window in a time range; windows without data are left out.
-fn health_windows(signals: &Signals, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<ServiceHealth>)> {
-    let starts = (from_ms..end_ms).step_by(WINDOW_MS as usize);
-    let windows = starts.map(|start_ms| {
-        let [start, end] = [start_ms, start_ms + WINDOW_MS].map(Timestamp::from_millis);
-        (start, end, health(signals, start_ms..start_ms + WINDOW_MS))
-    });
-    windows.filter(|(.., facts)| !facts.is_empty()).collect()
 }
 
 /// Converts an incident to its row.

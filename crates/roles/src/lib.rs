@@ -20,7 +20,6 @@ mod query_worker;
 mod replay;
 mod respond;
 mod server;
-pub mod tokens;
 mod views;
 
 pub use query_worker::{QueryWorkerError, run_query_worker};
@@ -33,7 +32,7 @@ pub use views::dead_letters::dead_letters;
 pub use views::series::dump;
 pub use wardroom_api::document as openapi;
 pub use wardroom_config::{self as config, Config};
-pub use wardroom_data_folder::{audit_log, backup, bus_epoch, state_database};
+pub use wardroom_data_folder::{audit_log, backup, bus_epoch, state_database, tokens};
 pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
 pub use wardroom_lake::{

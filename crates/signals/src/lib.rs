@@ -29,6 +29,7 @@ mod resource;
 mod series;
 mod series_part;
 mod shape;
+mod surroundings;
 mod template;
 mod version;
 
@@ -41,3 +42,4 @@ pub use error::ConventionError;
 pub use graph::{EntityGraph, GraphLimits, GraphState};
 pub use meaning::{Direction, Outcome, Part, SeriesMeaning, SeriesUse, SignalUnit};
 pub use resource::ResourceEntity;
+pub use surroundings::{Surroundings, surroundings};

@@ -19,9 +19,8 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.suspect.is_seen() {
         return None;
     }
-    let is_symptom = |fact: &&&SignalFact| {
-        matches!(fact.signal.kind, SignalKind::Errors | SignalKind::Latency) && fact.is_shifted()
-    };
+    let is_symptom =
+        |fact: &&&SignalFact| matches!(fact.signal.kind, SignalKind::Errors | SignalKind::Latency) && fact.is_shifted();
     let called = subject.suspect.called.iter().filter(is_symptom);
     let fact = called.max_by(|a, b| a.strength().total_cmp(&b.strength()))?;
     let because = format!("{} sees: {}", fact.signal.entity, signal_summary(fact));

@@ -15,7 +15,6 @@ pub(super) const RULE: Rule = Rule {
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     let shifted = subject.suspect.own.iter().filter(|fact| fact.is_shifted());
     let strongest = shifted.max_by(|a, b| a.strength().total_cmp(&b.strength()));
-    let because = strongest
-        .map_or_else(|| "what it is connected with differs".into(), |fact| signal_summary(fact));
+    let because = strongest.map_or_else(|| "what it is connected with differs".into(), |fact| signal_summary(fact));
     Some(Match::new(0.05, because, strongest.into_iter().map(|fact| Cited::Signal(fact)).collect()))
 }

@@ -3,15 +3,15 @@
 //! Signals, events and relations come from its view, which nothing waits for. Log templates and level shifts of series
 //! are read under the detectors' lock, only for entities that diagnosis asks for.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use wardroom_detect::{Engine, EngineView, Signal};
 use wardroom_diagnose::{
     Config, Facts, Need, Normal, SignalFact, SignalShift, TemplateFact, difference_floor, direction_of, unit_of,
 };
-use wardroom_domain::{Entity, Finding, Incident, Relation, RelationKind, Severity, SignalId, SignalKind, Timestamp};
-use wardroom_signals::{Direction, EntityGraph, SignalUnit};
+use wardroom_domain::{Entity, Finding, Incident, Severity, SignalId, SignalKind, Timestamp};
+use wardroom_signals::{Direction, EntityGraph, SignalUnit, surroundings};
 
 /// Steps of calls and uses that are followed from the incident's entities to what they depend on.
 const MAX_DEPENDENCY_STEPS: u32 = 6;
@@ -39,7 +39,7 @@ pub(super) fn collect(view: &EngineView, incident: &Incident, config: &Config) -
     let graph = view.graph();
     let now = Timestamp::from_millis(view.watermark_ms());
     let members: BTreeSet<Entity> = incident.entities.iter().map(|entity| graph.canonical(entity)).collect();
-    let near = surroundings(graph, members.clone(), MAX_DEPENDENCY_STEPS, MAX_DEPENDENT_STEPS);
+    let near = surroundings(graph, members.clone(), MAX_DEPENDENCY_STEPS, MAX_DEPENDENT_STEPS, MAX_ENTITIES);
     let mut facts = Facts { began_at: incident.began_at, now, members, relations: near.relations, ..Facts::default() };
     add_signals(view, &near.entities, &mut facts);
     let from = incident.began_at.minus(Duration::from_secs(config.deployment_minutes * 60));
@@ -70,7 +70,7 @@ pub(super) fn answer(needs: &[Need], view: &EngineView, engine: &Engine, config:
         add_series(engine, graph, &series_entities, facts);
     }
     if !unseen.is_empty() {
-        let near = surroundings(graph, unseen, 1, 0);
+        let near = surroundings(graph, unseen, 1, 0, MAX_ENTITIES);
         let known: BTreeSet<Entity> = facts.signals.iter().map(|fact| fact.signal.entity.clone()).collect();
         let added: BTreeSet<Entity> = near.entities.difference(&known).cloned().collect();
         add_signals(view, &added, facts);
@@ -80,45 +80,6 @@ pub(super) fn answer(needs: &[Need], view: &EngineView, engine: &Engine, config:
             }
         }
     }
-}
-
-/// Entities and the relations between them.
-struct Surroundings {
-    entities: BTreeSet<Entity>,
-    relations: Vec<Relation>,
-}
-
-/// Follows relations from some entities: to what they depend on, and to what depends on them.
-fn surroundings(graph: &EntityGraph, starts: BTreeSet<Entity>, down: u32, up: u32) -> Surroundings {
-    let mut entities: BTreeSet<Entity> = starts.clone();
-    let mut relations = BTreeSet::new();
-    let mut queue: VecDeque<(Entity, u32, u32)> = starts.into_iter().map(|entity| (entity, down, up)).collect();
-    while let Some((entity, down, up)) = queue.pop_front() {
-        if entities.len() >= MAX_ENTITIES {
-            break;
-        }
-        let outgoing = graph.relations_from(&entity).into_iter().map(|(kind, other)| (kind, other, true));
-        let incoming = graph.relations_to(&entity).into_iter().map(|(kind, other)| (kind, other, false));
-        for (kind, other, is_outgoing) in outgoing.chain(incoming) {
-            let other = graph.canonical(&other);
-            if other == entity {
-                continue;
-            }
-            // The fault of a part shows at the whole, so parts are looked at like dependencies.
-            let is_dependency = is_outgoing != (kind == RelationKind::PartOf);
-            if (is_dependency && down == 0) || (!is_dependency && up == 0) {
-                continue;
-            }
-            let (from, to) =
-                if is_outgoing { (entity.clone(), other.clone()) } else { (other.clone(), entity.clone()) };
-            relations.insert(Relation { from, kind, to });
-            if entities.insert(other.clone()) {
-                let (down, up) = if is_dependency { (down - 1, up) } else { (down, up - 1) };
-                queue.push_back((other, down, up));
-            }
-        }
-    }
-    Surroundings { entities, relations: relations.into_iter().collect() }
 }
 
 /// Adds the signals of these entities, and of their calls.

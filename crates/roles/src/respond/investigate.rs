@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use wardroom_diagnose::{Weights, diagnose, needs};
 use wardroom_domain::executor::{RefusalCode, Request, Response};
-use wardroom_domain::{Cause, Diagnosis, DryRun, Incident, Plan, TenantId, ToolCall};
-use wardroom_respond::{Event, Workflow};
+use wardroom_domain::{Diagnosis, Incident, Plan, TenantId, ToolCall};
+use wardroom_pipeline::detection::incident_signals::select_control;
+use wardroom_respond::{Event, Workflow, unconfirmed_setting};
 use wardroom_store::IncidentRow;
 
+use super::diagnosis_facts;
 use super::respond_error::{OTHER_ANSWER, RespondError};
 use super::responder::Responder;
-use super::{diagnosis_facts, watched_signals};
+use super::watched_signals::watched_signals;
 use crate::clock;
 
 /// Maximum number of times that diagnosis may ask for further evidence.
@@ -54,10 +55,10 @@ impl Responder {
             call,
             dry_run,
             runbook,
-            control: watched_signals::select_control(&view, entities).unwrap_or_else(|| "none".to_owned()),
+            control: select_control(&view.engine, entities).unwrap_or_else(|| "none".to_owned()),
             expires_at: clock::now().plus(Duration::from_secs(self.config.respond.approval_minutes * 60)),
         };
-        let watched = watched_signals::watched_signals(&view, entities);
+        let watched = watched_signals(&view.engine, entities);
         Ok(Event::Proposed { diagnosis, plan: Box::new(plan), watched })
     }
 
@@ -112,65 +113,6 @@ struct Action {
     runbook: String,
 }
 
-/// Returns why a change of a setting may not be proposed: the target itself must say that the setting has the announced
-/// value now, since the announcement is a log line. The dry run's undo has the value that the target reports.
-fn unconfirmed_setting(cause: &Cause, dry_run: &DryRun) -> Option<String> {
-    let (key, from, to) = cause.setting.as_ref()?;
-    let reported = dry_run.undo.as_ref().and_then(|undo| undo.arguments.get("value"));
-    if reported.is_some_and(|value| is_same_value(value, to)) {
-        return None;
-    }
-    let reported = reported.map_or_else(|| "no value".to_owned(), Value::to_string);
-    Some(format!("{} does not confirm that {key} went from {from} to {to}: it reports {reported}", cause.entity))
-}
-
-/// Compares a reported value with one from a text: numbers by value.
-fn is_same_value(reported: &Value, text: &str) -> bool {
-    match reported {
-        Value::String(reported) => reported == text,
-        Value::Number(number) => number.as_f64() == text.parse().ok(),
-        Value::Bool(reported) => text.parse() == Ok(*reported),
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
-    }
-}
-
 fn describe(call: &ToolCall) -> String {
     format!("{} {} of {}", call.tool, call.operation, call.target)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-    use wardroom_domain::Entity;
-
-    use super::*;
-
-    #[test]
-    fn a_setting_is_proposed_only_if_the_target_reports_the_announced_value() {
-        let cause = Cause {
-            setting: Some(("pool".into(), "20".into(), "1".into())),
-            ..Cause::new(Entity::service("cart"), "bad-setting", 0.9)
-        };
-        let dry_run = |value: Option<Value>| DryRun {
-            diff: "pool goes from 1 to 20".into(),
-            blast_radius: String::new(),
-            risk: "low".into(),
-            reversible: true,
-            precondition: "1".into(),
-            undo: value.map(|value| ToolCall {
-                tool: "process".into(),
-                operation: "settings".into(),
-                target: "cart".into(),
-                arguments: json!({ "key": "pool", "value": value }).as_object().unwrap().clone(),
-            }),
-        };
-        assert_eq!(unconfirmed_setting(&cause, &dry_run(Some(json!(1)))), None);
-        assert_eq!(unconfirmed_setting(&cause, &dry_run(Some(json!("1")))), None);
-        for value in [Some(json!(20)), Some(json!(10)), None] {
-            let reason = unconfirmed_setting(&cause, &dry_run(value)).unwrap();
-            assert!(reason.contains("does not confirm"), "{reason}");
-        }
-        let other = Cause::new(Entity::service("cart"), "cpu-hog", 0.9);
-        assert_eq!(unconfirmed_setting(&other, &dry_run(None)), None);
-    }
 }

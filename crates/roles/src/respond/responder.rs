@@ -23,6 +23,7 @@ use wardroom_edge::generate_token;
 use wardroom_executor::ExecutorClient;
 use wardroom_knowledge::Library;
 use wardroom_pipeline::detection::detector_output::DetectorEvent;
+use wardroom_pipeline::detection::incident_signals;
 use wardroom_pipeline::poison_records::panic_message;
 use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_respond::{Effect, Event, ObservedSignal, Verification, VerificationProgress, Workflow, verify};
@@ -30,7 +31,7 @@ use wardroom_store::{IncidentRow, Store, Transition};
 
 use super::audit_entry::{APPROVE_REQUESTED, agent_of, audit_entry};
 use super::respond_error::{OTHER_ANSWER, RespondError};
-use super::watched_signals;
+use super::watched_signals::watched_signals;
 use crate::config::Config;
 use crate::metrics as names;
 use crate::{clock, crash};
@@ -317,7 +318,7 @@ impl Responder {
         };
         let Some(outcome) = status.executed else { return Ok(None) };
         let view = self.tenants.view(&row.tenant);
-        let watched = watched_signals::watched_signals(&view, &workflow.incident.affected());
+        let watched = watched_signals(&view.engine, &workflow.incident.affected());
         let at_ms = view.engine.watermark_ms();
         if at_ms == i64::MIN {
             // No telemetry yet, so no telemetry time. The executor returns the same outcome at the next step.
@@ -333,7 +334,7 @@ impl Responder {
         let began_ms = workflow.incident.began_at.millis();
         let view = self.tenants.view(&row.tenant);
         let observed = workflow.watched.iter().map(|watched| {
-            let (interval_ms, points) = watched_signals::history(&view, &watched.signal);
+            let (interval_ms, points) = incident_signals::history(&view.engine, &watched.signal);
             ObservedSignal { watched, interval_ms, points }
         });
         let observed: Vec<ObservedSignal<'_>> = observed.collect();
@@ -345,7 +346,7 @@ impl Responder {
             mitigated_ms: workflow.mitigated_ms,
             now_ms,
             waited_ms: clock::now().millis() - since.millis(),
-            control: control.map(|service| watched_signals::bad_share(&view, &service, began_ms, executed_ms)),
+            control: control.map(|service| incident_signals::bad_share(&view.engine, &service, began_ms, executed_ms)),
         };
         let inconclusive = |reason: &str| Ok(Some(Event::Inconclusive { reason: reason.to_owned(), at_ms: now_ms }));
         let reason = match verify(&verification, &self.config.respond) {

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use wardroom_domain::SignalKind;
 use wardroom_signals::SignalUnit;
 
-use super::pod::service_of;
 use super::super::telemetry::{RcaCase, Recording, fact, signal};
+use super::pod::service_of;
 
 /// (Column, kind, resource, unit, factor to the unit). Percentages are of the container's limit.
 const COLUMNS: [(&str, SignalKind, &str, SignalUnit, f64); 2] = [

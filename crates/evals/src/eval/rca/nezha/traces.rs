@@ -9,8 +9,8 @@ use wardroom_diagnose::TemplateFact;
 use wardroom_domain::{Severity, SignalId, SignalKind, Timestamp};
 use wardroom_signals::SignalUnit;
 
-use super::pod::service_of;
 use super::super::telemetry::{RcaCase, Recording, calls, fact, signal};
+use super::pod::service_of;
 
 /// Width of the bins whose medians are the points of a duration, in ms.
 const BIN_MS: i64 = 30_000;

@@ -6,10 +6,8 @@ use serde_json::json;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 use wardroom_edge::{KnownToken, TokenTable, generate_token};
+use wardroom_process::clock;
 use wardroom_store::{NewToken, Store};
-
-use crate::clock;
-use crate::respond::audit_entry::audit_entry;
 
 /// Interval between reads of the tokens table. Including the time of a query, a change is in force within a second.
 const TOKEN_POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -65,11 +63,23 @@ fn token_entry(
 ) -> AuditEntry {
     let decision =
         json!({ "token": id, "principal": identity.principal, "role": identity.role, "expires_at": expires_at });
-    AuditEntry { principal: by, ..audit_entry(&identity.tenant, "operator", None, action, decision, now) }
+    AuditEntry {
+        at: now,
+        tenant: identity.tenant.clone(),
+        principal: by,
+        agent: "operator".to_owned(),
+        incident_id: None,
+        action: action.to_owned(),
+        decision,
+        approved_by: None,
+    }
 }
 
 /// Creates an administrator's token if there is no token at all, and returns its secret.
-pub(crate) async fn first_admin(store: &Store) -> Result<Option<String>, wardroom_store::Error> {
+///
+/// # Errors
+/// Returns an error if the store cannot be read or written.
+pub async fn first_admin(store: &Store) -> Result<Option<String>, wardroom_store::Error> {
     if !store.tokens().await?.is_empty() {
         return Ok(None);
     }
@@ -79,7 +89,7 @@ pub(crate) async fn first_admin(store: &Store) -> Result<Option<String>, wardroo
 }
 
 /// Polls the tokens table and replaces the table of known tokens. Never returns.
-pub(crate) async fn refresh(store: Store, table: TokenTable) {
+pub async fn refresh(store: Store, table: TokenTable) {
     loop {
         match load(&store).await {
             Ok(tokens) => table.replace(Some(tokens)),
@@ -93,7 +103,10 @@ pub(crate) async fn refresh(store: Store, table: TokenTable) {
 }
 
 /// Reads the tokens that are not revoked.
-pub(crate) async fn load(store: &Store) -> Result<Vec<KnownToken>, wardroom_store::Error> {
+///
+/// # Errors
+/// Returns an error if the store cannot be read.
+pub async fn load(store: &Store) -> Result<Vec<KnownToken>, wardroom_store::Error> {
     let in_force = store.tokens().await?.into_iter().filter(|token| token.revoked_at.is_none());
     Ok(in_force
         .map(|token| KnownToken { sha256: token.sha256, identity: token.identity, expires_at: token.expires_at })
