@@ -41,7 +41,7 @@ pub struct Config {
     /// Requests that a window needs before its error ratio is computed; windows are joined until it has them.
     /// Default 10. Since 0.1.
     pub min_requests: f64,
-    /// Past that a signal needs before it is compared with it, in seconds of telemetry. Default 40. Since 0.2.
+    /// Past that a signal needs before it is compared with it, in seconds of telemetry. Default 20. Since 0.2.
     pub cold_start_seconds: u32,
     /// Time after which a new level of a signal in fault becomes its normal one, in seconds. Default 86400. Since 0.2.
     pub relearn_seconds: u32,
@@ -128,7 +128,7 @@ impl Default for Config {
             shift_seconds: 30,
             window_seconds: 5,
             min_requests: 10.0,
-            cold_start_seconds: 40,
+            cold_start_seconds: 20,
             relearn_seconds: 24 * 3600,
             error_ratio: 0.01,
             latency_floor_seconds: 0.025,
