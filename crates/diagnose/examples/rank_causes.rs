@@ -22,6 +22,7 @@ fn main() {
         expected: 0.05,
         z: 23.0,
         onset: Some(began_at),
+        interval_ms: 15_000,
         is_bad: true,
         is_gone: false,
         is_internal: false,

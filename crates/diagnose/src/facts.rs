@@ -8,6 +8,11 @@ use wardroom_signals::{Direction, SignalUnit};
 use crate::need::Need;
 use crate::shift::difference_floor;
 
+/// Resource of the availability of an exporter, whose target may well be up.
+pub(crate) const EXPORTER: &str = "exporter";
+/// Resource of the availability that probes from outside measure.
+pub(crate) const PROBE: &str = "probe";
+
 /// Resources of availability whose loss means that requests are not served.
 const SERVES: &[&str] = &[
     "",
@@ -22,6 +27,12 @@ const SERVES: &[&str] = &[
     "node",
     "unhealthy-hosts",
 ];
+/// From this share of its limit on a resource is full.
+const FULL: f64 = 0.95;
+/// A resource that is normally below this share of its limit has room.
+const USUALLY_FREE: f64 = 0.85;
+/// Least certainty of a resource that reached its limit, 0..1.
+const AT_LIMIT: f64 = 0.6;
 /// Resources that fill while requests wait.
 const WAITING: &[&str] = &[
     "connections",
@@ -77,6 +88,8 @@ pub struct SignalFact {
     pub z: f64,
     /// Estimated time of the shift; `None` if the signal is as before.
     pub onset: Option<Timestamp>,
+    /// Time between two of its points, in ms; 0 if unknown. The onset is known no better than to about two of them.
+    pub interval_ms: i64,
     /// Whether a rule holds for it, or its value is beyond its limit.
     pub is_bad: bool,
     /// Whether it had points before and has none since.
@@ -148,9 +161,18 @@ impl SignalFact {
         }
     }
 
+    /// Returns whether it is a resource at its limit that was not before: however much it varied, it cannot go on so.
+    fn reached_limit(&self) -> bool {
+        self.signal.kind == SignalKind::Saturation
+            && self.unit == SignalUnit::Ratio
+            && self.value >= FULL
+            && self.expected < USUALLY_FREE
+    }
+
     /// Returns how strongly the signal speaks of a fault, 0..1: certainty of the shift times size of its effect.
     pub fn strength(&self) -> f64 {
         let certainty = 1.0 - (-(self.badness() - 2.0).max(0.0) / 4.0).exp();
+        let certainty = if self.reached_limit() { certainty.max(AT_LIMIT) } else { certainty };
         let mut strength = certainty * self.effect();
         if self.is_bad {
             strength = strength.max(0.6);
@@ -168,6 +190,12 @@ impl SignalFact {
     /// Returns whether this availability says that the entity serves, instead of that some function of it works.
     pub(crate) fn says_up(&self) -> bool {
         self.signal.kind == SignalKind::Availability && SERVES.contains(&self.signal.resource.as_str())
+    }
+
+    /// Returns by how much a rate differs from before, 0..1, in whichever direction.
+    pub(crate) fn change_of_rate(&self) -> f64 {
+        let size = 1.0 - (-log_ratio(self.value, self.expected).abs() / 0.7).exp();
+        size * (1.0 - (-(self.z.abs() - 2.0).max(0.0) / 4.0).exp())
     }
 
     /// Returns whether it is worse than before beyond doubt.
@@ -209,6 +237,8 @@ impl TemplateFact {
             Some(TemplateChange::Gone) => 0.9 * (1.0 - (-self.expected.unwrap_or(0.0) / 8.0).exp()),
         };
         match self.severity {
+            // How bad a line is says nothing when it is gone.
+            _ if self.change() == Some(TemplateChange::Gone) => 0.6 * size,
             Severity::Critical | Severity::High => size,
             Severity::Warning => 0.6 * size,
             Severity::Info => 0.3 * size,

@@ -6,7 +6,7 @@ use crate::facts::TemplateChange;
 use crate::suspect::{Case, Suspect};
 
 /// Names of the features, in the order of [`Features`]. The weights file names its weights alike.
-pub const FEATURES: [&str; 23] = [
+pub const FEATURES: [&str; 24] = [
     "inside",
     "inside-size",
     "down",
@@ -30,6 +30,7 @@ pub const FEATURES: [&str; 23] = [
     "gone-logs",
     "other-size",
     "drop",
+    "withholds",
 ];
 
 /// The features of one suspect, each about 0..1.
@@ -102,9 +103,11 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
     let killed = if is_node(suspect) { 0.0 } else { closeness(EventKind::OomKill, 300.0) };
     let restarted = killed.max(0.5 * closeness(EventKind::Restart, 300.0));
     let inside = levels.inside.max(levels.waiting * (1.0 - case.waiting_explained(index)));
-    let logs_explained = case.logs_explained(index);
+    let (logs_explained, withheld) = (case.logs_explained(index), case.withheld(index));
     let logs = |changes: &[TemplateChange]| {
-        suspect.logs(changes).map_or(0.0, |(strength, _)| strength) * (1.0 - 0.8 * logs_explained)
+        suspect.logs(changes).map_or(0.0, |(strength, _)| strength)
+            * (1.0 - 0.8 * logs_explained)
+            * (1.0 - 0.8 * withheld)
     };
     [
         inside,
@@ -130,6 +133,7 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
         logs(&[TemplateChange::Gone]),
         share(size(suspect, false), scale.other) * levels.other,
         case.own_drop(index),
+        case.withholds(index).map_or(0.0, |(_, lost)| lost),
     ]
 }
 
@@ -146,7 +150,8 @@ pub(crate) fn sign(case: &Case<'_>, index: usize) -> f64 {
     let calls = suspect.calls.iter().chain(&suspect.called).map(|fact| fact.strength());
     let events = suspect.events.iter().filter(|event| event.kind == EventKind::OomKill && !is_node(suspect));
     let own = suspect.symptom().max(levels.exporter_down).max(levels.other).max(levels.logs).max(levels.drop);
-    logs.chain(calls).chain(events.map(|_| 0.5)).fold(own, f64::max)
+    let withholds = case.withholds(index).map(|(_, lost)| lost);
+    logs.chain(calls).chain(events.map(|_| 0.5)).chain(withholds).fold(own, f64::max)
 }
 
 /// Returns how badly the calls of others to this one go, as a mean over its callers.

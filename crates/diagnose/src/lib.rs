@@ -20,6 +20,9 @@ mod facts;
 mod kind;
 mod need;
 mod shift;
+
+mod explanation;
+mod levels;
 mod suspect;
 
 mod features;

@@ -20,9 +20,11 @@ const MAX_CAUSES: usize = 5;
 const MAX_CITED: usize = 4;
 /// Entities below this score show nothing that could be a cause.
 const MIN_SCORE: f64 = 0.15;
-/// Evidence of at least this strength, 0..1, explains what else differs.
-const STRONG: f64 = 0.3;
-/// Factor of the score of entities outside of the incident.
+/// Lost log lines of at least this strength, 0..1, say where requests end.
+const TELLING_LOSS: f64 = 0.15;
+/// Lack of memory explains CPU that shifted at most this many times as much.
+const MEMORY_EXPLAINS: f64 = 4.0;
+/// Factor of the features of entities outside of the incident.
 const OUTSIDE_FACTOR: f64 = 0.4;
 /// Entities that differ less than this from before, 0..1, are no candidates.
 const MIN_SIGN: f64 = 0.02;
@@ -38,7 +40,7 @@ pub struct Ranked {
     pub score: f64,
     /// Its share of the soft maximum over all entities, 0..1.
     pub share: f64,
-    /// Its features.
+    /// Its features; those of an entity outside of the incident are reduced.
     pub features: Features,
 }
 
@@ -68,12 +70,12 @@ pub fn indicators<'a>(facts: &'a Facts, entity: &Entity) -> Vec<Indicator<'a>> {
 /// log line that belonged to every request and is gone says more than lines that errors of others may cause.
 fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
     let mut weighed: Vec<(f64, Indicator<'a>)> = Vec::new();
-    let lacks_memory = suspect.shifted(SignalKind::Saturation, &["memory", "heap"]).is_some();
+    let memory = suspect.shifted(SignalKind::Saturation, &["memory", "heap"]);
     for fact in suspect.own.iter().chain(&suspect.calls).chain(&suspect.called) {
         let strength = fact.strength();
         let inside = match fact.signal.kind {
-            // Lack of memory costs CPU (garbage collection, reclaim); busy CPUs take no memory.
-            SignalKind::Saturation if fact.signal.resource == "cpu" && lacks_memory => 0.3,
+            // Lack of memory costs CPU (garbage collection, reclaim); busy CPUs take no memory, or little.
+            SignalKind::Saturation if fact.signal.resource == "cpu" && is_because_of(memory, fact) => 0.3,
             SignalKind::Saturation | SignalKind::Availability | SignalKind::Restarts | SignalKind::Queue => 1.0,
             SignalKind::Expiry | SignalKind::Freshness | SignalKind::Errors => 0.8,
             SignalKind::Latency => 0.7,
@@ -83,17 +85,25 @@ fn telling<'a>(suspect: &Suspect<'a>) -> Vec<Indicator<'a>> {
             fact.signal.kind,
             SignalKind::Saturation | SignalKind::Availability | SignalKind::Restarts | SignalKind::Queue
         );
-        let first = if is_cause && strength >= STRONG { 1.0 } else { 0.0 };
+        let first = if is_cause && fact.is_shifted() { 1.0 } else { 0.0 };
         let size = 1.0 - 1.0 / (1.0 + (fact.badness() - 2.0).max(0.0).ln_1p());
         weighed.push((first + inside * strength.max(0.01) * size, Indicator::Signal(fact)));
     }
     weighed.extend(suspect.templates.iter().map(|(strength, fact)| {
-        let is_gone = fact.change() == Some(TemplateChange::Gone) && *strength >= STRONG / 2.0;
+        // Error lines that are gone are good news.
+        let is_gone = fact.change() == Some(TemplateChange::Gone)
+            && *strength >= TELLING_LOSS
+            && !matches!(fact.severity, Severity::High | Severity::Critical);
         (if is_gone { 0.4 + 0.5 * strength } else { 0.4 * strength }, Indicator::Template(fact))
     }));
     weighed.retain(|(weight, _)| *weight > 0.0);
     weighed.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| key(&a.1).cmp(&key(&b.1))));
     weighed.into_iter().map(|(_, indicator)| indicator).collect()
+}
+
+/// Returns whether a lack of memory explains that much CPU.
+fn is_because_of(memory: Option<&SignalFact>, cpu: &SignalFact) -> bool {
+    memory.is_some_and(|memory| cpu.badness() <= MEMORY_EXPLAINS * memory.badness())
 }
 
 fn key<'a>(indicator: &Indicator<'a>) -> (Option<&'a SignalId>, Option<&'a str>) {
@@ -147,25 +157,25 @@ pub fn diagnose(facts: &Facts, config: &Config, weights: &Weights) -> Diagnosis 
 
 /// Returns the suspects with any sign of a fault, best first; of equal scores by entity.
 fn ranking(case: &Case<'_>, weights: &Weights) -> Vec<(usize, Ranked)> {
-    let features = features(case);
-    let mut scored: Vec<(usize, f64)> = features
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| sign(case, *index) >= MIN_SIGN)
-        .map(|(index, features)| (index, weights.score(features) * belonging(case, index)))
+    let candidates = features(case).into_iter().enumerate().filter(|(index, _)| sign(case, *index) >= MIN_SIGN);
+    let mut scored: Vec<(usize, f64, Features)> = candidates
+        .map(|(index, features)| {
+            let factor = belonging(case, index);
+            let features = features.map(|value| value * factor);
+            (index, weights.score(&features), features)
+        })
         .collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let best = scored.first().map_or(0.0, |(_, score)| *score);
-    let total: f64 = scored.iter().map(|(_, score)| (score - best).exp()).sum();
-    let ranked = |(index, score): (usize, f64)| {
+    let best = scored.first().map_or(0.0, |(_, score, _)| *score);
+    let total: f64 = scored.iter().map(|(_, score, _)| (score - best).exp()).sum();
+    let ranked = |(index, score, features): (usize, f64, Features)| {
         let share = (score - best).exp() / total.max(f64::MIN_POSITIVE);
-        let entity = case.suspects[index].entity.clone();
-        (index, Ranked { entity, score, share, features: features[index] })
+        (index, Ranked { entity: case.suspects[index].entity.clone(), score, share, features })
     };
     scored.into_iter().map(ranked).collect()
 }
 
-/// Returns the factor of a suspect's score, 0..1: what is outside of the incident, and of which no rule says that it is
+/// Returns the factor of a suspect's features, 0..1: what is outside of the incident, and of which no rule says that it is
 /// bad, is less likely its cause.
 fn belonging(case: &Case<'_>, index: usize) -> f64 {
     let suspect = &case.suspects[index];
@@ -259,6 +269,9 @@ fn reservation(case: &Case<'_>, index: usize, found: &Match<'_>) -> Option<Strin
     if !suspect.is_seen() && suspect.levels.down < 0.3 && suspect.levels.exporter_down < 0.3 {
         return Some(format!("{} has no signals of its own: only what others see of it is known", suspect.entity));
     }
+    if let Some(reservation) = found.reservation {
+        return Some(reservation.to_owned());
+    }
     let levels = suspect.levels;
     let own = levels.inside.max(levels.down).max(levels.queue).max(levels.exporter_down);
     let (unseen, badness) = case.hidden(index).max_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -269,7 +282,7 @@ fn reservation(case: &Case<'_>, index: usize, found: &Match<'_>) -> Option<Strin
 }
 
 fn reasoning(entity: &Entity, rule: &Rule, found: &Match<'_>, version: Option<&str>) -> String {
-    let mut text = format!("{entity} {}: {}.", rule.says, found.because);
+    let mut text = format!("{entity} {}: {}.", found.says.unwrap_or(rule.says), found.because);
     if let Some(version) = version.filter(|version| !found.because.contains(version)) {
         text.push_str(&format!(" Version {version} began to run shortly before."));
     }
@@ -279,7 +292,8 @@ fn reasoning(entity: &Entity, rule: &Rule, found: &Match<'_>, version: Option<&s
 /// Returns severity and description of what users see.
 fn impact(case: &Case<'_>) -> (Severity, String) {
     let names = |level: fn(&Suspect<'_>) -> f64| {
-        let bad = case.suspects.iter().filter(|suspect| level(suspect) >= 0.2);
+        // What only others see of it is theirs to say.
+        let bad = case.suspects.iter().filter(|suspect| level(suspect) >= 0.2 && !suspect.is_hearsay());
         bad.map(|suspect| suspect.entity.to_string()).take(MAX_CAUSES).collect::<Vec<_>>().join(", ")
     };
     let found = case.facts.findings.iter().map(|finding| finding.severity).max();

@@ -37,11 +37,15 @@ pub(crate) struct Match<'a> {
     pub(crate) cited: Vec<Cited<'a>>,
     /// The changed setting that explains it.
     pub(crate) setting: Option<&'a Event>,
+    /// What it says instead of the rule's sentence, where less was measured than the rule's usual evidence.
+    pub(crate) says: Option<&'static str>,
+    /// Why no action may be proposed although the entity itself can be seen.
+    pub(crate) reservation: Option<&'static str>,
 }
 
 impl<'a> Match<'a> {
     pub(crate) fn new(fit: f64, because: impl Into<String>, cited: Vec<Cited<'a>>) -> Self {
-        Self { fit, because: because.into(), cited, setting: None }
+        Self { fit, because: because.into(), cited, setting: None, says: None, reservation: None }
     }
 
     /// A match by one signal, whose fit lies between `least` and `least` + 0.2 by the signal's strength.
@@ -121,6 +125,35 @@ impl<'a> Subject<'a> {
         let begins_later =
             slow.onset.zip(held.onset).is_some_and(|(slow, held)| slow.seconds_since(held) > LATER_SECONDS);
         !begins_later && growth(slow) + arrivals >= growth(held)
+    }
+
+    /// Returns whether something that it calls tells how long its answers take, and all that do are as fast as before.
+    pub(crate) fn callees_are_fast(&self) -> bool {
+        let callees = self.suspect.dependencies.iter().map(|(callee, _)| &self.case.suspects[*callee]);
+        let latencies = callees.flat_map(|callee| &callee.own).filter(|fact| fact.signal.kind == SignalKind::Latency);
+        let (mut known, mut slow) = (0, 0);
+        for fact in latencies {
+            known += 1;
+            slow += usize::from(fact.is_shifted());
+        }
+        known > 0 && slow == 0
+    }
+
+    /// Returns the failing calls to something that is healthy by its own numbers and where they do not get slower, and
+    /// the callee: whoever makes them gives up, or does not get through.
+    pub(crate) fn calls_that_only_fail(&self) -> Option<(&'a SignalFact, &'a Suspect<'a>)> {
+        let failing = self.calls_to_healthy(SignalKind::Errors)?;
+        if self.calls_to_healthy(SignalKind::Latency).is_some() {
+            return None;
+        }
+        let callee = self.case.suspects.iter().find(|other| Some(other.entity) == failing.signal.peer.as_ref())?;
+        Some((failing, callee))
+    }
+
+    /// Returns its signal of this resource if it counts things of which there are none any more.
+    pub(crate) fn lost(&self, resource: &str) -> Option<&'a SignalFact> {
+        let mut counts = self.suspect.own.iter().copied().filter(|fact| fact.signal.resource == resource);
+        counts.find(|fact| fact.expected >= 1.0 && fact.value < 0.5)
     }
 
     /// Returns whether the demand on it grew about as much as what it uses.

@@ -4,10 +4,13 @@
 mod bad_deployment;
 mod bad_setting;
 mod cache_memory_full;
+mod callee_unreachable;
+mod calls_missing;
 mod certificate_expiry;
 mod connection_leak;
 mod consumer_slow;
 mod consumer_stopped;
+mod container_not_starting;
 mod cpu_hog;
 mod crash_loop;
 mod database_connections;
@@ -39,6 +42,7 @@ pub const RULES: &[&Rule] = &[
     &certificate_expiry::RULE,
     &oom_kill::RULE,
     &crash_loop::RULE,
+    &container_not_starting::RULE,
     &disk_full::RULE,
     &exporter_down::RULE,
     &database_connections::RULE,
@@ -57,10 +61,12 @@ pub const RULES: &[&Rule] = &[
     &cpu_hog::RULE,
     &queue_growing::RULE,
     &dependency_unavailable::RULE,
+    &callee_unreachable::RULE,
     &timeout_setting::RULE,
     &network_delay::RULE,
     &slow_dependency::RULE,
     &failing_requests::RULE,
+    &calls_missing::RULE,
     &error_log_burst::RULE,
     &bad_deployment::RULE,
     &unknown::RULE,

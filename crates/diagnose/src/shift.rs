@@ -23,12 +23,20 @@ pub struct Normal {
     pub center: f64,
     /// Robust standard deviation.
     pub spread: f64,
+    /// The least value seen, if enough were seen; otherwise 0.
+    pub low: f64,
 }
 
 /// The spread is at least this share of the level: telemetry that never moved is no proof that it never does.
 const SPREAD_FLOOR: f64 = 0.05;
 /// With this many values the spread may well be twice as large as they show.
 const FEW_VALUES: f64 = 5.0;
+/// With fewer values the least one says nothing about those to come.
+const LOW_VALUES: usize = 10;
+/// Less than this share of the least value seen is nothing: what was small and uneven has ended.
+const ENDED_SHARE: f64 = 0.1;
+/// That is this many standard deviations at least.
+const ENDED: f64 = 8.0;
 /// A point differs beyond this many standard deviations.
 const DIFFERENT: f64 = 3.0;
 
@@ -80,14 +88,16 @@ impl Normal {
         let tails = (quantile(values, 0.95)? - quantile(values, 0.05)?) / 3.29;
         // Few values rarely show how far values spread.
         let doubt = 1.0 + FEW_VALUES / values.len() as f64;
-        Some(Self { center, spread: spread.max(tails) * doubt })
+        let low = if values.len() < LOW_VALUES { 0.0 } else { quantile(values, 0.0)?.max(0.0) };
+        Some(Self { center, spread: spread.max(tails) * doubt, low })
     }
 
     /// Returns the number of standard deviations between a value and the normal level. `floor` is the smallest
     /// difference that matters, in the signal's unit.
     pub fn z(&self, value: f64, floor: f64) -> f64 {
         let spread = self.spread.max(SPREAD_FLOOR * self.center.abs()).max(floor).max(1e-12);
-        (value - self.center) / spread
+        let z = (value - self.center) / spread;
+        if (0.0..ENDED_SHARE * self.low).contains(&value) { z.min(-ENDED) } else { z }
     }
 }
 
@@ -142,10 +152,19 @@ mod tests {
 
     #[test]
     fn a_single_point_in_between_is_no_onset() {
-        let normal = Normal { center: 1.0, spread: 0.1 };
+        let normal = Normal { center: 1.0, spread: 0.1, low: 0.0 };
         let points = [(10, 1.0), (20, 9.0), (30, 1.0), (40, 1.0)];
         let shift = SignalShift::measure(&normal, &points, 0, 0.0).unwrap();
         assert_eq!((shift.value, shift.onset_ms), (1.0, None));
         assert_eq!(SignalShift::measure(&normal, &points, 50, 0.0), None);
+    }
+
+    #[test]
+    fn what_was_small_and_uneven_can_end() {
+        let uneven = [0.2, 0.5, 0.13, 0.4, 0.27, 0.13, 0.3, 0.2, 0.47, 0.13, 0.33];
+        let normal = Normal::of(&uneven).unwrap();
+        assert!(normal.z(0.0, 0.05) <= -8.0);
+        assert!(normal.z(0.1, 0.05) > -3.0);
+        assert!(Normal::of(&uneven[..5]).unwrap().z(0.0, 0.05) > -3.0, "five values do not say what the least is");
     }
 }

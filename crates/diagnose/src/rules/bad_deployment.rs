@@ -15,5 +15,5 @@ pub(super) const RULE: Rule = Rule {
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     let event = subject.deployment()?;
     let version = event.attributes.get("version").unwrap_or_default();
-    Some(Match::new(0.45, format!("version {version} began to run shortly before"), vec![Cited::Event(event)]))
+    Some(Match::new(0.47, format!("version {version} began to run shortly before"), vec![Cited::Event(event)]))
 }

@@ -1,12 +1,12 @@
 //! A consumer that takes nothing from its queue.
 
-use crate::evidence::Cited;
+use crate::evidence::{Cited, signal_summary};
 use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
     id: "consumer-stopped",
     says: "takes nothing from its queue any more",
-    needs: "a queue that grows, and a consumer that is down or takes nothing",
+    needs: "a queue that grows, and a consumer that is down or takes nothing, or a queue that lost all its consumers",
     next_checks: &["Is the consumer's process running?", "Is it blocked on one message or on a dependency?"],
     tags: &["queue", "consumer", "stopped", "backlog", "worker"],
     matches,
@@ -16,6 +16,12 @@ pub(super) const RULE: Rule = Rule {
 const STOPPED: f64 = 0.85;
 
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
+    if let Some(consumers) = subject.lost("consumers") {
+        let says = Some("has no consumer any more");
+        let because = signal_summary(consumers);
+        let reservation = Some("its consumers are not connected any more, and which they are cannot be seen");
+        return Some(Match { says, reservation, ..Match::new(0.9, because, vec![Cited::Signal(consumers)]) });
+    }
     let (share, store, symptom) = subject.starved()?;
     let levels = subject.suspect.levels;
     if levels.down < 0.5 && levels.drop < STOPPED {

@@ -8,7 +8,7 @@ use crate::rule::{Match, Rule, Subject};
 pub(super) const RULE: Rule = Rule {
     id: "crash-loop",
     says: "ends and is started again and again",
-    needs: "restarts within the window, or several restart events",
+    needs: "restarts within the window, several restart events, or containers that wait to be started once more",
     next_checks: &[
         "What are the last log lines before it ends, and its exit code?",
         "Was its version, configuration or a dependency changed?",
@@ -23,6 +23,9 @@ const MIN_RESTARTS: usize = 3;
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if let Some(fact) = subject.shifted(SignalKind::Restarts, &[]) {
         return Some(Match::by_signal(0.72, fact));
+    }
+    if let Some(fact) = subject.shifted(SignalKind::Availability, &["crash-loop"]) {
+        return Some(Match::by_signal(0.76, fact));
     }
     let restarts = subject
         .suspect

@@ -2,8 +2,8 @@
 
 use wardroom_domain::SignalKind;
 
+use crate::facts::EXPORTER;
 use crate::rule::{Match, Rule, Subject};
-use crate::suspect::EXPORTER;
 
 pub(super) const RULE: Rule = Rule {
     id: "exporter-down",

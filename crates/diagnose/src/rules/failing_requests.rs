@@ -3,8 +3,8 @@
 use wardroom_domain::SignalKind;
 
 use crate::evidence::{Cited, signal_summary};
+use crate::facts::PROBE;
 use crate::rule::{Match, Rule, Subject};
-use crate::suspect::PROBE;
 
 pub(super) const RULE: Rule = Rule {
     id: "failing-requests",

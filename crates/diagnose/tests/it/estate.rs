@@ -63,6 +63,7 @@ impl Estate {
             expected,
             z: z.clamp(-100.0, 100.0),
             onset: (z.abs() >= 3.0).then(|| at(0)),
+            interval_ms: 15_000,
             is_bad: false,
             is_gone: false,
             is_internal: false,

@@ -54,8 +54,37 @@ fn examples() -> Vec<(&'static str, EntityKind, Estate)> {
         (
             "timeout-setting",
             E::Service,
-            new().failing(&x(E::Service), 0.4).healthy(&base).call(&x(E::Service), &base, S::Errors, 0.4, 0.0),
+            new().failing(&x(E::Service), 0.4).healthy(&base).own(&base, S::Traffic, "", 20.0, 20.0).call(
+                &x(E::Service),
+                &base,
+                S::Errors,
+                0.4,
+                0.0,
+            ),
         ),
+        (
+            "callee-unreachable",
+            E::Service,
+            new().failing(&x(E::Service), 0.9).healthy(&base).own(&base, S::Traffic, "", 2.0, 20.0).call(
+                &x(E::Service),
+                &base,
+                S::Errors,
+                0.9,
+                0.0,
+            ),
+        ),
+        (
+            "calls-missing",
+            E::Service,
+            new().healthy(&x(E::Service)).own(&x(E::Service), S::Traffic, "", 20.0, 20.0).healthy(&base).call(
+                &x(E::Service),
+                &base,
+                S::Traffic,
+                0.1,
+                20.0,
+            ),
+        ),
+        ("container-not-starting", E::Workload, new().own(&x(E::Workload), S::Availability, "image-pull", 0.0, 1.0)),
         (
             "network-delay",
             E::Service,
@@ -122,4 +151,58 @@ fn a_setting_is_named_with_both_values() {
     assert_eq!(diagnosis.best().unwrap().setting, Some(("k".into(), "1000".into(), "5".into())));
     let late = Estate::new().failing(&x, 0.5).event(&x, EventKind::Setting, 300, &attributes);
     late.check(&x, "failing-requests");
+}
+
+#[test]
+fn a_crash_loop_by_waiting_reason_is_not_merely_down() {
+    let x = entity(EntityKind::Workload, "x");
+    let estate = Estate::new().own(&x, SignalKind::Availability, "replicas", 0.0, 1.0);
+    estate.own(&x, SignalKind::Availability, "crash-loop", 0.0, 1.0).check(&x, "crash-loop");
+}
+
+#[test]
+fn connections_that_full_workers_hold_are_no_leak() {
+    let x = service("x");
+    let estate = Estate::new().slow(&x, 1.0).own(&x, SignalKind::Saturation, "connections", 0.97, 0.3);
+    estate.own(&x, SignalKind::Saturation, "worker-threads", 1.0, 0.2).check(&x, "pool-exhausted");
+}
+
+#[test]
+fn a_full_pool_is_a_leak_only_if_requests_do_not_hold_it() {
+    let (x, base) = (service("x"), service("base"));
+    let full = || Estate::new().slow(&x, 1.0).own(&x, SignalKind::Saturation, "connection-pool", 0.98, 0.2);
+    full().check(&x, "pool-exhausted");
+    full().healthy(&base).calls(&x, &base).check(&x, "connection-leak");
+}
+
+#[test]
+fn failing_calls_to_a_callee_that_does_not_count_its_requests_say_nothing_of_timeouts() {
+    let (x, base) = (service("x"), service("base"));
+    let estate = Estate::new().failing(&x, 0.4).healthy(&base);
+    estate.call(&x, &base, SignalKind::Errors, 0.4, 0.0).check(&x, "failing-requests");
+}
+
+#[test]
+fn a_queue_that_lost_its_consumers_says_so() {
+    let queue = entity(EntityKind::Queue, "jobs");
+    let estate = Estate::new().own(&queue, SignalKind::Queue, "depth", 4000.0, 3.0);
+    let diagnosis = estate.own(&queue, SignalKind::Other, "consumers", 0.0, 2.0).check(&queue, "consumer-stopped");
+    let best = diagnosis.best().unwrap();
+    assert!(best.reasoning.starts_with("jobs has no consumer any more"), "{diagnosis:#?}");
+    assert!(best.reservation.is_some(), "to restart the queue does not bring its consumers back");
+}
+
+#[test]
+fn how_long_after_the_onset_a_deployment_counts_depends_on_the_interval() {
+    let x = service("x");
+    let blamed = |interval_ms: i64, seconds_after: i64| {
+        let mut estate = Estate::new().own(&x, SignalKind::Saturation, "memory", 0.97, 0.3);
+        estate.0.signals[0].interval_ms = interval_ms;
+        let estate = estate.event(&x, EventKind::Deployment, seconds_after, &[("version", "2.0")]);
+        estate.diagnose().best().unwrap().deployment.is_some()
+    };
+    assert!(blamed(1000, 10) && !blamed(1000, 40));
+    assert!(blamed(30_000, 55) && !blamed(30_000, 70));
+    assert!(blamed(60_000, 110) && !blamed(60_000, 130));
+    assert!(!blamed(600_000, 200), "the tolerance is bounded");
 }

@@ -1,7 +1,7 @@
 //! Which entity is at fault.
 
-use wardroom_diagnose::{Need, Weights, needs};
-use wardroom_domain::{EntityKind, EventKind, RelationKind, SignalKind};
+use wardroom_diagnose::{Need, Weights, needs, rank};
+use wardroom_domain::{Entity, EntityKind, EventKind, RelationKind, SignalKind};
 
 use crate::estate::{Estate, entity, service};
 
@@ -40,6 +40,78 @@ fn a_callee_that_cannot_be_seen_neither_acquits_nor_convicts() {
     assert!(diagnosis.causes.iter().all(|cause| cause.reservation.is_some()), "{diagnosis:#?}");
     let entities: Vec<_> = diagnosis.causes.iter().map(|cause| &cause.entity).collect();
     assert!(entities.contains(&&front) && entities.contains(&&hidden), "{diagnosis:#?}");
+    assert!(!diagnosis.impact.contains("payments.example"), "{}", diagnosis.impact);
+}
+
+#[test]
+fn a_hidden_provider_that_fails_its_callers_is_named_before_them() {
+    let (front, orders) = (service("front"), service("orders"));
+    let hidden = entity(EntityKind::External, "payments.example");
+    let estate =
+        Estate::new().failing(&front, 0.3).failing(&orders, 0.6).call(&front, &orders, SignalKind::Errors, 0.6, 0.0);
+    let estate = estate.call(&orders, &hidden, SignalKind::Errors, 0.6, 0.0);
+    let diagnosis = estate.check(&hidden, "dependency-unavailable");
+    assert!(diagnosis.best().unwrap().reservation.is_some());
+    // Calls that go well acquit it as far as they can.
+    let estate = Estate::new().failing(&orders, 0.6).call(&orders, &hidden, SignalKind::Errors, 0.0, 0.0);
+    estate.check(&orders, "failing-requests");
+}
+
+#[test]
+fn a_hidden_provider_that_is_slow_is_named_before_its_caller() {
+    let (orders, hidden) = (service("orders"), entity(EntityKind::External, "mail.example"));
+    let estate = Estate::new().slow(&orders, 2.0).call(&orders, &hidden, SignalKind::Latency, 1.95, 0.04);
+    estate.check(&hidden, "dependency-unavailable");
+}
+
+#[test]
+fn a_store_at_its_limit_beats_clients_whose_stores_are_unknown() {
+    let database = entity(EntityKind::Database, "shop-db");
+    let (shop, front) = (service("shop"), service("front"));
+    for (resource, value, expected) in [("cpu", 0.99, 0.3), ("lock-waits", 40.0, 0.0), ("connections", 0.99, 0.2)] {
+        let mut estate = Estate::new().slow(&shop, 1.5).slow(&front, 1.6).calls(&front, &shop);
+        estate = estate.own(&database, SignalKind::Saturation, resource, value, expected);
+        estate.0.members = [shop.clone(), front.clone(), database.clone()].into();
+        assert_eq!(estate.diagnose().best().unwrap().entity, database, "{resource}");
+        // A store that got bad long after its clients explains nothing of them.
+        let fact = estate.0.signals.last_mut().unwrap();
+        (fact.onset, fact.is_bad) = (Some(crate::estate::at(300)), false);
+        let diagnosis = estate.diagnose();
+        let place = |entity| diagnosis.causes.iter().position(|cause| cause.entity == entity);
+        assert!(place(shop.clone()).is_some(), "{resource}: {diagnosis:#?}");
+    }
+}
+
+/// Returns the score of an entity in the ranking.
+fn score(estate: &Estate, entity: &Entity) -> f64 {
+    let ranked = rank(&estate.0, &Weights::builtin().unwrap());
+    ranked.iter().find(|found| found.entity == *entity).map_or(0.0, |found| found.score)
+}
+
+#[test]
+fn a_store_of_another_environment_explains_nothing() {
+    let scores = ["prod", "staging"].map(|environment| {
+        let mut shop = service("shop");
+        let mut database = entity(EntityKind::Database, "shop-db");
+        (shop.environment, database.environment) = ("prod".into(), environment.into());
+        let mut estate =
+            Estate::new().failing(&shop, 0.9).own(&database, SignalKind::Saturation, "lock-waits", 9.0, 0.0);
+        estate.0.members = [shop.clone(), database].into();
+        score(&estate, &shop)
+    });
+    assert!(scores[1] > scores[0] + 1.0, "{scores:?}");
+}
+
+#[test]
+fn one_that_no_longer_calls_what_it_called_ends_its_requests_early() {
+    let (front, checkout, payments) = (service("front"), service("checkout"), service("payments"));
+    let traffic =
+        |estate: Estate, service, value, expected| estate.own(service, SignalKind::Traffic, "", value, expected);
+    let estate = traffic(Estate::new().healthy(&front), &front, 40.0, 40.0);
+    let estate = traffic(estate.healthy(&checkout), &checkout, 20.0, 20.0);
+    let estate = traffic(estate.healthy(&payments), &payments, 0.5, 20.0);
+    let diagnosis = estate.calls(&front, &checkout).calls(&checkout, &payments).diagnose();
+    assert_eq!(diagnosis.best().unwrap().entity, checkout, "{diagnosis:#?}");
 }
 
 #[test]
@@ -206,4 +278,20 @@ fn a_queue_behind_requests_that_refuses_work_is_its_slow_consumers() {
         .call(&worker, &jobs, SignalKind::Errors, 0.0, 0.0)
         .call(&worker, &jobs, SignalKind::Traffic, 0.4, 50.0);
     estate.check(&worker, "queue-full");
+}
+
+#[test]
+fn calls_that_are_not_made_any_more_do_not_acquit_what_they_would_reach() {
+    let (catalog, database) = (service("catalog"), entity(EntityKind::Database, "shop-db"));
+    let estate = |calls: f64| {
+        Estate::new()
+            .failing(&catalog, 0.6)
+            .own(&catalog, SignalKind::Traffic, "", 20.0, 20.0)
+            .own(&database, SignalKind::Saturation, "connections", 0.93, 0.25)
+            .call(&catalog, &database, SignalKind::Errors, 0.0, 0.0)
+            .call(&catalog, &database, SignalKind::Traffic, calls, 8.0)
+    };
+    estate(0.1).check(&database, "database-connections-exhausted");
+    // As many calls as before that go well: the store is not what fails them.
+    assert!(score(&estate(8.0), &catalog) > score(&estate(0.1), &catalog) + 1.0);
 }

@@ -5,7 +5,7 @@ use wardroom_domain::{Cause, Diagnosis, Entity, Evidence, Severity, Timestamp};
 use wardroom_knowledge::{BUILTIN_RUNBOOKS, Config, Library, Runbook};
 
 /// (Rule, with a deployment, expected runbook).
-const CASES: [(&str, bool, &str); 22] = [
+const CASES: [(&str, bool, &str); 24] = [
     ("connection-leak", true, "connection-pool-exhausted-by-release"),
     ("connection-leak", false, "connection-pool-exhausted"),
     ("pool-exhausted", false, "connection-pool-exhausted"),
@@ -25,12 +25,15 @@ const CASES: [(&str, bool, &str); 22] = [
     ("failing-requests", false, "failing-requests"),
     ("crash-loop", true, "failing-since-release"),
     ("bad-deployment", true, "failing-since-release"),
+    ("calls-missing", true, "failing-since-release"),
+    ("container-not-starting", true, "failing-since-release"),
     ("descriptor-leak", true, "descriptors-leak-since-release"),
     ("descriptor-leak", false, "descriptors-leak"),
     ("instance-down", true, "target-down"),
 ];
 /// Rules for which no action is known: the answer says what a person should check.
-const WITHOUT_RUNBOOK: [&str; 5] = ["unknown", "network-delay", "certificate-expiry", "exporter-down", "disk-full"];
+const WITHOUT_RUNBOOK: [&str; 6] =
+    ["unknown", "callee-unreachable", "network-delay", "certificate-expiry", "exporter-down", "disk-full"];
 
 fn cause(rule: &str, deployed: bool) -> Cause {
     Cause {
