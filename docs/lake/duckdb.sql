@@ -28,3 +28,14 @@ FROM samples
 JOIN delta_scan('LAKE/silver/series') AS series USING (tenant, series_id)
 -- Not row_number() = 1: DuckDB turns that into an aggregate that loses the sign of -0.0.
 QUALIFY samples."offset" = max(samples."offset") OVER (PARTITION BY samples.tenant, samples.series_id, samples.ts);
+
+-- silver.deployments for DuckDB: the deployments among the events, reported and inferred. A lake of earlier builds has
+-- older ones in LAKE/silver/deployments, with the same columns: add them with UNION ALL BY NAME.
+CREATE OR REPLACE VIEW deployments AS
+SELECT
+    * EXCLUDE (event_id, kind, version, status, attributes),
+    coalesce(version, '') AS version,
+    coalesce(status, source) AS status,
+    attributes AS labels
+FROM delta_scan('LAKE/silver/events')
+WHERE kind = 'deployment';

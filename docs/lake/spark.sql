@@ -29,3 +29,14 @@ FROM (
 ) AS samples
 JOIN delta.`LAKE/silver/series` AS series ON series.tenant = samples.tenant AND series.series_id = samples.series_id
 WHERE samples.`offset` = samples.newest;
+
+-- silver.deployments: the deployments among the events, reported and inferred. A lake of earlier builds has older ones in
+-- LAKE/silver/deployments.
+CREATE OR REPLACE TEMPORARY VIEW deployments AS
+SELECT
+    * EXCEPT (event_id, kind, version, status, attributes),
+    coalesce(version, '') AS version,
+    coalesce(status, source) AS status,
+    attributes AS labels
+FROM delta.`LAKE/silver/events`
+WHERE kind = 'deployment';

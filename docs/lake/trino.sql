@@ -30,3 +30,25 @@ FROM (
 ) AS samples
 JOIN lake.silver.series AS series ON series.tenant = samples.tenant AND series.series_id = samples.series_id
 WHERE samples."offset" = samples.newest;
+
+-- silver.deployments: the deployments among the events, reported and inferred. A lake of earlier builds has older ones in
+-- a table of this name.
+CREATE OR REPLACE VIEW lake.silver.deployments_of_events AS
+SELECT
+    tenant,
+    day,
+    ts,
+    service,
+    coalesce(version, '') AS version,
+    coalesce(status, source) AS status,
+    attributes AS labels,
+    source,
+    entity_kind,
+    entity_name,
+    namespace,
+    environment,
+    cluster,
+    "offset",
+    received_at
+FROM lake.silver.events
+WHERE kind = 'deployment';

@@ -3,12 +3,13 @@
 use axum::Json;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wardroom_domain::Timestamp;
+use wardroom_domain::{Deployment, Entity, Timestamp};
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
 use crate::query_parameters::QueryParameters;
 use crate::request::{Caller, bad_cursor, parse_time};
+use crate::views::EntityView;
 
 /// Anomalies of one page.
 const PAGE_ROWS: u32 = 1000;
@@ -44,8 +45,13 @@ async fn list_deployments(
     QueryParameters(parameters): QueryParameters<Parameters>,
 ) -> Result<Json<Value>, Problem> {
     let mut deployments = (backend.deployments)(caller.tenant.clone(), parameters.since()?);
-    deployments.retain(|deployment| parameters.service.as_ref().is_none_or(|service| *service == deployment.service));
-    Ok(Json(json!({ "deployments": deployments })))
+    deployments.retain(|(entity, _)| parameters.service.as_ref().is_none_or(|service| *service == entity.name));
+    let row = |(entity, deployment): &(Entity, Deployment)| {
+        let mut row = json!(deployment);
+        row["entity"] = json!(EntityView::from(entity));
+        row
+    };
+    Ok(Json(json!({ "deployments": deployments.iter().map(row).collect::<Vec<_>>() })))
 }
 
 async fn list_anomalies(

@@ -7,12 +7,22 @@
 //! acknowledged has never been processed before.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use wardroom_bus::{Bus, DeadLetters, EmbeddedBus, recorded_offsets, start_new_epoch};
+use wardroom_bus::{Bus, DeadLetters, Durability, EmbeddedBus, recorded_offsets, start_new_epoch};
 use wardroom_lake::Lake;
 use wardroom_pipeline::state::checkpoint;
 
 use wardroom_config::Config;
+
+/// File of the data folder with the end of the bus, as text: evidence outside of the bus' folder from the first record
+/// on, before anything was processed durably.
+const END_FILE: &str = "state/bus-end";
+/// Interval at which the end of a bus without records is looked at.
+const FIRST_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval at which the end is noted after that.
+const NOTE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the bus cannot be used, or no new epoch was started.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +89,37 @@ pub async fn check_bus_end(
     Err(BusEpochError::TooShort { data: data.to_owned(), end, recorded: recorded.join(", ") })
 }
 
+/// Notes the end of the bus in the data folder while a server runs, until it is cancelled.
+pub async fn note_bus_end(data: PathBuf, bus: Arc<dyn Bus>) {
+    // Of a bus that is not synced, a power cut may leave less than the file says.
+    if bus.durability() != Durability::Fsync.as_str() {
+        return;
+    }
+    let (mut noted, mut interval) = (noted_end(&data).unwrap_or_default(), FIRST_INTERVAL);
+    loop {
+        let end = bus.end_offset();
+        if end > noted {
+            match write_end(&data, end) {
+                Ok(()) => noted = end,
+                Err(error) => tracing::warn!(%error, "noting the end of the bus failed; retrying"),
+            }
+            interval = NOTE_INTERVAL;
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+fn write_end(data: &Path, end: u64) -> std::io::Result<()> {
+    let (path, new) = (data.join(END_FILE), data.join(format!("{END_FILE}.new")));
+    std::fs::write(&new, format!("{end}\n"))?;
+    std::fs::rename(new, path)
+}
+
+/// Returns the end of the bus that a server has noted. A file that cannot be read says nothing.
+fn noted_end(data: &Path) -> Option<u64> {
+    std::fs::read_to_string(data.join(END_FILE)).ok()?.trim().parse().ok()
+}
+
 /// Lets the bus of a data folder continue after the highest offset that was processed. No server may run on the folder.
 ///
 /// # Errors
@@ -107,6 +148,7 @@ async fn processed_offsets(
     let mut offsets = recorded_offsets(&data.join("bus"))?;
     let newest = checkpoint::newest_offset(&data.join("checkpoint")).map_err(BusEpochError::Checkpoints)?;
     offsets.extend(newest.map(|offset| ("the newest checkpoint".to_owned(), offset)));
+    offsets.extend(noted_end(data).map(|end| ("the last acknowledged request".to_owned(), end)));
     offsets.push(("the newest dead letter".to_owned(), dead_letters.mentioned_to()?));
     if let Some(lake) = lake {
         offsets.extend(lake.committed_offset().await?.map(|offset| ("the table of samples".to_owned(), offset)));

@@ -233,6 +233,11 @@ impl Engine {
         self.logs.most_frequent((from.millis(), to.millis()), severity, includes)
     }
 
+    /// Returns what a series is about; `None` if it is not known here.
+    pub fn entity_of_series(&self, id: SeriesId) -> Option<&Entity> {
+        self.series.get(id.index()).map(|series| self.entities.get(series.usage.entity))
+    }
+
     /// Returns the events in a time range, oldest first.
     pub fn events(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Event> {
         self.events.between(from, to)

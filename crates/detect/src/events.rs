@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::{Deployment, Entity, Event, EventKind, Labels, Timestamp};
+use wardroom_domain::event::{DEPLOYED_STATUS as STATUS, DEPLOYED_VERSION};
+use wardroom_domain::{Deployment, Event, EventKind, Labels, Timestamp};
 
 pub(crate) use self::inferred::{Inferred, watches_of};
 
@@ -19,13 +20,11 @@ const MAX_BYTES: usize = 8 << 20;
 /// Attributes kept of one event, in bytes of names and values; a pair that does not fit is left out.
 const MAX_ATTRIBUTE_BYTES: usize = 512;
 /// Source of events that a sender reports.
-pub(crate) const INGEST: &str = "ingest";
+pub(crate) const INGEST: &str = Event::REPORTED;
 /// Source of events that metrics, traces or logs show.
-pub(crate) const INFERRED: &str = "inferred";
+pub(crate) const INFERRED: &str = Event::INFERRED;
 /// Attribute with the version of a deployment.
-pub(crate) const VERSION: &str = "version";
-/// Attribute with the state of a deployment.
-const STATUS: &str = "status";
+pub(crate) const VERSION: &str = DEPLOYED_VERSION;
 
 /// The newest events, by time. A clone is a view that later events do not change.
 #[derive(Clone, Debug, Default)]
@@ -83,19 +82,6 @@ fn key_of(event: &Event) -> (Timestamp, u64) {
         hash(part.iter().fold(known, hash), &0xff)
     });
     (*at, hashed)
-}
-
-/// Returns the event of a deployment that a sender reports.
-pub(crate) fn deployment_event(deployment: &Deployment) -> Event {
-    let mut attributes = vec![(VERSION, deployment.version.as_str()), (STATUS, deployment.status.as_str())];
-    attributes.extend(deployment.metadata.iter());
-    Event {
-        at: deployment.at,
-        entity: Entity::service(deployment.service.clone()),
-        kind: EventKind::Deployment,
-        source: INGEST.to_owned(),
-        attributes: Labels::new(attributes),
-    }
 }
 
 /// Returns the deployment that an event is; `None` for other kinds.
@@ -169,7 +155,7 @@ mod tests {
     }
 
     fn event(at_ms: i64, version: &str) -> Event {
-        deployment_event(&deployment(at_ms, version))
+        deployment(at_ms, version).event()
     }
 
     #[test]
@@ -214,7 +200,7 @@ mod tests {
         let mut events = Events::default();
         for index in 0..10_000 {
             let deployment = Deployment { metadata: metadata.clone(), ..deployment(index, &format!("v{index}")) };
-            events.insert(deployment_event(&deployment));
+            events.insert(deployment.event());
         }
         assert_eq!(events.all.len(), 10_000);
         let short = Labels::of(&[("commit", "4711"), ("zone", "a")]);
@@ -225,7 +211,7 @@ mod tests {
 
         for index in 10_000..20_000 {
             let service = format!("{index}{long}");
-            events.insert(deployment_event(&Deployment { service, ..deployment(index, &format!("{index}{long}")) }));
+            events.insert(Deployment { service, ..deployment(index, &format!("{index}{long}")) }.event());
         }
         let held: usize = events.all.values().map(bytes_of).sum();
         assert_eq!(held, events.bytes);

@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use wardroom_domain::{EntityKind, ServiceHealth, SignalId, SignalKind};
+use wardroom_domain::{Entity, EntityKind, ServiceHealth, SignalId, SignalKind};
 
 use crate::evaluation::Signal;
-use crate::signals::Signals;
+use crate::view::EngineView;
 
-/// Returns the health of every service and workload with data in the window (ms), ordered by name.
-pub fn health(signals: &Signals, window: Range<i64>) -> Vec<ServiceHealth> {
-    let mut services: BTreeMap<&str, ServiceHealth> = BTreeMap::new();
-    for (id, signal) in signals.iter().filter(|(id, _)| is_of_service(id)) {
+/// Returns the health of every service and workload with data in the window (ms), ordered by entity. A service and its
+/// workload are one.
+pub fn health(view: &EngineView, window: Range<i64>) -> Vec<ServiceHealth> {
+    let mut services: BTreeMap<Entity, ServiceHealth> = BTreeMap::new();
+    for (id, signal) in view.signals().filter(|(id, _)| is_of_service(id)) {
         let Some((mean, max)) = mean_and_max(&signal, &window) else { continue };
-        let health = services.entry(&id.entity.name).or_default();
-        health.service.clone_from(&id.entity.name);
-        health.breaches += u32::from(signal.bad().is_some());
+        let is_bad = signal.bad().is_some();
+        drop(signal);
+        let entity = view.graph().canonical(&id.entity);
+        let health = services.entry(entity).or_default();
+        health.breaches += u32::from(is_bad);
         let (known, value) = match (id.kind, id.resource.as_str()) {
             // A service may count its requests in several metric families.
             (SignalKind::Traffic, _) => {
@@ -30,7 +33,7 @@ pub fn health(signals: &Signals, window: Range<i64>) -> Vec<ServiceHealth> {
         };
         *known = Some(known.map_or(value, |known| known.max(value)));
     }
-    services.into_values().collect()
+    services.into_iter().map(|(entity, health)| ServiceHealth { entity, ..health }).collect()
 }
 
 fn is_of_service(id: &SignalId) -> bool {

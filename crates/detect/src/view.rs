@@ -2,7 +2,7 @@
 
 use std::sync::MutexGuard;
 
-use wardroom_domain::{Deployment, Event, SignalId, Timestamp};
+use wardroom_domain::{Deployment, Entity, Event, SignalId, Timestamp};
 use wardroom_signals::EntityGraph;
 
 use crate::evaluation::Signal;
@@ -50,8 +50,9 @@ impl EngineView {
         self.events.between(from, to).cloned().collect()
     }
 
-    /// Returns the deployments in a time range, reported and inferred, oldest first.
-    pub fn deployments(&self, from: Timestamp, to: Timestamp) -> Vec<Deployment> {
-        self.events.between(from, to).filter_map(deployment_of).collect()
+    /// Returns the deployments in a time range with what was deployed, reported and inferred, oldest first.
+    pub fn deployments(&self, from: Timestamp, to: Timestamp) -> Vec<(Entity, Deployment)> {
+        let deployed = |event: &Event| Some((event.entity.clone(), deployment_of(event)?));
+        self.events.between(from, to).filter_map(deployed).collect()
     }
 }

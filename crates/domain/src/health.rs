@@ -1,10 +1,12 @@
 //! Health figures of a service.
 
+use crate::entity::Entity;
+
 /// Health of a service within a time window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceHealth {
-    /// The service.
-    pub service: String,
+    /// The service or workload.
+    pub entity: Entity,
     /// Average requests per second.
     pub requests: Option<f64>,
     /// Average share of failed requests, 0..1.

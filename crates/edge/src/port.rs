@@ -160,7 +160,7 @@ async fn receive(
         return Ok((request.map(|_| Body::empty()), None));
     };
     let (parts, body) = request.into_parts();
-    let ReceivedBody { bytes, permit } = read_small_body(body, &port.config, small_bodies, caller).await?;
+    let ReceivedBody { bytes, permit } = read_small_body(&parts, body, &port.config, small_bodies, caller).await?;
     Ok((Request::from_parts(parts, Body::from(bytes)), Some(permit)))
 }
 

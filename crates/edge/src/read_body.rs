@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::http::{StatusCode, Version, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
@@ -14,8 +15,8 @@ use crate::budget::{Budget, BudgetPermit};
 use crate::config::Config;
 use crate::problem::Problem;
 
-/// Maximum number of bytes over the limit that are read and discarded. A sender that gets the response while it is
-/// still sending may see a connection reset instead and retry the same body; after a 413 it does not retry.
+/// Maximum number of bytes over the limit that are read and discarded. A sender whose connection is closed while it is
+/// still sending may see a reset instead of the response and retry the same body; after a 413 it does not retry.
 const MAX_DISCARD_BYTES: usize = 64 << 20;
 /// Bytes that are read at a time of a body that is too large or no telemetry. One thread serves all connections, and
 /// those that send telemetry should not wait for such bodies.
@@ -59,6 +60,7 @@ pub struct ReceivedBody {
 /// # Errors
 /// Returns 413 over the size limit, 503 over the time limit or the budget and 400 if the connection is lost.
 pub async fn read_body(
+    head: &Parts,
     body: Body,
     config: &Config,
     budget: &BodyBudget,
@@ -71,6 +73,7 @@ pub async fn read_body(
         in_parts: false,
         turn: &budget.turn,
     };
+    let body = refuse_announced(head, body, config, limit)?;
     within_time(config, collect(body, limit, budget.budget.of_sender(sender).permit())).await
 }
 
@@ -79,6 +82,7 @@ pub async fn read_body(
 /// # Errors
 /// Returns 413 over the size limit, 503 over the time limit or the budget and 400 if the connection is lost.
 pub(crate) async fn read_small_body(
+    head: &Parts,
     body: Body,
     config: &Config,
     budget: &BodyBudget,
@@ -87,6 +91,7 @@ pub(crate) async fn read_small_body(
     let bytes = MAX_SMALL_BODY_BYTES.min(config.max_body_bytes);
     let limit =
         Limit { bytes, remedy: "send a shorter request", budget_remedy: "retry", in_parts: true, turn: &budget.turn };
+    let body = refuse_announced(head, body, config, limit)?;
     within_time(config, collect(body, limit, budget.budget.of_sender(caller).permit())).await
 }
 
@@ -107,20 +112,56 @@ struct Limit<'a> {
     /// Whether to pause after each part.
     in_parts: bool,
     /// Held during the pause.
-    turn: &'a Semaphore,
+    turn: &'a Arc<Semaphore>,
+}
+
+impl Limit<'_> {
+    fn too_large(&self) -> Problem {
+        let detail = format!("the body is larger than {} bytes; {}", self.bytes, self.remedy);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    }
+}
+
+/// Refuses a body at once whose announced length exceeds the limit. What the sender sends nevertheless is read beside
+/// the response, so that it gets that instead of a reset.
+fn refuse_announced(head: &Parts, body: Body, config: &Config, limit: Limit<'_>) -> Result<Body, Problem> {
+    let announced = usize::try_from(HttpBody::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    if announced <= limit.bytes {
+        return Ok(body);
+    }
+    // HTTP/2 cancels one request without the others, and who asks for permission sends nothing.
+    let sends_rest = head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT);
+    if sends_rest && announced <= limit.bytes.saturating_add(MAX_DISCARD_BYTES) {
+        let (turn, timeout) = (Arc::clone(limit.turn), Duration::from_secs(config.body_timeout_seconds));
+        tokio::spawn(async move {
+            let _timed_out = tokio::time::timeout(timeout, discard(body, &turn)).await;
+        });
+    }
+    Err(limit.too_large())
+}
+
+/// Reads a body to its end, in parts.
+async fn discard(mut body: Body, turn: &Semaphore) {
+    let mut in_part = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        in_part += frame.data_ref().map_or(0, Bytes::len);
+        if in_part >= PART_BYTES {
+            in_part = 0;
+            pause(turn).await;
+        }
+    }
+}
+
+/// Waits for the turn, then for the pause after a part.
+async fn pause(turn: &Semaphore) {
+    // Never closed.
+    let _turn = turn.acquire().await.ok();
+    tokio::time::sleep(PART_PAUSE).await;
 }
 
 async fn collect(mut body: Body, limit: Limit<'_>, mut permit: BudgetPermit) -> Result<ReceivedBody, Problem> {
     let expected = usize::try_from(HttpBody::size_hint(&body).lower()).unwrap_or(usize::MAX);
     let max_read = limit.bytes.saturating_add(MAX_DISCARD_BYTES);
-    let too_large = || {
-        let detail = format!("the body is larger than {} bytes; {}", limit.bytes, limit.remedy);
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
-    };
-    // Not read to its end anyway.
-    if expected > max_read {
-        return Err(too_large());
-    }
     // A body in one chunk is not copied.
     let (mut first, mut whole, mut size, mut in_part) = (Bytes::new(), BytesMut::new(), 0_usize, 0);
     while let Some(frame) = body.frame().await {
@@ -132,14 +173,11 @@ async fn collect(mut body: Body, limit: Limit<'_>, mut permit: BudgetPermit) -> 
         if size > max_read {
             break;
         }
-        // Known from the start if the length was announced.
-        let is_too_large = size.max(expected) > limit.bytes;
+        let is_too_large = size > limit.bytes;
         in_part += if is_too_large || limit.in_parts { chunk.len() } else { 0 };
         if in_part >= PART_BYTES {
             in_part = 0;
-            // Never closed.
-            let _turn = limit.turn.acquire().await.ok();
-            tokio::time::sleep(PART_PAUSE).await;
+            pause(limit.turn).await;
         }
         if is_too_large {
             (first, whole) = (Bytes::new(), BytesMut::new());
@@ -160,7 +198,7 @@ async fn collect(mut body: Body, limit: Limit<'_>, mut permit: BudgetPermit) -> 
         }
     }
     if size > limit.bytes {
-        return Err(too_large());
+        return Err(limit.too_large());
     }
     Ok(ReceivedBody { bytes: if whole.is_empty() { first } else { whole.freeze() }, permit })
 }
@@ -194,6 +232,10 @@ mod tests {
         }
     }
 
+    fn head() -> Parts {
+        axum::http::Request::new(()).into_parts().0
+    }
+
     fn sender() -> Identity {
         let role = wardroom_domain::AccessRole::Sender;
         Identity { tenant: wardroom_domain::TenantId::main(), principal: wardroom_domain::Principal::anonymous(), role }
@@ -203,7 +245,7 @@ mod tests {
     fn bodies_beyond_the_budget_are_refused_for_now() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (config, budget) = (Config::default(), BodyBudget::new(10));
-        let read = || runtime.block_on(read_body(Body::from("seven by"), &config, &budget, &sender()));
+        let read = || runtime.block_on(read_body(&head(), Body::from("seven by"), &config, &budget, &sender()));
         let first = read().unwrap();
         assert_eq!(read().map(|_| ()).unwrap_err().code(), "body_budget");
         drop(first);
@@ -215,10 +257,10 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let endless = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let config = Config { body_timeout_seconds: 0, ..Config::default() };
-        let (budget, sender) = (BodyBudget::new(10), sender());
-        let small = runtime.block_on(read_small_body(endless(), &config, &budget, &sender));
+        let (head, budget, sender) = (head(), BodyBudget::new(10), sender());
+        let small = runtime.block_on(read_small_body(&head, endless(), &config, &budget, &sender));
         assert_eq!(small.map(|_| ()).unwrap_err().code(), "body_timeout");
-        let telemetry = runtime.block_on(read_body(endless(), &config, &budget, &sender));
+        let telemetry = runtime.block_on(read_body(&head, endless(), &config, &budget, &sender));
         assert_eq!(telemetry.map(|_| ()).unwrap_err().code(), "body_timeout");
     }
 
@@ -227,7 +269,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let body = Body::new(Chunks(chunks.iter().map(|chunk| chunk.map(<[u8]>::to_vec)).collect()));
         let config = Config { max_body_bytes: 5, ..Config::default() };
-        let read = runtime.block_on(read_body(body, &config, &BodyBudget::new(100), &sender()));
+        let read = runtime.block_on(read_body(&head(), body, &config, &BodyBudget::new(100), &sender()));
         assert_eq!(read.as_ref().map(|body| &*body.bytes).map_err(Problem::code), expected);
     }
 
@@ -257,12 +299,13 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_announces_more_than_is_discarded_is_refused_at_once() {
+    fn a_body_that_announces_too_much_is_refused_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let config = Config { max_body_bytes: 5, body_timeout_seconds: 1, ..Config::default() };
-        for (bytes, code) in [(MAX_DISCARD_BYTES as u64 + 6, "body_too_large"), (6, "body_timeout")] {
+        let announced = [(MAX_DISCARD_BYTES as u64 + 6, "body_too_large"), (6, "body_too_large"), (5, "body_timeout")];
+        for (bytes, code) in announced {
             let (body, budget) = (Body::new(Announced(bytes)), BodyBudget::new(100));
-            let read = runtime.block_on(read_small_body(body, &config, &budget, &sender()));
+            let read = runtime.block_on(read_small_body(&head(), body, &config, &budget, &sender()));
             assert_eq!(read.map(|_| ()).unwrap_err().code(), code, "{bytes}");
         }
     }
@@ -272,7 +315,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         // The budget is smaller than the limit: whatever is kept exceeds it.
         let (config, budget) = (Config { max_body_bytes: 5, ..Config::default() }, BodyBudget::new(1));
-        let read = |bytes: &'static str| runtime.block_on(read_body(Body::from(bytes), &config, &budget, &sender()));
+        let read =
+            |bytes: &'static str| runtime.block_on(read_body(&head(), Body::from(bytes), &config, &budget, &sender()));
         assert_eq!(read("too large").map(|_| ()).unwrap_err().code(), "body_too_large");
         assert_eq!(read("whole").map(|_| ()).unwrap_err().code(), "body_budget");
     }

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::LazyLock;
 
-use wardroom_domain::{EntityRules, Labels, Matcher, Sample, SeriesId};
-use wardroom_head::{Config, RecentSamples, STREAM_START, SeriesRegistry};
+use wardroom_domain::{Labels, Matcher, Sample, SeriesId};
+use wardroom_head::{Config, NameLookup, RecentSamples, STREAM_START, SeriesRegistry};
 
 struct Head {
     registry: SeriesRegistry,
@@ -17,7 +17,7 @@ struct Head {
 
 static HEAD: LazyLock<Head> = LazyLock::new(|| {
     let (mut registry, mut recent) =
-        (SeriesRegistry::new(Config::default(), EntityRules::default()), RecentSamples::new());
+        (SeriesRegistry::new(Config::default(), NameLookup::by_label("service", "peer_service")), RecentSamples::new());
     let mut stream = tempfile::tempfile().unwrap();
     for number in 0..100_000 {
         let (pod, service) = (format!("p{number}"), format!("s{}", number / 1000));

@@ -1,13 +1,13 @@
 //! Stores samples of two series and queries one: `cargo run -p wardroom-head --example query`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "an example may unwrap and print")]
 
-use wardroom_domain::{EntityRules, Labels, Matcher, Sample};
-use wardroom_head::{Config, RecentSamples, SeriesRegistry};
+use wardroom_domain::{Labels, Matcher, Sample};
+use wardroom_head::{Config, NameLookup, RecentSamples, SeriesRegistry};
 
 fn main() {
     let config = Config::default();
     let (mut registry, mut recent) =
-        (SeriesRegistry::new(config.clone(), EntityRules::default()), RecentSamples::new());
+        (SeriesRegistry::new(config.clone(), NameLookup::by_label("service", "peer_service")), RecentSamples::new());
     for job in ["a", "b"] {
         let id = registry.get_or_insert(&Labels::of(&[("__name__", "up"), ("job", job)]));
         for second in 0..3 {

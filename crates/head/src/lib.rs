@@ -25,4 +25,4 @@ mod series_registry;
 pub use config::Config;
 pub use exemplars::Exemplars;
 pub use recent_samples::{FlushBatch, KeyedFlushBatch, PushOutcome, RangeSamples, ReadAt, RecentSamples, STREAM_START};
-pub use series_registry::{EntityLimit, ResolveError, SelectorFilter, SeriesRegistry};
+pub use series_registry::{EntityLimit, NameLookup, ResolveError, SelectorFilter, SeriesNames, SeriesRegistry};

@@ -8,7 +8,7 @@ mod wire_key_table;
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
-use wardroom_domain::{EntityRules, Labels, Matcher, SeriesId};
+use wardroom_domain::{Labels, Matcher, SeriesId};
 
 use crate::config::Config;
 
@@ -16,7 +16,7 @@ use self::entities::Entities;
 use self::label_index::LabelIndex;
 use self::wire_key_table::WireKeyTable;
 
-pub use self::entities::EntityLimit;
+pub use self::entities::{EntityLimit, NameLookup, SeriesNames};
 pub use self::selector_filter::SelectorFilter;
 
 /// Wire keys stored per series: different senders encode one label set differently.
@@ -54,8 +54,8 @@ pub enum ResolveError<E> {
 }
 
 impl SeriesRegistry {
-    /// Creates an empty registry.
-    pub fn new(config: Config, rules: EntityRules) -> Self {
+    /// Creates an empty registry. `lookup` finds the names that limits count.
+    pub fn new(config: Config, lookup: NameLookup) -> Self {
         Self {
             config,
             wire_keys: WireKeyTable::default(),
@@ -63,7 +63,7 @@ impl SeriesRegistry {
             hasher: RandomState::new(),
             series: Vec::new(),
             index: LabelIndex::default(),
-            entities: Entities::new(rules),
+            entities: Entities::new(lookup),
             bytes: 0,
             generation: 0,
         }
@@ -133,8 +133,8 @@ impl SeriesRegistry {
     }
 
     /// Restores a registry from its series, in order of their ids.
-    pub fn load(config: Config, rules: EntityRules, series: &[Labels], generation: u64) -> Self {
-        let mut registry = Self { generation, ..Self::new(config, rules) };
+    pub fn load(config: Config, lookup: NameLookup, series: &[Labels], generation: u64) -> Self {
+        let mut registry = Self { generation, ..Self::new(config, lookup) };
         for labels in series {
             registry.get_or_insert(labels);
         }
@@ -211,8 +211,12 @@ mod tests {
 
     use super::*;
 
+    fn lookup() -> NameLookup {
+        NameLookup::by_label("service", "peer_service")
+    }
+
     fn registry(max_series: usize) -> SeriesRegistry {
-        SeriesRegistry::new(Config { max_series, ..Config::default() }, EntityRules::default())
+        SeriesRegistry::new(Config { max_series, ..Config::default() }, lookup())
     }
 
     #[test]
@@ -245,14 +249,14 @@ mod tests {
             registry.resolve(&keys, true, |index| Ok::<_, ()>(all[index].clone())).1
         };
         let refused_service = [(2, ResolveError::EntityLimit(EntityLimit::Services(2)))];
-        let mut registry = SeriesRegistry::new(config.clone(), EntityRules::default());
+        let mut registry = SeriesRegistry::new(config.clone(), lookup());
         assert_eq!(resolve(&mut registry, &all, 0), refused_service);
         let kept = registry.labels_from(0).to_vec();
-        let mut registry = SeriesRegistry::load(config.clone(), EntityRules::default(), &kept, 1);
+        let mut registry = SeriesRegistry::load(config.clone(), lookup(), &kept, 1);
         assert_eq!(resolve(&mut registry, &all, 0), refused_service);
         let more = [Labels::of(&[("__name__", "size"), ("service", "a"), ("unit", "bytes")])];
         assert_eq!(resolve(&mut registry, &more, 10), [(0, ResolveError::BytesLimit)]);
-        let mut registry = SeriesRegistry::load(config, EntityRules::default(), &kept[1..], 2);
+        let mut registry = SeriesRegistry::load(config, lookup(), &kept[1..], 2);
         assert_eq!(resolve(&mut registry, &[labels("c")], 0), [], "the service of an evicted series does not count");
     }
 

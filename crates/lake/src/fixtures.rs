@@ -1,7 +1,7 @@
 //! Test data shared by the unit tests.
 
 use tokio::sync::Mutex;
-use wardroom_domain::{Deployment, Labels, LogEntry, Sample, Severity, TenantId, Timestamp};
+use wardroom_domain::{Deployment, Entity, Labels, LogEntry, Sample, Severity, TenantId, Timestamp};
 
 use crate::format::data_file::DataFile;
 use crate::format::schema::TableSchema;
@@ -39,7 +39,7 @@ pub(crate) fn uncommitted_file(offset: u64, from_ms: i64) -> DataFile {
 /// Returns a series for this id.
 pub(crate) fn new_series(id: i64) -> NewSeries {
     let labels = Labels::of(&[("__name__", "up"), ("n", &id.to_string())]);
-    NewSeries { tenant: TenantId::main(), id, labels, first_ms: 0 }
+    NewSeries { tenant: TenantId::main(), id, labels, entity: Entity::service("web"), first_ms: 0 }
 }
 
 /// Number of rows of `silver.samples`.
@@ -72,7 +72,8 @@ pub(crate) fn add_events(events: &mut EventBatch, offsets: std::ops::Range<u64>)
     for offset in offsets {
         let (from, log) = log_entry(offset, &format!("took {offset} ms"));
         let number = offset.to_string();
-        let line = LogLine { log: &log, service: "web", template: "took <*> ms", parameters: &[&number] };
+        let web = Entity::service("web");
+        let line = LogLine { log: &log, entity: &web, template: "took <*> ms", parameters: &[&number] };
         events.add_log(&from, 0, &line).unwrap();
         let deployment = Deployment {
             at: log.at,

@@ -14,7 +14,7 @@ use crate::format::row_buffer::BUS_TOPIC;
 #[cfg(test)]
 use crate::format::sample_file::{SampleRow, read_sample_file};
 use crate::format::schema::TableSchema;
-use crate::format::table_schemas::{EVENT_TABLES, GOLD_TABLES, HISTOGRAMS, SAMPLES, SERIES};
+use crate::format::table_schemas::{EVENT_TABLES, FORMER_TABLES, GOLD_TABLES, HISTOGRAMS, SAMPLES, SERIES};
 use crate::maintain::retention::Retention;
 use crate::table::delta_table::Table;
 use crate::table::lake_location::LakeLocation;
@@ -32,6 +32,8 @@ pub struct Lake {
     pub(crate) events: Vec<(&'static str, Mutex<Table>)>,
     /// The tables of [`GOLD_TABLES`], in that order. An older lake that is opened read-only may lack some.
     gold: Vec<(&'static str, Mutex<Table>)>,
+    /// Those of [`FORMER_TABLES`] that exist.
+    pub(crate) former: Vec<(&'static str, Mutex<Table>)>,
     /// Delta application id under which batches of the bus are committed.
     pub(crate) app_id: String,
     /// Event rows that are not committed yet. Locked while they move into a table, so that a query finds each row once.
@@ -42,7 +44,7 @@ pub struct Lake {
 }
 
 /// All tables except samples and series.
-const OTHER_TABLES: [&[&TableSchema]; 2] = [&EVENT_TABLES, &GOLD_TABLES];
+const OTHER_TABLES: [&[&TableSchema]; 3] = [&EVENT_TABLES, &GOLD_TABLES, &FORMER_TABLES];
 
 impl Lake {
     /// Opens the tables for writing and creates missing ones. `data` is the data folder.
@@ -57,7 +59,13 @@ impl Lake {
         };
         let location = LakeLocation::open(root, &config.options, disk)?;
         probe_conditional_writes(&location.root, &location.options).await?;
-        let open = async |schema| Table::open(&location, schema).await.map(Some);
+        let open = async |schema: &'static TableSchema| {
+            let is_former = FORMER_TABLES.iter().any(|former| former.name == schema.name);
+            if is_former && !Table::exists(&location, schema).await? {
+                return Ok(None);
+            }
+            Table::open(&location, schema).await.map(Some)
+        };
         let missing = || Error::Unavailable("a table is missing".into());
         let lake = Self::open_tables(config, &location, &OTHER_TABLES, open).await?.ok_or_else(missing)?;
         for table in lake.tables() {
@@ -123,12 +131,14 @@ impl Lake {
                 tables.into_iter().zip(*group).filter_map(|(table, schema)| Some((schema.name, table?.into())));
             named_tables.collect::<Vec<_>>()
         });
-        let (events, gold) = (groups.next().unwrap_or_default(), groups.next().unwrap_or_default());
+        let mut next = || groups.next().unwrap_or_default();
+        let (events, gold, former) = (next(), next(), next());
         Ok(Some(Self {
             samples: samples.into(),
             series: series.into(),
             events,
             gold,
+            former,
             app_id: format!("{BUS_TOPIC}-0"),
             pending: RwLock::default(),
             retention: config.retention.clone(),
@@ -136,16 +146,22 @@ impl Lake {
         }))
     }
 
+    /// Returns the names of the event tables, also of former ones, that do not exist. Those of gold are derived.
+    pub fn missing_tables(&self) -> impl Iterator<Item = &'static str> {
+        let names = EVENT_TABLES.iter().chain(&FORMER_TABLES).map(|schema| schema.name);
+        names.filter(|name| self.table(name).is_none())
+    }
+
     /// Returns a table by its name.
     pub(crate) fn table(&self, name: &str) -> Option<&Mutex<Table>> {
-        let others = self.events.iter().chain(&self.gold).map(|(name, table)| (*name, table));
+        let others = self.events.iter().chain(&self.gold).chain(&self.former).map(|(name, table)| (*name, table));
         let all = [(SAMPLES.name, &self.samples), (SERIES.name, &self.series)].into_iter().chain(others);
         all.into_iter().find(|(known, _)| *known == name).map(|(_, table)| table)
     }
 
     /// Returns all open tables.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Mutex<Table>> {
-        let others = self.events.iter().chain(&self.gold).map(|(_, table)| table);
+        let others = self.events.iter().chain(&self.gold).chain(&self.former).map(|(_, table)| table);
         [&self.samples, &self.series].into_iter().chain(others)
     }
 

@@ -19,10 +19,10 @@
 //! - `lake`, `config`, `error`, `damaged_files`: all tables together, their settings, their errors, and the files that
 //!   do not match their checksums.
 //!
-//! Tables: `bronze.telemetry`; `silver.samples`, `.series`, `.logs`, `.log_templates`, `.spans`, `.deployments`,
-//! `.histograms`, `.exemplars`, `.quarantine`; `gold.incidents`, `.enrichments`, `.tool_results`, `.service_health`.
-//! Each is partitioned by tenant and day. A commit records the bus offset at which its batch ends (`txn` in
-//! `_delta_log`).
+//! Tables: `bronze.telemetry`; `silver.samples`, `.series`, `.logs`, `.log_templates`, `.spans`, `.events`,
+//! `.histograms`, `.exemplars`, `.quarantine`; `gold.incidents`, `.enrichments`, `.tool_results`, `.service_health`,
+//! `.audit_heads`. Each is partitioned by tenant and day. A commit records the bus offset at which its batch ends (`txn`
+//! in `_delta_log`).
 //!
 //! Guarantees: a batch is committed once, however often it is retried ([`CommitOutcome`]). Once an append has returned,
 //! its rows survive a power cut. Every value is read back bit for bit, or the read fails with the file that is damaged.
@@ -47,6 +47,7 @@ pub use config::{Config, QueryConfig};
 pub use damaged_files::DamagedFile;
 pub use error::Error;
 pub use format::row_reader::StoredRequest;
+pub use format::table_schemas::names_in_queries;
 pub use lake::Lake;
 pub use maintain::backup_snapshot::TableSnapshot;
 pub use maintain::file_verification::{TableVerification, VerificationProgress};

@@ -2,8 +2,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wardroom_domain::EntityRules;
 use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
+use wardroom_head::{NameLookup, SeriesNames};
 use wardroom_signals::Catalog;
 
 /// Configuration of all roles of the pipeline.
@@ -19,9 +19,7 @@ pub struct Config {
     pub lake: wardroom_lake::Config,
     /// The live series.
     pub head: wardroom_head::Config,
-    /// Which labels name services and other entities.
-    pub entities: EntityRules,
-    /// What series mean.
+    /// What series, log lines and spans are about, and what series mean.
     pub catalog: Catalog,
     /// Detection.
     pub detect: wardroom_detect::Config,
@@ -29,6 +27,17 @@ pub struct Config {
     pub correlate: wardroom_correlate::Config,
     /// Checkpoints of detection.
     pub checkpoint: CheckpointConfig,
+}
+
+impl Config {
+    /// Returns how the limits of the live series find the names that they count.
+    pub fn series_names(&self) -> NameLookup {
+        let catalog = self.catalog.clone();
+        NameLookup::new(move |labels| SeriesNames {
+            service: catalog.service_name(labels),
+            called: catalog.called_name(labels).unwrap_or_default(),
+        })
+    }
 }
 
 /// Checkpoints of detection.

@@ -12,6 +12,6 @@ pub const LAKE_EVENTS: &str = "lake-events";
 
 /// Returns the name of the mark of an event table: the offset up to which rows were written to it. A table that ends
 /// before its mark has lost rows.
-pub(crate) fn event_table_mark(table: &str) -> String {
+pub fn event_table_mark(table: &str) -> String {
     format!("{LAKE_EVENTS}.{table}")
 }

@@ -2,6 +2,7 @@
 
 pub mod event_writer;
 pub mod health_writer;
+pub mod inferred_events;
 pub mod lake_state;
 pub mod lake_writer;
 pub mod maintenance;

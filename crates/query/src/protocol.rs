@@ -14,7 +14,7 @@ use std::io::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use wardroom_domain::{TenantId, Timestamp};
-use wardroom_lake::{NAMED_QUERIES, OutputFormat, UnflushedRows};
+use wardroom_lake::{NAMED_QUERIES, OutputFormat, UnflushedRows, names_in_queries};
 
 use crate::error::FailureKind;
 
@@ -97,7 +97,7 @@ impl Query {
         };
         let is_search = matches!(self, Self::Logs { .. });
         move |table| match &text {
-            Some(text) => text.contains(table.rsplit('.').next().unwrap_or(table)),
+            Some(text) => names_in_queries(table).any(|name| text.contains(name)),
             None => is_search && table == LOGS_TABLE,
         }
     }
@@ -330,6 +330,7 @@ mod tests {
             ("SELECT * FROM \"log_templates\"", "silver.log_templates", true),
             ("SELECT * FROM silver . spans", "silver.spans", true),
             ("SELECT * FROM metrics", "silver.logs", false),
+            ("SELECT * FROM Deployments", "silver.events", true),
         ] {
             assert_eq!(Query::Sql(text.into()).may_read()(table), expected, "{text}");
         }

@@ -1,8 +1,10 @@
-//! The gold writer: writes incidents and service health to the gold tables at an interval.
+//! The gold writer: writes incidents, service health and inferred events to the tables at an interval.
 //!
 //! ```text
 //! store ───► changed incidents ──► rows of their whole day ──► gold.incidents, .enrichments, .tool_results
 //! signals ─► completed windows ──────────────────────────────► gold.service_health
+//! events ──► those that detection infers ────────────────────► silver.events
+//! store ───► the first signed audit head of a day ───────────► gold.audit_heads
 //! ```
 //!
 //! The tables are derived: they are rebuilt from the store and the signals if they are deleted. At the start all days
@@ -13,11 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wardroom_domain::{TenantId, Timestamp};
-use wardroom_lake::{EnrichmentFact, IncidentFact, Lake, ToolFact};
+use wardroom_lake::{EnrichmentFact, IncidentFact, ToolFact};
 use wardroom_respond::{Workflow, WorkflowReadError};
 use wardroom_store::{IncidentRow, Store};
 
 use wardroom_pipeline::lake::health_writer::write_health;
+use wardroom_pipeline::lake::inferred_events::InferredEventWriter;
+use wardroom_pipeline::lake::lake_state::LakeTables;
 use wardroom_pipeline::metrics as pipeline_metrics;
 use wardroom_pipeline::state::tenants::Tenants;
 
@@ -30,7 +34,7 @@ const READ_OVERLAP: Duration = Duration::from_secs(60);
 
 /// The gold writer.
 pub(crate) struct GoldWriter {
-    pub(crate) lake: Arc<Lake>,
+    pub(crate) tables: LakeTables,
     pub(crate) store: Store,
     pub(crate) tenants: Arc<Tenants>,
 }
@@ -48,20 +52,31 @@ impl GoldWriter {
     /// Writes the tables at this interval until it is cancelled.
     pub(crate) async fn run(self, interval: Duration) {
         let mut since = Timestamp::from_nanos(i64::MIN);
-        let mut written_to = BTreeMap::new();
+        let (mut written_to, mut events) = (BTreeMap::new(), InferredEventWriter::default());
         loop {
             tokio::time::sleep(interval).await;
             let now = clock::now();
             let incidents = self.write_incidents(since, now).await;
-            let health = write_health(&self.lake, &self.tenants, &mut written_to).await.map_err(Error::from);
+            let health = write_health(&self.tables.lake, &self.tenants, &mut written_to).await.map_err(Error::from);
+            let offset = self.tables.samples_progress.committed_offset();
+            let inferred = events.write(&self.tables.lake, &self.tenants, offset, now).await.map_err(Error::from);
             if incidents.is_ok() {
                 since = now.minus(READ_OVERLAP);
             }
-            for error in [incidents, health].into_iter().filter_map(Result::err) {
+            let audited = self.write_audit_head().await;
+            for error in [incidents, health, inferred, audited].into_iter().filter_map(Result::err) {
                 metrics::counter!(pipeline_metrics::LAKE_FAILURES_TOTAL).increment(1);
-                tracing::error!(%error, "writing gold tables failed; retrying");
+                tracing::error!(%error, "writing derived tables failed; retrying");
             }
         }
+    }
+
+    /// Writes the last signed head of the audit log, if the table has none of its day.
+    async fn write_audit_head(&self) -> Result<(), Error> {
+        if let Some(signed) = self.store.noted_audit_head().await? {
+            self.tables.lake.write_audit_head(&signed).await?;
+        }
+        Ok(())
     }
 
     /// Writes all incidents of the days on which changed incidents opened.
@@ -75,7 +90,7 @@ impl GoldWriter {
             let [from, to] = [day, day + 1].map(|day| Timestamp::from_millis(day * DAY_MS));
             let rows = self.store.incidents_opened(&tenant, from, to).await?;
             let facts: Vec<_> = rows.iter().filter_map(incident_fact).collect();
-            self.lake.write_incidents(&tenant, day, &facts, now).await?;
+            self.tables.lake.write_incidents(&tenant, day, &facts, now).await?;
         }
         Ok(())
     }
@@ -93,7 +108,7 @@ fn incident_fact(row: &IncidentRow) -> Option<IncidentFact> {
     let enrichments =
         workflow.diagnosis.iter().flat_map(|diagnosis| &diagnosis.evidence).map(|evidence| EnrichmentFact {
             id: evidence.id.clone(),
-            service: evidence.entity.name.clone(),
+            entity: evidence.entity.clone(),
             at: evidence.at,
             summary: evidence.summary.clone(),
             cited: best.is_some_and(|best| best.evidence.contains(&evidence.id)),
@@ -114,7 +129,7 @@ fn incident_fact(row: &IncidentRow) -> Option<IncidentFact> {
         state: row.state.to_string(),
         settled_at: workflow.settled_ms.map(Timestamp::from_millis),
         outcome: workflow.outcome.clone(),
-        cause: best.map(|best| (best.entity.name.clone(), best.rule.clone(), best.confidence)),
+        cause: best.map(|best| (best.entity.clone(), best.rule.clone(), best.confidence)),
         verdict: workflow.verdict.as_ref().map(|(verdict, _)| verdict.clone()),
         enrichments: enrichments.collect(),
         tool_results: tool_results.collect(),
@@ -129,7 +144,7 @@ pub(crate) fn opened_incident_fact(incident: &wardroom_domain::Incident) -> Inci
         title: incident.title.clone(),
         severity: incident.severity.as_str().to_owned(),
         state: "open".to_owned(),
-        services: incident.services.clone(),
+        entities: incident.affected(),
         trigger: incident.trigger.clone(),
         began_at: incident.began_at,
         opened_at: incident.opened_at,

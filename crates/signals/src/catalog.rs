@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use wardroom_domain::{Entity, EntityRules, Labels, MetricMetadata};
+use wardroom_domain::{Entity, EntityRules, Labels, LogEntry, MetricMetadata};
 
 use crate::context::Context;
 use crate::convention_index::{Tables, UserConvention};
@@ -11,6 +11,9 @@ use crate::meaning::{Outcome, SeriesMeaning};
 use crate::outcome::outcome_of_labels;
 use crate::resource::{self, ResourceEntity};
 use crate::{peer, series, version};
+
+/// Attribute that names the service of a record.
+const SERVICE_NAME: &str = "service.name";
 
 /// What is known of instrumentations. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,6 +62,46 @@ impl Catalog {
         resource::entity_of_resource(&Context::new(labels, &self.entity_rules))
     }
 
+    /// Returns the entity of [`entity_of_resource`](Self::entity_of_resource) alone, for those who need no more.
+    pub fn entity_of_record(&self, labels: &Labels) -> Option<Entity> {
+        let context = Context::new(labels, &self.entity_rules);
+        self.entity_rules.entity_of(&context.view)
+    }
+
+    /// Returns what wrote a log line: by the service that its protocol names, and by its attributes.
+    pub fn resource_of_log(&self, log: &LogEntry) -> ResourceEntity {
+        let by_service = || Entity::service(log.service.clone());
+        if log.labels.as_bytes().is_empty() {
+            return ResourceEntity { entity: Some(by_service()), ..ResourceEntity::default() };
+        }
+        let found = match log.service.as_str() {
+            "" => self.entity_of_resource(&log.labels),
+            service => self.entity_of_resource(&with_service(service, &log.labels)),
+        };
+        ResourceEntity { entity: found.entity.or_else(|| Some(by_service())), ..found }
+    }
+
+    /// Returns the entity of [`resource_of_log`](Self::resource_of_log) alone.
+    pub fn entity_of_log(&self, log: &LogEntry) -> Entity {
+        let by_attributes = match log.service.as_str() {
+            _ if log.labels.as_bytes().is_empty() => None,
+            "" => self.entity_of_record(&log.labels),
+            service => self.entity_of_record(&with_service(service, &log.labels)),
+        };
+        by_attributes.unwrap_or_else(|| Entity::service(log.service.clone()))
+    }
+
+    /// Returns the name of the service or workload that labels name; empty if they name none. Without allocation, for
+    /// limits.
+    pub fn service_name<'a>(&self, labels: &'a Labels) -> &'a str {
+        self.entity_rules.service_of(labels)
+    }
+
+    /// Returns the name of the service that a client metric says it calls. Without allocation, for limits.
+    pub fn called_name<'a>(&self, labels: &'a Labels) -> Option<&'a str> {
+        self.entity_rules.peer_of(labels)
+    }
+
     /// Returns what a client or producer span calls.
     pub fn peer_of_span(&self, labels: &Labels) -> Option<Entity> {
         peer::called(&Context::new(labels, &self.entity_rules)).map(|called| called.entity)
@@ -88,6 +131,11 @@ impl Catalog {
     pub fn conventions(&self) -> impl Iterator<Item = (&str, bool)> {
         self.tables().conventions.iter().map(|convention| (&*convention.id, convention.verified))
     }
+}
+
+/// Returns labels with the service that the protocol names.
+fn with_service(service: &str, labels: &Labels) -> Labels {
+    Labels::new([(SERVICE_NAME, service)].into_iter().chain(labels.iter()).collect())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use wardroom_store::database_path;
 use super::backup_error::BackupError;
 use super::file_copy::{CopyProgress, copy_file, create_private_parent, list_files};
 use super::manifest::{FileEntry, Manifest, list_backups};
-use crate::state_database::{RequiredState, open_state};
+use crate::state_database::{RequiredState, has_state, open_state};
 use wardroom_config::Config;
 use wardroom_process::clock;
 
@@ -142,11 +142,19 @@ impl DataCopy<'_> {
     fn copy_folder(&mut self, from: &Path, name: &str) -> Result<(), BackupError> {
         for (path, relative_path) in list_files(from)? {
             let is_left_out = path.extension().is_some_and(|extension| extension == "new") || is_secret(&path);
-            if path.exists() && !is_left_out {
-                self.copy(&path, format!("{name}/{relative_path}"))?;
+            if !is_left_out {
+                self.copy_if_exists(&path, format!("{name}/{relative_path}"))?;
             }
         }
         Ok(())
+    }
+
+    /// Copies a file, unless it was deleted since it was listed.
+    fn copy_if_exists(&mut self, path: &Path, name: String) -> Result<(), BackupError> {
+        match self.copy(path, name) {
+            Err(_) if !path.exists() => Ok(()),
+            other => other,
+        }
     }
 
     /// Copies the newest checkpoint with its journals, and returns its offset. Retries when a newer one replaces it.
@@ -168,10 +176,11 @@ impl DataCopy<'_> {
             self.manifest.files.retain(|name, _| !name.starts_with("checkpoint/"));
             let copied = self.copy(&state, format!("checkpoint/{offset:020}.state"));
             let mut journals = list_files(from)?.into_iter().filter(|(_, relative_path)| relative_path.contains('/'));
-            let journals =
-                journals.try_for_each(|(path, relative_path)| self.copy(&path, format!("checkpoint/{relative_path}")));
+            // Journals exist as long as their checkpoint does; those of an earlier one may be deleted meanwhile.
+            let journals = journals.try_for_each(|(path, relative_path)| {
+                self.copy_if_exists(&path, format!("checkpoint/{relative_path}"))
+            });
             match copied.and(journals) {
-                // The journals exist as long as their checkpoint does.
                 Ok(()) if state.exists() => return Ok(Some(offset)),
                 Err(error) if checkpoints()?.last().is_some_and(|(newest, _)| *newest == offset) => return Err(error),
                 _ => {}
@@ -183,6 +192,11 @@ impl DataCopy<'_> {
     async fn copy_database(&mut self, data: &Path) -> Result<(), BackupError> {
         let name = "state/wardroom.db";
         let database = database_path(data);
+        if !database.exists() && has_state(data) {
+            let detail = "the state is in PostgreSQL, and a backup without it cannot be restored; copy the database with \
+                          pg_dump, and the data folder of a stopped server with your own means";
+            return Err(wardroom_store::Error::Unsupported(detail.to_owned()).into());
+        }
         if self.dry_run {
             return self.copy(&database, name.to_owned());
         }

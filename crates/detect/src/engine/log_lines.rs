@@ -3,11 +3,9 @@
 use wardroom_domain::{Deployment, Entity, Event, EventKind, Labels, LogEntry};
 
 use super::state::Engine;
-use crate::events::{INFERRED, deployment_event};
+use crate::events::INFERRED;
 use crate::logs::setting_change;
 
-/// Attribute that names the service of a record.
-const SERVICE_NAME: &str = "service.name";
 /// Log lines of one resource are reported to the graph again after this time, in ms of telemetry's time.
 const RESOURCE_INTERVAL_MS: i64 = 60_000;
 /// Resources of log lines that are remembered; all are forgotten beyond.
@@ -40,13 +38,8 @@ impl Engine {
         {
             return entity.clone();
         }
-        let named = [(SERVICE_NAME, log.service.as_str())];
-        let found = if log.service.is_empty() {
-            self.catalog.entity_of_resource(&log.labels)
-        } else {
-            self.catalog.entity_of_resource(&Labels::new(named.into_iter().chain(log.labels.iter()).collect()))
-        };
-        let entity = found.entity.unwrap_or_else(|| Entity::service(log.service.clone()));
+        let found = self.catalog.resource_of_log(log);
+        let entity = found.entity.unwrap_or_default();
         if !entity.is_empty() {
             self.graph.observe(&entity, &found.aliases, &found.relations, at_ms);
         }
@@ -60,6 +53,6 @@ impl Engine {
     /// Adds one deployment.
     pub fn observe_deployment(&mut self, deployment: &Deployment) {
         self.advance_watermark(deployment.at.millis().min(self.cap_ms));
-        self.events.insert(deployment_event(deployment));
+        self.events.insert(deployment.event());
     }
 }

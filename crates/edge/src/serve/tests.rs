@@ -181,3 +181,19 @@ async fn another_name_than_this_servers_is_refused_without_authentication() {
 async fn read_to_end_or_response(port: &TestPort, text: &str) -> String {
     read_response(&mut connect(port, text).await).await
 }
+
+#[tokio::test]
+async fn an_announced_length_over_the_limit_is_answered_at_once_and_the_connection_is_used_again() {
+    let port = serve(Config { max_body_bytes: 1000, ..Config::default() }).await;
+    let length = 300_000;
+    let head =
+        |extra: &str| format!("POST /echo HTTP/1.1\r\nHost: localhost\r\n{extra}Content-Length: {length}\r\n\r\n");
+    let mut stream = connect(&port, &head("")).await;
+    let answer = read_response(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+    stream.write_all(&vec![b'x'; length]).await.unwrap();
+    stream.write_all(HEALTH.as_bytes()).await.unwrap();
+    assert!(read_response(&mut stream).await.starts_with("HTTP/1.1 200"));
+    let answer = read_to_end(connect(&port, &head("Expect: 100-continue\r\n")).await).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}

@@ -16,7 +16,7 @@ use lexopt::prelude::{Long, ValueExt};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use wardroom_detect::template;
-use wardroom_domain::{Labels, LogEntry, Sample, Severity, TenantId, Timestamp};
+use wardroom_domain::{Entity, Labels, LogEntry, Sample, Severity, TenantId, Timestamp};
 use wardroom_lake::{Config, EventBatch, Flush, Lake, LogLine, NewSeries, RequestOrigin};
 use wardroom_roles::bus_epoch::{BusEpochError, new_epoch};
 use wardroom_testing::{Server, server};
@@ -146,7 +146,8 @@ async fn write_samples(lake: &Lake, options: &Options) -> anyhow::Result<()> {
         let new = |series: i64| {
             let (name, n) = (format!("metric_{}", series / SERIES_PER_NAME), (series % SERIES_PER_NAME).to_string());
             let labels = [("__name__", name.as_str()), ("instance", &n), ("job", "node"), ("zone", "eu-west-1")];
-            NewSeries { tenant: tenant.clone(), id: series + 1, labels: Labels::of(&labels), first_ms: DAY_MS }
+            let (tenant, labels, entity) = (tenant.clone(), Labels::of(&labels), Entity::service("node"));
+            NewSeries { tenant, id: series + 1, labels, entity, first_ms: DAY_MS }
         };
         let new: Vec<_> = if offset == 1 { (0..options.series).map(new).collect() } else { Vec::new() };
         lake.flush(flush, &new, Timestamp::from_millis(DAY_MS)).await?;
@@ -175,7 +176,7 @@ async fn write_log_records(lake: &Lake, options: &Options, text: &Path) -> anyho
     let mut pipe = std::io::BufWriter::with_capacity(1 << 20, zstd.stdin.take().context("no pipe")?);
     let (mut random, tenant) = (StdRng::seed_from_u64(1), TenantId::main());
     let mut events = EventBatch::new(lake.committed_event_offsets().await?);
-    let (mut shape, mut bytes) = (String::new(), 0);
+    let (mut shape, mut bytes, web) = (String::new(), 0, Entity::service("web"));
     let labels = Labels::of(&[("region", "eu-west-1"), ("pod", "web-7d9f")]);
     for number in 0..options.lines {
         let at = Timestamp::from_millis(DAY_MS + (number * 86_400_000 / options.lines) as i64);
@@ -205,7 +206,7 @@ async fn write_log_records(lake: &Lake, options: &Options, text: &Path) -> anyho
         let log = LogEntry { at, severity, message, service: "web".into(), labels: labels.clone() };
         let mut parameters = Vec::new();
         template(&log.message, &mut shape, &mut parameters);
-        let line = LogLine { log: &log, service: "web", template: &shape, parameters: &parameters };
+        let line = LogLine { log: &log, entity: &web, template: &shape, parameters: &parameters };
         events.add_log(&RequestOrigin::new(tenant.clone(), number, at, Some(number)), 0, &line)?;
         if events.memory_bytes() >= 32 << 20 || number + 1 == options.lines {
             lake.commit_events(&events.finish(number + 1, at)?).await?;

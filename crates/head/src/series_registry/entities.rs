@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
-use wardroom_domain::{EntityRules, Labels};
+use wardroom_domain::Labels;
 
 use crate::config::Config;
 
@@ -68,10 +69,44 @@ impl fmt::Display for EntityLimit {
     }
 }
 
+/// The names that limits count, in the labels of one series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeriesNames<'a> {
+    /// The service or workload that the series is of; empty if unknown.
+    pub service: &'a str,
+    /// The service that it calls; empty if it is no client's.
+    pub called: &'a str,
+}
+
+/// Finds the names in labels. What labels mean is known elsewhere: a caller says how to look.
+#[derive(Clone)]
+pub struct NameLookup(Arc<dyn for<'a> Fn(&'a Labels) -> SeriesNames<'a> + Send + Sync>);
+
+impl NameLookup {
+    /// Creates a lookup.
+    pub fn new(lookup: impl for<'a> Fn(&'a Labels) -> SeriesNames<'a> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(lookup))
+    }
+
+    /// A lookup by one label for each.
+    pub fn by_label(service: &'static str, called: &'static str) -> Self {
+        Self::new(move |labels| {
+            let value = |name| labels.get(name).unwrap_or_default();
+            SeriesNames { service: value(service), called: value(called) }
+        })
+    }
+}
+
+impl fmt::Debug for NameLookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NameLookup")
+    }
+}
+
 /// The entities of all series in a registry.
 #[derive(Debug)]
 pub(crate) struct Entities {
-    rules: EntityRules,
+    lookup: NameLookup,
     services: BTreeMap<Box<str>, Service>,
     families: usize,
     calls: usize,
@@ -86,17 +121,18 @@ struct Service {
 }
 
 impl Entities {
-    pub(crate) fn new(rules: EntityRules) -> Self {
-        Self { rules, services: BTreeMap::new(), families: 0, calls: 0 }
+    pub(crate) fn new(lookup: NameLookup) -> Self {
+        Self { lookup, services: BTreeMap::new(), families: 0, calls: 0 }
     }
 
     /// Adds the entities of a new series.
     pub(crate) fn add(&mut self, labels: &Labels) {
-        let service = self.rules.service_of(labels);
+        let names = (self.lookup.0)(labels);
+        let service = names.service;
         if !self.services.contains_key(service) {
             self.services.insert(service.into(), Service::default());
         }
-        let Some((metric, peer)) = histogram_family(labels, &self.rules) else { return };
+        let (Some(metric), peer) = (histogram_family(labels), names.called) else { return };
         let Some(service) = self.services.get_mut(service) else { return };
         if !service.metrics.contains_key(peer) {
             service.metrics.insert(peer.into(), BTreeSet::new());
@@ -110,12 +146,12 @@ impl Entities {
 
     /// Returns the limit that a new series would exceed.
     pub(crate) fn exceeded(&self, labels: &Labels, config: &Config) -> Option<EntityLimit> {
-        let name = self.rules.service_of(labels);
+        let SeriesNames { service: name, called: peer } = (self.lookup.0)(labels);
         let service = self.services.get(name);
         if service.is_none() && self.services.len() >= config.max_services {
             return Some(EntityLimit::Services(config.max_services));
         }
-        let (metric, peer) = histogram_family(labels, &self.rules)?;
+        let metric = histogram_family(labels)?;
         let metrics = service.and_then(|service| service.metrics.get(peer));
         if metrics.is_some_and(|metrics| metrics.contains(metric)) {
             return None;
@@ -132,10 +168,9 @@ impl Entities {
     }
 }
 
-/// Returns metric and called service (empty if there is none) of a bucket's series.
-fn histogram_family<'a>(labels: &'a Labels, rules: &EntityRules) -> Option<(&'a str, &'a str)> {
-    let metric = labels.name().strip_suffix("_bucket").filter(|_| labels.get("le").is_some())?;
-    Some((metric, rules.peer_of(labels).unwrap_or_default()))
+/// Returns the metric of a bucket's series.
+fn histogram_family(labels: &Labels) -> Option<&str> {
+    labels.name().strip_suffix("_bucket").filter(|_| labels.get("le").is_some())
 }
 
 #[cfg(test)]
@@ -168,7 +203,7 @@ mod tests {
 
     #[test]
     fn each_limit_refuses_only_what_is_new() {
-        let mut entities = Entities::new(EntityRules::default());
+        let mut entities = Entities::new(NameLookup::by_label("service", "peer_service"));
         let mut add = |labels: Labels| try_add(&mut entities, &labels);
         assert_eq!(add(bucket("a", "m1", "")), None);
         assert_eq!(add(bucket("a", "m2", "")), None);
@@ -183,7 +218,7 @@ mod tests {
 
     #[test]
     fn pairs_of_services_are_limited_and_counted_once() {
-        let mut entities = Entities::new(EntityRules::default());
+        let mut entities = Entities::new(NameLookup::by_label("service", "peer_service"));
         let config = Config { max_histogram_families: 100, max_histogram_families_per_service: 100, ..config() };
         for metric in ["m1", "m2"] {
             let labels = bucket("a", metric, "b");

@@ -9,7 +9,7 @@ use deltalake_core::arrow::array::{
 use deltalake_core::arrow::datatypes::{DataType, Field};
 use deltalake_core::parquet::arrow::ArrowWriter;
 use deltalake_core::parquet::file::properties::WriterPropertiesBuilder;
-use wardroom_domain::{Labels, TenantId, Timestamp};
+use wardroom_domain::{Entity, Labels, TenantId, Timestamp};
 
 use crate::error::Error;
 use crate::format::checksums::{FinishedFile, finish_arrow_file};
@@ -75,6 +75,16 @@ impl Lineage {
     }
 }
 
+/// Returns the cells of an entity, all null if it has no name. What is unknown of it is null.
+pub(crate) fn entity_cells(entity: &Entity) -> [Cell<'_>; 5] {
+    let known = |text| Some(text).filter(|text: &&str| !text.is_empty()).map_or(Cell::Null, Cell::Text);
+    if entity.is_empty() {
+        return [Cell::Null; 5];
+    }
+    let Entity { kind, cluster, environment, namespace, name } = entity;
+    [Cell::Text(kind.as_str()), Cell::Text(name), known(namespace), known(environment), known(cluster)]
+}
+
 /// Converts to microseconds since the epoch.
 pub(crate) const fn micros(at: Timestamp) -> i64 {
     at.nanos().div_euclid(1000)
@@ -120,9 +130,15 @@ impl RowBuffer {
         Ok(Self { writer: Some(writer(schema, properties)?), ..Self::new(schema, tenant, day) })
     }
 
-    /// Appends a row: its own cells in column order, then its lineage.
-    pub(crate) fn push(&mut self, own_cells: &[Cell<'_>], lineage: &Lineage) -> Result<(), Error> {
-        let cells = own_cells.iter().copied().chain(lineage.cells());
+    /// Appends a row: its own cells in column order, then its entity if the table has one, then its lineage.
+    pub(crate) fn push(
+        &mut self,
+        own_cells: &[Cell<'_>],
+        entity: Option<&Entity>,
+        lineage: &Lineage,
+    ) -> Result<(), Error> {
+        debug_assert_eq!(self.schema.entity, entity.is_some(), "{}: an entity if the table has one", self.schema.name);
+        let cells = own_cells.iter().copied().chain(entity.into_iter().flat_map(entity_cells)).chain(lineage.cells());
         let columns = self.schema.all_columns().zip(&mut self.columns);
         debug_assert_eq!(self.schema.columns.len(), own_cells.len(), "{}: a cell for every column", self.schema.name);
         for ((column, into), cell) in columns.zip(cells) {

@@ -16,8 +16,10 @@ pub(crate) struct TableSchema {
     pub(crate) name: &'static str,
     /// What a row is.
     pub(crate) comment: &'static str,
-    /// Columns without lineage and partitions.
+    /// Columns without entity, lineage and partitions.
     pub(crate) columns: &'static [Column],
+    /// Whether the columns of the entity follow.
+    pub(crate) entity: bool,
     /// Whether the lineage columns follow.
     pub(crate) lineage: bool,
 }
@@ -112,10 +114,11 @@ pub(crate) fn list_element(element_type: Arrow) -> Arc<Field> {
 }
 
 impl TableSchema {
-    /// Returns all columns, including lineage.
+    /// Returns all columns, including entity and lineage.
     pub(crate) fn all_columns(&self) -> impl Iterator<Item = &'static Column> {
+        let entity: &[Column] = if self.entity { &ENTITY } else { &[] };
         let lineage: &[Column] = if self.lineage { &LINEAGE } else { &[] };
-        self.columns.iter().chain(lineage)
+        self.columns.iter().chain(entity).chain(lineage)
     }
 
     /// Returns the schema of a Parquet file.
@@ -146,6 +149,19 @@ pub(crate) const fn required(name: &'static str, column_type: ColumnType, commen
 pub(crate) const fn optional(name: &'static str, column_type: ColumnType, comment: &'static str) -> Column {
     Column { name, column_type, nullable: true, comment }
 }
+
+/// Columns that say what a row is about. Null in rows of builds before entities, and where a part is unknown.
+const ENTITY: [Column; 5] = [
+    optional(
+        "entity_kind",
+        ColumnType::Text,
+        "kind of the entity, such as `service`, `workload`, `node` or `database`",
+    ),
+    optional("entity_name", ColumnType::Text, "name of the entity within its namespace. Untrusted text"),
+    optional("namespace", ColumnType::Text, "namespace of the entity"),
+    optional("environment", ColumnType::Text, "deployment environment of the entity, such as `prod`"),
+    optional("cluster", ColumnType::Text, "cluster of the entity"),
+];
 
 /// Columns that say where a row comes from.
 const LINEAGE: [Column; 6] = [

@@ -18,12 +18,13 @@ pub(crate) const SAMPLES: TableSchema = TableSchema {
             "bus offset at which the flush ended; of samples of a series at one time the highest offset wins",
         ),
     ],
+    entity: false,
     lineage: false,
 };
 
 const TS: Column = required("ts", ColumnType::Timestamp, "time of the event");
 const NANOS: Column = required("nanos", ColumnType::Int, "nanoseconds of `ts` beyond the microsecond");
-const SERVICE: Column = required("service", ColumnType::Text, "the service, by the rules of `entities`");
+const SERVICE: Column = required("service", ColumnType::Text, "name of the entity; empty if the sender names nothing");
 const SEQ: Column = required("seq", ColumnType::Int, "number of the row within the request, from 0");
 const REQUEST: Column = optional(
     "request",
@@ -47,6 +48,7 @@ pub(crate) const LOGS: TableSchema = TableSchema {
         SEQ,
         REQUEST,
     ],
+    entity: true,
     lineage: true,
 };
 
@@ -64,6 +66,7 @@ pub(crate) const LOG_TEMPLATES: TableSchema = TableSchema {
         required("example", ColumnType::Text, "the first line, at most 400 bytes of it"),
         required("lines", ColumnType::Long, "number of lines"),
     ],
+    entity: true,
     lineage: true,
 };
 
@@ -86,6 +89,7 @@ pub(crate) const SPANS: TableSchema = TableSchema {
         SEQ,
         REQUEST,
     ],
+    entity: true,
     lineage: true,
 };
 
@@ -106,6 +110,7 @@ pub(crate) const TELEMETRY: TableSchema = TableSchema {
         required("segment_bytes", ColumnType::Long, "length of its frame in the segment"),
         optional("payload", ColumnType::Text, "body of a small event: uncompressed JSON of at most 256 KiB"),
     ],
+    entity: false,
     lineage: true,
 };
 
@@ -127,12 +132,13 @@ pub(crate) const QUARANTINE: TableSchema = TableSchema {
         required("last", ColumnType::Long, "last record"),
         optional("payload", ColumnType::Text, "the request's body, if uncompressed JSON of at most 256 KiB"),
     ],
+    entity: false,
     lineage: true,
 };
 
 /// Tables filled from the bus, in the order in which they are written.
 pub(crate) const EVENT_TABLES: [&TableSchema; 8] =
-    [&TELEMETRY, &QUARANTINE, &LOGS, &SPANS, &DEPLOYMENTS, &HISTOGRAMS, &EXEMPLARS, &LOG_TEMPLATES];
+    [&TELEMETRY, &QUARANTINE, &LOGS, &SPANS, &EVENTS, &HISTOGRAMS, &EXEMPLARS, &LOG_TEMPLATES];
 
 const NAME: Column = required("name", ColumnType::Text, "name of the metric");
 const SERIES_LABELS: Column = required("labels", ColumnType::Labels, "all labels of the series, including the name");
@@ -175,6 +181,7 @@ pub(crate) const HISTOGRAMS: TableSchema = TableSchema {
         SEQ,
         REQUEST,
     ],
+    entity: false,
     lineage: true,
 };
 
@@ -191,25 +198,51 @@ pub(crate) const EXEMPLARS: TableSchema = TableSchema {
         SEQ,
         REQUEST,
     ],
+    entity: false,
     lineage: true,
 };
 
-/// Deployments.
+/// Events.
+pub(crate) const EVENTS: TableSchema = TableSchema {
+    name: "silver.events",
+    comment: "Something that happened once: a deployment, a restart, a changed setting. Untrusted text.",
+    columns: &[
+        TS,
+        NANOS,
+        required("event_id", ColumnType::Text, "hash of time, entity, kind, source and attributes"),
+        required("kind", ColumnType::Text, "such as `deployment`, `restart`, `oom_kill`, `setting` or `scale`"),
+        required("source", ColumnType::Text, "`ingest` if a sender said so, `inferred` from metrics, traces or logs"),
+        SERVICE,
+        optional("version", ColumnType::Text, "version that was deployed"),
+        optional("status", ColumnType::Text, "`success`, `failed`, … as sent"),
+        required("attributes", ColumnType::Labels, "other details, such as `previous_version`, `key`, `from`, `to`"),
+        SEQ,
+        REQUEST,
+    ],
+    entity: true,
+    lineage: true,
+};
+
+/// Deployments of builds before [`EVENTS`]. Read, and no longer written.
 pub(crate) const DEPLOYMENTS: TableSchema = TableSchema {
     name: "silver.deployments",
     comment: "A deployment of a version.",
     columns: &[
         TS,
         NANOS,
-        SERVICE,
+        required("service", ColumnType::Text, "the service, by the rules of `entities`"),
         required("version", ColumnType::Text, "deployed version"),
         required("status", ColumnType::Text, "`success`, `failed`, … as sent"),
         required("labels", ColumnType::Labels, "other attributes from the sender"),
         SEQ,
         REQUEST,
     ],
+    entity: false,
     lineage: true,
 };
+
+/// Tables of earlier builds that are read and maintained if they exist, and get no more rows.
+pub(crate) const FORMER_TABLES: [&TableSchema; 1] = [&DEPLOYMENTS];
 
 const INCIDENT: Column = required("incident", ColumnType::Text, "key of the incident, derived from its trigger");
 const INCIDENT_ID: Column = optional("incident_id", ColumnType::Text, "display id, such as `INC-42`");
@@ -225,17 +258,22 @@ pub(crate) const INCIDENTS: TableSchema = TableSchema {
         required("title", ColumnType::Text, "title, one line"),
         required("severity", ColumnType::Text, "`info`, `warning`, `high` or `critical`"),
         required("state", ColumnType::Text, "state, `open` to `closed`"),
-        optional("service", ColumnType::Text, "first affected service"),
-        required("services", ColumnType::Texts, "affected services, the first one first"),
+        optional("service", ColumnType::Text, "name of the first affected entity"),
+        required("services", ColumnType::Texts, "names of the affected entities, the first one first"),
         required("trigger", ColumnType::Text, "`sustained_breach` or `deployment_correlation`"),
         required("began_at", ColumnType::Timestamp, "start of the problem, by telemetry time"),
         optional("settled_at", ColumnType::Timestamp, "when it was settled, by telemetry time"),
         optional("outcome", ColumnType::Text, "`resolved`, `inconclusive`, `escalated`, `rejected` or `noise`"),
-        optional("cause_service", ColumnType::Text, "service of the top-ranked cause"),
-        optional("cause_kind", ColumnType::Text, "kind of the top-ranked cause"),
+        optional("cause_service", ColumnType::Text, "name of the entity of the top-ranked cause"),
+        optional("cause_entity_kind", ColumnType::Text, "kind of that entity"),
+        optional("cause_namespace", ColumnType::Text, "namespace of that entity"),
+        optional("cause_environment", ColumnType::Text, "deployment environment of that entity"),
+        optional("cause_cluster", ColumnType::Text, "cluster of that entity"),
+        optional("cause_kind", ColumnType::Text, "rule that names the top-ranked cause"),
         optional("cause_confidence", ColumnType::Double, "confidence of the top-ranked cause, 0 to 1"),
         optional("verdict", ColumnType::Text, "verdict of a person: `real`, `noise` or `wrong_cause`"),
     ],
+    entity: true,
     lineage: false,
 };
 
@@ -253,6 +291,7 @@ pub(crate) const ENRICHMENTS: TableSchema = TableSchema {
         required("summary", ColumnType::Text, "summary, one line; may quote telemetry: untrusted text"),
         required("cited", ColumnType::Boolean, "whether the top-ranked cause cites it"),
     ],
+    entity: true,
     lineage: false,
 };
 
@@ -280,6 +319,7 @@ pub(crate) const TOOL_RESULTS: TableSchema = TableSchema {
         optional("outcome", ColumnType::Text, "outcome of the execution, if it started"),
         optional("undo", ColumnType::Text, "outcome of the undo, if it was tried"),
     ],
+    entity: false,
     lineage: false,
 };
 
@@ -298,11 +338,28 @@ pub(crate) const SERVICE_HEALTH: TableSchema = TableSchema {
         optional("memory_ratio", ColumnType::Double, "highest share of the memory limit"),
         required("breaches", ColumnType::Int, "signals in sustained breach at the time of writing"),
     ],
+    entity: true,
     lineage: false,
 };
 
-/// Tables derived from incidents and signals.
-pub(crate) const GOLD_TABLES: [&TableSchema; 4] = [&INCIDENTS, &ENRICHMENTS, &TOOL_RESULTS, &SERVICE_HEALTH];
+/// Signed heads of the audit log.
+pub(crate) const AUDIT_HEADS: TableSchema = TableSchema {
+    name: "gold.audit_heads",
+    comment: "A signed head of the audit log, the first of each day: evidence outside of the database and the executor.",
+    columns: &[
+        required("ts", ColumnType::Timestamp, "when it was signed"),
+        required("sequence", ColumnType::Long, "number of the last entry that it covers"),
+        required("hash", ColumnType::Text, "hash of that entry, which depends on all entries before"),
+        required("key_id", ColumnType::Text, "id of the key"),
+        required("signed_head", ColumnType::Text, "the head with its public key and signature, as JSON"),
+    ],
+    entity: false,
+    lineage: false,
+};
+
+/// Tables derived from incidents, signals and the audit log.
+pub(crate) const GOLD_TABLES: [&TableSchema; 5] =
+    [&INCIDENTS, &ENRICHMENTS, &TOOL_RESULTS, &SERVICE_HEALTH, &AUDIT_HEADS];
 
 /// Label sets of series.
 pub(crate) const SERIES: TableSchema = TableSchema {
@@ -314,12 +371,22 @@ pub(crate) const SERIES: TableSchema = TableSchema {
         SERIES_LABELS,
         required("first_seen", ColumnType::Timestamp, "time of the first sample"),
     ],
+    entity: true,
     lineage: true,
 };
 
-/// Returns the names of all tables.
+/// The view of the deployments among the events.
+pub(crate) const DEPLOYMENTS_VIEW: &str = "deployments";
+
+/// Returns the names, without layer, by which a query may read a table: its own, and those of its views.
+pub fn names_in_queries(table: &str) -> impl Iterator<Item = &str> {
+    let views: &[&str] = if table == EVENTS.name { &[DEPLOYMENTS_VIEW] } else { &[] };
+    std::iter::once(table.rsplit('.').next().unwrap_or(table)).chain(views.iter().copied())
+}
+
+/// Returns the names of all tables, also of former ones.
 pub(crate) fn table_names() -> impl Iterator<Item = &'static str> {
-    let tables = [&SAMPLES, &SERIES].into_iter().chain(EVENT_TABLES).chain(GOLD_TABLES);
+    let tables = [&SAMPLES, &SERIES].into_iter().chain(EVENT_TABLES).chain(GOLD_TABLES).chain(FORMER_TABLES);
     tables.map(|table| table.name)
 }
 

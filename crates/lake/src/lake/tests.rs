@@ -3,15 +3,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Labels, Matcher, Sample, Severity, Span, SpanKind, TenantId, Timestamp};
+use wardroom_domain::{
+    Entity, EntityKind, Event, EventKind, Labels, Matcher, Sample, Severity, Span, SpanKind, TenantId, Timestamp,
+};
 
 use crate::config::{Config, QueryConfig};
 use crate::error::Error;
 use crate::fixtures::{
     add_events, event_batch, file_and_row_count, flush, log_entry, new_series, sample_row_count, sample_run, table_of,
 };
-use crate::format::table_schemas::{DEPLOYMENTS, LOG_TEMPLATES, LOGS, SPANS};
+use crate::format::table_schemas::{EVENTS, LOG_TEMPLATES, LOGS, SPANS};
 use crate::lake::Lake;
+use crate::read::replay_window::ReplayWindow;
 use crate::read::sql_engine::{OutputFormat, QueryEngine};
 use crate::table::delta_table::CommitOutcome;
 use crate::write::event_batch::{CommittedOffsets, EventBatch, LogLine, RequestOrigin};
@@ -171,7 +174,7 @@ async fn finds_all_samples_of_a_series_across_flushes_and_merges() {
                 let labels = labels_of(id);
                 let first_ms = start;
                 if flush_at <= 2 {
-                    new.push(NewSeries { tenant: tenant.clone(), id, labels, first_ms });
+                    new.push(NewSeries { tenant: tenant.clone(), id, labels, entity: Entity::default(), first_ms });
                 }
             }
         }
@@ -228,7 +231,7 @@ async fn drops_rows_of_a_table_that_is_ahead_after_a_crash() {
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
     let now = Timestamp::from_millis(1_795_255_040_000);
     let mut partial = event_batch(lake.committed_event_offsets().await.unwrap(), 0..10).finish(10, now).unwrap();
-    partial.files.remove("silver.deployments");
+    partial.files.remove("silver.events");
     partial.files.remove("silver.log_templates");
     lake.commit_events(&partial).await.unwrap();
     let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
@@ -244,7 +247,7 @@ async fn drops_rows_of_a_table_that_is_ahead_after_a_crash() {
     assert_eq!(
         [
             file_and_row_count(table_of(&lake, &LOGS)).await.1,
-            file_and_row_count(table_of(&lake, &DEPLOYMENTS)).await.1,
+            file_and_row_count(table_of(&lake, &EVENTS)).await.1,
             file_and_row_count(table_of(&lake, &LOG_TEMPLATES)).await.1
         ],
         [15, 15, 2]
@@ -273,7 +276,9 @@ async fn partitions_spans_by_end_and_clamps_negative_durations() {
             failed: false,
             labels: Labels::default(),
         };
-        events.add_span(&RequestOrigin::new(TenantId::main(), 1, now, None), 0, &span, "web").unwrap();
+        events
+            .add_span(&RequestOrigin::new(TenantId::main(), 1, now, None), 0, &span, &Entity::service("web"))
+            .unwrap();
     }
     lake.commit_events(&events.finish(2, now).unwrap()).await.unwrap();
     assert_eq!(file_and_row_count(table_of(&lake, &SPANS)).await, (1, 40));
@@ -291,7 +296,9 @@ async fn finds_requests_of_late_rows() {
     let (from, mut log) = log_entry(1, "late");
     log.at = Timestamp::from_millis(log.at.millis() - 30 * 86_400_000);
     let mut events = EventBatch::new(CommittedOffsets::default());
-    events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "late", parameters: &[] }).unwrap();
+    events
+        .add_log(&from, 0, &LogLine { log: &log, entity: &Entity::service("web"), template: "late", parameters: &[] })
+        .unwrap();
     lake.commit_events(&events.finish(2, log.at).unwrap()).await.unwrap();
     let since = Timestamp::from_millis(1_795_255_038_000 - 86_400_000);
     let found = lake.stored_requests(2, since.nanos() / 1000).await.unwrap();
@@ -339,8 +346,16 @@ async fn opens_tables_of_the_first_version() {
     assert_eq!((logs.len(), logs[0].message.as_str(), logs[0].severity), (1, "pool of 17 exhausted", Severity::High));
     let spans: Vec<_> = window.seconds.values().flat_map(|second| &second.spans).collect();
     assert_eq!((spans.len(), spans[0].span_id[0], spans[0].parent_id, spans[0].seconds()), (1, 1, [0; 8], 0.25));
-    assert_eq!(window.seconds.values().map(|second| second.deployments.len()).sum::<usize>(), 1);
+    let deployments = |window: &ReplayWindow| -> Vec<String> {
+        window.seconds.values().flat_map(|second| &second.deployments).map(|found| found.version.clone()).collect()
+    };
+    assert_eq!(deployments(&window).len(), 1);
     assert_eq!(window.seconds.values().map(|second| second.samples.len()).sum::<usize>(), 5);
+    let former = deployments(&window).remove(0);
+    check_old_and_new_deployments(lake, read_only, &former).await;
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let window = lake.read_replay_window(&tenant, (query.start, query.end), u64::MAX).await.unwrap();
+    assert_eq!(deployments(&window), [former.as_str(), "new"], "what was inferred is inferred again");
     let (committed, now) = (lake.committed_offset().await.unwrap().unwrap(), Timestamp::from_millis(0));
     assert_eq!(lake.flush(flush(committed + 1, 0), &[], now).await.unwrap(), CommitOutcome::Committed);
     assert!(
@@ -348,4 +363,79 @@ async fn opens_tables_of_the_first_version() {
         "the gold tables were created"
     );
     assert!(!lake.write_incidents(&tenant, 0, &[crate::IncidentFact::default()], now).await.unwrap(), "unchanged");
+}
+
+/// Deployments of the former table and those among the events are in one view, and a batch that the former table has is
+/// not written again.
+async fn check_old_and_new_deployments(lake: Lake, read_only: Lake, former: &str) {
+    let (tenant, text) = (TenantId::main(), "SELECT version, status, source, entity_kind FROM deployments ORDER BY ts");
+    let found = async |lake: Lake| {
+        let queries = QueryEngine::new(Arc::new(lake), QueryConfig::default()).unwrap();
+        String::from_utf8(queries.run_sql(&tenant, text, OutputFormat::Csv).await.unwrap()).unwrap()
+    };
+    let old = format!("version,status,source,entity_kind\n{former},success,ingest,\n");
+    let without_entity = "SELECT version FROM deployments";
+    let queries = QueryEngine::new(Arc::new(read_only), QueryConfig::default()).unwrap();
+    let read = queries.run_sql(&tenant, without_entity, OutputFormat::Csv).await.unwrap();
+    assert_eq!(String::from_utf8(read).unwrap(), format!("version\n{former}\n"), "a lake without events");
+
+    let committed = lake.committed_event_offsets().await.unwrap();
+    let end = committed.iter().find(|(table, _)| *table == "silver.events").unwrap().1;
+    assert!(end > 0, "the events begin where the former table ends");
+    let now = Timestamp::from_millis(1_900_000_000_000);
+    let mut events = EventBatch::new(committed);
+    for (offset, version) in [(end - 1, "repeated"), (end, "new")] {
+        let deployment = wardroom_domain::Deployment {
+            at: now,
+            service: "web".into(),
+            version: version.into(),
+            status: "success".into(),
+            metadata: Labels::default(),
+        };
+        events.add_deployment(&RequestOrigin::new(tenant.clone(), offset, now, None), 0, &deployment).unwrap();
+    }
+    lake.commit_events(&events.finish(end + 1, now).unwrap()).await.unwrap();
+    let inferred =
+        inferred_event(now.millis() + 1, EventKind::Deployment, &[("version", "3"), ("previous_version", "2")]);
+    lake.append_inferred_events(&tenant, &[inferred], end, now).await.unwrap();
+    let expected = format!("{old}new,success,ingest,service\n3,inferred,inferred,workload\n");
+    assert_eq!(found(lake).await, expected);
+}
+
+fn inferred_event(at_ms: i64, kind: EventKind, attributes: &[(&str, &str)]) -> Event {
+    let entity = Entity { namespace: "shop".into(), ..Entity::named(EntityKind::Workload, "web") };
+    let (at, source) = (Timestamp::from_millis(at_ms), Event::INFERRED.to_owned());
+    Event { at, entity, kind, source, attributes: Labels::of(attributes) }
+}
+
+/// The ids in the table say what is written, also after it was opened again.
+#[tokio::test]
+async fn inferred_events_are_found_by_their_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tenant, day_ms) = (TenantId::main(), 86_400_000);
+    let events = [
+        inferred_event(20_000 * day_ms, EventKind::Restart, &[("count", "1")]),
+        inferred_event(20_001 * day_ms, EventKind::Setting, &[("key", "pool"), ("from", "5"), ("to", "50")]),
+        inferred_event(20_002 * day_ms, EventKind::Scale, &[("from", "2"), ("to", "0")]),
+    ];
+    let now = Timestamp::from_millis(20_003 * day_ms);
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    lake.append_inferred_events(&tenant, &events[..2], 7, now).await.unwrap();
+    lake.append_inferred_events(&tenant, &events[2..], 9, now).await.unwrap();
+    lake.append_inferred_events(&TenantId::new("other").unwrap(), &events[..1], 9, now).await.unwrap();
+    let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
+    let ids = async |days: i64| lake.inferred_event_ids(&tenant, Timestamp::from_millis(days * day_ms)).await.unwrap();
+    assert_eq!(ids(0).await, events.iter().map(Event::id).collect());
+    assert_eq!(ids(20_001).await, events[1..].iter().map(Event::id).collect());
+    // Batches of the bus are committed independently of them.
+    assert_eq!(lake.committed_event_offsets().await.unwrap().max(), 0);
+    let mut batch = event_batch(lake.committed_event_offsets().await.unwrap(), 0..3);
+    lake.commit_events(&batch.finish(3, now).unwrap()).await.unwrap();
+    let queries = QueryEngine::new(Arc::new(lake), QueryConfig::default()).unwrap();
+    let text = "SELECT kind, source, service, namespace, count(*) AS n, min(attributes['to']) AS least FROM events \
+                GROUP BY 1, 2, 3, 4 ORDER BY 1";
+    let found = queries.run_sql(&tenant, text, OutputFormat::Csv).await.unwrap();
+    let expected = "kind,source,service,namespace,n,least\ndeployment,ingest,web,,3,\nrestart,inferred,web,shop,1,\n\
+                    scale,inferred,web,shop,1,0\nsetting,inferred,web,shop,1,50\n";
+    assert_eq!(String::from_utf8(found).unwrap(), expected);
 }

@@ -281,7 +281,7 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
-    use wardroom_domain::{Labels, LogEntry};
+    use wardroom_domain::{Entity, Labels, LogEntry};
 
     use super::*;
     use crate::config::{Config, QueryConfig};
@@ -394,7 +394,11 @@ mod tests {
                 for tenant in ["main", "other"] {
                     let from = RequestOrigin::new(TenantId::new(tenant).unwrap(), number as u64, log.at, None);
                     events
-                        .add_log(&from, 0, &LogLine { log: &log, service: "web", template: "t", parameters: &[] })
+                        .add_log(
+                            &from,
+                            0,
+                            &LogLine { log: &log, entity: &Entity::service("web"), template: "t", parameters: &[] },
+                        )
                         .unwrap();
                 }
             }

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 
 use deltalake_core::arrow::array::RecordBatch;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Deployment, Labels, LogEntry, NativeHistogram, Sample, Span, TenantId, Timestamp};
+use wardroom_domain::{
+    Deployment, Event, EventKind, Labels, LogEntry, NativeHistogram, Sample, Span, TenantId, Timestamp,
+};
 
 use crate::error::Error;
 use crate::format::data_file::day_of;
 use crate::format::row_reader::{TableBatch, parse_severity, read_rows};
 use crate::format::schema::TableSchema;
-use crate::format::table_schemas::{DEPLOYMENTS, LOGS, SPANS};
+use crate::format::table_schemas::{DEPLOYMENTS, EVENTS, LOGS, SPANS};
 use crate::lake::Lake;
 
 /// Samples read at a time.
@@ -111,18 +113,20 @@ impl Lake {
                 }
             }
         }
-        for batch in self.read_time_range(&DEPLOYMENTS, tenant, from, to).await? {
-            let rows = TableBatch { schema: &DEPLOYMENTS, batch: &batch };
-            for row in 0..batch.num_rows() {
-                let at = rows.timestamp(row)?;
-                if is_in_window(at, rows.offset(row)?) {
-                    window.second_mut(at).deployments.push(Deployment {
-                        at,
-                        service: rows.text("service", row)?.to_owned(),
-                        version: rows.text("version", row)?.to_owned(),
-                        status: rows.text("status", row)?.to_owned(),
-                        metadata: rows.labels("labels", row)?,
-                    });
+        for (schema, attributes) in [(&DEPLOYMENTS, "labels"), (&EVENTS, "attributes")] {
+            for batch in self.read_time_range(schema, tenant, from, to).await? {
+                let rows = TableBatch { schema, batch: &batch };
+                for row in 0..batch.num_rows() {
+                    let at = rows.timestamp(row)?;
+                    if is_in_window(at, rows.offset(row)?) && is_reported_deployment(&rows, row)? {
+                        window.second_mut(at).deployments.push(Deployment {
+                            at,
+                            service: rows.text("service", row)?.to_owned(),
+                            version: rows.text("version", row)?.to_owned(),
+                            status: rows.text("status", row)?.to_owned(),
+                            metadata: rows.labels(attributes, row)?,
+                        });
+                    }
                 }
             }
         }
@@ -180,4 +184,11 @@ impl Lake {
         }
         Ok(batches)
     }
+}
+
+/// Returns whether a row is a deployment that a sender reported: a replay infers the others again.
+fn is_reported_deployment(rows: &TableBatch<'_>, row: usize) -> Result<bool, Error> {
+    let is_former = rows.schema.name == DEPLOYMENTS.name;
+    Ok(is_former
+        || rows.text("kind", row)? == EventKind::Deployment.as_str() && rows.text("source", row)? == Event::REPORTED)
 }

@@ -14,6 +14,7 @@
 mod bounded_function;
 mod concat_planner;
 mod error_text;
+mod event_views;
 mod functions;
 mod statement_limits;
 mod statement_text;
@@ -49,6 +50,7 @@ use wardroom_domain::{TenantId, Timestamp};
 use crate::config::QueryConfig;
 use crate::damaged_files::DamagedFile;
 use crate::error::Error;
+use crate::format::table_schemas::{DEPLOYMENTS, DEPLOYMENTS_VIEW, EVENTS};
 use crate::lake::Lake;
 use crate::maintain::table_usage::TableUsage;
 
@@ -247,6 +249,7 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
     catalog.register_schema("gold", Arc::<MemorySchemaProvider>::clone(&gold)).map_err(session_error)?;
     session.register_catalog("wardroom", catalog);
     let (providers, pending) = lake.providers().await?;
+    let (mut events, mut former_deployments) = (None, None);
     for (name, provider) in providers {
         let all = session.read_table(provider).map_err(session_error)?;
         let mut view = all.filter(col("tenant").eq(lit(tenant.as_str()))).map_err(session_error)?;
@@ -256,6 +259,13 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
             let pending_rows = cast_to_table(pending_rows, view.schema()).map_err(session_error)?;
             view = view.union_by_name(pending_rows).map_err(session_error)?;
         }
+        if name == DEPLOYMENTS.name {
+            former_deployments = Some(view);
+            continue;
+        }
+        if name == EVENTS.name {
+            events = Some(view.clone());
+        }
         let (layer, name) = name.split_once('.').unwrap_or(("silver", name));
         let schema = match layer {
             "bronze" => &bronze,
@@ -263,6 +273,9 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
             _ => &silver,
         };
         schema.register_table(name.to_owned(), view.into_view()).map_err(session_error)?;
+    }
+    if let Some(deployments) = event_views::deployments(events, former_deployments).map_err(session_error)? {
+        silver.register_table(DEPLOYMENTS_VIEW.to_owned(), deployments.into_view()).map_err(session_error)?;
     }
     let metrics = session.sql(METRICS_VIEW).await.map_err(session_error)?;
     silver.register_table("metrics".to_owned(), metrics.into_view()).map_err(session_error)?;

@@ -94,7 +94,7 @@ fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, Error> {
 mod tests {
     use std::sync::Arc;
 
-    use wardroom_domain::{Labels, LogEntry, Severity, Timestamp};
+    use wardroom_domain::{Entity, Labels, LogEntry, Severity, Timestamp};
 
     use super::*;
     use crate::config::{Config, QueryConfig};
@@ -107,7 +107,7 @@ mod tests {
         let log = LogEntry { at, severity: Severity::Info, message, service: "web".into(), labels };
         for tenant in ["main", "other"] {
             let from = RequestOrigin::new(TenantId::new(tenant).unwrap(), number, at, None);
-            events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "t", parameters: &[] }).unwrap();
+            events.add_log(&from, 0, &LogLine { log: &log, entity: &Entity::service("web"), template: "t", parameters: &[] }).unwrap();
         }
     }
 

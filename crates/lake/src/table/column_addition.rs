@@ -72,7 +72,7 @@ mod tests {
     use crate::fixtures::{event_batch, file_and_row_count, table_of};
     use crate::format::row_buffer::{Cell, Lineage, RowBuffer};
     use crate::format::schema::{Column, ColumnType, TableSchema};
-    use crate::format::table_schemas::DEPLOYMENTS;
+    use crate::format::table_schemas::EVENTS;
     use crate::lake::Lake;
     use crate::table::delta_table::Table;
     use crate::table::lake_location::LakeLocation;
@@ -82,18 +82,19 @@ mod tests {
         Column { name, column_type, nullable, comment: "" }
     }
 
-    const fn deployments_schema(columns: &'static [Column]) -> TableSchema {
-        TableSchema { name: "silver.deployments", comment: "", columns, lineage: true }
+    const fn events_schema(columns: &'static [Column]) -> TableSchema {
+        TableSchema { name: "silver.events", comment: "", columns, entity: false, lineage: true }
     }
 
-    /// A schema from before the `request` column.
-    static OLDER_SCHEMA: TableSchema = deployments_schema(&[
+    /// A schema without entities and the columns of some kinds.
+    static OLDER_SCHEMA: TableSchema = events_schema(&[
         column("ts", ColumnType::Timestamp, false),
         column("nanos", ColumnType::Int, false),
+        column("event_id", ColumnType::Text, false),
+        column("kind", ColumnType::Text, false),
+        column("source", ColumnType::Text, false),
         column("service", ColumnType::Text, false),
-        column("version", ColumnType::Text, false),
-        column("status", ColumnType::Text, false),
-        column("labels", ColumnType::Labels, false),
+        column("attributes", ColumnType::Labels, false),
         column("seq", ColumnType::Int, false),
     ]);
 
@@ -115,19 +116,22 @@ mod tests {
         let cells = [
             Cell::Timestamp(now.nanos() / 1000),
             Cell::Int(0),
+            Cell::Text("4711"),
+            Cell::Text("deployment"),
+            Cell::Text("ingest"),
             Cell::Text("web"),
-            Cell::Text("1.0"),
-            Cell::Text("success"),
             Cell::Labels(&labels),
             Cell::Int(0),
         ];
-        rows.push(&cells, &Lineage::new(0, now)).unwrap();
+        rows.push(&cells, None, &Lineage::new(0, now)).unwrap();
         old.append("telemetry-0", 1, vec![rows.finish().unwrap()]).await.unwrap();
         drop(old);
         for _ in 0..2 {
             let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
-            let found = table_of(&lake, &DEPLOYMENTS).lock().await.delta_schema();
-            assert!(found.field("request").is_some_and(|field| field.is_nullable()), "{found:?}");
+            let found = table_of(&lake, &EVENTS).lock().await.delta_schema();
+            for column in ["request", "version", "entity_name"] {
+                assert!(found.field(column).is_some_and(|field| field.is_nullable()), "{column}: {found:?}");
+            }
         }
         // Old and new rows are joined into one file.
         let lake = Lake::open(&Config::default(), dir.path()).await.unwrap();
@@ -135,9 +139,9 @@ mod tests {
             let mut events = event_batch(lake.committed_event_offsets().await.unwrap(), offset..offset + 1);
             lake.commit_events(&events.finish(offset + 1, now).unwrap()).await.unwrap();
         }
-        let before = file_and_row_count(table_of(&lake, &DEPLOYMENTS)).await;
+        let before = file_and_row_count(table_of(&lake, &EVENTS)).await;
         lake.maintain(None).await.unwrap();
-        assert_eq!((before, file_and_row_count(table_of(&lake, &DEPLOYMENTS)).await), ((16, 16), (1, 16)));
+        assert_eq!((before, file_and_row_count(table_of(&lake, &EVENTS)).await), ((16, 16), (1, 16)));
         assert_eq!(
             lake.stored_requests(100, 0).await.unwrap()[&TenantId::main()].len(),
             15,
@@ -147,18 +151,17 @@ mod tests {
 
     #[tokio::test]
     async fn refuses_any_other_column_difference() {
-        static WRONG_TYPE: TableSchema = deployments_schema(&[
+        static WRONG_TYPE: TableSchema = events_schema(&[
             column("ts", ColumnType::Timestamp, false),
             column("nanos", ColumnType::Int, false),
-            column("service", ColumnType::Text, false),
-            column("version", ColumnType::Long, false),
+            column("event_id", ColumnType::Long, false),
         ]);
-        static MISSING_COLUMN: TableSchema = deployments_schema(&[column("ts", ColumnType::Timestamp, false)]);
-        static WRONG_NULLABILITY: TableSchema = deployments_schema(&[column("ts", ColumnType::Timestamp, true)]);
+        static MISSING_COLUMN: TableSchema = events_schema(&[column("ts", ColumnType::Timestamp, false)]);
+        static WRONG_NULLABILITY: TableSchema = events_schema(&[column("ts", ColumnType::Timestamp, true)]);
         static UNKNOWN_COLUMN: TableSchema =
-            deployments_schema(&[column("ts", ColumnType::Timestamp, false), column("region", ColumnType::Text, true)]);
+            events_schema(&[column("ts", ColumnType::Timestamp, false), column("region", ColumnType::Text, true)]);
         for (schema, expected_column, why) in [
-            (&WRONG_TYPE, "version", "type is"),
+            (&WRONG_TYPE, "event_id", "type is"),
             (&MISSING_COLUMN, "nanos", "and required"),
             (&WRONG_NULLABILITY, "ts", "nullable in the table"),
             (&UNKNOWN_COLUMN, "region", "unknown to this build"),
@@ -172,7 +175,7 @@ mod tests {
             );
             let message = refused.to_string();
             assert!(
-                message.starts_with(&format!("silver.deployments.{expected_column}: ")) && message.contains(why),
+                message.starts_with(&format!("silver.events.{expected_column}: ")) && message.contains(why),
                 "{message}"
             );
             assert!(message.contains("move the table's folder away"), "{message}");

@@ -83,19 +83,24 @@ impl Table {
         Ok(Self::new(location, schema, table))
     }
 
+    /// Returns whether the table exists, without reading it.
+    pub(crate) async fn exists(location: &LakeLocation, schema: &'static TableSchema) -> Result<bool, Error> {
+        let url = location.table_url(schema)?;
+        if url.to_file_path().is_ok_and(|folder| !folder.join("_delta_log").is_dir()) {
+            return Ok(false);
+        }
+        Ok(location.table(schema)?.verify_deltatable_existence().await?)
+    }
+
     /// Opens the table without creating, repairing or changing it. Returns `None` if it does not exist.
     pub(crate) async fn open_existing(
         location: &LakeLocation,
         schema: &'static TableSchema,
     ) -> Result<Option<Self>, Error> {
-        let url = location.table_url(schema)?;
-        if url.to_file_path().is_ok_and(|folder| !folder.join("_delta_log").is_dir()) {
+        if !Self::exists(location, schema).await? {
             return Ok(None);
         }
         let mut table = location.table(schema)?;
-        if !table.verify_deltatable_existence().await? {
-            return Ok(None);
-        }
         table.load().await.map_err(|error| Error::Unavailable(format!("{}: {error}", schema.name)))?;
         Ok(Some(Self::new(location, schema, table)))
     }

@@ -1,10 +1,10 @@
-//! Collects requests of a range of the bus, with their logs, spans, deployments and histograms, into files.
+//! Collects requests of a range of the bus, with their logs, spans, events and histograms, into files.
 
 use std::collections::{BTreeMap, HashMap};
 
 use wardroom_domain::canonical::short_hash;
 use wardroom_domain::{
-    Buckets, Deployment, Envelope, Exemplar, Labels, LogEntry, NativeHistogram, RefusalReason, Severity, Span,
+    Buckets, Deployment, Entity, Envelope, Exemplar, Labels, LogEntry, NativeHistogram, RefusalReason, Severity, Span,
     TenantId, Timestamp,
 };
 
@@ -13,8 +13,9 @@ use crate::format::data_file::{DataFile, day_of};
 use crate::format::row_buffer::{Cell, Lineage, RowBuffer, micros};
 use crate::format::schema::TableSchema;
 use crate::format::table_schemas::{
-    DEPLOYMENTS, EXEMPLARS, HISTOGRAMS, LOG_TEMPLATES, LOGS, QUARANTINE, RESET_HINTS, SPANS, TELEMETRY,
+    EVENTS, EXEMPLARS, HISTOGRAMS, LOG_TEMPLATES, LOGS, QUARANTINE, RESET_HINTS, SPANS, TELEMETRY,
 };
+use crate::write::event_row::EventRow;
 use crate::write::pending_rows::PendingRows;
 
 /// Larger bodies are not stored in the table, in bytes.
@@ -52,8 +53,8 @@ impl RequestOrigin {
 pub struct LogLine<'a> {
     /// The log entry.
     pub log: &'a LogEntry,
-    /// Service that it belongs to.
-    pub service: &'a str,
+    /// What wrote it; without a name if that is unknown.
+    pub entity: &'a Entity,
     /// Text with `<*>` in place of variable parts.
     pub template: &'a str,
     /// Variable parts, in order.
@@ -123,7 +124,7 @@ struct TemplateCount {
 pub struct EventBatch {
     committed: CommittedOffsets,
     open: BTreeMap<(&'static str, TenantId, i64), RowBuffer>,
-    templates: BTreeMap<(TenantId, i64, String, String), TemplateCount>,
+    templates: BTreeMap<(TenantId, i64, Entity, String), TemplateCount>,
     /// Template ids by template text: each is hashed once.
     ids: HashMap<String, String>,
     bytes: usize,
@@ -175,7 +176,7 @@ impl EventBatch {
             payload,
         ];
         self.bytes += 100 + if matches!(payload, Cell::Text(_)) { received.body.len() } else { 0 };
-        self.push(&TELEMETRY, from, day_of(from.lineage.received_us().div_euclid(1000)), &cells)
+        self.push(&TELEMETRY, from, day_of(from.lineage.received_us().div_euclid(1000)), (&cells, None))
     }
 
     /// Adds a request that cannot be decoded.
@@ -213,7 +214,7 @@ impl EventBatch {
             payload,
         ];
         self.bytes += if matches!(payload, Cell::Text(_)) { received.body.len() } else { 0 };
-        self.push(&QUARANTINE, from, day_of(from.lineage.received_us().div_euclid(1000)), &cells)
+        self.push(&QUARANTINE, from, day_of(from.lineage.received_us().div_euclid(1000)), (&cells, None))
     }
 
     /// Adds a log line. `seq` counts the rows of its request.
@@ -221,7 +222,7 @@ impl EventBatch {
     /// # Errors
     /// Returns an error if the row cannot be encoded.
     pub fn add_log(&mut self, from: &RequestOrigin, seq: i32, line: &LogLine<'_>) -> Result<(), Error> {
-        let LogLine { log, service, template, parameters } = *line;
+        let LogLine { log, entity, template, parameters } = *line;
         let at = micros(log.at);
         let id = match self.ids.get(template) {
             Some(id) => id.clone(),
@@ -231,7 +232,7 @@ impl EventBatch {
             let cells = [
                 Cell::Timestamp(at),
                 Cell::Int(sub_micro_nanos(log.at)),
-                Cell::Text(service),
+                Cell::Text(&entity.name),
                 Cell::Text(log.severity.as_str()),
                 Cell::Text(&log.message),
                 Cell::Text(&id),
@@ -240,11 +241,11 @@ impl EventBatch {
                 Cell::Int(seq),
                 from.request(),
             ];
-            self.bytes += 2 * log.message.len() + log.labels.as_bytes().len();
-            self.push(&LOGS, from, day_of(log.at.millis()), &cells)?;
+            self.bytes += 2 * log.message.len() + log.labels.as_bytes().len() + entity.len();
+            self.push(&LOGS, from, day_of(log.at.millis()), (&cells, Some(entity)))?;
         }
         if self.committed.is_missing(&LOG_TEMPLATES, from.offset) {
-            let key = (from.tenant.clone(), day_of(log.at.millis()), service.to_owned(), id);
+            let key = (from.tenant.clone(), day_of(log.at.millis()), entity.clone(), id);
             let known = self.templates.entry(key).or_insert_with(|| TemplateCount {
                 span_us: (at, at),
                 severity: log.severity,
@@ -263,11 +264,11 @@ impl EventBatch {
         Ok(())
     }
 
-    /// Adds a span of a service.
+    /// Adds a span of an entity.
     ///
     /// # Errors
     /// Returns an error if the row cannot be encoded.
-    pub fn add_span(&mut self, from: &RequestOrigin, seq: i32, span: &Span, service: &str) -> Result<(), Error> {
+    pub fn add_span(&mut self, from: &RequestOrigin, seq: i32, span: &Span, entity: &Entity) -> Result<(), Error> {
         if !self.committed.is_missing(&SPANS, from.offset) {
             return Ok(());
         }
@@ -280,7 +281,7 @@ impl EventBatch {
             Cell::Text(&trace),
             Cell::Text(&id),
             if span.parent_id == [0; 8] { Cell::Null } else { Cell::Text(&parent) },
-            Cell::Text(service),
+            Cell::Text(&entity.name),
             Cell::Text(&span.name),
             Cell::Text(span.kind.as_str()),
             Cell::Boolean(span.failed),
@@ -288,9 +289,9 @@ impl EventBatch {
             Cell::Int(seq),
             from.request(),
         ];
-        self.bytes += span.name.len() + span.labels.as_bytes().len();
+        self.bytes += span.name.len() + span.labels.as_bytes().len() + entity.len();
         // Partitioned by end, which is close to arrival. A start may be on any day, and each day is a file.
-        self.push(&SPANS, from, day_of(span.end.millis()), &cells)
+        self.push(&SPANS, from, day_of(span.end.millis()), (&cells, Some(entity)))
     }
 
     /// Adds a deployment.
@@ -298,22 +299,13 @@ impl EventBatch {
     /// # Errors
     /// Returns an error if the row cannot be encoded.
     pub fn add_deployment(&mut self, from: &RequestOrigin, seq: i32, deployment: &Deployment) -> Result<(), Error> {
-        if !self.committed.is_missing(&DEPLOYMENTS, from.offset) {
+        if !self.committed.is_missing(&EVENTS, from.offset) {
             return Ok(());
         }
-        let at = micros(deployment.at);
-        let cells = [
-            Cell::Timestamp(at),
-            Cell::Int(sub_micro_nanos(deployment.at)),
-            Cell::Text(&deployment.service),
-            Cell::Text(&deployment.version),
-            Cell::Text(&deployment.status),
-            Cell::Labels(&deployment.metadata),
-            Cell::Int(seq),
-            from.request(),
-        ];
-        self.bytes += deployment.metadata.as_bytes().len();
-        self.push(&DEPLOYMENTS, from, day_of(deployment.at.millis()), &cells)
+        let row = EventRow::of_deployment(deployment);
+        self.bytes += deployment.metadata.as_bytes().len() + row.entity().len();
+        let cells = row.cells(seq, from.request());
+        self.push(&EVENTS, from, day_of(deployment.at.millis()), (&cells, Some(row.entity())))
     }
 
     /// Adds a native histogram of a series.
@@ -351,7 +343,7 @@ impl EventBatch {
         ];
         let buckets = histogram.positive.counts.len() + histogram.negative.counts.len() + histogram.bounds.len();
         self.bytes += labels.as_bytes().len() + 8 * (buckets + positive_spans.len() + negative_spans.len());
-        self.push(&HISTOGRAMS, from, day_of(histogram.ts_ms), &cells)
+        self.push(&HISTOGRAMS, from, day_of(histogram.ts_ms), (&cells, None))
     }
 
     /// Adds an exemplar of a series.
@@ -378,7 +370,7 @@ impl EventBatch {
             from.request(),
         ];
         self.bytes += labels.as_bytes().len() + exemplar.labels.as_bytes().len();
-        self.push(&EXEMPLARS, from, day_of(exemplar.ts_ms), &cells)
+        self.push(&EXEMPLARS, from, day_of(exemplar.ts_ms), (&cells, None))
     }
 
     fn push(
@@ -386,12 +378,12 @@ impl EventBatch {
         schema: &'static TableSchema,
         from: &RequestOrigin,
         day: i64,
-        cells: &[Cell<'_>],
+        (cells, entity): (&[Cell<'_>], Option<&Entity>),
     ) -> Result<(), Error> {
         // Estimate for times, ids and lineage.
         self.bytes += 160;
         let rows = self.open.entry((schema.name, from.tenant.clone(), day));
-        rows.or_insert_with(|| RowBuffer::new(schema, from.tenant.clone(), day)).push(cells, &from.lineage)
+        rows.or_insert_with(|| RowBuffer::new(schema, from.tenant.clone(), day)).push(cells, entity, &from.lineage)
     }
 
     /// Returns the rows so far, which end before this bus offset, without template counts.
@@ -412,11 +404,11 @@ impl EventBatch {
     /// Returns an error if the files cannot be encoded.
     pub fn finish(&mut self, offset: u64, now: Timestamp) -> Result<EventFiles, Error> {
         let lineage = Lineage::new(offset, now);
-        for ((tenant, day, service, id), template) in std::mem::take(&mut self.templates) {
+        for ((tenant, day, entity, id), template) in std::mem::take(&mut self.templates) {
             let cells = [
                 Cell::Timestamp(template.span_us.0),
                 Cell::Timestamp(template.span_us.1),
-                Cell::Text(&service),
+                Cell::Text(&entity.name),
                 Cell::Text(template.severity.as_str()),
                 Cell::Text(&id),
                 Cell::Text(&template.text),
@@ -424,7 +416,8 @@ impl EventBatch {
                 Cell::Long(template.lines),
             ];
             let rows = self.open.entry((LOG_TEMPLATES.name, tenant.clone(), day));
-            rows.or_insert_with(|| RowBuffer::new(&LOG_TEMPLATES, tenant, day)).push(&cells, &lineage)?;
+            let rows = rows.or_insert_with(|| RowBuffer::new(&LOG_TEMPLATES, tenant, day));
+            rows.push(&cells, Some(&entity), &lineage)?;
         }
         let Self { open, .. } = std::mem::replace(self, Self::new(self.committed.clone()));
         let mut written = EventFiles { offset, rows: 0, files: BTreeMap::new() };
@@ -466,7 +459,7 @@ impl EventFiles {
 }
 
 /// Nanoseconds beyond the microsecond.
-const fn sub_micro_nanos(at: Timestamp) -> i32 {
+pub(super) const fn sub_micro_nanos(at: Timestamp) -> i32 {
     at.nanos().rem_euclid(1000) as i32
 }
 

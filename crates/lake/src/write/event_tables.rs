@@ -6,6 +6,7 @@ use wardroom_domain::TenantId;
 
 use crate::error::Error;
 use crate::format::row_reader::{StoredRequest, read_requests};
+use crate::format::table_schemas::{DEPLOYMENTS, EVENTS};
 use crate::lake::Lake;
 use crate::write::event_batch::{CommittedOffsets, EventFiles};
 use crate::write::pending_rows::PendingRows;
@@ -22,6 +23,11 @@ impl Lake {
             let mut table = table.lock().await;
             let offset = table.reload_position(&self.app_id).await?.unwrap_or(0);
             offsets.0.insert(table.name(), offset);
+        }
+        // Rows that an earlier build wrote to the former table are not written again.
+        if let (Some(former), Some(events)) = (self.table(DEPLOYMENTS.name), offsets.0.get_mut(EVENTS.name)) {
+            let former = former.lock().await.reload_position(&self.app_id).await?.unwrap_or(0);
+            *events = former.max(*events);
         }
         Ok(offsets)
     }
@@ -63,7 +69,7 @@ impl Lake {
         since_us: i64,
     ) -> Result<BTreeMap<TenantId, Vec<StoredRequest>>, Error> {
         let mut found: BTreeMap<TenantId, Vec<StoredRequest>> = BTreeMap::new();
-        for (_, table) in &self.events {
+        for (_, table) in self.events.iter().chain(&self.former) {
             let mut table = table.lock().await;
             if !table.schema().columns.iter().any(|column| column.name == "request") {
                 continue;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
+use wardroom_domain::{Entity, Labels, Sample, TenantId, Timestamp};
 
 use crate::error::Error;
 use crate::format::data_file::{DataFile, FilePurpose, day_of};
@@ -22,6 +22,8 @@ pub struct NewSeries {
     pub id: i64,
     /// Labels.
     pub labels: Labels,
+    /// What the series is about; without a name if that is unknown.
+    pub entity: Entity,
     /// Time of the first sample, in ms.
     pub first_ms: i64,
 }
@@ -179,7 +181,7 @@ fn series_files(new: &[NewSeries], offset: u64, received_at: Timestamp) -> Resul
                 Cell::Labels(&series.labels),
                 Cell::Timestamp(series.first_ms.saturating_mul(1000)),
             ];
-            rows.push(&cells, &lineage)?;
+            rows.push(&cells, Some(&series.entity), &lineage)?;
         }
         let mut file = rows.finish()?;
         let ids = || all.iter().map(|series| series.id);

@@ -12,11 +12,11 @@
 
 use std::collections::BTreeMap;
 
-use wardroom_domain::{ServiceHealth, TenantId, Timestamp};
+use wardroom_domain::{Entity, ServiceHealth, TenantId, Timestamp};
 
 use crate::error::Error;
 use crate::format::data_file::{DataFile, day_of};
-use crate::format::row_buffer::{Cell, Lineage, RowBuffer, micros};
+use crate::format::row_buffer::{Cell, Lineage, RowBuffer, entity_cells, micros};
 use crate::format::schema::TableSchema;
 use crate::format::table_schemas::{ENRICHMENTS, INCIDENTS, SERVICE_HEALTH, TOOL_RESULTS};
 use crate::lake::Lake;
@@ -36,8 +36,8 @@ pub struct IncidentFact {
     pub severity: String,
     /// State.
     pub state: String,
-    /// Service it concerns.
-    pub services: Vec<String>,
+    /// The entities that it affects, the first one first.
+    pub entities: Vec<Entity>,
     /// Kind of trigger.
     pub trigger: String,
     /// Start of the problem.
@@ -48,8 +48,8 @@ pub struct IncidentFact {
     pub settled_at: Option<Timestamp>,
     /// Outcome.
     pub outcome: Option<String>,
-    /// Top-ranked cause: service, kind, confidence.
-    pub cause: Option<(String, String, f64)>,
+    /// Top-ranked cause: entity, rule, confidence.
+    pub cause: Option<(Entity, String, f64)>,
     /// Verdict of a person.
     pub verdict: Option<String>,
     /// Evidence.
@@ -63,8 +63,8 @@ pub struct IncidentFact {
 pub struct EnrichmentFact {
     /// Id within the incident.
     pub id: String,
-    /// Service it concerns.
-    pub service: String,
+    /// What it is about.
+    pub entity: Entity,
     /// When it was observed.
     pub at: Timestamp,
     /// Summary, one line. Untrusted text.
@@ -113,14 +113,17 @@ impl Lake {
             new_rows(&ENRICHMENTS, tenant, day),
             new_rows(&TOOL_RESULTS, tenant, day),
         );
+        let unknown = Entity::default();
         for incident in incidents {
             let name = (incident.key.as_str(), optional_text(incident.id.as_deref()));
-            push(&mut incident_rows, &incident_cells(incident, name, &as_strs(&incident.services)))?;
+            let services: Vec<&str> = incident.entities.iter().map(|entity| entity.name.as_str()).collect();
+            let first = incident.entities.first().unwrap_or(&unknown);
+            push(&mut incident_rows, &incident_cells(incident, name, &services), Some(first))?;
             for enrichment in &incident.enrichments {
-                push(&mut enrichment_rows, &enrichment_cells(enrichment, name))?;
+                push(&mut enrichment_rows, &enrichment_cells(enrichment, name), Some(&enrichment.entity))?;
             }
             for result in &incident.tool_results {
-                push(&mut tool_rows, &tool_cells(result, name))?;
+                push(&mut tool_rows, &tool_cells(result, name), None)?;
             }
         }
         let mut changed = false;
@@ -146,7 +149,7 @@ impl Lake {
         Ok(seconds.map(|seconds| Timestamp::from_millis(i64::try_from(seconds).unwrap_or_default() * 1000)))
     }
 
-    /// Appends a tenant's windows (start, end, one row per service) once. The last window must be the newest.
+    /// Appends a tenant's windows (start, end, one row per entity) once. The last window must be the newest.
     ///
     /// # Errors
     /// Returns an error if the table cannot be written now. Retrying is safe.
@@ -163,7 +166,7 @@ impl Lake {
                 let cells = [
                     Cell::Timestamp(micros(*start)),
                     Cell::Int(i32::try_from(seconds).unwrap_or(i32::MAX)),
-                    Cell::Text(&fact.service),
+                    Cell::Text(&fact.entity.name),
                     optional_double(fact.requests),
                     optional_double(fact.errors),
                     optional_double(fact.latency_p99),
@@ -171,7 +174,8 @@ impl Lake {
                     optional_double(fact.memory),
                     Cell::Int(i32::try_from(fact.breaches).unwrap_or(i32::MAX)),
                 ];
-                push(days.entry(day).or_insert_with(|| new_rows(&SERVICE_HEALTH, tenant, day)), &cells)?;
+                let rows = days.entry(day).or_insert_with(|| new_rows(&SERVICE_HEALTH, tenant, day));
+                push(rows, &cells, Some(&fact.entity))?;
             }
         }
         let Some((_, end, _)) = windows.last() else { return Ok(CommitOutcome::AlreadyCommitted) };
@@ -191,16 +195,12 @@ fn new_rows(schema: &'static TableSchema, tenant: &TenantId, day: i64) -> RowBuf
 }
 
 /// Appends a row without lineage: these tables do not refer to the bus.
-fn push(rows: &mut RowBuffer, cells: &[Cell<'_>]) -> Result<(), Error> {
-    rows.push(cells, &Lineage::new(0, Timestamp::from_millis(0)))
+fn push(rows: &mut RowBuffer, cells: &[Cell<'_>], entity: Option<&Entity>) -> Result<(), Error> {
+    rows.push(cells, entity, &Lineage::new(0, Timestamp::from_millis(0)))
 }
 
 fn optional_text(value: Option<&str>) -> Cell<'_> {
     value.map_or(Cell::Null, Cell::Text)
-}
-
-fn as_strs(values: &[String]) -> Vec<&str> {
-    values.iter().map(String::as_str).collect()
 }
 
 fn optional_double(value: Option<f64>) -> Cell<'static> {
@@ -211,8 +211,11 @@ fn incident_cells<'a>(
     incident: &'a IncidentFact,
     (key, id): (&'a str, Cell<'a>),
     services: &'a [&'a str],
-) -> [Cell<'a>; 16] {
+) -> [Cell<'a>; 20] {
     let cause = incident.cause.as_ref();
+    // Those of an entity, without its name.
+    let [cause_kind, _, cause_namespace, cause_environment, cause_cluster] =
+        cause.map_or([Cell::Null; 5], |(entity, ..)| entity_cells(entity));
     [
         Cell::Timestamp(micros(incident.opened_at)),
         Cell::Text(key),
@@ -226,8 +229,12 @@ fn incident_cells<'a>(
         Cell::Timestamp(micros(incident.began_at)),
         incident.settled_at.map_or(Cell::Null, |at| Cell::Timestamp(micros(at))),
         optional_text(incident.outcome.as_deref()),
-        cause.map_or(Cell::Null, |(service, ..)| Cell::Text(service)),
-        cause.map_or(Cell::Null, |(_, kind, _)| Cell::Text(kind)),
+        cause.map_or(Cell::Null, |(entity, ..)| Cell::Text(&entity.name)),
+        cause_kind,
+        cause_namespace,
+        cause_environment,
+        cause_cluster,
+        cause.map_or(Cell::Null, |(_, rule, _)| Cell::Text(rule)),
         optional_double(cause.map(|(.., confidence)| *confidence)),
         optional_text(incident.verdict.as_deref()),
     ]
@@ -240,7 +247,7 @@ fn enrichment_cells<'a>(enrichment: &'a EnrichmentFact, (key, id): (&'a str, Cel
         id,
         Cell::Text(enrichment.id.split(':').next().unwrap_or_default()),
         Cell::Text(&enrichment.id),
-        Cell::Text(&enrichment.service),
+        Cell::Text(&enrichment.entity.name),
         Cell::Text(&enrichment.summary),
         Cell::Boolean(enrichment.cited),
     ]

@@ -23,10 +23,11 @@ use tokio::task::JoinSet;
 use wardroom_bus::{Bus, DeadLetterReason, DeadLetters, Record, RecordLocation};
 use wardroom_detect::{DedupCache, TemplateMiner};
 use wardroom_domain::error::Failure;
-use wardroom_domain::{EntityRules, Envelope, LogEntry, TenantId, Timestamp};
+use wardroom_domain::{Entity, Envelope, LogEntry, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
 use wardroom_lake::{Error, EventBatch, Lake, LogLine, ReceivedRequest, RequestOrigin};
 use wardroom_process::clock;
+use wardroom_signals::Catalog;
 use wardroom_sources::RequestEvents;
 
 use super::lake_state::{LakeTables, MAX_RETRY_DELAY, WriteProgress};
@@ -58,7 +59,7 @@ struct EventWriter {
     bus: Arc<dyn Bus>,
     budget: InflateBudget,
     sources: wardroom_sources::Config,
-    entity_rules: EntityRules,
+    catalog: Catalog,
     flush_interval: Duration,
     progress: Arc<WriteProgress>,
     dead_letters: Arc<DeadLetters>,
@@ -108,7 +109,7 @@ pub fn spawn_event_writer(
         bus: Arc::clone(bus),
         budget: budget.clone(),
         sources: config.sources.clone(),
-        entity_rules: config.entities.clone(),
+        catalog: config.catalog.clone(),
         flush_interval: Duration::from_secs(config.lake.flush_seconds),
         progress: Arc::clone(&tables.events_progress),
         dead_letters: Arc::clone(dead_letters),
@@ -287,25 +288,20 @@ impl EventWriter {
             cache.insert(fingerprint, received_ms);
         }
         origin.set_fingerprint(fingerprint);
-        let service_of = |log: &LogEntry| {
-            if log.service.is_empty() {
-                self.entity_rules.service_of(&log.labels).to_owned()
-            } else {
-                log.service.clone()
-            }
-        };
         let miner = miners.entry(envelope.tenant.clone()).or_default();
+        let entities = entities_of_logs(&self.catalog, &batch.logs);
+        let lines = || entities.iter().flat_map(|(entity, logs)| logs.iter().map(move |log| (entity, log)));
         // From the whole request first: its first lines may show less than all of them.
-        batch.logs.iter().for_each(|log| miner.learn(&service_of(log), &log.message));
+        lines().for_each(|(entity, log)| miner.learn(&entity.name, &log.message));
         let (mut text, mut parameters) = (String::new(), Vec::new());
-        for (seq, log) in (0..).zip(&batch.logs) {
-            let service = &*service_of(log);
-            miner.template(service, &log.message, &mut text, &mut parameters);
-            let line = LogLine { log, service, template: &text, parameters: &parameters };
+        for (seq, (entity, log)) in (0..).zip(lines()) {
+            miner.template(&entity.name, &log.message, &mut text, &mut parameters);
+            let line = LogLine { log, entity, template: &text, parameters: &parameters };
             events.add_log(&origin, seq, &line)?;
         }
         for (seq, span) in (0..).zip(&batch.spans) {
-            events.add_span(&origin, seq, span, self.entity_rules.service_of(&span.labels))?;
+            let entity = self.catalog.entity_of_record(&span.labels).unwrap_or_default();
+            events.add_span(&origin, seq, span, &entity)?;
         }
         for (seq, deployment) in (0..).zip(&batch.deployments) {
             events.add_deployment(&origin, seq, deployment)?;
@@ -373,6 +369,13 @@ impl EventWriter {
         }
         None
     }
+}
+
+/// Returns what wrote consecutive lines, with the lines: those of one stream or resource have the same labels.
+fn entities_of_logs<'a>(catalog: &Catalog, logs: &'a [LogEntry]) -> Vec<(Entity, &'a [LogEntry])> {
+    let groups = logs.chunk_by(|one, next| one.service == next.service && one.labels == next.labels);
+    let entity = |group: &'a [LogEntry]| Some((catalog.entity_of_log(group.first()?), group));
+    groups.filter_map(entity).collect()
 }
 
 /// Returns the offset from which the tables are written: `committed`, or where a table ends that was deleted or

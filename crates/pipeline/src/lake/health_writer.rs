@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wardroom_detect::{Signals, health};
+use wardroom_detect::{EngineView, health};
 use wardroom_domain::{ServiceHealth, TenantId, Timestamp};
 use wardroom_lake::{Error, Lake};
 
@@ -34,7 +34,7 @@ pub async fn write_health(
             let view = state.view();
             let watermark_ms = view.engine.watermark_ms().max(MAX_BACKFILL_WINDOWS * WINDOW_MS);
             let end = (watermark_ms - GRACE_MS).div_euclid(WINDOW_MS) * WINDOW_MS;
-            (health_windows(view.engine.signal_map(), written.max(end - MAX_BACKFILL_WINDOWS * WINDOW_MS), end), end)
+            (health_windows(&view.engine, written.max(end - MAX_BACKFILL_WINDOWS * WINDOW_MS), end), end)
         };
         if !windows.is_empty() {
             lake.write_service_health(&tenant, &windows).await?;
@@ -45,11 +45,11 @@ pub async fn write_health(
 }
 
 /// Returns the health of all services for each window in a time range; windows without data are left out.
-fn health_windows(signals: &Signals, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<ServiceHealth>)> {
+fn health_windows(view: &EngineView, from_ms: i64, end_ms: i64) -> Vec<(Timestamp, Timestamp, Vec<ServiceHealth>)> {
     let starts = (from_ms..end_ms).step_by(WINDOW_MS as usize);
     let windows = starts.map(|start_ms| {
         let [start, end] = [start_ms, start_ms + WINDOW_MS].map(Timestamp::from_millis);
-        (start, end, health(signals, start_ms..start_ms + WINDOW_MS))
+        (start, end, health(view, start_ms..start_ms + WINDOW_MS))
     });
     windows.filter(|(.., facts)| !facts.is_empty()).collect()
 }

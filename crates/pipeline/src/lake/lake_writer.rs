@@ -243,6 +243,8 @@ struct TenantBatch {
 }
 
 fn take_tenant_batch(id: &TenantId, tenant: &Tenant, new_series: &mut Vec<NewSeries>) -> TenantBatch {
+    // Detection has seen all series of the batch, and knows what they are about.
+    let detectors = tenant.detectors();
     let live = &mut *tenant.live_state();
     let batch = live.recent.take_flush_batch();
     let series = batch.series();
@@ -252,7 +254,8 @@ fn take_tenant_batch(id: &TenantId, tenant: &Tenant, new_series: &mut Vec<NewSer
         let (lake_id, is_new) = live.lake_series_ids.assign(*series_id, labels);
         if is_new {
             let first_ms = live.recent.span_ms(*series_id).map_or(0, |(first, _)| first);
-            new_series.push(NewSeries { tenant: id.clone(), id: lake_id, labels: labels.clone(), first_ms });
+            let entity = detectors.engine.entity_of_series(*series_id).cloned().unwrap_or_default();
+            new_series.push(NewSeries { tenant: id.clone(), id: lake_id, labels: labels.clone(), entity, first_ms });
         }
     }
     let batch = batch.with_keys(|series| live.lake_series_ids.get(series));

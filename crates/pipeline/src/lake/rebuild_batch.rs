@@ -83,11 +83,14 @@ impl BatchRebuilder {
         for (index, samples) in decoded.metrics.iter() {
             let (Ok(labels), Some(first)) = (decoded.metrics.labels(index), samples.first()) else { continue };
             let state = self.tenants.get(tenant);
+            let detectors = state.detectors();
             let mut live = state.live_state();
             let id: SeriesId = state.registry().get_or_insert(&labels);
             let (lake_id, is_new) = live.lake_series_ids.assign(id, &labels);
             if is_new {
-                new_series.push(NewSeries { tenant: tenant.clone(), id: lake_id, labels, first_ms: first.ts_ms });
+                let entity = detectors.engine.entity_of_series(id).cloned().unwrap_or_default();
+                let (tenant, first_ms) = (tenant.clone(), first.ts_ms);
+                new_series.push(NewSeries { tenant, id: lake_id, labels, entity, first_ms });
             }
             found
                 .entry((tenant.clone(), lake_id))

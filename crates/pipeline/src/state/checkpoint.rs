@@ -37,7 +37,7 @@ use crate::state::tenants::{Detectors, LiveState, Tenant, Tenants, is_stored_in_
 
 const MAGIC: [u8; 4] = *b"WRDC";
 /// 4: signals by entity. An older checkpoint is skipped and its state is built from the bus again.
-const FORMAT_VERSION: u8 = 4;
+const FORMAT_VERSION: u8 = 5;
 /// Checkpoints on disk.
 const MAX_CHECKPOINTS: usize = 2;
 /// Minimum of inactive series for an eviction, which renumbers all others.
@@ -134,7 +134,7 @@ impl Checkpoints {
         lake_offset: Option<u64>,
     ) -> Result<(Self, Option<ResumePoint>), Error> {
         std::fs::create_dir_all(dir)?;
-        let settings = (&config.detect, &config.entities, &config.correlate, config.head.recent_minutes);
+        let settings = (&config.detect, config.catalog.entity_rules(), &config.correlate, config.head.recent_minutes);
         let live_window_ms = i64::from(config.head.recent_minutes) * 60_000;
         let settings = serde_json::to_vec(&settings).map_err(std::io::Error::from)?;
         let mut checkpoints = Self {
@@ -391,7 +391,7 @@ impl Checkpoints {
                 native_newest_ms,
                 metadata: Arc::new(metadata.collect()),
             };
-            let registry = SeriesRegistry::load(config.head.clone(), config.entities.clone(), &labels, generation);
+            let registry = SeriesRegistry::load(config.head.clone(), config.series_names(), &labels, generation);
             let tenant = Tenant::from_parts(registry, Detectors { engine, correlator }, live);
             loaded.push((position.tenant.clone(), tenant));
             journals.push(journal);

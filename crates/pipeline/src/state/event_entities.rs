@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
-use wardroom_domain::{EntityRules, RefusalReason, Span, SpanKind};
+use wardroom_domain::{RefusalReason, Span, SpanKind};
 use wardroom_head::{Config, EntityLimit};
+use wardroom_signals::Catalog;
 use wardroom_sources::{EventRecords, RefusalCause};
 
 use crate::state::limits::{count_limited, entity_refusal};
@@ -79,7 +80,7 @@ impl EventEntities {
         &mut self,
         events: EventRecords<'_>,
         config: &Config,
-        rules: &EntityRules,
+        catalog: &Catalog,
     ) -> Vec<(usize, RefusalCause)> {
         let at_ms = events.received_at.millis();
         let max_name_bytes = config.max_event_name_bytes;
@@ -98,7 +99,7 @@ impl EventEntities {
             admitted.err().map(|exceeded| refusal(exceeded, config, too_many))
         };
         for (index, log) in events.logs.iter().enumerate() {
-            let service = if log.service.is_empty() { rules.service_of(&log.labels) } else { &log.service };
+            let service = if log.service.is_empty() { catalog.service_name(&log.labels) } else { &log.service };
             refused.extend(admit_service(self, service).map(|cause| (index, cause)));
         }
         let mut first = events.logs.len();
@@ -114,7 +115,7 @@ impl EventEntities {
         }
         first += events.deployments.len();
         for (index, span) in events.spans.iter().enumerate() {
-            let service = rules.service_of(&span.labels);
+            let service = catalog.service_name(&span.labels);
             let cause = admit_service(self, service).or_else(|| {
                 let called = called_service(span)?;
                 let hash = self.hasher.hash_one((service, called));
@@ -193,7 +194,7 @@ mod tests {
         config: &Config,
     ) -> Vec<(usize, String)> {
         let events = EventRecords { logs, deployments, spans, received_at: Timestamp::from_millis(at_ms) };
-        let refused = entities.admit(events, config, &EntityRules::default());
+        let refused = entities.admit(events, config, &Catalog::builtin());
         let setting = |detail: &str| detail.rsplit(' ').next().unwrap_or_default().to_owned();
         assert!(refused.iter().all(|(_, (reason, _))| *reason == RefusalReason::EntityLimit));
         refused.into_iter().map(|(index, (_, detail))| (index, setting(&detail))).collect()

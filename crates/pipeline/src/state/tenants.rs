@@ -192,7 +192,7 @@ impl Tenants {
     /// Checks the log lines, deployments and spans of a request against the tenant's limits; returns the refused ones
     /// by their index in this order.
     pub fn admit(&self, tenant: &TenantId, events: EventRecords<'_>) -> Vec<(usize, RefusalCause)> {
-        lock(&self.get(tenant).event_entities).admit(events, &self.config.head, &self.config.entities)
+        lock(&self.get(tenant).event_entities).admit(events, &self.config.head, &self.config.catalog)
     }
 }
 
@@ -246,7 +246,7 @@ impl Tenant {
             native_newest_ms: BTreeMap::new(),
             metadata: Arc::default(),
         };
-        let registry = SeriesRegistry::new(config.head.clone(), config.entities.clone());
+        let registry = SeriesRegistry::new(config.head.clone(), config.series_names());
         Self::from_parts(registry, detectors, live)
     }
 
@@ -273,8 +273,7 @@ impl Tenant {
         evicted: EvictedSeriesFile,
     ) {
         let (retained, generation) = (retained_series(self.registry().labels_from(0), keep), live.generation + 1);
-        let mut new_registry =
-            SeriesRegistry::load(config.head.clone(), config.entities.clone(), &retained, generation);
+        let mut new_registry = SeriesRegistry::load(config.head.clone(), config.series_names(), &retained, generation);
         let new_ids = {
             let mut next = 0;
             keep.iter().map(|kept| kept.then(|| (SeriesId(next), next += 1).0)).collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 mod wild;
 
-use wardroom_domain::{EntityKind, RelationKind, SignalKind};
+use wardroom_domain::{EntityKind, RelationKind, Severity, SignalKind, Timestamp};
 
 use super::*;
 use crate::builtin::BUILTIN;
@@ -312,4 +312,29 @@ fn what_is_scraped_locally_has_entities_too() {
     assert_eq!(at("redis_up", "integrations/redis", "127.0.0.1:9121").name, "127.0.0.1:9121");
     let labels = [("__name__", "pg_up"), ("job", "postgres"), ("instance", "localhost:9187")];
     assert!(meaning(&labels).aliases.is_empty(), "no loopback address is another name");
+}
+
+#[test]
+fn a_log_line_is_about_the_service_of_its_protocol_then_of_its_attributes() {
+    let catalog = Catalog::builtin();
+    let log = |service: &str, labels: &[(&str, &str)]| LogEntry {
+        at: Timestamp::from_millis(0),
+        severity: Severity::Info,
+        message: String::new(),
+        service: service.into(),
+        labels: Labels::of(labels),
+    };
+    let shop = [("k8s.namespace.name", "shop"), ("service.name", "cart")];
+    for (log, expected) in [
+        (log("web", &[]), Entity::service("web")),
+        (log("", &[]), Entity::service("")),
+        (log("", &shop), Entity { namespace: "shop".into(), ..Entity::service("cart") }),
+        (log("web", &shop), Entity { namespace: "shop".into(), ..Entity::service("web") }),
+        (log("web", &[("zone", "a")]), Entity::service("web")),
+        (log("", &[("zone", "a")]), Entity::service("")),
+        (log("", &[("host.name", "db-1")]), Entity::named(EntityKind::Node, "db-1")),
+    ] {
+        assert_eq!(catalog.entity_of_log(&log), expected, "{log:?}");
+        assert_eq!(catalog.resource_of_log(&log).entity, Some(expected), "{log:?}");
+    }
 }

@@ -39,7 +39,7 @@ pub(crate) async fn receive(endpoint: Arc<Endpoint>, request: Request) -> Respon
     let identity = parts.extensions.get::<Identity>();
     let message = async {
         let intake = &endpoint.intake;
-        let mut message = read_body(body, &intake.edge, &intake.bodies, sender(identity)?).await?;
+        let mut message = read_body(&parts, body, &intake.edge, &intake.bodies, sender(identity)?).await?;
         let compressed;
         (compressed, message.bytes) = read_frame(&message.bytes)?;
         let encoding = header_text(&parts.headers, &HeaderName::from_static("grpc-encoding"));

@@ -25,7 +25,7 @@ pub(crate) async fn receive(endpoint: Arc<Endpoint>, request: Request) -> Respon
     let body = async {
         let unsupported = |detail| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_type", detail);
         source.check_head(&head).map_err(unsupported)?;
-        read_body(body, &endpoint.intake.edge, &endpoint.intake.bodies, sender(identity)?).await
+        read_body(&parts, body, &endpoint.intake.edge, &endpoint.intake.bodies, sender(identity)?).await
     };
     match process(&endpoint, identity, &head, body).await {
         Ok(outcome) => source.success_response(&head, &outcome),

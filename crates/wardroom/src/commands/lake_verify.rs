@@ -7,8 +7,8 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use wardroom_roles::config;
-use wardroom_roles::{Lake, TableVerification, VerificationProgress};
+use wardroom_roles::lake_tables::missing_tables;
+use wardroom_roles::{Lake, TableVerification, VerificationProgress, config};
 
 use crate::blocking::block_on;
 use crate::output::{CommandResult, print_json, print_line};
@@ -28,7 +28,7 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) fn run(args: &VerifyArgs) -> CommandResult {
     let config = config::load(args.config.as_deref())?;
-    let tables = block_on(async {
+    let (tables, missing) = block_on(async {
         let lake = Lake::open_read_only(&config.lake, &args.data).await?;
         let lake = lake.with_context(|| format!("{} has no tables", args.data.display()))?;
         lake.check_series().await?;
@@ -45,9 +45,9 @@ pub(crate) fn run(args: &VerifyArgs) -> CommandResult {
         });
         let tables = tables.await?;
         bar.finish_and_clear();
-        Ok(tables)
+        Ok((tables, missing_tables(&args.data, &lake)?))
     })?;
-    let damaged: Vec<_> = tables.iter().flat_map(|table| &table.damaged).collect();
+    let damaged: Vec<_> = missing.iter().chain(tables.iter().flat_map(|table| &table.damaged)).collect();
     if args.json {
         let files = damaged.iter().map(|file| json!({ "file": file.path, "detail": file.detail }));
         print_json(json!({ "ok": damaged.is_empty(), "tables": tables.iter().map(table_json).collect::<Vec<_>>(),

@@ -61,10 +61,11 @@ fn serve_refused(data: &Path) -> String {
 const EAGER: [(&str, &str); 3] =
     [FLUSH_IMMEDIATELY[0], FLUSH_IMMEDIATELY[1], ("WARDROOM_CHECKPOINT__INTERVAL_SECONDS", "1")];
 
-fn send(server: &Server, name: &str, count: i64) {
-    let start = now_ms() - 100_000;
-    for number in 0..count {
-        let series = remote_write::series(&[("__name__", name)], number as f64, start + number * 100);
+/// Sends a sample of a series of its own for each number.
+fn send(server: &Server, name: &str, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        let labels = [("__name__", name), ("n", &number.to_string())];
+        let series = remote_write::series(&labels, number as f64, now_ms() - 100_000);
         assert_eq!(server.write(&remote_write::body(vec![series])).unwrap(), 204);
     }
 }
@@ -122,7 +123,7 @@ fn a_second_writer_is_refused_with_the_name_of_the_first() {
     assert!(refused(&restore).contains(&expected));
     assert!(wardroom(&["lake", "maintain", "--data", text(&data)]).status.success(), "safe beside a server");
     create_token(&data, "bob", "viewer").unwrap();
-    send(&server, "still_served", 3);
+    send(&server, "still_served", 0..3);
     assert_eq!(dumped(&server, "still_served"), 3);
 
     // However the server ends, the next one starts; what restore made is a data folder.
@@ -144,11 +145,11 @@ fn a_bus_that_lost_records_is_refused_until_a_new_epoch_is_started() {
         let data = dir.path().join("data");
         let bus = data.join("bus");
         let older = dir.path().join("older");
-        send(&server, "before", 20);
+        send(&server, "before", 0..20);
         assert_eq!(server.stop().unwrap(), Some(0));
         assert!(Command::new("cp").arg("-a").arg(&bus).arg(&older).status().unwrap().success());
         server.restart().unwrap();
-        send(&server, "before", 40);
+        send(&server, "before", 20..60);
         wait_for_lake(&server);
         wait_for_checkpoint(&data, 60);
         assert_eq!(server.stop().unwrap(), Some(0));
@@ -175,7 +176,7 @@ fn a_bus_that_lost_records_is_refused_until_a_new_epoch_is_started() {
         assert!(refused(&["bus", "new-epoch", "--data", text(&data)]).contains("no new epoch is needed"));
 
         server.restart().unwrap();
-        send(&server, "after", 30);
+        send(&server, "after", 0..30);
         assert_eq!(dumped(&server, "after"), 30, "{lost}");
         wait_for_lake(&server);
         server.restart().unwrap();
@@ -192,12 +193,33 @@ fn a_bus_that_lost_records_is_refused_until_a_new_epoch_is_started() {
     }
 }
 
+/// Nothing was processed durably yet: neither a checkpoint nor a table says that there were records.
+#[test]
+fn a_bus_that_is_deleted_in_the_first_minute_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), "", &[]).unwrap();
+    let data = dir.path().join("data");
+    send(&server, "before", 0..3);
+    let deadline = Instant::now() + REFUSAL_TIMEOUT;
+    while !data.join("state/bus-end").exists() {
+        assert!(Instant::now() < deadline, "the end of the bus is not noted");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.kill();
+    std::fs::remove_dir_all(data.join("bus")).unwrap();
+    let said = serve_refused(&data);
+    assert!(said.contains("the last acknowledged request is at") && said.contains("bus new-epoch"), "{said}");
+    assert!(wardroom(&["bus", "new-epoch", "--data", text(&data)]).status.success());
+    server.restart().unwrap();
+    send(&server, "after", 0..3);
+}
+
 #[test]
 fn a_missing_database_beside_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path(), "", &[]).unwrap();
     let data = dir.path().join("data");
-    send(&server, "before", 3);
+    send(&server, "before", 0..3);
     let (_, ready) = server.get("/readyz", "").unwrap();
     assert_eq!(serde_json::from_str::<Value>(&ready).unwrap()["store"], "ok");
     assert_eq!(server.stop().unwrap(), Some(0));
@@ -215,7 +237,7 @@ fn a_missing_database_beside_data_is_refused() {
     let token: Value = serde_json::from_slice(&created.stdout).unwrap();
     server.sender_token = token["token"].as_str().unwrap().to_owned();
     server.restart().unwrap();
-    send(&server, "after", 3);
+    send(&server, "after", 0..3);
 }
 
 #[test]

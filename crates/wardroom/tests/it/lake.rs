@@ -147,7 +147,10 @@ fn send_events(server: &Server, sent: &mut BTreeMap<&str, Vec<Value>>, at: Times
         true,
         true
     ]));
-    sent.entry("deployments").or_default().push(json!([us, "web", format!("1.{round}.{event}"), "success", "a"]));
+    let version = format!("1.{round}.{event}");
+    sent.entry("deployments").or_default().push(json!([us, "web", version, "success", "a"]));
+    let row = json!([us, "deployment", "ingest", "web", version, "success", "a", "service", "web", null]);
+    sent.entry("events").or_default().push(row);
     for (span, parent, kind, failed) in [
         ("00000000000000a1", Value::Null, "server", false),
         ("00000000000000a2", json!("00000000000000a1"), "client", true),
@@ -446,5 +449,61 @@ fn a_damaged_file_is_told(server: &Server, dir: &Path) {
     assert!(metrics.lines().any(|line| line == "wardroom_lake_damaged_files 1"), "{metrics}");
     std::fs::write(file, intact).unwrap();
     assert_eq!(query(), (200, json!([{ "sum": 3.0 }])), "an intact copy is used at once");
+    let (table, elsewhere) = (dir.join("data/lake/bronze/telemetry"), dir.join("elsewhere"));
+    std::fs::rename(&table, &elsewhere).unwrap();
+    let (code, found) = verify();
+    assert_eq!((code, &found["damaged"][0]["file"]), (Some(1), &json!("bronze/telemetry")), "{found}");
+    std::fs::rename(&elsewhere, &table).unwrap();
     assert_eq!(verify().0, Some(0));
+}
+
+/// What detection infers, and what rows are about.
+#[test]
+fn entities_and_inferred_events_are_in_the_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = [FLUSH_IMMEDIATELY[0], FLUSH_IMMEDIATELY[1], ("WARDROOM_LAKE__GOLD_SECONDS", "1")];
+    let mut server = Server::start(dir.path(), "", &environment).unwrap();
+    let labels = json!({ "k8s.namespace.name": "shop", "deployment.environment.name": "prod" });
+    let message = "config reloaded key=pool.size from=50 to=5";
+    let log = json!({ "level": "INFO", "message": message, "service": "cart", "labels": labels });
+    assert_eq!(server.post_json("/ingest/logs", &server.sender_token, &log).unwrap().0, 200);
+    let labels = [("__name__", "queue_depth"), ("namespace", "shop"), ("pod", "worker-6d7f8b556-2cwmz")];
+    let body = remote_write::body(vec![remote_write::series(&labels, 1.0, now_ms())]);
+    assert_eq!(server.write(&body).unwrap(), 204);
+    let entity = "entity_kind, entity_name, namespace, environment";
+    let queries = [
+        (
+            format!("SELECT kind, source, service, {entity}, attributes['to'] AS v FROM events"),
+            json!([{ "kind": "setting", "source": "inferred", "service": "cart", "entity_kind": "service",
+                "entity_name": "cart", "namespace": "shop", "environment": "prod", "v": "5" }]),
+        ),
+        (
+            format!("SELECT service, {entity} FROM logs"),
+            json!([{ "service": "cart", "entity_kind": "service", "entity_name": "cart", "namespace": "shop",
+                "environment": "prod" }]),
+        ),
+        (
+            format!("SELECT name, {entity}, cluster FROM series"),
+            json!([{ "name": "queue_depth", "entity_kind": "workload", "entity_name": "worker", "namespace": "shop",
+                "environment": null, "cluster": null }]),
+        ),
+    ];
+    for round in 0..2 {
+        wait_for_lake(&server);
+        for (query, expected) in &queries {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let found = || {
+                let query = json!({ "query": query });
+                server.post_json("/api/v1/sql?format=json", &server.responder_token, &query).unwrap().1
+            };
+            while found() != *expected {
+                assert!(Instant::now() < deadline, "{round}: {query}: {}", found());
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+        // A restart infers the event again, and does not write it again.
+        server.kill();
+        server.restart().unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+    }
 }

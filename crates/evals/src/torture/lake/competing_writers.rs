@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use lexopt::prelude::{Long, ValueExt};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::Deserialize;
-use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
+use wardroom_domain::{Entity, Labels, Sample, TenantId, Timestamp};
 use wardroom_lake::{Config, Error, Flush, Lake, NewSeries};
 
 use crate::bar::{BarOptions, BarResult};
@@ -157,7 +157,8 @@ async fn write_batches(dir: &Path, mut random: StdRng) -> anyhow::Result<()> {
             let id = series as i64 + 1;
             if let Some(first) = rows.first().filter(|_| id > known) {
                 let labels = Labels::of(&[("__name__", "row"), ("series", &series.to_string())]);
-                new.push(NewSeries { tenant: tenant.clone(), id, labels, first_ms: first.ts_ms });
+                let entity = Entity::default();
+                new.push(NewSeries { tenant: tenant.clone(), id, labels, entity, first_ms: first.ts_ms });
             }
             flush.push(&tenant, id, &rows)?;
         }

@@ -122,7 +122,7 @@ async fn a_flipped_bit_is_an_error_and_never_another_value() {
 async fn verifies_the_files_of_every_table() {
     let dir = tempfile::tempdir().unwrap();
     drop(lake_with_data(dir.path()).await);
-    for table in ["silver/samples", "silver/series", "silver/logs", "silver/log_templates", "silver/deployments"] {
+    for table in ["silver/samples", "silver/series", "silver/logs", "silver/log_templates", "silver/events"] {
         let file = data_files(dir.path(), table).pop().unwrap();
         let length = std::fs::metadata(&file).unwrap().len() as usize;
         for position in [0, 4, length / 2, length - 5, length - 1] {

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::fixtures::{
     event_batch, file_and_row_count, flush, new_series, sample_row_count, table_of, uncommitted_file,
 };
-use crate::format::table_schemas::{DEPLOYMENTS, LOG_TEMPLATES, LOGS};
+use crate::format::table_schemas::{EVENTS, LOG_TEMPLATES, LOGS};
 use crate::lake::Lake;
 use crate::maintain::file_join::JOIN_FILE_COUNT;
 use crate::maintain::maintenance_report::MaintenanceReport;
@@ -28,7 +28,7 @@ async fn joins_short_files_of_a_day() {
     }
     let done = lake.maintain(None).await.unwrap();
     assert_eq!((done.files_in, done.files_out), (4 * JOIN_FILE_COUNT, 4));
-    for table in [table_of(&lake, &LOGS), table_of(&lake, &DEPLOYMENTS)] {
+    for table in [table_of(&lake, &LOGS), table_of(&lake, &EVENTS)] {
         assert_eq!(file_and_row_count(table).await, (5, 60));
     }
     let (highest, known) = lake.known_series(None).await.unwrap().remove(&TenantId::main()).unwrap();
@@ -102,7 +102,7 @@ async fn applies_the_first_matching_retention_rule() {
     };
     assert_eq!(expired().await, 60 + 5 + 7);
     let tables =
-        [&lake.samples, table_of(&lake, &LOGS), table_of(&lake, &LOG_TEMPLATES), table_of(&lake, &DEPLOYMENTS)];
+        [&lake.samples, table_of(&lake, &LOGS), table_of(&lake, &LOG_TEMPLATES), table_of(&lake, &EVENTS)];
     let mut counts = Vec::new();
     for table in tables {
         counts.push(file_and_row_count(table).await.1);

@@ -1,6 +1,6 @@
 mod limits;
 
-use wardroom_domain::{Deployment, Labels, LogEntry, Sample, Severity, Timestamp};
+use wardroom_domain::{Deployment, Entity, EntityKind, Labels, LogEntry, Sample, Severity, Timestamp};
 
 use super::*;
 use crate::config::{Config, QueryConfig};
@@ -26,13 +26,20 @@ async fn lake(folder: &tempfile::TempDir) -> Arc<Lake> {
             .collect();
         flush.push(&tenant, 1, &samples).unwrap();
         let labels = Labels::of(&[("__name__", "up"), ("of", tenant.as_str()), ("validator_id", "v1")]);
-        new.push(NewSeries { tenant: tenant.clone(), id: 1, labels, first_ms: START_MS });
+        let entity = Entity::named(EntityKind::Instance, "a:1");
+        new.push(NewSeries { tenant: tenant.clone(), id: 1, labels, entity, first_ms: START_MS });
         let at = Timestamp::from_millis(START_MS);
         let from = RequestOrigin::new(tenant.clone(), offset as u64, at, None);
         let message = format!("secret of {tenant}");
         let (service, labels) = (String::from("web"), Labels::default());
         let log = LogEntry { at, severity: Severity::High, message, service: service.clone(), labels: labels.clone() };
-        events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "secret", parameters: &[] }).unwrap();
+        events
+            .add_log(
+                &from,
+                0,
+                &LogLine { log: &log, entity: &Entity::service("web"), template: "secret", parameters: &[] },
+            )
+            .unwrap();
         let deployment = Deployment { at, service, version: "1".into(), status: "success".into(), metadata: labels };
         events.add_deployment(&from, 0, &deployment).unwrap();
     }
@@ -127,7 +134,13 @@ async fn queries_with_unflushed_row(lake: Arc<Lake>) -> QueryEngine {
     let from = RequestOrigin::new(TenantId::main(), 10, at, None);
     let (message, labels) = ("pool of 17".to_owned(), Labels::of(&[("k", "v")]));
     let log = LogEntry { at, severity: Severity::High, message, service: "web".into(), labels };
-    events.add_log(&from, 0, &LogLine { log: &log, service: "web", template: "pool", parameters: &["17"] }).unwrap();
+    events
+        .add_log(
+            &from,
+            0,
+            &LogLine { log: &log, entity: &Entity::service("web"), template: "pool", parameters: &["17"] },
+        )
+        .unwrap();
     lake.publish_pending(events.pending_rows(60).unwrap()).await;
     QueryEngine::new(lake, QueryConfig::default()).unwrap()
 }

@@ -1,6 +1,6 @@
 //! Bar 5d: tables with damaged files.
 
-use wardroom_domain::{Labels, Sample, TenantId, Timestamp};
+use wardroom_domain::{Entity, Labels, Sample, TenantId, Timestamp};
 
 use super::*;
 use crate::config::Config;
@@ -30,7 +30,8 @@ async fn write(lake: &Lake, offsets: std::ops::RangeInclusive<u64>) {
         let mut flush = Flush::new(offset);
         flush.push(&TenantId::main(), 1, &[Sample { ts_ms: offset as i64 * 1000, value: 1.0 }]).unwrap();
         let labels = Labels::of(&[("__name__", "up")]);
-        let new = (offset == 1).then_some(NewSeries { tenant: TenantId::main(), id: 1, labels, first_ms: 0 });
+        let (tenant, entity) = (TenantId::main(), Entity::default());
+        let new = (offset == 1).then_some(NewSeries { tenant, id: 1, labels, entity, first_ms: 0 });
         lake.flush(flush, new.as_slice(), Timestamp::from_millis(0)).await.unwrap();
     }
 }

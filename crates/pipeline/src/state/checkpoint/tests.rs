@@ -1,7 +1,8 @@
 //! A restart from a checkpoint gives the same state as no restart.
 
 use proptest::prelude::*;
-use wardroom_domain::{Batch, Labels, Metrics, Sample, SeriesId, SeriesRun, Span, SpanKind, Timestamp};
+use wardroom_domain::{Batch, EntityRules, Labels, Metrics, Sample, SeriesId, SeriesRun, Span, SpanKind, Timestamp};
+use wardroom_signals::Catalog;
 
 use std::sync::Arc;
 
@@ -183,7 +184,8 @@ fn discards_checkpoints_taken_with_other_settings() {
     let dir = tempfile::tempdir().unwrap();
     write_two_checkpoints(dir.path(), &config, &bus);
     let mut other = config.clone();
-    other.entities.service = vec!["team".into()];
+    let rules = EntityRules { service: vec!["team".into()], ..EntityRules::default() };
+    other.catalog = Catalog::new(&rules, &[]).unwrap();
     let (_, resumed) = Checkpoints::open(
         dir.path(),
         &other,

@@ -86,7 +86,14 @@ print(
                 "histograms", "epoch_us(ts), name, count, sum, schema, positive_spans, positive_counts"
             ),
             "exemplars": events("exemplars", "epoch_us(ts), name, exemplar['trace_id'], value"),
-            "deployments": events("deployments", "epoch_us(ts), service, version, status, labels['team']"),
+            "events": events(
+                "events",
+                """epoch_us(ts), kind, source, service, version, status, attributes['team'], entity_kind, entity_name,
+                namespace""",
+            ),
+            "deployments": db.execute(
+                "SELECT epoch_us(ts), service, version, status, labels['team'] FROM deployments ORDER BY ALL"
+            ).fetchall(),
         }
     )
 )
