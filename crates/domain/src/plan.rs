@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{canonical_json, sha256_hex};
+use crate::executor::ProofKind;
 use crate::identity::{Principal, TenantId};
 use crate::time::Timestamp;
 
@@ -29,6 +30,10 @@ pub struct DryRun {
     pub diff: String,
     /// One-line description of who is affected.
     pub blast_radius: String,
+    /// Number of instances, resources or sessions that change, as the dry run counted them; `None` if the tool cannot
+    /// count them. Absent in plans that were made before it was counted, whose hash it must not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affected: Option<u64>,
     /// `low`, `medium` or `high`, decided by the tool, never by the caller.
     pub risk: String,
     /// Whether `undo` can restore the previous state.
@@ -93,6 +98,9 @@ pub struct Approval {
     pub plan_sha256: String,
     /// Reason given by the approver; may be empty.
     pub reason: String,
+    /// What proved it to the executor; absent in approvals of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofKind>,
 }
 
 /// The outcome of an execution or an undo.
@@ -139,6 +147,7 @@ mod tests {
             dry_run: DryRun {
                 diff: "pool goes from 1 to 20".into(),
                 blast_radius: "web".into(),
+                affected: None,
                 risk: "medium".into(),
                 reversible: true,
                 precondition: "1.0.0 pool=1 after=nothing".into(),

@@ -33,6 +33,9 @@ pub const WRITABLE_FOLDERS: [&str; 4] = ["bus", "state", "checkpoint", "dead-let
 /// Subfolder of the data folder with the executor's ledger and keys.
 pub const EXECUTOR_FOLDER: &str = "executor";
 
+/// Folders where container platforms mount credentials.
+const CREDENTIAL_FOLDERS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
+
 /// Opening files for reading, and listing folders.
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 /// All that is done in a folder of data: neither programs nor devices, sockets or links.
@@ -59,11 +62,20 @@ impl Sandbox {
         Self { readable: readable.to_vec(), writable, has_network: true }
     }
 
-    /// The sandbox of an executor: its folder, and the folder of its configuration, which is read at every use.
+    /// The sandbox of an executor: its folder, the folder of its configuration, which is read at every use, and the
+    /// folders where container platforms mount credentials.
     pub fn executor(data: &Path, config: &Path) -> Self {
         let folder = std::path::absolute(config).ok().and_then(|config| config.parent().map(Path::to_owned));
         let writable = [data.join(EXECUTOR_FOLDER)].into_iter().chain(crash::marker_folder()).collect();
-        Self { readable: folder.into_iter().collect(), writable, has_network: true }
+        let readable = folder.into_iter().chain(CREDENTIAL_FOLDERS.map(PathBuf::from)).collect();
+        Self { readable, writable, has_network: true }
+    }
+
+    /// Allows to write to other folders, too.
+    #[must_use]
+    pub fn with_writable<'a>(mut self, folders: impl Iterator<Item = &'a Path>) -> Self {
+        self.writable.extend(folders.map(Path::to_owned));
+        self
     }
 
     /// The sandbox of a query worker: it reads the lake's folder, or, if the lake is on an object store, has the

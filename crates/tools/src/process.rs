@@ -8,34 +8,60 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use schemars::{JsonSchema, schema_for};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use wardroom_domain::{DryRun, Outcome, ToolCall};
-use wardroom_respond::{Applied, Operation, Tool, ToolError, ToolSpec, parse_arguments};
+use wardroom_respond::{
+    Applied, NoArguments, Operation, Risk, Run, Tool, ToolError, ToolSpec, operation, parse_arguments,
+};
 
-use crate::Target;
+use crate::http_client::{HttpClient, HttpRequest, HttpResponse, check_url};
+use crate::secrets::Secrets;
+use crate::{Context, Declared, Secret, SettingError, ToolKind};
+
+/// Maximum duration of a request that changes nothing.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The `process` tool.
 #[derive(Debug)]
-pub struct ProcessTool {
-    targets: Vec<Target>,
-    agent: ureq::Agent,
+pub(crate) struct ProcessTool {
+    targets: Vec<Declared<Settings>>,
+    http: HttpClient,
+    secrets: Secrets,
 }
 
-/// Arguments of `restart` and `rollback`: none.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct NoArguments {}
+/// Fields of a target of `process`, a service of a supervisor.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Base URL of the control API.
+    url: String,
+    /// Bearer token for the control API.
+    #[serde(default)]
+    token: Option<Secret>,
+}
 
 /// Arguments of `settings`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SettingArguments {
     /// Name of the setting.
+    #[schemars(length(min = 1, max = 100))]
     key: String,
-    /// New value.
+    /// New value, in the unit of the setting: text, a number, or true or false.
+    #[schemars(with = "SettingValue")]
     value: Value,
+}
+
+/// Values that a setting can have.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum SettingValue {
+    Text(#[schemars(length(max = 1000))] String),
+    Number(#[schemars(range(min = -1e15, max = 1e15))] f64),
+    Switch(bool),
 }
 
 /// State of a service as the supervisor reports it.
@@ -48,70 +74,54 @@ struct State {
     last_key: Option<String>,
 }
 
+impl ToolKind for ProcessTool {
+    const NAME: &'static str = "process";
+    type Settings = Settings;
+
+    fn check_settings(settings: &Settings) -> Result<(), SettingError> {
+        check_url(&settings.url).map_err(|reason| SettingError::new("url", reason))?;
+        settings.token.as_ref().map_or(Ok(()), |token| token.check("token"))
+    }
+
+    fn new(targets: Vec<Declared<Settings>>, context: Context) -> Self {
+        Self { targets, http: context.http(), secrets: context.secrets }
+    }
+}
+
 impl ProcessTool {
-    /// Creates the tool with these targets; targets of other tools are ignored.
-    pub fn new(targets: Vec<Target>) -> Self {
-        let targets = targets.into_iter().filter(|target| target.tool == "process").collect();
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(15)))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .build();
-        Self { targets, agent: config.new_agent() }
+    fn target(&self, call: &ToolCall) -> Result<&Declared<Settings>, ToolError> {
+        let declared = self.targets.iter().find(|target| target.name() == call.target);
+        declared.ok_or_else(|| ToolError::Invalid(format!("target {:?} is not declared", call.target)))
     }
 
-    fn target(&self, call: &ToolCall) -> Result<&Target, ToolError> {
-        let known = self.targets.iter().find(|target| target.name == call.target);
-        let target = known.ok_or_else(|| {
-            ToolError::Invalid(format!(
-                "target {:?} is not declared for this tenant in the executor's configuration",
-                call.target
-            ))
-        })?;
-        let is_allowed = target.operations.as_ref().is_none_or(|allowed| allowed.contains(&call.operation));
-        if !is_allowed {
-            return Err(ToolError::Invalid(format!(
-                "operation {:?} is not allowed on {:?}",
-                call.operation, call.target
-            )));
-        }
-        Ok(target)
-    }
-
-    fn read(&self, target: &Target) -> Result<State, ToolError> {
-        let mut request = self.agent.get(format!("{}/services/{}", target.url, target.name));
-        if let Some(token) = &target.token {
-            request = request.header("Authorization", format!("Bearer {}", token.expose_secret()));
-        }
-        let mut response = request.call().map_err(|error| ToolError::Unavailable(error.to_string()))?;
-        if response.status() != 200 {
+    fn read(&self, target: &Declared<Settings>) -> Result<State, ToolError> {
+        let response = self.send(target, HttpRequest::new("GET", service_url(target), READ_TIMEOUT))?;
+        if response.status != 200 {
             return Err(ToolError::Invalid(format!(
                 "the supervisor responds with {} for {:?}",
-                response.status(),
-                target.name
+                response.status,
+                target.name()
             )));
         }
-        response.body_mut().read_json().map_err(|error| ToolError::Unavailable(error.to_string()))
+        serde_json::from_slice(&response.body).map_err(|error| ToolError::Unavailable(error.to_string()))
     }
+
+    fn send(&self, target: &Declared<Settings>, mut request: HttpRequest) -> Result<HttpResponse, ToolError> {
+        if let Some(token) = &target.settings.token {
+            let token = self.secrets.resolve(token)?;
+            request = request.header("Authorization", format!("Bearer {}", token.as_str()));
+        }
+        self.http.send(request)
+    }
+}
+
+fn service_url(target: &Declared<Settings>) -> String {
+    format!("{}/services/{}", target.settings.url.trim_end_matches('/'), target.name())
 }
 
 impl Tool for ProcessTool {
     fn spec(&self) -> ToolSpec {
-        let operation = |name, summary, risk, arguments: schemars::Schema| Operation {
-            name,
-            summary,
-            risk,
-            arguments: arguments.to_value(),
-        };
-        ToolSpec {
-            name: "process",
-            summary: "a supervised service",
-            operations: vec![
-                operation("restart", "restart the service", "low", schema_for!(NoArguments)),
-                operation("rollback", "roll back to the previous version", "medium", schema_for!(NoArguments)),
-                operation("settings", "change one setting", "medium", schema_for!(SettingArguments)),
-            ],
-        }
+        ToolSpec::new("process", "a service of a supervisor", operations())
     }
 
     fn check(&self, call: &ToolCall) -> Result<(), ToolError> {
@@ -129,15 +139,18 @@ impl Tool for ProcessTool {
         let (diff, undo, precondition) = match call.operation.as_str() {
             "restart" => {
                 parse_arguments::<NoArguments>(&call.arguments)?;
-                (format!("{} {} is restarted", target.name, state.version), None, fingerprint(&state, None))
+                (format!("{} {} is restarted", target.name(), state.version), None, fingerprint(&state, None))
             }
             "rollback" => {
                 parse_arguments::<NoArguments>(&call.arguments)?;
                 let Some(previous) = &state.previous_version else {
-                    return Err(ToolError::Invalid(format!("{:?} has no previous version to go back to", target.name)));
+                    return Err(ToolError::Invalid(format!(
+                        "{:?} has no previous version to go back to",
+                        target.name()
+                    )));
                 };
                 let undo = ToolCall { arguments: Map::new(), ..call.clone() };
-                let diff = format!("{} goes from version {} to {previous}", target.name, state.version);
+                let diff = format!("{} goes from version {} to {previous}", target.name(), state.version);
                 (diff, Some(undo), fingerprint(&state, Some(previous_part(&state))))
             }
             "settings" => {
@@ -153,7 +166,7 @@ impl Tool for ProcessTool {
                 (
                     format!(
                         "{}: {} goes from {current_value} to {}",
-                        target.name,
+                        target.name(),
                         arguments.key,
                         display_text(&arguments.value)
                     ),
@@ -163,23 +176,20 @@ impl Tool for ProcessTool {
             }
             other => return Err(unknown_operation(other)),
         };
-        let risk = self
-            .spec()
-            .operations
-            .iter()
-            .find(|operation| operation.name == call.operation)
-            .map_or("high", |operation| operation.risk);
+        let operation = operations().into_iter().find(|operation| operation.name == call.operation);
+        let risk = operation.map_or(Risk::High, |operation| operation.risk);
         Ok(DryRun {
             diff,
-            blast_radius: format!("{} and its callers, for the seconds of the change", target.name),
-            risk: risk.to_owned(),
+            blast_radius: format!("{} and its callers, for the seconds of the change", target.name()),
+            affected: Some(1),
+            risk: risk.as_str().to_owned(),
             reversible: undo.is_some(),
             precondition,
             undo,
         })
     }
 
-    fn execute(&self, call: &ToolCall, precondition: &str, key: &str) -> Result<Applied, ToolError> {
+    fn execute(&self, call: &ToolCall, run: &Run<'_>) -> Result<Applied, ToolError> {
         let target = self.target(call)?;
         let body = match call.operation.as_str() {
             "restart" | "rollback" => json!({}),
@@ -189,18 +199,24 @@ impl Tool for ProcessTool {
             }
             other => return Err(unknown_operation(other)),
         };
-        let url = format!("{}/services/{}/{}", target.url, target.name, call.operation);
-        let mut request =
-            self.agent.post(url).header("Idempotency-Key", key).header("If-Match", version_of(precondition));
-        if let Some(token) = &target.token {
-            request = request.header("Authorization", format!("Bearer {}", token.expose_secret()));
+        let state = self.read(target)?;
+        if state.last_key.as_deref() == Some(run.key) {
+            return Ok(Applied::new(Outcome::Applied, "it was applied before"));
         }
-        let mut response = request.send_json(body).map_err(|error| ToolError::Unavailable(error.to_string()))?;
-        let text = response.body_mut().read_to_string().unwrap_or_default();
-        match response.status().as_u16() {
+        let found = fingerprint(&state, changed_part(&state, call)?);
+        if found != run.precondition {
+            return Err(ToolError::Stale(format!("the service is at {found}, the plan expects {}", run.precondition)));
+        }
+        let url = format!("{}/{}", service_url(target), call.operation);
+        let request = HttpRequest::new("POST", url, run.timeout)
+            .header("Idempotency-Key", run.key)
+            .header("If-Match", version_of(run.precondition));
+        let response = self.send(target, request.json(&body))?;
+        let text = response.text();
+        match response.status {
             200..=299 => {
                 // A success response is not trusted: probe for the effect.
-                let outcome = self.probe(call, precondition, key)?;
+                let outcome = self.probe(call, run.precondition, run.key)?;
                 let detail = match outcome {
                     Outcome::Applied => format!("{} of {} done", call.operation, call.target),
                     Outcome::NotApplied => {
@@ -210,10 +226,10 @@ impl Tool for ProcessTool {
                         "the supervisor reported success, but shows a change by another operation".to_owned()
                     }
                 };
-                Ok(Applied { outcome, detail })
+                Ok(Applied::new(outcome, detail))
             }
             412 => Err(ToolError::Stale(text)),
-            400..=499 => Ok(Applied { outcome: Outcome::NotApplied, detail: text }),
+            400..=499 => Ok(Applied::new(Outcome::NotApplied, text)),
             _ => Err(ToolError::Unavailable(text)),
         }
     }
@@ -232,13 +248,17 @@ impl Tool for ProcessTool {
 
     fn state(&self, call: &ToolCall) -> Result<String, ToolError> {
         let state = self.read(self.target(call)?)?;
-        let part = match call.operation.as_str() {
-            "rollback" => Some(previous_part(&state)),
-            "settings" => Some(setting_part(&state, &parse_arguments::<SettingArguments>(&call.arguments)?.key)),
-            _ => None,
-        };
+        let part = changed_part(&state, call)?;
         Ok(fingerprint(&state, part))
     }
+}
+
+fn operations() -> Vec<Operation> {
+    vec![
+        operation::<NoArguments>("restart", "restart the service", Risk::Low, false),
+        operation::<NoArguments>("rollback", "roll back to the previous version", Risk::Medium, true),
+        operation::<SettingArguments>("settings", "change one setting", Risk::Medium, true),
+    ]
 }
 
 fn unknown_operation(name: &str) -> ToolError {
@@ -250,6 +270,15 @@ fn unknown_operation(name: &str) -> ToolError {
 fn fingerprint(state: &State, part: Option<String>) -> String {
     let part = part.map(|part| format!(" {part}")).unwrap_or_default();
     format!("{}{part}{}", state.version, last_key_suffix(state))
+}
+
+/// The part of the state that an operation changes.
+fn changed_part(state: &State, call: &ToolCall) -> Result<Option<String>, ToolError> {
+    Ok(match call.operation.as_str() {
+        "rollback" => Some(previous_part(state)),
+        "settings" => Some(setting_part(state, &parse_arguments::<SettingArguments>(&call.arguments)?.key)),
+        _ => None,
+    })
 }
 
 /// The version that a rollback goes to.

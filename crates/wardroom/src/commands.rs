@@ -1,6 +1,7 @@
 //! The command line. Each command is one file with its arguments and a `run` function, registered below in the order
 //! of the help text.
 
+mod approver;
 mod ask;
 mod audit;
 mod backup;
@@ -16,14 +17,19 @@ mod lake_maintain;
 mod lake_verify;
 mod logs;
 mod openapi;
+mod policy;
 mod query_worker;
 mod replay;
 mod restore;
+mod resume;
 mod samples;
 mod serve;
 mod server;
 mod sql;
+mod stop_all;
 mod token;
+mod tool_runner;
+mod tools;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -61,6 +67,7 @@ commands! {
     Server: server::ServerArgs,
     QueryWorker: query_worker::QueryWorkerArgs,
     Executor: executor::ExecutorArgs,
+    ToolRunner: tool_runner::ToolRunnerArgs,
     Token: token::TokenArgs,
     Samples: samples::SamplesArgs,
     Sql: sql::SqlArgs,
@@ -72,11 +79,16 @@ commands! {
     Backup: backup::BackupArgs,
     Restore: restore::RestoreArgs,
     Incidents: incidents::IncidentsArgs,
+    Policy: policy::PolicyArgs,
     Bus: dead_letters::BusArgs,
+    Approver: approver::ApproverArgs,
+    StopAll: stop_all::StopAllArgs,
+    Resume: resume::ResumeArgs,
     Audit: audit::AuditArgs,
     Config: config::ConfigArgs,
     ConfinedProbe: confined_probe::ConfinedProbeArgs,
     CrashPoints: crash_points::CrashPointsArgs,
+    Tools: tools::ToolsArgs,
     Openapi: openapi::OpenapiArgs,
 }
 

@@ -11,7 +11,11 @@ use crate::heap::{self, AllocatorSetting};
 /// Exit code of an executor that rejects its configuration (`EX_CONFIG` in sysexits.h).
 pub const CONFIG_EXIT_CODE: u8 = 78;
 
-/// Starts this binary with other arguments. A non-empty `inherited` limits the environment to these variables.
+/// Beginning of the names of variables with credentials of targets: for the executor only.
+const SECRET_PREFIX: &str = "WARDROOM_SECRET_";
+
+/// Starts this binary with other arguments. A non-empty `inherited` limits the environment to these variables and the
+/// credentials of targets, which a process with the whole environment does not get.
 #[expect(
     clippy::disallowed_methods,
     reason = "the supervisor starts processes and passes on selected environment variables"
@@ -24,7 +28,11 @@ pub(super) fn start(
 ) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).stdin(standard_input);
+    let secrets = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(SECRET_PREFIX.as_bytes()));
     if inherited.is_empty() {
+        for (name, _) in secrets {
+            command.env_remove(name);
+        }
         set_allocator(&mut command, heap::SERVER_ALLOCATOR_SETTINGS);
     } else {
         command.env_clear();
@@ -33,6 +41,7 @@ pub(super) fn start(
                 command.env(name, value);
             }
         }
+        command.envs(secrets);
     }
     command.spawn().map_err(|error| Error::new(error.kind(), format!("cannot start {process}: {error}")))
 }
