@@ -17,5 +17,6 @@
 pub mod audit_log;
 pub mod backup;
 pub mod bus_epoch;
+pub mod lake_tables;
 pub mod state_database;
 pub mod tokens;
