@@ -16,7 +16,7 @@ use wardroom_domain::{DryRun, Outcome, ToolCall};
 /// Default of [`ToolSpec::timeout`].
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Default of [`ToolSpec::output_bytes`].
-pub const DEFAULT_OUTPUT_BYTES: usize = 64 << 10;
+pub(crate) const DEFAULT_OUTPUT_BYTES: usize = 64 << 10;
 
 /// What a mistaken execution can cost, as the tool sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
