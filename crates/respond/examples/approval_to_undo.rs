@@ -28,6 +28,7 @@ fn main() {
     let dry_run = DryRun {
         diff: "web goes from version 1.1.0 to 1.0.0".into(),
         blast_radius: "web and its callers".into(),
+        affected: None,
         risk: "medium".into(),
         reversible: true,
         precondition: "1.1.0".into(),
@@ -49,6 +50,7 @@ fn main() {
         channel: "cli".into(),
         plan_sha256: plan.sha256().unwrap(),
         reason: "looks right".into(),
+        proof: None,
     };
     let diagnosis = Diagnosis { causes: vec![], evidence: vec![], severity: Severity::High, impact: String::new() };
     let reason = "the signals did not become good before the timeout".to_owned();
@@ -65,9 +67,10 @@ fn main() {
         },
         Event::VerificationFailed { undo: Some(Outcome::Applied), reason, at_ms: at.millis() },
     ] {
-        // A role would perform the effect here.
-        let effect = workflow.next(at, at.millis() + 60_000, &Config::default());
+        let step = workflow.next(at, at.millis() + 60_000, &Config::default());
         let change = workflow.apply(event).unwrap();
-        println!("{effect:?}: {} -> {}: {}", change.from, change.to, change.note);
+        // A role would write the effects with the change, and workers would perform them.
+        let effects: Vec<&str> = change.effects.iter().map(|effect| effect.data.kind().as_str()).collect();
+        println!("{step:?}: {} -> {}: {}; wants {effects:?}", change.from, change.to, change.note);
     }
 }

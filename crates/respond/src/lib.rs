@@ -5,9 +5,10 @@
 //!              └──────────────┴──────────────────┴────────────┴────────────┴──► escalated
 //! ```
 //!
-//! [`Workflow::next`] returns the next effect for an incident ([`Effect`]); [`Workflow::apply`] applies what happened
-//! ([`Event`]) and returns the state change. The caller persists the change and asks for the next effect. A crash at
-//! any point is safe: after a restart the same state gives the same effect, and every effect is idempotent.
+//! [`Workflow::next`] returns what the response does next by itself ([`Step`]); [`Workflow::apply`] applies what happened
+//! ([`Event`]) and returns the state change with the effects that it wants outside ([`EffectRequest`]), with their data.
+//! The caller persists both in one transaction; workers perform the effects, and what comes of them is the next event. A
+//! crash at any point is safe: the rows of the effects are performed again, and every effect is idempotent.
 //!
 //! Until a plan is approved, the incident is diagnosed again at fixed times and when correlation adds to it; a plan
 //! that no longer fits is void.
@@ -19,6 +20,10 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod effect;
+mod finished;
+mod pending;
+mod people;
 mod postmortem;
 mod review;
 mod setting_check;
@@ -27,8 +32,15 @@ mod verify;
 mod workflow;
 
 pub use config::Config;
+pub use effect::{EffectData, EffectKind, EffectRequest, PROBE_WAIT};
+pub use finished::{FinishedIncident, TrialResult};
+pub use pending::{PendingPlan, reason_not_to_act};
+pub use people::change_seen;
 pub use postmortem::{Postmortem, TimelineEntry, postmortem};
 pub use setting_check::unconfirmed_setting;
-pub use tool::{Applied, Operation, Tool, ToolError, ToolSpec, parse_arguments};
+pub use tool::{
+    Applied, DEFAULT_TIMEOUT, NoArguments, Operation, Risk, Run, Tool, ToolError, ToolSpec, operation, parse_arguments,
+    read_operation,
+};
 pub use verify::{ObservedSignal, Verification, VerificationProgress, WatchedSignal, verify};
-pub use workflow::{Effect, Event, StateChange, Workflow, WorkflowError, WorkflowReadError};
+pub use workflow::{Event, StateChange, Step, Workflow, WorkflowError, WorkflowReadError};

@@ -41,6 +41,7 @@ mod tests {
         let dry_run = |value: Option<Value>| DryRun {
             diff: "pool goes from 1 to 20".into(),
             blast_radius: String::new(),
+            affected: None,
             risk: "low".into(),
             reversible: true,
             precondition: "1".into(),

@@ -24,6 +24,8 @@ const TIMEOUT_INTERVALS: i64 = 10;
 const HOLD_INTERVALS: i64 = 5;
 /// Consecutive bad points without which a signal is not bad.
 const MIN_BAD_POINTS: usize = 2;
+/// Share of bad points of a control above which it was bad, too.
+const MAX_BAD_CONTROL_SHARE: f64 = 0.5;
 /// Time beyond its end after which a step that waits for telemetry ends by the wall clock, in ms.
 const WALL_GRACE_MS: i64 = 60_000;
 
@@ -91,6 +93,8 @@ pub struct Verification<'a> {
     /// Share of bad points of the control's signals between the start of the incident and the action; `None` without
     /// a control, then the hold is doubled.
     pub control: Option<f64>,
+    /// The same between the action and now: a control that became bad shows that something else is wrong, too.
+    pub control_since: Option<f64>,
 }
 
 /// Progress of verification.
@@ -104,7 +108,7 @@ pub enum VerificationProgress {
     HoldPassed,
     /// A signal was bad again within the hold, or bad at the timeout.
     Failed,
-    /// The control was bad too, so an improvement cannot be attributed to the action.
+    /// The control was bad too, so neither an improvement nor its absence can be attributed to the action.
     NotAttributable,
     /// Telemetry does not show whether the action helped.
     Inconclusive,
@@ -116,10 +120,21 @@ pub fn verify(verification: &Verification<'_>, config: &Config) -> VerificationP
     let since_ms = verification.mitigated_ms.unwrap_or(executed_ms);
     let signals: Vec<Judged<'_>> = observed.iter().map(|signal| Judged::new(signal, since_ms, now_ms)).collect();
     let slowest_ms = signals.iter().map(|signal| signal.interval_ms).max().unwrap_or(MIN_INTERVAL_MS);
-    match verification.mitigated_ms {
+    let progress = match verification.mitigated_ms {
         Some(mitigated_ms) => hold(verification, &signals, mitigated_ms, slowest_ms, config),
         None => improvement(verification, &signals, slowest_ms, config),
+    };
+    match progress {
+        VerificationProgress::Failed if is_bad_control(verification.control_since) => {
+            VerificationProgress::NotAttributable
+        }
+        progress => progress,
     }
+}
+
+/// Whether a control was bad for most of a time.
+fn is_bad_control(bad_share: Option<f64>) -> bool {
+    bad_share.is_some_and(|bad_share| bad_share > MAX_BAD_CONTROL_SHARE)
 }
 
 /// Judges whether every signal has become good.
@@ -132,7 +147,7 @@ fn improvement(
     let Verification { executed_ms, now_ms, waited_ms, control, .. } = *verification;
     let required: Vec<&Judged<'_>> = signals.iter().filter(|signal| !signal.may_be_skipped(signals)).collect();
     if !required.is_empty() && required.iter().all(|signal| signal.is_good_for_long(config)) {
-        if control.is_some_and(|bad_share| bad_share > 0.5) {
+        if is_bad_control(control) {
             return VerificationProgress::NotAttributable;
         }
         return VerificationProgress::Mitigated(now_ms);

@@ -6,8 +6,12 @@ mod tests;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::{Approval, Diagnosis, Incident, IncidentState, Outcome, Plan, Principal, Timestamp};
+use wardroom_domain::{
+    Approval, Diagnosis, EventKind, Incident, IncidentState, Outcome, Plan, PolicyDecision, Principal, Timestamp,
+};
 
+use crate::effect::{EffectKind, EffectRequest};
+use crate::pending::PendingPlan;
 use crate::{Config, WatchedSignal};
 
 /// Longest interval of a signal that the first diagnosis waits for, in ms.
@@ -33,7 +37,22 @@ pub struct Workflow {
     pub plan_sha256: Option<String>,
     /// Signals that have to become good again.
     pub watched: Vec<WatchedSignal>,
-    /// The approval of the plan.
+    /// The answer of the policy about the plan; absent for plans of builds without a policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyDecision>,
+    /// Wall time of the proposal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposed_at: Option<Timestamp>,
+    /// A plan whose dry run is not finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingPlan>,
+    /// Number of steps of the escalation route that are done for the plan.
+    #[serde(default)]
+    pub escalation_step: u32,
+    /// Approvals of a plan that needs further ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partial_approvals: Vec<Approval>,
+    /// The approval that completed the plan's.
     pub approval: Option<Approval>,
     /// Secret whose SHA-256 the executor records with the approval: the proof for an undo. Absent before a plan is
     /// proposed.
@@ -41,8 +60,17 @@ pub struct Workflow {
     pub undo_secret: Option<String>,
     /// Outcome of the execution.
     pub execution: Option<Outcome>,
+    /// Why the action is being undone, until the undo has an outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoing: Option<String>,
     /// Outcome of the undo, if there was one.
     pub undo: Option<Outcome>,
+    /// Whether the action helped; `None` if it was not carried out, or telemetry does not show it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helped: Option<bool>,
+    /// The change of the entity at fault that telemetry shows after a proposal that was not carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub people_did: Option<EventKind>,
     /// Final outcome: `resolved`, `inconclusive`, `escalated`, `rejected`, `noise`.
     pub outcome: Option<String>,
     /// Verdict of a person: `real`, `noise` or `wrong_cause`, and the actual cause.
@@ -52,6 +80,9 @@ pub struct Workflow {
     /// Wall time when it was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_at: Option<Timestamp>,
+    /// Id of the data folder whose server opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
     /// Number of diagnoses.
     #[serde(default)]
     pub investigations: u32,
@@ -78,23 +109,20 @@ pub struct Workflow {
     pub settled_ms: Option<i64>,
 }
 
-/// The next effect to perform for an incident. All effects are idempotent.
+/// What the response does next for an incident by itself. What it wants done outside, it asks for with
+/// [`StateChange::effects`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Nothing to do, now or at all.
+pub enum Step {
+    /// Nothing, now or at all: the incident waits for an effect, a person or telemetry, or it is settled.
     Wait,
     /// Change the state to `investigating`.
     StartInvestigation,
-    /// Diagnose, select a runbook, dry-run its action, propose a plan.
+    /// Diagnose, and ask for a dry run of the action that a runbook has for the cause.
     Investigate,
     /// Diagnose again; see [`Workflow::review`].
     Review,
-    /// Ask the executor for an approval that it recorded before a crash.
-    AwaitApproval,
     /// Expire the plan.
     Expire,
-    /// Send the plan to the executor for execution.
-    Execute,
     /// Verify the telemetry since the action.
     Verify,
 }
@@ -212,7 +240,7 @@ impl Event {
 }
 
 /// A change of an incident's state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StateChange {
     /// Previous state.
     pub from: IncidentState,
@@ -220,6 +248,10 @@ pub struct StateChange {
     pub to: IncidentState,
     /// Note for the history, one line.
     pub note: String,
+    /// Effects that the change wants, to be written with it.
+    pub effects: Vec<EffectRequest>,
+    /// Kinds of the incident's effects that nobody wants any more.
+    pub cancelled: Vec<EffectKind>,
 }
 
 /// An event that is not valid in the current state.
@@ -268,14 +300,23 @@ impl Workflow {
             plan: None,
             plan_sha256: None,
             watched: Vec::new(),
+            policy: None,
+            proposed_at: None,
+            pending: None,
+            escalation_step: 0,
+            partial_approvals: Vec::new(),
             approval: None,
             undo_secret: None,
             execution: None,
+            undoing: None,
             undo: None,
+            helped: None,
+            people_did: None,
             outcome: None,
             verdict: None,
             opened_ms,
             stored_at: None,
+            home: None,
             investigations: 0,
             investigated_ms: None,
             evidence: 0,
@@ -288,26 +329,38 @@ impl Workflow {
         }
     }
 
-    /// Returns the next effect. `now` is the wall clock (for expiry), `watermark_ms` is telemetry time.
-    pub fn next(&self, now: Timestamp, watermark_ms: i64, config: &Config) -> Effect {
+    /// Returns the next step. `now` is the wall clock (for expiry), `watermark_ms` is telemetry time.
+    pub fn next(&self, now: Timestamp, watermark_ms: i64, config: &Config) -> Step {
         match self.state {
-            IncidentState::Open => Effect::StartInvestigation,
-            IncidentState::Investigating if self.is_settle_time_over(now, watermark_ms, config) => Effect::Investigate,
+            IncidentState::Open => Step::StartInvestigation,
             IncidentState::AwaitingApproval if self.plan.as_ref().is_some_and(|plan| plan.expires_at <= now) => {
-                Effect::Expire
+                Step::Expire
             }
+            // A diagnosis waits for its dry run.
+            _ if self.pending.is_some() => Step::Wait,
+            IncidentState::Investigating if self.is_settle_time_over(now, watermark_ms, config) => Step::Investigate,
             IncidentState::AwaitingApproval | IncidentState::Escalated if self.is_review_due(watermark_ms, config) => {
-                Effect::Review
+                Step::Review
             }
-            IncidentState::AwaitingApproval => Effect::AwaitApproval,
-            IncidentState::Mitigating => Effect::Execute,
-            IncidentState::Verifying | IncidentState::Mitigated => Effect::Verify,
+            IncidentState::Verifying | IncidentState::Mitigated if self.undoing.is_none() => Step::Verify,
             IncidentState::Investigating
+            | IncidentState::AwaitingApproval
+            | IncidentState::Mitigating
+            | IncidentState::Verifying
+            | IncidentState::Mitigated
             | IncidentState::Resolved
             | IncidentState::Suppressed
             | IncidentState::Escalated
-            | IncidentState::Closed => Effect::Wait,
+            | IncidentState::Closed => Step::Wait,
         }
+    }
+
+    /// Notes why verification has failed, and returns the undo; `None` if the action has none, so that the failure can
+    /// be applied at once.
+    pub fn request_undo(&mut self, reason: &str) -> Option<EffectRequest> {
+        let request = self.undo_request()?;
+        self.undoing = Some(reason.to_owned());
+        Some(request)
     }
 
     /// Whether the signals of the cause had time to arrive: by the telemetry's clock, or long ago by the wall clock.
@@ -341,6 +394,7 @@ impl Workflow {
             Event::PlanVoided { diagnosis, .. } => {
                 self.diagnosis = Some(diagnosis);
                 (self.plan, self.plan_sha256, self.undo_secret) = (None, None, None);
+                self.forget_decisions();
                 self.watched.clear();
             }
             Event::Proposed { diagnosis, plan, watched } => {
@@ -373,11 +427,13 @@ impl Workflow {
                 (self.mitigated_ms, self.mitigated_at) = (Some(at_ms), Some(at));
             }
             Event::HoldPassed(at_ms) => {
+                self.helped = Some(true);
                 self.settled_ms = Some(at_ms);
                 self.outcome = Some("resolved".into());
             }
             Event::Inconclusive { .. } => self.outcome = Some("inconclusive".into()),
             Event::VerificationFailed { undo, .. } => {
+                self.helped = Some(false);
                 self.undo = undo;
                 self.outcome = Some("inconclusive".into());
             }
@@ -387,7 +443,39 @@ impl Workflow {
             }
         }
         self.state = to;
-        Ok(StateChange { from, to, note })
+        let (effects, cancelled) = self.effects_of(from, to);
+        Ok(StateChange { from, to, note, effects, cancelled })
+    }
+
+    /// Notes the policy's answer about the plan that is proposed next.
+    pub fn record_policy(&mut self, decision: PolicyDecision) {
+        self.forget_decisions();
+        self.policy = Some(decision);
+    }
+
+    /// Takes an approval. Returns the event to apply if the plan has all that it needs; else it is kept, and the caller
+    /// saves the workflow.
+    pub fn add_approval(&mut self, approval: Approval) -> Option<Event> {
+        let known = self.partial_approvals.iter().filter(|known| known.principal != approval.principal).count();
+        let needed = self.policy.as_ref().and_then(|decision| decision.answer.approvals()).unwrap_or(1);
+        if known + 1 >= needed {
+            return Some(Event::Approved(approval));
+        }
+        if known == self.partial_approvals.len() {
+            self.partial_approvals.push(approval);
+        }
+        None
+    }
+
+    /// Returns everyone who has approved the plan, in order.
+    pub fn approvals(&self) -> impl Iterator<Item = &Approval> {
+        self.partial_approvals.iter().chain(&self.approval)
+    }
+
+    /// Forgets what was decided about another plan.
+    fn forget_decisions(&mut self) {
+        (self.policy, self.escalation_step) = (None, 0);
+        self.partial_approvals.clear();
     }
 }
 

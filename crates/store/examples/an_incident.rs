@@ -3,7 +3,7 @@
 
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{IncidentState, Principal, TenantId, Timestamp};
-use wardroom_store::{Store, Transition};
+use wardroom_store::{Changes, Store, Transition};
 
 fn entry(id: &str) -> AuditEntry {
     AuditEntry {
@@ -34,6 +34,7 @@ async fn main() {
         workflow: "{}",
         note: "gathering evidence",
         at: now,
+        changes: &Changes::default(),
     };
     let moved = store.transition(&step, &entry("INC-1")).await.unwrap();
     println!("opened {number:?}, moved {moved}, audit {:?}", store.verify_audit().await.unwrap());

@@ -1,9 +1,9 @@
 //! The audit log: entries are appended in the same transaction as the change they record.
 
-use sqlx::Row;
 use wardroom_domain::audit::{self, AuditEntry, ChainVerification, ChainVerifier, GENESIS};
 use wardroom_domain::audit_head::SignedHead;
 
+use crate::database::{Target, Transaction, query};
 use crate::error::Error;
 use crate::health::Operation;
 use crate::store::Store;
@@ -41,10 +41,11 @@ impl Store {
     ) -> Result<Option<AuditEntry>, Error> {
         // The stored text is canonical JSON. A decision may contain the same words; its entry is another action.
         let pattern = format!("%\"action\":\"{action}\"%");
-        let query = "SELECT body FROM audit WHERE body LIKE ? ORDER BY sequence DESC";
-        let bodies: Vec<String> = sqlx::query_scalar(query).bind(pattern).fetch_all(&self.pool).await?;
-        let entries = bodies.iter().filter_map(|body| serde_json::from_str::<AuditEntry>(body).ok());
-        Ok(entries.into_iter().find(|entry| entry.action == action && is_wanted(entry)))
+        let select = "SELECT body FROM audit WHERE body LIKE $1 ORDER BY sequence DESC";
+        let rows = query(select).bind(pattern).fetch_all(&self.database).await?;
+        let bodies = rows.iter().filter_map(|row| row.get::<String>("body").ok());
+        let mut entries = bodies.filter_map(|body| serde_json::from_str::<AuditEntry>(&body).ok());
+        Ok(entries.find(|entry| entry.action == action && is_wanted(entry)))
     }
 
     /// Recomputes the hash chain of all entries.
@@ -67,16 +68,16 @@ impl Store {
         &self,
         on_row: &mut (dyn FnMut(i64, &str, &str) -> bool + Send),
     ) -> Result<Option<SignedHead>, Error> {
-        let mut snapshot = self.pool.begin().await?;
+        let mut snapshot = self.database.begin_snapshot().await?;
         let noted = noted_head(&mut snapshot).await?;
         let mut next = i64::MIN;
         loop {
-            let query = "SELECT sequence, body, hash FROM audit WHERE sequence >= ? ORDER BY sequence LIMIT ?";
-            let rows = sqlx::query(query).bind(next).bind(READ_BATCH_ROWS).fetch_all(&mut *snapshot).await?;
+            let select = "SELECT sequence, body, hash FROM audit WHERE sequence >= $1 ORDER BY sequence LIMIT $2";
+            let rows = query(select).bind(next).bind(READ_BATCH_ROWS).fetch_all(&mut snapshot).await?;
             for row in &rows {
-                let text = |column: &str| row.try_get::<String, _>(column).unwrap_or_else(|error| format!("!{error}"));
+                let text = |column: &str| row.get::<String>(column).unwrap_or_else(|error| format!("!{error}"));
                 // No entry has the number -1.
-                let sequence = row.try_get::<i64, _>("sequence").unwrap_or(-1);
+                let sequence = row.get::<i64>("sequence").unwrap_or(-1);
                 if !on_row(sequence, &text("body"), &text("hash")) {
                     return Ok(noted);
                 }
@@ -87,8 +88,8 @@ impl Store {
             }
         }
         // SQLite allows them in a primary key, and no comparison finds them.
-        let query = "SELECT COUNT(*) FROM audit WHERE sequence IS NULL";
-        if sqlx::query_scalar::<_, i64>(query).fetch_one(&mut *snapshot).await? > 0 {
+        let select = "SELECT COUNT(*) AS number FROM audit WHERE sequence IS NULL";
+        if query(select).fetch_one(&mut snapshot).await?.get::<i64>("number")? > 0 {
             on_row(-1, "!an entry without a sequence number", "");
         }
         Ok(noted)
@@ -100,11 +101,11 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read.
     pub async fn audit_entries_from(&self, first: i64, max_bytes: usize) -> Result<Vec<(String, String)>, Error> {
-        let query = "SELECT body, hash FROM audit WHERE sequence >= ? ORDER BY sequence LIMIT ?";
-        let rows = sqlx::query(query).bind(first).bind(READ_BATCH_ROWS).fetch_all(&self.pool).await?;
+        let select = "SELECT body, hash FROM audit WHERE sequence >= $1 ORDER BY sequence LIMIT $2";
+        let rows = query(select).bind(first).bind(READ_BATCH_ROWS).fetch_all(&self.database).await?;
         let (mut entries, mut bytes) = (Vec::new(), 0_usize);
         for row in rows {
-            let (text, hash): (String, String) = (row.try_get("body")?, row.try_get("hash")?);
+            let (text, hash): (String, String) = (row.get("body")?, row.get("hash")?);
             bytes = bytes.saturating_add(text.len());
             if bytes > max_bytes && !entries.is_empty() {
                 break;
@@ -119,8 +120,8 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read.
     pub async fn audit_entries_after(&self, sequence: i64) -> Result<i64, Error> {
-        let query = "SELECT COUNT(*) FROM audit WHERE sequence > ?";
-        Ok(sqlx::query_scalar(query).bind(sequence).fetch_one(&self.pool).await?)
+        let select = "SELECT COUNT(*) AS number FROM audit WHERE sequence > $1";
+        Ok(query(select).bind(sequence).fetch_one(&self.database).await?.get("number")?)
     }
 
     /// Returns the hash of an entry; `None` if there is no such entry.
@@ -128,8 +129,9 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read.
     pub async fn audit_hash(&self, sequence: i64) -> Result<Option<String>, Error> {
-        let query = "SELECT hash FROM audit WHERE sequence = ?";
-        Ok(sqlx::query_scalar(query).bind(sequence).fetch_optional(&self.pool).await?)
+        let select = "SELECT hash FROM audit WHERE sequence = $1";
+        let row = query(select).bind(sequence).fetch_optional(&self.database).await?;
+        Ok(row.map(|row| row.get("hash")).transpose()?)
     }
 
     /// Returns the last signed head that was noted.
@@ -137,7 +139,7 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read.
     pub async fn noted_audit_head(&self) -> Result<Option<SignedHead>, Error> {
-        noted_head(&mut *self.pool.acquire().await?).await
+        noted_head(&self.database).await
     }
 
     /// Notes the last signed head.
@@ -146,37 +148,37 @@ impl Store {
     /// Returns an error if the database cannot be written.
     pub async fn note_audit_head(&self, signed: &SignedHead) -> Result<(), Error> {
         let text = serde_json::to_string(signed).map_err(|error| Error::damaged("a signed head", error))?;
-        let query =
-            "INSERT INTO audit_head (id, head) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET head = excluded.head";
+        let upsert =
+            "INSERT INTO audit_head (id, head) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET head = excluded.head";
         let mut transaction = self.begin_write().await?;
-        self.record_write(sqlx::query(query).bind(text).execute(&mut *transaction).await)?;
+        self.record_write(query(upsert).bind(text).execute(&mut transaction).await)?;
         self.health.record(Operation::Write, transaction.commit().await.map_err(Error::from))
     }
 }
 
 /// Reads the noted head. One that is damaged is returned as an error.
-async fn noted_head(connection: &mut sqlx::SqliteConnection) -> Result<Option<SignedHead>, Error> {
-    let text: Option<String> =
-        sqlx::query_scalar("SELECT head FROM audit_head").fetch_optional(&mut *connection).await?;
+async fn noted_head<'a>(target: impl Into<Target<'a>>) -> Result<Option<SignedHead>, Error> {
+    let row = query("SELECT head FROM audit_head").fetch_optional(target).await?;
+    let text: Option<String> = row.map(|row| row.get("head")).transpose()?;
     let read = |text: String| serde_json::from_str(&text).map_err(|error| Error::damaged("the noted head", error));
     text.map(read).transpose()
 }
 
 /// Appends an entry to the chain within a transaction.
-pub(crate) async fn append(connection: &mut sqlx::SqliteConnection, entry: &AuditEntry) -> Result<(), Error> {
+pub(crate) async fn append(transaction: &mut Transaction, entry: &AuditEntry) -> Result<(), Error> {
     let text = entry.text().map_err(|error| Error::damaged("an audit entry", error))?;
-    let last = sqlx::query("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")
-        .fetch_optional(&mut *connection)
+    let last = query("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")
+        .fetch_optional(&mut *transaction)
         .await?;
     let (sequence, previous) = match last {
-        Some(row) => (row.try_get::<i64, _>("sequence")? + 1, row.try_get::<String, _>("hash")?),
+        Some(row) => (row.get::<i64>("sequence")? + 1, row.get::<String>("hash")?),
         None => (1, GENESIS.to_owned()),
     };
-    sqlx::query("INSERT INTO audit (sequence, body, hash) VALUES (?, ?, ?)")
+    query("INSERT INTO audit (sequence, body, hash) VALUES ($1, $2, $3)")
         .bind(sequence)
         .bind(&text)
         .bind(audit::chain_hash(&previous, sequence, &text))
-        .execute(&mut *connection)
+        .execute(transaction)
         .await?;
     Ok(())
 }

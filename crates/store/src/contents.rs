@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::database::{Database, query};
 use crate::error::Error;
 use crate::store::Store;
 
@@ -33,32 +34,39 @@ impl Store {
         let store = Self::open_read_only(path).await?;
         let contents = store.read_contents().await;
         store.close().await;
-        Ok(contents?)
+        contents
     }
 
-    async fn read_contents(&self) -> Result<DatabaseContents, sqlx::Error> {
-        let names = "SELECT name FROM sqlite_master WHERE type = 'table'";
-        let tables: Vec<String> = sqlx::query_scalar(names).fetch_all(&self.pool).await?;
+    /// Returns what the open database has.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read.
+    pub async fn read_contents(&self) -> Result<DatabaseContents, Error> {
+        let names = match &self.database {
+            Database::Sqlite(_) => "SELECT name FROM sqlite_master WHERE type = 'table'",
+            Database::Postgres(_) => {
+                "SELECT table_name::text AS name FROM information_schema.tables WHERE table_schema = current_schema()"
+            }
+        };
+        let rows = query(names).fetch_all(&self.database).await?;
+        let tables: Vec<String> = rows.iter().map(|row| row.get("name")).collect::<Result<_, _>>()?;
         let has = |name: &str| tables.iter().any(|table| table == name);
         if !["_sqlx_migrations", "tokens", "audit"].into_iter().all(has) {
             return Ok(DatabaseContents::default());
         }
-        let exists = async |query: &'static str| {
-            sqlx::query_scalar::<_, i64>(query).fetch_optional(&self.pool).await.map(|row| row.is_some())
-        };
+        let exists =
+            async |select: &'static str| query(select).fetch_optional(&self.database).await.map(|row| row.is_some());
         Ok(DatabaseContents {
             has_tables: true,
-            has_tokens: exists("SELECT 1 FROM tokens LIMIT 1").await?,
-            has_audit_entries: exists("SELECT 1 FROM audit LIMIT 1").await?,
+            has_tokens: exists("SELECT id FROM tokens LIMIT 1").await?,
+            has_audit_entries: exists("SELECT sequence FROM audit LIMIT 1").await?,
             // The stored text is canonical JSON.
-            has_created_tokens: exists("SELECT 1 FROM audit WHERE body LIKE '%\"action\":\"create_token\"%' LIMIT 1")
-                .await?,
-            data_folder_id: if has("data_folder") { Some(self.read_folder_id().await?) } else { None },
+            has_created_tokens: exists(
+                "SELECT sequence FROM audit WHERE body LIKE '%\"action\":\"create_token\"%' LIMIT 1",
+            )
+            .await?,
+            data_folder_id: if has("data_folder") { Some(self.data_folder_id().await?) } else { None },
         })
-    }
-
-    async fn read_folder_id(&self) -> Result<String, sqlx::Error> {
-        sqlx::query_scalar("SELECT folder_id FROM data_folder WHERE id = 1").fetch_one(&self.pool).await
     }
 
     /// Returns the id of the data folder that the database belongs to.
@@ -66,7 +74,8 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read.
     pub async fn data_folder_id(&self) -> Result<String, Error> {
-        Ok(self.read_folder_id().await?)
+        let row = query("SELECT folder_id FROM data_folder WHERE id = 1").fetch_one(&self.database).await?;
+        Ok(row.get("folder_id")?)
     }
 
     /// Replaces the id of the data folder that the database belongs to.
@@ -75,19 +84,20 @@ impl Store {
     /// Returns an error if the database cannot be written.
     pub async fn set_data_folder_id(&self, id: &str) -> Result<(), Error> {
         let mut transaction = self.begin_write().await?;
-        let query = "UPDATE data_folder SET folder_id = ? WHERE id = 1";
-        let updated = sqlx::query(query).bind(id).execute(&mut *transaction).await;
-        self.record_write(updated)?;
+        let update = query("UPDATE data_folder SET folder_id = $1 WHERE id = 1");
+        self.record_write(update.bind(id).execute(&mut transaction).await)?;
         self.commit(transaction).await
     }
 
-    /// Moves what is in the write-ahead log into the database file, so that a plain copy of the file has it.
+    /// Moves what is in SQLite's write-ahead log into the database file, so that a plain copy of the file has it.
     ///
     /// # Errors
     /// Returns an error if the database cannot be written.
     pub async fn checkpoint(&self) -> Result<(), Error> {
         // While another process reads, SQLite leaves the rest in the log; that is not an error.
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await?;
+        if let Database::Sqlite(pool) = &self.database {
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(pool).await?;
+        }
         Ok(())
     }
 }

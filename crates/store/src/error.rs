@@ -4,6 +4,8 @@ use wardroom_domain::IncidentState;
 
 /// SQLite's result codes for a damaged file: `SQLITE_CORRUPT` and `SQLITE_NOTADB`.
 const DAMAGED_FILE_CODES: [u32; 2] = [11, 26];
+/// PostgreSQL's codes for damaged data and a damaged index.
+const POSTGRES_DAMAGED_CODES: [&str; 2] = ["XX001", "XX002"];
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,12 @@ pub enum Error {
         /// State after the transition.
         to: IncidentState,
     },
+    /// An effect was finished by a worker that no longer has its lease: another one performs it.
+    #[error("the lease of effect {0} is over; another worker performs it")]
+    StaleLease(String),
+    /// What was asked for is not possible with this database.
+    #[error("{0}")]
+    Unsupported(String),
     /// The requested row does not exist.
     #[error("{0} does not exist")]
     Unknown(String),
@@ -37,13 +45,22 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-        // The low byte of an extended result code is the primary one.
-        if code.is_some_and(|code| DAMAGED_FILE_CODES.contains(&(code & 0xff))) {
-            return Self::DamagedFile(error.to_string());
+        if error.as_database_error().is_some_and(is_damage) {
+            Self::DamagedFile(error.to_string())
+        } else {
+            Self::Unavailable(error.to_string())
         }
-        Self::Unavailable(error.to_string())
     }
+}
+
+/// Whether the database says that its files are damaged.
+fn is_damage(error: &(dyn sqlx::error::DatabaseError + 'static)) -> bool {
+    let Some(code) = error.code() else { return false };
+    if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+        return POSTGRES_DAMAGED_CODES.contains(&code.as_ref());
+    }
+    // The low byte of an extended result code is the primary one.
+    code.parse::<u32>().is_ok_and(|code| DAMAGED_FILE_CODES.contains(&(code & 0xff)))
 }
 
 impl Error {

@@ -1,11 +1,12 @@
 //! Incidents: opened once per key and moved only along the transition table. Each change, its history row and its
 //! audit entry are one transaction.
 
-use sqlx::Row;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{IncidentState, TenantId, Timestamp};
 
 use crate::audit;
+use crate::database::{Row, Transaction, query};
+use crate::effects::{self, Changes};
 use crate::error::Error;
 use crate::store::Store;
 
@@ -24,6 +25,8 @@ pub struct IncidentRow {
     pub opened_at: Timestamp,
     /// Time of the last change, by the wall clock.
     pub updated_at: Timestamp,
+    /// Number of changes since the opening.
+    pub revision: i64,
     /// The workflow as JSON, in its owner's format.
     pub workflow: String,
 }
@@ -67,6 +70,19 @@ pub struct Transition<'a> {
     pub note: &'a str,
     /// Time, by the wall clock.
     pub at: Timestamp,
+    /// What is written in the same transaction.
+    pub changes: &'a Changes,
+}
+
+/// Which incident changed last, without what it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IncidentRevision {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The incident's key.
+    pub key: String,
+    /// Number of changes since the opening.
+    pub revision: i64,
 }
 
 impl Store {
@@ -84,29 +100,29 @@ impl Store {
         entry: impl FnOnce(&str) -> AuditEntry,
     ) -> Result<Option<i64>, Error> {
         let mut transaction = self.begin_write().await?;
-        let known = sqlx::query("SELECT 1 FROM incidents WHERE tenant = ? AND key = ?")
+        let known = query("SELECT number FROM incidents WHERE tenant = $1 AND key = $2")
             .bind(tenant.as_str())
             .bind(key)
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut transaction)
             .await?;
         if known.is_some() {
             return Ok(None);
         }
-        let number: i64 = sqlx::query("SELECT COALESCE(MAX(number), 0) + 1 AS next FROM incidents WHERE tenant = ?")
+        let number: i64 = query("SELECT COALESCE(MAX(number), 0) + 1 AS next FROM incidents WHERE tenant = $1")
             .bind(tenant.as_str())
-            .fetch_one(&mut *transaction)
+            .fetch_one(&mut transaction)
             .await?
-            .try_get("next")?;
-        let query = "INSERT INTO incidents (key, tenant, number, state, opened_at, updated_at, workflow)
-            VALUES (?, ?, ?, 'open', ?, ?, ?)";
-        let inserted = sqlx::query(query)
+            .get("next")?;
+        let insert = "INSERT INTO incidents (key, tenant, number, state, opened_at, updated_at, workflow)
+            VALUES ($1, $2, $3, 'open', $4, $5, $6)";
+        let inserted = query(insert)
             .bind(key)
             .bind(tenant.as_str())
             .bind(number)
             .bind(opened_at.nanos())
             .bind(now.nanos())
             .bind(workflow)
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await;
         self.record_write(inserted)?;
         let history = append_history(&mut transaction, tenant, key, now, None, IncidentState::Open, "opened").await;
@@ -120,15 +136,16 @@ impl Store {
     /// (optimistic concurrency).
     ///
     /// # Errors
-    /// Returns an error if the database cannot be written, or if the transition is not in the transition table.
+    /// Returns an error if the database cannot be written, if the transition is not in the transition table, or if an
+    /// effect is finished whose lease another worker has; then nothing is written.
     pub async fn transition(&self, transition: &Transition<'_>, entry: &AuditEntry) -> Result<bool, Error> {
         if !transition.from.can_transition_to(transition.to) {
             return Err(Error::InvalidTransition { from: transition.from, to: transition.to });
         }
         let mut transaction = self.begin_write().await?;
-        let query = "UPDATE incidents SET state = ?, updated_at = ?, workflow = ?
-            WHERE tenant = ? AND key = ? AND state = ? AND workflow = ?";
-        let updated = sqlx::query(query)
+        let update = "UPDATE incidents SET state = $1, updated_at = $2, workflow = $3, revision = revision + 1
+            WHERE tenant = $4 AND key = $5 AND state = $6 AND workflow = $7";
+        let updated = query(update)
             .bind(transition.to.as_str())
             .bind(transition.at.nanos())
             .bind(transition.workflow)
@@ -136,9 +153,9 @@ impl Store {
             .bind(transition.key)
             .bind(transition.from.as_str())
             .bind(transition.before)
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await;
-        if self.record_write(updated)?.rows_affected() == 0 {
+        if self.record_write(updated)? == 0 {
             return Ok(false);
         }
         let history = append_history(
@@ -153,6 +170,9 @@ impl Store {
         .await;
         self.record_write(history)?;
         self.record_write(audit::append(&mut transaction, entry).await)?;
+        let (tenant, key) = (transition.tenant, transition.key);
+        let written = effects::write(&mut transaction, tenant, key, transition.changes, transition.at).await;
+        self.record_write(written)?;
         self.commit_incident_change(transaction).await?;
         Ok(true)
     }
@@ -168,22 +188,25 @@ impl Store {
         key: &str,
         before: &str,
         workflow: &str,
+        changes: &Changes,
         entry: &AuditEntry,
     ) -> Result<bool, Error> {
         let mut transaction = self.begin_write().await?;
-        let query = "UPDATE incidents SET workflow = ?, updated_at = ? WHERE tenant = ? AND key = ? AND workflow = ?";
-        let updated = sqlx::query(query)
+        let update = "UPDATE incidents SET workflow = $1, updated_at = $2, revision = revision + 1
+            WHERE tenant = $3 AND key = $4 AND workflow = $5";
+        let updated = query(update)
             .bind(workflow)
             .bind(entry.at.nanos())
             .bind(tenant.as_str())
             .bind(key)
             .bind(before)
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await;
-        if self.record_write(updated)?.rows_affected() == 0 {
+        if self.record_write(updated)? == 0 {
             return Ok(false);
         }
         self.record_write(audit::append(&mut transaction, entry).await)?;
+        self.record_write(effects::write(&mut transaction, tenant, key, changes, entry.at).await)?;
         self.commit_incident_change(transaction).await?;
         Ok(true)
     }
@@ -193,9 +216,9 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn incidents(&self, tenant: &TenantId, before: i64, limit: u32) -> Result<Vec<IncidentRow>, Error> {
-        let query = "SELECT * FROM incidents WHERE tenant = ? AND number < ? ORDER BY number DESC LIMIT ?";
-        let rows = sqlx::query(query).bind(tenant.as_str()).bind(before).bind(limit).fetch_all(&self.pool).await?;
-        rows.iter().map(decode_incident).collect()
+        let select = "SELECT * FROM incidents WHERE tenant = $1 AND number < $2 ORDER BY number DESC LIMIT $3";
+        let select = query(select).bind(tenant.as_str()).bind(before).bind(i64::from(limit));
+        select.fetch_all(&self.database).await?.iter().map(decode_incident).collect()
     }
 
     /// Returns the incidents of all tenants that are not in a final state or were updated at or after `since`.
@@ -203,10 +226,30 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn live_incidents(&self, since: Timestamp) -> Result<Vec<IncidentRow>, Error> {
-        let query = "SELECT * FROM incidents
-            WHERE state NOT IN ('resolved', 'suppressed', 'closed') OR updated_at >= ? ORDER BY number";
-        let rows = sqlx::query(query).bind(since.nanos()).fetch_all(&self.pool).await?;
+        let select = "SELECT * FROM incidents
+            WHERE state NOT IN ('resolved', 'suppressed', 'closed') OR updated_at >= $1 ORDER BY number";
+        let rows = query(select).bind(since.nanos()).fetch_all(&self.database).await?;
         rows.iter().map(decode_incident).collect()
+    }
+
+    /// Returns the revisions of all incidents that are not settled, and of the escalated ones that were updated at or
+    /// after `since`: those that the response may still change by itself. Reads no workflow.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read or a row is damaged.
+    pub async fn unsettled_revisions(&self, since: Timestamp) -> Result<Vec<IncidentRevision>, Error> {
+        let select = "SELECT tenant, key, revision FROM incidents
+            WHERE state NOT IN ('resolved', 'suppressed', 'closed') AND (state <> 'escalated' OR updated_at >= $1)";
+        let rows = query(select).bind(since.nanos()).fetch_all(&self.database).await?;
+        let decode = |row: &Row| {
+            let damaged = |detail: String| Error::damaged("an incident", detail);
+            Ok(IncidentRevision {
+                tenant: TenantId::new(row.get::<String>("tenant")?).map_err(damaged)?,
+                key: row.get("key")?,
+                revision: row.get("revision")?,
+            })
+        };
+        rows.iter().map(decode).collect()
     }
 
     /// Returns the incidents of a tenant opened in `from..to` by the telemetry's clock, ordered by number.
@@ -219,9 +262,9 @@ impl Store {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<IncidentRow>, Error> {
-        let query = "SELECT * FROM incidents WHERE tenant = ? AND opened_at >= ? AND opened_at < ? ORDER BY number";
-        let query = sqlx::query(query).bind(tenant.as_str()).bind(from.nanos()).bind(to.nanos());
-        query.fetch_all(&self.pool).await?.iter().map(decode_incident).collect()
+        let select = "SELECT * FROM incidents WHERE tenant = $1 AND opened_at >= $2 AND opened_at < $3 ORDER BY number";
+        let select = query(select).bind(tenant.as_str()).bind(from.nanos()).bind(to.nanos());
+        select.fetch_all(&self.database).await?.iter().map(decode_incident).collect()
     }
 
     /// Returns one incident by number.
@@ -229,8 +272,8 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read or the row is damaged.
     pub async fn incident(&self, tenant: &TenantId, number: i64) -> Result<Option<IncidentRow>, Error> {
-        let query = "SELECT * FROM incidents WHERE tenant = ? AND number = ?";
-        let row = sqlx::query(query).bind(tenant.as_str()).bind(number).fetch_optional(&self.pool).await?;
+        let select = "SELECT * FROM incidents WHERE tenant = $1 AND number = $2";
+        let row = query(select).bind(tenant.as_str()).bind(number).fetch_optional(&self.database).await?;
         row.as_ref().map(decode_incident).transpose()
     }
 
@@ -239,8 +282,8 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read or the row is damaged.
     pub async fn incident_by_key(&self, tenant: &TenantId, key: &str) -> Result<Option<IncidentRow>, Error> {
-        let query = "SELECT * FROM incidents WHERE tenant = ? AND key = ?";
-        let row = sqlx::query(query).bind(tenant.as_str()).bind(key).fetch_optional(&self.pool).await?;
+        let select = "SELECT * FROM incidents WHERE tenant = $1 AND key = $2";
+        let row = query(select).bind(tenant.as_str()).bind(key).fetch_optional(&self.database).await?;
         row.as_ref().map(decode_incident).transpose()
     }
 
@@ -249,40 +292,46 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn history(&self, tenant: &TenantId, key: &str) -> Result<Vec<HistoryRow>, Error> {
-        let query = "SELECT at, from_state, to_state, note FROM history WHERE tenant = ? AND incident = ?
+        let select = "SELECT at, from_state, to_state, note FROM history WHERE tenant = $1 AND incident = $2
             ORDER BY sequence";
-        let rows = sqlx::query(query).bind(tenant.as_str()).bind(key).fetch_all(&self.pool).await?;
+        let rows = query(select).bind(tenant.as_str()).bind(key).fetch_all(&self.database).await?;
         rows.iter()
             .map(|row| {
-                let to: String = row.try_get("to_state")?;
+                let to: String = row.get("to_state")?;
                 Ok(HistoryRow {
-                    at: Timestamp::from_nanos(row.try_get("at")?),
-                    from: row.try_get::<Option<String>, _>("from_state")?.and_then(|word| IncidentState::parse(&word)),
+                    at: Timestamp::from_nanos(row.get("at")?),
+                    from: row.get::<Option<String>>("from_state")?.and_then(|word| IncidentState::parse(&word)),
                     to: IncidentState::parse(&to).ok_or_else(|| Error::damaged("a history row", to))?,
-                    note: row.try_get("note")?,
+                    note: row.get("note")?,
                 })
             })
             .collect()
     }
 }
 
-fn decode_incident(row: &sqlx::sqlite::SqliteRow) -> Result<IncidentRow, Error> {
-    let key: String = row.try_get("key")?;
-    let state: String = row.try_get("state")?;
+fn decode_incident(row: &Row) -> Result<IncidentRow, Error> {
+    let key: String = row.get("key")?;
+    let state: String = row.get("state")?;
     let damaged = |detail: String| Error::damaged(format!("incident {key}"), detail);
+    let revision = match row.get("revision") {
+        // A database of an earlier version, which is only read.
+        Err(sqlx::Error::ColumnNotFound(_)) => 0,
+        revision => revision?,
+    };
     Ok(IncidentRow {
-        tenant: TenantId::new(row.try_get::<String, _>("tenant")?).map_err(damaged)?,
-        number: row.try_get("number")?,
+        tenant: TenantId::new(row.get::<String>("tenant")?).map_err(damaged)?,
+        number: row.get("number")?,
         state: IncidentState::parse(&state).ok_or_else(|| Error::damaged(format!("incident {key}"), state))?,
-        opened_at: Timestamp::from_nanos(row.try_get("opened_at")?),
-        updated_at: Timestamp::from_nanos(row.try_get("updated_at")?),
-        workflow: row.try_get("workflow")?,
+        opened_at: Timestamp::from_nanos(row.get("opened_at")?),
+        updated_at: Timestamp::from_nanos(row.get("updated_at")?),
+        revision,
+        workflow: row.get("workflow")?,
         key,
     })
 }
 
 async fn append_history(
-    connection: &mut sqlx::SqliteConnection,
+    transaction: &mut Transaction,
     tenant: &TenantId,
     key: &str,
     at: Timestamp,
@@ -290,18 +339,16 @@ async fn append_history(
     to: IncidentState,
     note: &str,
 ) -> Result<(), Error> {
-    let query = "INSERT INTO history (tenant, incident, sequence, at, from_state, to_state, note)
-        SELECT ?, ?, COUNT(*), ?, ?, ?, ? FROM history WHERE tenant = ? AND incident = ?";
-    sqlx::query(query)
+    let insert = "INSERT INTO history (tenant, incident, sequence, at, from_state, to_state, note)
+        SELECT $1, $2, COUNT(*), $3, $4, $5, $6 FROM history WHERE tenant = $1 AND incident = $2";
+    query(insert)
         .bind(tenant.as_str())
         .bind(key)
         .bind(at.nanos())
         .bind(from.map(IncidentState::as_str))
         .bind(to.as_str())
         .bind(note)
-        .bind(tenant.as_str())
-        .bind(key)
-        .execute(connection)
+        .execute(transaction)
         .await?;
     Ok(())
 }

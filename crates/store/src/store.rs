@@ -4,45 +4,70 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, SqlSafeStr};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{Notify, watch};
 
+use crate::config::Config;
+use crate::database::{Database, Transaction};
 use crate::error::Error;
 use crate::health::{Health, OpenedFile, Operation};
 
 /// Timeout of a statement that waits for another writer's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: u32 = 2;
+/// Connections to PostgreSQL: reads need not wait for a write that waits for another process.
+const MAX_POSTGRES_CONNECTIONS: u32 = 6;
+/// Longest wait for a connection to PostgreSQL: a server that is down is reported, not waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the path of the database in a data folder.
 pub fn database_path(data: &Path) -> PathBuf {
     data.join("state").join("wardroom.db")
 }
 
+/// Which database a schema is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
 /// Every schema version, in order. The database records the checksum of each, so a released migration never changes.
-fn migrator() -> Migrator {
-    let first = include_str!("../migrations/0001_first.sql").into_sql_str();
-    let audit_head = include_str!("../migrations/0002_audit_head.sql").into_sql_str();
-    let data_folder = include_str!("../migrations/0003_data_folder.sql").into_sql_str();
-    Migrator::with_migrations(vec![
-        Migration::new(1, "first".into(), MigrationType::Simple, first, false),
-        Migration::new(2, "audit head".into(), MigrationType::Simple, audit_head, false),
-        Migration::new(3, "data folder".into(), MigrationType::Simple, data_folder, false),
-    ])
+fn migrator(dialect: Dialect) -> Migrator {
+    let data_folder = match dialect {
+        Dialect::Sqlite => include_str!("../migrations/0003_data_folder.sql"),
+        Dialect::Postgres => include_str!("../migrations/0003_data_folder.postgres.sql"),
+    };
+    let migrations = [
+        (1, "first", include_str!("../migrations/0001_first.sql")),
+        (2, "audit head", include_str!("../migrations/0002_audit_head.sql")),
+        (3, "data folder", data_folder),
+        (4, "effects", include_str!("../migrations/0004_effects.sql")),
+        (5, "principals", include_str!("../migrations/0005_principals.sql")),
+        (6, "autonomy", include_str!("../migrations/0006_autonomy.sql")),
+    ];
+    let simple = |(version, description, sql): (i64, &'static str, &'static str)| {
+        Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(migrations.map(simple).into())
 }
 
 /// The open database; cheap to clone. Clones share the connections and the subscribers.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(crate) pool: SqlitePool,
+    pub(crate) database: Database,
     pub(crate) health: Health,
-    pub(crate) file: OpenedFile,
+    /// SQLite's file.
+    pub(crate) file: Option<OpenedFile>,
     /// Number of committed incident changes since the store was opened.
     incident_changes: watch::Sender<u64>,
     /// Notified by every commit of this process.
     committed: Arc<Notify>,
+    /// Notified by every commit of this process that may have made an effect due.
+    effects: Arc<Notify>,
 }
 
 impl Store {
@@ -62,11 +87,11 @@ impl Store {
             // The sandboxed process has no folder for temporary files.
             .pragma("temp_store", "MEMORY")
             .busy_timeout(BUSY_TIMEOUT);
-        let store = Self::connect(options.clone(), path).await?;
+        let pool = Self::connect(options.clone()).await?;
         // A connection that is opened later would create an empty file in the place of one that was moved away.
-        store.pool.set_connect_options(options.create_if_missing(false));
-        migrator().run(&store.pool).await.map_err(migration_error)?;
-        Ok(store)
+        pool.set_connect_options(options.create_if_missing(false));
+        migrator(Dialect::Sqlite).run(&pool).await.map_err(migration_error)?;
+        Ok(Self::new(Database::Sqlite(pool), Some(path)))
     }
 
     /// Opens the database file read-only: nothing is created or migrated.
@@ -75,47 +100,100 @@ impl Store {
     /// Returns an error if the file does not exist or is damaged.
     pub async fn open_read_only(path: &Path) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
-        Self::connect(options, path).await
+        Ok(Self::new(Database::Sqlite(Self::connect(options).await?), Some(path)))
     }
 
-    async fn connect(options: SqliteConnectOptions, path: &Path) -> Result<Self, Error> {
+    /// Connects to PostgreSQL as configured. Nothing is created before [`Store::migrate`].
+    ///
+    /// # Errors
+    /// Returns an error if the URL is invalid or the database does not answer.
+    pub async fn connect_postgres(config: &Config, password: Option<&str>) -> Result<Self, Error> {
+        let options: PgConnectOptions = config
+            .url
+            .parse::<PgConnectOptions>()
+            .map_err(|error| Error::Unavailable(format!("store.url: {error}")))?;
+        let options = password.map_or_else(|| options.clone(), |password| options.clone().password(password));
+        let seconds = BUSY_TIMEOUT.as_secs();
+        let options = options.application_name("wardroom").options([
+            // As with SQLite, a commit survives a power cut, whatever the server's default is.
+            ("synchronous_commit", "on".to_owned()),
+            ("lock_timeout", format!("{seconds}s")),
+            // A process that stops within a write must not block the others for ever.
+            ("idle_in_transaction_session_timeout", format!("{seconds}s")),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(MAX_POSTGRES_CONNECTIONS)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_with(options)
+            .await?;
+        Ok(Self::new(Database::Postgres(pool), None))
+    }
+
+    /// Migrates the schema to the current version.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be written, or was written by a newer version.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let migrated = match &self.database {
+            Database::Sqlite(pool) => migrator(Dialect::Sqlite).run(pool).await,
+            Database::Postgres(pool) => migrator(Dialect::Postgres).run(pool).await,
+        };
+        migrated.map_err(migration_error)
+    }
+
+    async fn connect(options: SqliteConnectOptions) -> Result<sqlx::SqlitePool, Error> {
         let pool = SqlitePoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             // SQLite ends the transaction itself when a COMMIT fails on a full disk. The ROLLBACK that follows fails,
             // and sqlx then takes the connection for one inside a transaction, in which no other can begin. Such a
             // connection is closed.
             .before_acquire(|connection, _| {
-                let is_usable = !connection.is_in_transaction();
+                let is_usable = !sqlx::Connection::is_in_transaction(connection);
                 Box::pin(async move { Ok(is_usable) })
             })
             .connect_with(options)
             .await?;
-        let (health, file) = (Health::default(), OpenedFile::new(path));
-        Ok(Self { pool, health, file, incident_changes: watch::Sender::new(0), committed: Arc::default() })
+        Ok(pool)
     }
 
-    /// Writes a consistent copy of the database to a file that does not exist yet.
+    fn new(database: Database, file: Option<&Path>) -> Self {
+        Self {
+            database,
+            health: Health::default(),
+            file: file.map(OpenedFile::new),
+            incident_changes: watch::Sender::new(0),
+            committed: Arc::default(),
+            effects: Arc::default(),
+        }
+    }
+
+    /// Writes a consistent copy of SQLite's database to a file that does not exist yet.
     ///
     /// # Errors
-    /// Returns an error if the database cannot be read or the file cannot be written.
+    /// Returns an error if the database cannot be read, the file cannot be written, or the state is in PostgreSQL.
     pub async fn copy_to(&self, path: &Path) -> Result<(), Error> {
+        let Database::Sqlite(pool) = &self.database else {
+            return Err(Error::Unsupported("the state is in PostgreSQL; copy it with pg_dump".to_owned()));
+        };
         let path = path.to_str().ok_or_else(|| Error::Unavailable(format!("{} is not UTF-8", path.display())))?;
-        sqlx::query("VACUUM INTO ?").bind(path).execute(&self.pool).await?;
+        sqlx::query("VACUUM INTO ?").bind(path).execute(pool).await?;
         Ok(())
     }
 
-    /// Checks every page of the file. Returns the first defect, or `None` if there is none.
+    /// Checks every page of SQLite's file. Returns the first defect, or `None` if there is none. PostgreSQL checks its
+    /// own files when it reads them.
     ///
     /// # Errors
     /// Returns an error if the database cannot be read.
     pub async fn integrity_check(&self) -> Result<Option<String>, Error> {
-        let result: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&self.pool).await?;
+        let Database::Sqlite(pool) = &self.database else { return Ok(None) };
+        let result: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(pool).await?;
         Ok((result != "ok").then_some(result))
     }
 
-    /// Finishes running statements and closes the file.
+    /// Finishes running statements and closes the connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.database.close().await;
     }
 
     /// Returns a receiver that changes after every committed change of an incident by this process; its value counts
@@ -128,8 +206,8 @@ impl Store {
     }
 
     /// Begins a write transaction.
-    pub(crate) async fn begin_write(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, Error> {
-        let begun = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(Error::from);
+    pub(crate) async fn begin_write(&self) -> Result<Transaction, Error> {
+        let begun = self.database.begin_write().await.map_err(Error::from);
         // Only a commit shows that the disk can be written.
         self.health.record_failure(Operation::Write, begun)
     }
@@ -143,10 +221,24 @@ impl Store {
     }
 
     /// Commits a transaction.
-    pub(crate) async fn commit(&self, transaction: sqlx::Transaction<'static, sqlx::Sqlite>) -> Result<(), Error> {
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<(), Error> {
         let committed = self.health.record(Operation::Write, transaction.commit().await.map_err(Error::from));
         self.committed.notify_one();
         committed
+    }
+
+    /// Whether other servers may change incidents in the same database.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.database, Database::Postgres(_))
+    }
+
+    /// Waits for a commit by this process, since the last call, that may have made an effect due. Only one task may wait.
+    pub async fn wait_for_effects(&self) {
+        self.effects.notified().await;
+    }
+
+    pub(crate) fn notify_effects(&self) {
+        self.effects.notify_one();
     }
 
     /// Waits for a commit by this process since the last call. Only one task may wait.
@@ -156,14 +248,12 @@ impl Store {
 
     /// Commits a transaction that changed an incident and notifies the subscribers. Runs as its own task: a caller that
     /// is cancelled during the commit must not suppress the notification.
-    pub(crate) async fn commit_incident_change(
-        &self,
-        transaction: sqlx::Transaction<'static, sqlx::Sqlite>,
-    ) -> Result<(), Error> {
+    pub(crate) async fn commit_incident_change(&self, transaction: Transaction) -> Result<(), Error> {
         let store = self.clone();
         let commit = tokio::spawn(async move {
             let committed = store.commit(transaction).await;
             store.incident_changes.send_modify(|count| *count += 1);
+            store.notify_effects();
             committed
         });
         commit.await.map_err(|error| Error::Unavailable(error.to_string()))?
@@ -190,10 +280,16 @@ mod tests {
         Store::open(&database_path(dir.path())).await.unwrap()
     }
 
+    /// Runs a statement in a transaction of SQLite.
+    async fn sqlite(transaction: &mut Transaction, sql: &'static str) {
+        let Transaction::Sqlite(transaction) = transaction else { unreachable!("it was opened as SQLite") };
+        sqlx::query(sql).execute(&mut **transaction).await.unwrap();
+    }
+
     /// As on a full disk: SQLite has ended the transaction, so that COMMIT and ROLLBACK fail.
     async fn fail_commit(store: &Store) -> Error {
         let mut transaction = store.begin_write().await.unwrap();
-        sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
+        sqlite(&mut transaction, "ROLLBACK").await;
         store.commit(transaction).await.unwrap_err()
     }
 
@@ -218,7 +314,7 @@ mod tests {
         for _ in 0..2 * MAX_CONNECTIONS {
             drop(store.begin_write().await.unwrap());
             let mut ended = store.begin_write().await.unwrap();
-            sqlx::query("ROLLBACK").execute(&mut *ended).await.unwrap();
+            sqlite(&mut ended, "ROLLBACK").await;
             drop(ended);
         }
         store.probe().await;
@@ -229,9 +325,10 @@ mod tests {
     async fn a_full_database_is_reported_until_there_is_space() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir).await;
-        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.pool).await.unwrap();
+        let Database::Sqlite(pool) = &store.database else { unreachable!("it was opened as SQLite") };
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(pool).await.unwrap();
         // Both connections; the limit is a property of the connection.
-        let (mut one, mut other) = (store.pool.acquire().await.unwrap(), store.pool.acquire().await.unwrap());
+        let (mut one, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
         let limit = |pages: i64| sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
         for connection in [&mut one, &mut other] {
             sqlx::query(limit(pages + 1)).execute(&mut **connection).await.unwrap();

@@ -1,11 +1,11 @@
 //! Static tokens: only the SHA-256 of each secret is stored.
 
-use sqlx::Row;
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::identity::token_id;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
 
 use crate::audit;
+use crate::database::query;
 use crate::error::Error;
 use crate::health::Operation;
 use crate::store::Store;
@@ -53,10 +53,10 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be written.
     pub async fn create_token(&self, token: &NewToken, now: Timestamp, entry: &AuditEntry) -> Result<(), Error> {
-        let query = "INSERT INTO tokens (id, sha256, tenant, principal, role, created_at, expires_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let insert = "INSERT INTO tokens (id, sha256, tenant, principal, role, created_at, expires_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let mut transaction = self.begin_write().await?;
-        let inserted = sqlx::query(query)
+        let inserted = query(insert)
             .bind(&token.id)
             .bind(&token.sha256)
             .bind(token.identity.tenant.as_str())
@@ -64,7 +64,7 @@ impl Store {
             .bind(token.identity.role.as_str())
             .bind(now.nanos())
             .bind(token.expires_at.map(Timestamp::nanos))
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await;
         self.record_write(inserted)?;
         self.record_write(audit::append(&mut transaction, entry).await)?;
@@ -76,24 +76,24 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, Error> {
-        let query = "SELECT id, sha256, tenant, principal, role, created_at, expires_at, revoked_at
+        let select = "SELECT id, sha256, tenant, principal, role, created_at, expires_at, revoked_at
             FROM tokens ORDER BY created_at, id";
         let mut tokens = Vec::new();
-        let rows = sqlx::query(query).fetch_all(&self.pool).await.map_err(Error::from);
+        let rows = query(select).fetch_all(&self.database).await.map_err(Error::from);
         for row in self.health.record(Operation::Read, rows)? {
-            let id: String = row.try_get("id")?;
+            let id: String = row.get("id")?;
             let damaged = |detail: String| Error::damaged(format!("token {id}"), detail);
             let identity = Identity {
-                tenant: TenantId::new(row.try_get::<String, _>("tenant")?).map_err(damaged)?,
-                principal: Principal::new(row.try_get::<String, _>("principal")?).map_err(damaged)?,
-                role: AccessRole::parse(row.try_get("role")?).map_err(damaged)?,
+                tenant: TenantId::new(row.get::<String>("tenant")?).map_err(damaged)?,
+                principal: Principal::new(row.get::<String>("principal")?).map_err(damaged)?,
+                role: AccessRole::parse(&row.get::<String>("role")?).map_err(damaged)?,
             };
             tokens.push(TokenRow {
-                sha256: row.try_get("sha256")?,
+                sha256: row.get("sha256")?,
                 identity,
-                created_at: Timestamp::from_nanos(row.try_get("created_at")?),
-                expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(Timestamp::from_nanos),
-                revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(Timestamp::from_nanos),
+                created_at: Timestamp::from_nanos(row.get("created_at")?),
+                expires_at: row.get::<Option<i64>>("expires_at")?.map(Timestamp::from_nanos),
+                revoked_at: row.get::<Option<i64>>("revoked_at")?.map(Timestamp::from_nanos),
                 id,
             });
         }
@@ -106,13 +106,13 @@ impl Store {
     /// Returns an error if the token does not exist or the database cannot be written.
     pub async fn revoke_token(&self, id: &str, now: Timestamp, entry: &AuditEntry) -> Result<(), Error> {
         let mut transaction = self.begin_write().await?;
-        let query = "UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL";
-        let done = sqlx::query(query).bind(now.nanos()).bind(id).execute(&mut *transaction).await;
-        if self.record_write(done)?.rows_affected() > 0 {
+        let update = "UPDATE tokens SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL";
+        let done = query(update).bind(now.nanos()).bind(id).execute(&mut transaction).await;
+        if self.record_write(done)? > 0 {
             self.record_write(audit::append(&mut transaction, entry).await)?;
             return self.commit(transaction).await;
         }
-        let known = sqlx::query("SELECT 1 FROM tokens WHERE id = ?").bind(id).fetch_optional(&mut *transaction).await?;
+        let known = query("SELECT id FROM tokens WHERE id = $1").bind(id).fetch_optional(&mut transaction).await?;
         known.map(|_| ()).ok_or_else(|| Error::Unknown(format!("token {id}")))
     }
 }

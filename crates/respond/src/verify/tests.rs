@@ -14,8 +14,15 @@ fn run(values: &[f64], mitigated_ms: Option<i64>, control: Option<f64>) -> Verif
     let points: Vec<_> = values.iter().zip(1..).map(|(value, second)| (second * 1000, *value)).collect();
     let now_ms = points.last().map_or(0, |(at, _)| *at);
     let observed = [ObservedSignal { watched: &watched, interval_ms: 1000, points }];
-    let verification =
-        Verification { observed: &observed, executed_ms: 0, mitigated_ms, now_ms, waited_ms: now_ms, control };
+    let verification = Verification {
+        observed: &observed,
+        executed_ms: 0,
+        mitigated_ms,
+        now_ms,
+        waited_ms: now_ms,
+        control,
+        control_since: None,
+    };
     verify(&verification, &Config::default())
 }
 
@@ -112,8 +119,10 @@ fn verify_to_the_end(interval_ms: i64, signals: i64, shown: Shown) -> (Vec<Verif
         let waited_ms = wall_ms - mitigated_ms.unwrap_or(0);
         let control = Some(0.0);
         let observed = &observed;
-        let progress =
-            verify(&Verification { observed, executed_ms: 0, mitigated_ms, now_ms, waited_ms, control }, &config);
+        let progress = verify(
+            &Verification { observed, executed_ms: 0, mitigated_ms, now_ms, waited_ms, control, control_since: None },
+            &config,
+        );
         match progress {
             VerificationProgress::Pending(_) => continue,
             VerificationProgress::Mitigated(at_ms) if mitigated_ms.is_none() => mitigated_ms = Some(at_ms),
@@ -157,8 +166,15 @@ fn every_15_s(range: std::ops::Range<i64>, value: f64) -> Vec<(i64, f64)> {
 }
 
 fn verify_at(observed: &[ObservedSignal<'_>], now_ms: i64) -> VerificationProgress {
-    let verification =
-        Verification { observed, executed_ms: 0, mitigated_ms: None, now_ms, waited_ms: now_ms, control: Some(0.0) };
+    let verification = Verification {
+        observed,
+        executed_ms: 0,
+        mitigated_ms: None,
+        now_ms,
+        waited_ms: now_ms,
+        control: Some(0.0),
+        control_since: None,
+    };
     verify(&verification, &Config::default())
 }
 
@@ -194,4 +210,28 @@ fn a_service_that_vanished_is_not_good() {
 fn without_watched_signals_nothing_is_shown() {
     assert_eq!(verify_at(&[], 60_000), VerificationProgress::Pending(0));
     assert_eq!(verify_at(&[], 121_000), VerificationProgress::Inconclusive);
+}
+
+/// A control that became bad after the action shows that something else is wrong: the action is not blamed and undone.
+#[test]
+fn a_failure_beside_a_bad_control_is_not_attributed_to_the_action() {
+    let watched = watched("service", "web");
+    let points = (0..121).map(|second| (second * 1000, BAD)).collect();
+    let observed = [ObservedSignal { watched: &watched, interval_ms: 1000, points }];
+    for (control_since, expected) in [
+        (Some(0.4), VerificationProgress::Failed),
+        (Some(0.6), VerificationProgress::NotAttributable),
+        (None, VerificationProgress::Failed),
+    ] {
+        let verification = Verification {
+            observed: &observed,
+            executed_ms: 0,
+            mitigated_ms: None,
+            now_ms: 121_000,
+            waited_ms: 121_000,
+            control: Some(0.0),
+            control_since,
+        };
+        assert_eq!(verify(&verification, &Config::default()), expected);
+    }
 }

@@ -35,6 +35,7 @@ fn plan() -> Plan {
         dry_run: DryRun {
             diff: String::new(),
             blast_radius: String::new(),
+            affected: None,
             risk: "low".into(),
             reversible: false,
             precondition: "1".into(),
@@ -53,6 +54,7 @@ fn approval() -> Approval {
         channel: "http".into(),
         plan_sha256: String::new(),
         reason: String::new(),
+        proof: None,
     }
 }
 
@@ -145,26 +147,26 @@ fn version_2_keeps_the_fields_of_version_1() {
 }
 
 #[test]
-fn returns_an_effect_for_every_unsettled_state() {
+fn returns_a_step_for_every_unsettled_state() {
     let mut workflow = workflow();
     let now = Timestamp::from_millis(2000);
-    let next_effect = |workflow: &Workflow, watermark| workflow.next(now, watermark, &Config::default());
-    assert_eq!(next_effect(&workflow, 1000), Effect::StartInvestigation);
+    let next_step = |workflow: &Workflow, watermark| workflow.next(now, watermark, &Config::default());
+    assert_eq!(next_step(&workflow, 1000), Step::StartInvestigation);
     workflow.apply(event(0)).unwrap();
-    assert_eq!(next_effect(&workflow, 1000), Effect::Wait, "evidence is still arriving");
-    assert_eq!(next_effect(&workflow, 3000), Effect::Investigate);
+    assert_eq!(next_step(&workflow, 1000), Step::Wait, "evidence is still arriving");
+    assert_eq!(next_step(&workflow, 3000), Step::Investigate);
     workflow.apply(event(1)).unwrap();
-    assert_eq!(next_effect(&workflow, 3000), Effect::AwaitApproval);
-    assert_eq!(workflow.next(Timestamp::from_millis(6000), 3000, &Config::default()), Effect::Expire);
+    assert_eq!(next_step(&workflow, 3000), Step::Wait);
+    assert_eq!(workflow.next(Timestamp::from_millis(6000), 3000, &Config::default()), Step::Expire);
     workflow.apply(event(3)).unwrap();
-    assert_eq!(next_effect(&workflow, 3000), Effect::Execute);
+    assert_eq!(next_step(&workflow, 3000), Step::Wait);
     workflow.apply(event(6)).unwrap();
-    assert_eq!(next_effect(&workflow, 3000), Effect::Verify);
+    assert_eq!(next_step(&workflow, 3000), Step::Verify);
     assert_eq!(workflow.executed_at, Some(Timestamp::from_millis(7)));
     workflow.apply(event(8)).unwrap();
-    assert_eq!(next_effect(&workflow, 3000), Effect::Verify);
+    assert_eq!(next_step(&workflow, 3000), Step::Verify);
     workflow.apply(event(9)).unwrap();
-    assert_eq!(next_effect(&workflow, 3000), Effect::Wait);
+    assert_eq!(next_step(&workflow, 3000), Step::Wait);
 }
 
 #[test]
@@ -173,11 +175,11 @@ fn the_first_diagnosis_waits_for_one_interval_but_not_for_ever() {
     workflow.incident.interval_ms = 15_000;
     workflow.stored_at = Some(Timestamp::from_millis(500_000));
     workflow.apply(event(0)).unwrap();
-    let next_effect = |now_ms, watermark| workflow.next(Timestamp::from_millis(now_ms), watermark, &Config::default());
-    assert_eq!(next_effect(500_000, 15_999), Effect::Wait);
-    assert_eq!(next_effect(500_000, 16_000), Effect::Investigate);
-    assert_eq!(next_effect(517_000, 1000), Effect::Wait);
-    assert_eq!(next_effect(518_000, 1000), Effect::Investigate, "telemetry ended");
+    let next_step = |now_ms, watermark| workflow.next(Timestamp::from_millis(now_ms), watermark, &Config::default());
+    assert_eq!(next_step(500_000, 15_999), Step::Wait);
+    assert_eq!(next_step(500_000, 16_000), Step::Investigate);
+    assert_eq!(next_step(517_000, 1000), Step::Wait);
+    assert_eq!(next_step(518_000, 1000), Step::Investigate, "telemetry ended");
 }
 
 fn cause(entity: &str, rule: &str) -> Diagnosis {
@@ -195,11 +197,11 @@ fn proposal(target: &str) -> Event {
 fn reviews(workflow: &mut Workflow, until_second: i64) -> Vec<i64> {
     (0..until_second)
         .filter(|second| {
-            let effect = workflow.next(Timestamp::from_millis(2000), second * 1000, &Config::default());
-            if effect == Effect::Review {
+            let step = workflow.next(Timestamp::from_millis(2000), second * 1000, &Config::default());
+            if step == Step::Review {
                 workflow.record_investigation(second * 1000);
             }
-            effect == Effect::Review
+            step == Step::Review
         })
         .collect()
 }
@@ -254,7 +256,7 @@ fn a_later_diagnosis_voids_a_plan_that_does_not_fit() {
         let change = workflow.apply(voided).unwrap();
         assert!(change.to == IncidentState::Investigating && change.note.contains(note), "{change:?}");
         assert!(workflow.plan.is_none() && workflow.plan_sha256.is_none() && workflow.undo_secret.is_none());
-        assert_eq!(workflow.next(Timestamp::from_millis(2000), 40_000, &Config::default()), Effect::Investigate);
+        assert_eq!(workflow.next(Timestamp::from_millis(2000), 40_000, &Config::default()), Step::Investigate);
         workflow.apply(later).unwrap();
         assert_ne!(workflow.plan_sha256, sha256);
     }

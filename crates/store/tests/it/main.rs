@@ -1,14 +1,84 @@
-//! Tests of the store on a database file.
+//! Tests of the store: one suite over both databases, and what differs between them.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests may unwrap")]
 
-use std::time::Duration;
+mod competing_workers;
+mod effects;
+mod effects_model;
+mod incidents;
+mod old_databases;
+
+use std::future::Future;
+use std::pin::Pin;
 
 use wardroom_domain::audit::AuditEntry;
-use wardroom_domain::incident::TRANSITIONS;
-use wardroom_domain::{AccessRole, Identity, IncidentState, Principal, TenantId, Timestamp};
-use wardroom_store::{NewToken, Store, Transition};
+use wardroom_domain::{IncidentState, Principal, TenantId, Timestamp};
+use wardroom_store::{Changes, Config, Store, Transition};
+use wardroom_testing::PostgresServer;
 
-fn entry(id: &str) -> AuditEntry {
+/// A test of the suite: it is given an empty store.
+type SuiteTest = (&'static str, fn(Store) -> Pin<Box<dyn Future<Output = ()>>>);
+
+/// What a change of an incident writes beside it in most tests.
+pub(crate) static NOTHING: Changes =
+    Changes { enqueue: Vec::new(), cancel: Vec::new(), finish: None, finished_incident: None };
+
+/// Lists the tests of the suite; each runs on both databases.
+macro_rules! suite {
+    ($($module:ident::$test:ident),+ $(,)?) => {
+        const SUITE: &[SuiteTest] =
+            &[$((stringify!($test), |store: Store| Box::pin($module::$test(store)))),+];
+    };
+}
+
+suite! {
+    incidents::opens_an_incident_once_and_allows_only_transitions_of_the_table,
+    incidents::rejects_a_write_based_on_an_outdated_workflow,
+    incidents::keeps_the_first_revocation_time_of_a_token,
+    incidents::notifies_subscribers_of_committed_incident_changes_only,
+    incidents::finds_changed_incidents_without_reading_workflows,
+    incidents::stores_any_text_of_telemetry,
+    incidents::concurrent_writers_number_incidents_and_entries_without_gaps,
+    effects::an_effect_is_written_with_its_transition_or_not_at_all,
+    effects::an_effect_is_leased_by_one_worker_and_again_when_the_lease_is_over,
+    effects::an_older_fencing_token_changes_nothing,
+    effects::a_change_that_finishes_an_effect_of_another_worker_is_refused,
+    effects::effects_of_one_resource_are_leased_one_at_a_time,
+    effects::a_cancelled_effect_cannot_be_finished,
+    effects::leases_of_a_process_that_has_ended_are_given_back,
+    effects::an_effect_of_a_queue_is_taken_by_its_workers_only,
+    effects::a_finished_incident_is_kept_once,
+    effects_model::the_model_holds,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_holds_on_sqlite() {
+    for (name, test) in SUITE {
+        let dir = tempfile::tempdir().unwrap();
+        println!("{name}");
+        test(open(&dir).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_holds_on_postgres() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = PostgresServer::start(dir.path()).unwrap();
+    for (name, test) in SUITE {
+        println!("{name}");
+        test(open_postgres(&server, name).await).await;
+    }
+    let store = open_postgres(&server, SUITE[0].0).await;
+    assert!(store.copy_to(&dir.path().join("copy")).await.unwrap_err().to_string().contains("pg_dump"));
+    assert!(store.verify_audit().await.unwrap().ok, "it is still there");
+    store.probe().await;
+    assert_eq!(store.error(), None);
+    let wrong = Config { url: server.url("postgres"), password: None };
+    let error = Store::connect_postgres(&wrong, Some("wrong")).await.unwrap_err().to_string();
+    assert!(error.contains("password") && !error.contains("wrong"), "{error}");
+}
+
+/// An entry of the audit log.
+pub(crate) fn entry(id: &str) -> AuditEntry {
     AuditEntry {
         at: Timestamp::from_millis(1),
         tenant: TenantId::main(),
@@ -21,143 +91,32 @@ fn entry(id: &str) -> AuditEntry {
     }
 }
 
-async fn open(dir: &tempfile::TempDir) -> Store {
+pub(crate) async fn open(dir: &tempfile::TempDir) -> Store {
     Store::open(&dir.path().join("state/wardroom.db")).await.unwrap()
 }
 
-fn step<'a>(tenant: &'a TenantId, from: IncidentState, to: IncidentState) -> Transition<'a> {
-    Transition { tenant, key: "k", from, to, before: "{}", workflow: "{}", note: "n", at: Timestamp::from_millis(2) }
+/// Opens a database of its own, which is created if it does not exist.
+pub(crate) async fn open_postgres(server: &PostgresServer, test: &str) -> Store {
+    // PostgreSQL cuts longer names.
+    let name: String = test.chars().take(60).collect();
+    // It exists when a store is opened again.
+    drop(server.create_database(&name));
+    let config = Config { url: server.url(&name), password: None };
+    let store = Store::connect_postgres(&config, Some(&server.password)).await.unwrap();
+    store.migrate().await.unwrap();
+    store
 }
 
-#[tokio::test]
-async fn opens_an_incident_once_and_allows_only_transitions_of_the_table() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
-    let tenant = TenantId::main();
-    let now = Timestamp::from_millis(1);
-    assert_eq!(store.open_incident(&tenant, "k", now, "{}", now, entry).await.unwrap(), Some(1));
-    assert_eq!(store.open_incident(&tenant, "k", now, "{}", now, entry).await.unwrap(), None);
-    for from in IncidentState::ALL {
-        for to in IncidentState::ALL {
-            if !TRANSITIONS.contains(&(from, to)) {
-                assert!(store.transition(&step(&tenant, from, to), &entry("INC-1")).await.is_err());
-            }
-        }
-    }
-    let opened = step(&tenant, IncidentState::Open, IncidentState::Investigating);
-    assert!(store.transition(&opened, &entry("INC-1")).await.unwrap());
-    assert!(!store.transition(&opened, &entry("INC-1")).await.unwrap(), "the second of two equal transitions fails");
-    assert_eq!(store.history(&tenant, "k").await.unwrap().len(), 2);
-    assert_eq!(store.verify_audit().await.unwrap().entries, 2);
-    assert_eq!(store.incident(&tenant, 1).await.unwrap().unwrap().state, IncidentState::Investigating);
-    let other = TenantId::new("other").unwrap();
-    assert!(store.incident(&other, 1).await.unwrap().is_none());
-    assert_eq!(store.incident_by_key(&tenant, "k").await.unwrap().map(|row| row.number), Some(1));
-    assert!(store.incident_by_key(&other, "k").await.unwrap().is_none());
-}
-
-/// Regression: the approval of a plan was lost when a service joined the incident at the same moment.
-#[tokio::test]
-async fn rejects_a_write_based_on_an_outdated_workflow() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
-    let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
-    store.open_incident(&tenant, "k", now, "{}", now, entry).await.unwrap();
-    let moved = Transition { workflow: "moved", ..step(&tenant, IncidentState::Open, IncidentState::Investigating) };
-    assert!(store.transition(&moved, &entry("INC-1")).await.unwrap());
-    assert!(!store.save_workflow(&tenant, "k", "{}", "joined", &entry("INC-1")).await.unwrap());
-    assert!(store.save_workflow(&tenant, "k", "moved", "moved, joined", &entry("INC-1")).await.unwrap());
-    let (from, to) = (IncidentState::Investigating, IncidentState::AwaitingApproval);
-    let late = Transition { before: "moved", workflow: "late", ..step(&tenant, from, to) };
-    assert!(!store.transition(&late, &entry("INC-1")).await.unwrap());
-    let row = store.incident(&tenant, 1).await.unwrap().unwrap();
-    assert_eq!((row.state, row.workflow.as_str()), (from, "moved, joined"));
-    assert_eq!(store.verify_audit().await.unwrap().entries, 3, "a rejected write leaves no audit entry");
-}
-
-#[tokio::test]
-async fn reports_the_first_altered_audit_row() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
-    for _ in 0..5 {
-        store.append_audit(&entry("INC-1")).await.unwrap();
-    }
-    assert!(store.verify_audit().await.unwrap().ok);
-    let file = dir.path().join("state/wardroom.db");
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-    sqlx::query("UPDATE audit SET body = replace(body, 'INC-1', 'INC-2') WHERE sequence = 3")
-        .execute(&pool)
-        .await
-        .unwrap();
-    let found = store.verify_audit().await.unwrap();
-    assert_eq!((found.ok, found.first_broken), (false, Some(3)));
-}
-
-#[tokio::test]
-async fn keeps_the_first_revocation_time_of_a_token() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
-    let identity =
-        Identity { tenant: TenantId::main(), principal: Principal::new("alice").unwrap(), role: AccessRole::Responder };
-    let token = NewToken { id: "t1".into(), sha256: "ab".into(), identity, expires_at: None };
-    store.create_token(&token, Timestamp::from_millis(1), &entry("create")).await.unwrap();
-    store.revoke_token("t1", Timestamp::from_millis(5), &entry("revoke")).await.unwrap();
-    store.revoke_token("t1", Timestamp::from_millis(9), &entry("revoke")).await.unwrap();
-    assert_eq!(store.tokens().await.unwrap()[0].revoked_at, Some(Timestamp::from_millis(5)));
-    assert!(store.revoke_token("t2", Timestamp::from_millis(9), &entry("revoke")).await.is_err());
-    let audited = store.verify_audit().await.unwrap();
-    assert_eq!((audited.entries, audited.ok), (2, true), "one entry each for what changed something");
-    let latest = store.latest_audit_entry(&entry("x").action).await.unwrap().unwrap();
-    assert_eq!(latest, entry("revoke"));
-    assert_eq!(store.latest_audit_entry("other").await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn notifies_subscribers_of_committed_incident_changes_only() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
-    let mut changes = store.subscribe_incidents();
-    let mut changed = || {
-        let changed = changes.has_changed().unwrap();
-        changes.mark_unchanged();
-        changed
-    };
-    let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
-    assert!(changed(), "the first check");
-    assert!(!changed());
-    // Through a clone: the API and the responder hold their own.
-    store.clone().open_incident(&tenant, "k", now, "{}", now, entry).await.unwrap();
-    assert!(changed());
-    let investigated = step(&tenant, IncidentState::Open, IncidentState::Investigating);
-    assert!(store.transition(&investigated, &entry("INC-1")).await.unwrap());
-    assert!(changed());
-    assert!(store.save_workflow(&tenant, "k", "{}", "joined", &entry("INC-1")).await.unwrap());
-    assert!(changed());
-    assert!(!store.save_workflow(&tenant, "k", "{}", "late", &entry("INC-1")).await.unwrap());
-    assert!(!store.transition(&investigated, &entry("INC-1")).await.unwrap());
-    assert_eq!(store.open_incident(&tenant, "k", now, "{}", now, entry).await.unwrap(), None);
-    store.append_audit(&entry("INC-1")).await.unwrap();
-    store.live_incidents(now).await.unwrap();
-    assert!(!changed(), "rejected writes, audit entries and reads");
-}
-
-/// A client that disconnects cancels its request; the incident may have been written nevertheless.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn notifies_subscribers_when_the_writer_is_cancelled_during_the_commit() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir).await;
-    let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
-    let mut changes = store.subscribe_incidents();
-    for index in 0..60_u32 {
-        changes.mark_unchanged();
-        let key = index.to_string();
-        let opening = store.open_incident(&tenant, &key, now, "{}", now, entry);
-        drop(tokio::time::timeout(Duration::from_micros(u64::from(index) * 100), opening).await);
-        // A write waits for the cancelled transaction to end.
-        store.append_audit(&entry("INC-0")).await.unwrap();
-        if store.live_incidents(now).await.unwrap().iter().any(|row| row.key == key) {
-            let seen = tokio::time::timeout(Duration::from_secs(10), changes.changed()).await;
-            assert!(seen.is_ok(), "incident {index} was opened without a notification");
-        }
+pub(crate) fn step<'a>(tenant: &'a TenantId, from: IncidentState, to: IncidentState) -> Transition<'a> {
+    Transition {
+        tenant,
+        key: "k",
+        from,
+        to,
+        before: "{}",
+        workflow: "{}",
+        note: "n",
+        at: Timestamp::from_millis(2),
+        changes: &NOTHING,
     }
 }

@@ -1,0 +1,272 @@
+//! Effects: what the response wants done outside, with all the data that it takes.
+//!
+//! A change of an incident names the effects that it wants ([`EffectRequest`]). The caller writes them in the transaction
+//! of the change, and a worker performs them; nothing here waits. The id is derived from what wants the effect, so that
+//! a change that is repeated after a crash wants the same effect and not another one.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use wardroom_domain::{IncidentState, PolicyAnswer, ToolCall};
+
+use crate::workflow::Workflow;
+
+/// A dry run whose target does not answer is given up after this time.
+const DRY_RUN_LIFETIME: Duration = Duration::from_secs(90);
+/// An action, or an undo, that has not ended after this time has an unknown outcome.
+const ACTION_LIFETIME: Duration = Duration::from_secs(2 * 3600);
+/// The executor refuses a late undo by itself, so that telling it is given up early.
+const SETTLE_LIFETIME: Duration = Duration::from_secs(3600);
+/// An approval of which nothing was heard is looked for after this time …
+pub const PROBE_WAIT: Duration = Duration::from_secs(2);
+/// … and no longer than a plan can be approved.
+const PROBE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// A message is given up after this time.
+const MESSAGE_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// What an effect does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EffectKind {
+    /// Asks a target what a call would change.
+    DryRun,
+    /// Asks the executor for the authority that the policy gives without a person.
+    Authorization,
+    /// Carries out an approved plan.
+    Execution,
+    /// Takes a carried out plan back.
+    Undo,
+    /// Asks the executor for an approval that it recorded.
+    Probe,
+    /// Tells the executor that a plan is not undone any more.
+    Settle,
+    /// Tells a person something.
+    Message,
+}
+
+impl EffectKind {
+    /// All kinds.
+    pub const ALL: [Self; 7] =
+        [Self::DryRun, Self::Authorization, Self::Execution, Self::Undo, Self::Probe, Self::Settle, Self::Message];
+
+    /// Returns the persisted spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DryRun => "dry_run",
+            Self::Authorization => "authorization",
+            Self::Execution => "execution",
+            Self::Undo => "undo",
+            Self::Probe => "probe",
+            Self::Settle => "settle",
+            Self::Message => "message",
+        }
+    }
+
+    /// How long it is tried before it is given up.
+    const fn lifetime(self) -> Duration {
+        match self {
+            Self::DryRun | Self::Authorization => DRY_RUN_LIFETIME,
+            Self::Execution | Self::Undo => ACTION_LIFETIME,
+            Self::Probe => PROBE_LIFETIME,
+            Self::Settle => SETTLE_LIFETIME,
+            Self::Message => MESSAGE_LIFETIME,
+        }
+    }
+}
+
+/// The data of an effect. Persisted: field names are the format.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum EffectData {
+    /// See [`EffectKind::DryRun`].
+    DryRun {
+        /// The call.
+        call: ToolCall,
+    },
+    /// See [`EffectKind::Authorization`].
+    Authorization {
+        /// Hash of the plan.
+        plan_sha256: String,
+    },
+    /// See [`EffectKind::Execution`].
+    Execution {
+        /// Hash of the approved plan.
+        plan_sha256: String,
+    },
+    /// See [`EffectKind::Undo`].
+    Undo {
+        /// Hash of the plan.
+        plan_sha256: String,
+        /// The secret of its approval.
+        proof: String,
+    },
+    /// See [`EffectKind::Probe`].
+    Probe {
+        /// Hash of the plan.
+        plan_sha256: String,
+    },
+    /// See [`EffectKind::Settle`].
+    Settle {
+        /// Hash of the plan.
+        plan_sha256: String,
+        /// The secret of its approval.
+        proof: String,
+    },
+    /// See [`EffectKind::Message`].
+    Message {
+        /// What is told, and to whom, in the format of the channel.
+        message: serde_json::Value,
+    },
+}
+
+impl EffectData {
+    /// Returns the kind.
+    pub const fn kind(&self) -> EffectKind {
+        match self {
+            Self::DryRun { .. } => EffectKind::DryRun,
+            Self::Authorization { .. } => EffectKind::Authorization,
+            Self::Execution { .. } => EffectKind::Execution,
+            Self::Undo { .. } => EffectKind::Undo,
+            Self::Probe { .. } => EffectKind::Probe,
+            Self::Settle { .. } => EffectKind::Settle,
+            Self::Message { .. } => EffectKind::Message,
+        }
+    }
+}
+
+/// An effect that a change of an incident wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EffectRequest {
+    /// The same for the same wish.
+    pub id: String,
+    /// What it acts on: effects with the same one are performed one at a time. Empty for none.
+    pub resource: String,
+    /// The data.
+    pub data: EffectData,
+    /// Time until it may be performed.
+    pub wait: Duration,
+    /// Time after which it is given up.
+    pub lifetime: Duration,
+}
+
+impl EffectRequest {
+    fn new(id: String, resource: String, data: EffectData) -> Self {
+        Self { id, resource, wait: Duration::ZERO, lifetime: data.kind().lifetime(), data }
+    }
+
+    /// The dry run of a call for the diagnosis with this number.
+    pub(crate) fn dry_run(incident: &str, number: u32, call: &ToolCall) -> Self {
+        let id = format!("dry_run:{incident}:{number}");
+        Self::new(id, resource(call), EffectData::DryRun { call: call.clone() })
+    }
+
+    /// A message; `id` tells it from others of the incident.
+    pub fn message(incident: &str, id: &str, message: serde_json::Value) -> Self {
+        Self::new(format!("message:{incident}:{id}"), String::new(), EffectData::Message { message })
+    }
+
+    /// The search for an approval that was asked for, in case nothing else is heard of it; `id` tells several requests
+    /// for one plan apart.
+    pub fn probe(plan_sha256: &str, id: &str) -> Self {
+        let data = EffectData::Probe { plan_sha256: plan_sha256.to_owned() };
+        Self { wait: PROBE_WAIT, ..Self::new(format!("probe:{plan_sha256}:{id}"), String::new(), data) }
+    }
+}
+
+impl Workflow {
+    /// Returns the effects that a change of the state wants, and the kinds that it ends.
+    pub(crate) fn effects_of(
+        &mut self,
+        from: IncidentState,
+        to: IncidentState,
+    ) -> (Vec<EffectRequest>, Vec<EffectKind>) {
+        let mut effects = Vec::new();
+        match to {
+            IncidentState::AwaitingApproval => effects.extend(self.authorization()),
+            IncidentState::Mitigating => effects.extend(self.execution()),
+            _ => {}
+        }
+        if is_undoable(from) && !is_undoable(to) {
+            self.undoing = None;
+            effects.extend(self.settle_request());
+        }
+        // A decision about the plan ends what was asked for before it, as does what voids the plan.
+        if from != IncidentState::AwaitingApproval && !to.is_settled() {
+            return (effects, Vec::new());
+        }
+        self.pending = None;
+        (effects, vec![EffectKind::DryRun, EffectKind::Authorization, EffectKind::Probe])
+    }
+
+    /// The execution of the approved plan.
+    pub(crate) fn execution(&self) -> Option<EffectRequest> {
+        let (plan, plan_sha256) = (self.plan.as_ref()?, self.plan_sha256.clone()?);
+        let id = format!("execution:{plan_sha256}");
+        Some(EffectRequest::new(id, resource(&plan.call), EffectData::Execution { plan_sha256 }))
+    }
+
+    /// The authorization of a plan that the policy permits without a person; `None` if it does not.
+    pub(crate) fn authorization(&self) -> Option<EffectRequest> {
+        self.policy.as_ref().filter(|decision| decision.answer == PolicyAnswer::Allow)?;
+        let plan_sha256 = self.plan_sha256.clone()?;
+        let id = format!("authorization:{plan_sha256}");
+        Some(EffectRequest::new(id, String::new(), EffectData::Authorization { plan_sha256 }))
+    }
+
+    /// The undo of the executed plan; `None` if it has none.
+    pub(crate) fn undo_request(&self) -> Option<EffectRequest> {
+        let (plan_sha256, proof) = self.proof_of_undo()?;
+        let resource = resource(&self.plan.as_ref()?.call);
+        Some(EffectRequest::new(format!("undo:{plan_sha256}"), resource, EffectData::Undo { plan_sha256, proof }))
+    }
+
+    /// Tells the executor that the plan is not undone any more; `None` if it cannot be.
+    pub(crate) fn settle_request(&self) -> Option<EffectRequest> {
+        let (plan_sha256, proof) = self.proof_of_undo()?;
+        let id = format!("settle:{plan_sha256}");
+        Some(EffectRequest::new(id, String::new(), EffectData::Settle { plan_sha256, proof }))
+    }
+
+    /// Returns the hash of the plan and the proof of its approval if the plan can be undone. Plans of builds that stored
+    /// no secret have an empty proof, which the executor refuses.
+    fn proof_of_undo(&self) -> Option<(String, String)> {
+        self.plan.as_ref().filter(|plan| plan.dry_run.undo.is_some())?;
+        Some((self.plan_sha256.clone()?, self.undo_secret.clone().unwrap_or_default()))
+    }
+
+    /// Returns the effects that the current state waits for: those of earlier versions have no rows.
+    pub fn awaited_effects(&self) -> Vec<EffectRequest> {
+        use IncidentState as S;
+        let mut awaited = Vec::new();
+        match self.state {
+            S::Mitigating => awaited.extend(self.execution()),
+            S::Verifying | S::Mitigated if self.undoing.is_some() => awaited.extend(self.undo_request()),
+            S::AwaitingApproval if self.approval.is_none() => {
+                awaited.extend(self.plan_sha256.as_ref().map(|plan| EffectRequest::probe(plan, "adopted")));
+            }
+            S::Open
+            | S::Investigating
+            | S::AwaitingApproval
+            | S::Verifying
+            | S::Mitigated
+            | S::Resolved
+            | S::Suppressed
+            | S::Escalated
+            | S::Closed => {}
+        }
+        awaited.extend(self.pending.as_ref().map(|pending| self.dry_run_request(pending)));
+        awaited
+    }
+}
+
+/// Whether the action of an incident in this state may be undone.
+const fn is_undoable(state: IncidentState) -> bool {
+    matches!(state, IncidentState::Verifying | IncidentState::Mitigated)
+}
+
+/// The resource of a call: its target.
+fn resource(call: &ToolCall) -> String {
+    format!("{}:{}", call.tool, call.target)
+}
