@@ -75,6 +75,8 @@ pub(crate) struct Member {
     onsets: BTreeMap<SignalKind, i64>,
     /// When it became bad or last became worse, in ms.
     worsened_ms: i64,
+    /// Time of its newest finding, in ms: after it, nothing that begins is a symptom of it.
+    bad_until_ms: i64,
     severity: Severity,
 }
 
@@ -94,10 +96,16 @@ pub(crate) struct Headline {
 impl Member {
     fn new(finding: &Finding) -> Self {
         let onsets = finding.opens.then_some((finding.signal.kind, finding.since_ms));
-        Self { onsets: onsets.into_iter().collect(), worsened_ms: finding.since_ms, severity: finding.severity }
+        Self {
+            onsets: onsets.into_iter().collect(),
+            worsened_ms: finding.since_ms,
+            bad_until_ms: finding.at_ms,
+            severity: finding.severity,
+        }
     }
 
     fn update(&mut self, finding: &Finding) {
+        self.bad_until_ms = self.bad_until_ms.max(finding.at_ms);
         if finding.opens {
             let onset_ms = self.onsets.entry(finding.signal.kind).or_insert(finding.since_ms);
             *onset_ms = finding.since_ms.min(*onset_ms);
@@ -148,7 +156,7 @@ impl OpenIncident {
 
     /// Recreates an incident of which only entities and times are known.
     pub(crate) fn restored(entities: &[Entity], opened_ms: i64, title: String, severity: Severity) -> Self {
-        let member = || Member { onsets: BTreeMap::new(), worsened_ms: opened_ms, severity };
+        let member = || Member { onsets: BTreeMap::new(), worsened_ms: opened_ms, bad_until_ms: opened_ms, severity };
         Self {
             members: entities.iter().map(|entity| (entity.clone(), member())).collect(),
             headline: Headline { entity: entities.first().cloned().unwrap_or_default(), severity, kind: None, title },
@@ -171,6 +179,7 @@ impl OpenIncident {
                 *first_ms = onset_ms.min(*first_ms);
             }
             known.worsened_ms = known.worsened_ms.max(member.worsened_ms);
+            known.bad_until_ms = known.bad_until_ms.max(member.bad_until_ms);
             known.severity = known.severity.max(member.severity);
         }
         self.headline.entity = graph.canonical(&self.headline.entity);
@@ -223,7 +232,9 @@ impl OpenIncident {
         // Some rules need long: their findings begin before what they are compared with, and last.
         let is_spanning = member.onsets.values().any(|onset_ms| (finding.since_ms..=finding.at_ms).contains(onset_ms));
         let symptom = candidate.reach.dependencies.get(entity).copied().or(is_peer.then_some(1)).filter(|_| {
-            let times = member.first_onset_ms() - tolerance_ms..=member.last_change_ms() + window_ms;
+            // Nothing is a symptom of what has ended.
+            let latest_ms = (member.last_change_ms() + window_ms).min(member.bad_until_ms + tolerance_ms);
+            let times = member.first_onset_ms() - tolerance_ms..=latest_ms;
             is_spanning || times.contains(&finding.since_ms)
         });
         let cause = candidate.reach.dependents.get(entity).copied().filter(|_| {
@@ -274,9 +285,13 @@ impl OpenIncident {
 
     /// Takes a finding that continues one that it has, unless that changes more than times; then returns false.
     pub(crate) fn continues(&mut self, entity: &Entity, finding: &Finding, max_members: usize) -> bool {
-        let severity = match self.members.get(entity) {
-            Some(member) => member.severity,
-            None if self.members.len() >= max_members => self.severity,
+        let is_full = self.members.len() >= max_members;
+        let severity = match self.members.get_mut(entity) {
+            Some(member) => {
+                member.bad_until_ms = member.bad_until_ms.max(finding.at_ms);
+                member.severity
+            }
+            None if is_full => self.severity,
             None => return false,
         };
         if finding.severity > severity {

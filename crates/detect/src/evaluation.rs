@@ -131,6 +131,7 @@ impl Signal {
         self.count_events(id, point, config);
         let findings = self.evaluate(id, unit, direction, point, config);
         self.learn(point, config);
+        self.past.add_to_season(point.at_ms, point.value);
         Judgement { shift, findings }
     }
 
@@ -166,7 +167,7 @@ impl Signal {
                 let is_warm = self.is_warm(config);
                 let normal = if is_warm { self.past.baseline(point.at_ms).center } else { 1.0 };
                 let is_down = point.value < states::down_below(normal, point);
-                self.counts.add_state(point.at_ms, is_down, self.interval_ms);
+                self.counts.add_state(point.at_ms, is_down, point.value > 0.0, self.interval_ms);
             }
             SignalKind::Freshness => self.counts.add_age(point.value),
             _ => {}
@@ -240,7 +241,7 @@ impl Signal {
         if let Some(old) = self.runs.iter().find(|run| run.is_confirmed && run.at_ms - run.since_ms >= relearn_ms(run))
         {
             let since_ms = old.since_ms;
-            self.past = Past::default();
+            self.past.restart();
             for (at_ms, value) in self.history.iter().filter(|(at_ms, _)| *at_ms >= since_ms) {
                 self.past.add(PastPoint { at_ms: *at_ms, value: *value, requests: None });
             }

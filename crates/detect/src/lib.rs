@@ -43,7 +43,7 @@ pub use evaluation::rules;
 pub use evaluation::{Bad, Baseline, Judgement, Signal, SignalShift};
 pub use health::health;
 pub use logs::{TemplateCount, TemplateMiner, template};
-pub use point::{Flow, Point, RequestCounts};
+pub use point::{Flow, Point, RequestCounts, Tail};
 pub use series_detector::{Excursion, LevelShift, SeriesDetector};
 pub use signals::Signals;
 pub use view::EngineView;

@@ -22,6 +22,28 @@ pub struct Point {
     pub missing: u32,
     /// What went through the queue, for queues of which it is known.
     pub flow: Option<Flow>,
+    /// How the durations are spread, for latencies that are quantiles.
+    pub tail: Option<Tail>,
+}
+
+/// How the durations of the requests of a latency are spread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tail {
+    /// Share of the requests that took longer than the value: 0.01 for a 99th percentile.
+    pub share: f64,
+    /// Further quantiles in seconds, as [`Tail::QUANTILES`]; 0 if unknown.
+    pub quantiles: [f64; 4],
+}
+
+impl Tail {
+    /// The further quantiles, as probabilities.
+    pub const QUANTILES: [f64; 4] = [0.5, 0.75, 0.9, 0.95];
+
+    /// Returns the share of the requests that certainly took longer than this, if the value did.
+    pub fn share_above(&self, seconds: f64) -> f64 {
+        let known = self.quantiles.into_iter().zip(Self::QUANTILES);
+        known.filter(|(value, _)| *value > seconds).map(|(_, q)| 1.0 - q).fold(self.share, f64::max)
+    }
 }
 
 /// Items that went through a queue within a window, per second. `None`: nothing reports it.

@@ -93,21 +93,12 @@ impl PointMaker {
     /// Adds a reading, or a stale marker.
     #[inline]
     pub(crate) fn observe(&mut self, part: PartHandle, at_ms: i64, value: f64) {
-        self.observe_from(part, at_ms, value, None);
-    }
-
-    /// Adds a reading of a counter that began to count from zero at `start_ms`, if the sender says so.
-    #[inline]
-    pub(crate) fn observe_from(&mut self, part: PartHandle, at_ms: i64, value: f64, start_ms: Option<i64>) {
         let Some(cell) = self.cells.get(part.0) else { return };
         let (member_index, passive) = (cell.member, is_passive(cell.part));
         if !passive && self.members.get(member_index).is_some_and(|member| !member.is_listed) {
             self.list_member(member_index, at_ms);
         }
         let (Some(cell), Some(member)) = (self.cells.get_mut(part.0), self.members.get(member_index)) else { return };
-        if let Some(start_ms) = start_ms.filter(|start_ms| *start_ms > member.begin_ms && *start_ms < at_ms) {
-            cell.start_at(start_ms);
-        }
         let (is_marker, replica) = (is_stale(value), cell.replica);
         let value = match self.scales.get(cell.scale as usize) {
             Some((factor, offset)) if cell.scale != 0 && !is_marker => value * factor + offset,

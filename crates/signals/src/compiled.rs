@@ -6,8 +6,8 @@ use wardroom_domain::entity_rules::matches_pattern;
 use wardroom_domain::{Entity, EntityKind, SignalKind};
 
 use crate::context::Context;
-use crate::convention::{Condition, Convention, EntityNaming, PartRule, PeerNaming, SampleUnit, SeriesRule};
-use crate::meaning::{Direction, Outcome};
+use crate::convention::{Condition, Convention, EntityNaming, PeerNaming, SampleUnit, SeriesRule};
+use crate::meaning::{Direction, Outcome, Part};
 use crate::template::Template;
 
 /// A parsed [`EntityNaming`].
@@ -89,7 +89,7 @@ pub(crate) struct Rule {
     conditions: Vec<(Box<str>, Box<str>, Vec<String>)>,
     pub(crate) signal: Option<SignalKind>,
     pub(crate) resource: Box<str>,
-    pub(crate) part: PartRule,
+    pub(crate) part: Option<Part>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) unit: Option<SampleUnit>,
     pub(crate) offset: f64,
@@ -175,15 +175,15 @@ fn templates(texts: &[String]) -> Result<Vec<Template>, String> {
 }
 
 fn compile_rule(rule: &SeriesRule, convention: usize) -> Result<Rule, String> {
-    let has_signal = rule.part != PartRule::None;
-    if has_signal && rule.signal.is_none() && !is_request_part(rule.part) {
+    let is_of_requests = rule.part.is_some_and(Part::is_of_requests);
+    if rule.part.is_some() && rule.signal.is_none() && !is_of_requests {
         return Err("field signal is missing; add one, or leave part out".into());
     }
     let naming = |naming: &Option<EntityNaming>| naming.as_ref().map(Naming::new).transpose();
     Ok(Rule {
         convention,
         conditions: conditions(&rule.conditions),
-        signal: if is_request_part(rule.part) { Some(SignalKind::Traffic) } else { rule.signal },
+        signal: if is_of_requests { Some(SignalKind::Traffic) } else { rule.signal },
         resource: rule.resource.as_str().into(),
         part: rule.part,
         outcome: rule.outcome,
@@ -221,19 +221,6 @@ fn conditions(conditions: &BTreeMap<String, Condition>) -> Vec<(Box<str>, Box<st
     compiled.collect()
 }
 
-/// Whether a part feeds traffic, errors and latency.
-pub(crate) const fn is_request_part(part: PartRule) -> bool {
-    matches!(
-        part,
-        PartRule::Requests
-            | PartRule::Failures
-            | PartRule::Duration
-            | PartRule::DurationSum
-            | PartRule::DurationCount
-            | PartRule::Quantile
-    )
-}
-
 /// Returns the names that a rule's metric has on the wire.
 fn spelled_names(rule: &SeriesRule) -> Result<Vec<SpelledName>, String> {
     let mut names = Vec::new();
@@ -242,7 +229,7 @@ fn spelled_names(rule: &SeriesRule) -> Result<Vec<SpelledName>, String> {
             return Err("a metric name must not be empty and may have one `*`".into());
         }
         for name in if rule.otel { otel_spellings(metric) } else { vec![metric.clone()] } {
-            if rule.part == PartRule::Duration {
+            if rule.part == Some(Part::DURATION) {
                 for (ending, shape) in [("_bucket", Shape::Bucket), ("_sum", Shape::Sum), ("_count", Shape::Count)] {
                     names.push(SpelledName { name: format!("{name}{ending}"), shape });
                 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use wardroom_domain::{EntityKind, SignalKind};
 
-use crate::meaning::{Direction, Outcome, SignalUnit};
+use crate::meaning::{Direction, Outcome, Part, SignalUnit};
 
 /// One convention.
 #[derive(Clone, Debug, Deserialize)]
@@ -97,9 +97,9 @@ pub struct SeriesRule {
     /// What is measured, if the signal has several resources.
     #[serde(default)]
     pub resource: String,
-    /// Which number of the signal the series is; `none` for series that are known but have no signal.
-    #[serde(default)]
-    pub part: PartRule,
+    /// Which number of the signal the series is; none for series that are known but have no signal.
+    #[serde(default, deserialize_with = "part")]
+    pub part: Option<Part>,
     /// Outcome of the requests, if it does not stand in a label.
     #[serde(default)]
     pub outcome: Option<Outcome>,
@@ -181,51 +181,6 @@ pub enum Condition {
     OneOf(Vec<String>),
 }
 
-/// Which number of a signal a series is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PartRule {
-    /// Known, without a signal.
-    #[default]
-    None,
-    /// A counter of requests.
-    Requests,
-    /// A counter of failed requests.
-    Failures,
-    /// A histogram or summary of durations, with its buckets, sum, count and quantiles.
-    Duration,
-    /// A counter of the time spent on requests.
-    DurationSum,
-    /// A counter of the requests in that time.
-    DurationCount,
-    /// The duration of one request, or a quantile or mean that the sender computed.
-    Quantile,
-    /// The value.
-    Value,
-    /// A counter whose rate is the value.
-    Rate,
-    /// The limit of the value.
-    Limit,
-    /// What is left of the limit.
-    Free,
-    /// A counter of idle time.
-    IdleRate,
-    /// 1 while up.
-    Up,
-    /// Number of members that should be up.
-    Desired,
-    /// Number of members that are up.
-    Available,
-    /// A unix time.
-    Time,
-    /// A counter of events.
-    Count,
-    /// A counter of items taken from a queue.
-    Drained,
-    /// A counter of items put into a queue.
-    Added,
-}
-
 /// The unit of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -305,6 +260,15 @@ impl SampleUnit {
 
 const fn one() -> f64 {
     1.0
+}
+
+/// Reads the word for a part.
+fn part<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Part>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    let known = Part::WORDS.iter().find_map(|(known, part)| (*known == word).then_some(*part));
+    let all = || Part::WORDS.map(|(known, _)| known).join(", ");
+    let error = || serde::de::Error::custom(format!("part {word:?} is unknown; known parts: {}", all()));
+    known.map(Some).ok_or_else(error)
 }
 
 /// Reads a text or a list of texts.

@@ -35,7 +35,7 @@ mod version;
 
 pub use catalog::Catalog;
 pub use convention::{
-    ByAttributes, Condition, Convention, EntityNaming, ExporterTarget, PartRule, PeerNaming, SampleUnit, SeriesRule,
+    ByAttributes, Condition, Convention, EntityNaming, ExporterTarget, PeerNaming, SampleUnit, SeriesRule,
 };
 pub use convention_index::UserConvention;
 pub use error::ConventionError;

@@ -107,6 +107,46 @@ pub enum Part {
     Added,
 }
 
+impl Part {
+    /// A histogram or summary of durations: the series' name says which number of it each series is.
+    pub(crate) const DURATION: Self = Self::Bucket(f64::INFINITY, Outcome::Unknown);
+
+    /// The words for parts in conventions. Outcomes, bounds and quantiles are in the labels of a series.
+    pub(crate) const WORDS: [(&str, Self); 18] = [
+        ("requests", Self::Requests(Outcome::Unknown)),
+        ("failures", Self::Failures),
+        ("duration", Self::DURATION),
+        ("duration-sum", Self::DurationSum(Outcome::Unknown)),
+        ("duration-count", Self::DurationCount(Outcome::Unknown)),
+        ("quantile", Self::Quantile(0.5)),
+        ("value", Self::Value),
+        ("rate", Self::Rate),
+        ("limit", Self::Limit),
+        ("free", Self::Free),
+        ("idle-rate", Self::IdleRate),
+        ("up", Self::Up),
+        ("desired", Self::Desired),
+        ("available", Self::Available),
+        ("time", Self::Time),
+        ("count", Self::Count),
+        ("drained", Self::Drained),
+        ("added", Self::Added),
+    ];
+
+    /// Returns whether it feeds traffic, errors and latency.
+    pub(crate) const fn is_of_requests(self) -> bool {
+        matches!(
+            self,
+            Self::Requests(_)
+                | Self::Failures
+                | Self::Bucket(..)
+                | Self::DurationSum(_)
+                | Self::DurationCount(_)
+                | Self::Quantile(_)
+        )
+    }
+}
+
 /// The unit of a signal's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

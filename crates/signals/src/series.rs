@@ -3,9 +3,9 @@
 use wardroom_domain::entity_names::{authority_of, host_of, is_loopback};
 use wardroom_domain::{Entity, EntityKind, MetricMetadata, Relation, RelationKind, SignalKind};
 
-use crate::compiled::{Naming, Peer, Rule, Shape, Shared, is_request_part};
+use crate::compiled::{Naming, Peer, Rule, Shape, Shared};
 use crate::context::{Context, without_exporter};
-use crate::convention::{PartRule, SampleUnit};
+use crate::convention::SampleUnit;
 use crate::convention_index::{ExporterOf, Tables};
 use crate::meaning::{Outcome, Part, SeriesMeaning, SeriesUse, SignalUnit};
 use crate::outcome::outcome_of_labels;
@@ -184,14 +184,12 @@ impl Builder<'_> {
     fn add_use(&self, rule: &Rule, shape: Shape, meaning: &mut SeriesMeaning) {
         let of_rule = rule.entity.as_ref().and_then(|naming| naming.entity_of(self.context));
         let Some(mut entity) = of_rule.or_else(|| meaning.entity.clone()) else { return };
-        if rule.part == PartRule::None {
-            return;
-        }
+        let Some(rule_part) = rule.part else { return };
         let mut resource = rule.resource.to_string();
         if self.convention.is_process {
             match self.tables.exporter_of(self.context) {
                 ExporterOf::None => {}
-                _ if rule.part != PartRule::Up => {
+                _ if rule_part != Part::Up => {
                     meaning.is_internal = true;
                     return;
                 }
@@ -213,7 +211,7 @@ impl Builder<'_> {
             }
         }
         let (unit, scale) = self.unit(rule);
-        let Some(part) = self.part(rule, shape, scale) else { return };
+        let Some(part) = self.part((rule, rule_part), shape, scale) else { return };
         let peer = self.peer(rule, &entity, meaning);
         let extra = fill_all(&rule.member, self.context);
         let member = match extra {
@@ -258,28 +256,28 @@ impl Builder<'_> {
         }
         let is_duration = matches!(
             rule.part,
-            PartRule::Duration | PartRule::DurationSum | PartRule::DurationCount | PartRule::Quantile
+            Some(Part::Bucket(..) | Part::DurationSum(_) | Part::DurationCount(_) | Part::Quantile(_))
         );
         if is_duration {
             let stated = self.metadata.and_then(|metadata| SampleUnit::of_metadata(&metadata.unit));
             return SampleUnit::of_name(base_name(self.name)).or(stated).unwrap_or(SampleUnit::Seconds).normal();
         }
         let unit = match rule.part {
-            PartRule::Requests | PartRule::Failures | PartRule::Drained | PartRule::Added => SignalUnit::PerSecond,
-            PartRule::Up => SignalUnit::Ratio,
-            PartRule::Time => SignalUnit::Seconds,
+            Some(Part::Requests(_) | Part::Failures | Part::Drained | Part::Added) => SignalUnit::PerSecond,
+            Some(Part::Up) => SignalUnit::Ratio,
+            Some(Part::Time) => SignalUnit::Seconds,
             _ if rule.signal == Some(SignalKind::Latency) => SignalUnit::Seconds,
             _ => SignalUnit::Number,
         };
         (unit, 1.0)
     }
 
-    fn part(&self, rule: &Rule, shape: Shape, scale: f64) -> Option<Part> {
+    fn part(&self, (rule, part): (&Rule, Part), shape: Shape, scale: f64) -> Option<Part> {
         let outcome = rule.outcome.unwrap_or_else(|| match rule.peer {
             Some(_) => client_outcome(self.context),
             None => outcome_of_labels(self.context),
         });
-        part_of(self.context, rule.part, shape, outcome, scale)
+        part_of(self.context, part, shape, outcome, scale)
     }
 
     fn family(&self, rule: &Rule, shape: Shape) -> String {
@@ -287,7 +285,7 @@ impl Builder<'_> {
             return rule.family.to_string();
         }
         match shape {
-            Shape::Plain if is_request_part(rule.part) => {
+            Shape::Plain if rule.part.is_some_and(Part::is_of_requests) => {
                 self.name.strip_suffix("_total").unwrap_or(self.name).to_owned()
             }
             Shape::Plain => self.name.to_owned(),

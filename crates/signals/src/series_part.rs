@@ -4,43 +4,24 @@ use wardroom_domain::SignalKind;
 
 use crate::compiled::Shape;
 use crate::context::Context;
-use crate::convention::PartRule;
 use crate::meaning::{Direction, Outcome, Part};
 
-/// Returns the part of a signal that a series is; `None` for a bucket or quantile without a number.
-pub(crate) fn part_of(
-    context: &Context<'_>,
-    rule: PartRule,
-    shape: Shape,
-    outcome: Outcome,
-    scale: f64,
-) -> Option<Part> {
+/// Returns the part of a signal that a series is, with the values that its labels have; `None` for a bucket or quantile
+/// without a number.
+pub(crate) fn part_of(context: &Context<'_>, part: Part, shape: Shape, outcome: Outcome, scale: f64) -> Option<Part> {
     let quantile = || context.view.get("quantile").and_then(share);
-    Some(match rule {
-        PartRule::None => return None,
-        PartRule::Requests => Part::Requests(outcome),
-        PartRule::Failures => Part::Failures,
-        PartRule::Duration => match shape {
+    Some(match part {
+        Part::Requests(_) => Part::Requests(outcome),
+        Part::Bucket(..) => match shape {
             Shape::Bucket => Part::Bucket(bound(context.view.get("le")?)? * scale, outcome),
             Shape::Sum => Part::DurationSum(outcome),
             Shape::Count => Part::DurationCount(outcome),
             Shape::Plain => Part::Quantile(quantile()?),
         },
-        PartRule::DurationSum => Part::DurationSum(outcome),
-        PartRule::DurationCount => Part::DurationCount(outcome),
-        PartRule::Quantile => Part::Quantile(quantile().unwrap_or(0.5)),
-        PartRule::Value => Part::Value,
-        PartRule::Rate => Part::Rate,
-        PartRule::Limit => Part::Limit,
-        PartRule::Free => Part::Free,
-        PartRule::IdleRate => Part::IdleRate,
-        PartRule::Up => Part::Up,
-        PartRule::Desired => Part::Desired,
-        PartRule::Available => Part::Available,
-        PartRule::Time => Part::Time,
-        PartRule::Count => Part::Count,
-        PartRule::Drained => Part::Drained,
-        PartRule::Added => Part::Added,
+        Part::DurationSum(_) => Part::DurationSum(outcome),
+        Part::DurationCount(_) => Part::DurationCount(outcome),
+        Part::Quantile(usual) => Part::Quantile(quantile().unwrap_or(usual)),
+        other => other,
     })
 }
 

@@ -15,8 +15,8 @@ use wardroom_domain::{Entity, EntityKind, MetricMetadata, SignalKind};
 
 use crate::compiled::Shape;
 use crate::context::Context;
-use crate::convention::{PartRule, SampleUnit};
-use crate::meaning::{Outcome, SeriesUse, SignalUnit};
+use crate::convention::SampleUnit;
+use crate::meaning::{Outcome, Part, SeriesUse, SignalUnit};
 use crate::outcome::outcome_of_labels;
 use crate::series_part::{base_name, part_of, usual_direction};
 
@@ -152,7 +152,7 @@ pub(crate) fn is_internal(name: &str) -> bool {
 
 /// What a name says.
 struct Found {
-    part: PartRule,
+    part: Part,
     kind: SignalKind,
     shape: Shape,
     family: String,
@@ -231,14 +231,14 @@ fn counter(name: &str, outcome: Outcome) -> Option<Found> {
     let stem = name.strip_suffix("_total").or_else(|| name.strip_suffix("_count")).unwrap_or(name);
     let found = |part, kind, family: String| Some(Found { part, kind, shape: Shape::Plain, family });
     if words(stem).any(|word| word == "restarts") {
-        return found(PartRule::Count, SignalKind::Restarts, stem.to_owned());
+        return found(Part::Count, SignalKind::Restarts, stem.to_owned());
     }
     if words(stem).any(|word| FAILURE_WORDS.contains(&word)) {
         // `http_requests_failed_total` counts what `http_requests_total` counts, too.
         let rest: Vec<_> = words(stem).filter(|word| !FAILURE_WORDS.contains(word)).collect();
         let has_requests = rest.iter().any(|word| REQUEST_WORDS.contains(word));
         let family = if has_requests { rest.join("_") } else { stem.to_owned() };
-        return found(PartRule::Failures, SignalKind::Traffic, family);
+        return found(Part::Failures, SignalKind::Traffic, family);
     }
     // `web_response_5xx` and `web_response_2xx` are one family.
     let without_code: Vec<_> = words(stem).filter(|word| outcome_of_word(word).is_none()).collect();
@@ -247,7 +247,7 @@ fn counter(name: &str, outcome: Outcome) -> Option<Found> {
     let last_is_request = words(stem).last().is_some_and(|word| REQUEST_WORDS.contains(&word));
     let has_request = words(stem).any(|word| REQUEST_WORDS.contains(&word));
     let is_counted = last_is_request || has_request && outcome != Outcome::Unknown;
-    if is_counted { found(PartRule::Requests, SignalKind::Traffic, stem.to_owned()) } else { None }
+    if is_counted { found(Part::Requests(Outcome::Unknown), SignalKind::Traffic, stem.to_owned()) } else { None }
 }
 
 fn durations(context: &Context<'_>, name: &str, metadata: Option<&MetricMetadata>, outcome: Outcome) -> Option<Found> {
@@ -268,7 +268,7 @@ fn durations(context: &Context<'_>, name: &str, metadata: Option<&MetricMetadata
         None => (is_known || shape == Shape::Bucket) && has_word(&DURATION_WORDS),
     };
     let is_request = has_word(&REQUEST_WORDS) || outcome != Outcome::Unknown || has_word(&["http", "grpc", "latency"]);
-    let found = Found { part: PartRule::Duration, kind: SignalKind::Traffic, shape, family: family.to_owned() };
+    let found = Found { part: Part::DURATION, kind: SignalKind::Traffic, shape, family: family.to_owned() };
     (is_time && is_request).then_some(found)
 }
 
@@ -277,29 +277,29 @@ fn gauge(name: &str) -> Option<Found> {
     let found = |part, kind| Some(Found { part, kind, shape: Shape::Plain, family: name.to_owned() });
     let is_time = has(&["timestamp"]) && has(&["seconds", "timestamp"]);
     if is_time && has(&["last"]) && !has(&FAILURE_WORDS) {
-        return found(PartRule::Time, SignalKind::Freshness);
+        return found(Part::Time, SignalKind::Freshness);
     }
     if has(&["expiry", "expiration", "expires"]) && has(&["seconds", "timestamp"]) {
-        return found(PartRule::Time, SignalKind::Expiry);
+        return found(Part::Time, SignalKind::Expiry);
     }
     if has(&QUEUE_WORDS) && has(&SIZE_WORDS) && !has(&["max", "limit", "capacity", "bytes", "seconds", "time"]) {
-        return found(PartRule::Value, SignalKind::Queue);
+        return found(Part::Value, SignalKind::Queue);
     }
     let last = words(name).last().unwrap_or_default();
     if matches!(last, "utilization" | "saturation") || has(&["utilization", "usage"]) && last == "ratio" {
-        return found(PartRule::Value, SignalKind::Saturation);
+        return found(Part::Value, SignalKind::Saturation);
     }
     None
 }
 
 fn unit(found: &Found, name: &str, metadata: Option<&MetricMetadata>) -> (SignalUnit, f64) {
     match (found.part, found.kind) {
-        (PartRule::Duration, _) => {
+        (Part::Bucket(..), _) => {
             let stated = metadata.and_then(|metadata| SampleUnit::of_metadata(&metadata.unit));
             SampleUnit::of_name(base_name(name)).or(stated).unwrap_or(SampleUnit::Seconds).normal()
         }
-        (PartRule::Time, _) => (SignalUnit::Seconds, 1.0),
-        (PartRule::Requests | PartRule::Failures, _) => (SignalUnit::PerSecond, 1.0),
+        (Part::Time, _) => (SignalUnit::Seconds, 1.0),
+        (Part::Requests(_) | Part::Failures, _) => (SignalUnit::PerSecond, 1.0),
         (_, SignalKind::Saturation) => (SignalUnit::Ratio, 1.0),
         _ => (SignalUnit::Number, 1.0),
     }

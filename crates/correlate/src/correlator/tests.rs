@@ -117,6 +117,8 @@ fn a_cause_that_became_worse_may_show_later() {
     filling.severity = Severity::Critical;
     let updated = correlator.observe(&filling, &graph);
     assert!(matches!(&updated[..], [Decision::Updated { severity: Severity::Critical, .. }]), "{updated:?}");
+    filling.at_ms = 27 * MINUTE_MS;
+    correlator.observe(&filling, &graph);
     let late = correlator.observe(&errors("back", 27 * MINUTE_MS), &graph);
     assert!(joined(&late).is_some(), "{late:?}");
 }
@@ -364,4 +366,17 @@ fn many_findings_beside_the_limit_of_incidents_take_little_time() {
     }
     assert!(started.elapsed().as_secs() < MAX_SECONDS, "{:?}", started.elapsed());
     assert_eq!(correlator.incidents.len(), 200);
+}
+
+#[test]
+fn what_begins_after_the_cause_has_ended_is_another_incident() {
+    let graph = estate();
+    for (minutes, expected) in [(1, 1), (4, 2)] {
+        let mut correlator = correlator();
+        let mut full = of_entity(Entity::named(EntityKind::Database, "db"), SignalKind::Saturation, 0);
+        full.at_ms = MINUTE_MS / 2;
+        assert!(opened(&correlator.observe(&full, &graph)).is_some());
+        correlator.observe(&of_entity(service("back"), SignalKind::Restarts, minutes * MINUTE_MS), &graph);
+        assert_eq!(correlator.incidents.len(), expected, "{minutes} minutes");
+    }
 }

@@ -50,8 +50,9 @@ impl Counts {
         self.add_quiet(at_ms, count <= 0.0, interval_ms);
     }
 
-    /// Adds an event if something went from up to down.
-    pub(super) fn add_state(&mut self, at_ms: i64, is_down: bool, interval_ms: i64) {
+    /// Adds an event if something went from up to down. What is normally down is not down, but it is not up either: it
+    /// becomes no steadier by it.
+    pub(super) fn add_state(&mut self, at_ms: i64, is_down: bool, is_any_up: bool, interval_ms: i64) {
         if is_down && !self.was_down {
             self.events.push_back((at_ms, 1.0));
             if self.events.len() > MAX_EVENTS {
@@ -60,7 +61,7 @@ impl Counts {
         }
         self.was_down = is_down;
         self.was_up |= !is_down;
-        self.add_quiet(at_ms, !is_down, interval_ms);
+        self.add_quiet(at_ms, !is_down && is_any_up, interval_ms);
     }
 
     fn add_quiet(&mut self, at_ms: i64, is_quiet: bool, interval_ms: i64) {
@@ -120,7 +121,7 @@ mod tests {
     fn counts_changes_of_the_last_quarter_of_an_hour() {
         let mut counts = Counts::default();
         for (at_ms, is_down) in [(0, true), (1000, true), (2000, false), (3000, true)] {
-            counts.add_state(at_ms, is_down, 1000);
+            counts.add_state(at_ms, is_down, !is_down, 1000);
         }
         assert_eq!((counts.sum(), counts.sum_since(3000)), (2.0, 1.0));
         counts.advance(KEPT_MS + 1);

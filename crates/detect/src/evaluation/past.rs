@@ -96,11 +96,14 @@ impl Past {
             self.dispersion = (squares * REQUEST_DECAY + square, variance * REQUEST_DECAY + expected);
             self.requests = (all_failed * REQUEST_DECAY + failed, all * REQUEST_DECAY + total);
         }
-        let center = self.center;
-        Season::add(&mut self.season, self.since_ms, point.at_ms, point.value, center);
         if self.count <= POINTS_OF_EAGER_UPDATES || self.count.is_multiple_of(8) {
             self.update();
         }
+    }
+
+    /// Adds any point, good or not, to the daily pattern.
+    pub(super) fn add_to_season(&mut self, at_ms: i64, value: f64) {
+        Season::add(&mut self.season, self.since_ms, at_ms, value);
     }
 
     fn add_to_block(&mut self, at_ms: i64, value: f32, before: Option<f32>) {
@@ -144,11 +147,17 @@ impl Past {
         self.season.as_ref().map_or(plain, |season| season.apply(plain, at_ms))
     }
 
-    /// Returns the largest value that two points in a row reached before a time, by whole blocks; `None` if there is no
-    /// block of that age.
-    pub(super) fn high_before(&self, before_ms: i64) -> Option<f64> {
+    /// Forgets everything but the daily pattern.
+    pub(super) fn restart(&mut self) {
+        *self = Self { season: self.season.take(), ..Self::default() };
+    }
+
+    /// Returns the largest value that two points in a row reached before a time, by whole blocks, or reach at this time
+    /// of the day; `None` if there is neither.
+    pub(super) fn high_before(&self, before_ms: i64, now_ms: i64) -> Option<f64> {
         let old = self.blocks.iter().filter(|block| (block.number + 1) * BLOCK_MS <= before_ms);
-        old.map(|block| f64::from(block.high)).reduce(f64::max)
+        let daily = self.season.as_ref().and_then(|season| season.usual(now_ms)).map(|(_, high)| high);
+        old.map(|block| f64::from(block.high)).chain(daily).reduce(f64::max)
     }
 
     /// Returns how much more the shares of failures vary than by chance: 1 if failures are independent, more if they

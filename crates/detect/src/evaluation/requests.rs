@@ -123,8 +123,10 @@ const MIN_LOG_SPREAD: f64 = 0.1;
 /// Distance from normal, in spreads, from which a point speaks for a fault, and the range over which it gains weight.
 const MIN_DISTANCE: f64 = 2.0;
 const DISTANCE_RANGE: f64 = 10.0;
-/// Requests that the slow points of a finding must have, all together.
-const MIN_SLOW_REQUESTS: f64 = 12.0;
+/// Requests that the slow points of a finding must have, all together, and how many of them must have been slow: the
+/// slowest one in a hundred of few requests is another one in every window.
+const MIN_REQUESTS: f64 = 12.0;
+const MIN_SLOW_REQUESTS: f64 = 10.0;
 /// Requests of a window below which its latency weighs less.
 const MANY_REQUESTS: f64 = 150.0;
 /// A latency this many times normal and this long in seconds is of high severity.
@@ -156,8 +158,15 @@ pub(super) fn latency(input: &RuleInput<'_>) -> Verdict {
     };
     let weight = ((distance - MIN_DISTANCE) / DISTANCE_RANGE).clamp(0.05, most);
     let is_high = is_much && value >= LONG_SECONDS;
+    let share = input.point.tail.map_or(1.0, |tail| tail.share_above(limit));
+    let slow = input.point.requests.map(|requests| requests.total * share);
+    let is_ready = slow.is_none_or(|slow| {
+        let slow_before = input.run.map_or(0.0, |run| run.requests.0);
+        input.run_requests().1 >= MIN_REQUESTS && slow_before + slow >= MIN_SLOW_REQUESTS
+    });
     Verdict::Bad(Sign {
-        is_ready: input.point.requests.is_none() || input.run_requests().1 >= MIN_SLOW_REQUESTS,
+        is_ready,
+        failed: slow,
         severity: Some(if is_high { Severity::High } else { Severity::Warning }),
         ..Sign::above(limit, normal, weight)
     })

@@ -115,7 +115,7 @@ pub(super) fn saturation(input: &RuleInput<'_>) -> Verdict {
 
 /// Returns what the resource reached before the last minutes: ten, or two while nothing older is known.
 fn usual_high(input: &RuleInput<'_>) -> f64 {
-    input.past.high_before(input.point.at_ms - RECENT_MS).unwrap_or_else(|| {
+    input.past.high_before(input.point.at_ms - RECENT_MS, input.point.at_ms).unwrap_or_else(|| {
         let begin = input.history.partition_point(|(at_ms, _)| *at_ms <= input.point.at_ms - LEAST_RECENT_MS);
         high_before(input, begin).unwrap_or(input.baseline.center)
     })
@@ -211,7 +211,7 @@ fn is_new_growth(input: &RuleInput<'_>, points: usize, growth: f64) -> bool {
 /// Returns the largest value that two points in a row reached before the point with this index, for a day.
 fn high_before(input: &RuleInput<'_>, begin: usize) -> Option<f64> {
     let begin_ms = input.history.get(begin).map_or(input.point.at_ms, |(at_ms, _)| *at_ms);
-    let old = input.past.high_before(begin_ms);
+    let old = input.past.high_before(begin_ms, input.point.at_ms);
     let points = input.history.range(..begin);
     let pairs = points.clone().zip(points.skip(1)).map(|((_, a), (_, b))| a.min(*b));
     pairs.chain(old).reduce(f64::max)
@@ -282,6 +282,11 @@ fn is_extreme(input: &RuleInput<'_>) -> bool {
 /// Waiting items or seconds that are an effect, by unit.
 const MIN_QUEUED_ITEMS: f64 = 10.0;
 const MIN_QUEUED_SECONDS: f64 = 30.0;
+/// The same while nothing is taken out: an age grows by almost a second a second then.
+const MIN_QUEUED_SECONDS_STOPPED: f64 = 20.0;
+const STOPPED_GROWTH: f64 = 0.7;
+/// Multiple of the limit from which one point is a sign before growth is: a batch adds one, and then drains.
+const FAR_ABOVE: f64 = 2.0;
 const MIN_QUEUED_SHARE: f64 = 0.2;
 const MIN_QUEUED_BYTES: f64 = 1e6;
 /// Newest points over which a queue must grow: short runs find fast growth, long ones slow growth.
@@ -293,19 +298,21 @@ pub(super) fn queue(input: &RuleInput<'_>) -> Verdict {
     if !input.is_warm {
         return Verdict::Unknown;
     }
+    // As much is taken out as put in: it will not grow, whatever one point says.
+    let flow = input.point.flow.unwrap_or_default();
+    if flow.added.zip(flow.drained).is_some_and(|(added, drained)| drained > added) {
+        return Verdict::Doubtful(0.2);
+    }
+    let is_stopped = flow.drained.map_or_else(|| grows_like_time(input), |drained| drained <= 0.0);
     let floor = match input.unit {
+        SignalUnit::Seconds if is_stopped => MIN_QUEUED_SECONDS_STOPPED,
         SignalUnit::Seconds => MIN_QUEUED_SECONDS,
         SignalUnit::Ratio => MIN_QUEUED_SHARE,
         SignalUnit::Bytes => MIN_QUEUED_BYTES,
         SignalUnit::Number | SignalUnit::PerSecond => MIN_QUEUED_ITEMS,
     };
     let (value, base) = (input.point.value, input.baseline);
-    // As much is taken out as put in: it will not grow, whatever one point says.
-    let flow = input.point.flow.unwrap_or_default();
-    if flow.added.zip(flow.drained).is_some_and(|(added, drained)| drained > added) {
-        return Verdict::Doubtful(0.2);
-    }
-    let weight = if flow.drained.is_some_and(|drained| drained <= 0.0) { 0.5 } else { 0.34 };
+    let weight = if is_stopped { 0.5 } else { 0.34 };
     let limit_of = |high: f64| (high * 1.5).max(high + floor).max(base.center + 6.0 * base.spread);
     if let Some(run) = input.run {
         // The past is that before the first bad point.
@@ -322,12 +329,22 @@ pub(super) fn queue(input: &RuleInput<'_>) -> Verdict {
     }
     for points in QUEUE_POINTS {
         let Some(begin) = input.history.len().checked_sub(points) else { break };
-        let high = high_before(input, begin).unwrap_or(base.high);
-        if is_growing(input, points) && value > limit_of(high) {
-            return Verdict::Bad(Sign::above(limit_of(high), base.center, weight));
+        let limit = limit_of(high_before(input, begin).unwrap_or(base.high));
+        if value > limit && (is_growing(input, points) || value > FAR_ABOVE * limit) {
+            return Verdict::Bad(Sign::above(limit, base.center, weight));
         }
     }
     Verdict::Good
+}
+
+/// Returns whether an age has grown almost as fast as time since the point before.
+fn grows_like_time(input: &RuleInput<'_>) -> bool {
+    let mut newest = input.history.iter().rev();
+    let pair = newest.next().zip(newest.next());
+    input.unit == SignalUnit::Seconds
+        && pair.is_some_and(|((at_ms, value), (before_ms, before))| {
+            (value - before) * 1000.0 >= STOPPED_GROWTH * (at_ms - before_ms).max(1) as f64
+        })
 }
 
 fn is_growing(input: &RuleInput<'_>, points: usize) -> bool {

@@ -117,12 +117,24 @@ pub(super) struct Sign {
     pub(super) opens: Option<bool>,
     /// Onset, in ms, if it lies before the point: the first of several events that are counted.
     pub(super) since_ms: Option<i64>,
+    /// Requests of the point that count as failed, if the point does not say.
+    pub(super) failed: Option<f64>,
 }
 
 impl Sign {
     /// Creates a sign that values above a limit are bad.
     pub(super) const fn above(limit: f64, expected: f64, weight: f64) -> Self {
-        Self { weight, limit, expected, low_is_bad: false, is_ready: true, severity: None, opens: None, since_ms: None }
+        Self {
+            weight,
+            limit,
+            expected,
+            low_is_bad: false,
+            is_ready: true,
+            severity: None,
+            opens: None,
+            since_ms: None,
+            failed: None,
+        }
     }
 
     /// Creates a sign that values below a limit are bad.
@@ -183,7 +195,8 @@ impl Run {
         if !matches!(verdict, Verdict::Unknown)
             && let Some(requests) = point.requests
         {
-            self.requests.0 += requests.failed;
+            let failed = if let Verdict::Bad(sign) = &verdict { sign.failed } else { None };
+            self.requests.0 += failed.unwrap_or(requests.failed);
             self.requests.1 += requests.total;
         }
         match verdict {
@@ -242,7 +255,7 @@ impl Run {
         self.since_ms = sign.since_ms.unwrap_or(point.at_ms);
         self.from_ms = point.at_ms - point.window_ms;
         let requests = point.requests.unwrap_or_default();
-        (self.points, self.requests) = (0, (requests.failed, requests.total));
+        (self.points, self.requests) = (0, (sign.failed.unwrap_or(requests.failed), requests.total));
     }
 
     /// Returns whether its bad points cover so little time that they were noise, or over before anything could be done.

@@ -6,10 +6,12 @@ use super::conditions::{EXPORTER, PROCESSES, is_condition};
 use super::rule::{RuleInput, Sign, Verdict};
 use crate::point::Point;
 
+/// Resource of containers that wait to be started again after crashes.
+const CRASH_LOOP: &str = "crash-loop";
 /// Resource of restarts known by the time of a start.
 const START: &str = "start";
 /// Conditions that are news even if they were never met: a job that failed has failed from its first sample on.
-const NEWS: [&str; 5] = ["job", "volume", "leader", "partitions", "cluster"];
+const NEWS: [&str; 7] = ["job", "volume", "leader", "partitions", "cluster", "image-pull", "container-start"];
 /// Smallest share of members whose loss counts.
 const MIN_SHARE_LOST: f64 = 0.01;
 /// Members that an orchestrator replaces one by one, and the time that this may take, in ms.
@@ -24,7 +26,18 @@ const FLAPS: f64 = 3.0;
 
 /// Fewer members are up than normal.
 pub(super) fn availability(input: &RuleInput<'_>) -> Verdict {
-    if input.id.resource == EXPORTER { Verdict::Unknown } else { is_up(input) }
+    if [EXPORTER, CRASH_LOOP].contains(&input.id.resource.as_str()) { Verdict::Unknown } else { is_up(input) }
+}
+
+/// Waits to be started again after crashes. A pause between two crashes is no recovery.
+pub(super) fn back_off(input: &RuleInput<'_>) -> Verdict {
+    if input.id.resource != CRASH_LOOP {
+        return Verdict::Unknown;
+    }
+    if input.point.value >= 1.0 {
+        return Verdict::Good;
+    }
+    Verdict::Bad(Sign::below(1.0, 1.0, 0.5))
 }
 
 /// An exporter that cannot be scraped.
@@ -80,7 +93,7 @@ fn is_steady(input: &RuleInput<'_>) -> bool {
 
 /// Went down again and again.
 pub(super) fn flapping(input: &RuleInput<'_>) -> Verdict {
-    if input.counts.sum() < FLAPS || !is_steady(input) {
+    if input.counts.sum() < FLAPS || input.id.resource == CRASH_LOOP || !is_steady(input) {
         return Verdict::Good;
     }
     let severity = if input.id.resource == EXPORTER { Severity::Warning } else { Severity::High };

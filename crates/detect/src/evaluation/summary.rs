@@ -35,6 +35,9 @@ pub(super) fn summary(finding: &Finding, unit: SignalUnit) -> String {
         "saturation-forecast" => before(format!("{resource} will reach its limit: {}", quantity(value, unit))),
         "saturation-shift" => before(format!("{resource} at {}", quantity(value, unit))),
         "queue-growing" => before(format!("{} waiting and growing", quantity(value, unit))),
+        "crash-loop" if finding.signal.kind == SignalKind::Availability => {
+            "crashes, and waits longer and longer to be started again".to_owned()
+        }
         "crash-loop" => "started again several times within 15 minutes".to_owned(),
         "oom-kill" => "killed because its memory limit was reached".to_owned(),
         "freshness" => format!("newest success {} ago (before: {})", seconds(value), seconds(expected)),

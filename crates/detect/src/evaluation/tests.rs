@@ -11,7 +11,7 @@ use super::*;
 
 #[test]
 fn every_rule_has_its_own_id_and_a_description() {
-    let mut ids: Vec<_> = RULES.iter().map(|rule| rule.id).collect();
+    let mut ids: Vec<_> = RULES.iter().map(|rule| (rule.kind, rule.id)).collect();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), RULES.len());

@@ -207,13 +207,6 @@ impl Cell {
         }
     }
 
-    /// Counts from zero at a time that the sender gives as the start of the counter.
-    pub(super) fn start_at(&mut self, start_ms: i64) {
-        if is_counter(self.part) && !self.is_delta && start_ms > self.newest_ms() {
-            self.pending.push((start_ms, 0.0));
-        }
-    }
-
     /// Takes the readings of the window that ends at `end_ms`. The window ends for this series with its first reading
     /// after `due_ms`, so that it need not wait for the next one.
     pub(super) fn take(&mut self, begin_ms: i64, due_ms: i64, end_ms: i64) -> Taken {
@@ -354,18 +347,13 @@ mod tests {
     }
 
     #[test]
-    fn a_first_reading_counts_only_from_a_start_time_of_its_own() {
+    fn a_first_reading_counts_nothing() {
         let mut cell = counter();
         cell.push(10_000, 7.0, NEVER, NEVER);
         assert_eq!(
             cell.take(0, 14_999, 15_000),
             Taken { reported: true, at_ms: 10_000, level: Some((10_000, 7.0)), ..Taken::default() }
         );
-        let mut started = counter();
-        started.start_at(4_000);
-        started.push(10_000, 7.0, NEVER, NEVER);
-        let taken = started.take(0, 14_999, 15_000);
-        assert_eq!((taken.increase, taken.covered_ms), (7.0, 6_000));
     }
 
     #[test]

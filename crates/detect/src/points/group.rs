@@ -163,6 +163,7 @@ impl Group {
             missing: step.missing,
             flow: step.flow.map(|(_, flow)| flow),
             requests: None,
+            tail: None,
         };
         Some((is_share, point))
     }

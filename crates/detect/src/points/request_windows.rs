@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::quantile::{Bound, quantile};
 use super::signal_point::SignalSlot;
 use super::sums::{SOURCES, Source};
-use crate::point::{Point, RequestCounts};
+use crate::point::{Point, RequestCounts, Tail};
 
 /// Windows after which errors and means are reported with fewer requests than are wanted.
 const MAX_JOINED_WINDOWS: u32 = 4;
@@ -37,7 +37,8 @@ pub(super) struct RequestStep {
     pub(super) duration: Option<f64>,
     /// Increase per upper bound, in seconds.
     pub(super) buckets: Vec<(f64, f64)>,
-    pub(super) quantile: Option<f64>,
+    /// Probability and value of a quantile that the sender computed.
+    pub(super) quantile: Option<(f64, f64)>,
 }
 
 /// What is joined over windows.
@@ -105,10 +106,14 @@ impl RequestWindows {
                 let counts = RequestCounts { total: requests, failed: 0.0 };
                 emit(SignalSlot::Latency, step.point(since_ms, seconds / requests, Some(counts)));
             }
-        } else if let Some(seconds) = step.quantile.filter(|seconds| seconds.is_finite()) {
+        } else if let Some((q, seconds)) = step.quantile.filter(|(_, seconds)| seconds.is_finite()) {
             let counts = step.sources.iter().find(|source| source.exists);
-            let counts = counts.map(|source| RequestCounts { total: source.total, failed: source.failed });
-            emit(SignalSlot::Latency, step.point(step.at_ms - step.window_ms, seconds, counts));
+            let counts = counts.map(|source| RequestCounts { total: source.total, failed: 0.0 });
+            // A maximum says nothing about how many are as slow.
+            let share = if q < 1.0 { 1.0 - q } else { 0.01 };
+            let tail = Some(Tail { share, ..Tail::default() });
+            let point = step.point(step.at_ms - step.window_ms, seconds, counts);
+            emit(SignalSlot::Latency, Point { tail, ..point });
         }
     }
 }
@@ -191,7 +196,10 @@ impl LatencyWindow {
             *count = below;
         }
         let seconds = quantile(q, &buckets)?;
-        Some(step.point(since_ms, seconds, Some(RequestCounts { total: requests, failed: 0.0 })))
+        let quantiles = Tail::QUANTILES.map(|q| quantile(q, &buckets).unwrap_or_default());
+        let counts = RequestCounts { total: requests, failed: 0.0 };
+        let tail = Some(Tail { share: 1.0 - q, quantiles });
+        Some(Point { tail, ..step.point(since_ms, seconds, Some(counts)) })
     }
 }
 

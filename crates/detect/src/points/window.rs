@@ -423,8 +423,9 @@ impl Step {
             *requests.duration.get_or_insert_default() += duration;
         }
         requests.buckets.append(&mut sums.buckets);
-        if let Some((_, seconds)) = sums.quantile.filter(|(_, seconds)| seconds.is_finite()) {
-            requests.quantile = Some(requests.quantile.map_or(seconds, |worst: f64| worst.max(seconds)));
+        if let Some((q, seconds)) = sums.quantile.filter(|(_, seconds)| seconds.is_finite()) {
+            let worst = requests.quantile.filter(|(_, worst)| *worst >= seconds);
+            requests.quantile = worst.or(Some((q, seconds)));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::feed::{Feed, INTERVALS, Noise, delay};
+use crate::point::Tail;
 
 /// Returns the delay of an errors finding after the share of failures rises, with Poisson requests.
 fn errors_delay(seconds: i64, rate: f64, before: f64, after: f64, seed: u64) -> Option<i64> {
@@ -133,6 +134,31 @@ fn a_quantile_of_twice_the_time_is_found_within_a_minute_or_two() {
         let found = feed.minutes(10, |step, point| point.value = 0.230 + 0.01 * (step % 3) as f64);
         let found = delay(&found, "latency", began_ms);
         assert!(found.is_some_and(|delay| delay <= most), "{seconds} s: {found:?}");
+    }
+}
+
+#[test]
+fn a_slow_tail_of_few_requests_is_none_until_there_are_some_and_a_slow_body_is_found_at_once() {
+    for seconds in [15, 60] {
+        let total = 2.0 * seconds as f64;
+        let value = |slow: f64, point: &mut Point| {
+            Feed::requests(point, 0.0, total);
+            (point.value, point.tail) = (0.3 * slow, Some(Tail { share: 0.01, quantiles: [0.1, 0.12, 0.15, 0.2] }));
+        };
+        let mut feed = Feed::new(SignalKind::Latency, "", SignalUnit::Seconds, seconds);
+        feed.minutes(30, |step, point| value(1.0 + 0.05 * (step % 3) as f64, point));
+        let tail = feed.minutes(5, |_, point| value(2.5, point));
+        assert!(tail.is_empty(), "six requests of 600 at {seconds} s: {:?}", tail[0]);
+        feed.minutes(10, |step, point| value(1.0 + 0.05 * (step % 3) as f64, point));
+        let began_ms = feed.at_ms;
+        let body = feed.minutes(10, |_, point| {
+            value(2.5, point);
+            point.tail = Some(Tail { share: 0.01, quantiles: [0.8, 0.8, 0.8, 0.8] });
+        });
+        let found = delay(&body, "latency", began_ms);
+        assert!(found.is_some_and(|delay| delay <= 300), "{seconds} s: {found:?}");
+        let lasting = feed.minutes(20, |_, point| value(2.5, point));
+        assert!(!lasting.is_empty(), "{seconds} s: a tail that stays slow is found");
     }
 }
 

@@ -162,3 +162,24 @@ fn an_unknown_series_is_evidence_unless_configured() {
         assert!(!found.is_empty() && found.iter().all(|finding| finding.opens == opens));
     }
 }
+
+#[test]
+fn an_age_that_grows_like_time_opens_soon_and_one_that_falls_again_does_not() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Queue, "replication-lag", SignalUnit::Seconds, seconds);
+        let step_seconds = feed.step_ms as f64 / 1000.0;
+        feed.minutes(20, |step, point| point.value = 0.2 + 0.1 * (step % 3) as f64);
+        let began_ms = feed.at_ms;
+        let found = feed.minutes(10, |step, point| point.value = 0.9 * step_seconds * (step + 1) as f64);
+        let found = delay(&found, "queue-growing", began_ms);
+        assert!(found.is_some_and(|delay| delay <= 80.max(2 * seconds)), "{seconds} s: {found:?}");
+        let mut feed = Feed::new(SignalKind::Queue, "replication-lag", SignalUnit::Seconds, seconds);
+        let every = 600_000 / feed.step_ms;
+        let long = (30_000 / feed.step_ms).max(1);
+        let found = feed.minutes(120, |step, point| {
+            let step = step % every;
+            point.value = if step < long { step_seconds * step as f64 } else { 0.3 };
+        });
+        assert!(found.is_empty(), "{seconds} s: {:?}", found[0]);
+    }
+}

@@ -168,3 +168,32 @@ fn a_job_that_failed_is_news_from_its_first_sample_on_and_most_replicas_do_not_w
         assert!(found.is_some_and(|delay| delay <= 60.max(3 * seconds)), "{seconds} s: {found:?}");
     }
 }
+
+#[test]
+fn a_container_that_waits_after_crashes_is_a_crash_loop_even_if_it_starts_in_between() {
+    for seconds in INTERVALS {
+        let mut feed = Feed::new(SignalKind::Availability, "crash-loop", SignalUnit::Ratio, seconds);
+        assert!(feed.minutes(10, |_, point| point.value = 1.0).is_empty());
+        let began_ms = feed.at_ms;
+        let found = feed.minutes(10, |step, point| point.value = if step % 3 == 2 { 1.0 } else { 0.0 });
+        let found = (found[0].rule.as_str(), delay(&found, "crash-loop", began_ms));
+        assert!(
+            found.0 == "crash-loop" && found.1.is_some_and(|delay| delay <= 30.max(3 * seconds)),
+            "{seconds} s: {found:?}"
+        );
+        let mut feed = Feed::new(SignalKind::Availability, "image-pull", SignalUnit::Ratio, seconds);
+        let found = feed.minutes(10, |_, point| point.value = 0.0);
+        assert!(found.iter().any(|finding| finding.opens && finding.summary == "image pull fails"), "{seconds} s");
+    }
+}
+
+#[test]
+fn a_group_of_processes_that_was_seen_once_is_no_service() {
+    for seconds in INTERVALS {
+        for alive in 1..=3 {
+            let mut feed = Feed::new(SignalKind::Availability, "processes", SignalUnit::Ratio, seconds);
+            let found = feed.minutes(90, |step, point| point.value = if step < alive { 1.0 } else { 0.0 });
+            assert!(seconds == 60 && alive == 3 || found.is_empty(), "{alive} points at {seconds} s: {:?}", found[0]);
+        }
+    }
+}

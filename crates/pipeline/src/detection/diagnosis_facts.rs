@@ -10,7 +10,7 @@ use wardroom_detect::{Engine, EngineView, Signal};
 use wardroom_diagnose::{
     Config, Facts, Need, Normal, SignalFact, SignalShift, TemplateFact, difference_floor, direction_of, unit_of,
 };
-use wardroom_domain::{Entity, Finding, Incident, Severity, SignalId, SignalKind, Timestamp};
+use wardroom_domain::{Entity, EntityKind, Finding, Incident, Severity, SignalId, SignalKind, Timestamp};
 use wardroom_signals::{Direction, EntityGraph, SignalUnit, surroundings};
 
 /// Steps of calls and uses that are followed from the incident's entities to what they depend on.
@@ -19,6 +19,10 @@ const MAX_DEPENDENCY_STEPS: u32 = 6;
 const MAX_DEPENDENT_STEPS: u32 = 2;
 /// Maximum number of entities in the facts.
 const MAX_ENTITIES: usize = 400;
+/// Maximum number of data stores in the facts whose relation to the incident is unknown.
+const MAX_STORES: usize = 20;
+/// Such a store got bad at most this long before or after the incident's onset, in ms.
+const STORE_MS: i64 = 300_000;
 /// Maximum number of log templates of an entity in the facts.
 const MAX_TEMPLATES: usize = 50;
 /// Maximum number of series with a level shift in the facts.
@@ -35,11 +39,12 @@ const SILENT_MS: i64 = 45_000;
 const FORGOTTEN_MS: i64 = 600_000;
 
 /// Collects what the view knows about an incident and its surroundings.
-pub(super) fn collect(view: &EngineView, incident: &Incident, config: &Config) -> Facts {
+pub(crate) fn collect(view: &EngineView, incident: &Incident, config: &Config) -> Facts {
     let graph = view.graph();
     let now = Timestamp::from_millis(view.watermark_ms());
     let members: BTreeSet<Entity> = incident.entities.iter().map(|entity| graph.canonical(entity)).collect();
-    let near = surroundings(graph, members.clone(), MAX_DEPENDENCY_STEPS, MAX_DEPENDENT_STEPS, MAX_ENTITIES);
+    let mut near = surroundings(graph, members.clone(), MAX_DEPENDENCY_STEPS, MAX_DEPENDENT_STEPS, MAX_ENTITIES);
+    near.entities.extend(bad_stores(view, incident.began_at));
     let mut facts = Facts { began_at: incident.began_at, now, members, relations: near.relations, ..Facts::default() };
     add_signals(view, &near.entities, &mut facts);
     let from = incident.began_at.minus(Duration::from_secs(config.deployment_minutes * 60));
@@ -51,8 +56,24 @@ pub(super) fn collect(view: &EngineView, incident: &Incident, config: &Config) -
     facts
 }
 
+/// Returns the data stores that got bad about when the incident began: who uses them is often unknown to telemetry.
+fn bad_stores(view: &EngineView, began_at: Timestamp) -> BTreeSet<Entity> {
+    let graph = view.graph();
+    let mut found = BTreeSet::new();
+    for (id, signal) in view.signals() {
+        if !matches!(id.entity.kind, EntityKind::Database | EntityKind::Cache | EntityKind::Queue) {
+            continue;
+        }
+        let Some(bad) = signal.bad().filter(|bad| bad.opens) else { continue };
+        if (bad.since_ms - began_at.millis()).abs() <= STORE_MS && found.len() < MAX_STORES {
+            found.insert(graph.canonical(&id.entity));
+        }
+    }
+    found
+}
+
 /// Adds what diagnosis asks for, as far as it is known.
-pub(super) fn answer(needs: &[Need], view: &EngineView, engine: &Engine, config: &Config, facts: &mut Facts) {
+pub(crate) fn answer(needs: &[Need], view: &EngineView, engine: &Engine, config: &Config, facts: &mut Facts) {
     let graph = view.graph();
     let (mut log_entities, mut series_entities, mut unseen) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for need in needs {
@@ -134,7 +155,8 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
     let baseline = signal.baseline();
     // What is reached now and then is normal, too.
     let reach = (baseline.high - baseline.center).max(baseline.center - baseline.low) / 2.0;
-    let normal = Normal { center: baseline.center, spread: baseline.spread.max(reach) };
+    let low = baseline.low.max(0.0);
+    let normal = Normal { center: baseline.center, spread: baseline.spread.max(reach), low };
     let lead_ms = LEAD_MS.max(SILENT_INTERVALS * interval_ms);
     let from_ms = bad.as_ref().map_or(began_ms - lead_ms, |bad| bad.since_ms.min(began_ms));
     let points: Vec<(i64, f64)> = signal.history.iter().copied().collect();
@@ -154,6 +176,7 @@ fn signal_fact(id: SignalId, signal: &Signal, began_at: Timestamp, now: Timestam
         expected: shift.map_or(last, |shift| shift.expected),
         z: shift.map_or(0.0, |shift| shift.z),
         onset: onset_ms.map(Timestamp::from_millis),
+        interval_ms,
         is_bad,
         is_gone: last_ms < now.millis() - silent_ms,
         is_internal: false,
@@ -229,6 +252,7 @@ fn add_series(engine: &Engine, graph: &EntityGraph, entities: &BTreeSet<Entity>,
             expected: shift.excursion.mean,
             z: shift.excursion.z(),
             onset: Some(onset),
+            interval_ms: 0,
             is_bad: false,
             is_gone: false,
             is_internal: shift.is_internal,
