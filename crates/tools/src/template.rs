@@ -166,7 +166,7 @@ pub(crate) fn check_template(
 ) -> Result<(), SettingError> {
     let names = names(template).map_err(|reason| SettingError::new(field, reason))?;
     let is_known = |name: &&str| arguments.contains_key(*name) || (with_key && *name == KEY);
-    if names.iter().all(|name| is_known(name)) {
+    if names.iter().all(is_known) {
         return Ok(());
     }
     let key = if with_key { " or {key}" } else { "" };

@@ -242,8 +242,8 @@ fn failed(output: &ProgramOutput) -> ToolError {
 fn last_error(output: &ProgramOutput) -> String {
     // `state pull` knows no `-no-color`.
     let text = without_colours(&redact(&output.stderr, &[]));
-    let lines = text.lines().map(|line| line.trim_start_matches(['│', '╷', '╵', ' ']));
-    let error = lines.filter(|line| line.starts_with("Error: ")).last().map(str::to_owned);
+    let mut lines = text.lines().map(|line| line.trim_start_matches(['│', '╷', '╵', ' ']));
+    let error = lines.rfind(|line| line.starts_with("Error: ")).map(str::to_owned);
     error.map_or_else(|| output.failure(), |error| format!("terraform: {error}"))
 }
 

@@ -110,3 +110,27 @@ fn tools_are_listed_described_and_tried_out_on_the_command_line() {
     let (code, list) = run(&["tools", "list", "--executor-config", &config]).unwrap();
     assert!(code == Some(0) && list.contains("target service of tenant main"), "{list}");
 }
+
+/// The examples of targets and of credentials in the pages of tools.
+#[test]
+fn documented_targets_are_accepted() {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tools");
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("executor.yaml");
+    let mut examples = 0;
+    for page in std::fs::read_dir(pages).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for block in text.split("```yaml test=documented_targets_are_accepted\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            let is_target = block.starts_with("- tool:");
+            let indented = || block.lines().map(|line| format!("  {line}\n")).collect::<String>();
+            let section = if is_target { format!("targets:\n{}", indented()) } else { block.to_owned() };
+            std::fs::write(&config, format!("approvers: []\n{section}")).unwrap();
+            std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
+            let listed = run(&["tools", "list", "--json", "--executor-config", &config.display().to_string()]).unwrap();
+            assert_eq!(listed.0, Some(0), "{}: {block}", page.display());
+            examples += 1;
+        }
+    }
+    assert!(examples >= 8, "{examples}");
+}
