@@ -1,8 +1,11 @@
-//! Verifies the audit log of a data folder against what the executor has signed, and accepts a restored one.
+//! Verifies the audit log of a data folder against what the executor has signed, exports it, and accepts a restored
+//! one.
+
+mod export;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use wardroom_domain::audit::{AuditEntry, ChainVerifier};
 use wardroom_domain::audit_head::{
     Acceptance, ChainPosition, FaultCode, LogVerification, LogVerifier, SignedHead, SigningEvidence, key_id,
@@ -14,9 +17,14 @@ use wardroom_executor::{
 };
 use wardroom_process::clock;
 use wardroom_process::data_lock::DataLock;
-use wardroom_store::{Store, database_path};
+use wardroom_store::Store;
 
-use crate::state_database::{RequiredState, StateDatabaseError, open_state};
+use crate::state_database::{RequiredState, StateDatabaseError, has_state, open_state};
+
+pub use export::{export_audit_log, verify_audit_export};
+
+/// Bytes of entries that are read at a time.
+const LIST_BATCH_BYTES: usize = 1 << 20;
 
 /// Why an audit log cannot be verified or accepted.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +40,22 @@ pub enum AuditLogError {
         /// What is wrong with it.
         error: std::io::Error,
     },
+    /// The file of published heads cannot be read.
+    #[error("--heads {}: {error}", .path.display())]
+    Heads {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The file is no export, or damaged.
+    #[error("{}: {error}", .path.display())]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
     /// The executor's folder cannot be read or written.
     #[error("the executor's folder")]
     Executor(#[from] std::io::Error),
@@ -46,26 +70,31 @@ pub enum AuditLogError {
     ChainBroken(i64),
 }
 
-/// Verifies the audit log of a data folder; a server may be running on it. Faults are reported in the result.
+/// Verifies the audit log of a data folder; a server may be running on it. `published` is a file of heads that were
+/// published outside. Faults are reported in the result.
 ///
 /// # Errors
-/// Returns an error if there is no audit log, or if the given public key cannot be read.
-pub async fn verify_audit_log(data: &Path, public_key: Option<&Path>) -> Result<LogVerification, AuditLogError> {
-    let given = public_key
-        .map(|path| read_public_key(path).map_err(|error| AuditLogError::PublicKey { path: path.to_owned(), error }));
-    let given = given.transpose()?;
+/// Returns an error if there is no audit log, or if the given public key or heads cannot be read.
+pub async fn verify_audit_log(
+    data: &Path,
+    public_key: Option<&Path>,
+    published: Option<&Path>,
+) -> Result<LogVerification, AuditLogError> {
+    let given = public_key.map(read_given_key).transpose()?;
     let (read, ledger_error) = match audit_evidence(data) {
         Ok(read) => (read, None),
         Err(error) => (AuditEvidence { heads: Vec::new(), public_key: None }, Some(error.to_string())),
     };
-    if !database_path(data).exists() && read.heads.is_empty() && read.public_key.is_none() && ledger_error.is_none() {
+    if !has_state(data) && read.heads.is_empty() && read.public_key.is_none() && ledger_error.is_none() {
         return Err(AuditLogError::NoLog(data.to_owned()));
     }
     let is_key_given = given.is_some();
     let (folder_key, signing_since) = read.public_key.unzip();
     let public_key = given.or(folder_key);
     let (heads, is_stopped) = (read.heads, !DataLock::is_served(data));
-    let evidence = SigningEvidence { heads, noted: None, public_key, is_key_given, signing_since, is_stopped };
+    let published = published.map_or_else(|| Ok(Vec::new()), read_published_heads)?;
+    let evidence =
+        SigningEvidence { heads, noted: None, published, public_key, is_key_given, signing_since, is_stopped };
     let mut log = LogVerifier::new(evidence);
     let database_error = read_log(data, &mut log).await.err();
     let mut found = log.finish(clock::now(), is_signature_valid);
@@ -81,6 +110,22 @@ pub async fn verify_audit_log(data: &Path, public_key: Option<&Path>) -> Result<
     Ok(found)
 }
 
+fn read_given_key(path: &Path) -> Result<String, AuditLogError> {
+    read_public_key(path).map_err(|error| AuditLogError::PublicKey { path: path.to_owned(), error })
+}
+
+/// Reads published heads: one JSON document a line.
+fn read_published_heads(path: &Path) -> Result<Vec<SignedHead>, AuditLogError> {
+    let failed = |error: String| AuditLogError::Heads { path: path.to_owned(), error };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let mut heads = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let head = serde_json::from_str(line).map_err(|error| failed(format!("line {}: {error}", index + 1)))?;
+        heads.push(head);
+    }
+    Ok(heads)
+}
+
 async fn read_log(data: &Path, log: &mut LogVerifier) -> Result<(), AuditLogError> {
     let store = open_state(data, RequiredState::Entries).await?;
     let noted = store.read_audit(&mut |sequence, text, hash| log.push(sequence, text, hash)).await;
@@ -89,6 +134,35 @@ async fn read_log(data: &Path, log: &mut LogVerifier) -> Result<(), AuditLogErro
     let heads = audit_evidence(data).map(|read| read.heads).unwrap_or_default();
     log.set_noted(noted?.filter(|noted| !heads.contains(noted)));
     Ok(())
+}
+
+/// Returns entries with their sequence numbers and hashes, oldest first: from one on, or the last ones.
+///
+/// # Errors
+/// Returns an error if the database cannot be read.
+pub async fn read_entries(data: &Path, from: Option<i64>, limit: u32) -> Result<Vec<Value>, AuditLogError> {
+    let store = open_state(data, RequiredState::Entries).await?;
+    let from = match from {
+        Some(from) => from,
+        None => 1 + (store.audit_entries_after(0).await? - i64::from(limit)).max(0),
+    };
+    let mut entries: Vec<Value> = Vec::new();
+    let mut next = from.max(1);
+    while entries.len() < limit as usize {
+        let read = store.audit_entries_from(next, LIST_BATCH_BYTES).await?;
+        if read.is_empty() {
+            break;
+        }
+        for (text, hash) in read.into_iter().take(limit as usize - entries.len()) {
+            let mut entry: Value = serde_json::from_str(&text).unwrap_or_else(|_| json!({ "unreadable": text }));
+            entry["sequence"] = json!(next);
+            entry["hash"] = json!(hash);
+            entries.push(entry);
+            next += 1;
+        }
+    }
+    store.close().await;
+    Ok(entries)
 }
 
 /// What was accepted.
@@ -126,7 +200,7 @@ pub async fn accept_restored_log(
     principal: Principal,
     reason: &str,
 ) -> Result<Option<AcceptedRestore>, AuditLogError> {
-    let found = verify_audit_log(data, None).await?;
+    let found = verify_audit_log(data, None, None).await?;
     let differs = found.faults.iter().any(|fault| fault.code != FaultCode::SigningBehind);
     if !differs && has_signing_key(data)? {
         return Ok(None);

@@ -208,6 +208,9 @@ pub struct SigningEvidence {
     pub heads: Vec<SignedHead>,
     /// The last head, as the server noted it in the database.
     pub noted: Option<SignedHead>,
+    /// Heads that were published outside of the data folder, in order: they tell that log and ledger were put back
+    /// together to an earlier state.
+    pub published: Vec<SignedHead>,
     /// The public key that must have signed, if one is known.
     pub public_key: Option<String>,
     /// Whether the caller gave that key, so that an unsigned log is a fault.
@@ -235,7 +238,7 @@ impl LogVerifier {
     /// Begins a verification.
     pub fn new(evidence: SigningEvidence) -> Self {
         let position = |signed: &SignedHead| (signed.head.position.sequence, String::new());
-        let hashes = evidence.heads.iter().map(position).collect();
+        let hashes = evidence.heads.iter().chain(&evidence.published).map(position).collect();
         let times = evidence.heads.iter().map(|signed| (signed.head.previous.sequence + 1, Timestamp::default()));
         let mut times: BTreeMap<i64, Timestamp> = times.collect();
         let signed_entries = evidence.heads.last().map_or(0, |signed| signed.head.position.sequence);
@@ -275,6 +278,7 @@ impl LogVerifier {
             faults.push(fault(FaultCode::ChainBroken, Some(first), detail));
         }
         faults.extend(self.check_heads(&is_valid));
+        faults.extend(self.check_published(&is_valid, chain.ok));
         faults.extend(self.compare_with_heads(chain.ok));
         faults.extend(self.check_unsigned(unsigned_entries, now));
         let (signed_as_found, signed_late) = self.late_entries();
@@ -354,6 +358,39 @@ impl LogVerifier {
         );
         let first = self.evidence.heads.last().map_or(1, |signed| signed.head.position.sequence + 1);
         Some(fault(FaultCode::LedgerDamaged, Some(first), detail))
+    }
+
+    /// Compares the log with the heads that were published. Those from before the last acceptance say nothing any more.
+    fn check_published(&self, is_valid: impl Fn(&SignedHead) -> bool, is_chain_ok: bool) -> Option<Fault> {
+        let accepted = self.evidence.heads.iter().rev().find(|signed| signed.head.accepted.is_some());
+        let since = accepted.map_or(Timestamp::from_nanos(i64::MIN), |signed| signed.head.at);
+        let mut proven = 0;
+        for signed in self.evidence.published.iter().filter(|signed| signed.head.at >= since) {
+            let ChainPosition { sequence, hash } = &signed.head.position;
+            let key = &signed.public_key;
+            if !is_valid(signed) || self.evidence.public_key.as_ref().is_some_and(|expected| expected != key) {
+                let detail = format!("a published head (entry {sequence}) is not signed with the expected key");
+                return Some(fault(FaultCode::BadSignature, Some(proven + 1), detail));
+            }
+            if *sequence > self.chain.entries() {
+                let detail = format!(
+                    "the log ends at entry {}, but a published head says that entry {sequence} was signed at {}: the \
+                     end was cut, or log and ledger were put back to an earlier state; restore a newer backup",
+                    self.chain.entries(),
+                    signed.head.at
+                );
+                return is_chain_ok.then(|| fault(FaultCode::EntriesMissing, Some(proven + 1), detail));
+            }
+            if self.hashes.get(sequence) != Some(hash) {
+                let detail = format!(
+                    "the log is not the one of a published head: it differs within the entries {} to {sequence}",
+                    proven + 1
+                );
+                return Some(fault(FaultCode::Rewritten, Some(proven + 1), detail));
+            }
+            proven = *sequence;
+        }
+        None
     }
 
     /// Compares the log with what the heads say about it.

@@ -1,13 +1,15 @@
 //! The protocol between `serve` and the executor: one JSON object per line over a Unix socket.
 //!
-//! The executor does not trust the server. It verifies token, hash, expiry, single use and the state of the target
-//! itself, from files that the server cannot read (ADR 012).
+//! The executor does not trust the server. It verifies proof, hash, expiry, single use and the state of the target
+//! itself, from files that the server cannot read (ADR 012). An action is started, and then asked for: `start` →
+//! `running` (progress) → `done`, so that nothing waits for a target.
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit_head::SignedHead;
 use crate::identity::{Principal, TenantId};
 use crate::plan::{DryRun, Outcome, Plan, ToolCall};
+use crate::time::Timestamp;
 
 /// A request to the executor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,29 +27,51 @@ pub enum Request {
         /// The tool call.
         call: ToolCall,
     },
+    /// Return the result of an operation that only reads. Needs no approval.
+    Read {
+        /// Tenant of the incident; only its own targets can be named.
+        tenant: TenantId,
+        /// The tool call.
+        call: ToolCall,
+    },
     /// Record the approval of a plan.
     Authorize {
         /// The plan as shown to the approver.
         plan: Box<Plan>,
         /// The approved hash.
         plan_sha256: String,
-        /// The approver's bearer token.
+        /// A [`crate::approval_proof::SignedProof`] as JSON; or the bearer token of an approver who is listed with
+        /// `proof: token`.
         proof: String,
         /// SHA-256 of a secret of the server, in hex. The approval covers the plan's undo; the caller that requests it
         /// proves with the secret that the approval is theirs.
         #[serde(default)]
         undo_sha256: Option<String>,
     },
-    /// Execute an authorised plan. Idempotent.
+    /// Begin the execution of an authorised plan, and respond at once with its status. Idempotent: what is running is
+    /// not begun again, and what was interrupted is recovered.
+    Start {
+        /// Hash of the plan.
+        plan_sha256: String,
+    },
+    /// Begin the undo of an executed plan, and respond at once. Idempotent.
+    StartUndo {
+        /// Hash of the plan.
+        plan_sha256: String,
+        /// As for [`Request::Undo`].
+        #[serde(default)]
+        proof: String,
+    },
+    /// [`Request::Start`], and wait for the end for as long as the client waits. Idempotent.
     Execute {
         /// Hash of the plan.
         plan_sha256: String,
     },
-    /// Undo an executed plan. Idempotent.
+    /// [`Request::StartUndo`], and wait for the end for as long as the client waits. Idempotent.
     Undo {
         /// Hash of the plan.
         plan_sha256: String,
-        /// The secret of the approval, or the bearer token of an approver.
+        /// The secret of the approval, or the proof of an approver.
         #[serde(default)]
         proof: String,
     },
@@ -64,6 +88,28 @@ pub enum Request {
         /// Hash of the plan.
         plan_sha256: String,
     },
+    /// Refuse all effects from now on. Needs no proof: stopping is safe.
+    StopAll {
+        /// Who stops.
+        by: Principal,
+        /// Why; may be empty.
+        #[serde(default)]
+        reason: String,
+    },
+    /// End a stop of all actions.
+    Resume {
+        /// The proof of an approver of the tenant `main`.
+        proof: String,
+    },
+    /// Return whether all actions are stopped.
+    StopState,
+    /// Confirm that an execution by break-glass was reviewed, by another person than who approved it.
+    Review {
+        /// Hash of the plan.
+        plan_sha256: String,
+        /// The proof of an approver.
+        proof: String,
+    },
     /// Return the last signed head of the audit log.
     AuditHead,
     /// Sign that the audit log has reached a position.
@@ -77,11 +123,99 @@ pub enum Request {
     },
 }
 
+/// How far a plan is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It does not have the approvals that it needs.
+    #[default]
+    Unknown,
+    /// It has the approvals that it needed when they were given; the policy is asked again when it is started.
+    Authorized,
+    /// The action is running.
+    Running,
+    /// The action has an outcome.
+    Done,
+    /// The undo is running.
+    Undoing,
+    /// The undo has an outcome.
+    Undone,
+}
+
+/// The last thing that a running action reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What the tool is doing.
+    pub text: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// Why the last run of a plan ended without an effect. The plan can be started again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRun {
+    /// The violated rule.
+    pub code: RefusalCode,
+    /// Explanation.
+    pub detail: String,
+}
+
+/// What proved an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofKind {
+    /// A signature with the approver's SSH key.
+    Ssh,
+    /// A bearer token, which the server has seen: for evaluation only.
+    Token,
+}
+
+impl ProofKind {
+    /// Returns the JSON spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// A stop of all actions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Id of the stop; a proof that ends it names it.
+    pub id: String,
+    /// Who has stopped.
+    pub by: Principal,
+    /// Why; may be empty.
+    pub reason: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
 /// The status of a plan in the executor's ledger.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanStatus {
-    /// Approver, if approved.
+    /// How far it is.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Who approved it, the first of several; `None` until it has the approvals that it needs.
     pub approved_by: Option<Principal>,
+    /// All who have approved, in order, also if that is not enough.
+    #[serde(default)]
+    pub approvals: Vec<Principal>,
+    /// What proved the first approval.
+    #[serde(default)]
+    pub proof: Option<ProofKind>,
+    /// Whether the plan was approved by break-glass, and nobody has reviewed that.
+    #[serde(default)]
+    pub review_due: bool,
+    /// What the running action reported last.
+    #[serde(default)]
+    pub progress: Option<Progress>,
+    /// Why the last run ended without an effect.
+    #[serde(default)]
+    pub refused: Option<RefusedRun>,
     /// Outcome of the execution, if finished.
     pub executed: Option<Outcome>,
     /// Outcome of the undo, if finished.
@@ -99,8 +233,19 @@ pub struct ListedApprover {
     pub principal: Principal,
     /// Tenant whose plans they may approve.
     pub tenant: TenantId,
-    /// Id of their token in `wardroom token list`.
+    /// What proves their approvals.
+    #[serde(default = "token_proof")]
+    pub proof: ProofKind,
+    /// Id of their token in `wardroom token list`; empty for an SSH key.
     pub token_id: String,
+    /// SHA-256 fingerprint of their SSH key, as `ssh-keygen -l` prints it; empty for a token.
+    #[serde(default)]
+    pub key: String,
+}
+
+/// What older executors, which say nothing about it, accept.
+const fn token_proof() -> ProofKind {
+    ProofKind::Token
 }
 
 /// What the kernel enforces on a process.
@@ -122,8 +267,10 @@ pub struct Confinement {
 pub enum RefusalCode {
     /// Unknown tool, operation or target, or invalid arguments; or an audit log that does not extend the signed one.
     Invalid,
-    /// The token does not belong to an approver.
+    /// The proof does not belong to an approver.
     NotAnApprover,
+    /// The signature is not valid for this plan, too old, or made for something else.
+    InvalidProof,
     /// The hash of the plan is not the approved one.
     HashMismatch,
     /// The plan has expired, or the time in which it could be undone is over.
@@ -134,8 +281,23 @@ pub enum RefusalCode {
     NotApproved,
     /// The target has changed since the plan was made, or since it was executed.
     Stale,
-    /// The target or the ledger is unavailable at the moment.
+    /// The policy forbids the action.
+    Denied,
+    /// All actions are stopped; it may be repeated after `wardroom resume`.
+    Stopped,
+    /// Another action runs on the same target; it may be repeated.
+    Busy,
+    /// The target has had its number of actions within the hour; it may be repeated.
+    RateLimited,
+    /// The target or the ledger is unavailable at the moment; it may be repeated.
     Unavailable,
+}
+
+impl RefusalCode {
+    /// Returns whether the same request can succeed later without anybody changing the plan.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Stopped | Self::Busy | Self::RateLimited | Self::Unavailable)
+    }
 }
 
 /// The executor's response.
@@ -147,6 +309,9 @@ pub enum Response {
         /// What the kernel enforces on the executor.
         #[serde(default)]
         confinement: Confinement,
+        /// Why a head of the audit log is not published where it should be.
+        #[serde(default)]
+        unpublished: Option<String>,
     },
     /// Response to the request for approvers.
     Approvers {
@@ -161,10 +326,20 @@ pub enum Response {
         /// Effect of the call.
         dry_run: DryRun,
     },
+    /// Response to a read.
+    Read {
+        /// What was read.
+        value: serde_json::Value,
+    },
     /// Response to all requests about a plan.
     Status {
         /// Current status in the ledger.
         status: PlanStatus,
+    },
+    /// Response to the requests about a stop of all actions.
+    StopState {
+        /// The stop in force; `None` if there is none.
+        stopped: Option<Stopped>,
     },
     /// Response to the requests about the audit log.
     AuditHead {

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anomaly;
+pub mod approval_proof;
 pub mod audit;
 pub mod audit_head;
 pub mod batch;
@@ -37,6 +38,7 @@ pub mod labels;
 pub mod matcher;
 pub mod mutant;
 pub mod plan;
+pub mod policy;
 pub mod query;
 mod re2;
 pub mod sample;
@@ -65,6 +67,7 @@ pub use incident::{Acknowledgement, Comment, Incident, IncidentChange, IncidentS
 pub use labels::Labels;
 pub use matcher::Matcher;
 pub use plan::{Approval, DryRun, Outcome, Plan, ToolCall};
+pub use policy::{PolicyAnswer, PolicyDecision};
 pub use sample::Sample;
 pub use severity::Severity;
 pub use signal::{SignalId, SignalKind};

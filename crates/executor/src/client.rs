@@ -90,13 +90,22 @@ impl ExecutorClient {
 const fn changes_something(request: &Request) -> bool {
     match request {
         Request::Authorize { .. }
+        | Request::Start { .. }
+        | Request::StartUndo { .. }
         | Request::Execute { .. }
         | Request::Undo { .. }
         | Request::Settle { .. }
+        | Request::Review { .. }
+        | Request::StopAll { .. }
+        | Request::Resume { .. }
         | Request::SignAudit { .. } => true,
-        Request::Ping | Request::Approvers | Request::DryRun { .. } | Request::Status { .. } | Request::AuditHead => {
-            false
-        }
+        Request::Ping
+        | Request::Approvers
+        | Request::DryRun { .. }
+        | Request::Read { .. }
+        | Request::Status { .. }
+        | Request::StopState
+        | Request::AuditHead => false,
     }
 }
 

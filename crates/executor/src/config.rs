@@ -1,30 +1,26 @@
-//! Configuration of the executor: targets with credentials, approvers with token hashes.
+//! Configuration of the executor: targets with credentials, and who may approve.
 
+pub(crate) mod approvers;
 pub(crate) mod private_file;
 mod yaml;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq;
-use url::Url;
-use wardroom_domain::canonical::sha256_hex;
-use wardroom_domain::config_check::MAX_MINUTES;
+use ssh_key::public::KeyData;
+use wardroom_domain::config_check::{ConfigProblems, MAX_MINUTES};
 use wardroom_domain::executor::ListedApprover;
-use wardroom_domain::identity::token_id;
-use wardroom_domain::{Principal, TenantId};
-use wardroom_tools::{Secret, Target};
+use wardroom_domain::{AccessRole, Principal, TenantId, ToolCall};
+use wardroom_policy::{Autonomy, Config as PolicyConfig};
+use wardroom_tools::{SecretsConfig, SettingError, Target};
 
+use crate::approval::allowed_signers::Signer;
+use crate::audit_publisher::HeadDestination;
+use approvers::{Approver, Approvers};
 use private_file::read_private_file;
-
-/// Hexadecimal digits of a SHA-256.
-const SHA256_DIGITS: usize = 64;
-
-/// Digits of a credential's hash that are shown; too few to test guesses against.
-const SHOWN_HASH_DIGITS: usize = 4;
 
 /// Default of [`ExecutorConfig::undo_minutes`].
 const DEFAULT_UNDO_MINUTES: u64 = 60;
@@ -34,31 +30,51 @@ const DEFAULT_UNDO_MINUTES: u64 = 60;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ExecutorConfig {
-    /// Principals that may approve plans.
+    /// Who may approve plans.
     pub approvers: Vec<Approver>,
     /// Targets of tool calls.
     #[serde(default)]
     pub targets: Vec<Target>,
+    /// Where the targets' credentials are, if they are references. Since 0.2.
+    #[serde(default)]
+    pub secrets: SecretsConfig,
     /// Time after an execution in which it can be undone, in minutes; at least `respond.verify-timeout` and
     /// `respond.hold` together. Default 60. Since 0.1.
     #[serde(default = "default_undo_minutes")]
     pub undo_minutes: u64,
+    /// The policy that the executor asks by itself, as the section `policy` of the server's configuration; a relative
+    /// `file` is in the folder of this file. Default: the built-in policy. Since 0.2.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+    /// Places outside of the data folder to which signed heads of the audit log are published, every minute or 100
+    /// entries. Read when the executor starts. Default: none. Since 0.2.
+    #[serde(default)]
+    pub audit_heads: Vec<HeadDestination>,
+    /// Actions that may run without approval where the policy permits it. Default: none. Since 0.2.
+    #[serde(default)]
+    pub autonomy: Vec<AutonomousAction>,
+    /// The approvers, checked.
+    #[serde(skip)]
+    checked: Approvers,
+}
+
+/// An action that has earned to run without approval. An operator writes it here: the server cannot.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AutonomousAction {
+    /// The tool.
+    pub tool: String,
+    /// The operation of the tool.
+    pub operation: String,
+    /// The target; default: every one.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// `night` or `automatic`.
+    pub level: Autonomy,
 }
 
 const fn default_undo_minutes() -> u64 {
     DEFAULT_UNDO_MINUTES
-}
-
-/// An approver.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Approver {
-    /// Name in plans and in the audit log.
-    pub principal: Principal,
-    /// Tenant whose plans they may approve.
-    pub tenant: TenantId,
-    /// SHA-256 of their bearer token, in hex.
-    pub token_sha256: String,
 }
 
 impl ExecutorConfig {
@@ -66,8 +82,13 @@ impl ExecutorConfig {
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
         let with_path = |error: String| format!("{}: {error}", path.display());
         let text = read_private_file(path).map_err(with_path)?;
-        let config: Self = yaml::parse(&text).map_err(with_path)?;
-        config.check_approvers().and_then(|()| config.check_targets()).map_err(with_path)?;
+        let mut config: Self = yaml::parse(&text).map_err(with_path)?;
+        config.checked = Approvers::read(&config.approvers).map_err(with_path)?;
+        config.check_targets().map_err(with_path)?;
+        config.check_policy(path).map_err(with_path)?;
+        for (index, place) in config.audit_heads.iter().enumerate() {
+            place.check().map_err(|reason| with_path(format!("field audit-heads[{index}]: {reason}")))?;
+        }
         if !(1..=MAX_MINUTES).contains(&config.undo_minutes) {
             let found = config.undo_minutes;
             return Err(with_path(format!("field undo-minutes: {found} is not in 1 to {MAX_MINUTES}")));
@@ -75,59 +96,35 @@ impl ExecutorConfig {
         Ok(config)
     }
 
-    /// Checks that each approver can be recognised by their token. A hash with anything before or after it, such as the
-    /// output of `sha256sum`, would match no token.
-    fn check_approvers(&self) -> Result<(), String> {
-        for (index, approver) in self.approvers.iter().enumerate() {
-            let field = format!("field approvers[{index}].token-sha256");
-            let hash = approver.token_sha256.as_str();
-            if hash.len() != SHA256_DIGITS || !hash.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                let found = format!("{field}: {} characters, which are not {SHA256_DIGITS}", hash.chars().count());
-                return Err(format!(
-                    "{found} hexadecimal digits; write what `printf %s TOKEN | sha256sum | cut -c1-64` prints"
-                ));
-            }
-            let is_same = |other: &&Approver| {
-                other.tenant == approver.tenant && other.token_sha256.eq_ignore_ascii_case(&approver.token_sha256)
-            };
-            if let Some(other) = self.approvers.iter().take(index).find(is_same) {
-                let (one, two) = (&other.principal, &approver.principal);
-                return Err(format!("{field}: {one} and {two} have the same token; create one for each approver"));
-            }
+    /// Checks the targets and where credentials are.
+    fn check_targets(&self) -> Result<(), String> {
+        let problem = |error: SettingError| format!("field {error}");
+        wardroom_tools::check_targets(&self.targets).map_err(problem)?;
+        self.secrets.check().map_err(problem)
+    }
+
+    /// Checks the policy, and finds its file.
+    fn check_policy(&mut self, path: &Path) -> Result<(), String> {
+        let mut problems = ConfigProblems::default();
+        self.policy.check(&mut problems);
+        if let Some(first) = problems.into_lines().into_iter().next() {
+            return Err(first);
+        }
+        if let (Some(file), Some(folder)) = (&mut self.policy.file, path.parent()) {
+            *file = folder.join(&*file);
+            crate::policy_check::read(file).map_err(|error| format!("field policy.file: {error}"))?;
         }
         Ok(())
     }
 
-    /// Checks that each target names a tool and operations that exist, and can be told from the tenant's others.
-    fn check_targets(&self) -> Result<(), String> {
-        let specs: Vec<_> = wardroom_tools::tools(&[]).iter().map(|tool| tool.spec()).collect();
-        for (index, target) in self.targets.iter().enumerate() {
-            let field = format!("field targets[{index}]");
-            let Some(spec) = specs.iter().find(|spec| spec.name == target.tool) else {
-                let known: Vec<&str> = specs.iter().map(|spec| spec.name).collect();
-                return Err(format!("{field}.tool: there is no tool of this name; use {}", known.join(", ")));
-            };
-            let known: Vec<&str> = spec.operations.iter().map(|operation| operation.name).collect();
-            let is_unknown = |operation: &String| !known.contains(&operation.as_str());
-            if let Some(index) = target.operations.iter().flatten().position(is_unknown) {
-                let known = known.join(", ");
-                return Err(format!("{field}.operations[{index}]: there is no operation of this name; use {known}"));
-            }
-            check_url(&target.url).map_err(|reason| format!("{field}.url: {reason}"))?;
-            if target.actions_per_hour == 0 {
-                return Err(format!(
-                    "{field}.actions-per-hour: 0 allows no action; give at least 1, or remove the target"
-                ));
-            }
-            let is_same = |other: &&Target| {
-                (&other.tenant, &other.tool, &other.name) == (&target.tenant, &target.tool, &target.name)
-            };
-            if self.targets.iter().take(index).any(|other| is_same(&other)) {
-                let Target { tenant, name, tool, .. } = target;
-                return Err(format!("{field}.name: tenant {tenant} has another target {name} of {tool}; remove one"));
-            }
-        }
-        Ok(())
+    /// Returns what a call may do without approval, as an operator has declared.
+    pub(crate) fn autonomy_of(&self, call: &ToolCall) -> Autonomy {
+        let fits = |action: &&AutonomousAction| {
+            action.tool == call.tool
+                && action.operation == call.operation
+                && action.target.as_ref().is_none_or(|target| *target == call.target)
+        };
+        self.autonomy.iter().find(fits).map_or(Autonomy::Ask, |action| action.level)
     }
 
     /// Returns the targets of a tenant: no call of another tenant's incident may reach them.
@@ -142,63 +139,41 @@ impl ExecutorConfig {
 
     /// Returns the approvers without the hashes of their tokens.
     pub(crate) fn listed(&self) -> Vec<ListedApprover> {
-        let listed = |approver: &Approver| ListedApprover {
-            principal: approver.principal.clone(),
-            tenant: approver.tenant.clone(),
-            token_id: token_id(&approver.token_sha256.to_ascii_lowercase()),
-        };
-        self.approvers.iter().map(listed).collect()
+        self.checked.listed()
     }
 
     /// Returns the settings other than the approvers. Of a credential only the start of its hash is shown, which tells
     /// whether it changed.
     pub(crate) fn settings_without_secrets(&self) -> Value {
-        let hidden = |secret: &Secret| -> String {
-            sha256_hex(secret.expose_secret().as_bytes()).chars().take(SHOWN_HASH_DIGITS).collect()
-        };
-        let target = |target: &Target| {
-            let Target { tool, tenant, name, url, token, operations, actions_per_hour } = target;
-            json!({ "tenant": tenant, "tool": tool, "name": name, "url": url, "operations": operations,
-                "actions-per-hour": actions_per_hour, "token-sha256-start": token.as_ref().map(hidden) })
-        };
-        let targets: Vec<Value> = self.targets.iter().map(target).collect();
-        json!({ "targets": targets, "undo-minutes": self.undo_minutes })
+        let targets: Vec<Value> = self.targets.iter().map(wardroom_tools::shown).collect();
+        json!({ "targets": targets, "secrets": self.secrets, "undo-minutes": self.undo_minutes, "policy": self.policy,
+            "audit-heads": self.audit_heads })
     }
 
-    /// Returns the approver of a tenant with this token. Compares in constant time.
+    /// Returns the programs that the tool runner may start.
+    pub(crate) fn programs(&self) -> Vec<PathBuf> {
+        wardroom_tools::programs_of(&self.targets)
+    }
+
+    /// Returns the approver of a tenant with this key.
+    pub(crate) fn signer(&self, tenant: &TenantId, key: &KeyData) -> Option<&Signer> {
+        self.checked.signer(tenant, key)
+    }
+
+    /// Returns the approver of a tenant whose token, listed with `proof: token`, this is.
     pub(crate) fn authenticate(&self, tenant: &TenantId, token: &str) -> Option<&Principal> {
-        let digest = sha256_hex(token.as_bytes());
-        self.approvers
-            .iter()
-            .find(|approver| {
-                approver.tenant == *tenant
-                    && bool::from(approver.token_sha256.to_ascii_lowercase().as_bytes().ct_eq(digest.as_bytes()))
-            })
-            .map(|approver| &approver.principal)
+        self.checked.authenticate(tenant, token)
     }
 
-    /// Returns whether a principal is an approver of a tenant.
-    pub(crate) fn is_approver(&self, tenant: &TenantId, principal: &Principal) -> bool {
-        self.approvers.iter().any(|approver| approver.tenant == *tenant && approver.principal == *principal)
+    /// Returns whether an approval still counts; see [`Approvers::is_approver`].
+    pub(crate) fn is_approver(&self, tenant: &TenantId, principal: &Principal, key: Option<&str>) -> bool {
+        self.checked.is_approver(tenant, principal, key)
     }
-}
 
-/// Checks the base URL of a target. The reason does not repeat it: a credential may be in it.
-fn check_url(text: &str) -> Result<(), String> {
-    let url: Url =
-        text.parse().map_err(|error| format!("it is not a URL ({error}), such as https://host:8443/path"))?;
-    // The `url` crate would read `http:host`, and other spellings, as `http://host`.
-    let has_scheme = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    if !has_scheme || !url.has_host() {
-        return Err("it is not a URL with http:// or https:// and a host".to_owned());
+    /// Returns the access role of an approver.
+    pub(crate) fn role_of(&self, tenant: &TenantId, principal: &Principal) -> AccessRole {
+        self.checked.role_of(tenant, principal)
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("it has a user or a password, which the audit log would show; use the field token".to_owned());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("it has `?` or `#`, but paths are appended to it; remove what follows".to_owned());
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -213,36 +188,6 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         ExecutorConfig::load(&path)
-    }
-
-    fn load(approvers: &[(&str, &str)]) -> Result<ExecutorConfig, String> {
-        let entry = |(principal, hash): &(&str, &str)| {
-            format!("  - {{ principal: {principal}, tenant: main, token-sha256: {} }}\n", serde_json::json!(hash))
-        };
-        load_text(&format!("approvers:\n{}", approvers.iter().map(entry).collect::<String>()))
-    }
-
-    #[test]
-    fn a_hash_that_matches_no_token_is_refused_when_the_file_is_read() {
-        let hash = sha256_hex(b"token");
-        assert!(load(&[("alice", &hash), ("bob", &sha256_hex(b"other").to_uppercase())]).is_ok());
-        for wrong in [
-            format!("{hash}  -"),
-            format!("{hash}\n"),
-            format!(" {hash}"),
-            format!("{hash}00"),
-            format!("sha256:{hash}"),
-            hash.replace(|_: char| true, "g"),
-            hash.chars().skip(1).collect(),
-            "wr_the-token-itself".to_owned(),
-            String::new(),
-        ] {
-            let error = load(&[("bob", &sha256_hex(b"other")), ("alice", &wrong)]).unwrap_err();
-            assert!(error.contains("approvers[1].token-sha256") && error.contains("sha256sum"), "{wrong:?}: {error}");
-            assert!(wrong.is_empty() || !error.contains(wrong.trim()), "{error} does not repeat what may be a secret");
-        }
-        let error = load(&[("alice", &hash), ("bob", &hash.to_uppercase())]).unwrap_err();
-        assert!(error.contains("alice and bob have the same token"), "{error}");
     }
 
     fn load_targets(targets: &[&str]) -> Result<ExecutorConfig, String> {
@@ -269,7 +214,7 @@ mod tests {
             (["name: cart", "name: cart, tenant: main"], "targets[1].name: tenant main has another target cart"),
             (["name: cart", "name: mail, operations: [restart, reboot]"], "targets[1].operations[1]: there is no"),
             (["name: cart, tenant: 'a b'", "name: mail"], "not a valid name"),
-            (["name: cart, owner: main", "name: mail"], "field targets[0], line 3, column"),
+            (["name: cart, owner: main", "name: mail"], "field targets[0]: there is a field that is not known"),
             (["name: cart", "name: mail, actions-per-hour: 0"], "targets[1].actions-per-hour: 0 allows no action"),
         ] {
             let error = load_targets(&targets).unwrap_err();
@@ -279,7 +224,7 @@ mod tests {
             load_text(&format!("approvers: []\ntargets: [{{ tool: {tool}, name: a, url: '{url}' }}]\n"))
         };
         assert!(load_one("process", "https://control.example").is_ok());
-        assert!(load_one("shell", "http://a").unwrap_err().contains("no tool of this name; use process"));
+        assert!(load_one("shell", "http://a").unwrap_err().contains("no tool of this name; use "));
         for url in ["http://10.0.0.1:8080/control", "http://[::1]:80", "https://control.example/"] {
             assert!(load_one("process", url).is_ok(), "{url}");
         }
@@ -314,22 +259,21 @@ mod tests {
     fn no_error_repeats_a_credential() {
         const SECRET: &str = "s3kret";
         let wrong = |target: &str, place: &str| {
-            let text =
-                format!("approvers:\n  - principal: a\n    tenant: main\n    token-sha256: x\ntargets:\n{target}");
+            let text = format!("approvers: []\ntargets:\n{target}");
             let error = load_text(&text).unwrap_err();
             assert!(!error.to_lowercase().contains(SECRET), "{target}: {error}");
             assert!(error.contains(place) && error.contains("executor.yaml: "), "{target}: {error}");
         };
         let target = |fields: &str| format!("  - tool: process\n    name: a\n{fields}");
         for (fields, place) in [
-            ("    url: http://a\n    token: s3kret\n    colour: blue\n", "field targets[0], line 10"),
-            ("    colour: blue\n    url: http://a\n    token: s3kret\n", "field targets[0], line 8"),
-            ("    url: http://a\n    token: [s3kret]\n", "field targets[0].token, line 9"),
-            ("    url: http://a\n    token: { s3kret: s3kret }\n", "field targets[0].token, line 9"),
+            ("    url: http://a\n    token: s3kret\n    colour: blue\n", "field targets[0]: there is a field"),
+            ("    colour: blue\n    url: http://a\n    token: s3kret\n", "field targets[0]: there is a field"),
+            ("    url: http://a\n    token: [s3kret]\n", "field targets[0].token: the value must be text"),
+            ("    url: http://a\n    token: { s3kret: s3kret }\n", "field targets[0].token: the value must be text"),
             ("    url: http://a\n    token:\n      s3kret: 1\n", "field targets[0].token"),
             (
                 "    url: http://a\n    token: s3kret\n    actions-per-hour: s3kret\n",
-                "field targets[0].actions-per-hour",
+                "field of a target actions-per-hour: ",
             ),
             ("    url: http://a\n    token: s3kret\n   name: b\n", "line"),
             ("    url: http://a\n    token: s3kret\n\tname: b\n", "line"),
@@ -340,12 +284,12 @@ mod tests {
             ("    url: http://a\n    token: *s3kret\n", "line"),
             ("    url: http://a\n    token: !s3kret x\n    colour: blue\n", "line"),
             ("    url: http://a\n    s3kret\n", "line"),
-            ("    url: http://a\n    s3kret: s3kret\n", "field targets[0], line"),
+            ("    url: http://a\n    s3kret: s3kret\n", "field targets[0]: there is a field"),
             ("    url: http://s3kret:s3kret@\n", "field"),
-            ("    url: http://a\n    tenant: 's3kret s3kret'\n", "field targets[0].tenant"),
-            ("    url: http://a\n    token: &t s3kret\n    operations: *t\n", "field targets[0].operations"),
-            ("    url: http://a\n    token: s3kret\n    operations: s3kret\n", "field targets[0].operations"),
-            ("    token: s3kret\n", "the field url is missing"),
+            ("    url: http://a\n    tenant: 's3kret s3kret'\n", "field of a target tenant: "),
+            ("    url: http://a\n    token: &t s3kret\n    operations: *t\n", "field of a target operations: "),
+            ("    url: http://a\n    token: s3kret\n    operations: s3kret\n", "field of a target operations: "),
+            ("    token: s3kret\n", "field targets[0].url: the field is missing"),
         ] {
             wrong(&target(fields), place);
         }

@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::audit_head::SignedHead;
-use wardroom_domain::executor::PlanStatus;
+use wardroom_domain::executor::{Phase, PlanStatus, ProofKind, Stopped};
 use wardroom_domain::{Outcome, Plan, Principal, TenantId, Timestamp, ToolCall};
 
 use wardroom_files::rewrite_prefix;
 use wardroom_process::crash;
 
-/// Format version of the lines that this build writes. Version 2 has the steps and fields that say so.
-pub(crate) const FORMAT_VERSION: u8 = 2;
+/// Format version of the lines that this build writes. Versions 2 and 3 have the steps and fields that say so.
+pub(crate) const FORMAT_VERSION: u8 = 3;
 
 /// A line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Entry {
-    /// A person approved a plan.
+    /// A person approved a plan; one line for each.
     Authorized {
         #[serde(rename = "v")]
         version: u8,
@@ -31,6 +31,18 @@ pub(crate) enum Entry {
         /// SHA-256 of the secret that proves an undo. Since version 2.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         undo_sha256: Option<String>,
+        /// Fingerprint of the key that signed; absent if a token proved it. Since version 3.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        /// The signature with its time, which anybody can verify again; absent for a token. Since version 3.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proof: Option<String>,
+        /// Why the plan could not wait, if it was approved by break-glass. Since version 3.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        break_glass: Option<String>,
+        /// Whether another approval is missing. Since version 3.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_partial: bool,
     },
     /// The adapter is about to be called.
     Started {
@@ -80,6 +92,28 @@ pub(crate) enum Entry {
         at: Timestamp,
         plan_sha256: String,
     },
+    /// Another person has reviewed an execution by break-glass. Since version 3.
+    Reviewed {
+        #[serde(rename = "v")]
+        version: u8,
+        at: Timestamp,
+        plan_sha256: String,
+        principal: Principal,
+    },
+    /// All actions are stopped. Since version 3.
+    Stopped {
+        #[serde(rename = "v")]
+        version: u8,
+        stopped: Stopped,
+    },
+    /// A stop has ended. Since version 3.
+    Resumed {
+        #[serde(rename = "v")]
+        version: u8,
+        at: Timestamp,
+        stop: String,
+        principal: Principal,
+    },
     /// The audit log has reached a position. Since version 2.
     AuditHead {
         #[serde(rename = "v")]
@@ -102,11 +136,24 @@ impl Entry {
     }
 }
 
+/// An approval of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordedApproval {
+    pub(crate) principal: Principal,
+    /// Fingerprint of the key that signed; `None` if a token proved it.
+    pub(crate) key: Option<String>,
+}
+
 /// The state of a plan.
 #[derive(Clone, Debug)]
 pub(crate) struct PlanRecord {
     pub(crate) plan: Plan,
+    pub(crate) plan_sha256: String,
     pub(crate) status: PlanStatus,
+    /// The approvals, in order.
+    pub(crate) approvals: Vec<RecordedApproval>,
+    /// Why the plan could not wait, if it was approved by break-glass.
+    pub(crate) break_glass: Option<String>,
     /// SHA-256 of the secret that proves an undo.
     pub(crate) undo_sha256: Option<String>,
     pub(crate) started_at: Option<Timestamp>,
@@ -120,6 +167,26 @@ pub(crate) struct PlanRecord {
     pub(crate) settled: bool,
 }
 
+impl PlanRecord {
+    fn add_approval(&mut self, approval: RecordedApproval, break_glass: Option<String>, is_partial: bool) {
+        let status = &mut self.status;
+        if !is_partial && status.approved_by.is_none() {
+            status.phase = Phase::Authorized;
+            let first = self.approvals.first().unwrap_or(&approval);
+            status.approved_by = Some(first.principal.clone());
+        }
+        if self.approvals.is_empty() {
+            status.proof = Some(if approval.key.is_some() { ProofKind::Ssh } else { ProofKind::Token });
+        }
+        status.approvals.push(approval.principal.clone());
+        self.approvals.push(approval);
+        if break_glass.is_some() {
+            status.review_due = true;
+            self.break_glass = break_glass;
+        }
+    }
+}
+
 /// The ledger file and the state of all plans in it.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -130,6 +197,8 @@ pub(crate) struct Ledger {
     /// A write or sync has failed: the file may hold uncommitted bytes beyond `len`.
     write_failed: bool,
     plans: BTreeMap<String, PlanRecord>,
+    /// The stop in force.
+    stopped: Option<Stopped>,
     /// The last signed head of the audit log.
     audit_head: Option<SignedHead>,
 }
@@ -171,7 +240,7 @@ impl Ledger {
         file.sync_all()?;
         File::open(folder)?.sync_all()?;
         let (len, plans) = (complete as u64, BTreeMap::new());
-        let mut ledger = Self { path, file, len, write_failed: false, plans, audit_head: None };
+        let mut ledger = Self { path, file, len, write_failed: false, plans, stopped: None, audit_head: None };
         for line in text.lines().take(text.matches('\n').count()) {
             let entry = Entry::decode(line)
                 .map_err(|error| std::io::Error::other(format!("{}: {error}", ledger.path.display())))?;
@@ -189,7 +258,7 @@ impl Ledger {
             Entry::Undone { .. } => Some("ledger:undone"),
             Entry::Settled { .. } => Some("ledger:settled"),
             // No step of a plan.
-            Entry::AuditHead { .. } => None,
+            Entry::AuditHead { .. } | Entry::Reviewed { .. } | Entry::Stopped { .. } | Entry::Resumed { .. } => None,
         };
         let crash_point = |when| step.into_iter().for_each(|step| crash::maybe_crash(step, when));
         crash_point("before");
@@ -212,6 +281,16 @@ impl Ledger {
         self.plans.get(plan_sha256)
     }
 
+    /// Returns all plans.
+    pub(crate) fn plans(&self) -> impl Iterator<Item = &PlanRecord> {
+        self.plans.values()
+    }
+
+    /// Returns the stop in force.
+    pub(crate) const fn stopped(&self) -> Option<&Stopped> {
+        self.stopped.as_ref()
+    }
+
     /// Returns the last signed head of the audit log.
     pub(crate) fn audit_head(&self) -> Option<&SignedHead> {
         self.audit_head.as_ref()
@@ -230,11 +309,13 @@ impl Ledger {
 
     fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Authorized { plan, plan_sha256, principal, undo_sha256, .. } => {
-                let status = PlanStatus { approved_by: Some(principal), ..PlanStatus::default() };
-                let record = PlanRecord {
+            Entry::Authorized { plan, plan_sha256, principal, undo_sha256, key, break_glass, is_partial, .. } => {
+                let record = self.plans.entry(plan_sha256.clone()).or_insert_with(|| PlanRecord {
                     plan: *plan,
-                    status,
+                    plan_sha256,
+                    status: PlanStatus::default(),
+                    approvals: Vec::new(),
+                    break_glass: None,
                     undo_sha256,
                     started_at: None,
                     finished_at: None,
@@ -242,14 +323,22 @@ impl Ledger {
                     undo_started_at: None,
                     undo_started: None,
                     settled: false,
-                };
-                self.plans.entry(plan_sha256).or_insert(record);
+                });
+                record.add_approval(RecordedApproval { principal, key }, break_glass, is_partial);
+            }
+            Entry::Reviewed { plan_sha256, .. } => {
+                self.update(&plan_sha256, |record| record.status.review_due = false);
+            }
+            Entry::Stopped { stopped, .. } => self.stopped = Some(stopped),
+            Entry::Resumed { stop, .. } => {
+                self.stopped.take_if(|stopped| stopped.id == stop);
             }
             Entry::Started { at, plan_sha256, key, .. } => self.update(&plan_sha256, |record| {
                 record.started_at = Some(at);
                 record.status.idempotency_key = Some(key);
             }),
             Entry::Finished { at, plan_sha256, outcome, detail, state, .. } => self.update(&plan_sha256, |record| {
+                record.status.phase = Phase::Done;
                 record.status.executed = Some(outcome);
                 record.status.detail = detail;
                 record.finished_at = Some(at);
@@ -262,6 +351,7 @@ impl Ledger {
             Entry::Settled { plan_sha256, .. } => self.update(&plan_sha256, |record| record.settled = true),
             Entry::AuditHead { signed, .. } => self.audit_head = Some(*signed),
             Entry::Undone { plan_sha256, outcome, detail, .. } => self.update(&plan_sha256, |record| {
+                record.status.phase = Phase::Undone;
                 record.status.undone = Some(outcome);
                 record.status.detail = detail;
             }),
@@ -297,7 +387,7 @@ mod tests {
         );
         assert_eq!((&record.state_after, &record.undo_sha256, record.settled), (&None, &None, false));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "the torn line is cut off");
-        std::fs::write(&path, text.replacen("\"v\":1", "\"v\":3", 1)).unwrap();
+        std::fs::write(&path, text.replacen("\"v\":1", "\"v\":4", 1)).unwrap();
         assert!(Ledger::open(dir.path()).unwrap_err().to_string().contains("newer Wardroom"));
     }
 

@@ -1,23 +1,30 @@
 //! The executor: a separate process that holds the credentials and verifies everything itself (ADR 012).
 //!
 //! ```text
-//! authorize: valid approver token? hash as approved? not expired? not used? ─► ledger
-//! execute:   authorized? not expired? target unchanged since the plan? ─► ledger ─► adapter ─► ledger
+//! authorize: signed by an approver? hash as approved? not expired? not used? ─► ledger
+//! start:     authorized? not stopped? ─► a thread: target unchanged? policy? ─► ledger ─► adapter ─► ledger
+//! status:    running (with progress) or done
 //! after a crash: started but not finished ─► probe first; an unknown outcome is never retried
 //! ```
+//!
+//! Nothing waits for a target: actions of minutes run beside each other, one on each target, and are asked for.
 //!
 //! The process is not dumpable, exits with its parent, and holds a lock so that only one runs per data folder.
 //! It does not link the state store: its only persistent state is the ledger.
 
 #![forbid(unsafe_code)]
 
+mod approval;
 mod audit_key;
+mod audit_publisher;
 mod audit_signing;
 mod client;
 mod config;
 mod ledger;
+mod policy_check;
 mod protocol;
 mod service;
+mod tool_commands;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -29,15 +36,19 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use wardroom_domain::executor::{RefusalCode, Response};
 use wardroom_process::sandbox::Sandbox;
+use wardroom_tools::programs::{LocalPrograms, ToolRunner};
 
 use protocol::{MAX_MESSAGE_BYTES, ReceivedRequest, executor_folder};
 use service::Service;
 
+pub use approval::signer::{ApprovalSigner, NewKey, create_key};
 pub use audit_key::{PRIVATE_KEY_FILE, is_signature_valid, read_public_key};
+pub use audit_publisher::{HeadDestination, HeadMethod};
 pub use audit_signing::{AuditEvidence, accept_audit_log, audit_evidence, has_signing_key, public_key_file};
 pub use client::{ExecutorClient, ExecutorUnavailable};
 pub use config::ExecutorConfig;
-pub use protocol::{SocketPathTooLong, check_socket_path, socket_path};
+pub use protocol::{SocketPathTooLong, check_socket_path, request_stop, socket_path};
+pub use tool_commands::{describe_tool, dry_run_tool, list_tools};
 
 /// Interval between checks whether the parent is still running.
 const PARENT_POLL_INTERVAL: Duration = Duration::from_millis(300);
@@ -60,6 +71,9 @@ pub enum ExecutorError {
     /// A file or the socket cannot be used.
     #[error("executor: {0}")]
     Io(#[from] std::io::Error),
+    /// A call of a tool is not valid, or its target does not respond.
+    #[error("{0}")]
+    Tool(String),
     /// Another executor is running on this data folder.
     #[error("another executor holds {0}")]
     Locked(String),
@@ -80,11 +94,14 @@ pub fn check_config(file: &Path) -> Result<(), ExecutorError> {
 pub fn run(data: &Path, config: &Path) -> Result<(), ExecutorError> {
     harden_process()?;
     // Loaded here to report mistakes at startup; loaded again at every use.
-    ExecutorConfig::load(config).map_err(ExecutorError::Config)?;
+    let loaded = ExecutorConfig::load(config).map_err(ExecutorError::Config)?;
     let lock_path = data.join("executor.lock");
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path)?;
     let _lock = acquire_lock(file).ok_or_else(|| ExecutorError::Locked(lock_path.display().to_string()))?;
     let mut service = Service::open(&executor_folder(data), config)?;
+    if !loaded.programs().is_empty() {
+        service.programs = Arc::new(ToolRunner::start(config)?);
+    }
     let socket = socket_path(data);
     if socket.exists() {
         std::fs::remove_file(&socket)?;
@@ -92,10 +109,28 @@ pub fn run(data: &Path, config: &Path) -> Result<(), ExecutorError> {
     let listener = UnixListener::bind(&socket)?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
     // Before the first thread: only threads that are started from here on are restricted, too.
-    service.confinement = Sandbox::executor(data, config).enter();
+    let published = loaded.audit_heads.iter().filter_map(|place| place.file.as_ref()?.parent());
+    service.confinement = Sandbox::executor(data, config).with_writable(published).enter();
     std::thread::spawn(exit_with_parent);
+    let service = Arc::new(service);
+    service.recover_interrupted();
+    let publishing = Arc::clone(&service);
+    std::thread::Builder::new()
+        .name("audit-heads".into())
+        .spawn(move || audit_publisher::run(&publishing, &loaded.audit_heads))?;
     tracing::info!("executor ready");
-    serve(&listener, &Arc::new(service))
+    serve(&listener, &service)
+}
+
+/// Runs the tool runner: starts programs for the executor, over the socket on its standard input, until that exits.
+///
+/// # Errors
+/// Returns an error if the standard input is no socket.
+pub fn run_tool_runner(config: &Path) -> Result<(), ExecutorError> {
+    // Not ended with the executor: what has begun is brought to its end.
+    nix::sys::prctl::set_dumpable(false).map_err(std::io::Error::from)?;
+    let programs = || ExecutorConfig::load(config).map(|config| LocalPrograms::new(config.programs()));
+    Ok(wardroom_tools::programs::serve(programs)?)
 }
 
 /// Serves each connection on a thread. Does not return.
@@ -154,7 +189,7 @@ fn acquire_lock(mut file: std::fs::File) -> Option<Flock<std::fs::File>> {
 }
 
 /// Handles one request: a JSON line in, a JSON line out.
-fn handle_connection(service: &Service, stream: UnixStream) -> std::io::Result<()> {
+fn handle_connection(service: &Arc<Service>, stream: UnixStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut line = String::new();

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::Timestamp;
 use wardroom_domain::executor::{RefusalCode, Request};
+use wardroom_domain::{Principal, Timestamp};
 use wardroom_process::clock;
 use wardroom_process::sandbox::EXECUTOR_FOLDER;
 
@@ -53,6 +53,23 @@ impl Deadline {
 /// Returns the executor's own folder in a data folder: its ledger and the key of the audit log.
 pub(crate) fn executor_folder(data: &Path) -> PathBuf {
     data.join(EXECUTOR_FOLDER)
+}
+
+/// Name of the file in the executor's folder that requests a stop of all actions.
+pub(crate) const STOP_FILE: &str = "stop-all.json";
+
+/// Requests a stop of all actions through a file of the data folder, which the executor looks at before each effect:
+/// for a server that does not respond.
+///
+/// # Errors
+/// Returns an error if there is no data folder, or the file cannot be written.
+pub fn request_stop(data: &Path, by: &Principal, reason: &str) -> std::io::Result<()> {
+    let folder = executor_folder(data);
+    std::fs::create_dir_all(&folder)?;
+    let (path, unfinished) = (folder.join(STOP_FILE), folder.join(format!("{STOP_FILE}.new")));
+    std::fs::write(&unfinished, serde_json::json!({ "by": by, "reason": reason }).to_string())?;
+    std::fs::File::open(&unfinished)?.sync_all()?;
+    std::fs::rename(&unfinished, &path)
 }
 
 /// Returns the path of the executor's socket in a data folder.

@@ -77,6 +77,7 @@ fn evidence(heads: Vec<SignedHead>) -> SigningEvidence {
     SigningEvidence {
         noted: heads.last().cloned(),
         heads,
+        published: Vec::new(),
         public_key: Some(KEY.to_owned()),
         is_key_given: false,
         signing_since: Some(time(0)),
@@ -108,6 +109,26 @@ fn an_unaltered_log_is_accepted_with_its_unsigned_tail() {
     assert_eq!((found.entries, found.signed_entries, found.unsigned_entries), (9, 7, 2));
     assert_eq!((found.signed, found.signed_at, found.key_id), (true, Some(time(8)), Some(key_id(KEY))));
     assert_eq!((found.signed_as_found, found.signed_late, found.first_broken), (0, 0, None));
+}
+
+/// Log and ledger are put back together: both are valid in themselves.
+#[test]
+fn a_published_head_tells_that_log_and_ledger_were_put_back() {
+    let all = rows(9);
+    let published = heads(&all, &[2, 7]);
+    let check = |rows: &[Row], ledger: &[i64], published: &[SignedHead]| {
+        let evidence = SigningEvidence { published: published.to_vec(), ..evidence(heads(rows, ledger)) };
+        let found = verify(rows, evidence);
+        (codes(&found), found.first_broken)
+    };
+    assert_eq!(check(&all, &[2, 7, 9], &published), (vec![], None));
+    assert_eq!(check(&all[..5], &[2, 5], &published), (vec![FaultCode::EntriesMissing], Some(3)));
+    assert_eq!(check(&all[..5], &[2, 5], &published[..1]), (vec![], None), "not known outside");
+    let mut forged = published.clone();
+    forged[1].head.position.hash = "other".into();
+    assert_eq!(check(&all, &[2, 7], &forged).0, [FaultCode::BadSignature]);
+    let other = sign(SignedHead::next(None, ChainPosition { sequence: 7, hash: "x".into() }, None, time(8)).unwrap(), KEY);
+    assert_eq!(check(&all, &[2, 9], &[published[0].clone(), other]), (vec![FaultCode::Rewritten], Some(3)));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment, Track};
 use serde_saphyr::Error;
+use wardroom_tools::TARGET_FIELD;
 
 /// Beginning of the part of an error about a name that does not repeat the name.
 const NOT_A_NAME: &str = "is not a valid name";
@@ -77,10 +78,14 @@ fn reason(error: &Error) -> String {
         Error::NullIntoString { .. } => "the value is missing".to_owned(),
         Error::Eof { .. } => "the file is empty, or ends within a value".to_owned(),
         Error::MultipleDocuments { .. } => "there is a second document; remove it".to_owned(),
-        Error::Message { msg, .. } => match msg.rfind(NOT_A_NAME).and_then(|start| msg.get(start..)) {
-            Some(remedy) => format!("the value {remedy}"),
-            None => invalid_yaml(),
-        },
+        Error::Message { msg, .. } => {
+            let from = |start: &str| msg.rfind(start).and_then(|start| msg.get(start..));
+            match (from(TARGET_FIELD), from(NOT_A_NAME)) {
+                (Some(problem), _) => problem.to_owned(),
+                (None, Some(remedy)) => format!("the value {remedy}"),
+                (None, None) => invalid_yaml(),
+            }
+        }
         _ => invalid_yaml(),
     }
 }

@@ -1,16 +1,25 @@
 //! Tests of every refusal and of recovery after a crash, against the shop's real supervisor.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::executor::PlanStatus;
-use wardroom_domain::{TenantId, Timestamp};
+use wardroom_domain::{Outcome, Plan, TenantId, Timestamp, ToolCall};
+use wardroom_process::clock;
+use wardroom_respond::Run;
 use wardroom_testing::Shop;
 
+mod asynchronous;
+mod compromised_server;
 mod undo;
 
 use super::*;
+use crate::ledger::{Entry, FORMAT_VERSION};
+
+/// Longest time until a plan expires.
+const MAX_PLAN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 const APPROVER_TOKEN: &str = "alice's token";
 /// The token of the approver of tenant `other`, who owns the target `billing`.
@@ -20,7 +29,7 @@ const UNDO_SECRET: &str = "the server's secret";
 
 struct TestExecutor {
     shop: Shop,
-    service: Service,
+    service: Arc<Service>,
     dir: tempfile::TempDir,
 }
 
@@ -30,7 +39,7 @@ impl TestExecutor {
         let shop = Shop::start(&dir.path().join("shop"), &["--deploy", "cart", "--deploy-at", "0s"]).unwrap();
         std::thread::sleep(Duration::from_millis(1500));
         let config = dir.path().join("executor.yaml");
-        let service = Service::open(&dir.path().join("executor"), &config).unwrap();
+        let service = Arc::new(Service::open(&dir.path().join("executor"), &config).unwrap());
         let executor = Self { shop, service, dir };
         executor.configure(&["alice", "bob"], 0o600);
         executor
@@ -44,7 +53,7 @@ impl TestExecutor {
     fn configure(&self, approvers: &[&str], mode: u32) {
         let approver = |name: &&str| {
             let token = if *name == "alice" { APPROVER_TOKEN } else { "another token" };
-            json!({ "principal": name, "tenant": "main", "token-sha256": sha256_hex(token.as_bytes()) })
+            token_approver(name, "main", token)
         };
         let approvers: Vec<Value> = approvers.iter().map(approver).collect();
         self.write_config(json!({ "approvers": approvers, "targets": self.targets() }), mode);
@@ -59,8 +68,7 @@ impl TestExecutor {
     }
 
     fn write_config(&self, mut config: Value, mode: u32) {
-        let hash = sha256_hex(OTHER_TOKEN.as_bytes());
-        let oscar = json!({ "principal": "oscar", "tenant": "other", "token-sha256": hash });
+        let oscar = token_approver("oscar", "other", OTHER_TOKEN);
         config["approvers"].as_array_mut().unwrap().push(oscar);
         std::fs::write(self.config(), config.to_string()).unwrap();
         std::fs::set_permissions(self.config(), std::fs::Permissions::from_mode(mode)).unwrap();
@@ -68,7 +76,7 @@ impl TestExecutor {
 
     /// Opens the ledger again, like a new process.
     fn restart(&mut self) {
-        self.service = Service::open(&self.dir.path().join("executor"), &self.config()).unwrap();
+        self.service = Arc::new(Service::open(&self.dir.path().join("executor"), &self.config()).unwrap());
     }
 
     fn plan(&self, operation: &str, expires_in: Duration) -> Plan {
@@ -142,8 +150,8 @@ impl TestExecutor {
 
     /// Executes a call directly on the target, bypassing the executor.
     fn execute_directly(&self, key: &str, call: &ToolCall, precondition: &str) {
-        let tools = wardroom_tools::tools(&ExecutorConfig::load(&self.config()).unwrap().targets);
-        let done = tools[0].execute(call, precondition, key).unwrap();
+        let tool = self.service.tool(&TenantId::main(), call).unwrap();
+        let done = tool.execute(call, &Run::new(precondition, key)).unwrap();
         assert_eq!(done.outcome, Outcome::Applied);
     }
 
@@ -160,6 +168,12 @@ impl TestExecutor {
     }
 }
 
+/// An approver in the weak mode.
+fn token_approver(principal: &str, tenant: &str, token: &str) -> Value {
+    let hash = sha256_hex(token.as_bytes());
+    json!({ "principal": principal, "tenant": tenant, "proof": "token", "token-sha256": hash })
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -170,7 +184,8 @@ fn verifies_an_approval_and_accepts_it_once() {
     let hash = plan.sha256().unwrap();
     assert_eq!(executor.execute(&hash), Err(RefusalCode::NotApproved));
     assert_eq!(executor.undo(&hash), Err(RefusalCode::NotApproved));
-    for wrong in ["", "another", APPROVER_TOKEN.trim_start_matches("a"), &sha256_hex(APPROVER_TOKEN.as_bytes())] {
+    assert_eq!(executor.authorize(&plan, &hash, ""), Err(RefusalCode::NotApproved), "the policy asks a person");
+    for wrong in ["another", APPROVER_TOKEN.trim_start_matches("a"), &sha256_hex(APPROVER_TOKEN.as_bytes())] {
         assert_eq!(executor.authorize(&plan, &hash, wrong), Err(RefusalCode::NotAnApprover), "{wrong}");
     }
     let other_tenant = Plan { tenant: TenantId::new("other").unwrap(), ..plan.clone() };
@@ -309,8 +324,7 @@ fn a_target_is_reached_by_its_own_tenant_only() {
     let (_, hash) = executor.approve_plan("restart");
     let mut targets = executor.targets();
     targets[0]["tenant"] = json!("other");
-    let alice =
-        json!({ "principal": "alice", "tenant": "main", "token-sha256": sha256_hex(APPROVER_TOKEN.as_bytes()) });
+    let alice = token_approver("alice", "main", APPROVER_TOKEN);
     executor.write_config(json!({ "approvers": [alice], "targets": targets }), 0o600);
     assert_eq!(executor.execute(&hash), Err(RefusalCode::Invalid));
     assert_eq!(executor.effects(), 0);
@@ -346,14 +360,13 @@ fn a_target_has_a_limited_number_of_actions_an_hour() {
     let executor = TestExecutor::new();
     let mut targets = executor.targets();
     targets[0]["actions-per-hour"] = json!(1);
-    let alice =
-        json!({ "principal": "alice", "tenant": "main", "token-sha256": sha256_hex(APPROVER_TOKEN.as_bytes()) });
+    let alice = token_approver("alice", "main", APPROVER_TOKEN);
     executor.write_config(json!({ "approvers": [alice], "targets": targets }), 0o600);
     let (_, hash) = executor.approve_plan("rollback");
     let done = executor.execute(&hash).unwrap();
     assert_eq!((done.executed, executor.effects()), (Some(Outcome::Applied), 1), "{}", done.detail);
     let (_, second) = executor.approve_plan("restart");
-    assert_eq!((executor.execute(&second), executor.effects()), (Err(RefusalCode::Unavailable), 1));
+    assert_eq!((executor.execute(&second), executor.effects()), (Err(RefusalCode::RateLimited), 1));
     assert_eq!((executor.execute(&hash).unwrap().executed, executor.effects()), (Some(Outcome::Applied), 1));
 }
 

@@ -3,19 +3,23 @@
 //! Problem: an undo changes a target like the action did, and is requested later, when much may have changed. Model: a
 //! plan covers its undo, so the approval is the authority for it, as long as the approver is one, the incident is not
 //! settled, and the time for it is not over. Who requests it proves to be the one who got the approval, with a secret
-//! of which the approval recorded the hash; or an approver requests it with their token. Guarantee: it restores the
+//! of which the approval recorded the hash; or an approver requests it with their own proof. Guarantee: it restores the
 //! state before the action only from the state that the action left.
 
-use std::sync::PoisonError;
+use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
+use wardroom_domain::approval_proof::ProofAction;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::executor::{RefusalCode, Response};
 use wardroom_domain::{Outcome, Principal};
 use wardroom_process::clock;
 use wardroom_respond::Applied;
 
+use super::execute::Step;
+use super::runs::Work;
 use super::{Refusal, Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
+use crate::approval::{self, Claim};
 use crate::ledger::{Entry, FORMAT_VERSION, PlanRecord};
 use crate::protocol::Deadline;
 
@@ -28,13 +32,29 @@ enum Authority {
 }
 
 impl Service {
-    pub(super) fn undo(&self, plan_sha256: &str, proof: &str, deadline: Deadline) -> Result<Response, Refusal> {
-        let _guard = self.execution_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        deadline.check()?;
+    /// Begins an undo. What can be refused without asking the target is refused at once.
+    pub(super) fn start_undo(
+        self: &Arc<Self>,
+        plan_sha256: &str,
+        proof: &str,
+        deadline: Deadline,
+    ) -> Result<Response, Refusal> {
         let record = self.approved_plan(plan_sha256)?;
-        let authority = self.verify(&record, proof)?;
+        let authority = self.verify(&record, ProofAction::Undo, proof)?;
         if record.status.undone.is_some() {
             return Ok(self.status(plan_sha256));
+        }
+        if record.undo_started.is_none() {
+            self.check_stop()?;
+        }
+        self.spawn(&record, Work::Undo, move |service, plan_sha256| service.undo(plan_sha256, &authority, deadline))?;
+        Ok(self.status(plan_sha256))
+    }
+
+    fn undo(&self, plan_sha256: &str, authority: &Authority, deadline: Deadline) -> Result<(), Refusal> {
+        let record = self.approved_plan(plan_sha256)?;
+        if record.status.undone.is_some() {
+            return Ok(());
         }
         if record.status.executed != Some(Outcome::Applied) {
             return Err((
@@ -45,17 +65,19 @@ impl Service {
         let Some(call) = record.plan.dry_run.undo.clone() else {
             return Err((RefusalCode::Invalid, "this plan cannot be undone".to_owned()));
         };
-        let authorized = || self.check_undo(&record, &authority);
+        let authorized = || self.check_undo(&record, authority);
         let tool = self.tool(&record.plan.tenant, &call)?;
+        let tool = tool.as_ref();
         let key = format!("{}-undo", self.idempotency_key(&record.plan)?);
-        let Applied { outcome, detail } = if let Some(state) = &record.undo_started {
-            self.recover(tool.as_ref(), &call, state, &key, authorized)?
+        let step = Step { plan_sha256, tool, crash_point: "adapter:undo", call: &call, precondition: "", key: &key };
+        let Applied { outcome, detail, .. } = if let Some(state) = &record.undo_started {
+            self.recover(&Step { crash_point: "adapter:execute", precondition: state, ..step }, authorized)?
         } else {
             authorized()?;
             tool.check(&call).map_err(refuse_tool_error)?;
             let state = with_crash_points("adapter:probe", || tool.state(&call)).map_err(refuse_tool_error)?;
             check_state(&record, &state)?;
-            let principal = match &authority {
+            let principal = match authority {
                 Authority::Approval => None,
                 Authority::Approver(principal) => Some(principal.clone()),
             };
@@ -68,8 +90,8 @@ impl Service {
                 principal,
             };
             deadline.check()?;
-            self.ledger().append(started).map_err(refuse_ledger_error)?;
-            self.call(tool.as_ref(), "adapter:undo", &call, &state, &key)
+            self.append_effect(started)?;
+            self.call(&Step { precondition: &state, ..step })
         };
         let entry = Entry::Undone {
             version: FORMAT_VERSION,
@@ -78,14 +100,13 @@ impl Service {
             outcome,
             detail,
         };
-        self.ledger().append(entry).map_err(refuse_ledger_error)?;
-        Ok(self.status(plan_sha256))
+        self.ledger().append(entry).map_err(refuse_ledger_error)
     }
 
     /// Ends the authority to undo a plan.
     pub(super) fn settle(&self, plan_sha256: &str, proof: &str) -> Result<Response, Refusal> {
         let record = self.approved_plan(plan_sha256)?;
-        self.verify(&record, proof)?;
+        self.verify(&record, ProofAction::Settle, proof)?;
         if !record.settled {
             let (version, at, plan_sha256) = (FORMAT_VERSION, clock::now(), plan_sha256.to_owned());
             self.ledger().append(Entry::Settled { version, at, plan_sha256 }).map_err(refuse_ledger_error)?;
@@ -94,24 +115,23 @@ impl Service {
     }
 
     /// Verifies the proof of a request. Compares in constant time.
-    fn verify(&self, record: &PlanRecord, proof: &str) -> Result<Authority, Refusal> {
+    fn verify(&self, record: &PlanRecord, action: ProofAction, proof: &str) -> Result<Authority, Refusal> {
         let digest = sha256_hex(proof.as_bytes());
         let is_secret = |hash: &String| bool::from(hash.as_bytes().ct_eq(digest.as_bytes()));
         if record.undo_sha256.as_ref().is_some_and(is_secret) {
             return Ok(Authority::Approval);
         }
-        let config = self.config()?;
-        let approver = config.authenticate(&record.plan.tenant, proof).cloned();
-        approver.map(Authority::Approver).ok_or_else(|| {
-            let detail = "the proof is neither the secret of the approval nor the token of an approver of this tenant";
-            (RefusalCode::NotAnApprover, detail.to_owned())
+        let claim = Claim::about_plan(action, &record.plan.tenant, &record.plan.incident, &record.plan_sha256);
+        let proven = approval::verify(&self.config()?, &claim, proof, clock::now());
+        proven.map(|proven| Authority::Approver(proven.principal)).map_err(|(code, detail)| {
+            (code, format!("the proof is not the secret of the approval, nor an approver's: {detail}"))
         })
     }
 
     /// Checks that the plan may be undone now.
     fn check_undo(&self, record: &PlanRecord, authority: &Authority) -> Result<(), Refusal> {
         if matches!(authority, Authority::Approval) {
-            self.check_approver(record)?;
+            self.check_approvers(record)?;
         }
         let window = self.config()?.undo_window();
         if record.settled {

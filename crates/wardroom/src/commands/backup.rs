@@ -11,6 +11,7 @@ use wardroom_roles::backup::{Backup, BackupOptions, CopyProgress, create_backup}
 use wardroom_roles::config;
 use wardroom_roles::data_lock::DataLock;
 use wardroom_roles::database_path;
+use wardroom_roles::state_database::has_state;
 
 use crate::blocking::block_on;
 use crate::copy_progress::{copy_progress_bar, show_progress};
@@ -50,7 +51,7 @@ pub(crate) fn run(args: BackupArgs) -> CommandResult {
     }
     let config = config::load(args.config.as_deref())?;
     let data = &args.data;
-    if !database_path(data).exists() {
+    if !has_state(data) {
         bail!("{} is not a data folder: {} is missing", data.display(), database_path(data).display());
     }
     let to = args.to.clone().or_else(|| config.backup.to.clone());

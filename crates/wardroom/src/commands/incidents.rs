@@ -6,8 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use wardroom_domain::visible_line;
+use wardroom_domain::approval_proof::{ProofAction, Statement};
+use wardroom_domain::{Plan, visible_line};
+use wardroom_roles::clock;
 
+use crate::approver_key::KeyArgs;
 use crate::client::{RemoteArgs, RemoteJsonArgs};
 use crate::output::{CommandResult, print_json, print_line, stdout};
 
@@ -37,6 +40,15 @@ enum IncidentsCommand {
     },
     /// Approve the plan of an incident; without a terminal, --plan is required.
     Approve(ApproveArgs),
+    /// Confirm that an execution by break-glass was reviewed, by another approver than who approved it.
+    Review {
+        /// Incident id, such as INC-1.
+        id: String,
+        #[command(flatten)]
+        key: KeyArgs,
+        #[command(flatten)]
+        remote: RemoteJsonArgs,
+    },
     /// Reject the plan of an incident.
     Reject {
         /// Incident id, such as INC-1.
@@ -91,6 +103,12 @@ struct ApproveArgs {
     /// Reason, for the timeline and the audit log.
     #[arg(long, default_value = "")]
     reason: String,
+    /// Do not wait for a second person or the end of a freeze: an emergency. Needs --key and --reason, and another
+    /// approver has to review it.
+    #[arg(long, requires = "key")]
+    break_glass: bool,
+    #[command(flatten)]
+    key: KeyArgs,
     #[command(flatten)]
     remote: RemoteJsonArgs,
 }
@@ -114,6 +132,16 @@ pub(crate) fn run(args: IncidentsArgs) -> CommandResult {
             if remote.json { print_json(&response)? } else { print_incident(&response)? }
         }
         IncidentsCommand::Approve(args) => return approve(&args),
+        IncidentsCommand::Review { id, key, remote } => {
+            let client = remote.client();
+            let incident = client.get(&format!("/api/v1/incidents/{id}"))?;
+            let statement = plan_statement(&incident, ProofAction::Review, None)?;
+            client.post_without_answer(
+                &format!("/api/v1/incidents/{id}/review"),
+                &json!({ "proof": key.sign(&statement)? }),
+            )?;
+            remote.print(&json!({ "reviewed": id }), &format!("{id} reviewed"))?;
+        }
         IncidentsCommand::Reject { id, reason, remote } => {
             let body = json!({ "reason": reason });
             let response = remote.client().post(&format!("/api/v1/incidents/{id}/reject"), &body)?;
@@ -155,10 +183,34 @@ fn approve(args: &ApproveArgs) -> CommandResult {
             plan
         }
     };
-    let body = json!({ "plan_sha256": plan_sha256, "reason": args.reason, "channel": "cli" });
+    let mut body = json!({ "plan_sha256": plan_sha256, "reason": args.reason, "channel": "cli" });
+    if args.key.is_given() {
+        // Signed is what the server shows now, if its hash is the approved one.
+        let incident = client.get(&format!("/api/v1/incidents/{id}"))?;
+        let reason = args.break_glass.then(|| args.reason.clone());
+        let action = if args.break_glass { ProofAction::BreakGlass } else { ProofAction::Approve };
+        let statement = plan_statement(&incident, action, reason)?;
+        if statement.plan_sha256.as_ref() != Some(&plan_sha256) {
+            bail!("the pending plan of {id} is another one; `wardroom incidents show {id}` prints it");
+        }
+        body["proof"] = args.key.sign(&statement)?;
+    }
     let response = client.post(&format!("/api/v1/incidents/{id}/approve"), &body)?;
     args.remote.print(&response, &format!("{id} approved"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the statement about the plan of an incident, after computing the plan's hash here: what is signed is what the
+/// fields say, not what the server says of them.
+fn plan_statement(incident: &Value, action: ProofAction, reason: Option<String>) -> anyhow::Result<Statement> {
+    let plan: Plan =
+        serde_json::from_value(incident["plan"]["document"].clone()).context("the incident has no plan")?;
+    let sha256 = plan.sha256().map_err(anyhow::Error::msg)?;
+    if incident["plan_sha256"].as_str() != Some(&sha256) {
+        bail!("the server shows a plan whose hash is {sha256}, and says that it is {}", incident["plan_sha256"]);
+    }
+    let statement = Statement::about_plan(action, plan.tenant, plan.incident, sha256, clock::now());
+    Ok(Statement { reason, ..statement })
 }
 
 fn confirm(question: &str) -> anyhow::Result<bool> {
@@ -192,6 +244,11 @@ fn print_incident(incident: &Value) -> std::io::Result<()> {
         print_line(format!("plan    {} {} of {}", field("tool"), field("operation"), field("target")))?;
         print_line(format!("        {}; risk {}; {}", field("diff"), field("risk"), field("blast_radius")))?;
         print_line(format!("        sha256 {}", field("plan_sha256")))?;
+    }
+    if let Some(policy) = incident["policy"].as_object() {
+        let field = |key: &str| policy.get(key).map(text).unwrap_or_default();
+        let rules: Vec<String> = policy["rules"].as_array().into_iter().flatten().map(text).collect();
+        print_line(format!("policy  {}: {} ({})", field("answer"), field("reason"), rules.join(", ")))?;
     }
     if let Some(approval) = incident["approval"].as_object() {
         let field = |key: &str| approval.get(key).map(text).unwrap_or_default();

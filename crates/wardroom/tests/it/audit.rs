@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Row, SqliteConnection};
 use wardroom_domain::audit::{GENESIS, chain_hash};
 use wardroom_testing::Server;
-use wardroom_testing::server::{create_token, run};
+use wardroom_testing::server::{create_token, program, run};
 
 use crate::server;
 
@@ -214,4 +214,70 @@ fn check_older_copy(server: &mut Server, data: &Path, entries: i64) {
     let report = wait_until_signed(data);
     let accepted = &report["accepted"][0];
     assert_eq!((&accepted["reason"], &accepted["signed_before"]), (&json!(accept[5]), &json!(entries)), "{report}");
+}
+
+/// Runs the verifier that shares no code with Wardroom.
+fn verify_separately(arguments: &[&str]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/verify_audit.py");
+    let mut python = std::process::Command::new(program("CLIENT_PYTHON"));
+    python.arg(script).args(arguments).env("PYTHONHOME", program("CLIENT_PYTHON_HOME"));
+    python.env("LD_LIBRARY_PATH", program("CLIENT_LIBRARIES"));
+    let output = python.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The blocks of docs/audit.md.
+#[test]
+fn an_export_is_verified_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let published = dir.path().join("elsewhere/heads.jsonl");
+    std::fs::create_dir(dir.path().join("elsewhere")).unwrap();
+    let settings = format!("  []\naudit-heads:\n  - file: {}\n", published.display());
+    let mut server = Server::start(dir.path(), &settings, &[]).unwrap();
+    let data = dir.path().join("data");
+    for number in 0..130 {
+        let body = json!({ "reason": format!("test {number}") });
+        assert_eq!(server.post_json("/api/v1/stop-all", &server.responder_token, &body).unwrap().0, 200);
+    }
+    wait_until_signed(&data);
+    let deadline = Instant::now() + SIGNING_TIMEOUT;
+    while std::fs::read_to_string(&published).unwrap_or_default().lines().count() < 2 {
+        assert!(Instant::now() < deadline, "no head after 100 entries");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(server.stop().unwrap(), Some(0));
+    let [export, heads, folder] =
+        [dir.path().join("audit.jsonl"), published, data.clone()].map(|p| p.display().to_string());
+    let (code, text) = run(&["audit", "export", "--data", &folder, "--out", &export]).unwrap();
+    assert!(code == Some(0) && text.contains("entries written"), "{text}");
+    let key = data.join("executor/audit-public-key.pem").display().to_string();
+    let check = |source: &[&str]| {
+        let arguments = [source, &["--public-key", &key, "--heads", &heads]].concat();
+        let (code, text) = run(&[&["audit", "verify", "--json"], &arguments[..]].concat()).unwrap();
+        let own: Value = serde_json::from_str(&text).unwrap();
+        let separate = verify_separately(&arguments);
+        for field in ["ok", "first_broken", "entries"] {
+            assert_eq!(own[field], separate[field], "{own} {separate}");
+        }
+        (code, own)
+    };
+    assert_eq!(check(&["--data", &folder]).0, Some(0));
+    let (code, report) = check(&["--file", &export]);
+    assert!(code == Some(0) && report["entries"].as_i64().unwrap() > 130, "{report}");
+    // Log and ledger are put back together.
+    execute(&data, &["DELETE FROM audit WHERE sequence > 20", "DELETE FROM audit_head"]);
+    let ledger = data.join("executor/ledger.jsonl");
+    let text = std::fs::read_to_string(&ledger).unwrap();
+    let is_kept = |line: &&str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["signed"]["head"]["position"]["sequence"].as_i64().is_none_or(|sequence| sequence <= 20)
+    };
+    let kept: String = text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&ledger, kept).unwrap();
+    let (code, report) = check(&["--data", &folder]);
+    let codes: Vec<&Value> = report["faults"].as_array().unwrap().iter().map(|fault| &fault["code"]).collect();
+    assert!(code == Some(1) && codes.contains(&&json!("entries_missing")), "{report}");
+    let (code, text) = run(&["audit", "show", "--data", &folder, "2"]).unwrap();
+    assert!(code == Some(0) && text.contains("\"sequence\":2") || text.contains("\"sequence\": 2"), "{text}");
 }

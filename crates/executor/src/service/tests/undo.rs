@@ -1,6 +1,7 @@
 //! Who may undo what, when, and from which state of the target.
 
 use super::*;
+use crate::service::execute::Step;
 
 impl TestExecutor {
     /// Approves and executes a plan; returns its hash.
@@ -140,7 +141,10 @@ fn a_retry_after_a_crash_checks_the_whole_state_again() {
     let key = plan.idempotency_key().unwrap();
     // The last operation is the one of the plan, so the call was not applied; but the value is another one.
     let tool = executor.service.tool(&TenantId::main(), &plan.call).unwrap();
-    let applied = executor.service.recover(tool.as_ref(), &plan.call, &precondition, &key, || Ok(())).unwrap();
+    let (tool, call) = (tool.as_ref(), &plan.call);
+    let step =
+        Step { plan_sha256: &hash, tool, crash_point: "adapter:execute", call, precondition: &precondition, key: &key };
+    let applied = executor.service.recover(&step, || Ok(())).unwrap();
     assert_eq!((applied.outcome, executor.effects()), (Outcome::NotApplied, 0));
     assert!(applied.detail.contains("stale"), "{}", applied.detail);
     executor.crash_after_start(&plan, &hash);

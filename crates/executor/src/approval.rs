@@ -1,0 +1,153 @@
+//! Proof of a person's decision: a signature with the approver's SSH key, verified by the executor itself.
+//!
+//! ```text
+//! approver: statement ─► sign (key file or agent) ─► proof ─► API ─► server ─► executor
+//! executor: same statement, made of the plan ─► listed key? namespace? still fresh? signature valid? ─► principal
+//! ```
+//!
+//! Problem: the server relays every approval and parses hostile input. Model: it never holds anything that can sign;
+//! the executor builds the signed statement from the plan in its hands, so that a proof of another plan, incident,
+//! tenant, action or time does not verify. Guarantee: what the server has seen, however much, permits nothing new.
+//! An approver who is listed with `proof: token` gives that up: their token proves approvals, and the server sees it.
+
+pub(crate) mod agent;
+pub(crate) mod allowed_signers;
+pub(crate) mod signer;
+pub(crate) mod ssh_signature;
+
+use std::time::Duration;
+
+use ssh_key::{HashAlg, SshSig};
+use wardroom_domain::approval_proof::{PROOF_NAMESPACE, ProofAction, SignedProof, Statement};
+use wardroom_domain::executor::{ProofKind, RefusalCode};
+use wardroom_domain::{Principal, TenantId, Timestamp};
+
+use crate::config::ExecutorConfig;
+
+/// Longest time between a signature and its use.
+const MAX_PROOF_AGE: Duration = Duration::from_secs(600);
+/// How far the approver's clock may be ahead.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Maximum length of a proof, in bytes; a signature with a 16 384-bit RSA key has about 6 KiB.
+const MAX_PROOF_BYTES: usize = 16 << 10;
+
+/// Code and explanation of a refused request.
+type Refusal = (RefusalCode, String);
+
+/// A decision whose proof is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proven {
+    /// Who decided.
+    pub(crate) principal: Principal,
+    pub(crate) kind: ProofKind,
+    /// Fingerprint of the key that signed; `None` for a token.
+    pub(crate) key: Option<String>,
+    /// Why the plan cannot wait, if it was approved by break-glass.
+    pub(crate) break_glass: Option<String>,
+}
+
+/// What a proof must be about.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) action: ProofAction,
+    pub(crate) tenant: TenantId,
+    /// Key of the incident and hash of the plan, if it is about a plan.
+    pub(crate) plan: Option<(String, String)>,
+    /// The stop that ends, if it is about one.
+    pub(crate) stop: Option<String>,
+}
+
+impl Claim {
+    /// A claim about a plan.
+    pub(crate) fn about_plan(action: ProofAction, tenant: &TenantId, incident: &str, plan_sha256: &str) -> Self {
+        let plan = Some((incident.to_owned(), plan_sha256.to_owned()));
+        Self { action, tenant: tenant.clone(), plan, stop: None }
+    }
+
+    /// A claim to end a stop.
+    pub(crate) fn resume(tenant: TenantId, stop: &str) -> Self {
+        Self { action: ProofAction::Resume, tenant, plan: None, stop: Some(stop.to_owned()) }
+    }
+
+    /// Returns the statement that must have been signed.
+    fn statement(&self, proof: &SignedProof) -> Statement {
+        let (tenant, time) = (self.tenant.clone(), proof.time);
+        let mut statement = match (&self.plan, &self.stop) {
+            (Some((incident, plan_sha256)), _) => {
+                Statement::about_plan(self.action, tenant, incident.clone(), plan_sha256.clone(), time)
+            }
+            (None, stop) => Statement::resume(tenant, stop.clone().unwrap_or_default(), time),
+        };
+        if proof.break_glass.is_some() {
+            statement.action = ProofAction::BreakGlass;
+            statement.reason.clone_from(&proof.break_glass);
+        }
+        statement
+    }
+}
+
+/// Verifies a proof against the approvers of the configuration.
+pub(crate) fn verify(config: &ExecutorConfig, claim: &Claim, proof: &str, now: Timestamp) -> Result<Proven, Refusal> {
+    if proof.len() > MAX_PROOF_BYTES {
+        return Err((RefusalCode::InvalidProof, format!("the proof has more than {MAX_PROOF_BYTES} bytes")));
+    }
+    match SignedProof::parse(proof) {
+        Some(Ok(signed)) => verify_signature(config, claim, signed, now),
+        Some(Err(error)) => Err((RefusalCode::InvalidProof, format!("the proof is none: {error}"))),
+        None => verify_token(config, &claim.tenant, proof),
+    }
+}
+
+fn verify_signature(
+    config: &ExecutorConfig,
+    claim: &Claim,
+    proof: SignedProof,
+    now: Timestamp,
+) -> Result<Proven, Refusal> {
+    let invalid = |detail: String| (RefusalCode::InvalidProof, detail);
+    if proof.break_glass.is_some() && claim.action != ProofAction::Approve {
+        return Err(invalid("only an approval can be one by break-glass".to_owned()));
+    }
+    if proof.break_glass.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+        return Err(invalid("an approval by break-glass needs a reason".to_owned()));
+    }
+    if proof.time.plus(MAX_PROOF_AGE) < now || proof.time > now.plus(MAX_CLOCK_SKEW) {
+        let (minutes, at) = (MAX_PROOF_AGE.as_secs() / 60, proof.time);
+        let detail = format!("it was signed at {at} and it is {now}: sign again, and use it within {minutes} min");
+        return Err(invalid(detail));
+    }
+    let parsed = SshSig::from_pem(&proof.signature);
+    let signature = parsed.map_err(|error| invalid(format!("the signature is no SSH signature: {error}")))?;
+    if signature.namespace() != PROOF_NAMESPACE {
+        let detail = format!("the signature was made for another purpose; its namespace must be {PROOF_NAMESPACE}");
+        return Err(invalid(detail));
+    }
+    let key = signature.public_key();
+    let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+    let signer = config.signer(&claim.tenant, key).ok_or_else(|| {
+        let detail = format!("the key {fingerprint} is not one of an approver of tenant {}", claim.tenant);
+        (RefusalCode::NotAnApprover, detail)
+    })?;
+    signer.check_valid_at(now).map_err(|reason| (RefusalCode::NotAnApprover, reason))?;
+    signer.check_valid_at(proof.time).map_err(|reason| (RefusalCode::NotAnApprover, reason))?;
+    let message = claim.statement(&proof).message().map_err(invalid)?;
+    if !ssh_signature::is_valid(&signature, message.as_bytes()) {
+        let detail = "the signature is not one of this statement: another plan, incident, tenant, action, time, or a \
+                      changed signature; read the incident again and sign its plan";
+        return Err(invalid(detail.to_owned()));
+    }
+    let (principal, break_glass) = (signer.principal.clone(), proof.break_glass);
+    Ok(Proven { principal, kind: ProofKind::Ssh, key: Some(fingerprint), break_glass })
+}
+
+fn verify_token(config: &ExecutorConfig, tenant: &TenantId, token: &str) -> Result<Proven, Refusal> {
+    let principal = config.authenticate(tenant, token).cloned().ok_or_else(|| {
+        let detail = "a bearer token proves no approval: sign the plan (`wardroom incidents approve --key FILE`); only \
+                      the token of an approver who is listed with `proof: token` counts";
+        (RefusalCode::NotAnApprover, detail.to_owned())
+    })?;
+    Ok(Proven { principal, kind: ProofKind::Token, key: None, break_glass: None })
+}
+
+#[cfg(test)]
+mod tests;
