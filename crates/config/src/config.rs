@@ -22,6 +22,8 @@ pub struct Config {
     pub sources: wardroom_sources::Config,
     /// The durable log.
     pub bus: wardroom_bus::Config,
+    /// The database with tokens, incidents, effects and the audit log.
+    pub store: wardroom_store::Config,
     /// The tables.
     pub lake: wardroom_lake::Config,
     /// The live series.
@@ -36,6 +38,8 @@ pub struct Config {
     pub diagnose: wardroom_diagnose::Config,
     /// Runbooks.
     pub knowledge: wardroom_knowledge::Config,
+    /// Policy: who has to approve what.
+    pub policy: wardroom_policy::Config,
     /// Response.
     pub respond: wardroom_respond::Config,
     /// Checkpoints of detection.
@@ -103,7 +107,6 @@ impl Config {
             bus: self.bus.clone(),
             lake: self.lake.clone(),
             head: self.head.clone(),
-            entities: self.entities.clone(),
             catalog: self.catalog(),
             detect: self.detect.clone(),
             correlate: self.correlate.clone(),
@@ -114,7 +117,7 @@ impl Config {
     /// Returns what series mean, by the user's and the built-in conventions and these entity rules.
     fn catalog(&self) -> Catalog {
         // Loading has refused files that cannot be read; one that changed since then is left out until the next start.
-        read_catalog(&self.entities).unwrap_or_default()
+        read_catalog(&self.entities).unwrap_or_else(|_| Catalog::new(&self.entities, &[]).unwrap_or_default())
     }
 }
 

@@ -20,6 +20,7 @@ impl Config {
         self.edge.check(&mut problems);
         self.sources.check(&mut problems);
         self.bus.check(&mut problems);
+        self.store.check(&mut problems);
         self.lake.check(&mut problems);
         self.head.check(&mut problems);
         self.entities.check(&mut problems);
@@ -27,6 +28,7 @@ impl Config {
         self.detect.check(&mut problems);
         self.correlate.check(&mut problems);
         self.diagnose.check(&mut problems);
+        crate::policy_file::check(&self.policy, &mut problems);
         self.respond.check(&mut problems);
         self.checkpoint.check(&mut problems);
         problems.range("backup.every-hours", u64::from(self.backup.every_hours), 1..=MAX_HOURS);

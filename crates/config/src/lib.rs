@@ -17,6 +17,8 @@ mod config;
 mod config_check;
 mod conventions;
 mod load;
+mod policy_file;
 
 pub use config::{BackupConfig, Config, HeartbeatConfig};
 pub use load::{LoadError, load, load_with_folders, schema};
+pub use policy_file::{read_policy, read_policy_text};

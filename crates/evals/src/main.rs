@@ -3,7 +3,9 @@
 //! - `torture --bar NAME`: crash and fault tests; an oracle records what was acknowledged and compares it with what is
 //!   read back. The bars are listed in [`torture`].
 //! - `bench intake|read|start|otlp|hostile-queries`: benchmarks, next to other products where there are any.
-//! - `eval rca`: root causes of public fault data, by the product's own ranking.
+//! - `eval rca|tape|synthetic`: the product's own judgement on public fault data, on recorded requests and on estates made
+//!   from names of public instrumentations.
+//! - `shadow`: the agreement table of shadow mode, from the demo's reports.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +17,7 @@ mod eval;
 mod oracle;
 mod progress;
 mod server_metrics;
+mod shadow;
 mod torture;
 
 use std::process::ExitCode;
@@ -27,13 +30,14 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(Value(command)) if command == "torture" => torture::run(arguments),
         Some(Value(command)) if command == "bench" => bench::run(arguments).map(|()| ExitCode::SUCCESS),
         Some(Value(command)) if command == "eval" => eval::run(arguments).map(|()| ExitCode::SUCCESS),
+        Some(Value(command)) if command == "shadow" => shadow::run(arguments).map(|()| ExitCode::SUCCESS),
         Some(Value(command)) if command == torture::LAKE_WRITER_COMMAND => {
             torture::run_lake_writer(arguments).map(|()| ExitCode::SUCCESS)
         }
         Some(other) => Err(other.unexpected().into()),
         None => {
             anyhow::bail!(
-                "usage: wardroom-evals torture --bar NAME | bench intake|read|start|otlp|hostile-queries | eval rca"
+                "usage: wardroom-evals torture --bar NAME | bench intake|read|start|otlp|hostile-queries | eval rca|tape|synthetic | shadow"
             )
         }
     }

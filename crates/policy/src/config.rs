@@ -22,6 +22,9 @@ pub struct Config {
     /// File of rules in Cedar, in place of the built-in ones, which `wardroom policy show` prints. Default: none.
     /// Since 0.2.
     pub file: Option<PathBuf>,
+    /// Shadow mode: plans are proposed and recorded beside what people do, and never carried out. Default false.
+    /// Since 0.2.
+    pub shadow: bool,
     /// Time zone of the time windows, a name of the IANA database such as `Europe/Berlin`. Default `UTC`. Since 0.2.
     pub timezone: String,
     /// Time windows, which rules refer to by name. Default: `night`, from 22:00 to 06:00. Since 0.2.
@@ -42,6 +45,7 @@ impl Default for Config {
         let night = TimeWindow { name: "night".into(), days: Vec::new(), from: "22:00".into(), to: "06:00".into() };
         Self {
             file: None,
+            shadow: false,
             timezone: "UTC".into(),
             windows: vec![night],
             freezes: Vec::new(),

@@ -17,11 +17,15 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("object_store", &["wardroom-lake"]),
     ("parquet", &["wardroom-lake"]),
     ("tantivy", &["wardroom-knowledge"]),
+    ("cedar-policy", &["wardroom-policy"]),
     ("snap", &["wardroom-sources"]),
     ("landlock", &["wardroom-process"]),
     ("seccompiler", &["wardroom-process"]),
     ("maud", &["wardroom-api"]),
     ("clap", &["wardroom"]),
+    ("kube", &["wardroom-tools"]),
+    ("redis", &["wardroom-tools"]),
+    ("tokio-postgres", &["wardroom-tools"]),
 ];
 /// Crates without I/O and async code.
 const IO_FREE_CRATES: &[&str] = &[
@@ -31,6 +35,7 @@ const IO_FREE_CRATES: &[&str] = &[
     "wardroom-detect",
     "wardroom-correlate",
     "wardroom-diagnose",
+    "wardroom-policy",
     "wardroom-respond",
 ];
 /// Crates of the workspace that a crate may use besides `wardroom-domain`.
@@ -48,6 +53,7 @@ const COMPOSITION_CRATES: &[&str] = &[
     "wardroom-pipeline",
     "wardroom-config",
     "wardroom-data-folder",
+    "wardroom-response",
     "wardroom-roles",
     "wardroom-executor",
     "wardroom",
