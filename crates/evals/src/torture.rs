@@ -8,6 +8,8 @@
 //! | 1f | a full disk |
 //! | 2b | a record that panics its handler is dead-lettered and can be replayed |
 //! | 2d | a stalled detector neither grows memory nor loses data |
+//! | 3a | the whole incident response on PostgreSQL, killed at every persisted transition of incidents and effects |
+//! | 3d | 64 approvals of one plan at once, on PostgreSQL: one execution |
 //! | 4a | acknowledged data survives power loss |
 //! | 4b | a failing or stalling disk |
 //! | 4c | a bus with flipped bits and truncated segments |
@@ -15,9 +17,12 @@
 //! | 5e | the lake on object stores |
 //! | 7e | hostile request bodies |
 //! | 7f | a tenant far over its limits |
+//! | 7h | every alteration of the audit log is found, by two verifiers without shared code (7i) |
 //! | 9a | every parser of outside bytes, fuzzed |
 //! | loop | the whole incident response, killed at every persisted transition and adapter call |
 
+mod approval_race;
+mod audit_log;
 mod detection;
 mod durability;
 mod incident_loop;
@@ -42,13 +47,15 @@ pub(crate) use lake::competing_writers::{LAKE_WRITER_COMMAND, run_writer as run_
 type Bar = fn(&BarOptions) -> anyhow::Result<BarResult>;
 
 /// All bars by name.
-const BARS: [(&str, Bar); 15] = [
+const BARS: [(&str, Bar); 18] = [
     ("1a", protocols::receiver_conformance::run),
     ("1b", durability::server_kills::run),
     ("1e", protocols::prometheus_sender::run),
     ("1f", durability::full_disk::run),
     ("2b", detection::poison_record::run),
     ("2d", detection::stalled_detector::run),
+    ("3a", incident_loop::run_on_postgres),
+    ("3d", approval_race::run),
     ("4a", durability::power_loss::run),
     ("4b", durability::failing_disk::run),
     ("4c", durability::corrupt_bus::run),
@@ -56,6 +63,7 @@ const BARS: [(&str, Bar); 15] = [
     ("5e", lake::object_stores::run),
     ("7e", limits::hostile_bodies::run),
     ("7f", limits::tenant_limits::run),
+    ("7h", audit_log::run),
     ("9a", parsers::fuzzing::run),
     ("loop", incident_loop::run),
 ];
@@ -90,7 +98,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         }
         total.add(result);
     }
-    let trials = if name == "loop" { total.kills.max(1) } else { total.acked.max(1) };
+    let trials = if ["loop", "3a"].contains(&name.as_str()) { total.kills.max(1) } else { total.acked.max(1) };
     let report = json!({ "bar": name, "mutant": options.mutant, "runs": runs, "caught": caught, "kills": total.kills,
         "seed": options.seed, "issued": total.issued, "acked": total.acked, "missing": total.missing,
         "spurious": total.spurious, "corrupted": total.corrupted, "duplicate": total.duplicate,

@@ -8,6 +8,7 @@ use lexopt::prelude::Long;
 use crate::client_programs::ClientPrograms;
 use crate::debian_packages::{library_folder, unpack, unpack_libraries};
 use crate::programs::{Programs, build_mutants};
+use crate::servers::ServerPrograms;
 use crate::steps::{Step, step};
 use crate::workspace::command;
 
@@ -40,6 +41,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     torture.args(forwarded_arguments);
     FaultPrograms::unpack()?.set_env(&mut torture);
     ClientPrograms::install()?.set_env(&mut torture);
+    ServerPrograms::unpack()?.set_env(&mut torture);
     programs.set_env(&mut torture);
     step("torture", &mut torture)?;
     Ok(ExitCode::SUCCESS)
@@ -65,12 +67,15 @@ pub(crate) struct ShortForm {
 
 /// The short forms of the bars, in the order in which each lane runs them. The power-loss bar (4a), whose servers have
 /// to start within 5 s, comes last in its lane: by then the demos, which take two minutes, have usually ended.
-pub(crate) const SHORT_FORMS: [ShortForm; 14] = [
-    ShortForm { bar: "loop", kills: "60", lane: Lane::BesideDemos },
+pub(crate) const SHORT_FORMS: [ShortForm; 17] = [
+    ShortForm { bar: "loop", kills: "70", lane: Lane::BesideDemos },
+    ShortForm { bar: "3a", kills: "46", lane: Lane::BesideDemos },
+    ShortForm { bar: "3d", kills: "2", lane: Lane::BesideDemos },
     ShortForm { bar: "1e", kills: "1", lane: Lane::BesideDemos },
     ShortForm { bar: "5e", kills: "4", lane: Lane::BesideDemos },
     ShortForm { bar: "1a", kills: "1", lane: Lane::BesideDemos },
     ShortForm { bar: "1f", kills: "1", lane: Lane::BesideDemos },
+    ShortForm { bar: "7h", kills: "180", lane: Lane::BesideDemos },
     ShortForm { bar: "4b", kills: "5", lane: Lane::BesideDemos },
     ShortForm { bar: "4c", kills: "200", lane: Lane::BesideDemos },
     ShortForm { bar: "5a", kills: "60", lane: Lane::BesideDemos },
@@ -84,7 +89,13 @@ pub(crate) const SHORT_FORMS: [ShortForm; 14] = [
 
 impl ShortForm {
     /// The step that runs it, at a lower priority than the demos unless it runs alone.
-    pub(crate) fn step(&self, programs: &Programs, faults: &FaultPrograms, clients: &ClientPrograms) -> Step {
+    pub(crate) fn step(
+        &self,
+        programs: &Programs,
+        faults: &FaultPrograms,
+        clients: &ClientPrograms,
+        servers: &ServerPrograms,
+    ) -> Step {
         let niceness = match self.lane {
             Lane::Alone => None,
             Lane::BesideDemos => Some("10"),
@@ -101,6 +112,7 @@ impl ShortForm {
         torture.args(["torture", "--bar", self.bar, "--kills", self.kills, "--seed", "1"]);
         faults.set_env(&mut torture);
         clients.set_env(&mut torture);
+        servers.set_env(&mut torture);
         programs.set_env(&mut torture);
         Step::new(format!("torture {}, short form", self.bar), torture)
     }

@@ -1,5 +1,6 @@
 //! Implements the closures of the API on the roles.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use wardroom_api::{AnomaliesFn, Backend, BackendFuture, ExemplarsView, SamplesPage};
 use wardroom_bus::DeadLetters;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Labels, TenantId};
-use wardroom_edge::InflateBudget;
+use wardroom_domain::{Labels, MetricMetadata, TenantId};
+use wardroom_edge::{InflateBudget, Problem};
 use wardroom_pipeline::query::sample_reader::SampleReader;
 use wardroom_sources::Intake;
 use wardroom_store::Store;
@@ -16,12 +17,12 @@ use wardroom_store::Store;
 use super::readiness::Readiness;
 use super::series_reads::SeriesReads;
 use crate::clock;
-use crate::problem_responses::store_problem;
-use crate::respond::responder::Responder;
 use crate::views::dead_letters::DeadLetterBackend;
-use crate::views::incidents::anomaly_view;
 use crate::views::lake_queries::LakeQueries;
 use crate::views::series::{exemplars_view, query_problem, series_view};
+use wardroom_response::Responder;
+use wardroom_response::anomaly_view;
+use wardroom_response::problem_responses::store_problem;
 
 /// What the API is built from.
 pub(super) struct ApiState {
@@ -41,8 +42,6 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
     let ApiState { authenticated, responder, budget, recorder, readiness, dead_letters, intake, reads } = state;
     let gauges = Arc::clone(&readiness);
     let allowed_hosts = responder.config.edge.allowed_hosts.clone().into();
-    let [list_responder, detail_responder, decide_responder, postmortem_responder] =
-        std::array::from_fn(|_| Arc::clone(&responder));
     let dead_letters = DeadLetterBackend {
         dead_letters,
         bus: Arc::clone(&readiness.bus),
@@ -60,22 +59,26 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
         evicted_retention: Duration::from_secs(responder.config.bus.retention_hours * 3600),
     };
     Backend {
-        incidents: Arc::new(move |tenant, before, limit| {
-            let responder = Arc::clone(&list_responder);
-            Box::pin(async move { responder.list(tenant, before, limit).await })
+        incidents: ask_with_three(&responder, |responder, tenant, before, limit| async move {
+            responder.list(tenant, before, limit).await
         }),
-        incident: Arc::new(move |tenant, number| {
-            let responder = Arc::clone(&detail_responder);
-            Box::pin(async move { responder.detail(tenant, number).await })
+        incident: ask_with_two(&responder, |it, tenant, number| async move { it.detail(tenant, number).await }),
+        decide: ask_with_three(&responder, |responder, caller, number, decision| async move {
+            responder.decide(caller, number, decision).await
         }),
-        decide: Arc::new(move |caller, number, decision| {
-            let responder = Arc::clone(&decide_responder);
-            Box::pin(async move { responder.decide(caller, number, decision).await })
+        kill_switch: ask_with_two(&responder, |it, caller, decision| async move { it.switch(caller, decision).await }),
+        review: ask_with_three(&responder, |responder, caller, number, proof| async move {
+            responder.review(caller, number, proof).await
         }),
-        postmortem: Arc::new(move |tenant, number| {
-            let responder = Arc::clone(&postmortem_responder);
-            Box::pin(async move { responder.postmortem(tenant, number).await })
-        }),
+        autonomy: {
+            let ask = ask_with_two(&responder, |it, tenant, ()| async move { it.list_autonomy(tenant).await });
+            Arc::new(move |tenant| ask(tenant, ()))
+        },
+        set_autonomy: ask_with_two(
+            &responder,
+            |it, caller, change| async move { it.set_autonomy(caller, change).await },
+        ),
+        postmortem: ask_with_two(&responder, |it, tenant, number| async move { it.postmortem(tenant, number).await }),
         anomalies: anomalies_closure(responder.store.clone()),
         deployments: {
             let tenants = Arc::clone(&responder.tenants);
@@ -84,13 +87,7 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
         samples: samples_closure(samples.clone(), Arc::clone(&reads)),
         series: series_closure(samples.clone(), Arc::clone(&reads)),
         exemplars: exemplars_closure(samples, reads),
-        metadata: {
-            let tenants = Arc::clone(&responder.tenants);
-            Arc::new(move |tenant| {
-                let metadata = tenants.with(&tenant, |live| Arc::clone(&live.metadata));
-                (*metadata).clone()
-            })
-        },
+        metadata: metadata_closure(&responder),
         tables: LakeQueries {
             pool: readiness.queries.clone(),
             lake: readiness.lake.clone(),
@@ -118,6 +115,43 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
         allowed_hosts,
         form_secret: wardroom_edge::generate_token().1.into(),
     }
+}
+
+/// A closure with two arguments.
+type ClosureOfTwo<A, B, T> = Arc<dyn Fn(A, B) -> BackendFuture<T> + Send + Sync>;
+/// A closure with three arguments.
+type ClosureOfThree<A, B, C, T> = Arc<dyn Fn(A, B, C) -> BackendFuture<T> + Send + Sync>;
+
+/// Returns a closure that asks the responder.
+fn ask_with_two<A, B, T, F>(
+    responder: &Arc<Responder>,
+    ask: impl Fn(Arc<Responder>, A, B) -> F + Send + Sync + 'static,
+) -> ClosureOfTwo<A, B, T>
+where
+    F: Future<Output = Result<T, Problem>> + Send + 'static,
+{
+    let responder = Arc::clone(responder);
+    Arc::new(move |first, second| Box::pin(ask(Arc::clone(&responder), first, second)))
+}
+
+/// Returns a closure that asks the responder.
+fn ask_with_three<A, B, C, T, F>(
+    responder: &Arc<Responder>,
+    ask: impl Fn(Arc<Responder>, A, B, C) -> F + Send + Sync + 'static,
+) -> ClosureOfThree<A, B, C, T>
+where
+    F: Future<Output = Result<T, Problem>> + Send + 'static,
+{
+    let responder = Arc::clone(responder);
+    Arc::new(move |first, second, third| Box::pin(ask(Arc::clone(&responder), first, second, third)))
+}
+
+fn metadata_closure(responder: &Responder) -> Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync> {
+    let tenants = Arc::clone(&responder.tenants);
+    Arc::new(move |tenant| {
+        let metadata = tenants.with(&tenant, |live| Arc::clone(&live.metadata));
+        (*metadata).clone()
+    })
 }
 
 fn anomalies_closure(store: Store) -> Arc<AnomaliesFn> {

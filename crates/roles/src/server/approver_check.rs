@@ -1,18 +1,18 @@
 //! Compares the approvers of the executor's configuration with the tokens.
 //!
 //! Problem: who may approve is decided in two places: a token gives the role, the executor's configuration names the
-//! approver. A person of whom one of them does not know finds out when they approve an incident. Model: whenever the
+//! approver and what proves their approvals. A person of whom one of them does not know finds out when they approve an incident. Model: whenever the
 //! executor has started, or its file has changed, each such person is reported. Changes of the file are audited.
 
 use serde_json::Value;
-use wardroom_domain::executor::{ListedApprover, Request, Response};
+use wardroom_domain::executor::{ListedApprover, ProofKind, Request, Response};
 use wardroom_domain::{Principal, TenantId, Timestamp};
 use wardroom_executor::ExecutorClient;
 use wardroom_store::{Store, TokenRow};
 
 use super::audit_configuration::audit_executor_configuration;
 use crate::clock;
-use crate::respond::respond_error::OTHER_ANSWER;
+use wardroom_response::OTHER_ANSWER;
 
 /// A person who cannot approve, and what to do about it.
 #[derive(Debug, PartialEq)]
@@ -62,10 +62,39 @@ impl KnownConfiguration {
     }
 }
 
+impl KnownConfiguration {
+    /// Says what proves approvals, for readiness; without names, which anybody could read.
+    pub(super) fn describe_proofs(&self) -> String {
+        let approvers = self.0.iter().flat_map(|(approvers, _)| approvers);
+        match approvers.filter(|approver| approver.proof == ProofKind::Token).count() {
+            0 => "ssh".to_owned(),
+            1 => "weak: 1 approver proves approvals by a token that the server sees".to_owned(),
+            count => format!("weak: {count} approvers prove approvals by tokens that the server sees"),
+        }
+    }
+}
+
 fn who_cannot_approve(approvers: &[ListedApprover], tokens: &[TokenRow], now: Timestamp) -> Vec<CannotApprove> {
     let in_force =
         |token: &&TokenRow| token.revoked_at.is_none() && token.expires_at.is_none_or(|expires_at| expires_at > now);
+    // Any token of theirs may relay what they sign.
+    let of_signer = |approver: &ListedApprover| {
+        let is_theirs = |token: &TokenRow| {
+            let identity = &token.identity;
+            identity.tenant == approver.tenant
+                && identity.principal == approver.principal
+                && identity.role.may_respond()
+        };
+        (!tokens.iter().filter(in_force).any(is_theirs)).then(|| CannotApprove {
+            principal: approver.principal.clone(),
+            tenant: approver.tenant.clone(),
+            reason: "no token in force is theirs; create one with --role responder".to_owned(),
+        })
+    };
     let of_approver = |approver: &ListedApprover| {
+        if approver.proof == ProofKind::Ssh {
+            return of_signer(approver);
+        }
         let token = tokens.iter().filter(in_force).find(|token| token.id == approver.token_id);
         let reason = match token.map(|token| &token.identity) {
             None => {
@@ -86,7 +115,10 @@ fn who_cannot_approve(approvers: &[ListedApprover], tokens: &[TokenRow], now: Ti
     };
     let of_token = |token: &TokenRow| {
         let identity = &token.identity;
-        let is_listed = approvers.iter().any(|approver| approver.token_id == token.id);
+        let is_listed = approvers.iter().any(|approver| match approver.proof {
+            ProofKind::Ssh => approver.tenant == identity.tenant && approver.principal == identity.principal,
+            ProofKind::Token => approver.token_id == token.id,
+        });
         (identity.role.may_respond() && !is_listed).then(|| CannotApprove {
             principal: identity.principal.clone(),
             tenant: identity.tenant.clone(),
@@ -118,7 +150,26 @@ mod tests {
 
     fn approver(principal: &str, hash: &str) -> ListedApprover {
         let (principal, tenant) = (Principal::new(principal).unwrap(), TenantId::main());
-        ListedApprover { principal, tenant, token_id: token_id(hash) }
+        ListedApprover { principal, tenant, proof: ProofKind::Token, token_id: token_id(hash), key: String::new() }
+    }
+
+    #[test]
+    fn who_signs_needs_any_token_of_theirs() {
+        let signer = |principal: &str| ListedApprover {
+            proof: ProofKind::Ssh,
+            token_id: String::new(),
+            key: "SHA256:x".into(),
+            ..approver(principal, "")
+        };
+        let tokens = [
+            token("alice", &"a".repeat(64), AccessRole::Responder),
+            token("carol", &"c".repeat(64), AccessRole::Viewer),
+        ];
+        let found =
+            who_cannot_approve(&[signer("alice"), signer("bob"), signer("carol")], &tokens, Timestamp::default());
+        let named: Vec<&str> = found.iter().map(|one| one.principal.as_str()).collect();
+        assert_eq!(named, ["bob", "carol"]);
+        assert!(found[0].reason.contains("no token in force is theirs"), "{found:?}");
     }
 
     #[test]

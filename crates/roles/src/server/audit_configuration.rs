@@ -13,7 +13,7 @@ use wardroom_store::Store;
 use super::serve_options::ServeOptions;
 use crate::clock;
 use crate::config::Config;
-use crate::respond::audit_entry::audit_entry;
+use wardroom_response::audit_entry;
 
 /// The action of the entries on the server's configuration.
 const ACTION: &str = "configure";
@@ -153,7 +153,9 @@ mod tests {
         let alice = ListedApprover {
             principal: wardroom_domain::Principal::new("alice").unwrap(),
             tenant: TenantId::main(),
+            proof: wardroom_domain::executor::ProofKind::Token,
             token_id: "tok_1".to_owned(),
+            key: String::new(),
         };
         let target = |url: &str| json!({ "targets": [{ "name": "cart", "url": url }], "undo-minutes": 60 });
         let entries = async |approvers: &[ListedApprover], settings: &Value| {

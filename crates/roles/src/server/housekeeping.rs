@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use wardroom_bus::{Bus, TrimPolicy};
 use wardroom_domain::Envelope;
-use wardroom_domain::executor::{Confinement, Request, Response};
+use wardroom_domain::executor::{Request, Response};
 use wardroom_executor::ExecutorClient;
 use wardroom_pipeline::consumer_groups;
 use wardroom_pipeline::lake::lake_state::LakeState;
@@ -15,12 +15,14 @@ use wardroom_pipeline::lake::maintenance::run_maintenance;
 use wardroom_store::Store;
 
 use super::approver_check::KnownConfiguration;
-use super::readiness::ExecutorHealth;
+use super::readiness::{ExecutorHealth, ExecutorState};
 use crate::clock;
 use crate::config::Config;
 use crate::metrics as names;
-use crate::respond::respond_error::OTHER_ANSWER;
+use wardroom_response::OTHER_ANSWER;
 
+/// Effects that ended longer ago than this are deleted; the audit log keeps what they were, in hours.
+const EFFECT_RETENTION_HOURS: u64 = 30 * 24;
 /// Interval between trims of the bus and the anomalies.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval between probes of a state database that works.
@@ -67,6 +69,9 @@ async fn run_retention(
         let archive_before = hours_ago(config.archive_hours.max(config.retention_hours));
         if let Err(error) = store.delete_anomalies_before(segments_before).await {
             tracing::error!(%error, "deleting old anomalies failed; retrying");
+        }
+        if let Err(error) = store.delete_effects_before(hours_ago(EFFECT_RETENTION_HOURS)).await {
+            tracing::error!(%error, "deleting old effects failed; retrying");
         }
         // Records are retained that a restart from the checkpoint would read, and those that are not in the tables yet.
         let trimmed = bus.committed(consumer_groups::DETECT).and_then(|committed| {
@@ -134,14 +139,17 @@ async fn check_executor(
     executor: &ExecutorClient,
     store: &Store,
     configuration: &mut KnownConfiguration,
-) -> Result<Confinement, String> {
-    let confinement = match executor.check(&Request::Ping).await.map_err(|error| error.to_string())? {
-        Response::Pong { confinement } => confinement,
+) -> Result<ExecutorState, String> {
+    let (confinement, unpublished) = match executor.check(&Request::Ping).await.map_err(|error| error.to_string())? {
+        Response::Pong { confinement, unpublished } => (confinement, unpublished),
         Response::Refused { detail, .. } => return Err(detail),
         _ => return Err(OTHER_ANSWER.to_owned()),
     };
     configuration.update(executor, store).await?;
-    Ok(confinement)
+    // An executor that does not say is asked again soon.
+    let stop = executor.check(&Request::StopState).await;
+    let stopped = matches!(stop, Ok(Response::StopState { stopped: Some(_) }));
+    Ok(ExecutorState { confinement, approval_proof: configuration.describe_proofs(), stopped, unpublished })
 }
 
 #[cfg(test)]
@@ -179,6 +187,7 @@ mod tests {
         });
         let refused = check_executor(&executor, &store, &mut configuration).await;
         assert_eq!(refused.unwrap_err(), "executor.yaml: chmod 600 it");
-        assert_eq!(check_executor(&executor, &store, &mut configuration).await, Ok(Confinement::default()));
+        let found = check_executor(&executor, &store, &mut configuration).await.unwrap();
+        assert!(!found.stopped && found.approval_proof == "ssh");
     }
 }

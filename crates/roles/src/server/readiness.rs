@@ -18,9 +18,22 @@ use super::audit_signer::SigningStatus;
 use crate::backup;
 use crate::metrics as names;
 
-/// Whether the executor works, and what the kernel enforces on it.
+/// What an executor that works says of itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ExecutorState {
+    /// What the kernel enforces on it.
+    pub(super) confinement: Confinement,
+    /// What proves approvals.
+    pub(super) approval_proof: String,
+    /// Whether all actions are stopped.
+    pub(super) stopped: bool,
+    /// Why a head of the audit log is not published where it should be.
+    pub(super) unpublished: Option<String>,
+}
+
+/// Whether the executor works.
 #[derive(Debug)]
-pub(super) struct ExecutorHealth(Mutex<Result<Confinement, String>>);
+pub(super) struct ExecutorHealth(Mutex<Result<ExecutorState, String>>);
 
 impl Default for ExecutorHealth {
     fn default() -> Self {
@@ -29,12 +42,12 @@ impl Default for ExecutorHealth {
 }
 
 impl ExecutorHealth {
-    /// Records what is enforced on an executor that works, or why it does not work.
-    pub(super) fn set(&self, found: Result<Confinement, String>) {
+    /// Records the state of an executor that works, or why it does not work.
+    pub(super) fn set(&self, found: Result<ExecutorState, String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
-    fn get(&self) -> Result<Confinement, String> {
+    fn get(&self) -> Result<ExecutorState, String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -63,9 +76,9 @@ impl Readiness {
     /// also one without which the server is ready.
     pub(super) fn document(&self) -> (bool, Value) {
         let found = self.executor_health.get();
-        let (executor, executor_confinement, executor_error) = match (self.executor.configured(), found) {
+        let (executor, state, executor_error) = match (self.executor.configured(), found) {
             (false, _) => ("not configured", None, None),
-            (true, Ok(confinement)) => ("up", Some(confinement), None),
+            (true, Ok(state)) => ("up", Some(state), None),
             (true, Err(reason)) => ("down", None, Some(reason)),
         };
         let isolation = if self.confinement.landlock_abi > 0 { "landlock" } else { "none" };
@@ -92,8 +105,11 @@ impl Readiness {
             "durability": self.bus.durability(), "bus": bus_error.unwrap_or_else(|| "ok".to_owned()),
             "store": store_error.unwrap_or_else(|| "ok".to_owned()),
             "audit": self.signing.describe(&self.executor),
-            "isolation": isolation, "sandbox": { "server": self.confinement, "executor": executor_confinement },
-            "executor": executor, "executor_error": executor_error, "detect_lag_records": self.detect_lag(),
+            "isolation": isolation, "sandbox": { "server": self.confinement, "executor": state.as_ref().map(|state| &state.confinement) },
+            "executor": executor, "executor_error": executor_error,
+            "approval_proof": state.as_ref().map(|state| &state.approval_proof),
+            "audit_heads": state.as_ref().map(|state| state.unpublished.as_deref().unwrap_or("ok")),
+            "actions": state.as_ref().map(|state| if state.stopped { "stopped" } else { "possible" }), "detect_lag_records": self.detect_lag(),
             "lake": lake, "lake_lag_records": self.lake_lag(), "queries": queries,
             "otlp_grpc": self.otlp_grpc });
         (is_ready, document)

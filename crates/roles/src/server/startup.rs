@@ -27,7 +27,7 @@ use wardroom_store::Store;
 use super::api_backend::{ApiState, api_backend};
 use super::audit_configuration::audit_configuration;
 use super::audit_rejections::audit_rejections;
-use super::audit_signer::AuditSigner;
+use super::audit_signer::{AuditSigner, SigningStatus};
 use super::detection_startup::{Detection, start_detection};
 use super::first_token::{deliver_first_token, open_secret_file};
 use super::housekeeping::{run_housekeeping, watch_executor, watch_store};
@@ -40,11 +40,12 @@ use super::series_reads::SeriesReads;
 use super::serve_error::{ServeError, io_error};
 use super::serve_options::ServeOptions;
 use super::server_sandbox::server_sandbox;
-use crate::config::Config;
+use crate::bus_epoch::note_bus_end;
+use crate::config::{Config, read_policy};
 use crate::gold_writer::GoldWriter;
-use crate::respond::responder::{ReplayProgress, Responder, run_responder};
-use crate::state_database::{RequiredState, open_state};
+use crate::state_database::{RequiredState, folder_id, open_configured_state};
 use crate::{clock, heartbeat, tokens};
+use wardroom_response::{ReplayProgress, Responder, run_effect_workers, run_responder};
 
 /// Capacity of the channel from detection to the response, in events.
 const DETECTOR_EVENTS_CAPACITY: usize = 1024;
@@ -167,7 +168,7 @@ async fn start_roles(
     let recorder = metrics_recorder::install();
     background.spawn(metrics_recorder::run_upkeep(recorder.clone()));
     let required = if options.auth == AuthMode::On { RequiredState::Tokens } else { RequiredState::Tables };
-    let store = open_state(&options.data, required).await?;
+    let store = open_configured_state(&options.data, &config.store, required).await?;
     let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::open(&options.data.join("bus"), config.bus.clone())?);
     let token_table = TokenTable::new(options.auth);
     let first_token = if options.auth == AuthMode::On { tokens::first_admin(&store).await? } else { None };
@@ -175,7 +176,6 @@ async fn start_roles(
     audit_configuration(&store, options, config).await?;
     store.checkpoint().await?;
 
-    let runbooks = Arc::new(Library::load(&config.knowledge)?);
     let budget = InflateBudget::new(config.edge.inflate_budget_bytes, config.edge.max_inflated_bytes);
     let (event_sender, event_receiver) = mpsc::channel(DETECTOR_EVENTS_CAPACITY);
     let detection = start_detection(options, config, &bus, &store, &budget, event_sender).await?;
@@ -187,23 +187,18 @@ async fn start_roles(
     let queries = lake.tables().map(query_pool).transpose()?.map(Arc::new);
     spawn_gold_writer(&lake, &store, &tenants, config, background);
 
-    let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
-    let (executor_health, signing) = (Arc::<ExecutorHealth>::default(), Arc::default());
-    if executor.configured() {
-        background.spawn(AuditSigner::new(store.clone(), executor.clone(), Arc::clone(&signing)).run());
-        background.spawn(watch_executor(executor.clone(), store.clone(), Arc::clone(&executor_health)));
-    }
-    let (config, store_copy) = (config.clone(), store.clone());
-    let (tenants_copy, started_at) = (Arc::clone(&tenants), clock::now());
-    let responder = Responder { config, store: store_copy, tenants: tenants_copy, executor, runbooks, started_at };
+    let (executor, executor_health, signing) = spawn_executor_tasks(options, &store, background);
+    let responder = new_responder(options, config, (&store, &tenants, executor))?;
     let config = &responder.config;
     let intake = source_intake(&config.pipeline(), Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), token_table.clone()));
     background.spawn(watch_store(store.clone()));
     let port = audited_port(&config.edge, token_table, &store, background);
     let replay = ReplayProgress { next: Arc::clone(&next), end: bus.end_offset() };
+    background.spawn(run_effect_workers(responder.clone(), replay.clone()));
     background.spawn(run_responder(responder.clone(), event_receiver, replay));
     background.spawn(heartbeat::run_heartbeat(config.heartbeat.clone(), intake.clone(), tenants));
+    background.spawn(note_bus_end(options.data.clone(), Arc::clone(&bus)));
     background.spawn(run_housekeeping(
         store.clone(),
         Arc::clone(&bus),
@@ -236,12 +231,43 @@ async fn start_roles(
         reads: Arc::new(SeriesReads::new()?),
     });
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
-    debug_assert_eq!(
-        wardroom_api::document_mismatches(&routes),
-        Vec::<String>::new(),
-        "the OpenAPI document does not match the mounted routes"
-    );
+    debug_assert!(wardroom_api::document_mismatches(&routes).is_empty(), "the OpenAPI document names the routes");
     Ok(Roles { store, lake, event_writer, detection_thread, first_token, port, routes })
+}
+
+/// Starts what watches the executor and has it sign the audit log, if one is configured.
+fn spawn_executor_tasks(
+    options: &ServeOptions,
+    store: &Store,
+    background: &mut JoinSet<()>,
+) -> (ExecutorClient, Arc<ExecutorHealth>, Arc<SigningStatus>) {
+    let executor = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
+    let (health, signing) = (Arc::<ExecutorHealth>::default(), Arc::<SigningStatus>::default());
+    if executor.configured() {
+        background.spawn(AuditSigner::new(store.clone(), executor.clone(), Arc::clone(&signing)).run());
+        background.spawn(watch_executor(executor.clone(), store.clone(), Arc::clone(&health)));
+    }
+    (executor, health, signing)
+}
+
+/// Builds the response role.
+fn new_responder(
+    options: &ServeOptions,
+    config: &Config,
+    (store, tenants, executor): (&Store, &Arc<Tenants>, ExecutorClient),
+) -> Result<Responder, ServeError> {
+    let (queue, started_at) = (folder_id(&options.data)?, clock::now());
+    Ok(Responder {
+        config: config.clone(),
+        store: store.clone(),
+        tenants: Arc::clone(tenants),
+        executor,
+        runbooks: Arc::new(Library::load(&config.knowledge)?),
+        policy: Arc::new(read_policy(&config.policy).map_err(ServeError::Policy)?),
+        started_at,
+        worker: format!("{queue}:{}", started_at.nanos()),
+        queue,
+    })
 }
 
 /// Builds the port; rejected requests are audited.
@@ -280,8 +306,8 @@ fn spawn_gold_writer(
     config: &Config,
     background: &mut JoinSet<()>,
 ) {
-    let Some(LakeTables { lake, .. }) = lake.tables() else { return };
-    let writer = GoldWriter { lake: Arc::clone(lake), store: store.clone(), tenants: Arc::clone(tenants) };
+    let Some(tables) = lake.tables() else { return };
+    let writer = GoldWriter { tables: tables.clone(), store: store.clone(), tenants: Arc::clone(tenants) };
     background.spawn(writer.run(Duration::from_secs(config.lake.gold_seconds.max(1))));
 }
 
