@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use wardroom_bus::has_records;
 use wardroom_pipeline::state::checkpoint;
-use wardroom_store::{DatabaseContents, Store, database_path};
+use wardroom_store::{Config as StoreConfig, DatabaseContents, Store, database_path};
 
 /// File in the folder of the bus with the id of the data folder: telemetry and database belong together.
 const FOLDER_ID_FILE: &str = "data-folder-id";
@@ -52,7 +52,24 @@ pub enum StateDatabaseError {
     /// The database cannot be read or written.
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),
-    /// The file with the id of the data folder cannot be read or written.
+    /// The data folder has its state in another database than configured.
+    #[error(
+        "the state of data folder {} is in {there}, and {configured} is configured: incidents, tokens and the audit log \
+         would be lost. Set store.url to where they are, or use another data folder",
+        .data.display()
+    )]
+    OtherDatabase {
+        /// The data folder.
+        data: PathBuf,
+        /// Where the state is.
+        there: String,
+        /// Where it would be looked for.
+        configured: String,
+    },
+    /// The configuration of the database, in the environment or in the data folder, cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// The file with the id of the data folder, or with the place of its state, cannot be read or written.
     #[error("{}: {error}", .path.display())]
     FolderId {
         /// The file.
@@ -91,12 +108,97 @@ impl RequiredState {
     }
 }
 
-/// Opens the state database of a data folder; creates it if the folder is new, or on request.
+/// Opens the state database of a data folder, wherever it is; creates it if the folder is new, or on request.
 ///
 /// # Errors
 /// Returns an error if the folder has data that a server wrote and the database does not have what is required or
-/// belongs to another folder, or if a file cannot be read or written.
+/// belongs to another folder, or if a file or the database cannot be read or written.
 pub async fn open_state(data: &Path, required: RequiredState) -> Result<Store, StateDatabaseError> {
+    let config = match read_location(data)? {
+        Some(config) => config,
+        // A new data folder: only the environment can say where its state is to be.
+        None if data_found(data).is_none() && !database_path(data).exists() => {
+            wardroom_config::load(None).map_err(|error| StateDatabaseError::Config(error.to_string()))?.store
+        }
+        None => StoreConfig::default(),
+    };
+    open_configured_state(data, &config, required).await
+}
+
+/// Opens the state database of a data folder where the configuration says that it is.
+///
+/// # Errors
+/// As for [`open_state`]; also if the data folder has its state elsewhere.
+pub async fn open_configured_state(
+    data: &Path,
+    config: &StoreConfig,
+    required: RequiredState,
+) -> Result<Store, StateDatabaseError> {
+    let location = read_location(data)?;
+    let there = match &location {
+        Some(location) => location.url.clone(),
+        None if database_path(data).exists() => String::new(),
+        None => config.url.clone(),
+    };
+    if there != config.url {
+        let name = |url: &str| if url.is_empty() { "SQLite".to_owned() } else { url.to_owned() };
+        let (there, configured) = (name(&there), name(&config.url));
+        return Err(StateDatabaseError::OtherDatabase { data: data.to_owned(), there, configured });
+    }
+    if config.is_postgres() { open_postgres(data, config, required).await } else { open_sqlite(data, required).await }
+}
+
+/// Opens the state of a data folder as it is: nothing is created or migrated.
+///
+/// # Errors
+/// Returns an error if there is no state, or it cannot be read.
+pub async fn open_existing_state(data: &Path) -> Result<Store, StateDatabaseError> {
+    match read_location(data)? {
+        Some(config) => connect(&config).await,
+        None => Ok(Store::open_read_only(&database_path(data)).await?),
+    }
+}
+
+/// Whether a data folder has a state, which need not be intact.
+pub fn has_state(data: &Path) -> bool {
+    database_path(data).exists() || location_file(data).exists()
+}
+
+/// Returns the id of a data folder on which a server runs.
+///
+/// # Errors
+/// Returns an error if the file with it cannot be read.
+pub fn folder_id(data: &Path) -> Result<String, StateDatabaseError> {
+    Ok(read_folder_id(data)?.unwrap_or_default())
+}
+
+async fn connect(config: &StoreConfig) -> Result<Store, StateDatabaseError> {
+    let password = config.read_password().map_err(|error| StateDatabaseError::Config(error.to_string()))?;
+    Ok(Store::connect_postgres(config, password.as_deref()).await?)
+}
+
+/// Opens the state in PostgreSQL. Several servers may share it, so that the data folder's id is its own.
+async fn open_postgres(
+    data: &Path,
+    config: &StoreConfig,
+    required: RequiredState,
+) -> Result<Store, StateDatabaseError> {
+    let store = connect(config).await?;
+    if let Some(found) = data_found(data)
+        && let Some(defect) = required.defect(&store.read_contents().await?)
+    {
+        return Err(StateDatabaseError::Missing { data: data.to_owned(), defect, found });
+    }
+    store.migrate().await?;
+    write_location(data, config)?;
+    if data.join("bus").is_dir() && read_folder_id(data)?.is_none() {
+        write_folder_id(data, &new_folder_id())?;
+    }
+    Ok(store)
+}
+
+/// Opens the state in SQLite.
+async fn open_sqlite(data: &Path, required: RequiredState) -> Result<Store, StateDatabaseError> {
     let path = database_path(data);
     let (found, folder_id) = (data_found(data), read_folder_id(data)?);
     let mut database_id = None;
@@ -134,6 +236,41 @@ pub async fn open_state(data: &Path, required: RequiredState) -> Result<Store, S
         }
     }
     Ok(store)
+}
+
+/// File with the place of a state that is not in the data folder: what the configuration says, with the reference to the
+/// password and without the password.
+fn location_file(data: &Path) -> PathBuf {
+    data.join("state").join("store.json")
+}
+
+fn read_location(data: &Path) -> Result<Option<StoreConfig>, StateDatabaseError> {
+    let path = location_file(data);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| StateDatabaseError::FolderId { path, error: std::io::Error::other(error) }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StateDatabaseError::FolderId { path, error }),
+    }
+}
+
+fn write_location(data: &Path, config: &StoreConfig) -> Result<(), StateDatabaseError> {
+    let path = location_file(data);
+    if read_location(data)?.as_ref() == Some(config) {
+        return Ok(());
+    }
+    let text = serde_json::json!(config).to_string();
+    let new_path = path.with_extension("new");
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let written = folder.and_then(|()| std::fs::write(&new_path, text));
+    let written = written.and_then(|()| std::fs::rename(&new_path, &path));
+    written.map_err(|error| StateDatabaseError::FolderId { path, error })
+}
+
+/// A random id.
+fn new_folder_id() -> String {
+    wardroom_edge::generate_token().1.chars().take(32).collect()
 }
 
 fn id_file(data: &Path) -> PathBuf {

@@ -25,12 +25,18 @@ pub const EXECUTOR_STEPS: [&str; 9] = [
     "adapter:undo",
 ];
 
-/// Returns all crash points: before and after the opening of an incident, each transition and each executor step.
+/// The kinds of effects that every approved and undone plan has; each is leased, and finished with its result.
+pub const EFFECT_KINDS: [&str; 4] = ["dry_run", "execution", "undo", "settle"];
+
+/// Returns all crash points: before and after the opening of an incident, each transition, the end of each kind of
+/// effect and each executor step, and after the lease of each kind of effect.
 pub fn points() -> Vec<String> {
     let mut steps = vec!["incident:open".to_owned()];
     steps.extend(TRANSITIONS.iter().map(|(from, to)| format!("incident:{from}-{to}")));
+    steps.extend(EFFECT_KINDS.map(|kind| format!("effect:{kind}-finish")));
     steps.extend(EXECUTOR_STEPS.map(str::to_owned));
-    steps.iter().flat_map(|step| [format!("{step}:before"), format!("{step}:after")]).collect()
+    let points = steps.iter().flat_map(|step| [format!("{step}:before"), format!("{step}:after")]);
+    points.chain(EFFECT_KINDS.map(|kind| format!("effect:{kind}-lease:after"))).collect()
 }
 
 /// The environment variables that select a crash point and its marker file.

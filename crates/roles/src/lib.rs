@@ -15,10 +15,8 @@
 mod gold_writer;
 mod heartbeat;
 pub mod metrics;
-mod problem_responses;
 mod query_worker;
 mod replay;
-mod respond;
 mod server;
 mod views;
 
@@ -32,11 +30,12 @@ pub use views::dead_letters::dead_letters;
 pub use views::series::dump;
 pub use wardroom_api::document as openapi;
 pub use wardroom_config::{self as config, Config};
-pub use wardroom_data_folder::{audit_log, backup, bus_epoch, state_database, tokens};
+pub use wardroom_data_folder::{audit_log, backup, bus_epoch, lake_tables, state_database, tokens};
 pub use wardroom_edge::AuthMode;
 pub use wardroom_executor as executor;
 pub use wardroom_lake::{
     Lake, MaintenanceKind, MaintenanceTask, TableSnapshot, TableVerification, VacuumPolicy, VerificationProgress,
 };
+pub use wardroom_policy as policy;
 pub use wardroom_process::{clock, crash, data_lock, log_output, sandbox, supervisor};
 pub use wardroom_store::{Store, database_path};

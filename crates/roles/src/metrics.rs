@@ -1,9 +1,5 @@
 //! Names of the metrics of the roles.
 
-/// Counter: incidents opened.
-pub const INCIDENTS_OPENED_TOTAL: &str = "wardroom_incidents_opened_total";
-/// Counter: failed steps of incidents' responses; each is retried.
-pub const RESPOND_FAILURES_TOTAL: &str = "wardroom_respond_failures_total";
 /// Gauge: 1 while the executor responds, else 0.
 pub const EXECUTOR_UP: &str = "wardroom_executor_up";
 /// Gauge: 1 if the last probe sample reached detection, else 0; without it no heartbeat is sent.

@@ -26,10 +26,11 @@ use wardroom_pipeline::detection::evaluate::evaluate;
 use wardroom_pipeline::state::checkpoint::Checkpoints;
 use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_respond::Workflow;
-use wardroom_store::{Store, database_path};
+use wardroom_store::Store;
 
 use crate::config::Config;
 use crate::gold_writer::{DAY_MS, opened_incident_fact};
+use crate::state_database::open_existing_state;
 
 /// Records read at once.
 const READ_RECORDS: usize = 256;
@@ -86,6 +87,9 @@ pub enum ReplayError {
     /// Reading the store failed.
     #[error(transparent)]
     Store(#[from] wardroom_store::Error),
+    /// The state database cannot be opened.
+    #[error(transparent)]
+    State(#[from] crate::state_database::StateDatabaseError),
     /// Writing temporary files failed.
     #[error("{0}")]
     Io(String),
@@ -101,7 +105,7 @@ pub async fn replay(
     report_progress: &mut (dyn FnMut(Timestamp) + Send),
 ) -> Result<ReplayReport, ReplayError> {
     let begin = options.from.minus(options.warm_up);
-    let store = Store::open_read_only(&database_path(&options.data)).await?;
+    let store = open_existing_state(&options.data).await?;
     let (originals, releases) = read_original_incidents(&store, options, begin).await?;
     let mut config = config.pipeline();
     let lake_config =

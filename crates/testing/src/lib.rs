@@ -6,18 +6,24 @@
 //!   tested against itself.
 //! - [`SyntheticTelemetry`] generates request histograms of a few services on a simulated clock.
 //! - [`Shop`] runs the demo shop as an executor target and reads its recorded effects.
+//! - [`PostgresServer`] and [`RedisServer`] are the real servers, from Debian's packages.
+//! - [`DescribedApi`] serves an API by the description that its vendor publishes.
 //! - [`FakeObjectStore`] is an in-memory object store with fault injection.
 //!
 //! Not part of any release.
 
 #![forbid(unsafe_code)]
 
+mod debian_server;
+pub mod described_api;
 mod fake_object_store;
 pub mod remote_write;
 pub mod server;
 mod shop;
 mod synthetic_telemetry;
 
+pub use debian_server::{PostgresServer, RedisServer};
+pub use described_api::{ApiAnswer, ApiRequest, DescribedApi};
 pub use fake_object_store::{FakeObjectStore, StoreFaults};
 pub use server::Server;
 pub use shop::Shop;

@@ -67,7 +67,9 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let (data, secrets) = (dir.join("data"), dir.join("secrets"));
         std::fs::create_dir_all(&secrets)?;
-        let token = |principal: &str, role: &str| create_token(&data, principal, role);
+        let token = |principal: &str, role: &str| {
+            token_create(&data, &["--principal", principal, "--role", role], environment)
+        };
         let (sender_token, responder_token) = (token("oracle", "sender")?, token("alice", "responder")?);
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut server = Self {
@@ -126,7 +128,7 @@ impl Server {
     pub fn write_executor_config(&self, targets: &str) -> anyhow::Result<()> {
         let list = if targets.is_empty() { "  []\n" } else { targets };
         let text = format!(
-            "approvers:\n  - principal: alice\n    tenant: main\n    token-sha256: {}\ntargets:\n{list}",
+            "approvers:\n  - principal: alice\n    tenant: main\n    proof: token\n    token-sha256: {}\ntargets:\n{list}",
             sha256_hex(self.responder_token.as_bytes())
         );
         let mut file = std::fs::OpenOptions::new()
@@ -221,6 +223,19 @@ impl Server {
         found
     }
 
+    /// Runs the binary with the server's environment; returns exit code and standard output.
+    ///
+    /// # Errors
+    /// Returns an error if the binary cannot be run.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
+        let mut run = command(&program("WARDROOM_BIN"));
+        run.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // That is for the server only.
+        run.env_remove("WARDROOM_CRASH_AT");
+        let output = run.output()?;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
     /// Sends a GET request; returns status and body.
     ///
     /// # Errors
@@ -302,7 +317,7 @@ impl Drop for Server {
 /// # Errors
 /// Returns an error if `wardroom token create` fails.
 pub fn create_tenant_token(data: &Path, principal: &str, role: &str, tenant: &str) -> anyhow::Result<String> {
-    token_create(data, &["--principal", principal, "--role", role, "--tenant", tenant])
+    token_create(data, &["--principal", principal, "--role", role, "--tenant", tenant], &[])
 }
 
 /// Creates a token of the default tenant.
@@ -310,12 +325,13 @@ pub fn create_tenant_token(data: &Path, principal: &str, role: &str, tenant: &st
 /// # Errors
 /// Returns an error if `wardroom token create` fails.
 pub fn create_token(data: &Path, principal: &str, role: &str) -> anyhow::Result<String> {
-    token_create(data, &["--principal", principal, "--role", role])
+    token_create(data, &["--principal", principal, "--role", role], &[])
 }
 
-fn token_create(data: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+fn token_create(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<String> {
     let mut create = command(&program("WARDROOM_BIN"));
     create.args(["token", "create", "--json"]).args(arguments).arg("--data").arg(data);
+    create.envs(environment.iter().copied()).env_remove("WARDROOM_CRASH_AT");
     let output = create.output()?;
     let response: Value =
         serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;

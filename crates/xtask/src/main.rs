@@ -14,9 +14,11 @@ mod eval;
 mod generate;
 mod mutation_tests;
 mod programs;
+mod servers;
 mod steps;
 mod test;
 mod tidy;
+mod tool_counterparts;
 mod torture;
 mod workspace;
 
@@ -38,7 +40,7 @@ cargo xtask <command>
             otlp (beside rotel), read (beside DuckDB and ripgrep), start or hostile-queries (limits of queries)
             intake: [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--lake on|off]
             [--flush-seconds N] [--own-pace-minutes N] [--churn] [--check] [--json FILE] [--flame FILE.svg]
-  eval      scores on public data: rca --data PATH --out FILE | rca --fit WEIGHTS --data PATH…
+  eval      scores of judgement: rca --data PATH --out FILE | rca --fit WEIGHTS --data PATH… | tape FOLDER… | synthetic
   torture   crash tests: --bar 1a|1b|1e|1f|2b|2d|4a|4b|4c|5a|5e|7e|7f|9a|loop [--kills N]
             [--mutant NAME --runs 20] [--seed S] [--json FILE]
   mutants   mutation tests of approval and audit: the tests must catch nine mutants of ten

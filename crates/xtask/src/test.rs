@@ -7,7 +7,9 @@ use lexopt::prelude::Long;
 use crate::check::cargo_tool;
 use crate::client_programs::ClientPrograms;
 use crate::programs::{DEMO_FEATURES, DemoPrograms, Programs};
+use crate::servers::ServerPrograms;
 use crate::steps::{Step, print_durations, run_lanes, step};
+use crate::tool_counterparts::ToolCounterparts;
 use crate::torture::{FaultPrograms, Lane, SHORT_FORMS};
 use crate::workspace::command;
 
@@ -37,6 +39,8 @@ fn run_steps(strict: bool) -> anyhow::Result<()> {
     let programs = Programs::build()?;
     let faults = FaultPrograms::unpack()?;
     let clients = ClientPrograms::install()?;
+    let servers = ServerPrograms::unpack()?;
+    let counterparts = ToolCounterparts::install()?;
     // The tests have the machine to themselves: one of them measures start time and memory.
     let mut tests = command(cargo_tool("cargo-nextest")?);
     tests.args(["nextest", "run", "--cargo-profile", "demo", "--workspace", "--locked", "--no-fail-fast"]);
@@ -44,13 +48,15 @@ fn run_steps(strict: bool) -> anyhow::Result<()> {
     programs.set_env(&mut tests);
     faults.set_env(&mut tests);
     clients.set_env(&mut tests);
+    servers.set_env(&mut tests);
+    counterparts.set_env(&mut tests);
     step("tests", &mut tests)?;
     // A demo mostly waits, on free ports of its own: the seeds run in turn, beside the crash tests that do not measure
     // anything. Both lanes take about as long; seeds side by side would only compete for the two processors.
     let root = command("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
     let crash_tests = |lane: Lane| -> Vec<Step> {
         let forms = SHORT_FORMS.iter().filter(|form| form.lane == lane && (root || form.bar != "4a"));
-        forms.map(|form| form.step(&programs, &faults, &clients)).collect()
+        forms.map(|form| form.step(&programs, &faults, &clients, &servers)).collect()
     };
     let demos = DEMO_SEEDS.iter().map(|(case, seed)| demo_step(case, *seed, &programs.demo));
     let demos = demos.collect::<anyhow::Result<Vec<Step>>>()?;

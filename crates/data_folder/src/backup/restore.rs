@@ -98,7 +98,7 @@ pub async fn verify_data_folder(data: &Path, config: &Config) -> Result<Verifica
         return Err(BackupError::DamagedState(error));
     }
     store.close().await;
-    let audit = verify_audit_log(data, None).await?;
+    let audit = verify_audit_log(data, None, None).await?;
     // A server that is started on the folder signs what is not signed yet.
     if let Some(fault) = audit.faults.into_iter().find(|fault| fault.code != FaultCode::SigningBehind) {
         return Err(BackupError::BrokenAuditLog(fault.detail));

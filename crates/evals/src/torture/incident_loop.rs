@@ -4,8 +4,8 @@
 //! moment), is restarted, and must bring the incident to the scenario's final state with exactly the scenario's
 //! effects, which the target records: an action carried out twice is a `duplicate`, one not carried out is `missing`.
 //!
-//! Crash points are the transitions of the incident's state machine and the steps of the executor, each before and
-//! after it is persisted.
+//! Crash points are the transitions of the incident's state machine, those of the effects' rows, and the steps of the
+//! executor, each before and after it is persisted. Bar 3a passes those of the first two on PostgreSQL.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use wardroom_domain::Timestamp;
-use wardroom_testing::{Server, Shop, SyntheticTelemetry, now_ms, remote_write, server};
+use wardroom_testing::{PostgresServer, Server, Shop, SyntheticTelemetry, now_ms, remote_write, server};
 
 use crate::bar::{BarOptions, BarResult};
 use crate::progress::print_progress;
@@ -81,7 +81,14 @@ impl Scenario {
             "incident:awaiting_approval-suppressed" => Self::Noise,
             "incident:escalated-suppressed" => Self::RejectedAsNoise,
             "incident:mitigating-escalated" => Self::ActionIgnored,
-            "incident:verifying-escalated" | "adapter:undo" | "ledger:undone" | "ledger:settled" => Self::DoesNotHelp,
+            "incident:verifying-escalated"
+            | "adapter:undo"
+            | "ledger:undone"
+            | "ledger:settled"
+            | "effect:undo-finish"
+            | "effect:undo-lease"
+            | "effect:settle-finish"
+            | "effect:settle-lease" => Self::DoesNotHelp,
             "incident:mitigated-escalated" => Self::Relapse,
             _ => Self::Resolved,
         }
@@ -105,8 +112,21 @@ enum KilledProcesses {
     All,
 }
 
+/// With the state in SQLite, all crash points.
 pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
-    let dir = options.create_dir("loop")?;
+    run_all(options, "loop", None)
+}
+
+/// With the state in PostgreSQL, the crash points of what is written there.
+pub(crate) fn run_on_postgres(options: &BarOptions) -> anyhow::Result<BarResult> {
+    let dir = options.create_dir("3a-database")?;
+    let result = run_all(options, "3a", Some(&PostgresServer::start(&dir)?));
+    std::fs::remove_dir_all(&dir)?;
+    result
+}
+
+fn run_all(options: &BarOptions, name: &str, postgres: Option<&PostgresServer>) -> anyhow::Result<BarResult> {
+    let dir = options.create_dir(name)?;
     let (_, points) = server::run(&["crash-points"])?;
     // Points close to the target come first: mutants are detected there soonest.
     // Two transitions need a diagnosis that changes after half a minute; the response's own tests have them.
@@ -117,6 +137,9 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
     };
     let mut points: Vec<String> = points.lines().filter(|point| !is_reviewed(point)).map(str::to_owned).collect();
     points.sort_by_key(|point| (!point.starts_with("adapter:"), !point.starts_with("ledger:")));
+    if postgres.is_some() {
+        points.retain(|point| point.starts_with("incident:") || point.starts_with("effect:"));
+    }
     print_progress(format!("{} crash points", points.len()));
     let result = BarResult { points: points.len() as u64, ..BarResult::default() };
     let random = StdRng::seed_from_u64(options.seed);
@@ -126,7 +149,7 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
             .map(|worker| {
                 scope.spawn({
                     let (run, dir) = (&run, &dir);
-                    move || work(worker, run, dir, options)
+                    move || work(worker, run, (dir, postgres), options)
                 })
             })
             .collect();
@@ -179,7 +202,12 @@ impl Run {
 }
 
 /// Runs cycles until there are no more.
-fn work(worker: usize, run: &Mutex<Run>, dir: &Path, options: &BarOptions) -> anyhow::Result<()> {
+fn work(
+    worker: usize,
+    run: &Mutex<Run>,
+    (dir, postgres): (&Path, Option<&PostgresServer>),
+    options: &BarOptions,
+) -> anyhow::Result<()> {
     let lock = || run.lock().unwrap_or_else(PoisonError::into_inner);
     let targets = [
         Shop::start(&dir.join(format!("shop-{worker}")), &[])?,
@@ -191,7 +219,7 @@ fn work(worker: usize, run: &Mutex<Run>, dir: &Path, options: &BarOptions) -> an
         let (mut cycle, folder, started) = loop {
             let started = Instant::now();
             let folder = dir.join(format!("cycle-{number}-{attempt}"));
-            let mut cycle = Cycle::new(&folder, &targets, scenario, &kill, options)?;
+            let mut cycle = Cycle::new((&folder, postgres), &targets, scenario, &kill, options)?;
             cycle.run()?;
             if matches!(kill, Kill::Point(_)) || cycle.killed {
                 break (cycle, folder, started);
@@ -236,7 +264,7 @@ struct Cycle {
 
 impl Cycle {
     fn new(
-        dir: &Path,
+        (dir, postgres): (&Path, Option<&PostgresServer>),
         targets: &[Shop; 2],
         scenario: Scenario,
         kill: &Kill,
@@ -253,6 +281,14 @@ impl Cycle {
         ];
         if let Kill::Point(point) = kill {
             environment.push(("WARDROOM_CRASH_AT", point));
+        }
+        let database = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let url = postgres.map(|server| server.url(database)).unwrap_or_default();
+        if let Some(server) = postgres {
+            server.create_database(database)?;
+            environment.push(("WARDROOM_STORE__URL", url.as_str()));
+            environment.push(("WARDROOM_STORE__PASSWORD", "env:TORTURE_DATABASE_PASSWORD"));
+            environment.push(("TORTURE_DATABASE_PASSWORD", &server.password));
         }
         if !options.mutant_name().is_empty() {
             environment.push(("WARDROOM_MUTANT", options.mutant_name()));
@@ -294,6 +330,8 @@ impl Cycle {
             };
             let state = incident["state"].as_str().unwrap_or_default().to_owned();
             match state.as_str() {
+                // What follows the last transition is passed a moment later.
+                state if state == end && self.is_point_ahead() => std::thread::sleep(POLL_INTERVAL),
                 state if state == end => return Ok(()),
                 "open" | "investigating" => self.send_second(true)?,
                 "awaiting_approval" => self.decide(&incident)?,
@@ -312,6 +350,13 @@ impl Cycle {
             }
         }
         Ok(())
+    }
+
+    /// Whether a crash point of an effect has not been passed.
+    fn is_point_ahead(&self) -> bool {
+        let Kill::Point(point) = &self.kill else { return false };
+        let follows = ["effect:settle", "ledger:settled"].iter().any(|step| point.starts_with(step));
+        follows && !self.mark.exists()
     }
 
     /// Sends the next second of telemetry, retrying until it is accepted.
@@ -429,7 +474,7 @@ impl Cycle {
         }
         self.server.kill();
         let data = self.server.dir.join("data").display().to_string();
-        if server::run(&["audit", "verify", "--data", &data])?.0 != Some(0) {
+        if self.server.run(&["audit", "verify", "--data", &data])?.0 != Some(0) {
             result.faults.push("the audit log is broken".to_owned());
         }
         Ok(result)

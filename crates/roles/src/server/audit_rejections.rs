@@ -10,7 +10,7 @@ use wardroom_edge::RejectedRequest;
 use wardroom_store::Store;
 
 use crate::clock;
-use crate::respond::audit_entry::audit_entry;
+use wardroom_response::audit_entry;
 
 /// Pause after each entry: at most 20 entries a second, so that a flood of requests does not fill the audit log.
 const ENTRY_INTERVAL: Duration = Duration::from_millis(50);

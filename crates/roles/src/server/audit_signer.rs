@@ -14,7 +14,7 @@ use wardroom_executor::ExecutorClient;
 use wardroom_store::Store;
 
 use crate::metrics as names;
-use crate::respond::respond_error::OTHER_ANSWER;
+use wardroom_response::OTHER_ANSWER;
 
 /// Shortest interval between two signatures, and longest between two looks for entries of other processes.
 const SIGNING_INTERVAL: Duration = Duration::from_secs(1);

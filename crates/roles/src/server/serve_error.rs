@@ -29,6 +29,9 @@ pub enum ServeError {
     /// The runbooks could not be loaded.
     #[error(transparent)]
     Knowledge(#[from] wardroom_knowledge::Error),
+    /// The rules of the policy cannot be used.
+    #[error("field policy.file: {0}")]
+    Policy(String),
     /// A role that runs until shutdown ended. Its state is on disk: restart the server.
     #[error("a role ended: {0}")]
     RoleEnded(String),

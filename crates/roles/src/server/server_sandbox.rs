@@ -15,7 +15,7 @@ pub enum SandboxError {
     /// A file of the executor lies where the server may read.
     #[error(
         "{} lies in {}, which the server may read; it is for the executor only: move one of them \
-         (--executor-config, --data, lake.uri, knowledge.runbooks, SSL_CERT_DIR)",
+         (--executor-config, --data, lake.uri, knowledge.runbooks, store.password, SSL_CERT_DIR)",
         .file.display(), .readable.display()
     )]
     Exposed {
@@ -32,8 +32,9 @@ pub enum SandboxError {
 /// Returns an error if the location of the tables is invalid.
 pub fn server_sandbox(data: &Path, config: &Config) -> Result<Sandbox, SandboxError> {
     let lake = if config.lake.enabled { config.lake.folder(data)? } else { None };
-    let runbooks: Vec<PathBuf> = config.knowledge.runbooks.iter().cloned().collect();
-    Ok(Sandbox::server(data, lake, &runbooks))
+    let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().chain(&config.policy.file).cloned().collect();
+    let readable: Vec<PathBuf> = readable.into_iter().chain(config.store.password_file()).collect();
+    Ok(Sandbox::server(data, lake, &readable))
 }
 
 /// Checks that the server may read neither the executor's configuration nor its ledger and keys. Landlock cannot

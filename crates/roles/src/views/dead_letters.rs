@@ -16,8 +16,8 @@ use wardroom_store::Store;
 
 use super::lake_queries::lake_query_problem;
 use crate::clock;
-use crate::problem_responses::{run_blocking, store_problem};
-use crate::respond::audit_entry::audit_entry;
+use wardroom_response::audit_entry;
+use wardroom_response::problem_responses::{run_blocking, store_problem};
 
 /// Group of the dead letters made of quarantined records that are accepted now.
 const QUARANTINE_GROUP: &str = "quarantine";

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests may unwrap and start programs")]
 
 mod access;
+mod approvals;
 mod audit;
 mod backup;
 mod bad_input;
@@ -19,12 +20,15 @@ mod lake;
 mod lake_outage;
 mod old_data_folder;
 mod otlp;
+mod policy;
+mod postgres;
 mod prometheus;
 mod prometheus_api;
 mod quarantine;
 mod queries;
 mod query_workers;
 mod replay;
+mod tools;
 
 use wardroom_testing::Server;
 

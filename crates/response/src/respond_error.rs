@@ -1,7 +1,7 @@
 //! Errors of the response role.
 
 /// The executor's response does not belong to the request.
-pub(crate) const OTHER_ANSWER: &str =
+pub const OTHER_ANSWER: &str =
     "the executor answered another request; restart `wardroom serve`, so that both are of one version";
 
 /// Why a step of the response failed. Logged, and retried at the next tick.

@@ -6,7 +6,7 @@ use wardroom_pipeline::detection::incident_signals::bad_signals;
 use wardroom_respond::WatchedSignal;
 
 /// Returns the signals of an incident's entities that are bad now and have to become good.
-pub(super) fn watched_signals(view: &EngineView, entities: &[Entity]) -> Vec<WatchedSignal> {
+pub(crate) fn watched_signals(view: &EngineView, entities: &[Entity]) -> Vec<WatchedSignal> {
     let found = bad_signals(view, entities).into_iter();
     let watched = found.map(|found| WatchedSignal {
         signal: found.signal.labels(),

@@ -5,10 +5,10 @@ use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{IncidentState, Principal, TenantId, Timestamp};
 
 /// Action of the entry with the reason of an approval, written before the executor is asked for it.
-pub(super) const APPROVE_REQUESTED: &str = "approve_requested";
+pub(crate) const APPROVE_REQUESTED: &str = "approve_requested";
 
 /// Builds an audit entry with Wardroom itself as the principal.
-pub(crate) fn audit_entry(
+pub fn audit_entry(
     tenant: &TenantId,
     agent: &str,
     incident_id: Option<&str>,
@@ -29,7 +29,7 @@ pub(crate) fn audit_entry(
 }
 
 /// Returns the agent name that the audit contract assigns to transitions into a state.
-pub(super) const fn agent_of(state: IncidentState) -> &'static str {
+pub(crate) const fn agent_of(state: IncidentState) -> &'static str {
     use IncidentState as S;
     match state {
         S::Open => "sentinel",

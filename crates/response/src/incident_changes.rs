@@ -7,6 +7,7 @@ use wardroom_correlate::Decision;
 use wardroom_domain::{Incident, TenantId};
 use wardroom_pipeline::detection::detector_output::DetectorEvent;
 use wardroom_respond::Workflow;
+use wardroom_store::Changes;
 
 use super::audit_entry::audit_entry;
 use super::respond_error::RespondError;
@@ -16,7 +17,7 @@ use crate::{clock, crash};
 
 impl Responder {
     /// Stores the anomalies and decisions of detection.
-    pub(super) async fn store_events(&self, events: &[DetectorEvent]) -> Result<(), RespondError> {
+    pub(crate) async fn store_events(&self, events: &[DetectorEvent]) -> Result<(), RespondError> {
         let mut anomalies_of: BTreeMap<TenantId, Vec<_>> = BTreeMap::new();
         // What is added to one incident is stored at once: in an outage many entities join within seconds.
         let mut additions: BTreeMap<(&TenantId, &str), Vec<&Decision>> = BTreeMap::new();
@@ -43,9 +44,10 @@ impl Responder {
         Ok(())
     }
 
-    pub(super) async fn open_incident(&self, tenant: &TenantId, incident: Incident) -> Result<(), RespondError> {
+    pub(crate) async fn open_incident(&self, tenant: &TenantId, incident: Incident) -> Result<(), RespondError> {
         let now = clock::now();
-        let workflow = Workflow { stored_at: Some(now), ..Workflow::new(incident) };
+        let home = Some(self.queue.clone());
+        let workflow = Workflow { stored_at: Some(now), home, ..Workflow::new(incident) };
         let (key, opened_at) = (workflow.incident.key.clone(), workflow.incident.opened_at);
         let text = serde_json::to_string(&workflow)?;
         crash::maybe_crash("incident:open", "before");
@@ -65,7 +67,7 @@ impl Responder {
     }
 
     /// Adds entities, and a new title and severity, to an incident.
-    pub(super) async fn add_to_incident(
+    pub(crate) async fn add_to_incident(
         &self,
         tenant: &TenantId,
         key: &str,
@@ -86,7 +88,7 @@ impl Responder {
             let text = serde_json::to_string(&workflow)?;
             let audit = audit_entry(tenant, "sentinel", Some(&row.id()), action, decision, clock::now());
             // Fails if the workflow changed meanwhile, for example by a decision; then it is read again.
-            if self.store.save_workflow(tenant, key, &row.workflow, &text, &audit).await? {
+            if self.store.save_workflow(tenant, key, &row.workflow, &text, &Changes::default(), &audit).await? {
                 return Ok(());
             }
         }

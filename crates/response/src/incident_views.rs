@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use wardroom_api::{
     AnomalyView, ApprovalView, ChartView, EntityView, EvidenceView, HypothesisView, IncidentDetail, IncidentSummary,
-    PlanView, TimelineView, VerdictView,
+    PlanView, PolicyView, TimelineView, VerdictView,
 };
 use wardroom_diagnose::root_cause_analysis;
-use wardroom_domain::{Anomaly, Approval, Entity, SignalId, SignalKind, TenantId};
+use wardroom_domain::{Anomaly, Approval, Entity, PolicyDecision, SignalId, SignalKind, TenantId};
 use wardroom_edge::{Problem, Status};
 use wardroom_respond::{TimelineEntry, Workflow, postmortem};
 use wardroom_store::{HistoryRow, IncidentRow};
 
 use crate::problem_responses::{store_problem, unreadable_workflow};
-use crate::respond::responder::Responder;
+use crate::responder::Responder;
 
 /// Maximum number of charts of one incident.
 const MAX_CHARTS: usize = 12;
@@ -23,18 +23,19 @@ const CHART_LEAD_MS: i64 = 120_000;
 
 impl Responder {
     /// Lists incidents, newest first, with numbers below `before`.
-    pub(crate) async fn list(
-        &self,
-        tenant: TenantId,
-        before: i64,
-        limit: u32,
-    ) -> Result<Vec<IncidentSummary>, Problem> {
+    ///
+    /// # Errors
+    /// Returns a problem if the state cannot be read.
+    pub async fn list(&self, tenant: TenantId, before: i64, limit: u32) -> Result<Vec<IncidentSummary>, Problem> {
         let rows = self.store.incidents(&tenant, before, limit).await.map_err(store_problem)?;
         rows.iter().map(|row| Ok(summary(row, &read_workflow(row)?))).collect()
     }
 
     /// Returns one incident in detail.
-    pub(crate) async fn detail(&self, tenant: TenantId, number: i64) -> Result<IncidentDetail, Problem> {
+    ///
+    /// # Errors
+    /// Returns a problem if there is no such incident, or the state cannot be read.
+    pub async fn detail(&self, tenant: TenantId, number: i64) -> Result<IncidentDetail, Problem> {
         let (row, workflow) = self.find_incident(&tenant, number).await?;
         let history = self.store.history(&tenant, &row.key).await.map_err(store_problem)?;
         let plan = workflow.plan.as_ref().zip(workflow.plan_sha256.as_ref());
@@ -54,6 +55,7 @@ impl Responder {
             analysis: workflow.diagnosis.as_ref().map(|diagnosis| json!(root_cause_analysis(diagnosis, proposal))),
             plan: plan.map(|(plan, plan_sha256)| PlanView {
                 plan_sha256: plan_sha256.clone(),
+                document: json!(plan),
                 tool: plan.call.tool.clone(),
                 operation: plan.call.operation.clone(),
                 target: plan.call.target.clone(),
@@ -66,6 +68,7 @@ impl Responder {
                 control: plan.control.clone(),
                 expires_at: plan.expires_at,
             }),
+            policy: policy_view(&workflow),
             plan_sha256: workflow.plan_sha256.clone(),
             approved_by: workflow.approval.as_ref().map(|approval| approval.principal.to_string()),
             approval: workflow.approval.as_ref().map(approval_view),
@@ -86,7 +89,10 @@ impl Responder {
     }
 
     /// Returns the postmortem of an incident in Markdown.
-    pub(crate) async fn postmortem(&self, tenant: TenantId, number: i64) -> Result<String, Problem> {
+    ///
+    /// # Errors
+    /// As for [`Self::detail`].
+    pub async fn postmortem(&self, tenant: TenantId, number: i64) -> Result<String, Problem> {
         let (row, workflow) = self.find_incident(&tenant, number).await?;
         let history = self.store.history(&tenant, &row.key).await.map_err(store_problem)?;
         let lines: Vec<TimelineEntry> = timeline(&workflow, &history)
@@ -175,7 +181,7 @@ fn chart_unit(kind: SignalKind, points: &[(f64, f64)]) -> &'static str {
 }
 
 /// Converts an anomaly.
-pub(crate) fn anomaly_view(anomaly: Anomaly) -> AnomalyView {
+pub fn anomaly_view(anomaly: Anomaly) -> AnomalyView {
     AnomalyView {
         id: anomaly.id,
         series: anomaly.series,
@@ -205,9 +211,15 @@ fn summary(row: &IncidentRow, workflow: &Workflow) -> IncidentSummary {
     }
 }
 
+fn policy_view(workflow: &Workflow) -> Option<PolicyView> {
+    let PolicyDecision { answer, rules, reason, policy_sha256 } = workflow.policy.clone()?;
+    let partial_approvals = workflow.partial_approvals.iter().map(approval_view).collect();
+    Some(PolicyView { answer: answer.as_str().to_owned(), rules, reason, policy_sha256, partial_approvals })
+}
+
 fn approval_view(approval: &Approval) -> ApprovalView {
-    let Approval { principal, at, channel, reason, .. } = approval.clone();
-    ApprovalView { by: principal.to_string(), at, channel, reason }
+    let Approval { principal, at, channel, reason, proof, .. } = approval.clone();
+    ApprovalView { by: principal.to_string(), at, channel, reason, proof: proof.map(|proof| proof.as_str().to_owned()) }
 }
 
 fn evidence(workflow: &Workflow) -> Vec<EvidenceView> {

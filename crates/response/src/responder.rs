@@ -1,0 +1,450 @@
+//! Drives each incident's workflow: asks it for the next step, carries that out, persists the change, and asks again.
+//!
+//! Nothing here waits for a target, the executor or a person: what the response wants done outside is written as effects
+//! in the transaction of the change, and `effect_workers` performs them. All state is in the database, so a restart
+//! resumes where it stopped. Every change is one transaction that checks the state it starts from, so of two concurrent
+//! writers only one succeeds.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use wardroom_domain::{Entity, IncidentState, Principal, TenantId, Timestamp};
+use wardroom_edge::generate_token;
+use wardroom_executor::ExecutorClient;
+use wardroom_knowledge::Library;
+use wardroom_pipeline::detection::detector_output::DetectorEvent;
+use wardroom_pipeline::detection::incident_signals;
+use wardroom_pipeline::poison_records::panic_message;
+use wardroom_pipeline::state::tenants::Tenants;
+use wardroom_policy::Policy;
+use wardroom_respond::{
+    Event, FinishedIncident, ObservedSignal, Step, Verification, VerificationProgress, Workflow, verify,
+};
+use wardroom_store::{Changes, IncidentRow, Store, Transition};
+
+use super::audit_entry::{agent_of, audit_entry};
+use super::respond_error::RespondError;
+use crate::config::Config;
+use crate::metrics as names;
+use crate::{clock, crash};
+
+/// Interval between steps of open incidents.
+const TICK_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval between checks for open incidents while there are none; new ones from detection cause a tick at once.
+const IDLE_TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// An escalated incident that did not change for this long is not diagnosed again.
+const MAX_REVIEW_AGE: Duration = Duration::from_secs(30 * 60);
+/// Interval between looks for incidents that other processes changed, in a database that they share.
+const SHARED_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of detector events that are stored at once.
+const MAX_EVENTS_PER_BATCH: usize = 512;
+
+/// The response role; cheap to clone.
+#[derive(Clone)]
+pub struct Responder {
+    /// The whole configuration.
+    pub config: Config,
+    /// The state.
+    pub store: Store,
+    /// What detection knows.
+    pub tenants: Arc<Tenants>,
+    /// The client of the executor.
+    pub executor: ExecutorClient,
+    /// The runbooks.
+    pub runbooks: Arc<Library>,
+    /// Who has to approve what.
+    pub policy: Arc<Policy>,
+    /// Start of this process: telemetry from before may still arrive.
+    pub started_at: Timestamp,
+    /// Queue of the effects that this process's executor can perform: the data folder's id.
+    pub queue: String,
+    /// Name of this process among the workers; begins with the queue.
+    pub worker: String,
+}
+
+/// How far detection has come with what was acknowledged before this start.
+#[derive(Clone, Debug)]
+pub struct ReplayProgress {
+    /// The next offset of detection.
+    pub next: Arc<AtomicU64>,
+    /// End of the bus at the start.
+    pub end: u64,
+}
+
+impl ReplayProgress {
+    pub(crate) fn is_complete(&self) -> bool {
+        self.next.load(Ordering::Acquire) >= self.end
+    }
+}
+
+/// Incidents that the response may still change by itself, as stored.
+struct OpenIncidents {
+    /// Changes when an incident was written by this process.
+    changes: watch::Receiver<u64>,
+    /// When the database was last asked which of them changed.
+    read_at: Option<Instant>,
+    /// With their workflows: reading one at every tick would cost most of a core at a thousand incidents.
+    rows: BTreeMap<(TenantId, String), OpenIncident>,
+    /// Whether any of them may have a next step without being changed first.
+    is_active: bool,
+}
+
+struct OpenIncident {
+    row: IncidentRow,
+    /// `None` if it cannot be read by this build.
+    workflow: Option<Workflow>,
+}
+
+/// Stores detector events and steps incidents until the channel is closed. Steps wait for the replay: before that,
+/// telemetry time is behind, and an action that was just carried out would look as if it had not helped for long.
+pub async fn run_responder(responder: Responder, mut events: mpsc::Receiver<DetectorEvent>, replay: ReplayProgress) {
+    let mut tick = tokio::time::interval(TICK_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut open = OpenIncidents::new(&responder.store);
+    loop {
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else { return };
+                let mut batch = vec![event];
+                while batch.len() < MAX_EVENTS_PER_BATCH && let Ok(event) = events.try_recv() {
+                    batch.push(event);
+                }
+                // Detection sends each event once, so storing is retried; meanwhile the channel fills and detection
+                // waits.
+                while let Err(error) = responder.store_events(&batch).await {
+                    tracing::error!(%error, "storing detector events failed; retrying");
+                    tokio::time::sleep(TICK_INTERVAL).await;
+                }
+                for event in batch {
+                    match event {
+                        // Detection may have ended meanwhile.
+                        DetectorEvent::Barrier(done) => drop(done.send(())),
+                        DetectorEvent::Decision(..) => tick.reset_immediately(),
+                        DetectorEvent::Anomalies(..) => {}
+                    }
+                }
+            }
+            _ = tick.tick() => {
+                if !replay.is_complete() {
+                    continue;
+                }
+                if let Err(error) = responder.step_incidents(&mut open).await {
+                    open.changes.mark_changed();
+                    tracing::error!(%error, "reading incidents failed; retrying");
+                }
+                tick.reset_after(if open.is_active { TICK_INTERVAL } else { IDLE_TICK_INTERVAL });
+            }
+        }
+    }
+}
+
+impl OpenIncidents {
+    fn new(store: &Store) -> Self {
+        Self { changes: store.subscribe_incidents(), read_at: None, rows: BTreeMap::new(), is_active: false }
+    }
+
+    /// Whether an incident may have changed since the last refresh.
+    fn is_outdated(&self, store: &Store) -> bool {
+        let is_shared = store.is_shared() && self.read_at.is_none_or(|at| at.elapsed() >= SHARED_POLL_INTERVAL);
+        // The store outlives its subscribers, so the channel is never closed.
+        is_shared || self.changes.has_changed().unwrap_or(true)
+    }
+}
+
+impl Responder {
+    /// Steps every incident that has a next step.
+    async fn step_incidents(&self, open: &mut OpenIncidents) -> Result<(), RespondError> {
+        if open.is_outdated(&self.store) {
+            self.refresh(open).await?;
+        }
+        let now = clock::now();
+        let mut watermarks: BTreeMap<&TenantId, i64> = BTreeMap::new();
+        for ((tenant, _), incident) in &open.rows {
+            let watermark_ms =
+                *watermarks.entry(tenant).or_insert_with(|| self.tenants.view(tenant).engine.watermark_ms());
+            let next = incident.workflow.as_ref().map(|it| it.next(now, watermark_ms, &self.config.respond));
+            let is_awaiting = incident.row.state == IncidentState::AwaitingApproval;
+            if next == Some(Step::Wait) && !is_awaiting || !self.is_active(incident) {
+                continue;
+            }
+            // A panic in the step of one incident must not stop the others.
+            let step = AssertUnwindSafe(self.step(incident, watermark_ms)).catch_unwind().await;
+            if let Err(error) = step.unwrap_or_else(|panic| Err(RespondError::Panic(panic_message(&*panic)))) {
+                metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
+                tracing::error!(incident = %incident.row.id(), %error, "step of an incident failed; retrying");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the incidents that changed.
+    async fn refresh(&self, open: &mut OpenIncidents) -> Result<(), RespondError> {
+        open.changes.mark_unchanged();
+        open.read_at = Some(Instant::now());
+        // One that was escalated without a plan is diagnosed again for some time.
+        let revisions = self.store.unsettled_revisions(clock::now().minus(MAX_REVIEW_AGE)).await?;
+        let mut known = BTreeSet::new();
+        for found in revisions {
+            let id = (found.tenant, found.key);
+            let is_known = open.rows.get(&id).is_some_and(|incident| incident.row.revision == found.revision);
+            if !is_known && let Some(incident) = self.open_incident_of(&id).await? {
+                let is_new = !open.rows.contains_key(&id);
+                if is_new && let Some(workflow) = &incident.workflow {
+                    self.adopt(&incident.row, workflow).await?;
+                }
+                open.rows.insert(id.clone(), incident);
+            }
+            known.insert(id);
+        }
+        open.rows.retain(|id, _| known.contains(id));
+        open.is_active = open.rows.values().any(|incident| self.is_active(incident));
+        Ok(())
+    }
+
+    /// Whether an incident may have a next step without being changed first. Servers that share a database each step
+    /// what they have opened: only they have its telemetry, and its plans in their executor's ledger.
+    fn is_active(&self, incident: &OpenIncident) -> bool {
+        let is_done = |workflow: &Workflow| workflow.state.is_settled() && !workflow.is_reviewable();
+        incident.workflow.as_ref().is_none_or(|workflow| !is_done(workflow) && self.is_home(workflow))
+    }
+
+    /// Whether this server has opened an incident; those of earlier versions are any server's.
+    pub(crate) fn is_home(&self, workflow: &Workflow) -> bool {
+        workflow.home.as_ref().is_none_or(|home| *home == self.queue)
+    }
+
+    /// Reads a row of which only the revision is known to have changed.
+    async fn open_incident_of(&self, id: &(TenantId, String)) -> Result<Option<OpenIncident>, RespondError> {
+        let row = self.store.incident_by_key(&id.0, &id.1).await?;
+        Ok(row.map(|row| OpenIncident { workflow: Workflow::read(&row.workflow).ok(), row }))
+    }
+
+    /// Writes the effects that an incident waits for, if they have no rows: incidents of earlier versions have none.
+    async fn adopt(&self, row: &IncidentRow, workflow: &Workflow) -> Result<(), RespondError> {
+        let awaited = workflow.awaited_effects();
+        if awaited.is_empty()
+            || !self.is_home(workflow)
+            || !self.executor.configured()
+            || !self.store.effects(&row.tenant, &row.key).await?.is_empty()
+        {
+            return Ok(());
+        }
+        let now = clock::now();
+        let effects: Vec<_> = awaited.into_iter().map(|effect| self.new_effect(&row.tenant, effect, now)).collect();
+        Ok(self.store.enqueue_effects(&row.tenant, &row.key, &effects, now, None).await?)
+    }
+
+    /// Carries out the next step of an incident.
+    async fn step(&self, incident: &OpenIncident, watermark_ms: i64) -> Result<(), RespondError> {
+        let row = &incident.row;
+        // One that cannot be read is read again for its error.
+        let Some(known) = &incident.workflow else { return Ok(Workflow::read(&row.workflow).map(drop)?) };
+        let step = known.next(clock::now(), watermark_ms, &self.config.respond);
+        if step == Step::Wait {
+            return self.escalate(row, known).await;
+        }
+        let mut workflow = known.clone();
+        let event = match step {
+            Step::Wait => return Ok(()),
+            Step::StartInvestigation => Event::InvestigationStarted,
+            Step::Expire => Event::Expired,
+            Step::Investigate | Step::Review => return self.investigate(row, &mut workflow, watermark_ms).await,
+            Step::Verify => match self.verify(row, &mut workflow, watermark_ms).await? {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+        };
+        self.apply(row, &mut workflow, event, &Principal::wardroom(), Changes::default()).await.map(drop)
+    }
+
+    /// Considers a diagnosis with or without a plan: proposes the plan, voids an earlier one, or notes the diagnosis.
+    /// Returns false if the stored incident has changed since `row` was read.
+    pub(crate) async fn conclude(
+        &self,
+        row: &IncidentRow,
+        workflow: &mut Workflow,
+        event: Event,
+        changes: Changes,
+    ) -> Result<bool, RespondError> {
+        let before = Workflow::read(&row.workflow).ok().as_ref().and_then(cause_of);
+        let event = self.judge(row, workflow, event).await?;
+        if let Some(event) = workflow.proposed(event) {
+            if matches!(event, Event::Proposed { .. }) {
+                // Stored with the plan, so before it can be approved.
+                workflow.undo_secret = Some(generate_token().0);
+                workflow.proposed_at = Some(clock::now());
+            }
+            return self.apply(row, workflow, event, &Principal::wardroom(), changes).await;
+        }
+        let (now, after) = (clock::now(), cause_of(workflow));
+        if before != after
+            && let Some((entity, rule)) = &after
+        {
+            workflow.incident.record(now, format!("the probable cause is now {rule} at {entity}"));
+        }
+        let decision = json!({
+            "investigation": workflow.investigations, "changed": before != after,
+            "cause": after.map(|(entity, rule)| json!({ "entity": entity, "rule": rule })),
+        });
+        let audit = audit_entry(&row.tenant, "analyst", Some(&row.id()), "diagnosis_reviewed", decision, now);
+        let text = serde_json::to_string(&workflow)?;
+        Ok(self.store.save_workflow(&row.tenant, &row.key, &row.workflow, &text, &changes, &audit).await?)
+    }
+
+    /// Applies an event and persists the change with the effects that it wants. Returns false if the stored incident has
+    /// changed since `row` was read.
+    pub(crate) async fn apply(
+        &self,
+        row: &IncidentRow,
+        workflow: &mut Workflow,
+        event: Event,
+        principal: &Principal,
+        mut changes: Changes,
+    ) -> Result<bool, RespondError> {
+        let change = workflow.apply(event)?;
+        self.note_what_people_did(&row.tenant, workflow);
+        let (now, text) = (clock::now(), serde_json::to_string(&workflow)?);
+        changes.enqueue.extend(change.effects.into_iter().map(|effect| self.new_effect(&row.tenant, effect, now)));
+        changes.cancel.extend(change.cancelled.iter().map(|kind| kind.as_str().to_owned()));
+        changes.finished_incident = finished_incident(workflow)?;
+        let transition = Transition {
+            tenant: &row.tenant,
+            key: &row.key,
+            from: change.from,
+            to: change.to,
+            before: &row.workflow,
+            workflow: &text,
+            note: &change.note,
+            at: now,
+            changes: &changes,
+        };
+        let mut audit = audit_entry(
+            &row.tenant,
+            agent_of(change.to),
+            Some(&row.id()),
+            "transition",
+            json!({
+                "from": change.from, "to": change.to, "note": change.note, "plan_sha256": workflow.plan_sha256,
+                "policy": workflow.policy, "proof": workflow.approval.as_ref().and_then(|approval| approval.proof),
+            }),
+            now,
+        );
+        audit.principal = principal.clone();
+        audit.approved_by = workflow.approval.as_ref().map(|approval| approval.principal.clone());
+        let name = format!("incident:{}-{}", change.from, change.to);
+        crash::maybe_crash(&name, "before");
+        let persisted = self.store.transition(&transition, &audit).await?;
+        crash::maybe_crash(&name, "after");
+        if persisted {
+            let (from, to) = (change.from, change.to);
+            tracing::info!(incident = %row.id(), %from, %to, note = %change.note, "incident state changed");
+            count_outcomes(workflow, from, to);
+            if let Some(settled_ms) = workflow.settled_ms {
+                self.tenants.release_incident(&row.tenant, &row.key, settled_ms);
+            }
+        }
+        Ok(persisted)
+    }
+
+    /// Verifies the action against the telemetry since; asks for its undo if it failed.
+    async fn verify(
+        &self,
+        row: &IncidentRow,
+        workflow: &mut Workflow,
+        now_ms: i64,
+    ) -> Result<Option<Event>, RespondError> {
+        let executed_ms = workflow.executed_ms.unwrap_or(now_ms);
+        let control = workflow.plan.as_ref().map(|plan| plan.control.clone()).filter(|control| control != "none");
+        let began_ms = workflow.incident.began_at.millis();
+        let view = self.tenants.view(&row.tenant);
+        let observed = workflow.watched.iter().map(|watched| {
+            let (interval_ms, points) = incident_signals::history(&view.engine, &watched.signal);
+            ObservedSignal { watched, interval_ms, points }
+        });
+        let observed: Vec<ObservedSignal<'_>> = observed.collect();
+        // Telemetry from before the start of this process may still arrive.
+        let since = workflow.mitigated_at.or(workflow.executed_at).unwrap_or(self.started_at).max(self.started_at);
+        let verification = Verification {
+            observed: &observed,
+            executed_ms,
+            mitigated_ms: workflow.mitigated_ms,
+            now_ms,
+            waited_ms: clock::now().millis() - since.millis(),
+            control: control
+                .as_ref()
+                .map(|service| incident_signals::bad_share(&view.engine, service, began_ms, executed_ms)),
+            control_since: control
+                .as_ref()
+                .map(|service| incident_signals::bad_share(&view.engine, service, executed_ms, now_ms)),
+        };
+        let inconclusive = |reason: &str| Ok(Some(Event::Inconclusive { reason: reason.to_owned(), at_ms: now_ms }));
+        let reason = match verify(&verification, &self.config.respond) {
+            VerificationProgress::Pending(_) => return Ok(None),
+            VerificationProgress::Mitigated(at_ms) => return Ok(Some(Event::Mitigated { at_ms, at: clock::now() })),
+            VerificationProgress::HoldPassed => return Ok(Some(Event::HoldPassed(now_ms))),
+            VerificationProgress::NotAttributable => {
+                return inconclusive("the control was bad too, so what followed cannot be attributed to the action");
+            }
+            VerificationProgress::Inconclusive => {
+                return inconclusive("telemetry does not show whether the action helped");
+            }
+            VerificationProgress::Failed if workflow.mitigated_ms.is_some() => {
+                "a watched signal was bad again within the hold"
+            }
+            VerificationProgress::Failed => "a watched signal was still bad at the timeout",
+        };
+        let Some(undo) = workflow.request_undo(reason) else {
+            let (undo, reason) = (None, reason.to_owned());
+            return Ok(Some(Event::VerificationFailed { undo, reason, at_ms: now_ms }));
+        };
+        let now = clock::now();
+        let changes = Changes { enqueue: vec![self.new_effect(&row.tenant, undo, now)], ..Changes::default() };
+        let decision = json!({ "reason": reason, "plan_sha256": workflow.plan_sha256 });
+        let audit = audit_entry(&row.tenant, "resolver", Some(&row.id()), "undo_requested", decision, now);
+        let text = serde_json::to_string(workflow)?;
+        // Fails if the workflow changed meanwhile; then it is verified again.
+        self.store.save_workflow(&row.tenant, &row.key, &row.workflow, &text, &changes, &audit).await?;
+        Ok(None)
+    }
+}
+
+/// Returns what is kept of an incident that has ended.
+pub(crate) fn finished_incident(workflow: &Workflow) -> Result<Option<String>, serde_json::Error> {
+    FinishedIncident::of(workflow).as_ref().map(serde_json::to_string).transpose()
+}
+
+/// Counts approvals, and actions that ended.
+fn count_outcomes(workflow: &Workflow, from: IncidentState, to: IncidentState) {
+    let Some(call) = workflow.plan.as_ref().map(|plan| &plan.call) else { return };
+    let count = |outcome: &'static str| {
+        let (tool, operation) = (call.tool.clone(), call.operation.clone());
+        metrics::counter!(names::ACTIONS_TOTAL, "tool" => tool, "operation" => operation, "outcome" => outcome)
+            .increment(1);
+    };
+    match (from, to) {
+        (IncidentState::AwaitingApproval, IncidentState::Mitigating) => {
+            let seconds = workflow.approval_seconds();
+            seconds.into_iter().for_each(|seconds| metrics::histogram!(names::APPROVAL_SECONDS).record(seconds));
+        }
+        (IncidentState::Mitigating, _) => count(workflow.execution.map_or("unknown", |outcome| outcome.as_str())),
+        (IncidentState::Verifying | IncidentState::Mitigated, IncidentState::Escalated) if workflow.undo.is_some() => {
+            count("undone");
+        }
+        _ => {}
+    }
+}
+
+/// Entity and rule of the best cause.
+fn cause_of(workflow: &Workflow) -> Option<(Entity, String)> {
+    let best = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
+    best.map(|best| (best.entity.clone(), best.rule.clone()))
+}
