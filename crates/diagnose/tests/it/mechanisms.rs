@@ -49,6 +49,20 @@ fn examples() -> Vec<(&'static str, EntityKind, Estate)> {
         ("node-saturated", E::Node, saturated(E::Node, "memory")),
         ("memory-leak", E::Service, saturated(E::Service, "memory")),
         ("cpu-hog", E::Service, saturated(E::Service, "cpu").own(&x(E::Service), S::Traffic, "", 20.0, 20.0)),
+    ]
+    .into_iter()
+    .chain(examples_of_symptoms())
+    .collect()
+}
+
+/// Examples of rules that need less evidence, or evidence at several entities.
+fn examples_of_symptoms() -> Vec<(&'static str, EntityKind, Estate)> {
+    use EntityKind as E;
+    use SignalKind as S;
+    let x = |kind: E| entity(kind, "x");
+    let new = Estate::new;
+    let base = service("base");
+    vec![
         ("queue-growing", E::Queue, new().own(&x(E::Queue), S::Queue, "depth", 4000.0, 3.0)),
         ("dependency-unavailable", E::External, new().healthy(&base).call(&base, &x(E::External), S::Errors, 0.9, 0.0)),
         (
