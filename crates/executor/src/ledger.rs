@@ -422,6 +422,26 @@ mod tests {
     }
 
     #[test]
+    fn reads_format_version_3() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = include_str!("../tests/formats/ledger-v3.jsonl");
+        std::fs::write(dir.path().join("ledger.jsonl"), text).unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        let record = ledger.plans().next().unwrap();
+        let names: Vec<&str> = record.status.approvals.iter().map(Principal::as_str).collect();
+        assert_eq!((names, record.status.proof), (vec!["carol", "you"], Some(ProofKind::Ssh)));
+        assert_eq!(record.status.approved_by, Some(Principal::new("carol").unwrap()), "the first of those who did");
+        assert_eq!((record.break_glass.as_deref(), record.status.review_due), (Some("nobody else awake"), false));
+        assert_eq!(ledger.stopped().map(|stopped| stopped.id.as_str()), Some("18f2b"), "the second one is in force");
+        let lines: Vec<Entry> = text.lines().map(|line| Entry::decode(line).unwrap()).collect();
+        let written: Vec<String> = lines.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+        let as_value = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        for (written, read) in written.iter().zip(text.lines()) {
+            assert_eq!(as_value(written), as_value(read));
+        }
+    }
+
+    #[test]
     fn failed_append_leaves_no_bytes_behind() {
         let dir = tempfile::tempdir().unwrap();
         let text = include_str!("../tests/formats/ledger-v1.jsonl");

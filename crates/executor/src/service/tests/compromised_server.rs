@@ -168,7 +168,8 @@ fn a_key_that_is_removed_or_over_loses_its_authority_at_once() {
     assert_eq!(executor.authorize(&other, &other.sha256().unwrap(), &proof), Err(RefusalCode::NotAnApprover));
     signers.configure(&[(signers.line("alice", "valid-after=\"20990101Z\""), "main")]);
     assert_eq!(executor.authorize(&other, &other.sha256().unwrap(), &proof), Err(RefusalCode::NotAnApprover));
-    signers.configure(&[(signers.line("alice", "namespaces=\"git\""), "main"), (signers.line("bob", ""), "main")]);
+    let lines = format!("{}\n{}", signers.line("alice", "namespaces=\"git\""), signers.line("bob", ""));
+    signers.configure(&[(lines, "main")]);
     assert_eq!(executor.authorize(&other, &other.sha256().unwrap(), &proof), Err(RefusalCode::NotAnApprover));
     assert_eq!(executor.effects(), 0);
 }
