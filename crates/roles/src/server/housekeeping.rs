@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use wardroom_bus::{Bus, TrimPolicy};
-use wardroom_domain::Envelope;
-use wardroom_domain::executor::{Request, Response};
+use wardroom_domain::executor::{Request, Response, Stopped};
+use wardroom_domain::{Envelope, TenantId};
 use wardroom_executor::ExecutorClient;
 use wardroom_pipeline::consumer_groups;
 use wardroom_pipeline::lake::lake_state::LakeState;
@@ -19,7 +20,7 @@ use super::readiness::{ExecutorHealth, ExecutorState};
 use crate::clock;
 use crate::config::Config;
 use crate::metrics as names;
-use wardroom_response::OTHER_ANSWER;
+use wardroom_response::{OTHER_ANSWER, audit_entry};
 
 /// Effects that ended longer ago than this are deleted; the audit log keeps what they were, in hours.
 const EFFECT_RETENTION_HOURS: u64 = 30 * 24;
@@ -118,10 +119,16 @@ pub(super) async fn watch_store(store: Store) {
 /// cancelled.
 pub(super) async fn watch_executor(executor: ExecutorClient, store: Store, health: Arc<ExecutorHealth>) {
     let mut configuration = KnownConfiguration::default();
-    let mut was_up = false;
+    let (mut was_up, mut known_stop) = (false, None);
     loop {
         let found = check_executor(&executor, &store, &mut configuration).await;
         let is_up = found.is_ok();
+        if let Ok(state) = &found
+            && known_stop != state.stopped
+            && audit_stop(&store, known_stop.as_ref(), state.stopped.as_ref()).await
+        {
+            known_stop.clone_from(&state.stopped);
+        }
         match &found {
             Err(reason) if was_up => tracing::error!(reason, "the executor is down: no plan can be approved"),
             _ => {}
@@ -131,6 +138,17 @@ pub(super) async fn watch_executor(executor: ExecutorClient, store: Store, healt
         metrics::gauge!(names::EXECUTOR_UP).set(if is_up { 1.0 } else { 0.0 });
         tokio::time::sleep(if is_up { EXECUTOR_UP_INTERVAL } else { EXECUTOR_DOWN_INTERVAL }).await;
     }
+}
+
+/// Records that a stop of all actions is in force or has ended, whoever has requested it. Returns whether it is recorded.
+async fn audit_stop(store: &Store, known: Option<&Stopped>, found: Option<&Stopped>) -> bool {
+    let (action, stop) = if found.is_some() { ("stop_in_force", found) } else { ("stop_ended", known) };
+    let entry = audit_entry(&TenantId::main(), "operator", None, action, json!(stop), clock::now());
+    let written = store.append_audit(&entry).await;
+    if let Err(error) = &written {
+        tracing::error!(%error, "auditing a stop of all actions failed; retrying");
+    }
+    written.is_ok()
 }
 
 /// Returns what the kernel enforces on an executor that works, or why it does not: one that responds and cannot use its
@@ -147,8 +165,10 @@ async fn check_executor(
     };
     configuration.update(executor, store).await?;
     // An executor that does not say is asked again soon.
-    let stop = executor.check(&Request::StopState).await;
-    let stopped = matches!(stop, Ok(Response::StopState { stopped: Some(_) }));
+    let stopped = match executor.check(&Request::StopState).await {
+        Ok(Response::StopState { stopped }) => stopped,
+        _ => None,
+    };
     Ok(ExecutorState { confinement, approval_proof: configuration.describe_proofs(), stopped, unpublished })
 }
 
@@ -188,6 +208,6 @@ mod tests {
         let refused = check_executor(&executor, &store, &mut configuration).await;
         assert_eq!(refused.unwrap_err(), "executor.yaml: chmod 600 it");
         let found = check_executor(&executor, &store, &mut configuration).await.unwrap();
-        assert!(!found.stopped && found.approval_proof == "ssh");
+        assert!(found.stopped.is_none() && found.approval_proof == "ssh");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use wardroom_bus::Bus;
-use wardroom_domain::executor::Confinement;
+use wardroom_domain::executor::{Confinement, Stopped};
 use wardroom_executor::ExecutorClient;
 use wardroom_pipeline::lake::lake_state::{LakeState, WriteProgress};
 use wardroom_pipeline::metrics as pipeline_metrics;
@@ -25,8 +25,8 @@ pub(super) struct ExecutorState {
     pub(super) confinement: Confinement,
     /// What proves approvals.
     pub(super) approval_proof: String,
-    /// Whether all actions are stopped.
-    pub(super) stopped: bool,
+    /// The stop of all actions that is in force.
+    pub(super) stopped: Option<Stopped>,
     /// Why a head of the audit log is not published where it should be.
     pub(super) unpublished: Option<String>,
 }
@@ -109,7 +109,7 @@ impl Readiness {
             "executor": executor, "executor_error": executor_error,
             "approval_proof": state.as_ref().map(|state| &state.approval_proof),
             "audit_heads": state.as_ref().map(|state| state.unpublished.as_deref().unwrap_or("ok")),
-            "actions": state.as_ref().map(|state| if state.stopped { "stopped" } else { "possible" }), "detect_lag_records": self.detect_lag(),
+            "actions": state.as_ref().map(|state| if state.stopped.is_some() { "stopped" } else { "possible" }), "detect_lag_records": self.detect_lag(),
             "lake": lake, "lake_lag_records": self.lake_lag(), "queries": queries,
             "otlp_grpc": self.otlp_grpc });
         (is_ready, document)

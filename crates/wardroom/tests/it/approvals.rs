@@ -92,6 +92,8 @@ fn an_approver_signs_with_their_own_key() {
     let actions = audit_actions(&data);
     let count = |action: &str| actions.iter().filter(|entry| entry["action"] == action).count();
     assert!(count("approve_refused") >= 3, "{actions:#?}");
+    // What was requested without the server is in the log, too.
+    assert!(count("stop_in_force") >= 1, "{actions:#?}");
     for action in ["stop_all", "resume_refused", "resume", "review_refused"] {
         assert_eq!(count(action), 1, "{action}: {actions:#?}");
     }
