@@ -8,14 +8,18 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use serde_json::Value;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Deployment, Identity, Labels, MetricMetadata, TenantId, Timestamp};
+use wardroom_domain::{Deployment, Entity, Identity, Labels, MetricMetadata, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
+use crate::autonomy::{AutonomyChange, AutonomyPairView};
 use crate::request::{NamedQuery, TableFormat};
 use crate::views::{
-    AnomalyView, DeadLetterView, DecisionView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView,
+    AnomalyView, DeadLetterView, DecisionView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView, StopView,
     TableUsageView,
 };
+
+/// Deployments, each with what was deployed.
+pub type Deployed = Vec<(Entity, Deployment)>;
 
 /// The future of a backend call.
 pub type BackendFuture<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
@@ -29,8 +33,8 @@ pub enum Decision {
         plan_sha256: String,
         /// Free text for the timeline and the audit log; may be empty.
         reason: String,
-        /// The approver's token, verified by the executor.
-        proof: BearerToken,
+        /// The approver's proof, verified by the executor.
+        proof: ApprovalProof,
         /// `http`, `cli` or `page`.
         channel: String,
     },
@@ -53,11 +57,28 @@ pub enum Decision {
     },
 }
 
-/// A bearer token; `Debug` does not print it.
-#[derive(Clone)]
-pub struct BearerToken(pub String);
+/// A decision about all actions.
+#[derive(Clone, Debug)]
+pub enum KillSwitch {
+    /// Returns whether they are stopped.
+    Read,
+    /// Stops them.
+    Stop {
+        /// Free text; may be empty.
+        reason: String,
+    },
+    /// Ends the stop in force.
+    Resume {
+        /// The approver's proof, verified by the executor.
+        proof: ApprovalProof,
+    },
+}
 
-impl std::fmt::Debug for BearerToken {
+/// What proves a decision to the executor: a signed proof as JSON, or a bearer token. `Debug` does not print it.
+#[derive(Clone)]
+pub struct ApprovalProof(pub String);
+
+impl std::fmt::Debug for ApprovalProof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")
     }
@@ -70,14 +91,22 @@ pub struct Backend {
     pub incidents: Arc<dyn Fn(TenantId, i64, u32) -> BackendFuture<Vec<IncidentSummary>> + Send + Sync>,
     /// Returns one incident.
     pub incident: Arc<dyn Fn(TenantId, i64) -> BackendFuture<IncidentDetail> + Send + Sync>,
+    /// Stops all actions, ends that, or says whether they are stopped.
+    pub kill_switch: Arc<dyn Fn(Identity, KillSwitch) -> BackendFuture<StopView> + Send + Sync>,
+    /// Records the review of an execution by break-glass: caller, number of the incident, proof.
+    pub review: Arc<dyn Fn(Identity, i64, ApprovalProof) -> BackendFuture<()> + Send + Sync>,
     /// Applies a decision to an incident.
     pub decide: Arc<dyn Fn(Identity, i64, Decision) -> BackendFuture<DecisionView> + Send + Sync>,
+    /// Lists what actions have earned, by cause.
+    pub autonomy: Arc<dyn Fn(TenantId) -> BackendFuture<Vec<AutonomyPairView>> + Send + Sync>,
+    /// Accepts an offer of autonomy, or takes autonomy back.
+    pub set_autonomy: Arc<dyn Fn(Identity, AutonomyChange) -> BackendFuture<AutonomyPairView> + Send + Sync>,
     /// Returns the postmortem in Markdown.
     pub postmortem: Arc<dyn Fn(TenantId, i64) -> BackendFuture<String> + Send + Sync>,
     /// Lists anomalies, oldest first: tenant, since, service, after (time, id), limit.
     pub anomalies: Arc<AnomaliesFn>,
-    /// Lists deployments since a time, oldest first.
-    pub deployments: Arc<dyn Fn(TenantId, Timestamp) -> Vec<Deployment> + Send + Sync>,
+    /// Lists deployments since a time with what was deployed, oldest first.
+    pub deployments: Arc<dyn Fn(TenantId, Timestamp) -> Deployed + Send + Sync>,
     /// Reads raw samples of the whole retention: tenant, query, first bus offset. Returns the offset of the next page.
     pub samples: Arc<dyn Fn(TenantId, SeriesQuery, u64) -> BackendFuture<SamplesPage> + Send + Sync>,
     /// Returns the live series that a query selects and that have samples in its time range.

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use wardroom_domain::visible_text;
 use wardroom_edge::{Access, Problem, Routes, extract_secret};
 
-use crate::backend::{Backend, BearerToken, Decision};
+use crate::backend::{ApprovalProof, Backend, Decision};
 use crate::problem_responses::{GuardErrors, IncidentErrors, ProblemDocument};
 use crate::query_parameters::QueryParameters;
 use crate::request::{Caller, JsonBody, check_reason, parse_incident_id};
@@ -127,11 +127,45 @@ struct ApproveRequest {
     /// `cli` if the command line sends the request.
     #[serde(default)]
     channel: Option<String>,
+    /// The approver's signature over tenant, incident, plan hash and time; `docs/security.md` says how it is made.
+    /// Without it the bearer token is the proof, which counts only for approvers who are listed with `proof: token`.
+    #[serde(default)]
+    proof: Option<ProofRequest>,
+}
+
+/// A signed proof.
+#[derive(Debug, Deserialize, serde::Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProofRequest {
+    /// Time of the statement that was signed.
+    #[schema(value_type = String, format = DateTime)]
+    time: wardroom_domain::Timestamp,
+    /// The SSH signature, from `-----BEGIN SSH SIGNATURE-----` on.
+    signature: String,
+    /// Reason for an approval by break-glass: one that does not wait for a second person or the end of a freeze. Another
+    /// approver has to review it afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    break_glass: Option<String>,
+}
+
+impl ProofRequest {
+    /// Returns the proof of a request: the signature, or the bearer token.
+    pub(crate) fn of(request: Option<Self>, headers: &HeaderMap) -> Result<ApprovalProof, Problem> {
+        if let Some(signed) = request {
+            let text = serde_json::to_string(&signed);
+            let text = text.map_err(|error| Problem::bad_request("bad_body", format!("field proof: {error}")))?;
+            return Ok(ApprovalProof(text));
+        }
+        extract_secret(headers).map(ApprovalProof).ok_or_else(|| {
+            let detail = "approvals require a signature (field proof), or a bearer token, which the executor verifies";
+            Problem::new(StatusCode::UNAUTHORIZED, "no_credential", detail)
+        })
+    }
 }
 
 /// Approves the plan with the given hash.
 ///
-/// The caller's bearer token is passed to the executor, which verifies it against its list of approvers.
+/// The proof is passed to the executor, which verifies it against its list of approvers.
 #[utoipa::path(
     post, path = "/api/v1/incidents/{id}/approve", operation_id = "approvePlan", tag = "incidents",
     params(("id" = String, Path, description = "Incident id", example = "INC-42")),
@@ -152,14 +186,11 @@ async fn approve(
     headers: HeaderMap,
     JsonBody(request, _): JsonBody<ApproveRequest>,
 ) -> Result<Response, Problem> {
-    let ApproveRequest { plan_sha256, reason, channel } = request;
+    let ApproveRequest { plan_sha256, reason, channel, proof } = request;
     let reason = check_reason(reason)?;
-    let token = extract_secret(&headers).ok_or_else(|| {
-        let detail = "approvals require a bearer token, which the executor verifies";
-        Problem::new(StatusCode::UNAUTHORIZED, "no_credential", detail)
-    })?;
+    let proof = ProofRequest::of(proof, &headers)?;
     let channel = if channel.as_deref() == Some("cli") { "cli" } else { "http" }.to_owned();
-    let decision = Decision::Approve { plan_sha256, reason, proof: BearerToken(token), channel };
+    let decision = Decision::Approve { plan_sha256, reason, proof, channel };
     let decided = (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
     Ok((StatusCode::ACCEPTED, Json(decided)).into_response())
 }

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod anomalies;
+mod autonomy;
 mod backend;
 mod dead_letters;
 mod health;
@@ -28,14 +29,17 @@ mod query_parameters;
 mod raw_samples;
 mod request;
 mod request_thread;
+mod safeguards;
 mod sql;
 mod views;
 mod warnings;
 
 use wardroom_edge::Routes;
 
+pub use autonomy::{AutonomyChange, AutonomyPairView};
 pub use backend::{
-    AnomaliesFn, Backend, BackendFuture, BearerToken, Decision, MissingSamplesFn, SamplesPage, TablesBackend,
+    AnomaliesFn, ApprovalProof, Backend, BackendFuture, Decision, Deployed, KillSwitch, MissingSamplesFn, SamplesPage,
+    TablesBackend,
 };
 pub use openapi::{document, document_mismatches};
 pub use problem_responses::ProblemDocument;
@@ -43,7 +47,7 @@ pub use promql_selectors::extract_selectors;
 pub use request::{NamedQuery, TableFormat};
 pub use views::{
     AnomalyView, ApprovalView, BucketsView, ChartView, DeadLetterView, DecisionView, EntityView, EvidenceView,
-    ExemplarsView, HistogramView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, SeriesView,
+    ExemplarsView, HistogramView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, PolicyView, SeriesView, StopView,
     TableUsageView, TimelineView, VerdictView,
 };
 
@@ -51,6 +55,8 @@ pub use views::{
 pub fn routes(backend: &Backend) -> Routes {
     let routes = health::routes(backend)
         .merge(incidents::routes(backend))
+        .merge(safeguards::routes(backend))
+        .merge(autonomy::routes(backend))
         .merge(anomalies::routes(backend))
         .merge(raw_samples::routes(backend))
         .merge(prometheus::routes(backend))

@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use wardroom_edge::Routes;
 
-use crate::incidents;
 use crate::problem_responses::ProblemDocument;
 use crate::query_parameters::known_parameters;
+use crate::{autonomy, incidents, safeguards};
 
 /// The operations with typed bodies.
 #[derive(OpenApi)]
@@ -23,7 +23,13 @@ use crate::query_parameters::known_parameters;
         incidents::reject,
         incidents::verdict,
         incidents::close,
-        incidents::postmortem
+        incidents::postmortem,
+        safeguards::stop_state,
+        safeguards::stop_all,
+        safeguards::resume,
+        safeguards::review,
+        autonomy::list,
+        autonomy::set
     ),
     components(schemas(ProblemDocument))
 )]
@@ -191,7 +197,7 @@ mod tests {
     use super::*;
     use crate::views::{
         ApprovalView, ChartView, DecisionView, EntityView, EvidenceView, HypothesisView, IncidentDetail, IncidentPage,
-        IncidentSummary, PlanView, TimelineView, VerdictView,
+        IncidentSummary, PlanView, PolicyView, TimelineView, VerdictView,
     };
 
     /// Regression: a few hundred requests without a credential delayed acknowledgements for seconds.
@@ -260,6 +266,7 @@ mod tests {
         check("HypothesisView", json!(detail.hypotheses[0]));
         check("EvidenceView", json!(detail.evidence[0]));
         check("PlanView", json!(detail.plan));
+        check("PolicyView", json!(detail.policy));
         check("VerdictView", json!(detail.verdict));
         check("ApprovalView", json!(detail.approval));
         check("ChartView", json!(detail.charts[0]));
@@ -322,6 +329,7 @@ mod tests {
             analysis: None,
             plan: Some(PlanView {
                 plan_sha256: text(),
+                document: json!({}),
                 tool: text(),
                 operation: text(),
                 target: text(),
@@ -334,9 +342,16 @@ mod tests {
                 control: text(),
                 expires_at: at,
             }),
+            policy: Some(PolicyView {
+                answer: text(),
+                rules: vec![text()],
+                reason: text(),
+                policy_sha256: text(),
+                partial_approvals: Vec::new(),
+            }),
             plan_sha256: None,
             approved_by: None,
-            approval: Some(ApprovalView { by: text(), at, channel: text(), reason: text() }),
+            approval: Some(ApprovalView { by: text(), at, channel: text(), reason: text(), proof: None }),
             execution: None,
             idempotency_key: None,
             undo: None,

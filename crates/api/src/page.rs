@@ -12,7 +12,7 @@ use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{Timestamp, visible_text};
 use wardroom_edge::{Access, Problem, Routes, check_form_origin, extract_secret, secrets_match};
 
-use crate::backend::{Backend, BearerToken, Decision};
+use crate::backend::{Backend, ApprovalProof, Decision};
 use crate::request::{Caller, check_reason, parse_incident_id};
 use crate::views::{ChartView, IncidentDetail, IncidentSummary, PlanView};
 
@@ -136,6 +136,11 @@ fn plan_box(detail: &IncidentDetail, plan: &PlanView, form_token: Option<&str>, 
             p { "Blast radius: " (plan.blast_radius) ". Risk " b { (plan.risk) } ", "
                 @if plan.reversible { "reversible" } @else { "not reversible" }
                 ". Runbook " code { (plan.runbook) } ". Control: " (plan.control) "." }
+            @if let Some(policy) = &detail.policy {
+                p { "Policy: " b { (policy.answer) } ", " (policy.reason) " " small { "(" (policy.rules.join(", ")) ")" }
+                    @for approval in &policy.partial_approvals { ". Approved by " b { (approval.by) } }
+                }
+            }
             p { small { "Plan " code { (plan.plan_sha256) } ", valid until " (plan.expires_at) } }
             @if let (Some(token), "awaiting_approval") = (form_token, detail.summary.state.as_str()) {
                 form method="post" action={ "/incidents/" (detail.summary.id) "/approve" } {
@@ -147,9 +152,17 @@ fn plan_box(detail: &IncidentDetail, plan: &PlanView, form_token: Option<&str>, 
                     label { "Reason " input name="reason" maxlength="200"; } " "
                     button { "Approve" }
                 }
+                p { small { "This button sends a token, which counts only for approvers who are listed with "
+                    code { "proof: token" } ". Otherwise sign the plan: "
+                    code { "wardroom incidents approve " (detail.summary.id) " --key FILE" } } }
             }
             @if let Some(approval) = &detail.approval {
                 p { "Approved by " b { (approval.by) } " at " (approval.at)
+                    @match approval.proof.as_deref() {
+                        Some("ssh") => ", signed",
+                        Some("token") => { ", by a token (" b { "weak" } ": the server has seen it)" }
+                        _ => {}
+                    }
                     @if !approval.reason.is_empty() { ": " (approval.reason) } }
             }
         }
@@ -221,7 +234,7 @@ async fn approve(
     let decision = Decision::Approve {
         plan_sha256: form.plan_sha256,
         reason: check_reason(form.reason)?,
-        proof: BearerToken(proof),
+        proof: ApprovalProof(proof),
         channel: "page".into(),
     };
     (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;

@@ -151,6 +151,10 @@ impl From<&Cause> for HypothesisView {
 pub struct PlanView {
     /// SHA-256 of the plan; an approval is bound to it.
     pub plan_sha256: String,
+    /// The plan as it is hashed: `plan_sha256` is the SHA-256 of its RFC 8785 JSON. A client that signs computes it
+    /// again.
+    #[schema(value_type = Object)]
+    pub document: Value,
     /// Tool.
     pub tool: String,
     /// Operation of the tool.
@@ -175,6 +179,21 @@ pub struct PlanView {
     /// Deadline for an approval.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
+}
+
+/// The policy's answer about a plan.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PolicyView {
+    /// `deny`, `ask-two`, `ask-one` or `allow`.
+    pub answer: String,
+    /// Ids of the rules that decided.
+    pub rules: Vec<String>,
+    /// Why, one line.
+    pub reason: String,
+    /// SHA-256 of the rules' text.
+    pub policy_sha256: String,
+    /// Approvals so far, while a plan needs further ones.
+    pub partial_approvals: Vec<ApprovalView>,
 }
 
 /// A signal around the incident.
@@ -204,6 +223,25 @@ pub struct VerdictView {
     pub cause: Option<String>,
 }
 
+/// Whether all actions are stopped.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct StopView {
+    /// Whether they are.
+    pub stopped: bool,
+    /// Id of the stop; a proof that ends it names it.
+    #[schema(required)]
+    pub id: Option<String>,
+    /// Who has stopped them.
+    #[schema(required)]
+    pub by: Option<String>,
+    /// Since when.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub at: Option<Timestamp>,
+    /// Why; may be empty.
+    #[schema(required)]
+    pub reason: Option<String>,
+}
+
 /// The approval of a plan by a person.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ApprovalView {
@@ -216,6 +254,10 @@ pub struct ApprovalView {
     pub channel: String,
     /// Reason that the approver gave; may be empty.
     pub reason: String,
+    /// What proved it to the executor: `ssh`, a signature with the approver's key; `token`, a bearer token that the
+    /// server has seen, too (weak).
+    #[schema(required)]
+    pub proof: Option<String>,
 }
 
 /// One incident in full.
@@ -238,6 +280,9 @@ pub struct IncidentDetail {
     /// The proposed or executed plan.
     #[schema(required)]
     pub plan: Option<PlanView>,
+    /// The policy's answer about the plan.
+    #[schema(required)]
+    pub policy: Option<PolicyView>,
     /// SHA-256 of the plan; `approve` requires it.
     #[schema(required)]
     pub plan_sha256: Option<String>,

@@ -85,6 +85,12 @@ impl Client {
         Ok(serde_json::from_slice(&response)?)
     }
 
+    /// Sends JSON; the response has no body.
+    pub(crate) fn post_without_answer(&self, path: &str, body: &Value) -> anyhow::Result<()> {
+        let request = self.authorize(self.agent.post(format!("{}{path}", self.url)));
+        read_response(request.send_json(body).with_context(|| self.no_response_message())?).map(drop)
+    }
+
     /// Sends text, and returns the response unparsed.
     pub(crate) fn post_text(&self, path: &str, body: &str) -> anyhow::Result<Vec<u8>> {
         let request = self.agent.post(format!("{}{path}", self.url)).header("Content-Type", "text/plain");

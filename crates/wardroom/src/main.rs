@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod approver_key;
 mod blocking;
 mod client;
 mod commands;

@@ -52,7 +52,9 @@ fn config_check_reads_the_executors_file() {
     std::fs::write(&config, "").unwrap();
     let hash = "a".repeat(64);
     for (ending, expected) in [("", Some(0)), ("  -", Some(1))] {
-        let text = format!("approvers:\n  - principal: a\n    tenant: main\n    token-sha256: \"{hash}{ending}\"\n");
+        let text = format!(
+            "approvers:\n  - principal: a\n    tenant: main\n    proof: token\n    token-sha256: \"{hash}{ending}\"\n"
+        );
         std::fs::write(&executor, text).unwrap();
         std::fs::set_permissions(&executor, std::fs::Permissions::from_mode(0o600)).unwrap();
         let files = [config.to_str().unwrap(), executor.to_str().unwrap()];

@@ -7,16 +7,16 @@ use wardroom_domain::Timestamp;
 use wardroom_testing::server::{create_token, run};
 use wardroom_testing::{Server, Shop, SyntheticTelemetry, now_ms, remote_write};
 
-struct Scenario {
-    server: Server,
-    shop: Shop,
+pub(crate) struct Scenario {
+    pub(crate) server: Server,
+    pub(crate) shop: Shop,
     viewer: String,
     /// Dropped last: both processes use it.
     _dir: tempfile::TempDir,
 }
 
 /// Makes `cart` slow and waits until its incident reaches a state.
-fn with_slow_cart(environment: &[(&str, &str)], state: &str) -> Scenario {
+pub(crate) fn with_slow_cart(environment: &[(&str, &str)], state: &str) -> Scenario {
     let dir = tempfile::tempdir().unwrap();
     let shop = Shop::start(&dir.path().join("shop"), &[]).unwrap();
     let server = Server::start(dir.path(), &shop.target("cart"), environment).unwrap();
@@ -40,12 +40,12 @@ fn with_slow_cart(environment: &[(&str, &str)], state: &str) -> Scenario {
 }
 
 impl Scenario {
-    fn incident(&self) -> Value {
+    pub(crate) fn incident(&self) -> Value {
         let (status, text) = self.server.get("/api/v1/incidents/INC-1", &self.viewer).unwrap();
         if status == 200 { serde_json::from_str(&text).unwrap() } else { Value::Null }
     }
 
-    fn wait_for_state(&self, state: &str) -> Value {
+    pub(crate) fn wait_for_state(&self, state: &str) -> Value {
         let started = Instant::now();
         loop {
             let incident = self.incident();
