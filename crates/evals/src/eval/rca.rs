@@ -2,7 +2,7 @@
 //! product's own ranking.
 //!
 //! ```text
-//! recording ─► adapter (one for each layout: petshop, sockshop, nezha) ─► diagnose::Facts ─► diagnose::rank ─► FILE
+//! recording ─► adapter (one for each layout: petshop, sockshop, nezha, tapes) ─► diagnose::Facts ─► diagnose::rank ─► FILE
 //!                                                                              └─► fit: conditional logit ─► WEIGHTS
 //! ```
 //!
@@ -10,10 +10,12 @@
 //! and counting only. FILE has one JSON line a case: `case`, `services`, `service_scores`, `indicators`,
 //! `indicator_scores`, `seconds`.
 
+mod explain;
 pub(crate) mod fit;
 mod nezha;
 mod petshop;
 mod sockshop;
+mod tapes;
 pub(crate) mod telemetry;
 
 use std::collections::BTreeSet;
@@ -26,6 +28,9 @@ use wardroom_diagnose::{Indicator, Ranked, Weights, indicators, rank};
 
 use self::telemetry::{RcaCase, read_lines};
 
+/// Marks of the part of a document that holds the report of the fit.
+const REPORT_BEGIN: &str = "<!-- report of `cargo xtask eval rca --fit` -->";
+const REPORT_END: &str = "<!-- end of the report -->";
 /// Maximum number of indicators in a prediction.
 const MAX_INDICATORS: usize = 40;
 
@@ -43,34 +48,55 @@ pub(crate) fn predict(data: &Path, out: &Path) -> anyhow::Result<()> {
     std::fs::write(out, lines).with_context(|| format!("writing {}", out.display()))
 }
 
+/// Explains the cases whose id contains this text.
+pub(crate) fn explain_cases(data: &Path, text: &str) -> anyhow::Result<String> {
+    let weights = Weights::builtin()?;
+    let cases = cases(data)?;
+    Ok(cases.iter().filter(|case| case.id.contains(text)).map(|case| explain::explain(case, &weights)).collect())
+}
+
 /// Fits the weights to the labels of these data sets and writes them; returns a report.
 pub(crate) fn fit_weights(data: &[PathBuf], out: &Path) -> anyhow::Result<String> {
     let prior = Weights::builtin()?;
+    let mut systems: Vec<String> = Vec::new();
     let mut samples = Vec::new();
-    for (set, path) in data.iter().enumerate() {
+    for path in data {
         for case in cases(path)? {
-            let ranked = rank(&case.facts, &prior);
-            let truth = case.truth.as_deref();
-            let right = ranked.iter().position(|found| Some(found.entity.name.as_str()) == truth);
-            samples.push(fit::Sample {
-                set,
-                right,
-                features: ranked.into_iter().map(|found| found.features).collect(),
+            let system = systems.iter().position(|name| *name == case.system).unwrap_or_else(|| {
+                systems.push(case.system.clone());
+                systems.len() - 1
             });
+            let ranked = rank(&case.facts, &prior);
+            let is_right = |found: &Ranked| case.truth.contains(&found.entity.name);
+            let right =
+                ranked.iter().enumerate().filter(|(_, found)| is_right(found)).map(|(place, _)| place).collect();
+            samples.push(fit::Sample { system, right, features: ranked.iter().map(|found| found.features).collect() });
         }
     }
-    let sources: Vec<String> =
-        data.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
-    let source = format!("cargo xtask eval rca --fit, on {} cases of {}", samples.len(), sources.join(", "));
-    let fitted = fit::fit(&samples, &prior, source);
+    let source = format!("cargo xtask eval rca --fit, on {} cases of {}", samples.len(), systems.join(", "));
+    let fitted = fit::fit(&samples, &systems, &prior, source);
     std::fs::write(out, serde_json::to_string_pretty(&fitted.weights)? + "\n")?;
     Ok(fitted.report)
+}
+
+/// Replaces the part of a document between the two marks by a report.
+pub(crate) fn write_report(document: &Path, report: &str) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(document).with_context(|| format!("reading {}", document.display()))?;
+    let parts = text.split_once(REPORT_BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(REPORT_END)?.1)));
+    let (before, after) = parts.with_context(|| {
+        format!("{} has no place for the report: lines {REPORT_BEGIN} and {REPORT_END}", document.display())
+    })?;
+    let text = format!("{before}{REPORT_BEGIN}\n\n{}\n\n{REPORT_END}{after}", report.trim());
+    std::fs::write(document, text).with_context(|| format!("writing {}", document.display()))
 }
 
 /// Reads all cases of a data set, by the layout of its folder.
 pub(crate) fn cases(data: &Path) -> anyhow::Result<Vec<RcaCase>> {
     if petshop::is_here(data) {
         return petshop::cases(data);
+    }
+    if tapes::is_here(data) {
+        return tapes::cases(data);
     }
     let lines = read_lines(&data.join("cases.jsonl"))?;
     if lines.iter().any(|line| line["system"].is_string()) { nezha::cases(data, &lines) } else { sockshop::cases(data) }

@@ -53,16 +53,18 @@ fn case(
     recorded.read(&files("trace", "traces"), &files("log", "logs"), began_ms)?;
     let mut case = RcaCase {
         id: id.to_owned(),
+        system: line["system"].as_str().unwrap_or_default().to_owned(),
         facts: Facts {
             began_at: Timestamp::from_millis(began_ms),
             now: Timestamp::from_millis(began_ms + SEEN_SECONDS * 1000),
             ..Facts::default()
         },
-        truth: labels.get(id).cloned(),
+        truth: labels.get(id).cloned().into_iter().collect(),
         spelling: BTreeMap::new(),
     };
     metrics::add(&data.join(day).join("metric"), (began_s, began_s + SEEN_SECONDS), &mut case)?;
     recorded.add_to(&mut case);
+    metrics::add_paths(&data.join(day).join("metric"), (began_s, began_s + SEEN_SECONDS), &mut case)?;
     Ok(case)
 }
 

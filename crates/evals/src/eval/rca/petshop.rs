@@ -87,8 +87,8 @@ fn case(id: String, folder: &Path, past: &Table, graph: &[Relation]) -> anyhow::
         facts.now = facts.now.max(Timestamp::from_millis(points.last().map_or(0, |(at, _)| at * 1000)));
     }
     facts.relations = graph.iter().filter(|relation| near.contains(&relation.from)).cloned().collect();
-    let truth = target["root_cause"]["node"].as_str().map(str::to_owned);
-    Ok(RcaCase { id, facts, truth, spelling: BTreeMap::new() })
+    let truth = target["root_cause"]["node"].as_str().map(str::to_owned).into_iter().collect();
+    Ok(RcaCase { id, system: "pet-shop".into(), facts, truth, spelling: BTreeMap::new() })
 }
 
 /// Returns what a column measures; of the quantiles of latency none, since the mean says what the whole waits.

@@ -25,8 +25,9 @@ fn case(data: &Path, id: &str, labels: &BTreeMap<String, String>) -> anyhow::Res
     let anomalous = read_table(&data.join(id).join("anomalous.csv"))?;
     let mut case = RcaCase {
         id: id.to_owned(),
+        system: "sock-shop".into(),
         facts: Facts { now: Timestamp::from_millis(600_000), ..Facts::default() },
-        truth: labels.get(id).cloned(),
+        truth: labels.get(id).cloned().into_iter().collect(),
         spelling: BTreeMap::new(),
     };
     for (column, values) in anomalous {

@@ -12,9 +12,11 @@ use wardroom_signals::SignalUnit;
 pub(crate) struct RcaCase {
     /// Identifier of the data set.
     pub(crate) id: String,
+    /// The system that was recorded.
+    pub(crate) system: String,
     pub(crate) facts: Facts,
-    /// Name of the true entity, for fitting only.
-    pub(crate) truth: Option<String>,
+    /// Names of the entities at fault, any of which is right; for fitting only.
+    pub(crate) truth: Vec<String>,
     /// How the data set spells signals and templates: text by signal or template.
     pub(super) spelling: BTreeMap<String, String>,
 }
@@ -51,10 +53,17 @@ pub(super) fn fact(recording: &Recording, from_ms: i64) -> Option<SignalFact> {
         expected: shift.expected,
         z: shift.z,
         onset: shift.onset_ms.map(Timestamp::from_millis),
+        interval_ms: interval_ms(since),
         is_bad: false,
         is_gone: false,
         is_internal: false,
     })
+}
+
+/// Returns the usual time between two points, in ms; 0 of fewer than two.
+fn interval_ms(points: &[(i64, f64)]) -> i64 {
+    let distances: Vec<f64> = points.windows(2).map(|pair| (pair[1].0 - pair[0].0) as f64).collect();
+    wardroom_diagnose::median(&distances).unwrap_or_default() as i64
 }
 
 /// Names a call.

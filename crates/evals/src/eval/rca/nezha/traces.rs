@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use wardroom_diagnose::TemplateFact;
+use wardroom_diagnose::{SignalFact, TemplateFact, direction_of};
 use wardroom_domain::{Severity, SignalId, SignalKind, Timestamp};
 use wardroom_signals::SignalUnit;
 
@@ -18,6 +18,8 @@ const BIN_MS: i64 = 30_000;
 const MIN_DURATIONS: (usize, usize) = (8, 3);
 /// Operations with fewer executions before say nothing about what belongs to them.
 const MIN_EXECUTIONS: f64 = 3.0;
+/// Fewer requests and calls before say nothing about what requests call.
+const MIN_REQUESTS: f64 = 8.0;
 /// Words of a log line that identify its statement.
 const STATEMENT_WORDS: usize = 5;
 
@@ -54,6 +56,10 @@ pub(super) struct Recorded {
     own: BTreeMap<Operation, Durations>,
     /// Time between a call at the caller and its execution at the callee, in seconds: (caller, callee).
     between: BTreeMap<(String, String), Durations>,
+    /// Requests that a service gets from others.
+    requests: BTreeMap<String, Counted>,
+    /// Calls of one service to another: (caller, callee).
+    calls: BTreeMap<(String, String), Counted>,
     /// Operations that an operation calls.
     called: BTreeMap<(Operation, Operation), Counted>,
     /// Statements that an operation logs.
@@ -86,6 +92,12 @@ impl Recorded {
         for (key, durations) in &other.between {
             self.between.entry(key.clone()).or_default().before.extend(&durations.before);
         }
+        for (key, counted) in &other.requests {
+            self.requests.entry(key.clone()).or_default().before += counted.before;
+        }
+        for (key, counted) in &other.calls {
+            self.calls.entry(key.clone()).or_default().before += counted.before;
+        }
         for (key, counted) in &other.called {
             self.called.entry(key.clone()).or_default().before += counted.before;
         }
@@ -108,11 +120,16 @@ impl Recorded {
                 let own = span.seconds - span.called_seconds;
                 note(self.own.entry(span.operation.clone()).or_default(), is_before, span.at_ms, own);
             }
-            let Some(parent) = span.parent.map(|index| &spans[index]) else { continue };
+            let parent = span.parent.map(|index| &spans[index]);
+            if parent.is_none_or(|parent| parent.operation.0 != span.operation.0) {
+                count(self.requests.entry(span.operation.0.clone()).or_default(), is_before);
+            }
+            let Some(parent) = parent else { continue };
             count(self.called.entry((parent.operation.clone(), span.operation.clone())).or_default(), is_before);
             if parent.operation.0 != span.operation.0 {
                 let key = (parent.operation.0.clone(), span.operation.0.clone());
                 let path = parent.seconds - parent.called_seconds;
+                count(self.calls.entry(key.clone()).or_default(), is_before);
                 note(self.between.entry(key).or_default(), is_before, span.at_ms, path);
             }
         }
@@ -158,7 +175,8 @@ impl Recorded {
             case.spelling.insert(signal.labels().to_string(), format!("|{metric}"));
             case.facts.signals.extend(durations.fact(signal, from_ms));
         }
-        case.facts.relations = relations.into_iter().collect();
+        case.facts.relations.extend(relations);
+        self.add_calls(case);
         for ((service, name), durations) in &self.own {
             let entity = wardroom_domain::Entity::service(service);
             let signal = signal(&entity, SignalKind::Latency, "", name);
@@ -172,6 +190,36 @@ impl Recorded {
         for ((operation, text), statement) in &self.statements {
             let severity = statement.severity.unwrap_or(Severity::Info).max(Severity::Warning);
             self.add_template(case, operation, text, (statement.lines, severity, &statement.example));
+        }
+    }
+
+    /// Adds the rates of the calls between services, compared with what the requests of the caller make expect.
+    fn add_calls(&self, case: &mut RcaCase) {
+        let seconds = case.facts.now.seconds_since(case.facts.began_at);
+        for ((from, to), calls) in &self.calls {
+            let requests = self.requests.get(from).copied().unwrap_or_default();
+            if requests.before < MIN_REQUESTS || requests.since < MIN_EXECUTIONS || calls.before < MIN_REQUESTS {
+                continue;
+            }
+            let expected = calls.before * requests.since / requests.before;
+            // The spread of counts is that of a Poisson process, and what makes expect is a count, too.
+            let spread = (expected.max(1.0) * (1.0 + expected / calls.before)).sqrt().max(0.05 * expected);
+            let (from, to) = (wardroom_domain::Entity::service(from), wardroom_domain::Entity::service(to));
+            let metric = format!("calls of {}", to.name);
+            let signal = SignalId { peer: Some(to), ..signal(&from, SignalKind::Traffic, "", &metric) };
+            case.facts.signals.push(SignalFact {
+                unit: SignalUnit::PerSecond,
+                direction: direction_of(signal.kind),
+                value: calls.since / seconds,
+                expected: expected / seconds,
+                z: (calls.since - expected) / spread,
+                onset: None,
+                interval_ms: 0,
+                is_bad: false,
+                is_gone: false,
+                is_internal: false,
+                signal,
+            });
         }
     }
 
@@ -201,7 +249,7 @@ impl Recorded {
 }
 
 impl Durations {
-    fn fact(&self, signal: SignalId, from_ms: i64) -> Option<wardroom_diagnose::SignalFact> {
+    fn fact(&self, signal: SignalId, from_ms: i64) -> Option<SignalFact> {
         let mut bins: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
         for (at_ms, seconds) in &self.since {
             bins.entry((at_ms - from_ms).div_euclid(BIN_MS)).or_default().push(*seconds);
