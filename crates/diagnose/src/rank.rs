@@ -175,8 +175,8 @@ fn ranking(case: &Case<'_>, weights: &Weights) -> Vec<(usize, Ranked)> {
     scored.into_iter().map(ranked).collect()
 }
 
-/// Returns the factor of a suspect's features, 0..1: what is outside of the incident, and of which no rule says that it is
-/// bad, is less likely its cause.
+/// Returns the factor of a suspect's features, 0..1: what is outside of the incident, and of which no rule says that
+/// it is bad, is less likely its cause.
 fn belonging(case: &Case<'_>, index: usize) -> f64 {
     let suspect = &case.suspects[index];
     let members = &case.facts.members;

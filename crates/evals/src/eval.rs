@@ -1,13 +1,13 @@
 //! `eval`: scores of the product's judgement on public data.
 //!
 //! - `eval rca --data PATH --out FILE`: root causes, by the product's own ranking; see [`rca`].
-//! - `eval rca --fit WEIGHTS --data PATH [--data PATH …] [--report DOCUMENT]`: fits the weights of the ranking, prints a
-//!   report and puts it into the document.
+//! - `eval rca --fit WEIGHTS --data PATH [--data PATH …] [--report DOCUMENT]`: fits the weights of the ranking, prints
+//!   a report and puts it into the document.
 //! - `eval rca --data PATH --explain TEXT`: why the cases whose id contains the text are ranked as they are.
 //! - `eval tape FOLDER…`: recorded requests through detection and diagnosis; see [`tape`].
-//! - `eval synthetic [--only TEXT] [--seed N] [--json FILE] [--dump]`: estates that nobody has seen; see [`synthetic`].
+//! - `eval synthetic [--only TEXT] [--seed N] [--json FILE] [--dump]`: unseen estates; see [`synthetic`].
 
-mod detection;
+mod detection_run;
 mod rca;
 mod score;
 mod synthetic;

@@ -2,8 +2,8 @@
 //! product's own ranking.
 //!
 //! ```text
-//! recording ─► adapter (one for each layout: petshop, sockshop, nezha, tapes) ─► diagnose::Facts ─► diagnose::rank ─► FILE
-//!                                                                              └─► fit: conditional logit ─► WEIGHTS
+//! recording ─► adapter (petshop, sockshop, nezha, tapes) ─► diagnose::Facts ─► diagnose::rank ─► FILE
+//!                                                                   └─► fit: conditional logit ─► WEIGHTS
 //! ```
 //!
 //! Adapters translate columns, spans and log lines to facts and know nothing about faults; labels are read for fitting
