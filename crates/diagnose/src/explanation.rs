@@ -125,7 +125,7 @@ impl Case<'_> {
     }
 
     /// Returns how much less one calls something than before although it is asked for as much itself, 0..1: its
-    /// requests end before they get there. What cannot be reached, or is down, is called less by everybody.
+    /// requests end before they get there. What cannot be reached, or is down, is called less by all.
     fn withholds_from(&self, suspect: usize, callee: usize) -> f64 {
         let (this, other) = (&self.suspects[suspect], &self.suspects[callee]);
         let asked = 1.0 - this.levels.drop.max(this.levels.down);

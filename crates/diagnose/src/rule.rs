@@ -140,7 +140,7 @@ impl<'a> Subject<'a> {
     }
 
     /// Returns the failing calls to something that is healthy by its own numbers and where they do not get slower, and
-    /// the callee: whoever makes them gives up, or does not get through.
+    /// the callee: the caller gives up, or does not get through.
     pub(crate) fn calls_that_only_fail(&self) -> Option<(&'a SignalFact, &'a Suspect<'a>)> {
         let failing = self.calls_to_healthy(SignalKind::Errors)?;
         if self.calls_to_healthy(SignalKind::Latency).is_some() {
