@@ -1,6 +1,6 @@
 //! Runs asynchronous client libraries from blocking tools, with a time limit.
 //!
-//! A server that stops answering, without closing its connection, must not hold a tool for ever: whatever a library
+//! A server that stops answering, without closing its connection, must not hold a tool indefinitely: whatever a library
 //! does, the call ends at its limit. The work runs on a thread of its own, so that a caller may itself be inside of an
 //! asynchronous runtime.
 

@@ -6,9 +6,9 @@
 //! says itself whether it is reached. Guarantees: traffic goes only to revisions that exist and are ready; an instance
 //! is reset once for a key; what was set off is followed to its end.
 
-mod operations;
+mod gcp_operations;
+mod gcp_settings;
 mod project;
-mod settings;
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use wardroom_domain::{DryRun, Outcome, ToolCall};
 use wardroom_respond::{Applied, Run, Tool, ToolError, ToolSpec};
 
-use self::operations::{Action, shares_of, shares_text};
+use self::gcp_operations::{Action, shares_of, shares_text};
 use self::project::{Project, last_key};
 use crate::marks::{Mark, Marks};
 use crate::rest::{message, poll_interval};
 use crate::{Context, Declared, SettingError, ToolKind};
 
-use settings::GcpSettings;
+use gcp_settings::GcpSettings;
 
 /// Default maximum duration of an execution: nodes that come or go.
 const DEFAULT_DURATION: Duration = Duration::from_secs(1800);
@@ -70,7 +70,7 @@ impl ToolKind for GcpTool {
 impl Tool for GcpTool {
     fn spec(&self) -> ToolSpec {
         let summary = "Cloud Run, Compute Engine and Kubernetes Engine of a Google Cloud project";
-        ToolSpec { timeout: DEFAULT_DURATION, ..ToolSpec::new(Self::NAME, summary, operations::operations()) }
+        ToolSpec { timeout: DEFAULT_DURATION, ..ToolSpec::new(Self::NAME, summary, gcp_operations::operations()) }
     }
 
     fn check(&self, call: &ToolCall) -> Result<(), ToolError> {
@@ -84,7 +84,7 @@ impl Tool for GcpTool {
             arguments: arguments.as_object().cloned().unwrap_or_default(),
             ..call.clone()
         });
-        let risk = operations::operations().into_iter().find(|operation| operation.name == call.operation);
+        let risk = gcp_operations::operations().into_iter().find(|operation| operation.name == call.operation);
         Ok(DryRun {
             diff,
             blast_radius,
@@ -181,7 +181,7 @@ fn plan(project: &Project, action: &Action) -> Result<Planned, ToolError> {
                 let detail = format!("instance {instance} is {}, and only a running one is reset", found["status"]);
                 return Err(ToolError::Invalid(detail));
             }
-            let machine = found["machineType"].as_str().map(operations::short_name).unwrap_or_default();
+            let machine = found["machineType"].as_str().map(gcp_operations::short_name).unwrap_or_default();
             Ok(Planned {
                 diff: format!("instance {instance} ({machine}) is reset; what it has in memory is lost"),
                 blast_radius: "1 instance, and what runs on it".to_owned(),
@@ -248,7 +248,7 @@ fn found(project: &Project, action: &Action, mark: &Mark, key: &str) -> Result<O
         },
         Action::ReadService { .. } => Outcome::NotApplied,
     };
-    // What took effect and does not show it any more was changed by somebody else since.
+    // What took effect and does not show it any more was changed by another user since.
     let was_undone = outcome == Outcome::NotApplied && mark.after.is_some();
     Ok(if was_undone { Outcome::Unknown } else { outcome })
 }

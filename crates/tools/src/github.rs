@@ -5,9 +5,9 @@
 //! in an issue's body; a note of ours says that an execution began. Guarantees: what began and cannot be found is
 //! unknown, and never repeated; only workflows that the configuration names are dispatched.
 
-mod operations;
+mod github_operations;
+mod github_settings;
 mod repository;
-mod settings;
 
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use wardroom_domain::{DryRun, Outcome, ToolCall};
 use wardroom_respond::{Applied, Run, Tool, ToolError, ToolSpec};
 
-use self::operations::Action;
+use self::github_operations::Action;
 use self::repository::Repository;
 use crate::marks::{Mark, Marks};
 use crate::rest::{message, poll_interval};
 use crate::{Context, Declared, SettingError, ToolKind};
 
-use settings::GithubSettings;
+use github_settings::GithubSettings;
 
 /// Default maximum duration of an execution: a workflow's run.
 const DEFAULT_DURATION: Duration = Duration::from_secs(1800);
@@ -68,7 +68,8 @@ impl ToolKind for GithubTool {
 
 impl Tool for GithubTool {
     fn spec(&self) -> ToolSpec {
-        let spec = ToolSpec::new(Self::NAME, "Actions and issues of a GitHub repository", operations::operations());
+        let spec =
+            ToolSpec::new(Self::NAME, "Actions and issues of a GitHub repository", github_operations::operations());
         ToolSpec { timeout: DEFAULT_DURATION, ..spec }
     }
 
@@ -80,7 +81,7 @@ impl Tool for GithubTool {
         let (repository, action) = self.open(call)?;
         let (diff, blast_radius, affected) = describe(&repository, &action)?;
         let undo = action.undo(call);
-        let risk = operations::operations().into_iter().find(|operation| operation.name == call.operation);
+        let risk = github_operations::operations().into_iter().find(|operation| operation.name == call.operation);
         Ok(DryRun {
             diff,
             blast_radius,
@@ -177,7 +178,7 @@ fn describe(repository: &Repository, action: &Action) -> Result<(String, String,
             if let Some(number) = repository.issue_with_title(title)? {
                 return Err(ToolError::Invalid(format!("issue #{number} with this title is open already")));
             }
-            Ok((format!("an issue is opened: {title:?}"), "nobody but the issue's readers".to_owned(), 1))
+            Ok((format!("an issue is opened: {title:?}"), "the issue's readers".to_owned(), 1))
         }
         Action::SetWorkflow { workflow, enabled } => {
             let found = repository.workflow(workflow)?;
@@ -221,7 +222,7 @@ fn found(repository: &Repository, action: &Action, mark: &Mark, key: &str) -> Re
         }
         Action::ReadRun { .. } => Outcome::NotApplied,
     };
-    // What took effect and does not show it any more was changed by somebody else since.
+    // What took effect and does not show it any more was changed by another user since.
     let was_undone = outcome == Outcome::NotApplied && mark.after.is_some();
     Ok(if was_undone { Outcome::Unknown } else { outcome })
 }

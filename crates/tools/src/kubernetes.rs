@@ -2,14 +2,14 @@
 //!
 //! Problem: a change of a workload is a request of milliseconds whose effect takes minutes, and which the cluster may
 //! compute differently than its author thought. Model: a plan is the difference between an object and what the API
-//! server itself makes of the patch in a dry run (with defaults, quotas and admission). The precondition is the object's
-//! identity, its generation and the last operation of this tool; the patch carries the version that was read, so that
-//! a change in between is a conflict, and the idempotency key in an annotation of the same object, so that effect and
-//! key are one write. Guarantees: an operation whose key the object has is not done again; rollouts are followed until
-//! all pods are new and available, or the cluster gives up; drains stay within disruption budgets.
+//! server itself makes of the patch in a dry run (with defaults, quotas and admission). The precondition is the
+//! object's identity, its generation and the last operation of this tool; the patch carries the version that was read,
+//! so that a change in between is a conflict, and the idempotency key in an annotation of the same object, so that
+//! effect and key are one write. Guarantees: an operation whose key the object has is not done again; rollouts are
+//! followed until all pods are new and available, or the cluster gives up; drains stay within disruption budgets.
 
 mod action;
-pub(crate) mod client;
+pub(crate) mod cluster;
 mod drain;
 mod rollout;
 mod status;
@@ -21,12 +21,12 @@ use wardroom_domain::{DryRun, Outcome, ToolCall};
 use wardroom_respond::{Applied, Run, Tool, ToolError, ToolSpec};
 
 use self::action::{Action, Change, Object, fingerprint, last_key, revision, with_key};
-use self::client::Cluster;
+use self::cluster::Cluster;
 use self::rollout::{Rollout, differences, rollout};
 use crate::marks::{Mark, Marks};
 use crate::{Context, Declared, SettingError, ToolKind, blocking};
 
-use client::KubernetesSettings;
+use cluster::KubernetesSettings;
 
 /// Maximum duration of planning and probing.
 const READ_DURATION: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
 //! `postgres`: diagnostics of a PostgreSQL server, and the end of one statement or one connection.
 //!
-//! Problem: a transaction that was left open holds its locks until its connection ends, and whoever ends the wrong one
+//! Problem: a transaction that was left open holds its locks until its connection ends, and ending the wrong one
 //! loses another's work. Model: the plan names one backend by process id *and* time of start, with its transaction and
 //! its statement; all of that is the precondition, and the signal is sent by a statement that compares it once more.
 //! Guarantees: no statement of this tool writes (the session is read only), none runs for more than seconds, and data
@@ -8,9 +8,9 @@
 //! backend or statement of a plan exists once, so that its end cannot happen twice.
 
 mod backend;
-mod connection;
-mod diagnostics;
 mod literals;
+mod postgres_connection;
+mod server_views;
 
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,11 @@ use wardroom_domain::{DryRun, Outcome, ToolCall};
 use wardroom_respond::{Applied, Risk, Run, Tool, ToolError, ToolSpec, operation, parse_arguments};
 
 use self::backend::Backend;
-use self::diagnostics::ListArguments;
+use self::server_views::ListArguments;
 use crate::marks::Mark;
 use crate::{Context, Declared, SettingError, ToolKind, blocking};
 
-use connection::PostgresSettings;
+use postgres_connection::PostgresSettings;
 
 /// How often the end of a backend or statement is looked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -134,12 +134,12 @@ impl Tool for PostgresTool {
             operation::<BackendArguments>("cancel", cancel, Risk::Low, false),
             operation::<BackendArguments>("terminate", terminate, Risk::Medium, false),
         ];
-        operations.extend(diagnostics::operations());
+        operations.extend(server_views::operations());
         ToolSpec::new(Self::NAME, "a PostgreSQL server", operations)
     }
 
     fn check(&self, call: &ToolCall) -> Result<(), ToolError> {
-        if diagnostics::exists(&call.operation) {
+        if server_views::exists(&call.operation) {
             return parse_arguments::<ListArguments>(&call.arguments).map(drop);
         }
         Signal::of(call)?;
@@ -232,9 +232,9 @@ impl Tool for PostgresTool {
     fn read(&self, call: &ToolCall, timeout: Duration) -> Result<Value, ToolError> {
         let settings = self.settings(call)?;
         let ListArguments { limit } = parse_arguments(&call.arguments)?;
-        blocking::run_local(timeout.min(diagnostics::MAX_DURATION), &settings.address(), async || {
+        blocking::run_local(timeout.min(server_views::MAX_DURATION), &settings.address(), async || {
             let client = settings.connect(&self.context).await?;
-            let result = diagnostics::run(&client, &call.operation, limit).await;
+            let result = server_views::run(&client, &call.operation, limit).await;
             result
                 .map_err(|error| settings.error(&error))?
                 .ok_or_else(|| ToolError::Invalid(format!("postgres has no diagnosis {:?}", call.operation)))

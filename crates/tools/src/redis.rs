@@ -3,11 +3,12 @@
 //! Problem: one client that is blocked in a script, subscribed without reading, or leaking connections takes memory and
 //! slots from all others. Model: the plan names one client by the server's process and the client's number, which that
 //! process gives once; who the client is is part of the precondition. Guarantees: no data is read or written, links of
-//! the replication are never cut, and the end of a client cannot happen twice; a note of ours says which execution began.
+//! the replication are never cut, and the end of a client cannot happen twice; a note of ours says which execution
+//! began.
 
-mod client;
-mod connection;
-mod diagnostics;
+mod redis_client;
+mod redis_connection;
+mod server_figures;
 
 use std::time::Duration;
 
@@ -18,11 +19,11 @@ use serde_json::Value;
 use wardroom_domain::{DryRun, Outcome, ToolCall};
 use wardroom_respond::{Applied, Risk, Run, Tool, ToolError, ToolSpec, operation, parse_arguments};
 
-use self::client::RedisClient;
+use self::redis_client::RedisClient;
 use crate::marks::Mark;
 use crate::{Context, Declared, SettingError, ToolKind};
 
-use connection::RedisSettings;
+use redis_connection::RedisSettings;
 
 /// The `redis` tool.
 #[derive(Debug)]
@@ -105,12 +106,12 @@ impl Tool for RedisTool {
     fn spec(&self) -> ToolSpec {
         let kill = "end the connection of one client";
         let mut operations = vec![operation::<ClientArguments>("kill_client", kill, Risk::Low, false)];
-        operations.extend(diagnostics::operations());
+        operations.extend(server_figures::operations());
         ToolSpec::new(Self::NAME, "a Redis or Valkey server", operations)
     }
 
     fn check(&self, call: &ToolCall) -> Result<(), ToolError> {
-        if diagnostics::check(&call.operation, &call.arguments)? {
+        if server_figures::check(&call.operation, &call.arguments)? {
             return Ok(());
         }
         match call.operation.as_str() {
@@ -188,6 +189,6 @@ impl Tool for RedisTool {
     fn read(&self, call: &ToolCall, _timeout: Duration) -> Result<Value, ToolError> {
         let settings = self.settings(call)?;
         let mut connection = settings.connect(&self.context)?;
-        diagnostics::run(&mut connection, &call.operation, &call.arguments, |error| settings.error(error))
+        server_figures::run(&mut connection, &call.operation, &call.arguments, |error| settings.error(error))
     }
 }

@@ -1,19 +1,19 @@
 //! `restart_validator_client`: restarts a validator client of Ethereum without a second one ever running.
 //!
 //! Problem: two clients that sign with the same keys are slashed, which costs more than any outage; a restart that goes
-//! wrong (a stop that is reported and did not happen, a second host that took over) makes two of them. Model: wait for a
-//! slot without a proposal near, stop, prove the stop twice (the runner has no process of it, and for whole epochs the
-//! chain shows no sign of the validators), and only then start. Guarantees: nothing is started without both proofs, nor
-//! by a beacon node that does not follow the chain; whatever is unclear ends with the client stopped and a person asked,
-//! because missed attestations cost little.
+//! wrong (a stop that is reported and did not happen, a second host that took over) makes two of them. Model: wait for
+//! a slot without a proposal near, stop, prove the stop twice (the runner has no process of it, and for whole epochs
+//! the chain shows no sign of the validators), and only then start. Guarantees: nothing is started without both proofs,
+//! nor by a beacon node that does not follow the chain; whatever is unclear ends with the client stopped and a person
+//! asked, because missed attestations cost little.
 
 mod beacon;
+mod client_runner;
 mod instance;
-mod runner;
-mod settings;
 mod slots;
 #[cfg(feature = "kubernetes")]
 mod stateful_set;
+mod validator_settings;
 
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,10 @@ use wardroom_domain::{DryRun, Outcome, ToolCall};
 use wardroom_respond::{Applied, NoArguments, Risk, Run, Tool, ToolError, ToolSpec, operation, read_operation};
 
 use self::beacon::{Beacon, Chain};
+use self::client_runner::Runner;
 use self::instance::Instance;
-use self::runner::Runner;
-use self::settings::ValidatorSettings;
 use self::slots::safe_slot;
+use self::validator_settings::ValidatorSettings;
 use crate::marks::Mark;
 use crate::rest::Rest;
 use crate::{Context, Declared, SettingError, ToolKind};
@@ -105,7 +105,7 @@ impl Tool for RestartValidatorClientTool {
     fn plan(&self, call: &ToolCall) -> Result<DryRun, ToolError> {
         let client = self.open(call)?;
         client.beacon.slot()?;
-        let instance = client.runner.look()?;
+        let instance = client.runner.inspect()?;
         if let Instance::Unclear(reason) = &instance {
             return Err(ToolError::Invalid(format!("whether {} runs is unclear: {reason}", client.runner.name())));
         }
@@ -145,7 +145,7 @@ impl Tool for RestartValidatorClientTool {
         marks.set(run.key, &Mark { before: run.precondition.to_owned(), after: None })?;
         let applied = client.restart(chain, run, deadline)?;
         if applied.outcome == Outcome::Applied {
-            let after = Some(client.runner.look()?.fingerprint());
+            let after = Some(client.runner.inspect()?.fingerprint());
             marks.set(run.key, &Mark { before: run.precondition.to_owned(), after })?;
         }
         Ok(applied)
@@ -154,7 +154,7 @@ impl Tool for RestartValidatorClientTool {
     fn probe(&self, call: &ToolCall, _precondition: &str, key: &str) -> Result<Outcome, ToolError> {
         let Some(mark) = self.context.marks(Self::NAME).get(key)? else { return Ok(Outcome::NotApplied) };
         let client = self.open(call)?;
-        let instance = client.runner.look()?;
+        let instance = client.runner.inspect()?;
         Ok(match &instance {
             _ if mark.after.is_some() => Outcome::Applied,
             Instance::Running(_) if instance.fingerprint() == mark.before => Outcome::NotApplied,
@@ -164,7 +164,7 @@ impl Tool for RestartValidatorClientTool {
     }
 
     fn state(&self, call: &ToolCall) -> Result<String, ToolError> {
-        Ok(self.open(call)?.runner.look()?.fingerprint())
+        Ok(self.open(call)?.runner.inspect()?.fingerprint())
     }
 
     fn read(&self, call: &ToolCall, _timeout: Duration) -> Result<Value, ToolError> {
@@ -172,14 +172,14 @@ impl Tool for RestartValidatorClientTool {
         let slot = client.beacon.slot()?;
         let epoch = slot / client.beacon.chain()?.epoch_slots;
         let live = client.beacon.live(epoch.saturating_sub(1))?;
-        Ok(json!({ "client": client.runner.look()?.fingerprint(), "slot": slot, "epoch": epoch,
+        Ok(json!({ "client": client.runner.inspect()?.fingerprint(), "slot": slot, "epoch": epoch,
             "validators": client.settings.validators.len(), "live_in_last_epoch": live.len() }))
     }
 }
 
 impl Client<'_> {
     fn check_unchanged(&self, run: &Run<'_>) -> Result<(), ToolError> {
-        let found = self.runner.look()?.fingerprint();
+        let found = self.runner.inspect()?.fingerprint();
         if found == run.precondition {
             return Ok(());
         }
@@ -220,7 +220,7 @@ impl Client<'_> {
         let unknown = |detail: String| Ok(Applied::new(Outcome::Unknown, format!("{detail}; nothing was started")));
         self.runner.stop()?;
         if !self.await_instance(chain, run, |instance| *instance == Instance::Stopped)? {
-            return unknown(format!("{name} is not provably stopped: {}", self.runner.look()?.fingerprint()));
+            return unknown(format!("{name} is not provably stopped: {}", self.runner.inspect()?.fingerprint()));
         }
         let stopped_at = loop {
             match self.beacon.slot() {
@@ -234,8 +234,8 @@ impl Client<'_> {
             }
         };
         let quiet_until = stopped_at + self.settings.quiet_epochs;
-        // An epoch counts once it is over and its last attestations could be seen. A beacon node that does not answer for
-        // a while only makes it take longer.
+        // An epoch counts once it is over and its last attestations could be seen. A beacon node that does not answer
+        // for a while only makes it take longer.
         let quiet_slot = (quiet_until + 1) * chain.epoch_slots;
         while self.settings.quiet_epochs > 0 && self.beacon.slot().map_or(true, |slot| slot <= quiet_slot) {
             (run.progress)(&format!("{name} is stopped; watching the chain until the end of epoch {quiet_until}"));
@@ -250,10 +250,10 @@ impl Client<'_> {
                 return unknown(format!("{name} is stopped, but {detail}"));
             }
         }
-        // Somebody may have started it meanwhile.
-        let instance = self.runner.look()?;
+        // A person may have started it meanwhile.
+        let instance = self.runner.inspect()?;
         if instance != Instance::Stopped {
-            return unknown(format!("somebody else changed {name}: it is {}", instance.fingerprint()));
+            return unknown(format!("another user changed {name}: it is {}", instance.fingerprint()));
         }
         self.runner.start()?;
         if self.await_instance(chain, run, |instance| matches!(instance, Instance::Running(_)))? {
@@ -262,7 +262,7 @@ impl Client<'_> {
                 format!("{name} is restarted after {} quiet epochs", self.settings.quiet_epochs),
             ));
         }
-        let found = self.runner.look()?.fingerprint();
+        let found = self.runner.inspect()?.fingerprint();
         Ok(Applied::new(Outcome::Unknown, format!("{name} was started once and is {found}")))
     }
 
@@ -274,7 +274,7 @@ impl Client<'_> {
     ) -> Result<bool, ToolError> {
         let deadline = Instant::now() + PROCESS_DURATION.min(run.timeout / 4);
         loop {
-            if is_it(&self.runner.look()?) {
+            if is_it(&self.runner.inspect()?) {
                 return Ok(true);
             }
             if pause(chain, run, deadline, "").is_err() {

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_respond::ToolError;
 
-use super::operations::{Action, Share, shares_of, shares_text, short_name, targets_of};
-use super::settings::GcpSettings;
+use super::gcp_operations::{Action, Share, shares_of, shares_text, short_name, targets_of};
+use super::gcp_settings::GcpSettings;
 use crate::Context;
 use crate::rest::{Answer, Rest};
 

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_respond::ToolError;
 
-use super::operations::Action;
-use super::settings::GithubSettings;
+use super::github_operations::Action;
+use super::github_settings::GithubSettings;
 use crate::Context;
 use crate::rest::{Answer, Rest, encode};
 

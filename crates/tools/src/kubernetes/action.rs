@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use wardroom_domain::ToolCall;
 use wardroom_respond::{NoArguments, Operation, Risk, ToolError, operation, parse_arguments, read_operation};
 
-use super::client::{KubernetesSettings, is_name};
+use super::cluster::{KubernetesSettings, is_name};
 
 /// Annotation of an object with the idempotency key of the last operation of this tool.
 const KEY_ANNOTATION: &str = "wardroom.dev/last-operation";

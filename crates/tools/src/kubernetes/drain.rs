@@ -6,7 +6,7 @@ use serde_json::Value;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_respond::{Run, ToolError};
 
-use super::client::Cluster;
+use super::cluster::Cluster;
 
 /// How often evictions that a budget holds back are asked for again, and pods that end are looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use wardroom_respond::ToolError;
 
 use super::action::revision;
-use super::client::Cluster;
+use super::cluster::Cluster;
 use super::rollout::{Rollout, rollout};
 
 /// State of a workload, with the revisions that still exist.

@@ -5,8 +5,8 @@ const MAX_CHARACTERS: usize = 300;
 
 /// Returns a statement with `?` in place of each literal, without comments, on one line of limited length.
 ///
-/// PostgreSQL's lexical rules: strings with doubled quotes, `E''` strings with backslashes, dollar quoting, numbers. What
-/// is not closed, because the server cut the statement off, is removed to its end.
+/// PostgreSQL's lexical rules: strings with doubled quotes, `E''` strings with backslashes, dollar quoting, numbers.
+/// What is not closed, because the server cut the statement off, is removed to its end.
 pub(super) fn without_literals(statement: &str) -> String {
     let characters: Vec<char> = statement.chars().collect();
     let mut scanner = Scanner { characters: &characters, position: 0, output: String::new() };

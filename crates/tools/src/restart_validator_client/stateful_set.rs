@@ -1,7 +1,7 @@
 //! A validator client that Kubernetes runs: a stateful set of one pod.
 //!
 //! A stateful set never has two pods of one name, and removes the object of a pod only once the node says that its
-//! processes have ended, unless somebody deletes it by force. So no pod and no wanted pod is the proof of the stop.
+//! processes have ended, unless a person deletes it by force. So no pod and no wanted pod is the proof of the stop.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wardroom_respond::ToolError;
 
 use super::instance::Instance;
-use crate::kubernetes::client::{Cluster, KubernetesSettings, is_name};
+use crate::kubernetes::cluster::{Cluster, KubernetesSettings, is_name};
 use crate::{Context, blocking};
 
 /// Maximum duration of a request.
@@ -35,7 +35,7 @@ impl StatefulSet {
         format!("statefulset/{}", self.name)
     }
 
-    pub(super) fn look(&self) -> Result<Instance, ToolError> {
+    pub(super) fn inspect(&self) -> Result<Instance, ToolError> {
         let pod_path = format!("/api/v1/namespaces/{}/pods/{}-0", self.settings.namespace, self.name);
         blocking::run_local(TIMEOUT, &self.settings.address(), async || {
             let cluster = Cluster::connect(&self.settings, &self.context)?;

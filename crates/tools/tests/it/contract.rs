@@ -1,9 +1,9 @@
 //! The contract suite of tools: what every operation that changes something must hold.
 //!
-//! The effects are counted by the target, not by the tool. An interrupted execution is simulated by cutting the tool off
-//! from its target at each of its steps, before and after the step takes place, for good: what an executor that was
-//! killed there has done. Then a tool that is not cut off recovers as the executor does: it probes, and repeats only what
-//! certainly did not happen.
+//! The effects are counted by the target, not by the tool. An interrupted execution is simulated by cutting the tool
+//! off from its target at each of its steps, before and after the step takes place, for good: what an executor that was
+//! killed there has done. Then a tool that is not cut off recovers as the executor does: it probes, and repeats only
+//! what certainly did not happen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -38,12 +38,12 @@ pub(crate) struct ValidatorSettings {
     /// statefulset/NAME`.
     #[cfg(feature = "kubernetes")]
     #[serde(default)]
-    pub(super) kubernetes: Option<crate::kubernetes::client::KubernetesSettings>,
+    pub(super) kubernetes: Option<crate::kubernetes::cluster::KubernetesSettings>,
     /// Number of slots that must be free of proposals when the client is stopped, 1 to 32. Default 4.
     #[serde(default = "default_window_slots")]
     pub(super) window_slots: u64,
-    /// Number of whole epochs after the stop in which the chain must show no sign of the validators before the client is
-    /// started, 0 to 10; with 0 the end of its process is the only proof. Default 1.
+    /// Number of whole epochs after the stop in which the chain must show no sign of the validators before the client
+    /// is started, 0 to 10; with 0 the end of its process is the only proof. Default 1.
     #[serde(default = "default_quiet_epochs")]
     pub(super) quiet_epochs: u64,
 }

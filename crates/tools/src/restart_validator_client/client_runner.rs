@@ -1,14 +1,14 @@
-//! What runs the validator client: systemd, Docker or Kubernetes. Each says whether the client runs, proves that it does
-//! not, and stops and starts it.
+//! What runs the validator client: systemd, Docker or Kubernetes. Each says whether the client runs, proves that it
+//! does not, and stops and starts it.
 
 use std::time::Duration;
 
 use wardroom_respond::ToolError;
 
 use super::instance::Instance;
-use super::settings::ValidatorSettings;
 #[cfg(feature = "kubernetes")]
 use super::stateful_set::StatefulSet;
+use super::validator_settings::ValidatorSettings;
 use crate::Context;
 use crate::rest::{Rest, encode};
 use crate::systemd::bus::Bus;
@@ -52,7 +52,7 @@ impl Runner {
     }
 
     /// Looks at the client.
-    pub(super) fn look(&self) -> Result<Instance, ToolError> {
+    pub(super) fn inspect(&self) -> Result<Instance, ToolError> {
         match self {
             Self::Systemd { bus, unit } => {
                 let path = bus.unit_path(unit)?;
@@ -80,7 +80,7 @@ impl Runner {
                 })
             }
             #[cfg(feature = "kubernetes")]
-            Self::Kubernetes(set) => set.look(),
+            Self::Kubernetes(set) => set.inspect(),
         }
     }
 

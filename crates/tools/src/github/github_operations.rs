@@ -6,7 +6,7 @@ use serde_json::json;
 use wardroom_domain::ToolCall;
 use wardroom_respond::{Operation, Risk, ToolError, operation, parse_arguments, read_operation};
 
-use super::settings::GithubSettings;
+use super::github_settings::GithubSettings;
 
 /// Arguments that name a run of a workflow.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

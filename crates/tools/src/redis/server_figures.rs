@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use wardroom_respond::{NoArguments, Operation, ToolError, parse_arguments, read_operation};
 
-use super::client::RedisClient;
+use super::redis_client::RedisClient;
 
 /// Sections of `INFO`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
