@@ -31,7 +31,8 @@ pub fn list_tools(config: Option<&Path>) -> Result<Value, ExecutorError> {
     Ok(Value::Array(TOOLS.iter().map(|tool| row(tool.describe())).collect()))
 }
 
-/// Describes a tool: its operations with the JSON Schemas of their arguments, its limits, and the fields of its targets.
+/// Describes a tool: its operations with the JSON Schemas of their arguments, its limits, and the fields of its
+/// targets.
 ///
 /// # Errors
 /// Returns an error that names the known tools.
@@ -39,8 +40,8 @@ pub fn describe_tool(name: &str) -> Result<Value, String> {
     find(name).map(|tool| tool.describe())
 }
 
-/// Returns what a call would do, or, if its operation changes nothing, its result. Uses the targets and credentials of a
-/// configuration, which only its owner can read.
+/// Returns what a call would do, or, if its operation changes nothing, its result. Uses the targets and credentials of
+/// a configuration, which only its owner can read.
 ///
 /// # Errors
 /// Returns an error if the configuration cannot be read, or the call is not valid, or its target does not respond.

@@ -3,8 +3,8 @@
 //! Problem: what acts on production must do it once, show beforehand what it would do, and say afterwards whether it
 //! happened, although target, network and this process can fail at any point. Model: a tool describes its operations,
 //! plans a call against the target's current state, executes it with that state as precondition and an idempotency key,
-//! and can be asked later whether the operation of a key took effect. Guarantee: the contract suite of the `tools` crate
-//! runs every operation of every tool twice, stale, refused, undone and interrupted at each step.
+//! and can be asked later whether the operation of a key took effect. Guarantee: the contract suite of the `tools`
+//! crate runs every operation of every tool twice, stale, refused, undone and interrupted at each step.
 
 use std::time::Duration;
 
@@ -210,9 +210,9 @@ impl ToolError {
 /// `plan` changes nothing and may be called at any time; two plans of an unchanged target are equal, because the
 /// executor plans again before it executes and compares. `execute` passes the idempotency key to the target and fails
 /// with [`ToolError::Stale`] if the target's state is not the precondition; called twice with one key it takes effect
-/// once. A success response of a target is not trusted: the effect is probed. `probe` returns whether the operation of a
-/// key took effect: after a crash it is called before any retry, and [`Outcome::Unknown`] is escalated to a person and
-/// never retried.
+/// once. A success response of a target is not trusted: the effect is probed. `probe` returns whether the operation of
+/// a key took effect: after a crash it is called before any retry, and [`Outcome::Unknown`] is escalated to a person
+/// and never retried.
 pub trait Tool: Send + Sync {
     /// Returns name, limits, and the operations of all targets.
     fn spec(&self) -> ToolSpec;

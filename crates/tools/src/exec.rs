@@ -3,10 +3,10 @@
 //! A target declares commands. A command that changes something has, besides its program and arguments, a program that
 //! prints the present state (compared before the action), and one that says whether the action of a key took effect
 //! (exit code 0: it did; 1: it did not; anything else: unknown). Without them it is refused when the file is read: what
-//! cannot be checked is not automated. A command may have a dry run, whose output is shown, and an undo, another command
-//! of the target.
+//! cannot be checked is not automated. A command may have a dry run, whose output is shown, and an undo, another
+//! command of the target.
 
-mod settings;
+mod declared_commands;
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use wardroom_respond::{Applied, Operation, Run, Tool, ToolError, ToolSpec};
 use crate::programs::{ProgramCall, ProgramOutput};
 use crate::template::{Values, declared_operation};
 use crate::{Context, Declared, SettingError, ToolKind};
-use settings::{Command, Program, Settings};
+use declared_commands::{Command, Program, Settings};
 
 /// Largest state or dry run, in bytes.
 const INNER_OUTPUT_BYTES: usize = 64 << 10;
@@ -90,7 +90,8 @@ impl ExecTool {
 
     /// Runs a program that changes nothing and returns its output.
     fn ask(&self, settings: &Settings, program: &Program, values: &Values) -> Result<String, ToolError> {
-        let output = self.run(settings, program, (values, None), (settings::ASK_TIMEOUT, INNER_OUTPUT_BYTES))?;
+        let output =
+            self.run(settings, program, (values, None), (declared_commands::ASK_TIMEOUT, INNER_OUTPUT_BYTES))?;
         match output.code {
             Some(0) if output.truncated => {
                 Err(ToolError::Invalid(format!("it prints more than {INNER_OUTPUT_BYTES} bytes")))
@@ -208,7 +209,7 @@ impl Tool for ExecTool {
             return Err(ToolError::Stale(format!("the target is at {found}, the plan expects {}", run.precondition)));
         }
         let values = Values::new(&call.arguments, Some(run.key));
-        let limits = (run.timeout, settings::RUN_OUTPUT_BYTES);
+        let limits = (run.timeout, declared_commands::RUN_OUTPUT_BYTES);
         let output = self.run(settings, &command.run, (&values, Some(run.key)), limits)?;
         if output.timed_out {
             return Err(ToolError::Unavailable(output.failure()));
@@ -229,7 +230,8 @@ impl Tool for ExecTool {
         let (settings, command) = self.command(call)?;
         let probe = command.probe.as_ref().ok_or_else(|| ToolError::Invalid("the command only reads".to_owned()))?;
         let values = Values::new(&call.arguments, Some(key));
-        let output = self.run(settings, probe, (&values, Some(key)), (settings::ASK_TIMEOUT, INNER_OUTPUT_BYTES))?;
+        let output =
+            self.run(settings, probe, (&values, Some(key)), (declared_commands::ASK_TIMEOUT, INNER_OUTPUT_BYTES))?;
         if output.timed_out {
             return Err(ToolError::Unavailable(output.failure()));
         }
@@ -248,7 +250,8 @@ impl Tool for ExecTool {
     fn read(&self, call: &ToolCall, timeout: std::time::Duration) -> Result<Value, ToolError> {
         let (settings, command) = self.command(call)?;
         let values = Values::new(&call.arguments, None);
-        let output = self.run(settings, &command.run, (&values, None), (timeout, settings::RUN_OUTPUT_BYTES))?;
+        let output =
+            self.run(settings, &command.run, (&values, None), (timeout, declared_commands::RUN_OUTPUT_BYTES))?;
         if output.timed_out {
             return Err(ToolError::Unavailable(output.failure()));
         }

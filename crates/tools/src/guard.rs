@@ -2,10 +2,10 @@
 //!
 //! Problem: each tool would have to check, limit and redact by itself, and one would forget. Model: callers have only
 //! guarded tools. The guard checks that the target is declared, the operation exists and is allowed on it, and the
-//! arguments fit the schema; answers for operations that are read only; sets the time limit; redacts, and then shortens,
-//! what comes back. Guarantee: a tool is not called with anything else, and nothing that it returns has a credential
-//! that was resolved. Preconditions are compared and not shown, so they are passed on as they are: a tool puts a hash
-//! there in place of anything secret.
+//! arguments fit the schema; answers for operations that are read only; sets the time limit; redacts, and then
+//! shortens, what comes back. Guarantee: a tool is not called with anything else, and nothing that it returns has a
+//! credential that was resolved. Preconditions are compared and not shown, so they are passed on as they are: a tool
+//! puts a hash there in place of anything secret.
 
 use std::time::Duration;
 

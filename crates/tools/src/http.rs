@@ -2,10 +2,10 @@
 //!
 //! A call that changes something has, besides its request, a request that reads the present state (compared before the
 //! action), and one that says whether the action of a key took effect. Without them it is refused when the file is
-//! read. The key is sent in a header. The host never depends on an argument: an argument is one segment of the path, one
-//! value of the query, or one value in the JSON body.
+//! read. The key is sent in a header. The host never depends on an argument: an argument is one segment of the path,
+//! one value of the query, or one value in the JSON body.
 
-mod settings;
+mod declared_calls;
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use wardroom_respond::{Applied, Operation, Run, Tool, ToolError, ToolSpec};
 use crate::http_client::{HttpRequest, HttpResponse};
 use crate::template::{Values, declared_operation};
 use crate::{Context, Declared, SettingError, ToolKind};
-use settings::{Call, Condition, Request, Settings, State};
+use declared_calls::{Call, Condition, Request, Settings, State};
 
 /// Maximum duration of a request that changes nothing.
 const ASK_TIMEOUT: Duration = Duration::from_secs(15);

@@ -8,9 +8,10 @@
 //!
 //! Tools run only in the executor, the only process with targets and credentials. A tool is one file and one line in
 //! [`TOOLS`]; the contract suite that every operation must pass (twice, stale, refused, undone, interrupted) is in
-//! `tests/it`. A success response of a target is not trusted: every tool probes for the effect. Only targets declared in
-//! the executor's configuration can be acted on. What tools share ([`Context`]) keeps the promises that no tool should
-//! have to keep by itself: connections only to checked addresses, credentials by reference, programs without a shell.
+//! `tests/it`. A success response of a target is not trusted: every tool probes for the effect. Only targets declared
+//! in the executor's configuration can be acted on. What tools share ([`Context`]) keeps the promises that no tool
+//! should have to keep by itself: connections only to checked addresses, credentials by reference, programs without a
+//! shell.
 
 #![forbid(unsafe_code)]
 
@@ -42,8 +43,10 @@ mod tcp;
 mod template;
 mod terraform;
 mod tls;
+mod tool_kind;
 
 pub use context::Context;
-pub use registry::{TOOLS, ToolDef, ToolKind, check_targets, find, programs_of, shown, tools};
+pub use registry::{TOOLS, check_targets, find, programs_of, shown, tools};
 pub use secrets::{Exposed, Secret, Secrets, SecretsConfig};
 pub use target::{Declared, SettingError, TARGET_FIELD, Target};
+pub use tool_kind::{ToolDef, ToolKind};

@@ -1,10 +1,10 @@
 //! Programs that tools start.
 //!
-//! Problem: the executor may start no programs: a fault in it must not become a shell (ADR 012). Some tools are programs
-//! all the same. Model: a process of its own, the tool runner, is started by the executor before it gives up the right,
-//! and only if a target needs it. It starts the programs that the executor's file names, with the arguments it is given,
-//! without a shell, and nothing else. Guarantee: a program has a time and an output limit, its own process group, an
-//! environment of its own, and no standard input but the one of the call.
+//! Problem: the executor may start no programs: a fault in it must not become a shell (ADR 012). Some tools are
+//! programs all the same. Model: a process of its own, the tool runner, is started by the executor before it gives up
+//! the right, and only if a target needs it. It starts the programs that the executor's file names, with the arguments
+//! it is given, without a shell, and nothing else. Guarantee: a program has a time and an output limit, its own process
+//! group, an environment of its own, and no standard input but the one of the call.
 
 mod local;
 mod runner;

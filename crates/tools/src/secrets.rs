@@ -3,157 +3,35 @@
 //! Problem: a credential in a configuration file is copied with it, into backups, tickets and repositories. Model: a
 //! field holds a reference (`env:`, `file:`, `vault:`, `gcp-secret:`), which is resolved at every use, so a rotated
 //! credential is used at once. A value without such a prefix is the credential itself, for a first try. Guarantee: a
-//! credential has no `Display`; `Debug` and JSON show the reference, or the beginning of a hash; and every value that was
-//! resolved is cut out of what tools return ([`Secrets::known`]).
+//! credential has no `Display`; `Debug` and JSON show the reference, or the beginning of a hash; and every value that
+//! was resolved is cut out of what tools return ([`Secrets::known`]).
 
+mod credentials;
 mod gcp_secret;
+mod secret;
 mod vault;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wardroom_domain::canonical::sha256_hex;
 use wardroom_respond::ToolError;
 
-use crate::SettingError;
 use crate::http_client::HttpClient;
+use crate::target::SettingError;
+use credentials::Credentials;
+use secret::Reference;
 
 pub use gcp_secret::GcpSecretsConfig;
 pub(crate) use gcp_secret::machine_token;
+pub use secret::{ENVIRONMENT_PREFIX, Exposed, Secret};
 pub use vault::{VaultConfig, VaultLogin};
 
-/// Beginning of the names of environment variables that the executor gets: it starts with no others.
-pub const ENVIRONMENT_PREFIX: &str = "WARDROOM_SECRET_";
-/// Digits of a credential's hash that are shown; too few to test guesses against.
-const SHOWN_HASH_DIGITS: usize = 4;
 /// Largest file of a credential, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 /// Values that are remembered, to be cut out of outputs. Rotated ones fill it slowly.
 const MAX_KNOWN: usize = 4096;
-
-/// A credential, or where it is: `env:WARDROOM_SECRET_NAME`, `file:/path`, `vault:path#field`,
-/// `gcp-secret:projects/P/secrets/S/versions/latest`.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl JsonSchema for Secret {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Secret".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "description": "A credential, better as a reference: \
-            env:WARDROOM_SECRET_NAME, file:/path, vault:path#field, gcp-secret:projects/P/secrets/S/versions/latest" })
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown())
-    }
-}
-
-/// Writes what may be shown: no program reads it back.
-impl Serialize for Secret {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.shown())
-    }
-}
-
-/// Where a credential is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Reference<'a> {
-    Literal(&'a str),
-    Environment(&'a str),
-    File(&'a str),
-    Vault { path: &'a str, field: &'a str },
-    GcpSecret(&'a str),
-}
-
-impl Secret {
-    /// Creates a credential, or a reference to one.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Checks a reference without resolving it.
-    ///
-    /// # Errors
-    /// Returns the reason and the remedy.
-    pub fn check(&self, field: &str) -> Result<(), SettingError> {
-        self.reference().map(drop).map_err(|reason| SettingError::new(field, reason))
-    }
-
-    /// Returns the path of a reference to a file.
-    pub fn file(&self) -> Option<&Path> {
-        match self.reference() {
-            Ok(Reference::File(path)) => Some(Path::new(path)),
-            _ => None,
-        }
-    }
-
-    fn reference(&self) -> Result<Reference<'_>, String> {
-        let text = self.0.as_str();
-        if let Some(name) = text.strip_prefix("env:") {
-            let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            return match name.strip_prefix(ENVIRONMENT_PREFIX) {
-                Some(rest) if !rest.is_empty() && is_name(rest) => Ok(Reference::Environment(name)),
-                _ => Err(format!("env: must be followed by a name that begins with {ENVIRONMENT_PREFIX}")),
-            };
-        }
-        if let Some(path) = text.strip_prefix("file:") {
-            let absolute = Path::new(path).is_absolute();
-            return if absolute { Ok(Reference::File(path)) } else { Err("file: needs an absolute path".to_owned()) };
-        }
-        if let Some(rest) = text.strip_prefix("vault:") {
-            return match rest.split_once('#') {
-                Some((path, field)) if vault::is_path(path) && !field.is_empty() => {
-                    Ok(Reference::Vault { path, field })
-                }
-                _ => Err("vault: needs path#field, such as vault:secret/data/redis#password".to_owned()),
-            };
-        }
-        if let Some(name) = text.strip_prefix("gcp-secret:") {
-            let is_name = gcp_secret::is_name(name);
-            let reason = "gcp-secret: needs projects/PROJECT/secrets/NAME/versions/VERSION";
-            return if is_name { Ok(Reference::GcpSecret(name)) } else { Err(reason.to_owned()) };
-        }
-        Ok(Reference::Literal(text))
-    }
-
-    /// Returns what may be shown: the reference, or the beginning of the value's hash, which tells whether it changed.
-    pub fn shown(&self) -> String {
-        match self.reference() {
-            Ok(Reference::Literal(value)) => {
-                let start: String = sha256_hex(value.as_bytes()).chars().take(SHOWN_HASH_DIGITS).collect();
-                format!("[redacted, sha256 {start}…]")
-            }
-            Ok(_) => self.0.clone(),
-            Err(_) => "[not valid]".to_owned(),
-        }
-    }
-}
-
-/// A resolved credential, to be sent and not kept. It prints as `[redacted]`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Exposed(String);
-
-impl Exposed {
-    /// Returns the credential.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Exposed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
 
 /// Where references are resolved; part of the executor's configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -264,6 +142,16 @@ fn read_file(path: &str) -> Result<String, ToolError> {
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     // Editors and `echo` end a file with a line break, which is part of no credential.
     Ok(text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned())
+}
+
+impl Credentials for Secrets {
+    fn resolve(&self, secret: &Secret) -> Result<Exposed, ToolError> {
+        Self::resolve(self, secret)
+    }
+
+    fn remember(&self, value: &str) {
+        Self::remember(self, value);
+    }
 }
 
 #[cfg(test)]

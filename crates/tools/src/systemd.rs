@@ -2,7 +2,8 @@
 //!
 //! The precondition is the unit's active state, its invocation (which every start changes) and a hash of what it is
 //! configured to run, so that a change of the unit file makes a plan stale. systemd keeps no key of ours: a note (see
-//! `marks`) says before the operation that it begins, and after it how it left the unit. The job is followed to its end.
+//! `marks`) says before the operation that it begins, and after it how it left the unit. The job is followed to its
+//! end.
 
 pub(crate) mod bus;
 

@@ -1,14 +1,14 @@
 //! `terraform`: plans a configuration and applies exactly that plan.
 //!
-//! The dry run is `terraform plan -out`, read with `terraform show -json`. Its precondition is lineage and serial of the
-//! state with a hash of the planned changes. The execution plans again, compares, and applies the plan file that was
-//! compared; Terraform itself refuses it if the state has changed meanwhile. Terraform stores no key of ours, so a note
-//! (see `marks`) of the key says before the apply that it begins, and after it which state it left.
+//! The dry run is `terraform plan -out`, read with `terraform show -json`. Its precondition is lineage and serial of
+//! the state with a hash of the planned changes. The execution plans again, compares, and applies the plan file that
+//! was compared; Terraform itself refuses it if the state has changed meanwhile. Terraform stores no key of ours, so a
+//! note (see `marks`) of the key says before the apply that it begins, and after it which state it left.
 //!
 //! OpenTofu has the same command line. `terraform init` is the operator's: providers are programs, too.
 
 mod changes;
-mod settings;
+mod configuration;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::programs::{ProgramCall, ProgramOutput};
 use crate::redaction::redact;
 use crate::{Context, Declared, SettingError, ToolKind};
 use changes::Changes;
-use settings::{Arguments, Settings};
+use configuration::{Arguments, Settings};
 
 /// Maximum duration of what changes nothing.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(600);

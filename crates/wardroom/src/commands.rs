@@ -28,8 +28,8 @@ mod server;
 mod sql;
 mod stop_all;
 mod token;
+mod tool_dry_run;
 mod tool_runner;
-mod tools;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -88,7 +88,7 @@ commands! {
     Config: config::ConfigArgs,
     ConfinedProbe: confined_probe::ConfinedProbeArgs,
     CrashPoints: crash_points::CrashPointsArgs,
-    Tools: tools::ToolsArgs,
+    Tools: tool_dry_run::ToolsArgs,
     Openapi: openapi::OpenapiArgs,
 }
 

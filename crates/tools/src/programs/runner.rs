@@ -1,8 +1,8 @@
 //! The tool runner: a process that starts programs for the executor, over a pair of sockets that only the two have.
 //!
 //! One JSON object a line in both directions, with a number that joins answer and call, so that many programs run at
-//! the same time. When the executor exits, the runner waits for what it has started (a half-applied change is worse than
-//! one that ends late) and exits, too.
+//! the same time. When the executor exits, the runner waits for what it has started (a half-applied change is worse
+//! than one that ends late) and exits, too.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};

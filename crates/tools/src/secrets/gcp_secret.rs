@@ -10,9 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_respond::ToolError;
 
-use super::{Secret, Secrets};
-use crate::SettingError;
+use super::credentials::Credentials;
+use super::secret::Secret;
 use crate::http_client::{HttpClient, HttpRequest, check_url};
+use crate::target::SettingError;
 
 /// Maximum duration of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,16 +34,6 @@ pub struct GcpSecretsConfig {
     pub access_token: Option<Secret>,
 }
 
-/// Whether a name is that of a version of a secret.
-pub(super) fn is_name(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('/').collect();
-    let is_part = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_:".contains(&byte))
-    };
-    matches!(parts.as_slice(), ["projects", project, "secrets", secret, "versions", version]
-        if [project, secret, version].iter().all(|part| is_part(part)))
-}
-
 impl GcpSecretsConfig {
     pub(super) fn check(&self) -> Result<(), SettingError> {
         if let Some(endpoint) = &self.endpoint {
@@ -57,12 +48,17 @@ impl GcpSecretsConfig {
     }
 
     /// Reads a version of a secret.
-    pub(super) fn read(&self, secrets: &Secrets, http: &HttpClient, name: &str) -> Result<String, ToolError> {
+    pub(super) fn read(
+        &self,
+        credentials: &dyn Credentials,
+        http: &HttpClient,
+        name: &str,
+    ) -> Result<String, ToolError> {
         let token = match &self.access_token {
-            Some(token) => secrets.resolve(token)?.as_str().to_owned(),
+            Some(token) => credentials.resolve(token)?.as_str().to_owned(),
             None => machine_token()?,
         };
-        secrets.remember(&token);
+        credentials.remember(&token);
         let endpoint = self.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT).trim_end_matches('/');
         let request = HttpRequest::new("GET", format!("{endpoint}/v1/{name}:access"), TIMEOUT);
         let response = http.send(request.header("Authorization", format!("Bearer {token}")))?;

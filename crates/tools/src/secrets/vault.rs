@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wardroom_respond::ToolError;
 
-use super::{Secret, Secrets};
-use crate::SettingError;
+use super::credentials::Credentials;
+use super::secret::{Secret, is_vault_path};
 use crate::http_client::{HttpClient, HttpRequest, HttpResponse, check_url};
+use crate::target::SettingError;
 
 /// Maximum duration of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,20 +54,13 @@ fn default_mount() -> String {
     "approle".to_owned()
 }
 
-/// Whether a path names a secret and nothing else of the server.
-pub(super) fn is_path(path: &str) -> bool {
-    !path.is_empty()
-        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
-        && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.@".contains(&byte))
-}
-
 impl VaultConfig {
     pub(super) fn check(&self) -> Result<(), SettingError> {
         check_url(&self.address).map_err(|reason| SettingError::new("secrets.vault.address", reason))?;
         let secrets: Vec<(&str, &Secret)> = match &self.login {
             VaultLogin::Token(token) => vec![("secrets.vault.login.token", token)],
             VaultLogin::AppRole { role_id, secret_id, mount } => {
-                if !is_path(mount) {
+                if !is_vault_path(mount) {
                     return Err(SettingError::new("secrets.vault.login.app-role.mount", "it is not a path"));
                 }
                 vec![
@@ -87,13 +81,13 @@ impl VaultConfig {
     /// Reads a field of a secret.
     pub(super) fn read(
         &self,
-        secrets: &Secrets,
+        credentials: &dyn Credentials,
         http: &HttpClient,
         path: &str,
         field: &str,
     ) -> Result<String, ToolError> {
-        let token = self.token(secrets, http)?;
-        secrets.remember(&token);
+        let token = self.token(credentials, http)?;
+        credentials.remember(&token);
         let response = http.send(self.request("GET", path).header("X-Vault-Token", token))?;
         let place = format!("vault:{path}#{field}");
         let body = accepted(&response, &place)?;
@@ -106,11 +100,11 @@ impl VaultConfig {
         }
     }
 
-    fn token(&self, secrets: &Secrets, http: &HttpClient) -> Result<String, ToolError> {
+    fn token(&self, credentials: &dyn Credentials, http: &HttpClient) -> Result<String, ToolError> {
         match &self.login {
-            VaultLogin::Token(token) => Ok(secrets.resolve(token)?.as_str().to_owned()),
+            VaultLogin::Token(token) => Ok(credentials.resolve(token)?.as_str().to_owned()),
             VaultLogin::AppRole { role_id, secret_id, mount } => {
-                let (role, secret) = (secrets.resolve(role_id)?, secrets.resolve(secret_id)?);
+                let (role, secret) = (credentials.resolve(role_id)?, credentials.resolve(secret_id)?);
                 let body = json!({ "role_id": role.as_str(), "secret_id": secret.as_str() });
                 let response = http.send(self.request("POST", &format!("auth/{mount}/login")).json(&body))?;
                 let body = accepted(&response, "the sign-in with the AppRole")?;

@@ -1,5 +1,5 @@
-//! Tools through the shipped program: the confined executor starts programs by its tool runner only, has the credentials
-//! that references name, and the server has neither.
+//! Tools through the shipped program: the confined executor starts programs by its tool runner only, has the
+//! credentials that references name, and the server has neither.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt as _;
