@@ -8,6 +8,7 @@ use wardroom_domain::config_check::split_user_info;
 use wardroom_signals::Catalog;
 
 use crate::conventions::read_catalog;
+use crate::store_config::StoreConfig;
 
 /// Digits of a credential's hash that are shown; too few to test guesses against.
 const SHOWN_HASH_DIGITS: usize = 4;
@@ -23,7 +24,7 @@ pub struct Config {
     /// The durable log.
     pub bus: wardroom_bus::Config,
     /// The database with tokens, incidents, effects and the audit log.
-    pub store: wardroom_store::Config,
+    pub store: StoreConfig,
     /// The tables.
     pub lake: wardroom_lake::Config,
     /// The live series.

@@ -18,7 +18,9 @@ mod config_check;
 mod conventions;
 mod load;
 mod policy_file;
+mod store_config;
 
 pub use config::{BackupConfig, Config, HeartbeatConfig};
 pub use load::{LoadError, load, load_with_folders, schema};
-pub use policy_file::{read_policy, read_policy_text};
+pub use policy_file::{PolicyRules, read_policy};
+pub use store_config::{PasswordError, StoreConfig};

@@ -1,7 +1,11 @@
 //! The rules of the policy: the file that the configuration names, or the built-in ones.
 
+use std::path::Path;
+
 use wardroom_domain::config_check::ConfigProblems;
-use wardroom_policy::{Config, Policy};
+use wardroom_policy::{Config, Policy, SituationReport, lint, parse_situations, test_situations};
+
+use crate::load::load;
 
 /// Name of the setting.
 const FIELD: &str = "policy.file";
@@ -18,7 +22,7 @@ pub(crate) fn check(config: &Config, problems: &mut ConfigProblems) {
 ///
 /// # Errors
 /// Returns reason and remedy if the file cannot be read.
-pub fn read_policy_text(config: &Config) -> Result<(String, String), String> {
+fn read_policy_text(config: &Config) -> Result<(String, String), String> {
     let Some(file) = &config.file else {
         return Ok(("built-in".to_owned(), wardroom_policy::DEFAULT_POLICY.to_owned()));
     };
@@ -36,6 +40,58 @@ pub fn read_policy_text(config: &Config) -> Result<(String, String), String> {
 pub fn read_policy(config: &Config) -> Result<Policy, String> {
     let (name, text) = read_policy_text(config)?;
     Policy::parse(&name, &text).map_err(|error| error.to_string())
+}
+
+/// Rules and settings for the command line.
+#[derive(Clone, Debug)]
+pub struct PolicyRules {
+    /// Where the rules are from.
+    pub name: String,
+    /// Their text.
+    pub text: String,
+    /// Time windows, change freezes and declared targets.
+    pub config: Config,
+}
+
+impl PolicyRules {
+    /// Reads the rules of `file`, else those that a configuration file names, else the built-in ones.
+    ///
+    /// # Errors
+    /// Returns reason and remedy if a file cannot be read, or the configuration is invalid.
+    pub fn read(file: Option<&Path>, config: Option<&Path>) -> Result<Self, String> {
+        let mut config = match config {
+            Some(path) => load(Some(path)).map_err(|error| error.to_string())?.policy,
+            None => Config::default(),
+        };
+        config.file = file.map(Path::to_owned).or(config.file);
+        let (name, text) = read_policy_text(&config)?;
+        Ok(Self { name, text, config })
+    }
+
+    /// Returns what is odd about the rules, one line each.
+    ///
+    /// # Errors
+    /// Returns the problems of rules that cannot be used.
+    pub fn lint(&self) -> Result<Vec<String>, String> {
+        let policy = self.policy()?;
+        Ok(lint(&policy, &self.text).iter().map(|finding| format!("{}: {finding}", self.name)).collect())
+    }
+
+    /// Asks the rules in the situations of a YAML file.
+    ///
+    /// # Errors
+    /// Returns reason and remedy if the file cannot be read, or the rules cannot be used.
+    pub fn ask(&self, situations: &Path) -> Result<SituationReport, String> {
+        let name = situations.display();
+        let text = std::fs::read_to_string(situations)
+            .map_err(|error| format!("{name} cannot be read ({error}); write a YAML list of situations"))?;
+        let situations = parse_situations(&text).map_err(|error| format!("{name}: {error}"))?;
+        Ok(test_situations(&self.policy()?, &self.config, &situations))
+    }
+
+    fn policy(&self) -> Result<Policy, String> {
+        Policy::parse(&self.name, &self.text).map_err(|error| error.to_string())
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Are all tables there that were written?
 //!
-//! Problem: a table whose folder is gone has no files that could be damaged, and the next start creates it empty. Model:
-//! the bus notes up to where each event table was written. Guarantee: a table that has been written and has no folder is
-//! named.
+//! Problem: a table whose folder is gone has no files that could be damaged, and the next start creates it empty.
+//! Model: the bus notes up to where each event table was written. Guarantee: a table that has been written and has no
+//! folder is named.
 
 use std::path::Path;
 

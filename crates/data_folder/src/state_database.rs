@@ -9,8 +9,9 @@
 use std::path::{Path, PathBuf};
 
 use wardroom_bus::has_records;
+use wardroom_config::StoreConfig;
 use wardroom_pipeline::state::checkpoint;
-use wardroom_store::{Config as StoreConfig, DatabaseContents, Store, database_path};
+use wardroom_store::{DatabaseContents, Store, database_path};
 
 /// File in the folder of the bus with the id of the data folder: telemetry and database belong together.
 const FOLDER_ID_FILE: &str = "data-folder-id";
@@ -174,7 +175,7 @@ pub fn folder_id(data: &Path) -> Result<String, StateDatabaseError> {
 
 async fn connect(config: &StoreConfig) -> Result<Store, StateDatabaseError> {
     let password = config.read_password().map_err(|error| StateDatabaseError::Config(error.to_string()))?;
-    Ok(Store::connect_postgres(config, password.as_deref()).await?)
+    Ok(Store::connect_postgres(&config.url, password.as_deref()).await?)
 }
 
 /// Opens the state in PostgreSQL. Several servers may share it, so that the data folder's id is its own.
@@ -238,8 +239,8 @@ async fn open_sqlite(data: &Path, required: RequiredState) -> Result<Store, Stat
     Ok(store)
 }
 
-/// File with the place of a state that is not in the data folder: what the configuration says, with the reference to the
-/// password and without the password.
+/// File with the place of a state that is not in the data folder: what the configuration says, with the reference to
+/// the password and without the password.
 fn location_file(data: &Path) -> PathBuf {
     data.join("state").join("store.json")
 }

@@ -1,18 +1,13 @@
 //! Effects: what the response wants done outside, with all the data that it takes.
 //!
-//! A change of an incident names the effects that it wants ([`EffectRequest`]). The caller writes them in the transaction
-//! of the change, and a worker performs them; nothing here waits. The id is derived from what wants the effect, so that
-//! a change that is repeated after a crash wants the same effect and not another one.
-
-#[cfg(test)]
-mod tests;
+//! A change of an incident names the effects that it wants ([`EffectRequest`]). The caller writes them in the
+//! transaction of the change, and a worker performs them; nothing here waits. The id is derived from what wants the
+//! effect, so that a change that is repeated after a crash wants the same effect and not another one.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::{IncidentState, PolicyAnswer, ToolCall};
-
-use crate::workflow::Workflow;
+use wardroom_domain::ToolCall;
 
 /// A dry run whose target does not answer is given up after this time.
 const DRY_RUN_LIFETIME: Duration = Duration::from_secs(90);
@@ -116,7 +111,7 @@ pub enum EffectData {
     },
     /// See [`EffectKind::Message`].
     Message {
-        /// What is told, and to whom, in the format of the channel.
+        /// The message and its recipients, in the format of the channel.
         message: serde_json::Value,
     },
 }
@@ -152,7 +147,7 @@ pub struct EffectRequest {
 }
 
 impl EffectRequest {
-    fn new(id: String, resource: String, data: EffectData) -> Self {
+    pub(crate) fn new(id: String, resource: String, data: EffectData) -> Self {
         Self { id, resource, wait: Duration::ZERO, lifetime: data.kind().lifetime(), data }
     }
 
@@ -175,98 +170,7 @@ impl EffectRequest {
     }
 }
 
-impl Workflow {
-    /// Returns the effects that a change of the state wants, and the kinds that it ends.
-    pub(crate) fn effects_of(
-        &mut self,
-        from: IncidentState,
-        to: IncidentState,
-    ) -> (Vec<EffectRequest>, Vec<EffectKind>) {
-        let mut effects = Vec::new();
-        match to {
-            IncidentState::AwaitingApproval => effects.extend(self.authorization()),
-            IncidentState::Mitigating => effects.extend(self.execution()),
-            _ => {}
-        }
-        if is_undoable(from) && !is_undoable(to) {
-            self.undoing = None;
-            effects.extend(self.settle_request());
-        }
-        // A decision about the plan ends what was asked for before it, as does what voids the plan.
-        if from != IncidentState::AwaitingApproval && !to.is_settled() {
-            return (effects, Vec::new());
-        }
-        self.pending = None;
-        (effects, vec![EffectKind::DryRun, EffectKind::Authorization, EffectKind::Probe])
-    }
-
-    /// The execution of the approved plan.
-    pub(crate) fn execution(&self) -> Option<EffectRequest> {
-        let (plan, plan_sha256) = (self.plan.as_ref()?, self.plan_sha256.clone()?);
-        let id = format!("execution:{plan_sha256}");
-        Some(EffectRequest::new(id, resource(&plan.call), EffectData::Execution { plan_sha256 }))
-    }
-
-    /// The authorization of a plan that the policy permits without a person; `None` if it does not.
-    pub(crate) fn authorization(&self) -> Option<EffectRequest> {
-        self.policy.as_ref().filter(|decision| decision.answer == PolicyAnswer::Allow)?;
-        let plan_sha256 = self.plan_sha256.clone()?;
-        let id = format!("authorization:{plan_sha256}");
-        Some(EffectRequest::new(id, String::new(), EffectData::Authorization { plan_sha256 }))
-    }
-
-    /// The undo of the executed plan; `None` if it has none.
-    pub(crate) fn undo_request(&self) -> Option<EffectRequest> {
-        let (plan_sha256, proof) = self.proof_of_undo()?;
-        let resource = resource(&self.plan.as_ref()?.call);
-        Some(EffectRequest::new(format!("undo:{plan_sha256}"), resource, EffectData::Undo { plan_sha256, proof }))
-    }
-
-    /// Tells the executor that the plan is not undone any more; `None` if it cannot be.
-    pub(crate) fn settle_request(&self) -> Option<EffectRequest> {
-        let (plan_sha256, proof) = self.proof_of_undo()?;
-        let id = format!("settle:{plan_sha256}");
-        Some(EffectRequest::new(id, String::new(), EffectData::Settle { plan_sha256, proof }))
-    }
-
-    /// Returns the hash of the plan and the proof of its approval if the plan can be undone. Plans of builds that stored
-    /// no secret have an empty proof, which the executor refuses.
-    fn proof_of_undo(&self) -> Option<(String, String)> {
-        self.plan.as_ref().filter(|plan| plan.dry_run.undo.is_some())?;
-        Some((self.plan_sha256.clone()?, self.undo_secret.clone().unwrap_or_default()))
-    }
-
-    /// Returns the effects that the current state waits for: those of earlier versions have no rows.
-    pub fn awaited_effects(&self) -> Vec<EffectRequest> {
-        use IncidentState as S;
-        let mut awaited = Vec::new();
-        match self.state {
-            S::Mitigating => awaited.extend(self.execution()),
-            S::Verifying | S::Mitigated if self.undoing.is_some() => awaited.extend(self.undo_request()),
-            S::AwaitingApproval if self.approval.is_none() => {
-                awaited.extend(self.plan_sha256.as_ref().map(|plan| EffectRequest::probe(plan, "adopted")));
-            }
-            S::Open
-            | S::Investigating
-            | S::AwaitingApproval
-            | S::Verifying
-            | S::Mitigated
-            | S::Resolved
-            | S::Suppressed
-            | S::Escalated
-            | S::Closed => {}
-        }
-        awaited.extend(self.pending.as_ref().map(|pending| self.dry_run_request(pending)));
-        awaited
-    }
-}
-
-/// Whether the action of an incident in this state may be undone.
-const fn is_undoable(state: IncidentState) -> bool {
-    matches!(state, IncidentState::Verifying | IncidentState::Mitigated)
-}
-
 /// The resource of a call: its target.
-fn resource(call: &ToolCall) -> String {
+pub(crate) fn resource(call: &ToolCall) -> String {
     format!("{}:{}", call.tool, call.target)
 }

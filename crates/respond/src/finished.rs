@@ -127,7 +127,7 @@ impl FinishedIncident {
         })
     }
 
-    /// Returns what the incident says about the action for the cause; `None` without a proposed action or a known cause.
+    /// Returns what the incident says about the action for the cause; `None` without a proposed action or known cause.
     pub fn trial(&self) -> Option<TrialResult> {
         let (cause, call) = (self.causes.first()?, self.call.as_ref()?);
         if cause.rule == UNKNOWN_RULE {

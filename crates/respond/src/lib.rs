@@ -5,10 +5,11 @@
 //!              └──────────────┴──────────────────┴────────────┴────────────┴──► escalated
 //! ```
 //!
-//! [`Workflow::next`] returns what the response does next by itself ([`Step`]); [`Workflow::apply`] applies what happened
-//! ([`Event`]) and returns the state change with the effects that it wants outside ([`EffectRequest`]), with their data.
-//! The caller persists both in one transaction; workers perform the effects, and what comes of them is the next event. A
-//! crash at any point is safe: the rows of the effects are performed again, and every effect is idempotent.
+//! [`Workflow::next`] returns what the response does next by itself ([`Step`]); [`Workflow::apply`] applies what
+//! happened ([`Event`]) and returns the state change with the effects that it wants outside ([`EffectRequest`]), with
+//! their data. The caller persists both in one transaction; workers perform the effects, and what comes of them is the
+//! next event. A crash at any point is safe: the rows of the effects are performed again, and every effect is
+//! idempotent.
 //!
 //! Until a plan is approved, the incident is diagnosed again at fixed times and when correlation adds to it; a plan
 //! that no longer fits is void.
@@ -25,18 +26,21 @@ mod finished;
 mod pending;
 mod people;
 mod postmortem;
+mod proposal;
 mod review;
 mod setting_check;
 mod tool;
 mod verify;
+mod wanted_effects;
 mod workflow;
 
 pub use config::Config;
 pub use effect::{EffectData, EffectKind, EffectRequest, PROBE_WAIT};
 pub use finished::{FinishedIncident, TrialResult};
-pub use pending::{PendingPlan, reason_not_to_act};
+pub use pending::PendingPlan;
 pub use people::change_seen;
 pub use postmortem::{Postmortem, TimelineEntry, postmortem};
+pub use proposal::reason_not_to_act;
 pub use setting_check::unconfirmed_setting;
 pub use tool::{
     Applied, DEFAULT_TIMEOUT, NoArguments, Operation, Risk, Run, Tool, ToolError, ToolSpec, operation, parse_arguments,

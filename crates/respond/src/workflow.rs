@@ -250,7 +250,7 @@ pub struct StateChange {
     pub note: String,
     /// Effects that the change wants, to be written with it.
     pub effects: Vec<EffectRequest>,
-    /// Kinds of the incident's effects that nobody wants any more.
+    /// Kinds of the incident's effects that are no longer wanted.
     pub cancelled: Vec<EffectKind>,
 }
 

@@ -55,7 +55,8 @@ impl Responder {
         number: i64,
         decision: Decision,
     ) -> Result<DecisionView, Problem> {
-        // The executor is asked for authorization once, however often this retries; with whether it has enough approvals.
+        // The executor is asked for authorization once, however often this retries; with whether it has enough
+        // approvals.
         let mut authorized: Option<(Approval, bool)> = None;
         loop {
             let (row, mut workflow) = self.find_incident(&caller.tenant, number).await?;
@@ -167,9 +168,9 @@ impl Responder {
         self.tenants.view(tenant).engine.watermark_ms().max(workflow.opened_ms)
     }
 
-    /// Records the reason of an approval before the executor is asked for it, with an effect that looks for the approval
-    /// in the executor's ledger: a crash, or a client that hangs up, may come between the ledger and the incident, and
-    /// the ledger does not have the reason.
+    /// Records the reason of an approval before the executor is asked for it, with an effect that looks for the
+    /// approval in the executor's ledger: a crash, or a client that hangs up, may come between the ledger and the
+    /// incident, and the ledger does not have the reason.
     async fn audit_request(
         &self,
         caller: &Identity,
@@ -198,8 +199,8 @@ impl Responder {
     }
 }
 
-/// Returns the request to record an approval; `None` without a plan. An empty proof says that the policy permits the plan
-/// without a person; the executor decides whether it does.
+/// Returns the request to record an approval; `None` without a plan. An empty proof says that the policy permits the
+/// plan without a person; the executor decides whether it does.
 pub(crate) fn authorization(workflow: &Workflow, plan_sha256: &str, proof: String) -> Option<Request> {
     let undo_sha256 = workflow.undo_secret.as_ref().map(|secret| sha256_hex(secret.as_bytes()));
     let (plan, plan_sha256) = (Box::new(workflow.plan.clone()?), plan_sha256.to_owned());

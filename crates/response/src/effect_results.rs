@@ -7,10 +7,10 @@ use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::executor::PlanStatus;
 use wardroom_domain::{Approval, DryRun, IncidentState, Outcome, Principal, TenantId, Timestamp};
 use wardroom_respond::{EffectRequest, Event, Workflow};
-use wardroom_store::{Changes, EffectRow, FinishedEffect, IncidentRow, NewEffect};
+use wardroom_store::{Changes, EffectRow, IncidentRow, NewEffect};
 
 use super::audit_entry::APPROVE_REQUESTED;
-use super::perform::{ActionEnd, Performed};
+use super::effect_outcome::{ActionEnd, Performed, finished};
 use super::respond_error::RespondError;
 use super::responder::Responder;
 use super::watched_signals::watched_signals;
@@ -177,9 +177,4 @@ impl Responder {
 /// The start of the ids of a tenant's effects: keys of incidents are unique within a tenant.
 fn id_prefix(tenant: &TenantId) -> String {
     format!("{}/", tenant.as_str())
-}
-
-/// The end of an effect that this process has leased.
-pub(crate) fn finished(effect: &EffectRow, result: &Value) -> FinishedEffect {
-    FinishedEffect { id: effect.id.clone(), fencing: effect.fencing, result: result.to_string() }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use wardroom_pipeline::poison_records::panic_message;
 use wardroom_store::{EffectRow, Worker};
 
-use super::perform::Performed;
+use super::effect_outcome::Performed;
 use super::respond_error::RespondError;
 use super::responder::{ReplayProgress, Responder};
 use crate::metrics as names;

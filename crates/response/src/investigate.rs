@@ -3,12 +3,12 @@
 use serde_json::json;
 use wardroom_diagnose::Weights;
 use wardroom_domain::{Diagnosis, ToolCall};
-use wardroom_pipeline::detection::diagnosis::diagnose_incident;
 use wardroom_pipeline::detection::incident_signals::select_control;
 use wardroom_respond::{Event, PendingPlan, Workflow, reason_not_to_act};
 use wardroom_store::{Changes, IncidentRow};
 
 use super::audit_entry::audit_entry;
+use super::diagnosis::diagnose_incident;
 use super::respond_error::RespondError;
 use super::responder::Responder;
 use super::watched_signals::watched_signals;

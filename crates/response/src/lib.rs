@@ -17,6 +17,9 @@
 
 mod audit_entry;
 mod decisions;
+mod diagnosis;
+mod diagnosis_facts;
+mod effect_outcome;
 mod effect_results;
 mod effect_workers;
 mod incident_changes;
@@ -36,6 +39,7 @@ use wardroom_process::{clock, crash};
 
 pub use audit_entry::audit_entry;
 pub use decisions::refusal_problem;
+pub use diagnosis::{diagnose_incident, incident_facts};
 pub use effect_workers::run_effect_workers;
 pub use incident_views::anomaly_view;
 pub use respond_error::OTHER_ANSWER;

@@ -10,7 +10,7 @@ use wardroom_store::EffectRow;
 
 use super::audit_entry::audit_entry;
 use super::decisions::authorization;
-use super::effect_results::finished;
+use super::effect_outcome::{ActionEnd, Performed, finished};
 use super::respond_error::{OTHER_ANSWER, RespondError};
 use super::responder::Responder;
 use crate::{clock, crash};
@@ -19,28 +19,12 @@ use crate::{clock, crash};
 const FIRST_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// … and the longest.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// Pause before an action is tried again that is stopped, rate limited or waits for another one.
+/// Pause before the next attempt at an action that is stopped, rate limited or waits for another one.
 const BLOCKED_INTERVAL: Duration = Duration::from_secs(2);
 /// An approval that was asked for may be recorded for this long after the request, and is looked for …
 const PROBE_DURATION: Duration = Duration::from_secs(75);
 /// … at this interval.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How an attempt ended.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Performed {
-    /// The row is finished; the word for the metric.
-    Finished(&'static str),
-    /// It is to be tried again, for this reason, after this time or the usual back-off.
-    Retry(String, Option<Duration>),
-}
-
-/// The end of an action or an undo.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ActionEnd {
-    pub(crate) outcome: Outcome,
-    pub(crate) detail: String,
-}
 
 /// A response of the executor to a request about a plan.
 enum Answer {
@@ -173,8 +157,8 @@ impl Responder {
         }
     }
 
-    /// Asks the executor to authorize a plan that the policy permits without a person. If the executor's own policy does
-    /// not, a person is still asked.
+    /// Asks the executor to authorize a plan that the policy permits without a person. If the executor's own policy
+    /// does not, a person is still asked.
     async fn authorize_by_policy(&self, effect: &EffectRow, plan_sha256: String) -> Result<Performed, RespondError> {
         let Some(row) = self.store.incident_by_key(&effect.tenant, &effect.incident).await? else {
             return self.finish(effect, "done", &json!({})).await;

@@ -68,7 +68,7 @@ impl Responder {
     }
 
     /// Asks the policy about a plan that was just proposed. Returns the event to apply: a plan that is denied is none.
-    pub(crate) async fn judge(
+    pub(crate) async fn evaluate_plan(
         &self,
         row: &IncidentRow,
         workflow: &mut Workflow,

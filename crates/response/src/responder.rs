@@ -1,9 +1,9 @@
 //! Drives each incident's workflow: asks it for the next step, carries that out, persists the change, and asks again.
 //!
-//! Nothing here waits for a target, the executor or a person: what the response wants done outside is written as effects
-//! in the transaction of the change, and `effect_workers` performs them. All state is in the database, so a restart
-//! resumes where it stopped. Every change is one transaction that checks the state it starts from, so of two concurrent
-//! writers only one succeeds.
+//! Nothing here waits for a target, the executor or a person: what the response wants done outside is written as
+//! effects in the transaction of the change, and `effect_workers` performs them. All state is in the database, so a
+//! restart resumes where it stopped. Every change is one transaction that checks the state it starts from, so of two
+//! concurrent writers only one succeeds.
 
 #[cfg(test)]
 mod tests;
@@ -276,7 +276,7 @@ impl Responder {
         changes: Changes,
     ) -> Result<bool, RespondError> {
         let before = Workflow::read(&row.workflow).ok().as_ref().and_then(cause_of);
-        let event = self.judge(row, workflow, event).await?;
+        let event = self.evaluate_plan(row, workflow, event).await?;
         if let Some(event) = workflow.proposed(event) {
             if matches!(event, Event::Proposed { .. }) {
                 // Stored with the plan, so before it can be approved.
@@ -300,8 +300,8 @@ impl Responder {
         Ok(self.store.save_workflow(&row.tenant, &row.key, &row.workflow, &text, &changes, &audit).await?)
     }
 
-    /// Applies an event and persists the change with the effects that it wants. Returns false if the stored incident has
-    /// changed since `row` was read.
+    /// Applies an event and persists the change with the effects that it wants. Returns false if the stored incident
+    /// has changed since `row` was read.
     pub(crate) async fn apply(
         &self,
         row: &IncidentRow,

@@ -1,11 +1,12 @@
 //! One way to run SQL on both databases, SQLite and PostgreSQL.
 //!
-//! Problem: the store's statements are the same text on both, but sqlx's types are not. Model: a [`Query`] has a text and
-//! values of two types, text and integer; it runs on the connections ([`Database`]) or in a transaction
+//! Problem: the store's statements are the same text on both, but sqlx's types are not. Model: a [`Query`] has a text
+//! and values of two types, text and integer; it runs on the connections ([`Database`]) or in a transaction
 //! ([`Transaction`]). Parameters are written `$1`, which both databases understand, and may be used more than once.
 //!
 //! A write transaction excludes all others on both: SQLite has one writer by nature, and PostgreSQL's takes an advisory
-//! lock first. So "read the last row, then insert the next one" is correct on both, whatever number of processes writes.
+//! lock first. So "read the last row, then insert the next one" is correct on both, whatever number of processes
+//! writes.
 
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::{SqlitePool, SqliteRow};

@@ -66,7 +66,7 @@ pub struct FinishedEffect {
 pub struct Changes {
     /// Effects that the change wants.
     pub enqueue: Vec<NewEffect>,
-    /// Kinds of the incident's effects that nobody wants any more. One that is leased loses its lease.
+    /// Kinds of the incident's effects that are no longer wanted. One that is leased loses its lease.
     pub cancel: Vec<String>,
     /// The effect whose result led to the change.
     pub finish: Option<FinishedEffect>,
@@ -201,8 +201,8 @@ impl Store {
         self.write_effect(finishing(finished, now)).await
     }
 
-    /// Writes effects of an incident without a change of it, with an audit entry if there is one; effects with a known id
-    /// are left as they are.
+    /// Writes effects of an incident without a change of it, with an audit entry if there is one; effects with a known
+    /// id are left as they are.
     ///
     /// # Errors
     /// Returns an error if the database cannot be written.

@@ -1,9 +1,9 @@
 //! Relational state: tokens, incidents with their history, effects, anomalies, and the audit log.
 //!
-//! SQLite in WAL mode with `synchronous=FULL`, or PostgreSQL: a committed transaction survives a power cut. Each incident
-//! transition, its history row, its audit entry and the effects that it wants are written in one transaction, so a crash
-//! cannot leave one without the others. Several processes may use the database at once (`wardroom token create` works
-//! beside a running server).
+//! SQLite in WAL mode with `synchronous=FULL`, or PostgreSQL: a committed transaction survives a power cut. Each
+//! incident transition, its history row, its audit entry and the effects that it wants are written in one transaction,
+//! so a crash cannot leave one without the others. Several processes may use the database at once (`wardroom token
+//! create` works beside a running server).
 //!
 //! Change notification is in-process: [`Store::subscribe_incidents`] reports every committed incident change of this
 //! process, whichever database holds the rows. Other processes write tokens only; the server polls that table.
@@ -18,7 +18,6 @@
 mod anomalies;
 mod audit;
 mod autonomy;
-mod config;
 mod contents;
 mod database;
 mod effects;
@@ -30,7 +29,6 @@ mod store;
 mod tokens;
 
 pub use autonomy::AutonomyRow;
-pub use config::{Config, PasswordError};
 pub use contents::DatabaseContents;
 pub use effects::{Changes, EffectRow, FinishedEffect, NewEffect, Worker};
 pub use error::Error;

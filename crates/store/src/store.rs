@@ -10,7 +10,6 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{Notify, watch};
 
-use crate::config::Config;
 use crate::database::{Database, Transaction};
 use crate::error::Error;
 use crate::health::{Health, OpenedFile, Operation};
@@ -103,22 +102,20 @@ impl Store {
         Ok(Self::new(Database::Sqlite(Self::connect(options).await?), Some(path)))
     }
 
-    /// Connects to PostgreSQL as configured. Nothing is created before [`Store::migrate`].
+    /// Connects to PostgreSQL. Nothing is created before [`Store::migrate`].
     ///
     /// # Errors
     /// Returns an error if the URL is invalid or the database does not answer.
-    pub async fn connect_postgres(config: &Config, password: Option<&str>) -> Result<Self, Error> {
-        let options: PgConnectOptions = config
-            .url
-            .parse::<PgConnectOptions>()
-            .map_err(|error| Error::Unavailable(format!("store.url: {error}")))?;
+    pub async fn connect_postgres(url: &str, password: Option<&str>) -> Result<Self, Error> {
+        let options =
+            url.parse::<PgConnectOptions>().map_err(|error| Error::Unavailable(format!("store.url: {error}")))?;
         let options = password.map_or_else(|| options.clone(), |password| options.clone().password(password));
         let seconds = BUSY_TIMEOUT.as_secs();
         let options = options.application_name("wardroom").options([
             // As with SQLite, a commit survives a power cut, whatever the server's default is.
             ("synchronous_commit", "on".to_owned()),
             ("lock_timeout", format!("{seconds}s")),
-            // A process that stops within a write must not block the others for ever.
+            // A process that stops within a write must not block the others indefinitely.
             ("idle_in_transaction_session_timeout", format!("{seconds}s")),
         ]);
         let pool = PgPoolOptions::new()
@@ -232,7 +229,8 @@ impl Store {
         matches!(self.database, Database::Postgres(_))
     }
 
-    /// Waits for a commit by this process, since the last call, that may have made an effect due. Only one task may wait.
+    /// Waits for a commit by this process, since the last call, that may have made an effect due. Only one task may
+    /// wait.
     pub async fn wait_for_effects(&self) {
         self.effects.notified().await;
     }

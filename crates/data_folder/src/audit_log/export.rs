@@ -4,7 +4,7 @@
 //! {"format":"wardroom audit export 1","exported_at":"…","public_key":"…"}
 //! {"sequence":1,"text":"{…}","hash":"…"}          one line an entry, the text exactly as hashed
 //! {"head":{…}}                                    one line a signed head, from the executor's ledger
-//! {"entries":57,"heads":12}                       the end, so that a file that was cut is told from a log that was
+//! {"entries":57,"heads":12}                       the end, a file that was cut differs from a log that was
 //! ```
 
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Many people approve one plan at the same moment, with the state in PostgreSQL: the target must record one action, one
-//! request succeeds, and the others are told that they came too late.
+//! Many people approve one plan at the same moment, with the state in PostgreSQL: the target must record one action,
+//! one request succeeds, and the others are refused as late.
 //!
 //! Each round has a data folder, a database and an incident of its own.
 

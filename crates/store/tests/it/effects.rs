@@ -125,7 +125,7 @@ pub(crate) async fn effects_of_one_resource_are_leased_one_at_a_time(store: Stor
     assert_eq!(ids(store.lease_effects(TWO, 10, at(101), LEASE).await.unwrap()), [""; 0], "web is in use");
     assert!(store.finish_effect(&finished("a1", 1), at(102)).await.unwrap());
     assert_eq!(ids(store.lease_effects(TWO, 10, at(103), LEASE).await.unwrap()), ["a2"]);
-    // A worker that died does not hold its resource for ever.
+    // A worker that died does not hold its resource indefinitely.
     assert_eq!(ids(store.lease_effects(ONE, 10, at(30_103), LEASE).await.unwrap()), ["a2", "b1", "c1"]);
 }
 

@@ -142,7 +142,7 @@ async fn run(store: &Store, steps: &[Step], id: &impl Fn(usize) -> String, resou
     }
 }
 
-/// Whether a token is the one of the newest lease, and nobody has given it back since.
+/// Whether a token is the one of the newest lease, and it was not given back since.
 fn may_change(known: &Known, token: i64) -> bool {
     !known.is_done && known.lease.is_some() && known.fencing == token && token > 0
 }

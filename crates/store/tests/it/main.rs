@@ -12,7 +12,7 @@ use std::pin::Pin;
 
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{IncidentState, Principal, TenantId, Timestamp};
-use wardroom_store::{Changes, Config, Store, Transition};
+use wardroom_store::{Changes, Store, Transition};
 use wardroom_testing::PostgresServer;
 
 /// A test of the suite: it is given an empty store.
@@ -72,8 +72,7 @@ async fn the_suite_holds_on_postgres() {
     assert!(store.verify_audit().await.unwrap().ok, "it is still there");
     store.probe().await;
     assert_eq!(store.error(), None);
-    let wrong = Config { url: server.url("postgres"), password: None };
-    let error = Store::connect_postgres(&wrong, Some("wrong")).await.unwrap_err().to_string();
+    let error = Store::connect_postgres(&server.url("postgres"), Some("wrong")).await.unwrap_err().to_string();
     assert!(error.contains("password") && !error.contains("wrong"), "{error}");
 }
 
@@ -101,8 +100,7 @@ pub(crate) async fn open_postgres(server: &PostgresServer, test: &str) -> Store 
     let name: String = test.chars().take(60).collect();
     // It exists when a store is opened again.
     drop(server.create_database(&name));
-    let config = Config { url: server.url(&name), password: None };
-    let store = Store::connect_postgres(&config, Some(&server.password)).await.unwrap();
+    let store = Store::connect_postgres(&server.url(&name), Some(&server.password)).await.unwrap();
     store.migrate().await.unwrap();
     store
 }

@@ -1,4 +1,4 @@
-//! Where the state is stored.
+//! Where the state is stored: the section `store`.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ const POSTGRES_SCHEMES: [&str; 2] = ["postgres", "postgresql"];
 /// The database with tokens, incidents, effects and the audit log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Config {
+pub struct StoreConfig {
     /// URL of a PostgreSQL database (15 or later), such as `postgres://wardroom@db.example.com/wardroom`, with options
     /// such as `?sslmode=verify-full`; without the password. Empty for SQLite in the data folder. Default: empty.
     /// Since 0.2.
@@ -32,7 +32,7 @@ pub struct PasswordError {
     reason: String,
 }
 
-impl Config {
+impl StoreConfig {
     /// Whether the state is in PostgreSQL.
     pub const fn is_postgres(&self) -> bool {
         !self.url.is_empty()
@@ -91,7 +91,7 @@ mod tests {
     fn urls_of_other_databases_and_with_passwords_are_refused() {
         let problems = |url: &str, password: Option<&str>| {
             let mut problems = ConfigProblems::default();
-            Config { url: url.into(), password: password.map(str::to_owned) }.check(&mut problems);
+            StoreConfig { url: url.into(), password: password.map(str::to_owned) }.check(&mut problems);
             problems.into_lines()
         };
         for (url, password) in [
@@ -122,9 +122,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "s3cret\nmore\n").unwrap();
         let reference = format!("file:{}", file.path().display());
-        let config = Config { url: String::new(), password: Some(reference) };
+        let config = StoreConfig { url: String::new(), password: Some(reference) };
         assert_eq!(config.read_password().unwrap().as_deref(), Some("s3cret"));
-        let missing = Config { password: Some("file:/nonexistent/password".into()), ..config };
+        let missing = StoreConfig { password: Some("file:/nonexistent/password".into()), ..config };
         assert!(missing.read_password().unwrap_err().to_string().contains("/nonexistent/password"));
     }
 }

@@ -1,6 +1,6 @@
 use wardroom_domain::{
     Approval, Cause, Diagnosis, DryRun, Entity, Incident, IncidentState, Outcome, Plan, Principal, Severity, TenantId,
-    Timestamp,
+    Timestamp, ToolCall,
 };
 
 use super::*;
