@@ -21,8 +21,8 @@
 //!
 //! Tables: `bronze.telemetry`; `silver.samples`, `.series`, `.logs`, `.log_templates`, `.spans`, `.events`,
 //! `.histograms`, `.exemplars`, `.quarantine`; `gold.incidents`, `.enrichments`, `.tool_results`, `.service_health`,
-//! `.audit_heads`. Each is partitioned by tenant and day. A commit records the bus offset at which its batch ends (`txn`
-//! in `_delta_log`).
+//! `.audit_heads`. Each is partitioned by tenant and day. A commit records the bus offset at which its batch ends
+//! (`txn` in `_delta_log`).
 //!
 //! Guarantees: a batch is committed once, however often it is retried ([`CommitOutcome`]). Once an append has returned,
 //! its rows survive a power cut. Every value is read back bit for bit, or the read fails with the file that is damaged.

@@ -90,6 +90,11 @@ pub(crate) const fn micros(at: Timestamp) -> i64 {
     at.nanos().div_euclid(1000)
 }
 
+/// Nanoseconds beyond the microsecond.
+pub(crate) const fn sub_micro_nanos(at: Timestamp) -> i32 {
+    at.nanos().rem_euclid(1000) as i32
+}
+
 enum ColumnBuilder {
     Long(Int64Builder),
     Int(Int32Builder),

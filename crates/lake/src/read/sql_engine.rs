@@ -12,6 +12,7 @@
 //! pool, never spill to disk, and are cancelled when the caller stops waiting.
 
 mod bounded_function;
+mod column_casts;
 mod concat_planner;
 mod error_text;
 mod event_views;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltalake_core::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
-use deltalake_core::arrow::datatypes::{FieldRef, SchemaRef};
+use deltalake_core::arrow::datatypes::SchemaRef;
 use deltalake_core::arrow::error::ArrowError;
 use deltalake_core::arrow::util::display::{ArrayFormatter, FormatOptions};
 use deltalake_core::arrow::util::pretty::pretty_format_batches;
@@ -32,14 +33,12 @@ use deltalake_core::arrow::{csv, ipc, json};
 use deltalake_core::datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
 };
-use deltalake_core::datafusion::common::DFSchema;
 use deltalake_core::datafusion::error::DataFusionError;
 use deltalake_core::datafusion::execution::TaskContext;
 use deltalake_core::datafusion::execution::context::{SQLOptions, SessionConfig, SessionContext};
 use deltalake_core::datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use deltalake_core::datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use deltalake_core::datafusion::execution::session_state::SessionStateBuilder;
-use deltalake_core::datafusion::logical_expr::{Expr, cast, ident};
 use deltalake_core::datafusion::physical_plan::execute_stream;
 use deltalake_core::datafusion::prelude::{DataFrame, col, lit};
 use futures_util::StreamExt;
@@ -55,6 +54,7 @@ use crate::lake::Lake;
 use crate::maintain::table_usage::TableUsage;
 
 use self::bounded_function::ResultTooLarge;
+use self::column_casts::cast_to_table;
 use self::error_text::{describe, describe_arrow_error};
 use self::functions::with_allowed_functions;
 use self::statement_limits::check_statement;
@@ -280,22 +280,6 @@ async fn session(lake: &Lake, environment: Arc<RuntimeEnv>, tenant: &TenantId) -
     let metrics = session.sql(METRICS_VIEW).await.map_err(session_error)?;
     silver.register_table("metrics".to_owned(), metrics.into_view()).map_err(session_error)?;
     Ok(session)
-}
-
-/// Casts rows to the column types of a table. A union casts text columns itself, but not the texts within maps and
-/// lists: a query of `labels['k']` over rows from files and rows that are not flushed yet would fail.
-fn cast_to_table(rows: DataFrame, table: &DFSchema) -> Result<DataFrame, DataFusionError> {
-    let column = |field: &FieldRef| {
-        let column = ident(field.name());
-        match table.field_with_unqualified_name(field.name()) {
-            Ok(wanted) if wanted.data_type() != field.data_type() => {
-                cast(column, wanted.data_type().clone()).alias(field.name())
-            }
-            _ => column,
-        }
-    };
-    let columns: Vec<Expr> = rows.schema().fields().iter().map(column).collect();
-    rows.select(columns)
 }
 
 impl Drop for QueryEngine {

@@ -10,7 +10,7 @@ use wardroom_domain::{
 
 use crate::error::Error;
 use crate::format::data_file::{DataFile, day_of};
-use crate::format::row_buffer::{Cell, Lineage, RowBuffer, micros};
+use crate::format::row_buffer::{Cell, Lineage, RowBuffer, micros, sub_micro_nanos};
 use crate::format::schema::TableSchema;
 use crate::format::table_schemas::{
     EVENTS, EXEMPLARS, HISTOGRAMS, LOG_TEMPLATES, LOGS, QUARANTINE, RESET_HINTS, SPANS, TELEMETRY,
@@ -456,11 +456,6 @@ impl EventFiles {
     pub fn tables(&self) -> impl Iterator<Item = &'static str> {
         self.files.keys().copied()
     }
-}
-
-/// Nanoseconds beyond the microsecond.
-pub(super) const fn sub_micro_nanos(at: Timestamp) -> i32 {
-    at.nanos().rem_euclid(1000) as i32
 }
 
 fn to_i64(number: u64) -> i64 {

@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use wardroom_domain::event::{DEPLOYED_STATUS, DEPLOYED_VERSION};
 use wardroom_domain::{Deployment, Entity, Event, EventKind, Labels, Timestamp};
 
-use crate::format::row_buffer::{Cell, micros};
-use crate::write::event_batch::sub_micro_nanos;
+use crate::format::row_buffer::{Cell, micros, sub_micro_nanos};
 
 /// Number of columns of its own, without entity and lineage.
 const COLUMNS: usize = 11;

@@ -8,7 +8,7 @@ use wardroom_domain::{Event, EventKind};
 
 use crate::format::schema::TableSchema;
 use crate::format::table_schemas::EVENTS;
-use crate::read::sql_engine::cast_to_table;
+use crate::read::sql_engine::column_casts::cast_to_table;
 
 /// Returns the deployments: those among the events, and those of the former table. `None` if there is no such table: a
 /// lake of an earlier build that is opened read-only may lack the events.
