@@ -142,8 +142,8 @@ pub(crate) struct ProofRequest {
     time: wardroom_domain::Timestamp,
     /// The SSH signature, from `-----BEGIN SSH SIGNATURE-----` on.
     signature: String,
-    /// Reason for an approval by break-glass: one that does not wait for a second person or the end of a freeze. Another
-    /// approver has to review it afterwards.
+    /// Reason for an approval by break-glass: one that does not wait for a second person or the end of a freeze.
+    /// Another approver has to review it afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     break_glass: Option<String>,
 }

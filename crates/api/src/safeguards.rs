@@ -58,8 +58,8 @@ pub(crate) struct StopRequest {
 
 /// Stops all actions of all tenants, at once.
 ///
-/// Nothing is begun from then on: no action, no undo, no repetition after a crash. What a target is doing already is not
-/// interrupted. Only callers of the tenant `main` may do it.
+/// Nothing is begun from then on: no action, no undo, no repetition after a crash. What a target is doing already is
+/// not interrupted. Only callers of the tenant `main` may do it.
 #[utoipa::path(
     post, path = "/api/v1/stop-all", operation_id = "stopAll", tag = "safeguards",
     request_body(content = StopRequest, description = "May be empty"),

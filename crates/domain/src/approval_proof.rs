@@ -93,6 +93,26 @@ impl Statement {
     }
 }
 
+/// What proved an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofKind {
+    /// A signature with the approver's SSH key.
+    Ssh,
+    /// A bearer token, which the server has seen: for evaluation only.
+    Token,
+}
+
+impl ProofKind {
+    /// Returns the JSON spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::Token => "token",
+        }
+    }
+}
+
 /// A signed statement as it is transmitted: what the executor cannot know by itself, and the signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

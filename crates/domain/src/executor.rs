@@ -11,6 +11,8 @@ use crate::identity::{Principal, TenantId};
 use crate::plan::{DryRun, Outcome, Plan, ToolCall};
 use crate::time::Timestamp;
 
+pub use crate::approval_proof::ProofKind;
+
 /// A request to the executor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
@@ -160,26 +162,6 @@ pub struct RefusedRun {
     pub detail: String,
 }
 
-/// What proved an approval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProofKind {
-    /// A signature with the approver's SSH key.
-    Ssh,
-    /// A bearer token, which the server has seen: for evaluation only.
-    Token,
-}
-
-impl ProofKind {
-    /// Returns the JSON spelling.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ssh => "ssh",
-            Self::Token => "token",
-        }
-    }
-}
-
 /// A stop of all actions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
@@ -207,7 +189,7 @@ pub struct PlanStatus {
     /// What proved the first approval.
     #[serde(default)]
     pub proof: Option<ProofKind>,
-    /// Whether the plan was approved by break-glass, and nobody has reviewed that.
+    /// Whether the plan was approved by break-glass, and that has not been reviewed.
     #[serde(default)]
     pub review_due: bool,
     /// What the running action reported last.
@@ -294,7 +276,7 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
-    /// Returns whether the same request can succeed later without anybody changing the plan.
+    /// Returns whether the same request can succeed later.
     pub const fn is_retryable(self) -> bool {
         matches!(self, Self::Stopped | Self::Busy | Self::RateLimited | Self::Unavailable)
     }

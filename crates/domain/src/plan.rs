@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::approval_proof::ProofKind;
 use crate::canonical::{canonical_json, sha256_hex};
-use crate::executor::ProofKind;
 use crate::identity::{Principal, TenantId};
 use crate::time::Timestamp;
 

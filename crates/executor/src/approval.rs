@@ -23,6 +23,7 @@ use wardroom_domain::executor::{ProofKind, RefusalCode};
 use wardroom_domain::{Principal, TenantId, Timestamp};
 
 use crate::config::ExecutorConfig;
+use crate::refusal::Refusal;
 
 /// Longest time between a signature and its use.
 const MAX_PROOF_AGE: Duration = Duration::from_secs(600);
@@ -30,9 +31,6 @@ const MAX_PROOF_AGE: Duration = Duration::from_secs(600);
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Maximum length of a proof, in bytes; a signature with a 16 384-bit RSA key has about 6 KiB.
 const MAX_PROOF_BYTES: usize = 16 << 10;
-
-/// Code and explanation of a refused request.
-type Refusal = (RefusalCode, String);
 
 /// A decision whose proof is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]

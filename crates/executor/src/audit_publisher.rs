@@ -1,15 +1,15 @@
 //! Publishes the signed heads of the audit log outside of the data folder.
 //!
 //! Problem: who can write the whole data folder can put log *and* ledger back to an earlier state, which is valid in
-//! itself. Model: the executor sends its last signed head, every minute or 100 entries, to places that it cannot rewrite:
-//! a file on another disk, or a server. Guarantee: a log that ends before a published head is noticed by whoever has the
-//! head (`wardroom audit verify --heads`). The server has no part in it; if it withholds entries, `/readyz` and
+//! itself. Model: the executor sends its last signed head, every minute or 100 entries, to places that it cannot
+//! rewrite: a file on another disk, or a server. Guarantee: a log that ends before a published head is noticed where
+//! the head is (`wardroom audit verify --heads`). The server has no part in it; if it withholds entries, `/readyz` and
 //! `audit verify` say that they are not signed.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
@@ -20,14 +20,12 @@ use wardroom_domain::audit_head::SignedHead;
 use wardroom_tools::http_client::HttpRequest;
 use wardroom_tools::{Context, Secret};
 
-use crate::service::Service;
-
 /// Longest time between a signature and its publication.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(60);
 /// Entries after which a head is published before that.
 const PUBLISH_ENTRIES: i64 = 100;
-/// Interval between two looks for a new head.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between two checks for a new head.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between attempts while a place does not take a head.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Timeout of a request.
@@ -148,15 +146,18 @@ impl Publication {
 }
 
 /// Publishes heads until the process ends. The places are those of the configuration at the start.
-pub(crate) fn run(service: &Arc<Service>, destinations: &[HeadDestination]) {
+pub(crate) fn run(
+    destinations: &[HeadDestination],
+    publication: &Publication,
+    last_head: impl Fn() -> Option<(SignedHead, Context)>,
+) {
     let mut places: Vec<Place<'_>> = destinations.iter().map(Place::new).collect();
     while !places.is_empty() {
-        if let Some(head) = service.last_audit_head() {
-            let context = service.context();
-            let problems: Vec<String> = places.iter_mut().filter_map(|place| place.look(&head, &context)).collect();
-            service.publication.set((!problems.is_empty()).then(|| problems.join("; ")));
+        if let Some((head, context)) = last_head() {
+            let problems: Vec<String> = places.iter_mut().filter_map(|place| place.update(&head, &context)).collect();
+            publication.set((!problems.is_empty()).then(|| problems.join("; ")));
         }
-        std::thread::sleep(LOOK_INTERVAL);
+        std::thread::sleep(CHECK_INTERVAL);
     }
 }
 
@@ -175,7 +176,7 @@ impl<'a> Place<'a> {
     }
 
     /// Publishes a head if it is due. Returns why the place does not have it.
-    fn look(&mut self, head: &SignedHead, context: &Context) -> Option<String> {
+    fn update(&mut self, head: &SignedHead, context: &Context) -> Option<String> {
         let entries = head.head.position.sequence - self.sequence;
         let since = self.tried_at.map_or(PUBLISH_INTERVAL, |tried_at| tried_at.elapsed());
         let wait = if self.problem.is_some() { RETRY_INTERVAL } else { PUBLISH_INTERVAL };
@@ -227,11 +228,11 @@ mod tests {
         let (mut place, context) = (Place::new(&destination), Context::of_descriptions());
         let lines = || std::fs::read_to_string(&file).unwrap().lines().count();
         for (sequence, expected) in [(5, 2), (6, 2), (104, 2), (105, 3), (105, 3), (204, 3), (205, 4)] {
-            assert_eq!(place.look(&head(sequence), &context), None);
+            assert_eq!(place.update(&head(sequence), &context), None);
             assert_eq!(lines(), expected, "{sequence}");
         }
         place.tried_at = Instant::now().checked_sub(PUBLISH_INTERVAL);
-        place.look(&head(206), &context);
+        place.update(&head(206), &context);
         assert_eq!(lines(), 5);
         let text = std::fs::read_to_string(&file).unwrap();
         let last: SignedHead = serde_json::from_str(text.lines().last().unwrap()).unwrap();
@@ -244,11 +245,11 @@ mod tests {
         let file = dir.path().join("missing/heads.jsonl");
         let destination = destination(json!({ "file": file }));
         let (mut place, context) = (Place::new(&destination), Context::of_descriptions());
-        assert!(place.look(&head(1), &context).unwrap().contains("missing/heads.jsonl: "));
+        assert!(place.update(&head(1), &context).unwrap().contains("missing/heads.jsonl: "));
         std::fs::create_dir(dir.path().join("missing")).unwrap();
-        assert!(place.look(&head(1), &context).is_some(), "not before the next attempt");
+        assert!(place.update(&head(1), &context).is_some(), "not before the next attempt");
         place.tried_at = Instant::now().checked_sub(RETRY_INTERVAL);
-        assert_eq!(place.look(&head(1), &context), None);
+        assert_eq!(place.update(&head(1), &context), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use wardroom_process::clock;
 use crate::audit_key::{AuditKey, PRIVATE_KEY_FILE, folder_public_key, public_key_path};
 use crate::ledger::{Entry, FORMAT_VERSION, Ledger, read_audit_heads};
 use crate::protocol::executor_folder;
+use crate::refusal::Refusal;
 
 /// Signs heads of the audit log.
 #[derive(Debug)]
@@ -28,9 +29,6 @@ pub(crate) struct AuditSigning {
     /// The key, or why there is none.
     key: std::result::Result<AuditKey, String>,
 }
-
-/// Code and explanation of a refused request.
-type Refusal = (RefusalCode, String);
 
 impl AuditSigning {
     /// Reads the key of the executor's folder; creates one if nothing is signed yet. The executor works without a key;

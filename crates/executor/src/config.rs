@@ -112,7 +112,7 @@ impl ExecutorConfig {
         }
         if let (Some(file), Some(folder)) = (&mut self.policy.file, path.parent()) {
             *file = folder.join(&*file);
-            crate::policy_check::read(file).map_err(|error| format!("field policy.file: {error}"))?;
+            crate::policy_file::read(file).map_err(|error| format!("field policy.file: {error}"))?;
         }
         Ok(())
     }

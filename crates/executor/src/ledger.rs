@@ -34,7 +34,7 @@ pub(crate) enum Entry {
         /// Fingerprint of the key that signed; absent if a token proved it. Since version 3.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
-        /// The signature with its time, which anybody can verify again; absent for a token. Since version 3.
+        /// The signature with its time, which can be verified again; absent for a token. Since version 3.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         proof: Option<String>,
         /// Why the plan could not wait, if it was approved by break-glass. Since version 3.
@@ -430,8 +430,8 @@ mod tests {
         let record = ledger.plans().next().unwrap();
         let names: Vec<&str> = record.status.approvals.iter().map(Principal::as_str).collect();
         assert_eq!((names, record.status.proof), (vec!["carol", "you"], Some(ProofKind::Ssh)));
-        assert_eq!(record.status.approved_by, Some(Principal::new("carol").unwrap()), "the first of those who did");
-        assert_eq!((record.break_glass.as_deref(), record.status.review_due), (Some("nobody else awake"), false));
+        assert_eq!(record.status.approved_by, Some(Principal::new("carol").unwrap()), "the first of several");
+        assert_eq!((record.break_glass.as_deref(), record.status.review_due), (Some("no one else is awake"), false));
         assert_eq!(ledger.stopped().map(|stopped| stopped.id.as_str()), Some("18f2b"), "the second one is in force");
         let lines: Vec<Entry> = text.lines().map(|line| Entry::decode(line).unwrap()).collect();
         let written: Vec<String> = lines.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();

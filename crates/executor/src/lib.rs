@@ -22,7 +22,9 @@ mod client;
 mod config;
 mod ledger;
 mod policy_check;
+mod policy_file;
 mod protocol;
+mod refusal;
 mod service;
 mod tool_commands;
 
@@ -115,9 +117,10 @@ pub fn run(data: &Path, config: &Path) -> Result<(), ExecutorError> {
     let service = Arc::new(service);
     service.recover_interrupted();
     let publishing = Arc::clone(&service);
-    std::thread::Builder::new()
-        .name("audit-heads".into())
-        .spawn(move || audit_publisher::run(&publishing, &loaded.audit_heads))?;
+    std::thread::Builder::new().name("audit-heads".into()).spawn(move || {
+        let last_head = || Some((publishing.last_audit_head()?, publishing.context()));
+        audit_publisher::run(&loaded.audit_heads, &publishing.publication, last_head);
+    })?;
     tracing::info!("executor ready");
     serve(&listener, &service)
 }

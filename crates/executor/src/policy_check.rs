@@ -3,7 +3,6 @@
 //! The server asks the policy, too, to show people what is needed. What it says is not taken over: a server that is
 //! taken over could say anything.
 
-use std::path::Path;
 use std::sync::OnceLock;
 
 use wardroom_domain::executor::RefusalCode;
@@ -11,12 +10,11 @@ use wardroom_domain::{DryRun, Entity, Plan, PolicyDecision, Principal, Timestamp
 use wardroom_policy::{ActionRequest, Actor, ApprovalRequest, Autonomy, Context, Policy, Target};
 
 use crate::config::ExecutorConfig;
+use crate::policy_file;
+use crate::refusal::Refusal;
 
 /// Confidence that stands for a cause of which an operator has said that its action may run by itself.
 const DECLARED_CONFIDENCE_PERCENT: u32 = 100;
-
-/// Code and explanation of a refused request.
-type Refusal = (RefusalCode, String);
 
 /// Returns how a plan may be carried out now.
 pub(crate) fn decide(
@@ -80,16 +78,10 @@ fn with_policy<T>(config: &ExecutorConfig, ask: impl FnOnce(&Policy) -> T) -> Re
     static BUILTIN: OnceLock<Result<Policy, String>> = OnceLock::new();
     let unavailable = |error: String| (RefusalCode::Unavailable, error);
     match &config.policy.file {
-        Some(file) => read(file).map(|policy| ask(&policy)).map_err(unavailable),
+        Some(file) => policy_file::read(file).map(|policy| ask(&policy)).map_err(unavailable),
         None => {
             let policy = BUILTIN.get_or_init(|| Policy::builtin().map_err(|error| error.to_string()));
             policy.as_ref().map(ask).map_err(|error| unavailable(error.clone()))
         }
     }
-}
-
-/// Reads and validates a policy file.
-pub(crate) fn read(file: &Path) -> Result<Policy, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    Policy::parse(&file.display().to_string(), &text).map_err(|error| error.to_string())
 }

@@ -33,6 +33,7 @@ use crate::audit_signing::AuditSigning;
 use crate::config::ExecutorConfig;
 use crate::ledger::{Ledger, PlanRecord};
 use crate::protocol::Deadline;
+use crate::refusal::Refusal;
 use runs::{Runs, Work};
 
 /// Time that a request waits for the end of what it has started; below the client's timeout.
@@ -55,9 +56,6 @@ pub(crate) struct Service {
     /// Whether the heads of the audit log are published.
     pub(crate) publication: Publication,
 }
-
-/// Code and explanation of a refused request.
-type Refusal = (RefusalCode, String);
 
 impl Service {
     pub(crate) fn open(folder: &Path, config: &Path) -> std::io::Result<Self> {

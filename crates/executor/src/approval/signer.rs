@@ -1,7 +1,7 @@
 //! Makes proofs: the approver's side, used by the command line.
 //!
 //! A key is an OpenSSH file. An Ed25519 key without a passphrase signs here; every other one signs in the SSH agent,
-//! which is told which by the public key. The server takes no part in it.
+//! which finds it by the public key. The server takes no part in it.
 
 use std::io::{Error, ErrorKind, Result, Write};
 use std::os::unix::fs::OpenOptionsExt;

@@ -102,7 +102,7 @@ fn ssh_keygen_verifies_our_signatures() {
     assert!(read && key.allowed_signers.contains(public.trim()), "{public}");
 }
 
-/// A key with a passphrase signs in an agent, which is told which by the public key.
+/// A key with a passphrase signs in an agent, which finds it by the public key.
 #[test]
 fn a_key_in_an_agent_signs() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,12 +8,13 @@ use wardroom_domain::{Plan, PolicyAnswer, Principal};
 use wardroom_policy::{Actor, ActorKind};
 use wardroom_process::clock;
 
-use super::{Refusal, Service, refuse_ledger_error, refuse_tool_error};
+use super::{Service, refuse_ledger_error, refuse_tool_error};
 use crate::approval::{self, Claim, Proven};
 use crate::config::ExecutorConfig;
 use crate::ledger::{Entry, FORMAT_VERSION, PlanRecord};
 use crate::policy_check;
 use crate::protocol::Deadline;
+use crate::refusal::Refusal;
 
 /// Format version of the plans that this build checks.
 const PLAN_VERSION: u8 = 1;

@@ -11,10 +11,11 @@ use wardroom_respond::{Applied, Run, Tool, ToolError};
 use wardroom_tools::Target;
 
 use super::runs::Work;
-use super::{Refusal, Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
+use super::{Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
 use crate::ledger::{Entry, FORMAT_VERSION, PlanRecord};
 use crate::policy_check;
 use crate::protocol::Deadline;
+use crate::refusal::Refusal;
 
 /// Timeout of probing a target for the outcome of a call.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -14,10 +14,11 @@ use wardroom_domain::executor::{RefusalCode, Response, Stopped};
 use wardroom_domain::{Principal, TenantId};
 use wardroom_process::clock;
 
-use super::{Refusal, Service, refuse_ledger_error};
+use super::{Service, refuse_ledger_error};
 use crate::approval::{self, Claim};
 use crate::ledger::{Entry, FORMAT_VERSION, Ledger};
 use crate::protocol::STOP_FILE;
+use crate::refusal::Refusal;
 
 /// Maximum length of a reason, in characters.
 const MAX_REASON_CHARS: usize = 1000;

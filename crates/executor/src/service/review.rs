@@ -3,16 +3,17 @@
 //! Problem: in an emergency one person must be able to act where two are needed, or during a freeze. Model: they sign
 //! that with a reason; the plan is then not held by approvals that are missing, freezes and rates (the kill switch, the
 //! state of the target, and what the policy forbids regardless still hold). Guarantee: another approver has to confirm
-//! that they have looked at it; until then nobody of the tenant can break the glass again.
+//! that they have looked at it; until then the glass of the tenant cannot be broken again.
 
 use wardroom_domain::Plan;
 use wardroom_domain::approval_proof::ProofAction;
 use wardroom_domain::executor::{RefusalCode, Response};
 use wardroom_process::clock;
 
-use super::{Refusal, Service, refuse_ledger_error};
+use super::{Service, refuse_ledger_error};
 use crate::approval::{self, Claim, Proven};
 use crate::ledger::{Entry, FORMAT_VERSION};
+use crate::refusal::Refusal;
 
 impl Service {
     /// Records that another person has reviewed an execution by break-glass. Idempotent.
@@ -46,7 +47,7 @@ impl Service {
         match open {
             Some(record) => {
                 let detail = format!(
-                    "plan {} was approved by break-glass and nobody has reviewed that; another approver reviews it \
+                    "plan {} was approved by break-glass and has not been reviewed; another approver reviews it \
                      first: `wardroom incidents review`",
                     record.plan_sha256
                 );

@@ -1,6 +1,6 @@
 //! The actions that are running: one for each plan and each target, any number beside each other.
 //!
-//! Problem: a rollout takes minutes, and a target may hang. Nobody may wait for it, and nothing else may act on the
+//! Problem: a rollout takes minutes, and a target may hang. No caller may wait for it, and nothing else may act on the
 //! same target meanwhile. Model: each run is a thread with an entry here; the entry holds the target until the run has
 //! ended, also by a panic. Guarantee: what is begun twice is joined, and never runs twice.
 
@@ -12,7 +12,7 @@ use wardroom_domain::TenantId;
 use wardroom_domain::executor::{Progress, RefusalCode, RefusedRun};
 use wardroom_process::clock;
 
-use super::Refusal;
+use crate::refusal::Refusal;
 
 /// Maximum number of actions at the same time.
 const MAX_RUNS: usize = 64;

@@ -18,10 +18,11 @@ use wardroom_respond::Applied;
 
 use super::execute::Step;
 use super::runs::Work;
-use super::{Refusal, Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
+use super::{Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
 use crate::approval::{self, Claim};
 use crate::ledger::{Entry, FORMAT_VERSION, PlanRecord};
 use crate::protocol::Deadline;
+use crate::refusal::Refusal;
 
 /// What a proof shows.
 enum Authority {

@@ -71,8 +71,8 @@ enum AuditCommand {
         /// A file of `wardroom audit export`, in place of the data folder.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// File with heads that the executor has published elsewhere, one a line: tells that log and ledger were put back
-        /// together to an earlier state.
+        /// File with heads that the executor has published elsewhere, one a line: tells that log and ledger were put
+        /// back together to an earlier state.
         #[arg(long, value_name = "FILE")]
         heads: Option<PathBuf>,
         /// File with the public key that must have signed: a copy of the executor's audit-public-key.pem that is kept

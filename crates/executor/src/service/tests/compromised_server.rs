@@ -118,7 +118,7 @@ fn nothing_that_the_server_has_authorises_another_action() {
         // Changed on the way.
         (broken_glass.to_text().unwrap(), RefusalCode::InvalidProof),
         (cut.to_text().unwrap(), RefusalCode::InvalidProof),
-        // Of an approver of another tenant, and of nobody.
+        // Of an approver of another tenant, and of an unknown key.
         (signers.approval("oscar", &plan), RefusalCode::NotAnApprover),
         (signers.approval("mallory", &plan), RefusalCode::NotAnApprover),
     ];
@@ -225,7 +225,7 @@ fn broken_glass_needs_a_reason_and_another_persons_review() {
     let plan = executor.plan("restart", MINUTE);
     let hash = plan.sha256().unwrap();
     assert_eq!(executor.authorize(&plan, &hash, &break_glass("alice", &plan, " ")), Err(RefusalCode::InvalidProof));
-    let proof = break_glass("alice", &plan, "the shop is down and nobody else is awake");
+    let proof = break_glass("alice", &plan, "the shop is down at night");
     let status = executor.authorize(&plan, &hash, &proof).unwrap();
     assert!(status.review_due && status.phase == Phase::Authorized);
     assert_eq!(executor.execute(&hash).unwrap().executed, Some(Outcome::Applied));
