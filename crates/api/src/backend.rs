@@ -11,7 +11,7 @@ use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Deployment, Entity, Identity, Labels, MetricMetadata, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
-use crate::autonomy::{AutonomyChange, AutonomyPairView};
+use crate::autonomy_views::{AutonomyChange, AutonomyPairView};
 use crate::request::{NamedQuery, TableFormat};
 use crate::views::{
     AnomalyView, DeadLetterView, DecisionView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView, StopView,

@@ -14,6 +14,7 @@
 
 mod anomalies;
 mod autonomy;
+mod autonomy_views;
 mod backend;
 mod dead_letters;
 mod health;
@@ -36,7 +37,7 @@ mod warnings;
 
 use wardroom_edge::Routes;
 
-pub use autonomy::{AutonomyChange, AutonomyPairView};
+pub use autonomy_views::{AutonomyChange, AutonomyPairView};
 pub use backend::{
     AnomaliesFn, ApprovalProof, Backend, BackendFuture, Decision, Deployed, KillSwitch, MissingSamplesFn, SamplesPage,
     TablesBackend,

@@ -1,8 +1,9 @@
 //! Compares the approvers of the executor's configuration with the tokens.
 //!
 //! Problem: who may approve is decided in two places: a token gives the role, the executor's configuration names the
-//! approver and what proves their approvals. A person of whom one of them does not know finds out when they approve an incident. Model: whenever the
-//! executor has started, or its file has changed, each such person is reported. Changes of the file are audited.
+//! approver and what proves their approvals. A person of whom one of them does not know finds out when they approve an
+//! incident. Model: whenever the executor has started, or its file has changed, each such person is reported. Changes
+//! of the file are audited.
 
 use serde_json::Value;
 use wardroom_domain::executor::{ListedApprover, ProofKind, Request, Response};
@@ -63,7 +64,7 @@ impl KnownConfiguration {
 }
 
 impl KnownConfiguration {
-    /// Says what proves approvals, for readiness; without names, which anybody could read.
+    /// Says what proves approvals, for readiness; without names, which every caller could read.
     pub(super) fn describe_proofs(&self) -> String {
         let approvers = self.0.iter().flat_map(|(approvers, _)| approvers);
         match approvers.filter(|approver| approver.proof == ProofKind::Token).count() {

@@ -140,7 +140,7 @@ pub(super) async fn watch_executor(executor: ExecutorClient, store: Store, healt
     }
 }
 
-/// Records that a stop of all actions is in force or has ended, whoever has requested it. Returns whether it is recorded.
+/// Records that a stop of all actions is in force or has ended, by whatever request. Returns whether it is recorded.
 async fn audit_stop(store: &Store, known: Option<&Stopped>, found: Option<&Stopped>) -> bool {
     let (action, stop) = if found.is_some() { ("stop_in_force", found) } else { ("stop_ended", known) };
     let entry = audit_entry(&TenantId::main(), "operator", None, action, json!(stop), clock::now());

@@ -241,7 +241,8 @@ fn create_token(programs: &DemoPrograms, data: &Path, principal: &str, role: &st
     Ok(token["token"].as_str().context("no token")?.to_owned())
 }
 
-/// The executor's configuration: one approver, who approves with the page's button (a token, the weak mode), and one target for each of the shop's services.
+/// The executor's configuration: one approver, who approves with the page's button (a token, the weak mode), and one
+/// target for each of the shop's services.
 fn executor_yaml(responder_token: &str, control: &str, running: &Value) -> String {
     let mut text = format!(
         "approvers:\n  - principal: you\n    tenant: main\n    proof: token\n    token-sha256: {}\ntargets:\n",

@@ -10,7 +10,7 @@ const MAX_FILE_LINES: usize = 600;
 const MAX_CRATE_LINES: usize = 12_000;
 /// Crates with a lower limit: a shared vocabulary, the composition, and the binary must stay small.
 const CRATE_LIMITS: &[(&str, usize)] =
-    &[("wardroom-domain", 6000), ("wardroom-pipeline", 4000), ("wardroom-roles", 4000), ("wardroom", 2500)];
+    &[("wardroom-domain", 6000), ("wardroom-pipeline", 4000), ("wardroom-roles", 4000), ("wardroom", 3100)];
 /// Columns of a line that consists of a comment; rustfmt does not break those.
 const MAX_COMMENT_COLUMNS: usize = 120;
 
