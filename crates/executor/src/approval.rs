@@ -140,8 +140,8 @@ fn verify_signature(
 
 fn verify_token(config: &ExecutorConfig, tenant: &TenantId, token: &str) -> Result<Proven, Refusal> {
     let principal = config.authenticate(tenant, token).cloned().ok_or_else(|| {
-        let detail = "a bearer token proves no approval: sign the plan (`wardroom incidents approve --key FILE`); only \
-                      the token of an approver who is listed with `proof: token` counts";
+        let detail = "a bearer token proves nothing to the executor: sign with a key (`--key FILE`); only the token of an \
+                      approver who is listed with `proof: token` counts";
         (RefusalCode::NotAnApprover, detail.to_owned())
     })?;
     Ok(Proven { principal, kind: ProofKind::Token, key: None, break_glass: None })

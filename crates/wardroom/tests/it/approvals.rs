@@ -104,7 +104,9 @@ fn documented_executor_settings_are_accepted() {
     use std::os::unix::fs::PermissionsExt;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("executor.yaml");
+    let (file, own) = (dir.path().join("executor.yaml"), dir.path().join("wardroom.yaml"));
+    std::fs::write(&own, "{}\n").unwrap();
+    let own = own.display().to_string();
     let mut found = 0;
     for page in ["docs/security.md", "docs/audit.md"] {
         let text = std::fs::read_to_string(root.join(page)).unwrap();
@@ -112,7 +114,8 @@ fn documented_executor_settings_are_accepted() {
             let block = block.split("```").next().unwrap();
             std::fs::write(&file, block).unwrap();
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-            let (code, text) = run(&["config", "check", "--executor-config", &file.display().to_string()]).unwrap();
+            let (code, text) =
+                run(&["config", "check", "--config", &own, "--executor-config", &file.display().to_string()]).unwrap();
             assert_eq!(code, Some(0), "{page}: {text}\n{block}");
             found += 1;
         }
