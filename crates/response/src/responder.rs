@@ -45,6 +45,9 @@ const IDLE_TICK_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_REVIEW_AGE: Duration = Duration::from_secs(30 * 60);
 /// Interval between looks for incidents that other processes changed, in a database that they share.
 const SHARED_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Of so many ticks one includes the incidents that wait for people: there may be thousands, and what is due for them
+/// may be a second late.
+const TICKS_BETWEEN_WAITING: u32 = 5;
 /// Maximum number of detector events that are stored at once.
 const MAX_EVENTS_PER_BATCH: usize = 512;
 
@@ -96,6 +99,8 @@ struct OpenIncidents {
     rows: BTreeMap<(TenantId, String), OpenIncident>,
     /// Whether any of them may have a next step without being changed first.
     is_active: bool,
+    /// Number of ticks so far, modulo [`TICKS_BETWEEN_WAITING`].
+    tick: u32,
 }
 
 struct OpenIncident {
@@ -149,7 +154,7 @@ pub async fn run_responder(responder: Responder, mut events: mpsc::Receiver<Dete
 
 impl OpenIncidents {
     fn new(store: &Store) -> Self {
-        Self { changes: store.subscribe_incidents(), read_at: None, rows: BTreeMap::new(), is_active: false }
+        Self { changes: store.subscribe_incidents(), read_at: None, rows: BTreeMap::new(), is_active: false, tick: 0 }
     }
 
     /// Whether an incident may have changed since the last refresh.
@@ -166,13 +171,18 @@ impl Responder {
         if open.is_outdated(&self.store) {
             self.refresh(open).await?;
         }
+        let includes_waiting = open.tick == 0;
+        open.tick = (open.tick + 1) % TICKS_BETWEEN_WAITING;
         let now = clock::now();
         let mut watermarks: BTreeMap<&TenantId, i64> = BTreeMap::new();
         for ((tenant, _), incident) in &open.rows {
+            let is_awaiting = incident.row.state == IncidentState::AwaitingApproval;
+            if is_awaiting && !includes_waiting {
+                continue;
+            }
             let watermark_ms =
                 *watermarks.entry(tenant).or_insert_with(|| self.tenants.view(tenant).engine.watermark_ms());
             let next = incident.workflow.as_ref().map(|it| it.next(now, watermark_ms, &self.config.respond));
-            let is_awaiting = incident.row.state == IncidentState::AwaitingApproval;
             if next == Some(Step::Wait) && !is_awaiting || !self.is_active(incident) {
                 continue;
             }
