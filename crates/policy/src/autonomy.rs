@@ -118,7 +118,7 @@ impl Standing {
         self.helped.0
     }
 
-    /// Returns whether an administrator may set a level now: the offered one, or any that is not above the one in force.
+    /// Returns whether an administrator may set a level now: the offered one, or one not above that in force.
     pub fn may_set(&self, level: Autonomy) -> bool {
         level <= self.level || self.offer == Some(level)
     }

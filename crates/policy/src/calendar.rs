@@ -4,34 +4,79 @@ use std::collections::BTreeSet;
 
 use jiff::civil::{Time, Weekday as CivilWeekday};
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use wardroom_domain::Timestamp;
 use wardroom_domain::config_check::ConfigProblems;
 
-use crate::config::{Config, TimeWindow, Weekday};
 use crate::request::Target;
 
-impl Config {
-    /// Returns the names of the time windows in force.
-    pub fn windows_at(&self, at: Timestamp) -> BTreeSet<String> {
-        // `check` has refused unknown zones.
-        let zone = TimeZone::get(&self.timezone).unwrap_or(TimeZone::UTC);
-        let Ok(instant) = jiff::Timestamp::from_millisecond(at.millis()) else { return BTreeSet::new() };
-        let local = instant.to_zoned(zone);
-        let (day, time) = (local.weekday(), local.time());
-        let in_force = self.windows.iter().filter(|window| window.contains(day, time));
-        in_force.map(|window| window.name.clone()).collect()
-    }
+/// A day of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the days of the week")]
+pub enum Weekday {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
 
-    /// Returns the names of the change freezes in force for a target.
-    pub fn freezes_at(&self, at: Timestamp, target: &Target) -> BTreeSet<String> {
-        let covers = |list: &[String], text: &String| list.is_empty() || list.contains(text);
-        let in_force = self.freezes.iter().filter(|freeze| {
-            (freeze.from..freeze.to).contains(&at)
-                && covers(&freeze.environments, &target.entity.environment)
-                && covers(&freeze.owners, &target.owner)
-        });
-        in_force.map(|freeze| freeze.name.clone()).collect()
-    }
+/// A time window that repeats every week. Rules refer to it by name: `context.windows.contains("night")`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TimeWindow {
+    /// Name. Two windows of one name are joined.
+    pub name: String,
+    /// Days on which it begins. Default: all. Since 0.2.
+    #[serde(default)]
+    pub days: Vec<Weekday>,
+    /// Begin, `HH:MM` by the clock of the time zone.
+    pub from: String,
+    /// End, `HH:MM`; on the next day if it is not after the begin.
+    pub to: String,
+}
+
+/// A change freeze.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Freeze {
+    /// Name, for messages and rules.
+    pub name: String,
+    /// Begin, RFC 3339.
+    pub from: Timestamp,
+    /// End, RFC 3339.
+    pub to: Timestamp,
+    /// Environments that it covers. Default: all. Since 0.2.
+    #[serde(default)]
+    pub environments: Vec<String>,
+    /// Owners that it covers. Default: all. Since 0.2.
+    #[serde(default)]
+    pub owners: Vec<String>,
+}
+
+/// Returns the names of the time windows in force.
+pub(crate) fn windows_at(timezone: &str, windows: &[TimeWindow], at: Timestamp) -> BTreeSet<String> {
+    // `check` has refused unknown zones.
+    let zone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
+    let Ok(instant) = jiff::Timestamp::from_millisecond(at.millis()) else { return BTreeSet::new() };
+    let local = instant.to_zoned(zone);
+    let (day, time) = (local.weekday(), local.time());
+    windows.iter().filter(|window| window.contains(day, time)).map(|window| window.name.clone()).collect()
+}
+
+/// Returns the names of the change freezes in force for a target.
+pub(crate) fn freezes_at(freezes: &[Freeze], at: Timestamp, target: &Target) -> BTreeSet<String> {
+    let covers = |list: &[String], text: &String| list.is_empty() || list.contains(text);
+    let in_force = freezes.iter().filter(|freeze| {
+        (freeze.from..freeze.to).contains(&at)
+            && covers(&freeze.environments, &target.entity.environment)
+            && covers(&freeze.owners, &target.owner)
+    });
+    in_force.map(|freeze| freeze.name.clone()).collect()
 }
 
 impl TimeWindow {
@@ -68,11 +113,10 @@ fn parse_time(text: &str) -> Option<Time> {
 }
 
 /// Adds what is wrong with time zone, windows and freezes.
-pub(crate) fn check(config: &Config, problems: &mut ConfigProblems) {
-    let zone = &config.timezone;
+pub(crate) fn check(zone: &str, windows: &[TimeWindow], freezes: &[Freeze], problems: &mut ConfigProblems) {
     let detail = format_args!("there is no time zone {zone:?}; use a name such as Europe/Berlin, or UTC");
     problems.require(TimeZone::get(zone).is_ok(), "policy.timezone", detail);
-    for (index, window) in config.windows.iter().enumerate() {
+    for (index, window) in windows.iter().enumerate() {
         let field = format!("policy.windows[{index}]");
         problems.require(!window.name.is_empty(), &format!("{field}.name"), "it is empty; rules refer to the name");
         for (name, text) in [("from", &window.from), ("to", &window.to)] {
@@ -80,7 +124,7 @@ pub(crate) fn check(config: &Config, problems: &mut ConfigProblems) {
             problems.require(parse_time(text).is_some(), &format!("{field}.{name}"), detail);
         }
     }
-    for (index, freeze) in config.freezes.iter().enumerate() {
+    for (index, freeze) in freezes.iter().enumerate() {
         let field = format!("policy.freezes[{index}]");
         problems.require(!freeze.name.is_empty(), &format!("{field}.name"), "it is empty; messages name the freeze");
         problems.require(freeze.from < freeze.to, &format!("{field}.to"), "it is not after `from`");
@@ -90,7 +134,7 @@ pub(crate) fn check(config: &Config, problems: &mut ConfigProblems) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Freeze;
+    use crate::config::Config;
     use wardroom_domain::Entity;
 
     fn at(text: &str) -> Timestamp {

@@ -1,5 +1,6 @@
 //! The section `policy` of the configuration.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -8,7 +9,7 @@ use wardroom_domain::config_check::ConfigProblems;
 use wardroom_domain::{Entity, EntityKind, Timestamp};
 
 use crate::autonomy::Bar;
-use crate::calendar;
+use crate::calendar::{self, Freeze, TimeWindow};
 use crate::escalation::Step;
 use crate::request::{Criticality, Target};
 
@@ -56,53 +57,6 @@ impl Default for Config {
     }
 }
 
-/// A day of the week.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the days of the week")]
-pub enum Weekday {
-    Mon,
-    Tue,
-    Wed,
-    Thu,
-    Fri,
-    Sat,
-    Sun,
-}
-
-/// A time window that repeats every week. Rules refer to it by name: `context.windows.contains("night")`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct TimeWindow {
-    /// Name. Two windows of one name are joined.
-    pub name: String,
-    /// Days on which it begins. Default: all. Since 0.2.
-    #[serde(default)]
-    pub days: Vec<Weekday>,
-    /// Begin, `HH:MM` by the clock of the time zone.
-    pub from: String,
-    /// End, `HH:MM`; on the next day if it is not after the begin.
-    pub to: String,
-}
-
-/// A change freeze.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Freeze {
-    /// Name, for messages and rules.
-    pub name: String,
-    /// Begin, RFC 3339.
-    pub from: Timestamp,
-    /// End, RFC 3339.
-    pub to: Timestamp,
-    /// Environments that it covers. Default: all. Since 0.2.
-    #[serde(default)]
-    pub environments: Vec<String>,
-    /// Owners that it covers. Default: all. Since 0.2.
-    #[serde(default)]
-    pub owners: Vec<String>,
-}
-
 /// What is known of the targets that fit. Patterns may have `*`, which stands for any text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -130,7 +84,7 @@ pub struct TargetRule {
 impl Config {
     /// Adds what is wrong with the values.
     pub fn check(&self, problems: &mut ConfigProblems) {
-        calendar::check(self, problems);
+        calendar::check(&self.timezone, &self.windows, &self.freezes, problems);
         let lists = [
             ("policy.windows", self.windows.len()),
             ("policy.freezes", self.freezes.len()),
@@ -142,6 +96,16 @@ impl Config {
         }
         self.autonomy.check(problems);
         crate::escalation::check(&self.escalation, problems);
+    }
+
+    /// Returns the names of the time windows in force.
+    pub fn windows_at(&self, at: Timestamp) -> BTreeSet<String> {
+        calendar::windows_at(&self.timezone, &self.windows, at)
+    }
+
+    /// Returns the names of the change freezes in force for a target.
+    pub fn freezes_at(&self, at: Timestamp, target: &Target) -> BTreeSet<String> {
+        calendar::freezes_at(&self.freezes, at, target)
     }
 
     /// Returns a target with what is declared of it. `name` is the executor's name.

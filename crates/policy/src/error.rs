@@ -31,7 +31,7 @@ impl fmt::Display for Problem {
 
 /// A policy that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("policy {file}: {}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\npolicy: "))]
+#[error("policy {file}: {}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
 pub struct PolicyError {
     /// The file, or `built-in`.
     pub file: String,

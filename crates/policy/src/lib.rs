@@ -36,7 +36,8 @@ mod request;
 mod rules;
 mod situation;
 
-pub use config::{Config, Freeze, TargetRule, TimeWindow, Weekday};
+pub use calendar::{Freeze, TimeWindow, Weekday};
+pub use config::{Config, TargetRule};
 pub use error::{PolicyError, Problem};
 pub use lint::{Finding, lint};
 pub use request::{ActionRequest, Actor, ActorKind, ApprovalRequest, Autonomy, Context, Criticality, Target};

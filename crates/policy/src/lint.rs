@@ -5,17 +5,19 @@
 //! unreachable; one that matches only where another of the same effect matches adds nothing. The situations are the
 //! same at every run.
 
-mod samples;
+mod combined_situations;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use cedar_policy::{Decision, Effect, PolicySet};
+use cedar_policy::{Effect, PolicySet};
 use serde::Serialize;
+
+use combined_situations::{Combined, CombinedSituations, wardroom_needs_two};
 
 use crate::cedar_request::CedarRequest;
 use crate::decide::{APPROVE, WAYS};
-use crate::rules::{Policy, RESERVED_PREFIX};
+use crate::rules::Policy;
 
 /// Number of situations in which each rule is asked.
 const SITUATIONS: u32 = 3000;
@@ -67,7 +69,7 @@ pub fn lint(policy: &Policy, text: &str) -> Vec<Finding> {
             add(id, format!("wherever it matches, {wider} does, too; remove one of them"));
         }
     }
-    if !samples::wardroom_needs_two(policy) {
+    if !wardroom_needs_two(policy) {
         let detail = "one person, or none, may change the host, store or bus of Wardroom itself; \
             copy the rule wardroom-needs-two of the built-in policy";
         findings.push(Finding { line: 0, rule: String::new(), detail: detail.to_owned() });
@@ -98,31 +100,29 @@ fn wider_rule<'a>(
 }
 
 /// Returns the situations in which each rule matches, in ascending order.
+///
+/// Cedar names only the rules that decide, and one that forbids hides those that permit; so each effect is asked alone.
 fn matches(policy: &Policy, text: &str) -> BTreeMap<String, Vec<u32>> {
     let mut found: BTreeMap<String, Vec<u32>> = policy.rule_ids().map(|id| (id.to_owned(), Vec::new())).collect();
-    let alone = |id: &str| {
-        let own = policy.set.policies().find(|own| AsRef::<str>::as_ref(own.id()) == id)?;
-        let set = PolicySet::from_policies([own.clone()]).ok()?;
-        Some((id.to_owned(), set, own.effect()))
+    let of_effect = |effect: Effect| {
+        let rules = policy.set.policies().filter(|rule| rule.effect() == effect).cloned();
+        PolicySet::from_policies(rules).unwrap_or_default()
     };
-    let rules: Vec<_> = policy.rule_ids().filter(|id| !id.starts_with(RESERVED_PREFIX)).filter_map(alone).collect();
-    let mut samples = samples::Samples::new(text);
-    for sample in 0..SITUATIONS {
-        let actions: Vec<(CedarRequest, &str)> = match samples.next_request(&policy.schema) {
-            samples::Sample::Action(request) => WAYS.iter().map(|(way, _)| (request.clone(), *way)).collect(),
-            samples::Sample::Approval(request) => vec![(request, APPROVE)],
-            samples::Sample::Invalid => continue,
+    let sets = [of_effect(Effect::Permit), of_effect(Effect::Forbid)];
+    let mut situations = CombinedSituations::new(text);
+    for situation in 0..SITUATIONS {
+        let actions: Vec<(CedarRequest, &str)> = match situations.next_request(&policy.schema) {
+            Combined::Action(request) => WAYS.iter().map(|(way, _)| (request.clone(), *way)).collect(),
+            Combined::Approval(request) => vec![(request, APPROVE)],
+            Combined::Invalid => continue,
         };
         for (way, (request, action)) in (0_u32..).zip(&actions) {
             let Ok(cedar) = request.with_action(action, &policy.schema) else { continue };
-            for (id, set, effect) in &rules {
+            for set in &sets {
                 let response = policy.authorizer.is_authorized(&cedar, set, &request.entities);
-                let matched = match effect {
-                    Effect::Permit => response.decision() == Decision::Allow,
-                    Effect::Forbid => response.diagnostics().reason().next().is_some(),
-                };
-                if matched {
-                    found.entry(id.clone()).or_default().push(sample * 4 + way);
+                for id in response.diagnostics().reason() {
+                    let matched = found.entry(AsRef::<str>::as_ref(id).to_owned()).or_default();
+                    matched.push(situation * 4 + way);
                 }
             }
         }

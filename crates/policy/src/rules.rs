@@ -21,7 +21,7 @@ const ID: &str = "id";
 /// Annotation with a rule's reason, one line for people.
 const REASON: &str = "reason";
 /// Ids that begin so are of rules in code.
-pub(crate) const RESERVED_PREFIX: &str = "wardroom:";
+const RESERVED_PREFIX: &str = "wardroom:";
 /// Maximum number of bytes of a policy file.
 const MAX_POLICY_BYTES: usize = 1 << 20;
 
@@ -92,7 +92,9 @@ impl Policy {
             schema_problem(error.policy_id(), error, text, &rules, "`wardroom policy schema` prints what rules may use")
         }));
         if !problems.is_empty() {
-            problems.sort_by_key(|problem| problem.line);
+            // One for each action of a group, in any order.
+            problems.sort_by(|a, b| (a.line, &a.rule, &a.reason).cmp(&(b.line, &b.rule, &b.reason)));
+            problems.dedup();
             return fail(problems);
         }
         let warnings = result.validation_warnings().map(|warning| {
@@ -192,9 +194,15 @@ fn schema_problem(
     // Cedar's message begins with the rule's id, which is said already.
     let reason = one_line(&error.to_string());
     let prefix = format!("for policy `{id}`, ");
-    let reason = reason.strip_prefix(&prefix).map_or(reason.clone(), str::to_owned);
+    let reason = without_action(reason.strip_prefix(&prefix).unwrap_or(&reason));
     let help = error.help().map(|help| one_line(&help.to_string()));
     Problem { line, rule: id.to_owned(), reason, remedy: help.unwrap_or_else(|| remedy.to_owned()) }
+}
+
+/// Removes the name of the action from a message: it is repeated for each action of a group.
+fn without_action(reason: &str) -> String {
+    let Some((before, after)) = reason.split_once(" for Action::\"") else { return reason.to_owned() };
+    after.split_once('"').map_or_else(|| reason.to_owned(), |(_, after)| format!("{before}{after}"))
 }
 
 fn one_line(text: &str) -> String {

@@ -33,8 +33,8 @@ fn the_default_policy_answers_sixty_situations_as_written() {
     assert!(idle.is_empty(), "no situation for {idle:?}");
 }
 
-/// Bar 6h: five roles, four risks, three channels. The columns are who approves: the proposer, who asked for it, another
-/// person first, the same person again, and another person second.
+/// Bar 6h: five roles, four risks, three channels. The columns are who approves: the proposer, who asked for it,
+/// another person first, the same person again, and another person second.
 #[test]
 fn four_eyes() {
     let policy = Policy::builtin().unwrap();

@@ -1,14 +1,14 @@
 //! `wardroom policy`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use wardroom_domain::visible_line;
-use wardroom_roles::config::{load, read_policy_text};
-use wardroom_roles::policy::{Config, Policy, SCHEMA, lint, parse_situations, test_situations};
+use wardroom_roles::config::PolicyRules;
+use wardroom_roles::policy::SCHEMA;
 
 use crate::client::RemoteJsonArgs;
 use crate::output::{CommandResult, print_json, print_line};
@@ -82,10 +82,8 @@ pub(crate) fn run(args: PolicyArgs) -> CommandResult {
         PolicyCommand::Schema => print_line(SCHEMA.trim_end())?,
         PolicyCommand::Lint(rules) => {
             let rules = rules.read()?;
-            let findings = lint(&rules.policy()?, &rules.text);
-            for finding in &findings {
-                print_line(format!("{}: {finding}", rules.name))?;
-            }
+            let findings = rules.lint().map_err(|error| anyhow!(error))?;
+            findings.iter().try_for_each(print_line)?;
             if !findings.is_empty() {
                 return Ok(ExitCode::FAILURE);
             }
@@ -125,46 +123,22 @@ pub(crate) fn run(args: PolicyArgs) -> CommandResult {
 
 /// Asks the rules in each situation. With `is_test`, prints what is not as expected.
 fn ask(args: &SituationArgs, is_test: bool) -> CommandResult {
-    let rules = args.rules.read()?;
-    let name = args.situations.display();
-    let text = std::fs::read_to_string(&args.situations).with_context(|| format!("{name} cannot be read"))?;
-    let situations = parse_situations(&text).map_err(|error| anyhow!("{name}: {error}"))?;
-    let report = test_situations(&rules.policy()?, &rules.config, &situations);
+    let report = args.rules.read()?.ask(&args.situations).map_err(|error| anyhow!(error))?;
     if args.json {
-        print_json(&serde_json::to_value(&report)?)?;
+        print_json(serde_json::to_value(&report)?)?;
     } else {
         for outcome in report.outcomes.iter().filter(|outcome| !is_test || !outcome.ok) {
-            print_line(outcome.to_string())?;
+            print_line(outcome)?;
         }
         if is_test {
             print_line(format!("{} situations, {} not as expected", report.outcomes.len(), report.failed))?;
         }
     }
-    let failed = is_test && report.failed > 0;
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// Rules as read.
-struct Rules {
-    name: String,
-    text: String,
-    config: Config,
+    Ok(if is_test && report.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 impl RulesArgs {
-    fn read(&self) -> anyhow::Result<Rules> {
-        let mut config = match self.config.as_deref() {
-            Some(path) => load(Some(path))?.policy,
-            None => Config::default(),
-        };
-        config.file = self.file.as_deref().map(Path::to_owned).or(config.file);
-        let (name, text) = read_policy_text(&config).map_err(|error| anyhow!(error))?;
-        Ok(Rules { name, text, config })
-    }
-}
-
-impl Rules {
-    fn policy(&self) -> anyhow::Result<Policy> {
-        Ok(Policy::parse(&self.name, &self.text)?)
+    fn read(&self) -> anyhow::Result<PolicyRules> {
+        PolicyRules::read(self.file.as_deref(), self.config.as_deref()).map_err(|error| anyhow!(error))
     }
 }

@@ -15,7 +15,7 @@ const MULTIPLIER: u64 = 1_664_525;
 const INCREMENT: u64 = 1_013_904_223;
 
 /// A situation in Cedar's terms.
-pub(super) enum Sample {
+pub(super) enum Combined {
     /// An action.
     Action(CedarRequest),
     /// An approval.
@@ -25,13 +25,13 @@ pub(super) enum Sample {
 }
 
 /// A sequence of situations, the same for the same text.
-pub(super) struct Samples {
+pub(super) struct CombinedSituations {
     state: u64,
     words: Vec<String>,
     numbers: Vec<u32>,
 }
 
-impl Samples {
+impl CombinedSituations {
     pub(super) fn new(text: &str) -> Self {
         let code: String =
             text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
@@ -44,12 +44,12 @@ impl Samples {
         Self { state: 1, words: words.into_iter().collect(), numbers: numbers.into_iter().collect() }
     }
 
-    pub(super) fn next_request(&mut self, schema: &Schema) -> Sample {
+    pub(super) fn next_request(&mut self, schema: &Schema) -> Combined {
         if self.below(4) == 0 {
             let request = CedarRequest::of_approval(&self.approval(), schema);
-            return request.map_or(Sample::Invalid, Sample::Approval);
+            return request.map_or(Combined::Invalid, Combined::Approval);
         }
-        CedarRequest::of_action(&self.action(), schema).map_or(Sample::Invalid, Sample::Action)
+        CedarRequest::of_action(&self.action(), schema).map_or(Combined::Invalid, Combined::Action)
     }
 
     fn below(&mut self, bound: usize) -> usize {
