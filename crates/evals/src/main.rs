@@ -3,8 +3,8 @@
 //! - `torture --bar NAME`: crash and fault tests; an oracle records what was acknowledged and compares it with what is
 //!   read back. The bars are listed in [`torture`].
 //! - `bench intake|read|start|otlp|hostile-queries`: benchmarks, next to other products where there are any.
-//! - `eval rca|tape|synthetic`: the product's own judgement on public fault data, on recorded requests and on estates made
-//!   from names of public instrumentations.
+//! - `eval rca|tape|synthetic`: the product's own judgement on public fault data, on recorded requests and on estates
+//!   made from names of public instrumentations.
 //! - `shadow`: the agreement table of shadow mode, from the demo's reports.
 
 #![forbid(unsafe_code)]

@@ -3,7 +3,5 @@
 pub mod bus_records;
 pub mod detector_loop;
 pub mod detector_output;
-pub mod diagnosis;
-mod diagnosis_facts;
 pub mod evaluate;
 pub mod incident_signals;

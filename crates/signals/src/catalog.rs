@@ -62,7 +62,7 @@ impl Catalog {
         resource::entity_of_resource(&Context::new(labels, &self.entity_rules))
     }
 
-    /// Returns the entity of [`entity_of_resource`](Self::entity_of_resource) alone, for those who need no more.
+    /// Returns the entity of [`entity_of_resource`](Self::entity_of_resource) alone, for callers that need no more.
     pub fn entity_of_record(&self, labels: &Labels) -> Option<Entity> {
         let context = Context::new(labels, &self.entity_rules);
         self.entity_rules.entity_of(&context.view)

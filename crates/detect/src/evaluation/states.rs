@@ -69,7 +69,9 @@ fn is_up(input: &RuleInput<'_>) -> Verdict {
     let is_condition = is_condition(resource);
     // What was up for a short time only may have been a job that ended; a condition that was never met is not news.
     let is_old = is_condition && !NEWS.contains(&resource);
-    if (input.counts.was_up() || is_old) && !is_steady(input) {
+    // Groups of processes are known only by what has run: one without any now may have been a job.
+    let is_known = input.counts.was_up() || resource == PROCESSES;
+    if (is_known || is_old) && !is_steady(input) {
         return Verdict::Unknown;
     }
     let normal = if input.is_warm { input.baseline.center } else { 1.0 };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::detection::FoundIncident;
+use super::detection_run::FoundIncident;
 
 /// An incident may be dated this long before the injection, in ms: the recording's clock is that of its controller.
 const TOLERANCE_MS: i64 = 1000;

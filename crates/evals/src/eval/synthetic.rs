@@ -1,4 +1,4 @@
-//! `eval synthetic`: estates that nobody has seen, made of public instrumentations with random names, loads, phases and
+//! `eval synthetic`: unseen estates, made of public instrumentations with random names, loads, phases and
 //! scrape intervals; faults and healthy disturbances happen in them.
 //!
 //! ```text
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Problem: rules that are tuned on recordings fit those recordings. Model: every case is made from its name alone, so
-//! that a figure can be repeated; the cases are divided in two halves by their names. Whoever works on detection looks
+//! that a figure can be repeated; the cases are divided in two halves by their names. Work on detection may look
 //! at the `dev` half only; of the `held` half the command prints totals, so that a difference between both shows
 //! fitting.
 
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use self::estate::Estate;
 use self::instrumentation::{Instrumentation, instrumentations};
-use super::detection::DetectionRun;
+use super::detection_run::DetectionRun;
 use super::score::{Score, Summary, line, score};
 
 /// Which half of the cases.

@@ -12,11 +12,13 @@ use serde::Deserialize;
 use wardroom_domain::{Envelope, Principal, TenantId, Timestamp};
 use wardroom_sources::SOURCES;
 
-use super::detection::{DetectionRun, FoundIncident};
+use super::detection_run::{DetectionRun, FoundIncident};
 use super::score::{Score, Truth, score};
 
 /// Largest window of a compressed tape, as a power of two.
 const WINDOW_LOG: u32 = 27;
+/// Largest decompressed body, in bytes.
+const MAX_BODY_BYTES: usize = 64 << 20;
 /// Path of bodies that are compressed with snappy on the wire, but may be plain in a tape.
 const REMOTE_WRITE_PATH: &str = "/api/v1/write";
 
@@ -119,7 +121,8 @@ fn open(folder: &Path) -> anyhow::Result<Box<dyn Read>> {
 /// Returns the request as a receiver would have stored it; `None` for paths that this build does not receive.
 fn request(record: RecordHeader, body: Vec<u8>, at_ms: i64) -> anyhow::Result<Option<(Envelope, Vec<u8>)>> {
     let Some(source) = SOURCES.iter().find(|source| source.path() == record.path) else { return Ok(None) };
-    let is_plain = record.path == REMOTE_WRITE_PATH && record.enc.is_empty();
+    // Tapes keep such bodies as sent or plain, whatever their header says.
+    let is_plain = record.path == REMOTE_WRITE_PATH && !is_snappy(&body);
     let (body, encoding) = if is_plain {
         (snap::raw::Encoder::new().compress_vec(&body)?, "snappy".to_owned())
     } else {
@@ -136,4 +139,22 @@ fn request(record: RecordHeader, body: Vec<u8>, at_ms: i64) -> anyhow::Result<Op
         has_events: true,
     };
     Ok(Some((envelope, body)))
+}
+
+/// Returns whether a body is complete snappy within the limit.
+fn is_snappy(body: &[u8]) -> bool {
+    let size = snap::raw::decompress_len(body).ok().filter(|size| *size <= MAX_BODY_BYTES);
+    size.is_some_and(|size| snap::raw::Decoder::new().decompress(body, &mut vec![0; size]).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_and_compressed_bodies_are_told_apart() {
+        // A write request with one series begins like snappy of ten bytes.
+        let plain = b"\x0a\x05\x0a\x03\x0a\x01a";
+        assert!(!is_snappy(plain) && is_snappy(&snap::raw::Encoder::new().compress_vec(plain).unwrap()));
+    }
 }

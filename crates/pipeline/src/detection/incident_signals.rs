@@ -88,6 +88,14 @@ pub fn bad_share(view: &EngineView, control: &str, from_ms: i64, to_ms: i64) -> 
     if total > 0.0 { bad / total } else { 0.0 }
 }
 
+/// Returns the time of the newest point of these entities' signals, in ms of telemetry time.
+pub fn newest_reading_ms(view: &EngineView, entities: &[Entity]) -> Option<i64> {
+    let graph = view.graph();
+    let affected: BTreeSet<Entity> = entities.iter().map(|entity| graph.canonical(entity)).collect();
+    let of_affected = view.signals().filter(|(id, _)| affected.contains(&graph.canonical(&id.entity)));
+    of_affected.filter_map(|(_, signal)| signal.history.back().map(|(at_ms, _)| *at_ms)).max()
+}
+
 /// Returns the interval (in ms) and the points (time in ms, value) of the signal with these labels.
 pub fn history(view: &EngineView, labels: &Labels) -> (i64, Vec<(i64, f64)>) {
     let id = SignalId::from_labels(labels);

@@ -8,7 +8,7 @@ use wardroom_domain::{Sample, SeriesId, Timestamp};
 use super::instrumentation::{Change, Effect, Instrumentation, TargetSpec};
 use super::random::Random;
 use super::scraping::{Form, LiveSeries, SeriesSpec, pairs};
-use crate::eval::detection::DetectionRun;
+use crate::eval::detection_run::DetectionRun;
 use crate::eval::score::Truth;
 
 /// Begin of all estates: some day at noon.

@@ -44,7 +44,7 @@ pub(super) struct Instrumentation {
     /// Processes of a component.
     #[serde(default = "one")]
     pub(super) pods: u32,
-    /// The clients' series of callers that others use for it: a key of their `clients`; nobody calls it without one.
+    /// The clients' series of callers that others use for it: a key of their `clients`; none calls it without one.
     #[serde(default)]
     pub(super) called_as: String,
     /// The series of the calls to others, by what is called.
@@ -124,7 +124,7 @@ pub(super) struct Shape {
     pub(super) most: Option<f64>,
     /// Time over which the change comes, in seconds.
     pub(super) over: f64,
-    /// Time that it lasts, in seconds; for ever without it.
+    /// Time that it lasts, in seconds; indefinitely without it.
     #[serde(rename = "for")]
     pub(super) lasts: Option<f64>,
     /// Interval at which it comes again, in seconds.

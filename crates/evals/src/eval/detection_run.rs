@@ -9,9 +9,9 @@ use wardroom_correlate::Decision;
 use wardroom_diagnose::{Facts, Weights, diagnose};
 use wardroom_domain::{Batch, Envelope, Incident, Labels, Metrics, Sample, SeriesId, SeriesRun, TenantId, Timestamp};
 use wardroom_edge::InflateBudget;
-use wardroom_pipeline::detection::diagnosis::incident_facts;
 use wardroom_pipeline::detection::evaluate::evaluate;
 use wardroom_pipeline::state::tenants::{Tenant, Tenants};
+use wardroom_response::incident_facts;
 
 /// The first diagnosis comes after one interval of the signal, at most this long after the opening, in ms.
 const MAX_FIRST_DIAGNOSIS_MS: i64 = 15_000;
