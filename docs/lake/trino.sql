@@ -47,7 +47,7 @@ SELECT
     entity_name,
     namespace,
     environment,
-    cluster,
+    cluster_name,
     "offset",
     received_at
 FROM lake.silver.events

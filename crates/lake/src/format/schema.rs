@@ -160,7 +160,8 @@ const ENTITY: [Column; 5] = [
     optional("entity_name", ColumnType::Text, "name of the entity within its namespace. Untrusted text"),
     optional("namespace", ColumnType::Text, "namespace of the entity"),
     optional("environment", ColumnType::Text, "deployment environment of the entity, such as `prod`"),
-    optional("cluster", ColumnType::Text, "cluster of the entity"),
+    // Not `cluster`, which SQL would want in quotes.
+    optional("cluster_name", ColumnType::Text, "cluster of the entity"),
 ];
 
 /// Columns that say where a row comes from.

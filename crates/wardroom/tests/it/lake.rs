@@ -483,9 +483,9 @@ fn entities_and_inferred_events_are_in_the_tables() {
                 "environment": "prod" }]),
         ),
         (
-            format!("SELECT name, {entity}, cluster FROM series"),
+            format!("SELECT name, {entity}, cluster_name FROM series"),
             json!([{ "name": "queue_depth", "entity_kind": "workload", "entity_name": "worker", "namespace": "shop",
-                "environment": null, "cluster": null }]),
+                "environment": null, "cluster_name": null }]),
         ),
     ];
     for round in 0..2 {
