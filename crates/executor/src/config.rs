@@ -282,7 +282,7 @@ mod tests {
             ("    url: http://a\n    token:s3kret\n    operations: []\n", "line"),
             ("    url: http://a\n    token: \"s3kret\n", "line"),
             ("    url: http://a\n    token: *s3kret\n", "line"),
-            ("    url: http://a\n    token: !s3kret x\n    colour: blue\n", "line"),
+            ("    url: http://a\n    token: !s3kret x\n    colour: blue\n", "field targets[0]: there is a field"),
             ("    url: http://a\n    s3kret\n", "line"),
             ("    url: http://a\n    s3kret: s3kret\n", "field targets[0]: there is a field"),
             ("    url: http://s3kret:s3kret@\n", "field"),

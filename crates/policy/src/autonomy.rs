@@ -41,6 +41,9 @@ impl Bar {
     pub(crate) fn check(&self, problems: &mut ConfigProblems) {
         problems.ratio("policy.autonomy.night", self.night);
         problems.ratio("policy.autonomy.automatic", self.automatic);
+        for (field, bar) in [("policy.autonomy.night", self.night), ("policy.autonomy.automatic", self.automatic)] {
+            problems.require(bar > 0.0, field, "0 would let an action run without approval that has not earned it");
+        }
         let detail = "it is below policy.autonomy.night; automatic needs at least as much";
         problems.require(self.automatic >= self.night, "policy.autonomy.automatic", detail);
     }
