@@ -77,10 +77,10 @@ mod tests {
 
     fn observe_setting(tenants: &Tenants, seconds: i64) {
         let at = Timestamp::from_millis(START_MS + seconds * 1000);
-        let message = format!("config reloaded key=pool.size from=50 to={}", 50 + seconds);
+        let message = format!("config reloaded key=pool.size from=50 to={}", 51 + seconds);
         let (service, labels) = ("web".to_owned(), wardroom_domain::Labels::default());
         let log = LogEntry { at, severity: Severity::Info, message, service, labels };
-        let batch = Batch { logs: vec![log], ..Batch::default() };
+        let batch = Batch { received_at: at, logs: vec![log], ..Batch::default() };
         drop(evaluate(&Config::default(), &tenants.get(&TenantId::main()), &batch));
     }
 
@@ -101,15 +101,9 @@ mod tests {
             expected += 1;
             for _ in 0..2 {
                 writer.write(&lake, &tenants, 2, now).await.unwrap();
-                assert_eq!(
-                    lake.table_usage(&TenantId::main(), now)
-                        .await
-                        .unwrap()
-                        .iter()
-                        .find(|found| found.table == "silver.events")
-                        .map(|found| found.rows),
-                    Some(expected)
-                );
+                let usage = lake.table_usage(&TenantId::main(), now).await.unwrap();
+                let rows = usage.iter().find(|found| found.table == "silver.events").map(|found| found.rows);
+                assert_eq!(rows, Some(expected));
             }
             // A process that has detection's checkpoint and has not written anything.
             writer = InferredEventWriter::default();
