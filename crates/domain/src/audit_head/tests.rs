@@ -127,7 +127,8 @@ fn a_published_head_tells_that_log_and_ledger_were_put_back() {
     let mut forged = published.clone();
     forged[1].head.position.hash = "other".into();
     assert_eq!(check(&all, &[2, 7], &forged).0, [FaultCode::BadSignature]);
-    let other = sign(SignedHead::next(None, ChainPosition { sequence: 7, hash: "x".into() }, None, time(8)).unwrap(), KEY);
+    let other =
+        sign(SignedHead::next(None, ChainPosition { sequence: 7, hash: "x".into() }, None, time(8)).unwrap(), KEY);
     assert_eq!(check(&all, &[2, 9], &[published[0].clone(), other]), (vec![FaultCode::Rewritten], Some(3)));
 }
 

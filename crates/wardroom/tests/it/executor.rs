@@ -32,6 +32,7 @@ fn plan(expires_in_ms: i64) -> Plan {
         dry_run: DryRun {
             diff: "a stops and starts again".into(),
             blast_radius: "a".into(),
+            affected: None,
             risk: "low".into(),
             reversible: false,
             precondition: "1.0.0".into(),
