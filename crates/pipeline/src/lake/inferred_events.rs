@@ -80,7 +80,7 @@ mod tests {
         let message = format!("config reloaded key=pool.size from=50 to={}", 51 + seconds);
         let (service, labels) = ("web".to_owned(), wardroom_domain::Labels::default());
         let log = LogEntry { at, severity: Severity::Info, message, service, labels };
-        let batch = Batch { received_at: at, logs: vec![log], ..Batch::default() };
+        let batch = Batch { received_at: Some(at), logs: vec![log], ..Batch::default() };
         drop(evaluate(&Config::default(), &tenants.get(&TenantId::main()), &batch));
     }
 
