@@ -253,7 +253,7 @@ impl Signal {
             self.waiting.clear();
             return;
         }
-        let is_confirmed = self.runs.iter().any(|run| run.is_confirmed);
+        let is_confirmed = self.runs.iter().any(|run| run.is_confirmed || run.is_counting());
         let requests = point.requests.map(|requests| (requests.failed, requests.total));
         self.waiting.push_back(PastPoint { at_ms: point.at_ms, value: point.value, requests });
         let most = match (self.runs.is_empty(), is_confirmed) {

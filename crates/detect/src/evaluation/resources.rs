@@ -330,7 +330,7 @@ pub(super) fn queue(input: &RuleInput<'_>) -> Verdict {
     for points in QUEUE_POINTS {
         let Some(begin) = input.history.len().checked_sub(points) else { break };
         let limit = limit_of(high_before(input, begin).unwrap_or(base.high));
-        if value > limit && (is_growing(input, points) || value > FAR_ABOVE * limit) {
+        if value > limit && (is_growing(input, points) || grows_like_time(input) || value > FAR_ABOVE * limit) {
             return Verdict::Bad(Sign::above(limit, base.center, weight));
         }
     }

@@ -13,6 +13,8 @@ use super::summary::summary;
 use crate::Config;
 use crate::point::Point;
 
+/// Id of the rule whose findings need a number of slow requests.
+pub(super) const LATENCY: &str = "latency";
 /// Good points that end a finding.
 const GOOD_POINTS_TO_END: u32 = 2;
 /// Good time that ends a finding, in ms.
@@ -261,6 +263,12 @@ impl Run {
     /// Returns whether its bad points cover so little time that they were noise, or over before anything could be done.
     pub(super) fn is_short(&self, interval_ms: i64) -> bool {
         self.at_ms - self.since_ms <= SHORT_MS.max(2 * interval_ms)
+    }
+
+    /// Returns whether there is evidence enough, but too few slow requests have been seen so far: its points must not
+    /// become normal meanwhile.
+    pub(super) fn is_counting(&self) -> bool {
+        self.rule == LATENCY && !self.is_confirmed && self.evidence >= 1.0
     }
 
     fn add_good(&mut self, evidence: f64, point: &Point) -> bool {

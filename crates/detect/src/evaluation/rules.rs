@@ -7,6 +7,7 @@
 
 use wardroom_domain::{Severity, SignalKind};
 
+use super::rule::LATENCY;
 use super::{levels, requests, resources, states};
 
 pub use super::rule::Rule;
@@ -69,7 +70,7 @@ pub const RULES: &[Rule] = &[
         test: requests::errors,
     },
     Rule {
-        id: "latency",
+        id: LATENCY,
         kind: SignalKind::Latency,
         about: "requests take at least half as long again as normal, and longer than the own spread explains",
         opens: true,

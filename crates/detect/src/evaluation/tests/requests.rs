@@ -149,7 +149,8 @@ fn a_slow_tail_of_few_requests_is_none_until_there_are_some_and_a_slow_body_is_f
         feed.minutes(30, |step, point| value(1.0 + 0.05 * (step % 3) as f64, point));
         let tail = feed.minutes(5, |_, point| value(2.5, point));
         assert!(tail.is_empty(), "six requests of 600 at {seconds} s: {:?}", tail[0]);
-        feed.minutes(10, |step, point| value(1.0 + 0.05 * (step % 3) as f64, point));
+        let mut feed = Feed::new(SignalKind::Latency, "", SignalUnit::Seconds, seconds);
+        feed.minutes(30, |step, point| value(1.0 + 0.05 * (step % 3) as f64, point));
         let began_ms = feed.at_ms;
         let body = feed.minutes(10, |_, point| {
             value(2.5, point);
@@ -157,6 +158,8 @@ fn a_slow_tail_of_few_requests_is_none_until_there_are_some_and_a_slow_body_is_f
         });
         let found = delay(&body, "latency", began_ms);
         assert!(found.is_some_and(|delay| delay <= 300), "{seconds} s: {found:?}");
+        let mut feed = Feed::new(SignalKind::Latency, "", SignalUnit::Seconds, seconds);
+        feed.minutes(30, |step, point| value(1.0 + 0.05 * (step % 3) as f64, point));
         let lasting = feed.minutes(20, |_, point| value(2.5, point));
         assert!(!lasting.is_empty(), "{seconds} s: a tail that stays slow is found");
     }
