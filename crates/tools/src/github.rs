@@ -99,8 +99,8 @@ impl Tool for GithubTool {
         if let Some(mark) = marks.get(run.key)? {
             match found(&repository, &action, &mark, run.key)? {
                 Outcome::Applied => return finish(&repository, &action, run, &marks),
-                // Asking again for a state does no harm; anything else would be done twice.
-                Outcome::NotApplied if action.is_repeatable() => {}
+                // The target shows that nothing happened: what cannot be seen is unknown.
+                Outcome::NotApplied => {}
                 outcome => return Ok(Applied::new(outcome, "an execution of this key began before")),
             }
         }

@@ -104,11 +104,6 @@ impl Action {
         }
     }
 
-    /// Whether doing it twice has the same effect as once.
-    pub(super) const fn is_repeatable(&self) -> bool {
-        matches!(self, Self::SetWorkflow { .. })
-    }
-
     /// Returns the call that undoes this one, if there is one.
     pub(super) fn undo(&self, call: &ToolCall) -> Option<ToolCall> {
         let Self::SetWorkflow { workflow, enabled } = self else { return None };

@@ -48,9 +48,11 @@ struct Client {
 
 impl Client {
     fn send(&mut self, command: &str) -> String {
-        writeln!(self.stream.get_mut(), "{command}\r").unwrap();
         let mut line = String::new();
-        drop(self.stream.read_line(&mut line));
+        // What the server has disconnected can neither write nor read.
+        if writeln!(self.stream.get_mut(), "{command}\r").is_ok() {
+            drop(self.stream.read_line(&mut line));
+        }
         line.trim().to_owned()
     }
 
