@@ -25,7 +25,7 @@ impl JsonSchema for Secret {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "description": "A credential, better as a reference: \
+        schemars::json_schema!({ "type": "string", "format": "credential", "description": "A credential, better as a reference: \
             env:WARDROOM_SECRET_NAME, file:/path, vault:path#field, gcp-secret:projects/P/secrets/S/versions/latest" })
     }
 }

@@ -90,7 +90,7 @@ fn every_setting_is_described_and_credentials_are_not_shown() {
         for (name, setting) in settings["properties"].as_object().unwrap() {
             assert!(setting["description"].is_string(), "{}: {name} is not described", tool.name);
             let is_secret = wardroom_tools::redaction::is_secret_name(name);
-            let is_reference = |setting: &Value| setting.to_string().contains("env:WARDROOM_SECRET_NAME");
+            let is_reference = |setting: &Value| setting.to_string().contains("\"format\":\"credential\"");
             assert!(!is_secret || is_reference(setting), "{}: {name} is not by reference", tool.name);
         }
     }
