@@ -44,9 +44,9 @@ def kubernetes(definitions_file):
     add("listPodOfNode", "GET", f"{CORE}/pods", core + "PodList", listing)
     add("readPod", "GET", f"{CORE}{NAMESPACED}/pods/{{name}}", core + "Pod", ["pretty"])
     add("deletePod", "DELETE", f"{CORE}{NAMESPACED}/pods/{{name}}", core + "Pod", ["dryRun", "gracePeriodSeconds"],
-        ref(options))
+        ref(options), "")
     add("evictPod", "POST", f"{CORE}{NAMESPACED}/pods/{{name}}/eviction", status, ["dryRun", "fieldManager"],
-        ref("io.k8s.api.policy.v1.Eviction"), statuses=("200", "201"))
+        ref("io.k8s.api.policy.v1.Eviction"), "", statuses=("200", "201"))
     add("readNode", "GET", f"{CORE}/nodes/{{name}}", core + "Node", ["pretty"])
     add("patchNode", "PATCH", f"{CORE}/nodes/{{name}}", core + "Node", write, PATCH, "application/json-patch+json")
     return operations, definitions

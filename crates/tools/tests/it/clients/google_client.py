@@ -8,8 +8,8 @@ from googleapiclient.discovery import build
 url, token = sys.argv[1:]
 
 
-def api(name, version):
-    options = {"api_endpoint": url}
+def api(name, version, path=""):
+    options = {"api_endpoint": url + path}
     return build(name, version, credentials=Credentials(token), client_options=options, cache_discovery=False)
 
 
@@ -23,7 +23,7 @@ body = {"name": name, "etag": service["etag"], "traffic": traffic, "annotations"
 assert run.patch(name=name, updateMask="traffic,annotations", body=body).execute()["name"]
 assert run.get(name=name).execute()["traffic"] == traffic
 
-compute = api("compute", "v1")
+compute = api("compute", "v1", "/compute/v1/")
 place = {"project": "p", "zone": "europe-west1-b"}
 assert compute.instances().get(instance="db-1", **place).execute()["status"] == "RUNNING"
 request = "00000000-0000-4000-8000-000000000001"

@@ -18,7 +18,7 @@ assert sorted(s.metadata.annotations["deployment.kubernetes.io/revision"] for s 
 patch = [{"op": "replace", "path": "/spec/replicas", "value": 4}]
 dry = apps.patch_namespaced_deployment("cart", "shop", patch, dry_run="All", field_manager="test")
 assert dry.spec.replicas == 4 and apps.read_namespaced_deployment("cart", "shop").spec.replicas == 3
-stale = patch + [{"op": "replace", "path": "/metadata/resourceVersion", "value": "1"}]
+stale = patch + [{"op": "replace", "path": "/metadata/resourceVersion", "value": "999"}]
 try:
     apps.patch_namespaced_deployment("cart", "shop", stale)
     raise AssertionError("a stale version is accepted")
