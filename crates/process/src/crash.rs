@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn covers_all_transitions_and_steps_before_and_after() {
         let points = super::points();
-        assert_eq!(points.len(), 2 * (1 + wardroom_domain::incident::TRANSITIONS.len() + super::EXECUTOR_STEPS.len()));
+        let persisted = 1 + wardroom_domain::incident::TRANSITIONS.len() + super::EXECUTOR_STEPS.len();
+        assert_eq!(points.len(), 2 * persisted + 3 * super::EFFECT_KINDS.len());
+        assert!(points.contains(&"effect:execution-lease:after".to_owned()));
         assert!(points.contains(&"incident:verifying-mitigated:after".to_owned()));
     }
 }

@@ -47,7 +47,7 @@ pub struct Workflow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingPlan>,
     /// Number of steps of the escalation route that are done for the plan.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub escalation_step: u32,
     /// Approvals of a plan that needs further ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -520,6 +520,11 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
         _ => return None,
     };
     Some(found)
+}
+
+/// Whether a number need not be stored.
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The note of a person's decision.
