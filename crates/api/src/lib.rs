@@ -48,8 +48,8 @@ pub use promql_selectors::extract_selectors;
 pub use request::{NamedQuery, TableFormat};
 pub use views::{
     AnomalyView, ApprovalView, BucketsView, ChartView, DeadLetterView, DecisionView, EntityView, EvidenceView,
-    ExemplarsView, HistogramView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, PolicyView, SeriesView, StopView,
-    TableUsageView, TimelineView, VerdictView,
+    ExemplarsView, HistogramView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanView, PolicyView,
+    SeriesView, StopView, TableUsageView, TimelineView, VerdictView,
 };
 
 /// Returns every route of this crate.

@@ -12,7 +12,7 @@ use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{Timestamp, visible_text};
 use wardroom_edge::{Access, Problem, Routes, check_form_origin, extract_secret, secrets_match};
 
-use crate::backend::{Backend, ApprovalProof, Decision};
+use crate::backend::{ApprovalProof, Backend, Decision};
 use crate::request::{Caller, check_reason, parse_incident_id};
 use crate::views::{ChartView, IncidentDetail, IncidentSummary, PlanView};
 

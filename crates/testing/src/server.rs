@@ -67,9 +67,8 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let (data, secrets) = (dir.join("data"), dir.join("secrets"));
         std::fs::create_dir_all(&secrets)?;
-        let token = |principal: &str, role: &str| {
-            token_create(&data, &["--principal", principal, "--role", role], environment)
-        };
+        let token =
+            |principal: &str, role: &str| token_create(&data, &["--principal", principal, "--role", role], environment);
         let (sender_token, responder_token) = (token("oracle", "sender")?, token("alice", "responder")?);
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut server = Self {

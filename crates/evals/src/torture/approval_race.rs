@@ -61,7 +61,9 @@ pub(crate) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
         }
         server.kill();
         let seconds = started.elapsed().as_secs_f64();
-        print_progress(format!("{round:>3}: {accepted} accepted, {refused} refused, {effects} effects ({seconds:.1} s)"));
+        print_progress(format!(
+            "{round:>3}: {accepted} accepted, {refused} refused, {effects} effects ({seconds:.1} s)"
+        ));
         if result.is_clean() {
             std::fs::remove_dir_all(folder)?;
         }

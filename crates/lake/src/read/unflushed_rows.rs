@@ -107,7 +107,13 @@ mod tests {
         let log = LogEntry { at, severity: Severity::Info, message, service: "web".into(), labels };
         for tenant in ["main", "other"] {
             let from = RequestOrigin::new(TenantId::new(tenant).unwrap(), number, at, None);
-            events.add_log(&from, 0, &LogLine { log: &log, entity: &Entity::service("web"), template: "t", parameters: &[] }).unwrap();
+            events
+                .add_log(
+                    &from,
+                    0,
+                    &LogLine { log: &log, entity: &Entity::service("web"), template: "t", parameters: &[] },
+                )
+                .unwrap();
         }
     }
 

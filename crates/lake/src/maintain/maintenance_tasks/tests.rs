@@ -101,8 +101,7 @@ async fn applies_the_first_matching_retention_rule() {
         rows
     };
     assert_eq!(expired().await, 60 + 5 + 7);
-    let tables =
-        [&lake.samples, table_of(&lake, &LOGS), table_of(&lake, &LOG_TEMPLATES), table_of(&lake, &EVENTS)];
+    let tables = [&lake.samples, table_of(&lake, &LOGS), table_of(&lake, &LOG_TEMPLATES), table_of(&lake, &EVENTS)];
     let mut counts = Vec::new();
     for table in tables {
         counts.push(file_and_row_count(table).await.1);
