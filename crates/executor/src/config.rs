@@ -302,8 +302,8 @@ mod tests {
             let error = load_text(&format!("approvers: []\ntargets:\n{targets}")).unwrap_err();
             assert!(!error.contains(SECRET) && error.contains(place), "{error}");
         }
-        wrong("  - { tool: process, name: a, url: 'http://a', token:s3kret }\n", "line");
-        wrong("  - { tool: process, name: a, url: 'http://a', token, s3kret }\n", "line");
+        wrong("  - { tool: process, name: a, url: 'http://a', token:s3kret }\n", "field targets[0]: there is");
+        wrong("  - { tool: process, name: a, url: 'http://a', token, s3kret }\n", "field targets[0]: there is");
         wrong("  s3kret\n", "line");
         wrong("  - s3kret\n", "line");
         wrong(&format!("{}---\ntoken: s3kret\n", target("    url: http://a\n    token: s3kret\n")), "line");
