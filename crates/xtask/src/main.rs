@@ -12,6 +12,7 @@ mod demo;
 mod dist;
 mod eval;
 mod generate;
+mod kubernetes_tests;
 mod mutation_tests;
 mod programs;
 mod servers;
@@ -33,6 +34,7 @@ cargo xtask <command>
             [--seed N] [--headless] [--fault F --service S] [--names-seed M] [--otlp] [--port P] [--keep DIR]
             [--seeds 1..30 --jobs 2 --out docs/demo.md] [--shop-args '…']
   test      all tests: unit, contract, scenarios with real servers, demo seeds, crash tests   [--yes] [--strict]
+  test-kubernetes   lints and tests of the tool `kubernetes`, in a build of its own
   check     format, tidy, lints, docs, generated references, dependencies   [--ci]
   tidy      rules for the source that a program can check, see CONTRIBUTING.md   [--bless]
   gen       generates docs/reference from the code   [--check]
@@ -67,6 +69,7 @@ fn run() -> anyhow::Result<ExitCode> {
     match command.as_str() {
         "demo" => demo::run(demo::Options::parse(arguments)?),
         "test" => test::run(arguments),
+        "test-kubernetes" => kubernetes_tests::run(arguments),
         "check" => check::run(arguments),
         "tidy" => tidy::run(arguments),
         "gen" => generate::run(arguments),
