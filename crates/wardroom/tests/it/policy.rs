@@ -1,6 +1,7 @@
 //! The policy through the command line and the API: checks of a file, situations, and earned autonomy.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
@@ -54,6 +55,12 @@ fn standing(server: &Server, token: &str) -> Value {
 fn an_action_earns_autonomy_and_loses_it() {
     let (_dir, server) = server();
     let admin = create_token(&server.dir.join("data"), "root", "admin").unwrap();
+    // The new token is in force within a second.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while server.get("/api/v1/autonomy", &admin).unwrap().0 == 401 {
+        assert!(Instant::now() < deadline, "the token is not in force");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let change = |token: &str, level: &str| {
         let body = json!({ "rule": "connection-leak", "tool": "process", "operation": "restart", "level": level });
         let (status, response) = server.post_json("/api/v1/autonomy", token, &body).unwrap();
