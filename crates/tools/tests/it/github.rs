@@ -62,6 +62,7 @@ fn cases() -> Vec<(ToolCall, OtherChange)> {
 fn reset(repository: &GithubRepository, operation: &str) {
     let mut state = repository.state();
     state.conclusion = "failure";
+    state.running = 0;
     state.issues.clear();
     state.workflow_state = if operation == "enable_workflow" { "disabled_manually" } else { "active" };
 }

@@ -22,7 +22,7 @@ pub(crate) struct State {
     pub(crate) attempt: u64,
     pub(crate) conclusion: &'static str,
     /// Requests for the run until it has ended.
-    running: u32,
+    pub(crate) running: u32,
     pub(crate) workflow_state: &'static str,
     pub(crate) head: String,
     pub(crate) issues: Vec<Value>,
