@@ -2,7 +2,7 @@
 //!
 //! The unit is a pair: the rule that names the cause, and the action (tool and operation). Each settled incident in
 //! which Wardroom proposed the action, in shadow mode or for approval, is one trial. It says whether people agreed,
-//! and whether the action helped. [`offer`] says when the lower bounds of both shares (Wilson's interval) pass the
+//! and whether the action helped. `offer` says when the lower bounds of both shares (Wilson's interval) pass the
 //! [`Bar`]; an administrator then accepts one level more. One failure takes everything back: the level, and the trials
 //! before it no longer count.
 
