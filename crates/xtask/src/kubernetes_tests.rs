@@ -1,5 +1,5 @@
-//! `cargo xtask test-kubernetes`: lints and tests of the tool `kubernetes`, which the other builds leave out because its
-//! client library is large. In a target folder of its own: with its features the other builds would be made again.
+//! `cargo xtask test-kubernetes`: lints and tests of the tool `kubernetes`, which the other builds leave out because
+//! its client library is large. In a target folder of its own: with its features the other builds would be made again.
 
 use std::process::ExitCode;
 
