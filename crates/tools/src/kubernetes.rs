@@ -34,6 +34,8 @@ const READ_DURATION: Duration = Duration::from_secs(30);
 const DEFAULT_DURATION: Duration = Duration::from_secs(900);
 /// How often a rollout is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Conflicts after which an execution gives up: the object changes faster than it can be changed.
+const MAX_CONFLICTS: u32 = 5;
 /// Idempotency key in dry runs; the server keeps nothing of them.
 const DRY_RUN_KEY: &str = "dry-run";
 
@@ -199,15 +201,7 @@ impl Session {
         if self.action.change == Change::DeletePod {
             return self.delete_pod(run).await;
         }
-        let object = self.cluster.get(self.action.path()).await?;
-        if last_key(&object) != run.key {
-            let found = self.state().await?;
-            if found != run.precondition {
-                return Err(ToolError::Stale(format!("{} is at {found}", self.action.object_name())));
-            }
-            let patch = with_key(self.patch(&object, run.key).await?, &object, run.key);
-            self.cluster.patch(self.action.path(), &patch, false).await?;
-        }
+        self.change(run).await?;
         // The answer is not trusted: the object says whether the operation is in it.
         let object = self.cluster.get(self.action.path()).await?;
         if last_key(&object) != run.key {
@@ -215,6 +209,27 @@ impl Session {
             return Ok(Applied::new(Outcome::Unknown, detail));
         }
         self.follow(run).await
+    }
+
+    /// Makes the change, unless the object shows that it was made.
+    async fn change(&self, run: &Run<'_>) -> Result<(), ToolError> {
+        let mut conflicts = 0;
+        loop {
+            let object = self.cluster.get(self.action.path()).await?;
+            if last_key(&object) == run.key {
+                return Ok(());
+            }
+            let found = self.state().await?;
+            if found != run.precondition {
+                return Err(ToolError::Stale(format!("{} is at {found}", self.action.object_name())));
+            }
+            let patch = with_key(self.patch(&object, run.key).await?, &object, run.key);
+            match self.cluster.patch(self.action.path(), &patch, false).await {
+                // Most often the status has changed, which is no part of the plan; the next reading says.
+                Err(ToolError::Stale(_)) if conflicts < MAX_CONFLICTS => conflicts += 1,
+                result => return result.map(drop),
+            }
+        }
     }
 
     /// Follows what an operation set off to its end.
@@ -250,7 +265,7 @@ impl Session {
                     }
                     Rollout::Running(text) => (run.progress)(&text),
                 }
-                tokio::time::sleep(POLL_INTERVAL).await;
+                tokio::time::sleep(POLL_INTERVAL.min(run.timeout / 20)).await;
             },
         }
     }
@@ -315,7 +330,7 @@ impl Session {
 
     /// What the API server makes of the change, without keeping it.
     async fn dry_run(&self, object: &Value) -> Result<Value, ToolError> {
-        let patch = with_key(self.patch(object, DRY_RUN_KEY).await?, object, DRY_RUN_KEY);
+        let patch = self.patch(object, DRY_RUN_KEY).await?;
         self.cluster.patch(self.action.path(), &patch, true).await
     }
 

@@ -138,7 +138,7 @@ pub(super) fn operations() -> Vec<Operation> {
         operation::<PodArguments>("delete_pod", "delete one pod; its workload makes another", Risk::Low, false),
         operation::<NodeArguments>("cordon", "place no new pods on a node", Risk::Low, true),
         operation::<NodeArguments>("uncordon", "place new pods on a node again", Risk::Low, true),
-        operation::<DrainArguments>("drain", "evict the pods of a node within their budgets", Risk::High, true),
+        operation::<DrainArguments>("drain", "evict the pods of a node within their budgets", Risk::High, false),
         read_operation::<WorkloadArguments>("status", "state of a workload, with its revisions and pods"),
         read_operation::<NoArguments>("pods", "pods of the namespace, with restarts and reasons"),
     ]
@@ -282,7 +282,7 @@ impl Action {
     /// Returns the arguments that undo the change of an object, if it can be undone.
     pub(super) fn undo(&self, call: &ToolCall, object: &Value) -> Option<ToolCall> {
         let operation = match &self.change {
-            Change::Unschedulable(true) | Change::Drain { .. } => "uncordon",
+            Change::Unschedulable(true) => "uncordon",
             Change::Unschedulable(false) => "cordon",
             _ => call.operation.as_str(),
         };
@@ -308,10 +308,11 @@ impl Action {
                     arguments.insert(format!("{name}_limit"), object.pointer(&pointer)?.clone());
                 }
             }
-            Change::Unschedulable(_) | Change::Drain { .. } => {
+            Change::Unschedulable(_) => {
                 arguments.insert("node".to_owned(), object["metadata"]["name"].clone());
             }
-            Change::Restart | Change::DeletePod | Change::None => return None,
+            // Evicted pods do not come back: `uncordon` only lets new ones in.
+            Change::Restart | Change::DeletePod | Change::Drain { .. } | Change::None => return None,
         }
         Some(ToolCall { operation: operation.to_owned(), arguments, ..call.clone() })
     }

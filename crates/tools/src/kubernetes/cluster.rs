@@ -87,6 +87,9 @@ impl Cluster {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.root_cert_file.clone_from(&settings.ca_file);
         config.proxy_url = None;
+        // The library would repeat what a server or a proxy answers 429, 503 or 504, changes included, and so hide that a
+        // budget holds back an eviction, or do a change twice whose answer was lost.
+        config.default_retry = false;
         if let Some(token) = &settings.token {
             let token = context.secrets.resolve(token)?;
             config.auth_info = AuthInfo { token: Some(token.as_str().to_owned().into()), ..AuthInfo::default() };
@@ -164,7 +167,8 @@ fn convert(error: kube::Error) -> ToolError {
     match error {
         kube::Error::Api(status) => match status.code {
             409 => ToolError::Stale(status.message.clone()),
-            429 | 500..=599 => ToolError::Unavailable(format!("{} ({})", status.message, status.code)),
+            // 0: what stands before the server answered, in a form of its own.
+            0 | 429 | 500..=599 => ToolError::Unavailable(format!("{} ({})", status.message, status.code)),
             code => ToolError::Invalid(format!("Kubernetes refuses: {} ({code} {})", status.message, status.reason)),
         },
         kube::Error::SerdeError(error) => ToolError::Unavailable(format!("the answer is not JSON: {error}")),

@@ -89,10 +89,11 @@ pub(super) async fn evict_all(
             }
         }
         (run.progress)(&format!("{} pods are left on {node}, {held} of them held back by a budget", pods.len()));
-        if Instant::now() + POLL_INTERVAL > deadline {
+        let interval = POLL_INTERVAL.min(run.timeout / 20);
+        if Instant::now() + interval > deadline {
             return Ok(false);
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::time::sleep(interval).await;
     }
 }
 

@@ -49,7 +49,8 @@ fn cases() -> Vec<(ToolCall, &'static str)> {
     let image = json!({ "container": "app", "image": "registry.example:5000/shop:3" });
     vec![
         (kubernetes("restart", "cart", json!({})), DEPLOYMENT),
-        (kubernetes("undo", "cart", json!({ "revision": 1 })), DEPLOYMENT),
+        // Without a number: going back gives a revision a new one.
+        (kubernetes("undo", "cart", json!({})), DEPLOYMENT),
         (kubernetes("scale", "cart", json!({ "replicas": 5 })), DEPLOYMENT),
         (kubernetes("scale", "cluster", json!({ "workload": "statefulset/queue", "replicas": 4 })), STATEFUL_SET),
         (kubernetes("set_image", "cart", image), DEPLOYMENT),

@@ -23,6 +23,8 @@ pub(crate) struct KubernetesCluster {
 pub(crate) struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
+    /// Reads of an object until the controller has done what a change asks for.
+    pending_reads: u32,
     /// Changes that the cluster kept, in order.
     pub(crate) effects: Vec<String>,
     /// Pods that a disruption budget holds back, and for how many evictions more.
@@ -174,7 +176,10 @@ impl State {
         let Some(object) = self.objects.get(path).cloned() else { return status(404, "NotFound", "not found") };
         let answer = ApiAnswer::new(200, object.clone());
         // The controller goes on between two requests.
-        if !self.is_stuck && object["status"]["observedGeneration"] != object["metadata"]["generation"] {
+        let is_behind = !self.is_stuck && object["status"]["observedGeneration"] != object["metadata"]["generation"];
+        if is_behind && self.pending_reads > 0 {
+            self.pending_reads -= 1;
+        } else if is_behind {
             let mut settled = object;
             self.settle(&mut settled);
             self.put(path, settled);
@@ -219,6 +224,7 @@ impl State {
             after["status"]["conditions"] = json!([{ "type": "Progressing", "status": "False",
                 "reason": "ProgressDeadlineExceeded", "message": "ReplicaSet has timed out progressing." }]);
         }
+        self.pending_reads = 1;
         self.effects.push(format!("patch {path}"));
         self.put(path, after);
         ApiAnswer {
