@@ -87,8 +87,8 @@ impl Cluster {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.root_cert_file.clone_from(&settings.ca_file);
         config.proxy_url = None;
-        // The library would repeat what a server or a proxy answers 429, 503 or 504, changes included, and so hide that a
-        // budget holds back an eviction, or do a change twice whose answer was lost.
+        // The library would repeat what a server or a proxy answers 429, 503 or 504, changes included, and so hide that
+        // a budget holds back an eviction, or do a change twice whose answer was lost.
         config.default_retry = false;
         if let Some(token) = &settings.token {
             let token = context.secrets.resolve(token)?;
