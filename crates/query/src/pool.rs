@@ -297,8 +297,9 @@ impl Shared {
         mut left: oneshot::Receiver<()>,
     ) -> Result<Bytes, PoolError> {
         let tenant = request.tenant.clone();
-        // A worker that ended while it was free is noticed late; another one then gets the query.
-        for is_last in [false, true] {
+        // A worker that ended while it was free is noticed late; another one then gets the query. Each of them may have
+        // ended, so that only a new one answers.
+        for attempt in 0..=self.config.workers {
             let mut lease = tokio::select! {
                 lease = self.acquire(&tenant) => lease?,
                 _ = &mut left => return Err(PoolError::Cancelled),
@@ -331,7 +332,7 @@ impl Shared {
                 }
                 Exchange::Stopped { reason, is_reusable: false } => (Err(reason), "cancelled"),
                 Exchange::Deadline => (Err(PoolError::Killed(self.config.seconds)), "deadline"),
-                Exchange::Ended { accepted: false } if !is_last => {
+                Exchange::Ended { accepted: false } if attempt < self.config.workers => {
                     self.replace(query, worker, "exited");
                     continue;
                 }

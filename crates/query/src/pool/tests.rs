@@ -146,9 +146,11 @@ async fn a_query_that_ends_its_worker_costs_only_itself() {
 }
 
 #[tokio::test]
-async fn a_worker_that_ended_while_it_was_free_costs_nothing() {
-    let mut fixture = Fixture::new(QueryConfig::default()).await;
-    fixture.start_fake(steps(&[Step::EndBeforeAccepting])).await;
+async fn workers_that_ended_while_they_were_free_cost_nothing() {
+    let mut fixture = Fixture::new(QueryConfig { workers: 2, ..QueryConfig::default() }).await;
+    for _ in 0..2 {
+        fixture.start_fake(steps(&[Step::EndBeforeAccepting])).await;
+    }
     fixture.start_fake(|stream| async { drop(stream) }).await;
     fixture.start_fake(steps(&[])).await;
     assert_eq!(fixture.run(sql("good")).await.unwrap(), "table");
