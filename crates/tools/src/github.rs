@@ -222,19 +222,14 @@ fn found(repository: &Repository, action: &Action, mark: &Mark, key: &str) -> Re
         }
         Action::ReadRun { .. } => Outcome::NotApplied,
     };
-    // What took effect and does not show it any more was changed by another user since.
-    let was_undone = outcome == Outcome::NotApplied && mark.after.is_some();
-    Ok(if was_undone { Outcome::Unknown } else { outcome })
+    Ok(mark.judge(outcome))
 }
 
 /// Follows what was set off to its end, and notes that it took effect.
 fn finish(repository: &Repository, action: &Action, run: &Run<'_>, marks: &Marks) -> Result<Applied, ToolError> {
     let mark = Mark { before: run.precondition.to_owned(), after: None };
     let applied = follow(repository, action, run, &mark)?;
-    if applied.outcome == Outcome::Applied {
-        marks.set(run.key, &Mark { after: Some(repository.state(action)?), ..mark })?;
-    }
-    Ok(applied)
+    marks.complete((run.key, mark), applied, || repository.state(action))
 }
 
 /// Follows what was set off to its end. A success answer is not trusted: the effect is looked for.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::canonical::sha256_hex;
-use wardroom_respond::ToolError;
+use wardroom_respond::{Applied, Outcome, ToolError};
 
 /// The notes of one tool: a file for each key.
 #[derive(Clone, Debug)]
@@ -28,6 +28,14 @@ pub(crate) struct Mark {
     pub before: String,
     /// State that the operation left; absent until it has ended.
     pub after: Option<String>,
+}
+
+impl Mark {
+    /// Returns the outcome that is known from what the target shows. What took effect and does not show it any more was
+    /// changed by another user since.
+    pub(crate) fn judge(&self, shown: Outcome) -> Outcome {
+        if shown == Outcome::NotApplied && self.after.is_some() { Outcome::Unknown } else { shown }
+    }
 }
 
 impl Marks {
@@ -55,6 +63,19 @@ impl Marks {
                 self.folder.display()
             ))
         })
+    }
+
+    /// Notes how an operation that took effect left its target.
+    pub(crate) fn complete(
+        &self,
+        (key, mark): (&str, Mark),
+        applied: Applied,
+        state: impl FnOnce() -> Result<String, ToolError>,
+    ) -> Result<Applied, ToolError> {
+        if applied.outcome == Outcome::Applied {
+            self.set(key, &Mark { after: Some(state()?), ..mark })?;
+        }
+        Ok(applied)
     }
 
     fn write(&self, key: &str, mark: &Mark) -> std::io::Result<()> {

@@ -114,6 +114,11 @@ fn anchored(pattern: &str) -> String {
     format!("^(?:{pattern})$")
 }
 
+/// Returns the risk of what is declared without one.
+pub(crate) const fn default_risk() -> Risk {
+    Risk::High
+}
+
 /// Checks declared arguments.
 pub(crate) fn check_arguments(arguments: &BTreeMap<String, Argument>, field: &str) -> Result<(), SettingError> {
     for (name, argument) in arguments {

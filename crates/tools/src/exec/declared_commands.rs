@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use wardroom_respond::Risk;
 
 use crate::programs::check_program;
-use crate::template::{Argument, check_arguments, check_template, names};
+use crate::template::{Argument, check_arguments, check_template, default_risk, names};
 use crate::{Secret, SettingError};
 
 /// Maximum duration of a program that changes nothing.
@@ -71,10 +71,6 @@ pub(crate) struct Command {
     /// The command that undoes it.
     #[serde(default)]
     pub undo: Option<Undo>,
-}
-
-const fn default_risk() -> Risk {
-    Risk::High
 }
 
 /// A program with its arguments. There is no shell: each entry is one word, whatever is put into it.

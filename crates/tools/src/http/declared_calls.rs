@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use wardroom_respond::Risk;
 
 use crate::http_client::check_url;
-use crate::template::{Argument, check_arguments, check_template, names};
+use crate::template::{Argument, check_arguments, check_template, default_risk, names};
 use crate::{Secret, SettingError};
 
 /// Fields of a target of `http`.
@@ -64,10 +64,6 @@ pub(crate) struct Call {
     /// The call that undoes it.
     #[serde(default)]
     pub undo: Option<Undo>,
-}
-
-const fn default_risk() -> Risk {
-    Risk::High
 }
 
 /// A method.
