@@ -12,6 +12,12 @@ const SETTING_SECONDS: f64 = 600.0;
 /// Requests that get slow this long after a resource began to fill do not explain it, in seconds.
 const LATER_SECONDS: f64 = 30.0;
 
+/// Symptoms below this are none.
+const WELL: f64 = 0.3;
+
+/// What a callee's answers take longer is not what its caller waits for, if it is less than this share of it.
+const SMALL_PART: f64 = 0.2;
+
 /// One mechanism.
 #[derive(Debug)]
 pub struct Rule {
@@ -91,11 +97,25 @@ impl<'a> Subject<'a> {
         let dependencies = self.suspect.dependencies.iter();
         let healthy = dependencies.filter(|(callee, _)| {
             let other = &self.case.suspects[*callee];
-            other.is_seen() && other.symptom() < 0.3
+            other.is_seen() && (other.symptom() < WELL || self.wait_is_not_the_callees(*callee))
         });
         let edges = healthy.flat_map(|(callee, _)| self.case.edge(self.index, *callee));
         let shifted = edges.filter(|fact| fact.signal.kind == kind && fact.is_shifted());
         shifted.max_by(|a, b| a.strength().total_cmp(&b.strength()))
+    }
+
+    /// Returns whether the calls to something take far longer than before, and it tells itself how long it takes: its
+    /// part in that is small. On a busy machine everything is a little slower.
+    fn wait_is_not_the_callees(&self, callee: usize) -> bool {
+        let other = &self.case.suspects[callee];
+        let longer = |facts: &mut dyn Iterator<Item = &SignalFact>| {
+            let latencies = facts.filter(|fact| fact.signal.kind == SignalKind::Latency);
+            latencies.map(|fact| fact.value - fact.expected).reduce(f64::max)
+        };
+        let waited = longer(&mut self.case.edge(self.index, callee));
+        let answered = longer(&mut other.own.iter().copied());
+        let is_small = waited.zip(answered).is_some_and(|(waited, answered)| answered < waited * SMALL_PART);
+        is_small && other.levels.errors.max(other.levels.down) < WELL
     }
 
     /// Returns the store of work that this one no longer drains: how much it explains, and a signal of the store.
@@ -127,14 +147,16 @@ impl<'a> Subject<'a> {
         !begins_later && growth(slow) + arrivals >= growth(held)
     }
 
-    /// Returns whether something that it calls tells how long its answers take, and all that do are as fast as before.
+    /// Returns whether something that it calls tells how long its answers take, and all that do are about as fast as
+    /// before, beside how much slower it is itself.
     pub(crate) fn callees_are_fast(&self) -> bool {
         let callees = self.suspect.dependencies.iter().map(|(callee, _)| &self.case.suspects[*callee]);
         let latencies = callees.flat_map(|callee| &callee.own).filter(|fact| fact.signal.kind == SignalKind::Latency);
         let (mut known, mut slow) = (0, 0);
         for fact in latencies {
             known += 1;
-            slow += usize::from(fact.is_shifted());
+            let is_small = fact.value - fact.expected < self.suspect.levels.latency_delta * SMALL_PART;
+            slow += usize::from(fact.is_shifted() && !is_small);
         }
         known > 0 && slow == 0
     }

@@ -32,7 +32,7 @@ cargo xtask <command>
 
   demo      runs a small shop, injects a fault, and shows how Wardroom detects, explains and repairs it
             [--seed N] [--headless] [--fault F --service S] [--names-seed M] [--otlp] [--port P] [--keep DIR]
-            [--seeds 1..30 --jobs 2 --out docs/demo.md] [--shop-args '…']
+            [--seeds 1..30 --jobs 2 --out docs/demo.md --reports DIR] [--shop-args '…']
   test      all tests: unit, contract, scenarios with real servers, demo seeds, crash tests   [--yes] [--strict]
   test-kubernetes   lints and tests of the tool `kubernetes`, in a build of its own
   check     format, tidy, lints, docs, generated references, dependencies   [--ci]

@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(super) jobs: usize,
     /// File of the table.
     pub(super) out: Option<PathBuf>,
+    /// Folder for the report of each seed of a table.
+    pub(super) reports: Option<PathBuf>,
     /// Do not approve; stop after this time.
     pub(super) withhold: Option<Duration>,
 }
@@ -48,6 +50,7 @@ impl Options {
                 Long("withhold") => options.withhold = Some(Duration::from_secs(arguments.value()?.parse()?)),
                 Long("jobs") => options.jobs = arguments.value()?.parse::<usize>()?.max(1),
                 Long("out") => options.out = Some(arguments.value()?.into()),
+                Long("reports") => options.reports = Some(std::path::absolute(arguments.value()?)?),
                 Long("seeds") => {
                     let text = arguments.value()?.string()?;
                     let (first, last) =

@@ -89,6 +89,10 @@ fn run_seed(programs: &DemoPrograms, seed: u64, options: &Options) -> anyhow::Re
     let report = line.lines().rev().find(|line| line.starts_with('{'));
     let report = report
         .with_context(|| String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned())?;
+    if let Some(folder) = &options.reports {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join(format!("seed-{seed}.json")), report)?;
+    }
     Ok(serde_json::from_str(report)?)
 }
 
