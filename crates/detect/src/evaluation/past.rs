@@ -157,7 +157,8 @@ impl Past {
     pub(super) fn high_before(&self, before_ms: i64, now_ms: i64) -> Option<f64> {
         let old = self.blocks.iter().filter(|block| (block.number + 1) * BLOCK_MS <= before_ms);
         let daily = self.season.as_ref().and_then(|season| season.usual(now_ms)).map(|(_, high)| high);
-        old.map(|block| f64::from(block.high)).chain(daily).reduce(f64::max)
+        // A block of a single point has no two in a row.
+        old.map(|block| f64::from(block.high)).filter(|high| high.is_finite()).chain(daily).reduce(f64::max)
     }
 
     /// Returns how much more the shares of failures vary than by chance: 1 if failures are independent, more if they

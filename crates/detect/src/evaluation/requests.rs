@@ -180,13 +180,17 @@ const MIN_EXPECTED: f64 = 4.0;
 const MIN_LOST: f64 = 40.0;
 /// Smallest traffic of the past, as a share of normal, at which it is steady.
 const STEADY: f64 = 0.25;
-/// Age of a past that can show steadiness, in ms.
+/// Age of a past that can show steadiness, in ms, and the requests that it must have had: rare ones come in bursts,
+/// with pauses that a short past does not show.
 const MIN_STEADY_MS: i64 = 4 * 60 * 1000;
+const MIN_STEADY_REQUESTS: f64 = 1000.0;
 
 /// Traffic that stopped, of an entity that always had some.
 pub(super) fn traffic_lost(input: &RuleInput<'_>) -> Verdict {
     let normal = input.baseline.center;
-    let is_steady = input.past.age_ms() >= MIN_STEADY_MS && input.baseline.low >= STEADY * normal;
+    let age_ms = input.past.age_ms();
+    let is_long = age_ms >= MIN_STEADY_MS && normal * age_ms as f64 / 1000.0 >= MIN_STEADY_REQUESTS;
+    let is_steady = is_long && input.baseline.low >= STEADY * normal;
     if !input.is_warm || !is_steady || normal * input.window_seconds() < MIN_EXPECTED {
         return Verdict::Unknown;
     }

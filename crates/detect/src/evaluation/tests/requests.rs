@@ -200,6 +200,20 @@ fn steady_traffic_that_stops_opens_and_double_traffic_is_evidence_only() {
 }
 
 #[test]
+fn rare_requests_that_come_in_bursts_are_not_steady() {
+    for seconds in [15, 30, 60] {
+        let mut feed = Feed::new(SignalKind::Traffic, "", SignalUnit::PerSecond, seconds);
+        feed.direction = Direction::Neutral;
+        let burst = 40 * 60_000 / feed.step_ms;
+        let pause = 12 * 60_000 / feed.step_ms;
+        let found = feed.minutes(6 * 60, |step, point| {
+            point.value = if step % (burst + pause) < burst { 0.33 } else { 0.0 };
+        });
+        assert!(found.iter().all(|finding| !finding.opens), "{seconds} s: {:?}", found[0]);
+    }
+}
+
+#[test]
 fn the_noise_of_quantiles_and_means_of_few_requests_is_none() {
     for seed in 1..40 {
         for (requests, mean) in [(5.0, true), (20.0, true), (60.0, true), (100.0, false), (300.0, false)] {

@@ -63,6 +63,19 @@ fn what_is_always_full_a_heap_between_collections_and_slow_growth_are_no_finding
 }
 
 #[test]
+fn what_is_always_full_is_no_finding_whenever_it_is_seen_first() {
+    for seconds in INTERVALS {
+        // The first block of the past may have a single point.
+        for phase in [0, 100, 200, 250, 290] {
+            let mut feed = Feed::new(SignalKind::Saturation, "disk", SignalUnit::Ratio, seconds);
+            feed.at_ms += phase * 1000;
+            let found = feed.minutes(60, |step, point| point.value = 0.921 + 0.0001 * (step % 5) as f64);
+            assert!(found.iter().all(|finding| !finding.opens), "{phase} s at {seconds} s: {:?}", found[0]);
+        }
+    }
+}
+
+#[test]
 fn a_disk_that_is_full_from_the_start_opens() {
     for seconds in INTERVALS {
         let mut feed = Feed::new(SignalKind::Saturation, "disk", SignalUnit::Ratio, seconds);
