@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::canonical::{canonical_json, sha256_hex};
 use crate::identity::{Principal, TenantId};
+use crate::mutant;
 use crate::time::Timestamp;
 
 /// The previous hash of the first entry.
@@ -88,7 +89,7 @@ impl ChainVerifier {
             !self.is_broken
                 && sequence == self.entries() + 1
                 && entry.text().is_ok_and(|canonical| canonical == text)
-                && chain_hash(previous, sequence, text) == hash
+                && (chain_hash(previous, sequence, text) == hash || mutant::is_enabled("skip-entry-hash"))
         });
         match entry {
             Some(_) => self.last = Some((sequence, hash.to_owned())),

@@ -25,6 +25,8 @@ pub struct Server {
     environment: Vec<(String, String)>,
     /// Command that runs the program, such as `unshare`, with its arguments.
     wrapper: Vec<String>,
+    /// The program; `WARDROOM_BIN` unless it is another version.
+    binary: PathBuf,
     port: u16,
     child: Option<Child>,
     agent: ureq::Agent,
@@ -55,6 +57,19 @@ impl Server {
         Self::start_wrapped(dir, targets, environment, &[])
     }
 
+    /// Like [`Server::start`], with another version of the program.
+    ///
+    /// # Errors
+    /// Returns an error if the server does not start.
+    pub fn start_version(
+        binary: &Path,
+        dir: &Path,
+        targets: &str,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        Self::start_program(binary, dir, targets, environment, &[])
+    }
+
     /// Like [`Server::start`], run by a wrapper command such as `unshare`.
     ///
     /// # Errors
@@ -65,10 +80,21 @@ impl Server {
         environment: &[(&str, &str)],
         wrapper: &[&str],
     ) -> anyhow::Result<Self> {
+        Self::start_program(&program("WARDROOM_BIN"), dir, targets, environment, wrapper)
+    }
+
+    fn start_program(
+        binary: &Path,
+        dir: &Path,
+        targets: &str,
+        environment: &[(&str, &str)],
+        wrapper: &[&str],
+    ) -> anyhow::Result<Self> {
         let (data, secrets) = (dir.join("data"), dir.join("secrets"));
         std::fs::create_dir_all(&secrets)?;
-        let token =
-            |principal: &str, role: &str| token_create(&data, &["--principal", principal, "--role", role], environment);
+        let token = |principal: &str, role: &str| {
+            token_create(binary, &data, &["--principal", principal, "--role", role], environment)
+        };
         let (sender_token, responder_token) = (token("oracle", "sender")?, token("alice", "responder")?);
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut server = Self {
@@ -81,6 +107,7 @@ impl Server {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(),
+            binary: binary.to_owned(),
             port,
             child: None,
             agent: ureq::Agent::config_builder()
@@ -110,6 +137,7 @@ impl Server {
             executor_config: dir.join(relative_path),
             environment: self.environment.clone(),
             wrapper: self.wrapper.clone(),
+            binary: self.binary.clone(),
             port,
             child: None,
             agent: self.agent.clone(),
@@ -144,37 +172,52 @@ impl Server {
     /// # Errors
     /// Returns an error if the server does not start after 100 attempts.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.kill();
         for _ in 0..100 {
-            let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("wardroom.log"))?;
-            let binary = program("WARDROOM_BIN");
-            let mut run = command(self.wrapper.first().map_or(&binary, |first| Path::new(first)));
-            run.args(self.wrapper.iter().skip(1));
-            if !self.wrapper.is_empty() {
-                run.arg(&binary);
-            }
-            let mut child = run
-                .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--data"])
-                .arg(self.dir.join("data"))
-                .arg("--executor-config")
-                .arg(&self.executor_config)
-                .envs(self.environment.iter().map(|(name, value)| (name, value)))
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(log)
-                .spawn()?;
-            let mut line = String::new();
-            let out = child.stdout.take().context("no standard output")?;
-            BufReader::new(out).read_line(&mut line)?;
-            self.child = Some(child);
-            if line.starts_with("listening ") {
+            // Retried: the previous process may still hold the port or the lock, or a crash point lies in the startup.
+            if self.restart_once()? {
                 return Ok(());
             }
-            // Retried: the previous process may still hold the port or the lock, or a crash point lies in the startup.
-            self.kill();
             std::thread::sleep(Duration::from_millis(50));
         }
         bail!("wardroom does not start; see {}", self.dir.join("wardroom.log").display())
+    }
+
+    /// Kills the server if it runs, and tries to start it once. Returns whether it runs.
+    ///
+    /// # Errors
+    /// Returns an error if the program cannot be run.
+    pub fn restart_once(&mut self) -> anyhow::Result<bool> {
+        self.kill();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("wardroom.log"))?;
+        let mut run = command(self.wrapper.first().map_or(&*self.binary, |first| Path::new(first)));
+        run.args(self.wrapper.iter().skip(1));
+        if !self.wrapper.is_empty() {
+            run.arg(&self.binary);
+        }
+        let mut child = run
+            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--data"])
+            .arg(self.dir.join("data"))
+            .arg("--executor-config")
+            .arg(&self.executor_config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()?;
+        let mut line = String::new();
+        let out = child.stdout.take().context("no standard output")?;
+        BufReader::new(out).read_line(&mut line)?;
+        self.child = Some(child);
+        let is_running = line.starts_with("listening ");
+        if !is_running {
+            self.kill();
+        }
+        Ok(is_running)
+    }
+
+    /// Sets another version of the program for the next start.
+    pub fn set_program(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
     }
 
     /// Sets an environment variable for the next start.
@@ -227,7 +270,7 @@ impl Server {
     /// # Errors
     /// Returns an error if the binary cannot be run.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
-        let mut run = command(&program("WARDROOM_BIN"));
+        let mut run = command(&self.binary);
         run.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         // That is for the server only.
         run.env_remove("WARDROOM_CRASH_AT");
@@ -316,7 +359,8 @@ impl Drop for Server {
 /// # Errors
 /// Returns an error if `wardroom token create` fails.
 pub fn create_tenant_token(data: &Path, principal: &str, role: &str, tenant: &str) -> anyhow::Result<String> {
-    token_create(data, &["--principal", principal, "--role", role, "--tenant", tenant], &[])
+    let arguments = ["--principal", principal, "--role", role, "--tenant", tenant];
+    token_create(&program("WARDROOM_BIN"), data, &arguments, &[])
 }
 
 /// Creates a token of the default tenant.
@@ -324,11 +368,16 @@ pub fn create_tenant_token(data: &Path, principal: &str, role: &str, tenant: &st
 /// # Errors
 /// Returns an error if `wardroom token create` fails.
 pub fn create_token(data: &Path, principal: &str, role: &str) -> anyhow::Result<String> {
-    token_create(data, &["--principal", principal, "--role", role], &[])
+    token_create(&program("WARDROOM_BIN"), data, &["--principal", principal, "--role", role], &[])
 }
 
-fn token_create(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<String> {
-    let mut create = command(&program("WARDROOM_BIN"));
+fn token_create(
+    binary: &Path,
+    data: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> anyhow::Result<String> {
+    let mut create = command(binary);
     create.args(["token", "create", "--json"]).args(arguments).arg("--data").arg(data);
     create.envs(environment.iter().copied()).env_remove("WARDROOM_CRASH_AT");
     let output = create.output()?;
