@@ -20,6 +20,8 @@ use wardroom_domain::audit_head::SignedHead;
 use wardroom_tools::http_client::HttpRequest;
 use wardroom_tools::{Context, Secret};
 
+use crate::audit_object_store::{ObjectStoreSigning, error_code, warn_without_versions};
+
 /// Longest time between a signature and its publication.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(60);
 /// Entries after which a head is published before that.
@@ -42,12 +44,16 @@ pub struct HeadDestination {
     #[serde(default)]
     pub url: Option<String>,
     /// `post` (default): each head to the URL itself. `put`: each to a name of its own below the URL, such as
-    /// `…/000000000042.json`, for an object store with versions or retention. Since 0.2.
+    /// `…/000000000042.json`, for a store with versions or retention. Since 0.2.
     #[serde(default)]
     pub method: HeadMethod,
     /// Bearer token for the URL, by reference as for targets. Since 0.2.
     #[serde(default)]
     pub token: Option<Secret>,
+    /// In place of a token: requests are signed for an object store with Amazon's protocol. `method` is `put` then.
+    /// Since 0.2.
+    #[serde(default)]
+    pub s3: Option<ObjectStoreSigning>,
 }
 
 /// How heads are sent.
@@ -68,12 +74,15 @@ impl HeadDestination {
     /// Returns the reason and a remedy.
     pub(crate) fn check(&self) -> Result<(), String> {
         match (&self.file, &self.url) {
-            (Some(file), None) if file.is_absolute() && self.token.is_none() => Ok(()),
-            (Some(_), None) if self.token.is_some() => Err("a file needs no token; remove it".to_owned()),
+            _ if self.token.is_some() && self.s3.is_some() => Err("give either token or s3".to_owned()),
+            (Some(_), None) if self.token.is_some() || self.s3.is_some() => {
+                Err("a file needs no token and no s3; remove it".to_owned())
+            }
+            (Some(file), None) if file.is_absolute() => Ok(()),
             (Some(_), None) => Err("file: it is not an absolute path".to_owned()),
             (None, Some(url)) => match Url::parse(url) {
                 Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() && url.password().is_none() => {
-                    Ok(())
+                    self.s3.as_ref().map_or(Ok(()), ObjectStoreSigning::check).map_err(|reason| format!("s3.{reason}"))
                 }
                 _ => Err("url: it is not a URL with http:// or https://, a host and no password; use token".to_owned()),
             },
@@ -96,19 +105,26 @@ impl HeadDestination {
     }
 
     fn send(&self, url: &str, head: &SignedHead, context: &Context) -> Result<(), String> {
-        let url = match self.method {
-            HeadMethod::Post => url.to_owned(),
-            HeadMethod::Put => format!("{}/{:012}.json", url.trim_end_matches('/'), head.head.position.sequence),
-        };
-        let method = if self.method == HeadMethod::Post { "POST" } else { "PUT" };
+        let is_put = self.method == HeadMethod::Put || self.s3.is_some();
+        let name = format!("{}/{:012}.json", url.trim_end_matches('/'), head.head.position.sequence);
+        let (method, url) = if is_put { ("PUT", name) } else { ("POST", url.to_owned()) };
         let mut request = HttpRequest::new(method, url, REQUEST_TIMEOUT).json(&json!(head));
         if let Some(token) = &self.token {
             let token = context.secrets.resolve(token).map_err(|error| error.to_string())?;
             request = request.header("Authorization", format!("Bearer {}", token.as_str()));
         }
+        if let Some(signing) = &self.s3 {
+            request = signing.sign(request, context)?;
+        }
+        let url = request.url.clone();
         let response = context.http().send(request).map_err(|error| error.to_string())?;
-        let is_taken = (200..300).contains(&response.status);
-        if is_taken { Ok(()) } else { Err(format!("status {}", response.status)) }
+        if !response.is_success() {
+            return Err(format!("status {}{}", response.status, error_code(&response)));
+        }
+        if self.s3.is_some() {
+            warn_without_versions(&response, &url);
+        }
+        Ok(())
     }
 }
 
@@ -292,6 +308,8 @@ mod tests {
 
     #[test]
     fn a_place_is_one_file_or_one_url() {
+        let s3 = |region: &str| json!({ "region": region, "access-key-id": "A", "secret-access-key": "PW" });
+        destination(json!({ "url": "https://a/bucket", "s3": s3("auto") })).check().unwrap();
         for wrong in [
             json!({}),
             json!({ "file": "heads.jsonl" }),
@@ -299,6 +317,9 @@ mod tests {
             json!({ "file": "/a", "token": "x" }),
             json!({ "url": "ftp://a" }),
             json!({ "url": "https://u:PW@a" }),
+            json!({ "url": "https://a", "token": "x", "s3": s3("auto") }),
+            json!({ "file": "/a", "s3": s3("auto") }),
+            json!({ "url": "https://a", "s3": s3("a b") }),
         ] {
             let error = destination(wrong.clone()).check().unwrap_err();
             assert!(!error.contains("PW"), "{wrong}: {error}");

@@ -281,3 +281,98 @@ fn an_export_is_verified_elsewhere() {
     let (code, text) = run(&["audit", "show", "--data", &folder, "2"]).unwrap();
     assert!(code == Some(0) && text.contains("\"sequence\":2") || text.contains("\"sequence\": 2"), "{text}");
 }
+
+/// An object store with versions that checks every signature, and the rights of every key.
+struct ObjectStore {
+    url: String,
+    program: std::process::Child,
+}
+
+impl ObjectStore {
+    fn start() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{port}");
+        let mut moto = client_python();
+        moto.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+        let (out, errors) = (std::process::Stdio::null(), std::process::Stdio::null());
+        let store = Self { program: moto.stdout(out).stderr(errors).spawn().unwrap(), url };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while ureq::get(format!("{}/moto-api/", store.url)).call().is_err() {
+            assert!(Instant::now() < deadline, "moto does not start");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        store
+    }
+
+    /// Runs a command of the script; returns its lines.
+    fn run(&self, command: &str) -> Vec<Value> {
+        let mut python = client_python();
+        let output = python.args(["-c", include_str!("s3_heads.py"), &self.url, command]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Drop for ObjectStore {
+    fn drop(&mut self) {
+        drop(self.program.kill());
+        drop(self.program.wait());
+    }
+}
+
+fn client_python() -> std::process::Command {
+    let mut python = std::process::Command::new(program("CLIENT_PYTHON"));
+    python.env("PYTHONHOME", program("CLIENT_PYTHON_HOME")).env("PYTHONPATH", program("CLIENT_PYTHON_SITE"));
+    python.env("LD_LIBRARY_PATH", program("CLIENT_LIBRARIES"));
+    python
+}
+
+#[test]
+fn an_object_store_keeps_signed_heads_with_versions() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), ObjectStore::start());
+    let key = &store.run("setup")[0];
+    let place = |bucket: &str, secret: &str| {
+        format!(
+            "  - url: {}/{bucket}/production\n    s3:\n      region: us-east-1\n      access-key-id: {}\n      \
+             secret-access-key: {secret}\n",
+            store.url,
+            key["id"].as_str().unwrap()
+        )
+    };
+    let secret = key["secret"].as_str().unwrap();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, secret).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let by_reference = format!("file:{}", file.display());
+    let settings = format!("  []\naudit-heads:\n{}{}", place("heads", &by_reference), place("heads/other", "wrong"));
+    let mut server = Server::start(dir.path(), &settings, &[]).unwrap();
+    let (deadline, data) = (Instant::now() + SIGNING_TIMEOUT, dir.path().join("data"));
+    let refused = loop {
+        let ready: Value = serde_json::from_str(&server.get("/readyz", "").unwrap().1).unwrap();
+        match ready["audit_heads"].as_str() {
+            Some(reason) if reason.contains("status") => break reason.to_owned(),
+            _ => assert!(Instant::now() < deadline, "{ready}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert!(refused.ends_with("status 403 (SignatureDoesNotMatch)"), "{refused}");
+    assert!(refused.contains("heads/other/production") && !refused.contains(secret), "{refused}");
+    assert_eq!(server.stop().unwrap(), Some(0));
+    let kept = store.run("read");
+    assert!(!kept.is_empty());
+    let lines: String = kept.iter().map(|object| format!("{}\n", object["head"])).collect();
+    for object in &kept {
+        assert!(object["key"].as_str().unwrap().starts_with("production/0000"), "{object}");
+        assert_ne!(object["version"], "null", "{object}");
+    }
+    let heads = dir.path().join("heads.jsonl");
+    std::fs::write(&heads, lines).unwrap();
+    let [data, heads] = [data, heads].map(|path| path.display().to_string());
+    let (code, text) = run(&["audit", "verify", "--data", &data, "--heads", &heads]).unwrap();
+    assert_eq!(code, Some(0), "{text}");
+    // What was published is missing, once the log is cut.
+    execute(Path::new(&data), &["DELETE FROM audit WHERE sequence > 1"]);
+    let (code, text) = run(&["audit", "verify", "--data", &data, "--heads", &heads]).unwrap();
+    assert_eq!(code, Some(1), "{text}");
+}
