@@ -11,8 +11,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use wardroom_domain::Outcome;
 use wardroom_domain::canonical::sha256_hex;
-use wardroom_respond::{Applied, Outcome, ToolError};
+use wardroom_respond::{Applied, ToolError};
 
 /// The notes of one tool: a file for each key.
 #[derive(Clone, Debug)]
