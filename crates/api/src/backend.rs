@@ -1,28 +1,27 @@
 //! The closures that the handlers call; the composition root supplies them.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::http::HeaderMap;
 use serde_json::Value;
 use wardroom_domain::query::SeriesQuery;
-use wardroom_domain::{Deployment, Entity, Identity, Labels, MetricMetadata, TenantId, Timestamp};
+use wardroom_domain::{Deployment, Entity, Identity, Labels, MetricMetadata, Principal, TenantId, Timestamp};
 use wardroom_edge::Problem;
 
+use crate::access_backend::AccessBackend;
 use crate::autonomy_views::{AutonomyChange, AutonomyPairView};
-use crate::request::{NamedQuery, TableFormat};
-use crate::views::{
-    AnomalyView, DeadLetterView, DecisionView, ExemplarsView, IncidentDetail, IncidentSummary, SeriesView, StopView,
-    TableUsageView,
-};
+use crate::backend_future::BackendFuture;
+use crate::incident_query::IncidentQuery;
+use crate::request::{NamedQuery, TableFormat, if_match, parse_incident_id};
+use crate::requests_backend::RequestsBackend;
+use crate::resources_backend::ResourcesBackend;
+use crate::series_views::{ExemplarsView, SeriesView};
+use crate::views::{AnomalyView, DeadLetterView, DecisionView, IncidentDetail, IncidentPage, StopView, TableUsageView};
 
 /// Deployments, each with what was deployed.
 pub type Deployed = Vec<(Entity, Deployment)>;
-
-/// The future of a backend call.
-pub type BackendFuture<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
 
 /// A person's decision on an incident.
 #[derive(Clone, Debug)]
@@ -55,6 +54,50 @@ pub enum Decision {
         /// Free text for the timeline and the audit log; may be empty.
         reason: String,
     },
+    /// Notes that the caller has seen the incident.
+    Acknowledge,
+    /// Notes who works on it.
+    Assign {
+        /// The principal; `None` for nobody.
+        owner: Option<Principal>,
+    },
+    /// Adds a comment.
+    Comment {
+        /// The text; not empty.
+        text: String,
+    },
+    /// Notes that it is part of another incident, and closes it if it is escalated.
+    Merge {
+        /// Number of the incident that goes on.
+        into: i64,
+        /// Free text for the timeline and the audit log; may be empty.
+        reason: String,
+    },
+    /// Suppresses messages about it.
+    Suppress {
+        /// For how long from now, in minutes; 0 ends it.
+        minutes: u32,
+        /// Free text for the timeline and the audit log; may be empty.
+        reason: String,
+    },
+}
+
+/// A decision on an incident.
+#[derive(Clone, Debug)]
+pub struct DecisionRequest {
+    /// Number of the incident.
+    pub number: i64,
+    /// The revision that the incident must have; any if `None`.
+    pub if_match: Option<i64>,
+    /// What is decided.
+    pub decision: Decision,
+}
+
+impl DecisionRequest {
+    /// Creates the request from the id in the path and the header `If-Match`.
+    pub(crate) fn new(id: &str, headers: &HeaderMap, decision: Decision) -> Result<Self, Problem> {
+        Ok(Self { number: parse_incident_id(id)?, if_match: if_match(headers)?, decision })
+    }
 }
 
 /// A decision about all actions.
@@ -87,8 +130,8 @@ impl std::fmt::Debug for ApprovalProof {
 /// The closures behind all routes.
 #[derive(Clone)]
 pub struct Backend {
-    /// Lists incidents, newest first: tenant, exclusive upper bound of the number, limit.
-    pub incidents: Arc<dyn Fn(TenantId, i64, u32) -> BackendFuture<Vec<IncidentSummary>> + Send + Sync>,
+    /// Returns a page of incidents.
+    pub incidents: Arc<dyn Fn(TenantId, IncidentQuery) -> BackendFuture<IncidentPage> + Send + Sync>,
     /// Returns one incident.
     pub incident: Arc<dyn Fn(TenantId, i64) -> BackendFuture<IncidentDetail> + Send + Sync>,
     /// Stops all actions, ends that, or says whether they are stopped.
@@ -96,7 +139,7 @@ pub struct Backend {
     /// Records the review of an execution by break-glass: caller, number of the incident, proof.
     pub review: Arc<dyn Fn(Identity, i64, ApprovalProof) -> BackendFuture<()> + Send + Sync>,
     /// Applies a decision to an incident.
-    pub decide: Arc<dyn Fn(Identity, i64, Decision) -> BackendFuture<DecisionView> + Send + Sync>,
+    pub decide: Arc<dyn Fn(Identity, DecisionRequest) -> BackendFuture<DecisionView> + Send + Sync>,
     /// Lists what actions have earned, by cause.
     pub autonomy: Arc<dyn Fn(TenantId) -> BackendFuture<Vec<AutonomyPairView>> + Send + Sync>,
     /// Accepts an offer of autonomy, or takes autonomy back.
@@ -117,6 +160,14 @@ pub struct Backend {
     pub metadata: Arc<dyn Fn(TenantId) -> BTreeMap<String, MetricMetadata> + Send + Sync>,
     /// Queries over the tables.
     pub tables: TablesBackend,
+    /// Further resources.
+    pub resources: ResourcesBackend,
+    /// Remembers the requests with an `Idempotency-Key`.
+    pub requests: RequestsBackend,
+    /// Logins, users and passkeys.
+    pub access: Arc<dyn AccessBackend>,
+    /// Whether people reach this server by TLS, as the configuration says.
+    pub is_https: bool,
     /// Lists the dead letters of detection, oldest first.
     pub dead_letters: Arc<dyn Fn(TenantId) -> BackendFuture<Vec<DeadLetterView>> + Send + Sync>,
     /// Appends a dead letter to the bus again, at most once. Returns its new offset, or `None` for an unknown id.

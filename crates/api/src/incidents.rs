@@ -1,41 +1,26 @@
-//! `/api/v1/incidents…`: lists, shows and decides incidents. The operations are documented beside their handlers.
+//! `/api/v1/incidents/{id}…`: shows and decides incidents. The operations are documented beside their handlers.
 
 use axum::Json;
 use axum::extract::Path;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use wardroom_domain::visible_text;
 use wardroom_edge::{Access, Problem, Routes, extract_secret};
 
-use crate::backend::{ApprovalProof, Backend, Decision};
-use crate::problem_responses::{GuardErrors, IncidentErrors, ProblemDocument};
-use crate::query_parameters::QueryParameters;
+use crate::backend::{ApprovalProof, Backend, Decision, DecisionRequest};
+use crate::problem_responses::{IncidentErrors, ProblemDocument};
 use crate::request::{Caller, JsonBody, check_reason, parse_incident_id};
-use crate::views::{DecisionView, IncidentDetail, IncidentPage};
-use crate::warnings::{changed_limit, unknown_names, with_warnings};
-
-/// Incidents of a page without `limit`.
-const DEFAULT_PAGE_ROWS: u32 = 100;
-/// Maximum of `limit`.
-const MAX_PAGE_ROWS: u32 = 1000;
+use crate::sessions::AssertionBody;
+use crate::views::{DecisionView, IncidentDetail};
+use crate::warnings::{unknown_names, with_warnings};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let copy = || backend.clone();
-    let (
-        list_backend,
-        show_backend,
-        approve_backend,
-        reject_backend,
-        verdict_backend,
-        close_backend,
-        postmortem_backend,
-    ) = (copy(), copy(), copy(), copy(), copy(), copy(), copy());
+    let (show_backend, approve_backend, reject_backend, verdict_backend, close_backend, postmortem_backend) =
+        (copy(), copy(), copy(), copy(), copy(), copy());
     Routes::new()
-        .get("/api/v1/incidents", Access::Read, move |caller: Caller, page: QueryParameters<PageParameters>| {
-            list(list_backend.clone(), caller, page)
-        })
         .get("/api/v1/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
             show(show_backend.clone(), caller, id)
         })
@@ -49,22 +34,22 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         .post(
             "/api/v1/incidents/{id}/reject",
             Access::Respond,
-            move |caller: Caller, id: Path<String>, body: JsonBody<RejectRequest>| {
-                reject(reject_backend.clone(), caller, id, body)
+            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<RejectRequest>| {
+                reject(reject_backend.clone(), caller, id, headers, body)
             },
         )
         .post(
             "/api/v1/incidents/{id}/verdict",
             Access::Respond,
-            move |caller: Caller, id: Path<String>, body: JsonBody<VerdictRequest>| {
-                verdict(verdict_backend.clone(), caller, id, body)
+            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<VerdictRequest>| {
+                verdict(verdict_backend.clone(), caller, id, headers, body)
             },
         )
         .post(
             "/api/v1/incidents/{id}/close",
             Access::Respond,
-            move |caller: Caller, id: Path<String>, body: JsonBody<CloseRequest>| {
-                close(close_backend.clone(), caller, id, body)
+            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<CloseRequest>| {
+                close(close_backend.clone(), caller, id, headers, body)
             },
         )
         .get("/api/v1/incidents/{id}/postmortem", Access::Read, move |caller: Caller, id: Path<String>| {
@@ -72,53 +57,24 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         })
 }
 
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-struct PageParameters {
-    /// `next` of the previous page.
-    cursor: Option<i64>,
-    /// Maximum number of incidents; 100 by default, at most 1000.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
-}
-
-/// Lists incidents, newest first.
-#[utoipa::path(
-    get, path = "/api/v1/incidents", operation_id = "listIncidents", tag = "incidents",
-    params(PageParameters),
-    responses((status = 200, description = "One page of incidents", body = IncidentPage),
-        (status = 400, description = "`bad_parameter`", body = ProblemDocument,
-            content_type = "application/problem+json"), GuardErrors),
-    extensions(("x-access" = json!("read"))),
-)]
-async fn list(
-    backend: Backend,
-    caller: Caller,
-    QueryParameters(page): QueryParameters<PageParameters>,
-) -> Result<Response, Problem> {
-    let asked = page.limit.unwrap_or(DEFAULT_PAGE_ROWS);
-    let limit = asked.clamp(1, MAX_PAGE_ROWS);
-    let incidents = (backend.incidents)(caller.tenant.clone(), page.cursor.unwrap_or(i64::MAX), limit).await?;
-    let next = incidents.last().filter(|_| incidents.len() == limit as usize).map(|last| last.number);
-    Ok(with_warnings(Json(IncidentPage { incidents, next }), changed_limit(asked, limit).into_iter().collect()))
-}
-
 /// Returns one incident with timeline, hypotheses, evidence and plan.
 #[utoipa::path(
     get, path = "/api/v1/incidents/{id}", operation_id = "getIncident", tag = "incidents",
     params(("id" = String, Path, description = "Incident id", example = "INC-42")),
-    responses((status = 200, description = "The incident", body = IncidentDetail),
+    responses((status = 200, description = "The incident", body = IncidentDetail,
+            headers(("ETag" = String, description = "Revision of the incident, for `If-Match` of a decision"))),
         IncidentErrors),
     extensions(("x-access" = json!("read"))),
 )]
-async fn show(backend: Backend, caller: Caller, id: Path<String>) -> Result<Json<IncidentDetail>, Problem> {
-    Ok(Json((backend.incident)(caller.tenant.clone(), parse_incident_id(&id)?).await?))
+pub(crate) async fn show(backend: Backend, caller: Caller, id: Path<String>) -> Result<Response, Problem> {
+    let detail = (backend.incident)(caller.tenant.clone(), parse_incident_id(&id)?).await?;
+    Ok(([(header::ETAG, format!("\"{}\"", detail.summary.revision))], Json(detail)).into_response())
 }
 
 /// Approval of a plan.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ApproveRequest {
+pub(crate) struct ApproveRequest {
     /// SHA-256 of the plan, as shown with the incident.
     plan_sha256: String,
     /// Free text for the timeline and the audit log, at most 4096 bytes.
@@ -133,7 +89,7 @@ struct ApproveRequest {
     proof: Option<ProofRequest>,
 }
 
-/// A signed proof.
+/// A proof: the time of the statement, and one of signature, passkey and ID token.
 #[derive(Debug, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProofRequest {
@@ -141,7 +97,14 @@ pub(crate) struct ProofRequest {
     #[schema(value_type = String, format = DateTime)]
     time: wardroom_domain::Timestamp,
     /// The SSH signature, from `-----BEGIN SSH SIGNATURE-----` on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     signature: String,
+    /// In place of a signature: what a passkey of the approver has signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    passkey: Option<AssertionBody>,
+    /// In place of a signature: an ID token of the approver's provider, whose nonce is the statement's hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id_token: Option<String>,
     /// Reason for an approval by break-glass: one that does not wait for a second person or the end of a freeze.
     /// Another approver has to review it afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,7 +142,7 @@ impl ProofRequest {
             content_type = "application/problem+json"), IncidentErrors),
     extensions(("x-access" = json!("respond"))),
 )]
-async fn approve(
+pub(crate) async fn approve(
     backend: Backend,
     caller: Caller,
     id: Path<String>,
@@ -191,14 +154,14 @@ async fn approve(
     let proof = ProofRequest::of(proof, &headers)?;
     let channel = if channel.as_deref() == Some("cli") { "cli" } else { "http" }.to_owned();
     let decision = Decision::Approve { plan_sha256, reason, proof, channel };
-    let decided = (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
+    let decided = (backend.decide)(caller.0, DecisionRequest::new(&id, &headers, decision)?).await?;
     Ok((StatusCode::ACCEPTED, Json(decided)).into_response())
 }
 
 /// Rejection of a plan; the body may be empty.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct RejectRequest {
+pub(crate) struct RejectRequest {
     /// Free text for the timeline and the audit log, at most 4096 bytes.
     #[serde(default)]
     reason: String,
@@ -216,20 +179,21 @@ struct RejectRequest {
             content_type = "application/problem+json"), IncidentErrors),
     extensions(("x-access" = json!("respond"))),
 )]
-async fn reject(
+pub(crate) async fn reject(
     backend: Backend,
     caller: Caller,
     id: Path<String>,
+    headers: HeaderMap,
     JsonBody(request, _): JsonBody<RejectRequest>,
 ) -> Result<Json<DecisionView>, Problem> {
     let decision = Decision::Reject { reason: check_reason(request.reason)? };
-    Ok(Json((backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?))
+    Ok(Json((backend.decide)(caller.0, DecisionRequest::new(&id, &headers, decision)?).await?))
 }
 
 /// Verdict on an incident.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct VerdictRequest {
+pub(crate) struct VerdictRequest {
     /// `real`, `noise` or `wrong_cause`.
     verdict: String,
     /// The actual cause, if known.
@@ -248,22 +212,24 @@ struct VerdictRequest {
             content_type = "application/problem+json"), IncidentErrors),
     extensions(("x-access" = json!("respond"))),
 )]
-async fn verdict(
+pub(crate) async fn verdict(
     backend: Backend,
     caller: Caller,
     id: Path<String>,
+    headers: HeaderMap,
     JsonBody(request, _): JsonBody<VerdictRequest>,
 ) -> Result<Json<DecisionView>, Problem> {
     let VerdictRequest { verdict, cause } = request;
     if !["real", "noise", "wrong_cause"].contains(&verdict.as_str()) {
         return Err(Problem::bad_request("bad_verdict", "field verdict: must be real, noise or wrong_cause"));
     }
-    Ok(Json((backend.decide)(caller.0, parse_incident_id(&id)?, Decision::Verdict { verdict, cause }).await?))
+    let decision = Decision::Verdict { verdict, cause };
+    Ok(Json((backend.decide)(caller.0, DecisionRequest::new(&id, &headers, decision)?).await?))
 }
 
 /// Closing of an incident; the body may be empty.
 #[derive(Debug, Deserialize, ToSchema)]
-struct CloseRequest {
+pub(crate) struct CloseRequest {
     /// Free text for the timeline and the audit log, at most 4096 bytes.
     #[serde(default)]
     reason: String,
@@ -281,14 +247,15 @@ struct CloseRequest {
             content_type = "application/problem+json"), IncidentErrors),
     extensions(("x-access" = json!("respond"))),
 )]
-async fn close(
+pub(crate) async fn close(
     backend: Backend,
     caller: Caller,
     id: Path<String>,
+    headers: HeaderMap,
     JsonBody(request, ignored): JsonBody<CloseRequest>,
 ) -> Result<Response, Problem> {
     let decision = Decision::Close { reason: check_reason(request.reason)? };
-    let decided = (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
+    let decided = (backend.decide)(caller.0, DecisionRequest::new(&id, &headers, decision)?).await?;
     let warning = unknown_names("field", ignored.iter().map(String::as_str), &["reason"]);
     Ok(with_warnings(Json(decided), warning.into_iter().collect()))
 }
@@ -301,7 +268,7 @@ async fn close(
         IncidentErrors),
     extensions(("x-access" = json!("read"))),
 )]
-async fn postmortem(backend: Backend, caller: Caller, id: Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn postmortem(backend: Backend, caller: Caller, id: Path<String>) -> Result<Response, Problem> {
     let text = (backend.postmortem)(caller.tenant.clone(), parse_incident_id(&id)?).await?;
     Ok(([("content-type", "text/markdown; charset=utf-8")], visible_text(&text).into_owned()).into_response())
 }

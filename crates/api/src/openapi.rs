@@ -1,76 +1,201 @@
-//! The OpenAPI 3.1 document. Operations with typed bodies are documented beside their handlers (`#[utoipa::path]`);
-//! the others are listed in [`OPERATIONS`].
+//! The OpenAPI 3.1 document: what every route takes and answers, made from the types of the handlers.
+//!
+//! Each operation is described beside its handler (`#[utoipa::path]`): its own parameters, bodies and errors. What
+//! holds for many (credentials, the errors of the guard, headers) is added in `common`, so that no handler can forget it. The
+//! routes of intake, which another crate has, are described in `ingest`.
+//!
+//! A route without a description, or a description without a route, fails a test, and the start of a debug build:
+//! [`document_mismatches`].
+
+mod common;
+mod ingest;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use axum::body::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 use wardroom_edge::Routes;
 
+use crate::incident_query::IncidentSort;
+use crate::metric_ranges::Reduction;
+use crate::plans::PlanState;
 use crate::problem_responses::ProblemDocument;
-use crate::query_parameters::known_parameters;
-use crate::{autonomy, incidents, safeguards};
+use crate::request::TableFormat;
+use crate::{
+    anomalies, audit_log, autonomy, dead_letters, entities, health, incident_list, incident_notes, incidents, login,
+    metric_ranges, named_queries, page, passkeys, plans, prometheus, raw_samples, safeguards, sessions, source_health,
+    sql, stream, table_reads, tokens, users,
+};
 
-/// The operations with typed bodies.
+/// Every operation. The order is the order of the reference page.
 #[derive(OpenApi)]
 #[openapi(
     paths(
-        incidents::list,
+        incident_list::list,
         incidents::show,
         incidents::approve,
         incidents::reject,
         incidents::verdict,
         incidents::close,
         incidents::postmortem,
+        incident_notes::acknowledge,
+        incident_notes::assign,
+        incident_notes::comment,
+        incident_notes::merge,
+        incident_notes::suppress,
+        incident_notes::history,
+        safeguards::review,
         safeguards::stop_state,
         safeguards::stop_all,
         safeguards::resume,
-        safeguards::review,
         autonomy::list,
-        autonomy::set
+        autonomy::set,
+        plans::list_plans,
+        plans::policy,
+        plans::list_tools,
+        plans::list_approvers,
+        anomalies::list_anomalies,
+        anomalies::list_deployments,
+        entities::list_events,
+        entities::list_entities,
+        entities::topology,
+        entities::list_signals,
+        stream::stream,
+        metric_ranges::read_range,
+        raw_samples::list,
+        prometheus::series,
+        prometheus::label_names,
+        prometheus::label_values,
+        prometheus::exemplars,
+        prometheus::metadata,
+        named_queries::search_logs,
+        table_reads::log_templates,
+        table_reads::log_histogram,
+        table_reads::list_traces,
+        named_queries::show_trace,
+        named_queries::list,
+        named_queries::run,
+        named_queries::table_usage,
+        sql::run_sql,
+        dead_letters::list,
+        dead_letters::show,
+        dead_letters::replay,
+        dead_letters::redrive,
+        audit_log::list,
+        audit_log::show,
+        audit_log::export,
+        audit_log::verify,
+        passkeys::approval_request,
+        tokens::whoami,
+        tokens::list,
+        tokens::create,
+        tokens::revoke,
+        tokens::tenants,
+        tokens::configuration,
+        sessions::show,
+        sessions::log_out,
+        sessions::options,
+        sessions::log_in,
+        users::list,
+        users::create,
+        users::change,
+        users::end_sessions,
+        passkeys::list,
+        passkeys::options,
+        passkeys::register,
+        passkeys::delete,
+        source_health::list,
+        ingest::remote_write,
+        ingest::otlp_metrics,
+        ingest::otlp_logs,
+        ingest::otlp_traces,
+        ingest::grpc_metrics,
+        ingest::grpc_logs,
+        ingest::grpc_traces,
+        ingest::json_metrics,
+        ingest::json_logs,
+        ingest::json_deployment,
+        page::index,
+        page::show,
+        page::approve,
+        page::reject,
+        page::close,
+        login::login_page,
+        login::log_in,
+        login::log_out,
+        login::begin_login,
+        login::finish_login,
+        login::begin_approval,
+        login::finish_approval,
+        passkeys::account,
+        passkeys::script,
+        health::health,
+        health::healthz,
+        health::readyz,
+        health::metrics,
+        health::openapi_document,
+        health::reference,
     ),
-    components(schemas(ProblemDocument))
+    components(schemas(ProblemDocument, TableFormat, IncidentSort, PlanState, Reduction))
 )]
-struct TypedOperations;
+struct Operations;
 
-/// Returns the text of the document. It is made once: the route needs no credential, and making it takes as long as
-/// many requests do.
+/// The document; made once: the route needs no credential, and making it takes as long as many requests do.
+pub(crate) static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+
+/// Returns the text of the document.
 pub(crate) fn document_text() -> Bytes {
-    static TEXT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| DOCUMENT.to_string().into());
     TEXT.clone()
+}
+
+/// Returns the names of a path's query parameters, as documented: others are reported as unknown.
+pub(crate) fn known_parameters(path: &str) -> &'static [String] {
+    static NAMES: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(|| {
+        let paths = DOCUMENT["paths"].as_object().into_iter().flatten();
+        paths.map(|(path, operations)| (path.clone(), query_parameters(operations))).collect()
+    });
+    NAMES.get(path).map_or(&[], Vec::as_slice)
+}
+
+/// Returns the names of the query parameters of a path's operations.
+fn query_parameters(operations: &Value) -> Vec<String> {
+    let operations = operations.as_object().into_iter().flatten().map(|(_, operation)| operation);
+    let parameters = operations.flat_map(|operation| operation["parameters"].as_array().into_iter().flatten());
+    let in_query = parameters.filter(|parameter| parameter["in"] == "query");
+    let mut names: Vec<String> = Vec::new();
+    for name in in_query.filter_map(|parameter| parameter["name"].as_str()) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
 }
 
 /// Returns the OpenAPI document of this build.
 pub fn document() -> Value {
-    let mut document =
-        serde_json::to_value(TypedOperations::openapi()).expect("an OpenAPI document serialises to JSON");
-    document["info"] =
-        json!({ "title": "Wardroom", "version": env!("CARGO_PKG_VERSION"), "license": { "name": "Apache-2.0" } });
-    document["components"]["securitySchemes"] = json!({
-        "bearer": { "type": "http", "scheme": "bearer" },
-        "basic": { "type": "http", "scheme": "basic", "description": "any user name, the token as password" },
+    let mut document = serde_json::to_value(Operations::openapi()).expect("an OpenAPI document serialises to JSON");
+    document["info"] = json!({
+        "title": "Wardroom",
+        "version": env!("CARGO_PKG_VERSION"),
+        "description": "Lists have `next`: pass it as `cursor` for the next page, unchanged; null on the last page. \
+            Errors are problem documents (RFC 9457) with a stable `code`. A parameter that a route does not have is \
+            named in `warnings` of the response.",
+        "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
     });
-    if let Some(paths) = document["paths"].as_object_mut() {
-        for operation in OPERATIONS {
-            let path = paths.entry(operation.path).or_insert_with(|| json!({}));
-            path[operation.method.to_lowercase()] = operation.to_json();
-        }
-        for operation in paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
-            operation["security"] =
-                if operation["x-access"] == "public" { json!([]) } else { json!([{ "bearer": [] }, { "basic": [] }]) };
-        }
-    }
+    // Relative to where the document is, so that it is right behind a proxy, too.
+    document["servers"] = json!([{ "url": "." }]);
+    common::complete(&mut document);
     document
 }
 
 /// Compares the document with mounted routes, both ways. Returns one line per operation that is missing on one side or
 /// has another access rule.
 pub fn document_mismatches(routes: &Routes) -> Vec<String> {
-    let document = document();
     let mut documented = BTreeMap::new();
-    for (path, operations) in document["paths"].as_object().into_iter().flatten() {
+    for (path, operations) in DOCUMENT["paths"].as_object().into_iter().flatten() {
         for (method, operation) in operations.as_object().into_iter().flatten() {
             let access = operation["x-access"].as_str().unwrap_or_default().to_owned();
             documented.insert((method.to_uppercase(), path.clone()), access);
@@ -92,101 +217,6 @@ pub fn document_mismatches(routes: &Routes) -> Vec<String> {
     mismatches
 }
 
-/// An operation without typed bodies.
-struct Operation {
-    method: &'static str,
-    path: &'static str,
-    summary: &'static str,
-    access: &'static str,
-}
-
-impl Operation {
-    fn to_json(&self) -> Value {
-        let in_path = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-        let in_path =
-            in_path.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
-        let in_query = known_parameters(self.path).iter();
-        let in_query = in_query.map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } }));
-        let parameters: Vec<Value> = in_path.chain(in_query).collect();
-        let responses = json!({
-            "2XX": { "description": "as described in docs/api.md" },
-            "4XX": { "description": "RFC 9457 problem document", "content": { "application/problem+json": {
-                "schema": { "$ref": "#/components/schemas/Problem" } } } },
-            "503": { "description": "unavailable; retry after `Retry-After` seconds" },
-        });
-        json!({ "summary": self.summary, "parameters": parameters, "responses": responses, "x-access": self.access })
-    }
-}
-
-const fn operation(method: &'static str, path: &'static str, summary: &'static str, access: &'static str) -> Operation {
-    Operation { method, path, summary, access }
-}
-
-/// The operations whose bodies are not typed yet.
-const OPERATIONS: &[Operation] = &[
-    operation("POST", "/api/v1/write", "Prometheus remote_write 1.0 and 2.0", "send"),
-    operation("POST", "/v1/metrics", "OTLP metrics, protobuf or JSON", "send"),
-    operation("POST", "/v1/logs", "OTLP logs, protobuf or JSON", "send"),
-    operation("POST", "/v1/traces", "OTLP traces, protobuf or JSON", "send"),
-    operation(
-        "POST",
-        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-        "OTLP metrics over gRPC",
-        "send",
-    ),
-    operation("POST", "/opentelemetry.proto.collector.logs.v1.LogsService/Export", "OTLP logs over gRPC", "send"),
-    operation("POST", "/opentelemetry.proto.collector.trace.v1.TraceService/Export", "OTLP traces over gRPC", "send"),
-    operation("POST", "/ingest/metrics", "Metrics as JSON: one object or an array", "send"),
-    operation("POST", "/ingest/logs", "Logs as JSON: one object or an array", "send"),
-    operation("POST", "/ingest/deployment", "Deployments as JSON: one object or an array", "send"),
-    operation("GET", "/api/v1/anomalies", "Anomalies, oldest first", "read"),
-    operation("GET", "/api/v1/dead-letters", "Dead letters of detection, oldest first", "read"),
-    operation("GET", "/api/v1/dead-letters/{id}", "One dead letter", "read"),
-    operation("POST", "/api/v1/dead-letters/{id}/replay", "Replay a dead letter, at most once", "respond"),
-    operation(
-        "POST",
-        "/api/v1/quarantine/{offset}/redrive",
-        "Validate the quarantined records of a request again, with the current limits",
-        "respond",
-    ),
-    operation("GET", "/api/v1/deployments", "Recent deployments, oldest first", "read"),
-    operation("GET", "/api/v1/samples", "Raw samples of the whole retention", "read"),
-    operation("GET", "/api/v1/series", "Live series, in the response format of Prometheus", "read"),
-    operation("POST", "/api/v1/series", "Live series, in the response format of Prometheus; form parameters", "read"),
-    operation("GET", "/api/v1/labels", "Label names, in the response format of Prometheus", "read"),
-    operation("POST", "/api/v1/labels", "Label names, in the response format of Prometheus; form parameters", "read"),
-    operation("GET", "/api/v1/label/{name}/values", "Label values, in the response format of Prometheus", "read"),
-    operation("GET", "/api/v1/query_exemplars", "Exemplars, in the response format of Prometheus", "read"),
-    operation(
-        "POST",
-        "/api/v1/query_exemplars",
-        "Exemplars, in the response format of Prometheus; form parameters",
-        "read",
-    ),
-    operation("GET", "/api/v1/metadata", "Metric metadata, in the response format of Prometheus", "read"),
-    operation(
-        "POST",
-        "/api/v1/sql",
-        "Run a SQL query over the tables, sent as text or JSON; returns JSON, CSV, Arrow or text",
-        "read",
-    ),
-    operation("GET", "/api/v1/lake", "Usage of each table: files, rows, bytes, and rows past retention", "read"),
-    operation("GET", "/api/v1/ask", "The named queries, with their SQL", "read"),
-    operation("GET", "/api/v1/ask/{name}", "Run a named query", "read"),
-    operation("GET", "/api/v1/logs", "Search log lines, newest first", "read"),
-    operation("GET", "/api/v1/traces/{id}", "The spans of a trace, by start time", "read"),
-    operation("GET", "/", "HTML page: the incidents", "read"),
-    operation("GET", "/incidents/{id}", "HTML page: one incident", "read"),
-    operation("POST", "/incidents/{id}/approve", "Form of the HTML page: approve the plan", "respond"),
-    operation("POST", "/incidents/{id}/reject", "Form of the HTML page: reject the plan", "respond"),
-    operation("POST", "/incidents/{id}/close", "Form of the HTML page: close the incident", "respond"),
-    operation("GET", "/health", "Liveness", "public"),
-    operation("GET", "/healthz", "Liveness", "public"),
-    operation("GET", "/readyz", "Readiness, and what is degraded", "public"),
-    operation("GET", "/metrics", "Metrics in the Prometheus text format", "public"),
-    operation("GET", "/openapi.json", "This document", "public"),
-];
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -196,8 +226,8 @@ mod tests {
 
     use super::*;
     use crate::views::{
-        ApprovalView, ChartView, DecisionView, EntityView, EvidenceView, HypothesisView, IncidentDetail, IncidentPage,
-        IncidentSummary, PlanView, PolicyView, TimelineView, VerdictView,
+        ApprovalView, ChartView, CommentView, DecisionView, EntityView, EvidenceView, HypothesisView, IncidentDetail,
+        IncidentPage, IncidentSummary, PlanStepView, PlanView, PolicyView, TimelineView, VerdictView,
     };
 
     /// Regression: a few hundred requests without a credential delayed acknowledgements for seconds.
@@ -214,20 +244,68 @@ mod tests {
         insta::assert_json_snapshot!("openapi", document());
     }
 
-    /// The list of the parameters of a route is the document's, and the document's is what the types of the handlers
-    /// say.
+    /// Which role may use which route. A change of the snapshot changes who may do what; `access.rs` of the end-to-end
+    /// tests asks a server.
     #[test]
-    fn typed_operations_document_their_query_parameters() {
-        for (path, operations) in document()["paths"].as_object().unwrap() {
+    fn the_authorisation_matrix_matches_the_snapshot() {
+        use wardroom_domain::AccessRole;
+        let levels = [Access::Public, Access::Send, Access::Read, Access::Respond, Access::Admin];
+        let mut lines = Vec::new();
+        for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
-                let parameters = operation["parameters"].as_array().into_iter().flatten();
-                let documented: Vec<&str> = parameters
-                    .filter(|parameter| parameter["in"] == "query")
-                    .map(|parameter| parameter["name"].as_str().unwrap())
-                    .collect();
-                assert_eq!(documented, known_parameters(path), "{method} {path}");
+                let access = operation["x-access"].as_str().unwrap();
+                let level = levels.into_iter().find(|level| level.as_str() == access).unwrap();
+                let roles = AccessRole::ALL.into_iter().filter(|role| level.allows(*role)).map(AccessRole::as_str);
+                let roles =
+                    if level == Access::Public { "everybody".to_owned() } else { roles.collect::<Vec<_>>().join(" ") };
+                lines.push(format!("{:<5} {path:<60} {roles}", method.to_uppercase()));
             }
         }
+        insta::assert_snapshot!("authorisation", lines.join("\n"));
+    }
+
+    /// What a reader of the document needs of every operation, and a generator of clients requires.
+    #[test]
+    fn every_operation_is_described_in_full() {
+        let document = document();
+        let mut ids = BTreeSet::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let name = format!("{method} {path}");
+                assert!(!operation["summary"].as_str().unwrap_or_default().is_empty(), "{name}: no summary");
+                let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+                assert!(!id.is_empty() && ids.insert(id), "{name}: no operationId, or one that another has");
+                assert!(operation["tags"].as_array().is_some_and(|tags| tags.len() == 1), "{name}: not one tag");
+                let in_path: Vec<&str> =
+                    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+                let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().collect();
+                let documented =
+                    parameters.iter().filter(|it| it["in"] == "path").map(|it| it["name"].as_str().unwrap());
+                assert_eq!(documented.collect::<Vec<_>>(), in_path, "{name}: parameters of the path");
+                for parameter in parameters {
+                    assert!(parameter["schema"].is_object(), "{name}: {parameter} has no type");
+                    assert!(parameter["description"].is_string(), "{name}: {parameter} has no description");
+                }
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(responses.keys().any(|status| status.starts_with(['2', '3'])), "{name}: no success");
+                for (status, response) in responses {
+                    assert!(response["description"].is_string(), "{name} {status}: no description");
+                    let is_problem = response["content"].get("application/problem+json").is_some();
+                    let is_error = status.starts_with(['4', '5']);
+                    // What is not ready is in the document of readiness.
+                    assert!(
+                        is_problem || !is_error || path == "/readyz",
+                        "{name} {status}: errors are problem documents"
+                    );
+                }
+                if operation["x-access"] != "public" {
+                    for status in ["401", "403", "503"] {
+                        assert!(responses.contains_key(status), "{name}: {status} is missing");
+                    }
+                }
+            }
+        }
+        assert!(ids.len() > 40, "{ids:?}");
     }
 
     #[test]
@@ -236,7 +314,11 @@ mod tests {
             if let Some(reference) = value["$ref"].as_str() {
                 references.push(reference);
             }
-            value.as_object().into_iter().flat_map(Map::values).for_each(|value| collect(value, references));
+            value
+                .as_object()
+                .into_iter()
+                .flat_map(serde_json::Map::values)
+                .for_each(|value| collect(value, references));
             value.as_array().into_iter().flatten().for_each(|value| collect(value, references));
         }
         let document = document();
@@ -266,10 +348,12 @@ mod tests {
         check("HypothesisView", json!(detail.hypotheses[0]));
         check("EvidenceView", json!(detail.evidence[0]));
         check("PlanView", json!(detail.plan));
+        check("PlanStepView", json!(detail.plan.as_ref().unwrap().steps[0]));
         check("PolicyView", json!(detail.policy));
         check("VerdictView", json!(detail.verdict));
         check("ApprovalView", json!(detail.approval));
         check("ChartView", json!(detail.charts[0]));
+        check("CommentView", json!(detail.comments[0]));
         check("IncidentPage", json!(IncidentPage { incidents: vec![detail.summary.clone()], next: None }));
         check("IncidentDetail", json!(detail));
         let verdict = Some("real".to_owned());
@@ -288,7 +372,7 @@ mod tests {
             let target = document.pointer(reference.strip_prefix('#').unwrap()).unwrap();
             return collect_properties(document, target, properties, required);
         }
-        properties.extend(schema["properties"].as_object().into_iter().flat_map(Map::keys).cloned());
+        properties.extend(schema["properties"].as_object().into_iter().flat_map(serde_json::Map::keys).cloned());
         let names = schema["required"].as_array().into_iter().flatten();
         required.extend(names.map(|name| name.as_str().unwrap().to_owned()));
         for part in schema["allOf"].as_array().into_iter().flatten() {
@@ -298,6 +382,39 @@ mod tests {
 
     fn text() -> String {
         "text".to_owned()
+    }
+
+    /// A plan of several steps.
+    fn plan(at: Timestamp) -> PlanView {
+        PlanView {
+            plan_sha256: text(),
+            document: json!({}),
+            tool: text(),
+            operation: text(),
+            target: text(),
+            arguments: json!({}),
+            diff: text(),
+            blast_radius: text(),
+            risk: text(),
+            reversible: true,
+            steps: vec![PlanStepView {
+                number: 1,
+                tool: text(),
+                operation: text(),
+                target: text(),
+                arguments: json!({}),
+                diff: text(),
+                blast_radius: text(),
+                risk: text(),
+                reversible: true,
+                outcome: Some(text()),
+                detail: Some(text()),
+                undo: Some(text()),
+            }],
+            runbook: text(),
+            control: text(),
+            expires_at: at,
+        }
     }
 
     /// An incident in which no list is empty and no optional part of its own type is missing.
@@ -314,6 +431,9 @@ mod tests {
                 began_at: at,
                 opened_at: at,
                 updated_at: at,
+                revision: 0,
+                owner: None,
+                acknowledged_by: None,
                 number: 1,
             },
             trigger: text(),
@@ -327,21 +447,7 @@ mod tests {
                 summary: text(),
             }],
             analysis: None,
-            plan: Some(PlanView {
-                plan_sha256: text(),
-                document: json!({}),
-                tool: text(),
-                operation: text(),
-                target: text(),
-                arguments: json!({}),
-                diff: text(),
-                blast_radius: text(),
-                risk: text(),
-                reversible: true,
-                runbook: text(),
-                control: text(),
-                expires_at: at,
-            }),
+            plan: Some(plan(at)),
             policy: Some(PolicyView {
                 answer: text(),
                 rules: vec![text()],
@@ -364,6 +470,10 @@ mod tests {
                 bad_above: None,
                 low_is_bad: false,
             }],
+            comments: vec![CommentView { by: text(), at, text: text() }],
+            acknowledged_at: None,
+            merged_into: None,
+            suppressed_until: None,
         }
     }
 

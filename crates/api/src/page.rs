@@ -1,18 +1,23 @@
-//! The incident list and an incident as server-rendered HTML without scripts.
+//! The incident list and an incident as server-rendered HTML; the only script is the one of passkeys.
 //!
-//! The template escapes all text from telemetry, and the content security policy forbids scripts. Each decision
+//! The template escapes all text from telemetry, and the content security policy forbids all other scripts. Each decision
 //! requires the same origin and a form token bound to the caller and to what is decided (CSRF protection).
 
-use axum::extract::{Form, Path};
+use axum::extract::{Extension, Form, Path};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Deserialize;
+use utoipa::ToSchema;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{Timestamp, visible_text};
 use wardroom_edge::{Access, Problem, Routes, check_form_origin, extract_secret, secrets_match};
 
-use crate::backend::{ApprovalProof, Backend, Decision};
+use crate::access_backend::Asking;
+use crate::approve_form::ApprovalForm;
+use crate::backend::{ApprovalProof, Backend, Decision, DecisionRequest};
+use crate::incident_query::IncidentQuery;
+use crate::problem_responses::{FormErrors, GuardErrors, IncidentErrors};
 use crate::request::{Caller, check_reason, parse_incident_id};
 use crate::views::{ChartView, IncidentDetail, IncidentSummary, PlanView};
 
@@ -22,7 +27,7 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         (copy(), copy(), copy(), copy(), copy());
     Routes::new()
         .get("/", Access::Read, move |caller: Caller| index(index_backend.clone(), caller))
-        .get("/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
+        .get("/incidents/{id}", Access::Read, move |caller: Asking, id: Path<String>| {
             show(show_backend.clone(), caller, id)
         })
         .post(
@@ -36,14 +41,14 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
             "/incidents/{id}/reject",
             Access::Respond,
             move |caller: Caller, id: Path<String>, uri: Uri, headers: HeaderMap, form: Form<ReasonForm>| {
-                decide(reject_backend.clone(), caller, id, (uri, headers), REJECT, form)
+                reject(reject_backend.clone(), caller, id, (uri, headers), form)
             },
         )
         .post(
             "/incidents/{id}/close",
             Access::Respond,
             move |caller: Caller, id: Path<String>, uri: Uri, headers: HeaderMap, form: Form<ReasonForm>| {
-                decide(close_backend.clone(), caller, id, (uri, headers), CLOSE, form)
+                close(close_backend.clone(), caller, id, (uri, headers), form)
             },
         )
 }
@@ -53,13 +58,23 @@ type ReasonDecision = (&'static str, &'static str, &'static str);
 const REJECT: ReasonDecision = ("reject", "awaiting_approval", "Reject");
 const CLOSE: ReasonDecision = ("close", "escalated", "Close");
 
-async fn index(backend: Backend, caller: Caller) -> Result<Response, Problem> {
-    let incidents = (backend.incidents)(caller.tenant.clone(), i64::MAX, 100).await?;
+/// HTML page: the incidents.
+#[utoipa::path(
+    get, path = "/", operation_id = "pageIncidents", tag = "pages",
+    responses((status = 200, description = "The page", body = String, content_type = "text/html"), GuardErrors),
+    extensions(("x-access" = json!("read"))),
+)]
+pub(crate) async fn index(backend: Backend, caller: Caller) -> Result<Response, Problem> {
+    let incidents =
+        (backend.incidents)(caller.tenant.clone(), IncidentQuery { limit: 100, ..IncidentQuery::default() })
+            .await?
+            .incidents;
     Ok(page(
         "Incidents",
         false,
         &html! {
             h1 { "Incidents" }
+            p { a href="account" { (caller.principal) } }
             @if incidents.is_empty() { p { "No incidents." } }
             @for incident in &incidents { (row(incident)) }
         },
@@ -68,36 +83,56 @@ async fn index(backend: Backend, caller: Caller) -> Result<Response, Problem> {
 
 fn row(incident: &IncidentSummary) -> Markup {
     html! {
-        p { a href={ "/incidents/" (incident.id) } { b { (incident.id) } " " (incident.title) } " "
+        p { a href={ "incidents/" (incident.id) } { b { (incident.id) } " " (incident.title) } " "
             span class={ "state " (incident.state) } { (display_state(&incident.state)) } " "
             small { (display_state(&incident.severity)) ", opened " (incident.opened_at) } }
     }
 }
 
-async fn show(backend: Backend, caller: Caller, id: Path<String>) -> Result<Response, Problem> {
+/// HTML page: one incident.
+#[utoipa::path(
+    get, path = "/incidents/{id}", operation_id = "pageIncident", tag = "pages",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    responses((status = 200, description = "The page", body = String, content_type = "text/html"), IncidentErrors),
+    extensions(("x-access" = json!("read"))),
+)]
+pub(crate) async fn show(backend: Backend, asking: Asking, id: Path<String>) -> Result<Response, Problem> {
+    let caller = Extension(asking.identity.clone());
     let detail = (backend.incident)(caller.tenant.clone(), parse_incident_id(&id)?).await?;
-    let plan_token = detail.plan.as_ref().map(|plan| form_token(&backend, &caller, &plan.plan_sha256));
+    let mut script = None;
+    let approval = match &detail.plan {
+        Some(plan) if detail.summary.state == "awaiting_approval" => {
+            let approval = backend.access.may_approve(asking.clone()).await?;
+            let token = form_token(&backend, &caller, &plan.plan_sha256);
+            let authenticated = backend.authenticated;
+            // Only a passkey needs one.
+            script = approval.proofs.iter().any(|proof| proof == "passkey").then_some("../assets/access.js");
+            ApprovalForm { caller: &asking, approval: &approval, token: &token, authenticated }.render(&detail, plan)
+        }
+        _ => html! {},
+    };
     let decisions = html! {
         @for decision in [REJECT, CLOSE] { (reason_form(&backend, &caller, &detail.summary, decision)) }
     };
     // Refresh only in states without a form, so that no input is lost.
     let refreshing_states = ["open", "investigating", "mitigating", "verifying", "mitigated"];
     let refresh = refreshing_states.contains(&detail.summary.state.as_str());
-    let body = render(&detail, plan_token.as_deref(), backend.authenticated, &decisions);
-    Ok(page(&format!("{} {}", detail.summary.id, detail.summary.title), refresh, &body))
+    let body = render(&detail, &approval, &decisions);
+    let title = format!("{} {}", detail.summary.id, detail.summary.title);
+    Ok(page_of(&title, refresh, script, &body))
 }
 
-fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool, decisions: &Markup) -> Markup {
+fn render(detail: &IncidentDetail, approval: &Markup, decisions: &Markup) -> Markup {
     let summary = &detail.summary;
     let markers = markers(detail);
     html! {
-        p { a href="/" { "All incidents" } " · "
-            a href={ "/api/v1/incidents/" (summary.id) "/postmortem" } { "Postmortem" } }
+        p { a href="../" { "All incidents" } " · "
+            a href={ "../api/v1/incidents/" (summary.id) "/postmortem" } { "Postmortem" } }
         h1 { (summary.id) ": " (summary.title) }
         p { span class={ "state " (summary.state) } { (display_state(&summary.state)) }
             " severity " b { (summary.severity) } ", affects " b { (summary.services.join(", ")) }
             ", since " (summary.began_at) }
-        @if let Some(plan) = &detail.plan { (plan_box(detail, plan, form_token, authenticated)) }
+        @if let Some(plan) = &detail.plan { (plan_box(detail, plan, approval)) }
         (decisions)
         @if let Some(outcome) = &detail.outcome { p { "Outcome: " b { (display_state(outcome)) } } }
         h2 { "Probable causes" }
@@ -127,12 +162,18 @@ fn render(detail: &IncidentDetail, form_token: Option<&str>, authenticated: bool
     }
 }
 
-fn plan_box(detail: &IncidentDetail, plan: &PlanView, form_token: Option<&str>, authenticated: bool) -> Markup {
+fn plan_box(detail: &IncidentDetail, plan: &PlanView, approval: &Markup) -> Markup {
     html! {
         div class="plan" {
             h2 { (if detail.execution.is_some() { "Executed: " } else { "Proposed: " })
-                (plan.tool) " " (plan.operation) " of " (plan.target) }
-            p { (plan.diff) }
+                (plan.tool) " " (plan.operation) " of " (plan.target)
+                @for step in plan.steps.iter().skip(1) { ", then " (step.tool) " " (step.operation) " of " (step.target) } }
+            @if plan.steps.is_empty() { p { (plan.diff) } } @else {
+                ol { @for step in &plan.steps { li { (step.diff)
+                    " (risk " (step.risk) @if !step.reversible { ", not reversible" } ")"
+                    @if let Some(outcome) = &step.outcome { ": " b { (display_state(outcome)) } }
+                    @if let Some(undo) = &step.undo { ", undo " (display_state(undo)) } } } }
+            }
             p { "Blast radius: " (plan.blast_radius) ". Risk " b { (plan.risk) } ", "
                 @if plan.reversible { "reversible" } @else { "not reversible" }
                 ". Runbook " code { (plan.runbook) } ". Control: " (plan.control) "." }
@@ -142,24 +183,13 @@ fn plan_box(detail: &IncidentDetail, plan: &PlanView, form_token: Option<&str>, 
                 }
             }
             p { small { "Plan " code { (plan.plan_sha256) } ", valid until " (plan.expires_at) } }
-            @if let (Some(token), "awaiting_approval") = (form_token, detail.summary.state.as_str()) {
-                form method="post" action={ "/incidents/" (detail.summary.id) "/approve" } {
-                    input type="hidden" name="plan_sha256" value=(plan.plan_sha256);
-                    input type="hidden" name="form_token" value=(token);
-                    @if !authenticated {
-                        label { "Approver's token " input type="password" name="proof" autocomplete="off"; } " "
-                    }
-                    label { "Reason " input name="reason" maxlength="200"; } " "
-                    button { "Approve" }
-                }
-                p { small { "This button sends a token, which counts only for approvers who are listed with "
-                    code { "proof: token" } ". Otherwise sign the plan: "
-                    code { "wardroom incidents approve " (detail.summary.id) " --key FILE" } } }
-            }
+            (approval)
             @if let Some(approval) = &detail.approval {
                 p { "Approved by " b { (approval.by) } " at " (approval.at)
                     @match approval.proof.as_deref() {
                         Some("ssh") => ", signed",
+                        Some("passkey") => ", by a passkey",
+                        Some("oidc") => ", authenticated by their provider",
                         Some("token") => { ", by a token (" b { "weak" } ": the server has seen it)" }
                         _ => {}
                     }
@@ -174,7 +204,7 @@ fn reason_form(backend: &Backend, caller: &Caller, summary: &IncidentSummary, de
     let (name, state, button) = decision;
     html! {
         @if summary.state == state {
-            form method="post" action={ "/incidents/" (summary.id) "/" (name) } {
+            form method="post" action={ (summary.id) "/" (name) } {
                 input type="hidden" name="form_token" value=(form_token(backend, caller, &subject(name, &summary.id)));
                 label { "Reason " input name="reason" maxlength="200"; } " "
                 button { (button) }
@@ -188,11 +218,50 @@ fn subject(name: &str, id: &str) -> String {
     format!("{name} {id}")
 }
 
-#[derive(Debug, Deserialize)]
-struct ReasonForm {
+/// A decision with a reason, as the page sends it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct ReasonForm {
+    /// The token of the page's form.
     form_token: String,
+    /// Free text, at most 4096 bytes.
     #[serde(default)]
     reason: String,
+}
+
+/// Form of the HTML page: reject the plan.
+#[utoipa::path(
+    post, path = "/incidents/{id}/reject", operation_id = "pageReject", tag = "pages",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    request_body(content = ReasonForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 303, description = "Done; to the page of the incident"), FormErrors),
+    extensions(("x-access" = json!("respond"))),
+)]
+pub(crate) async fn reject(
+    backend: Backend,
+    caller: Caller,
+    id: Path<String>,
+    request: (Uri, HeaderMap),
+    form: Form<ReasonForm>,
+) -> Result<Response, Problem> {
+    decide(backend, caller, id, request, REJECT, form).await
+}
+
+/// Form of the HTML page: close the incident.
+#[utoipa::path(
+    post, path = "/incidents/{id}/close", operation_id = "pageClose", tag = "pages",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    request_body(content = ReasonForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 303, description = "Done; to the page of the incident"), FormErrors),
+    extensions(("x-access" = json!("respond"))),
+)]
+pub(crate) async fn close(
+    backend: Backend,
+    caller: Caller,
+    id: Path<String>,
+    request: (Uri, HeaderMap),
+    form: Form<ReasonForm>,
+) -> Result<Response, Problem> {
+    decide(backend, caller, id, request, CLOSE, form).await
 }
 
 async fn decide(
@@ -207,21 +276,35 @@ async fn decide(
     check_form(&backend, &caller, (&uri, &headers), &form.form_token, &subject)?;
     let reason = check_reason(form.reason)?;
     let decision = if name == CLOSE.0 { Decision::Close { reason } } else { Decision::Reject { reason } };
-    (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
-    Ok(Redirect::to(&format!("/incidents/{}", *id)).into_response())
+    (backend.decide)(caller.0, DecisionRequest { number: parse_incident_id(&id)?, if_match: None, decision }).await?;
+    // Relative, as every link: the server may be below a path of a proxy.
+    Ok(Redirect::to(&format!("../{}", *id)).into_response())
 }
 
-#[derive(Debug, Deserialize)]
-struct ApproveForm {
+/// An approval, as the page sends it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct ApproveForm {
+    /// Hash of the plan.
     plan_sha256: String,
+    /// The token of the page's form.
     form_token: String,
+    /// Free text, at most 4096 bytes.
     #[serde(default)]
     reason: String,
+    /// Token of the approver; the request's credential by default.
     #[serde(default)]
     proof: String,
 }
 
-async fn approve(
+/// Form of the HTML page: approve the plan.
+#[utoipa::path(
+    post, path = "/incidents/{id}/approve", operation_id = "pageApprove", tag = "pages",
+    params(("id" = String, Path, description = "Incident id", example = "INC-42")),
+    request_body(content = ApproveForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 303, description = "Done; to the page of the incident"), FormErrors),
+    extensions(("x-access" = json!("respond"))),
+)]
+pub(crate) async fn approve(
     backend: Backend,
     caller: Caller,
     id: Path<String>,
@@ -237,8 +320,9 @@ async fn approve(
         proof: ApprovalProof(proof),
         channel: "page".into(),
     };
-    (backend.decide)(caller.0, parse_incident_id(&id)?, decision).await?;
-    Ok(Redirect::to(&format!("/incidents/{}", *id)).into_response())
+    (backend.decide)(caller.0, DecisionRequest { number: parse_incident_id(&id)?, if_match: None, decision }).await?;
+    // Relative, as every link: the server may be below a path of a proxy.
+    Ok(Redirect::to(&format!("../{}", *id)).into_response())
 }
 
 /// Checks that a form was sent from a page of this server, and that this server made it for the caller and the subject.
@@ -313,7 +397,16 @@ fn chart_svg(chart: &ChartView, markers: &[(f64, &'static str)]) -> Markup {
     }
 }
 
-fn page(title: &str, refresh: bool, body: &Markup) -> Response {
+pub(crate) fn page(title: &str, refresh: bool, body: &Markup) -> Response {
+    page_of(title, refresh, None, body)
+}
+
+/// A page with one of this server's scripts, by its path relative to the page.
+pub(crate) fn page_with_script(title: &str, script: &str, body: &Markup) -> Response {
+    page_of(title, false, Some(script), body)
+}
+
+fn page_of(title: &str, refresh: bool, script: Option<&str>, body: &Markup) -> Response {
     let style = include_str!("page.css");
     let markup = html! {
         (DOCTYPE)
@@ -325,7 +418,7 @@ fn page(title: &str, refresh: bool, body: &Markup) -> Response {
                 title { (title) " · Wardroom" }
                 style { (PreEscaped(style)) }
             }
-            body { (body) }
+            body { (body) @if let Some(script) = script { script src=(script) {} } }
         }
     };
     // Characters that change the direction of text would reorder what an approver reads.
@@ -333,8 +426,12 @@ fn page(title: &str, refresh: bool, body: &Markup) -> Response {
     let mut response = (StatusCode::OK, text).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    let policy =
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    let policy = if script.is_some() {
+        "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; form-action 'self'; \
+         frame-ancestors 'none'; base-uri 'none'"
+    } else {
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    };
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -60,6 +60,39 @@ impl IntoResponses for IncidentErrors {
     }
 }
 
+/// The errors of a query over the tables, besides [`GuardErrors`].
+pub(crate) enum TableErrors {}
+
+impl IntoResponses for TableErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = GuardErrors::responses();
+        let errors = ResponsesBuilder::new()
+            .response("400", problem("A parameter or the query is not valid, or exceeds a limit"))
+            .response("404", problem("`lake_off`: there are no tables; an unknown name"))
+            .response("422", problem("`query_failed`, `query_too_large` or `query_crashed`"))
+            .response("429", problem("`too_many_queries` or `results_unread`; retry after `Retry-After`"))
+            .response("500", problem("`lake_damaged`: a file of the tables is damaged"));
+        responses.extend(BTreeMap::from(errors.build()));
+        responses
+    }
+}
+
+/// The errors of a form of a page, besides [`IncidentErrors`].
+pub(crate) enum FormErrors {}
+
+impl IntoResponses for FormErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = IncidentErrors::responses();
+        let errors = ResponsesBuilder::new()
+            .response("409", problem("`plan_changed`, `already_used` or `wrong_state`"))
+            .response("410", problem("`expired`"))
+            .response("415", problem("The body is no form"))
+            .response("422", problem("A field of the form is missing"));
+        responses.extend(BTreeMap::from(errors.build()));
+        responses
+    }
+}
+
 fn problem(description: &str) -> ResponseBuilder {
     let schema = Ref::from_schema_name("Problem");
     let content = ContentBuilder::new().schema(Some(schema)).build();

@@ -1,19 +1,21 @@
 //! Series, labels, exemplars and metadata, in the request and response shapes of Prometheus, errors included:
 //! <https://prometheus.io/docs/prometheus/latest/querying/api/>.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 use wardroom_domain::labels::unescape_name;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Labels, Matcher, MetricMetadata, Timestamp};
 use wardroom_edge::{Access, Routes};
 
 use crate::backend::Backend;
+use crate::problem_responses::GuardErrors;
 use crate::promql_selectors::extract_selectors;
 use crate::query_parameters::{FormPairs, query_pairs};
 use crate::request::{Caller, parse_time};
@@ -58,8 +60,99 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
         })
 }
 
-/// Returns at most `limit` metric families, or only the one named by `metric`.
-async fn metadata(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
+macro_rules! prometheus_response {
+    ($(#[$doc:meta])* $name:ident, $data:ty) => {
+        $(#[$doc])*
+        #[derive(ToSchema)]
+        #[expect(dead_code, reason = "only its description is used")]
+        pub(crate) struct $name {
+            /// `success`.
+            status: String,
+            /// The result.
+            data: $data,
+            /// What was left out.
+            warnings: Option<Vec<String>>,
+        }
+    };
+}
+
+prometheus_response! {
+    /// Labels of series, in the shape of Prometheus' API.
+    PrometheusSeries, Vec<BTreeMap<String, String>>
+}
+prometheus_response! {
+    /// Names or values of labels, in the shape of Prometheus' API.
+    PrometheusNames, Vec<String>
+}
+prometheus_response! {
+    /// Exemplars, in the shape of Prometheus' API.
+    PrometheusExemplars, Vec<SeriesExemplars>
+}
+prometheus_response! {
+    /// Metadata by family, in the shape of Prometheus' API.
+    PrometheusMetadata, BTreeMap<String, Vec<FamilyMetadata>>
+}
+
+/// An error in the shape of Prometheus' API.
+#[derive(ToSchema)]
+#[schema(as = PrometheusError)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(crate) struct PrometheusError {
+    /// `error`.
+    status: String,
+    /// `bad_data`.
+    #[schema(rename = "errorType")]
+    error_type: String,
+    /// What is wrong.
+    error: String,
+}
+
+/// The exemplars of one series.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(crate) struct SeriesExemplars {
+    /// Labels of the series.
+    #[schema(rename = "seriesLabels")]
+    series_labels: BTreeMap<String, String>,
+    /// Labels, value and time of each.
+    exemplars: Vec<PrometheusExemplar>,
+}
+
+/// One exemplar.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(crate) struct PrometheusExemplar {
+    /// Such as `trace_id`.
+    labels: BTreeMap<String, String>,
+    /// The value as text.
+    value: String,
+    /// Seconds since the epoch.
+    timestamp: f64,
+}
+
+/// What senders said about a metric family.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(crate) struct FamilyMetadata {
+    /// Such as `counter`.
+    #[schema(rename = "type")]
+    kind: String,
+    /// Help text.
+    help: String,
+    /// Unit.
+    unit: String,
+}
+
+/// Metadata of metrics: type, help and unit that senders reported, by family.
+#[utoipa::path(
+    get, path = "/api/v1/metadata", operation_id = "listMetricMetadata", tag = "metrics",
+    params(("metric" = Option<String>, Query, description = "Only this family"),
+        ("limit" = Option<i64>, Query, description = "Maximum number of families; negative means no limit")),
+    responses((status = 200, description = "By family", body = PrometheusMetadata),
+        (status = 400, description = "`bad_data`", body = PrometheusError), GuardErrors),
+    extensions(("x-access" = json!("read")), ("x-form" = json!(true))),
+)]
+pub(crate) async fn metadata(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
     let (mut limit, mut metric) = (usize::MAX, None);
     for (name, value) in query_pairs(&String::from_utf8_lossy(&form)) {
         match name.as_str() {
@@ -83,7 +176,18 @@ async fn metadata(backend: Backend, caller: Caller, FormPairs(form): FormPairs) 
     .await
 }
 
-async fn series(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
+/// Live series.
+#[utoipa::path(
+    method(get, post), path = "/api/v1/series", operation_id = "listSeries", tag = "metrics",
+    params(("match[]" = Vec<String>, Query, description = "Selectors; a series may fit any of them"),
+        ("start" = Option<String>, Query, description = "Start: RFC 3339 or seconds since the epoch"),
+        ("end" = Option<String>, Query, description = "End: RFC 3339 or seconds since the epoch"),
+        ("limit" = Option<u64>, Query, description = "Maximum number of entries; 0 means no limit")),
+    responses((status = 200, description = "The labels of each series", body = PrometheusSeries),
+        (status = 400, description = "`bad_data`", body = PrometheusError), GuardErrors),
+    extensions(("x-access" = json!("read")), ("x-form" = json!(true))),
+)]
+pub(crate) async fn series(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
     let parameters = match SeriesParameters::parse_apart(form).await {
         Ok(parameters) if parameters.query.selectors.is_empty() => return bad_data("no match[] parameter provided"),
         Ok(parameters) => parameters,
@@ -95,7 +199,18 @@ async fn series(backend: Backend, caller: Caller, FormPairs(form): FormPairs) ->
     }
 }
 
-async fn exemplars(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
+/// Exemplars of every selector in an expression.
+#[utoipa::path(
+    method(get, post), path = "/api/v1/query_exemplars", operation_id = "listExemplars", tag = "metrics",
+    params(("query" = String, Query, description = "Expression in PromQL; only its selectors count"),
+        ("start" = Option<String>, Query, description = "Start: RFC 3339 or seconds since the epoch"),
+        ("end" = Option<String>, Query, description = "End: RFC 3339 or seconds since the epoch"),
+        ("limit" = Option<u64>, Query, description = "Maximum number of series; 0 means no limit")),
+    responses((status = 200, description = "By series", body = PrometheusExemplars),
+        (status = 400, description = "`bad_data`", body = PrometheusError), GuardErrors),
+    extensions(("x-access" = json!("read")), ("x-form" = json!(true))),
+)]
+pub(crate) async fn exemplars(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
     let parameters = match SeriesParameters::parse_apart(form).await {
         Ok(parameters) if !parameters.has_expression => return bad_data("no query parameter provided"),
         // The expression selects no series, such as `1 + 2`.
@@ -119,11 +234,34 @@ async fn exemplars(backend: Backend, caller: Caller, FormPairs(form): FormPairs)
     .await
 }
 
-async fn label_names(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
+/// Names of labels.
+#[utoipa::path(
+    method(get, post), path = "/api/v1/labels", operation_id = "listLabelNames", tag = "metrics",
+    params(("match[]" = Option<Vec<String>>, Query, description = "Selectors; a series may fit any of them"),
+        ("start" = Option<String>, Query, description = "Start: RFC 3339 or seconds since the epoch"),
+        ("end" = Option<String>, Query, description = "End: RFC 3339 or seconds since the epoch"),
+        ("limit" = Option<u64>, Query, description = "Maximum number of entries; 0 means no limit")),
+    responses((status = 200, description = "The names", body = PrometheusNames),
+        (status = 400, description = "`bad_data`", body = PrometheusError), GuardErrors),
+    extensions(("x-access" = json!("read")), ("x-form" = json!(true))),
+)]
+pub(crate) async fn label_names(backend: Backend, caller: Caller, FormPairs(form): FormPairs) -> Response {
     distinct_values(backend, caller, form, |labels, into| into.extend(labels.iter().map(|(name, _)| name))).await
 }
 
-async fn label_values(
+/// Values of a label.
+#[utoipa::path(
+    get, path = "/api/v1/label/{name}/values", operation_id = "listLabelValues", tag = "metrics",
+    params(("name" = String, Path, description = "Name of the label; may be escaped: `U__k8s_2e_pod_2e_name`"),
+        ("match[]" = Option<Vec<String>>, Query, description = "Selectors; a series may fit any of them"),
+        ("start" = Option<String>, Query, description = "Start: RFC 3339 or seconds since the epoch"),
+        ("end" = Option<String>, Query, description = "End: RFC 3339 or seconds since the epoch"),
+        ("limit" = Option<u64>, Query, description = "Maximum number of entries; 0 means no limit")),
+    responses((status = 200, description = "The values", body = PrometheusNames),
+        (status = 400, description = "`bad_data`", body = PrometheusError), GuardErrors),
+    extensions(("x-access" = json!("read")), ("x-form" = json!(true))),
+)]
+pub(crate) async fn label_values(
     backend: Backend,
     caller: Caller,
     Path(name): Path<String>,

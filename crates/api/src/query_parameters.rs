@@ -1,37 +1,10 @@
-//! The query parameters of each route: what the document lists and what is not reported as unknown.
+//! Parsing of query parameters and forms.
 
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawForm, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use wardroom_edge::Problem;
-
-/// Parameters of a table: its format.
-const TABLE: &[&str] = &["format"];
-/// Parameters of a Prometheus query for series.
-const SERIES: &[&str] = &["match[]", "start", "end", "limit"];
-
-/// Routes with query parameters, by path.
-const PARAMETERS: &[(&str, &[&str])] = &[
-    ("/api/v1/incidents", &["cursor", "limit"]),
-    ("/api/v1/anomalies", &["since", "service", "cursor"]),
-    ("/api/v1/deployments", &["since", "service"]),
-    ("/api/v1/samples", &["match[]", "start", "end", "step", "cursor"]),
-    ("/api/v1/series", SERIES),
-    ("/api/v1/labels", SERIES),
-    ("/api/v1/label/{name}/values", SERIES),
-    ("/api/v1/query_exemplars", &["query", "start", "end", "limit"]),
-    ("/api/v1/metadata", &["metric", "limit"]),
-    ("/api/v1/sql", TABLE),
-    ("/api/v1/ask/{name}", &["start", "end", "service", "trace", "error_rate", "p99_ms", "limit", "format"]),
-    ("/api/v1/logs", &["query", "start", "end", "limit", "format"]),
-    ("/api/v1/traces/{id}", &["limit", "format"]),
-];
-
-/// Returns the names of a route's query parameters.
-pub(crate) fn known_parameters(path: &str) -> &'static [&'static str] {
-    PARAMETERS.iter().find(|(of, _)| *of == path).map_or(&[], |(_, names)| names)
-}
 
 /// Parameters parsed from the query string; a value that cannot be parsed gets 400 with the name of the parameter.
 pub(crate) struct QueryParameters<T>(pub(crate) T);

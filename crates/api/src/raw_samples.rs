@@ -1,21 +1,22 @@
 //! `GET /api/v1/samples`: raw samples of the whole retention.
 
-use std::num::NonZeroU32;
-
 use axum::extract::RawQuery;
 use axum::response::Response;
 use serde_json::json;
+use utoipa::ToSchema;
 use wardroom_domain::query::SeriesQuery;
 use wardroom_domain::{Matcher, Timestamp};
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
+use crate::problem_responses::{GuardErrors, ProblemDocument};
 use crate::query_parameters::query_pairs;
-use crate::request::{Caller, bad_cursor, parse_time};
+use crate::request::{Caller, bad_cursor, parse_step_ms, parse_time};
 use crate::request_thread::{json_response, parse_apart, run_apart};
+use crate::series_views::SeriesView;
 
 /// Maximum number of steps of one query, the same as in Prometheus.
-const MAX_STEPS: u64 = 11_000;
+pub(crate) const MAX_STEPS: u64 = 11_000;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
     let backend = backend.clone();
@@ -24,7 +25,32 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
     })
 }
 
-async fn list(backend: Backend, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+/// Raw samples; the shape of the response of [`list`].
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its description is used; the response is encoded apart")]
+pub(crate) struct SamplesList {
+    /// One entry for each series.
+    series: Vec<SeriesView>,
+    /// Cursor of the next page; null on the last page.
+    #[schema(required)]
+    next: Option<String>,
+}
+
+/// Reads raw samples of the whole retention; with `step`, the newest sample at every step.
+#[utoipa::path(
+    get, path = "/api/v1/samples", operation_id = "listSamples", tag = "metrics",
+    params(("match[]" = Option<Vec<String>>, Query, description = "Selectors; all series by default"),
+        ("start" = Option<String>, Query, description = "Start, inclusive: RFC 3339 or seconds since the epoch"),
+        ("end" = Option<String>, Query, description = "End, inclusive: RFC 3339 or seconds since the epoch"),
+        ("step" = Option<String>, Query, description = "Such as `15`, `15s` or `1m`: the newest sample at every step, \
+            at most five minutes old, without paging"),
+        ("cursor" = Option<String>, Query, description = "`next` of the previous page")),
+    responses((status = 200, description = "One page of samples", body = SamplesList),
+        (status = 400, description = "`bad_match`, `bad_time`, `bad_step`, `bad_cursor` or `too_many_samples`",
+            body = ProblemDocument, content_type = "application/problem+json"), GuardErrors),
+    extensions(("x-access" = json!("read"))),
+)]
+pub(crate) async fn list(backend: Backend, caller: Caller, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let (series_query, cursor) = parse_apart(query.unwrap_or_default(), |query| parse_query(query)).await??;
     let (series, next) = (backend.samples)(caller.tenant.clone(), series_query, cursor).await?;
     run_apart(move || json_response(&json!({ "series": series, "next": next.map(|next| next.to_string()) }))).await
@@ -53,35 +79,4 @@ fn parse_query(query: &str) -> Result<(SeriesQuery, u64), Problem> {
         return Err(Problem::bad_request("bad_step", detail));
     }
     Ok((series_query, cursor))
-}
-
-/// Parses a step in seconds, or with a unit: `15`, `0.5`, `15s`, `1m`, `2h`. Returns milliseconds.
-fn parse_step_ms(text: &str) -> Result<NonZeroU32, Problem> {
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        "d" => 86_400.0,
-        _ => f64::NAN,
-    };
-    let ms = number.parse::<f64>().map_or(f64::NAN, |number| number * seconds * 1000.0);
-    let whole = (1.0..=f64::from(u32::MAX)).contains(&ms).then_some(ms as u32).and_then(NonZeroU32::new);
-    whole.ok_or_else(|| Problem::bad_request("bad_step", "parameter step: seconds, or a number with ms, s, m, h or d"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn step_is_seconds_or_has_a_unit() {
-        for (text, ms) in [("15", 15_000), ("0.5", 500), ("15s", 15_000), ("1m", 60_000), ("250ms", 250)] {
-            assert_eq!(parse_step_ms(text).unwrap().get(), ms);
-        }
-        for text in ["", "0", "-1", "x", "1y", "NaN", "1e300"] {
-            assert!(parse_step_ms(text).is_err(), "{text}");
-        }
-    }
 }

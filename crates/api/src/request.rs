@@ -1,5 +1,7 @@
 //! Shared request parsing: the caller, bodies, parameters, and the format of a table.
 
+use std::num::NonZeroU32;
+
 use axum::body::Bytes;
 use axum::extract::{Extension, FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -91,7 +93,7 @@ impl<'de> Deserializer<'de> for FieldNames<'_> {
 }
 
 /// The body of an operation that needs none.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub(crate) struct EmptyBody {}
 
 /// Checks the length of a reason, and removes the spaces around it.
@@ -111,6 +113,18 @@ pub(crate) fn parse_incident_id(id: &str) -> Result<i64, Problem> {
     })
 }
 
+/// Parses the header `If-Match`: the revision that an incident must have; `None` without the header, or if any will do.
+pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let revision = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
+    let detail = "header If-Match: pass the ETag of the incident unchanged, such as \"3\"; of several none";
+    revision.map(Some).ok_or_else(|| Problem::bad_request("bad_if_match", detail))
+}
+
 /// Parses a time parameter: RFC 3339 or seconds since the epoch.
 pub(crate) fn parse_time(name: &'static str, text: &str) -> Result<Timestamp, Problem> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
@@ -128,6 +142,22 @@ pub(crate) fn parse_trace_id(text: &str) -> Result<String, Problem> {
         let detail = format!("{text:?} is not a trace id: use 1 to {TRACE_ID_DIGITS} hexadecimal digits, not all zero");
         Problem::bad_request("bad_trace_id", detail)
     })
+}
+
+/// Parses a step in seconds, or with a unit: `15`, `0.5`, `15s`, `1m`, `2h`. Returns milliseconds.
+pub(crate) fn parse_step_ms(text: &str) -> Result<NonZeroU32, Problem> {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => f64::NAN,
+    };
+    let ms = number.parse::<f64>().map_or(f64::NAN, |number| number * seconds * 1000.0);
+    let whole = (1.0..=f64::from(u32::MAX)).contains(&ms).then_some(ms as u32).and_then(NonZeroU32::new);
+    whole.ok_or_else(|| Problem::bad_request("bad_step", "parameter step: seconds, or a number with ms, s, m, h or d"))
 }
 
 /// The error for an invalid `cursor` parameter.
@@ -210,7 +240,7 @@ fn parse_count(text: &str) -> Option<u32> {
 }
 
 /// Format of a result table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TableFormat {
     /// A text table.
@@ -354,6 +384,16 @@ mod tests {
         assert_eq!(parse_incident_id("INC-42").unwrap(), 42);
         for wrong in ["42", "INC-0", "INC--1", "INC-x", ""] {
             assert_eq!(parse_incident_id(wrong).unwrap_err().code(), "no_such_incident", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn step_is_seconds_or_has_a_unit() {
+        for (text, ms) in [("15", 15_000), ("0.5", 500), ("15s", 15_000), ("1m", 60_000), ("250ms", 250)] {
+            assert_eq!(parse_step_ms(text).unwrap().get(), ms);
+        }
+        for text in ["", "0", "-1", "x", "1y", "NaN", "1e300"] {
+            assert!(parse_step_ms(text).is_err(), "{text}");
         }
     }
 }

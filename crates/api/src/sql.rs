@@ -3,9 +3,11 @@
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde::Deserialize;
+use utoipa::ToSchema;
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::Backend;
+use crate::problem_responses::TableErrors;
 use crate::query_parameters::QueryParameters;
 use crate::request::{Caller, TableFormat, TextBody, check_object};
 use crate::warnings::with_warnings;
@@ -21,19 +23,34 @@ pub(crate) fn routes(backend: &Backend) -> Routes {
     )
 }
 
-#[derive(Debug, Deserialize)]
-struct SqlParameters {
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SqlParameters {
+    /// Format; otherwise by `Accept`, JSON by default.
+    #[param(value_type = Option<TableFormat>)]
     format: Option<String>,
 }
 
 /// The JSON form of the request body; any other content type is SQL text.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SqlRequest {
+pub(crate) struct SqlRequest {
+    /// The query.
     query: String,
 }
 
-async fn run_sql(
+/// Runs a read-only SQL query over the tables of the caller's tenant.
+#[utoipa::path(
+    post, path = "/api/v1/sql", operation_id = "runSql", tag = "tables",
+    params(SqlParameters),
+    request_body(description = "The query, as text or JSON",
+        content((SqlRequest = "application/json"), (String = "text/plain"))),
+    responses((status = 200, description = "The rows",
+            content((Vec<Object> = "application/json"), (String = "text/csv"),
+            (Vec<u8> = "application/vnd.apache.arrow.stream"), (String = "text/plain"))), TableErrors),
+    extensions(("x-access" = json!("read"))),
+)]
+pub(crate) async fn run_sql(
     backend: Backend,
     caller: Caller,
     QueryParameters(parameters): QueryParameters<SqlParameters>,

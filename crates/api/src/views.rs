@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use wardroom_domain::{Buckets, Cause, Entity, Exemplar, Labels, NativeHistogram, Sample, Timestamp};
+use wardroom_domain::{Cause, Deployment, Entity, Labels, Timestamp};
 
 /// What an incident, a cause or an observation is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -18,6 +18,14 @@ pub struct EntityView {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+impl EntityView {
+    /// Returns the id of the entity: all of its fields.
+    pub fn id(&self) -> String {
+        let Self { kind, cluster, environment, namespace, name } = self;
+        format!("{kind}/{cluster}/{environment}/{namespace}/{name}")
+    }
 }
 
 impl From<&Entity> for EntityView {
@@ -52,6 +60,14 @@ pub struct IncidentSummary {
     /// Time of the last change.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
+    /// Number of changes since the opening, as in `ETag`.
+    pub revision: i64,
+    /// Who works on it.
+    #[schema(required)]
+    pub owner: Option<String>,
+    /// Who has acknowledged it.
+    #[schema(required)]
+    pub acknowledged_by: Option<String>,
     /// The number of the id, used as cursor.
     #[serde(skip)]
     pub number: i64,
@@ -146,15 +162,11 @@ impl From<&Cause> for HypothesisView {
     }
 }
 
-/// A proposed or executed plan; the facts come from the executor's dry run.
+/// A step of a plan of several; the facts come from the executor's dry run.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct PlanView {
-    /// SHA-256 of the plan; an approval is bound to it.
-    pub plan_sha256: String,
-    /// The plan as it is hashed: `plan_sha256` is the SHA-256 of its RFC 8785 JSON. A client that signs computes it
-    /// again.
-    #[schema(value_type = Object)]
-    pub document: Value,
+pub struct PlanStepView {
+    /// Its number, from 1; steps are carried out in order, and undone in reverse order.
+    pub number: u32,
     /// Tool.
     pub tool: String,
     /// Operation of the tool.
@@ -166,12 +178,52 @@ pub struct PlanView {
     pub arguments: Value,
     /// The change, as text.
     pub diff: String,
-    /// Who is affected while the plan runs.
+    /// Who is affected while the step runs.
     pub blast_radius: String,
     /// `low`, `medium` or `high`.
     pub risk: String,
     /// Whether the change can be undone.
     pub reversible: bool,
+    /// Outcome of the execution: `applied`, `not_applied` or `unknown`; absent before its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Detail from the target about the execution; absent before its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Outcome of the undo, in the same words; absent if the step was not undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo: Option<String>,
+}
+
+/// A proposed or executed plan; the facts come from the executor's dry run.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PlanView {
+    /// SHA-256 of the plan; an approval is bound to it.
+    pub plan_sha256: String,
+    /// The plan as it is hashed: `plan_sha256` is the SHA-256 of its RFC 8785 JSON. A client that signs computes it
+    /// again.
+    #[schema(value_type = Object)]
+    pub document: Value,
+    /// Tool of the first step.
+    pub tool: String,
+    /// Operation of the first step.
+    pub operation: String,
+    /// Target of the first step.
+    pub target: String,
+    /// Arguments of the first step.
+    #[schema(value_type = Object)]
+    pub arguments: Value,
+    /// The change, of all steps, as text.
+    pub diff: String,
+    /// Who is affected while the plan runs.
+    pub blast_radius: String,
+    /// `low`, `medium` or `high`: the highest of the steps.
+    pub risk: String,
+    /// Whether the change can be undone, in all steps.
+    pub reversible: bool,
+    /// The steps in order; absent for a plan of one step.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<PlanStepView>,
     /// Runbook that the plan follows.
     pub runbook: String,
     /// The control that the outcome is compared with.
@@ -309,6 +361,50 @@ pub struct IncidentDetail {
     pub verdict: Option<VerdictView>,
     /// Signals of the affected services.
     pub charts: Vec<ChartView>,
+    /// Comments of people, oldest first.
+    pub comments: Vec<CommentView>,
+    /// When it was acknowledged.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub acknowledged_at: Option<Timestamp>,
+    /// The incident that it is part of.
+    #[schema(required)]
+    pub merged_into: Option<String>,
+    /// Until when messages about it are suppressed.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    pub suppressed_until: Option<Timestamp>,
+}
+
+/// A comment on an incident.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CommentView {
+    /// Who wrote it.
+    pub by: String,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The text.
+    pub text: String,
+}
+
+/// One entry of an incident's history.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct HistoryView {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// `transition` of the state, `change` of anything else, or `comment`.
+    pub kind: String,
+    /// State before a transition; null for the opening.
+    #[schema(required)]
+    pub from: Option<String>,
+    /// State after a transition.
+    #[schema(required)]
+    pub to: Option<String>,
+    /// Who wrote the comment.
+    #[schema(required)]
+    pub by: Option<String>,
+    /// One line, or the comment; may quote telemetry.
+    pub text: String,
 }
 
 /// Result of a decision on an incident.
@@ -326,12 +422,46 @@ pub struct DecisionView {
     pub verdict: Option<String>,
 }
 
+/// One deployment.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DeploymentView {
+    /// When it began to run.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Name of what was deployed.
+    pub service: String,
+    /// Version that is running now.
+    pub version: String,
+    /// `success`, or what the sender said.
+    pub status: String,
+    /// Further fields of the event.
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub metadata: Labels,
+    /// What was deployed.
+    pub entity: EntityView,
+}
+
+impl DeploymentView {
+    /// Converts a deployment.
+    pub fn new(entity: &Entity, deployment: &Deployment) -> Self {
+        let Deployment { at, service, version, status, metadata } = deployment.clone();
+        Self { at, service, version, status, metadata, entity: EntityView::from(entity) }
+    }
+
+    /// Returns the text by which deployments are ordered: by time first.
+    pub(crate) fn key(&self) -> String {
+        let Self { entity, service, version, .. } = self;
+        format!("{:020}.{}/{}/{service}@{version}", self.at.nanos().max(0), entity.kind, entity.namespace)
+    }
+}
+
 /// One anomaly.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct AnomalyView {
     /// Stable id, derived from series, detector and time.
     pub id: String,
     /// Labels of the series.
+    #[schema(value_type = BTreeMap<String, String>)]
     pub series: Labels,
     /// Service.
     pub service: String,
@@ -348,11 +478,12 @@ pub struct AnomalyView {
     /// Expected value.
     pub expected: f64,
     /// Time of the sample.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
 }
 
 /// A dead letter: a record that a consumer could not process.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct DeadLetterView {
     /// Number of the dead letter.
     pub id: u64,
@@ -365,23 +496,27 @@ pub struct DeadLetterView {
     /// Number of attempts.
     pub tries: u32,
     /// Time of the first attempt.
+    #[schema(value_type = String, format = DateTime)]
     pub first_try: Timestamp,
     /// Time of the last attempt.
+    #[schema(value_type = String, format = DateTime)]
     pub last_try: Timestamp,
     /// Ingest protocol.
     pub protocol: String,
     /// Principal of the sender.
     pub principal: String,
     /// Time of receipt.
+    #[schema(value_type = String, format = DateTime)]
     pub received_at: Timestamp,
     /// Size of the body, in bytes.
     pub bytes: usize,
     /// Offset of the replayed record on the bus, if it was replayed.
+    #[schema(required)]
     pub replayed_as: Option<u64>,
 }
 
 /// A tenant's usage of a lake table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TableUsageView {
     /// Name of the table.
     pub table: &'static str,
@@ -393,137 +528,4 @@ pub struct TableUsageView {
     pub bytes: u64,
     /// Rows older than the retention, deleted by the next maintenance run.
     pub outdated: u64,
-}
-
-/// Raw samples of one series.
-#[derive(Clone, Debug, Serialize)]
-pub struct SeriesView {
-    /// Labels of the series.
-    pub labels: Labels,
-    /// (milliseconds since the epoch, value as text, IEEE 754 bits as hex).
-    pub samples: Vec<(i64, String, String)>,
-    /// Native histograms.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub histograms: Vec<HistogramView>,
-}
-
-impl SeriesView {
-    /// Converts the samples of a series.
-    pub fn new(labels: Labels, samples: Vec<Sample>, histograms: &[NativeHistogram]) -> Self {
-        let sample_row =
-            |sample: Sample| (sample.ts_ms, format_like_go(sample.value), format!("{:016x}", sample.value.to_bits()));
-        Self {
-            labels,
-            samples: samples.into_iter().map(sample_row).collect(),
-            histograms: histograms.iter().map(HistogramView::from).collect(),
-        }
-    }
-}
-
-/// A native histogram sample, as received; counts are absolute.
-#[derive(Clone, Debug, Serialize)]
-pub struct HistogramView {
-    /// Milliseconds since the epoch.
-    pub ts_ms: i64,
-    /// Number of observations.
-    pub count: f64,
-    /// Sum of the observations, as IEEE 754 bits in hex: it may be NaN or infinite.
-    pub sum_bits: String,
-    /// Resolution; -53 means custom bucket bounds.
-    pub schema: i32,
-    /// Width of the zero bucket.
-    pub zero_threshold: f64,
-    /// Observations in the zero bucket.
-    pub zero_count: f64,
-    /// Buckets above zero.
-    pub positive: BucketsView,
-    /// Buckets below zero.
-    pub negative: BucketsView,
-    /// Custom bucket bounds.
-    pub bounds: Vec<f64>,
-    /// Counter reset hint, numbered as in remote_write.
-    pub reset_hint: u8,
-}
-
-/// One side of a native histogram.
-#[derive(Clone, Debug, Serialize)]
-pub struct BucketsView {
-    /// (gap to the previous span, number of buckets).
-    pub spans: Vec<(i32, u32)>,
-    /// Absolute counts.
-    pub counts: Vec<f64>,
-}
-
-impl From<&NativeHistogram> for HistogramView {
-    fn from(histogram: &NativeHistogram) -> Self {
-        let side = |side: &Buckets| BucketsView { spans: side.spans.clone(), counts: side.counts.clone() };
-        Self {
-            ts_ms: histogram.ts_ms,
-            count: histogram.count,
-            sum_bits: format!("{:016x}", histogram.sum.to_bits()),
-            schema: histogram.schema,
-            zero_threshold: histogram.zero_threshold,
-            zero_count: histogram.zero_count,
-            positive: side(&histogram.positive),
-            negative: side(&histogram.negative),
-            bounds: histogram.bounds.clone(),
-            reset_hint: histogram.reset_hint,
-        }
-    }
-}
-
-/// The exemplars of one series.
-#[derive(Clone, Debug)]
-pub struct ExemplarsView {
-    /// Labels of the series.
-    pub series: Labels,
-    /// (labels, value as text, milliseconds since the epoch), oldest first.
-    pub exemplars: Vec<(Labels, String, i64)>,
-}
-
-impl ExemplarsView {
-    /// Converts the exemplars of a series.
-    pub fn new(series: Labels, exemplars: Vec<Exemplar>) -> Self {
-        let exemplar_row = |exemplar: Exemplar| (exemplar.labels, format_like_go(exemplar.value), exemplar.ts_ms);
-        Self { series, exemplars: exemplars.into_iter().map(exemplar_row).collect() }
-    }
-}
-
-/// Formats a number like Go's `%g`: the shortest digits that round-trip, with an exponent below 1e-4 and from 1e6.
-fn format_like_go(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".into();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.into();
-    }
-    let scientific = format!("{value:e}");
-    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if value == 0.0 || (-4..6).contains(&exponent) {
-        return format!("{value}");
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.abs())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn numbers_are_formatted_like_go() {
-        let cases = [
-            (0.1, "0.1"),
-            (-0.0, "-0"),
-            (1e-5, "1e-05"),
-            (0.0001, "0.0001"),
-            (123_456.5, "123456.5"),
-            (1_234_567.0, "1.234567e+06"),
-            (1.5e300, "1.5e+300"),
-            (f64::INFINITY, "+Inf"),
-            (f64::NAN, "NaN"),
-        ];
-        for (value, text) in cases {
-            assert_eq!(super::format_like_go(value), text);
-        }
-    }
 }

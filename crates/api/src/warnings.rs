@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use wardroom_domain::visible_line;
 use wardroom_edge::{Routes, WARNING_HEADER};
 
-use crate::query_parameters::{known_parameters, query_names};
+use crate::query_parameters::query_names;
 use crate::request_thread::run_apart;
 
 /// Maximum number of unknown names in a warning.
@@ -39,7 +39,7 @@ pub(crate) fn with_warnings(response: impl IntoResponse, warnings: Vec<String>) 
 pub(crate) fn unknown_names<'a>(
     what: &str,
     unknown: impl IntoIterator<Item = &'a str>,
-    known: &[&str],
+    known: &[impl AsRef<str>],
 ) -> Option<String> {
     let distinct: BTreeSet<&str> = unknown.into_iter().collect();
     if distinct.is_empty() {
@@ -48,8 +48,11 @@ pub(crate) fn unknown_names<'a>(
     let shown = |name: &&str| visible_line(&name.chars().take(MAX_NAME_CHARS).collect::<String>()).into_owned();
     let names: Vec<String> = distinct.iter().take(MAX_NAMES).map(shown).collect();
     let more = if distinct.len() > MAX_NAMES { ", …" } else { "" };
-    let known =
-        if known.is_empty() { "there are none here".to_owned() } else { format!("known: {}", known.join(", ")) };
+    let known = if known.is_empty() {
+        "there are none here".to_owned()
+    } else {
+        format!("known: {}", known.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "))
+    };
     Some(format!("unknown {what} ignored: {}{more}; {known}", names.join(", ")))
 }
 
@@ -59,7 +62,8 @@ pub(crate) fn changed_limit(asked: u32, used: u32) -> Option<String> {
 }
 
 /// Adds the layer that reports warnings to every route of the API. Pages have no parameters.
-pub(crate) fn report_warnings(routes: Routes) -> Routes {
+/// `known_parameters` returns the names of a path's query parameters.
+pub(crate) fn report_warnings(routes: Routes, known_parameters: fn(&str) -> &'static [String]) -> Routes {
     routes.map(|route, handler| {
         if !route.path.starts_with("/api/") {
             return handler;
@@ -68,9 +72,9 @@ pub(crate) fn report_warnings(routes: Routes) -> Routes {
     })
 }
 
-async fn report(State(known): State<&'static [&'static str]>, request: Request, next: Next) -> Response {
+async fn report(State(known): State<&'static [String]>, request: Request, next: Next) -> Response {
     let names = query_names(request.uri().query().unwrap_or_default());
-    let unknown = names.iter().map(String::as_str).filter(|name| !known.contains(name));
+    let unknown = names.iter().map(String::as_str).filter(|name| !known.iter().any(|it| it == name));
     let unknown = unknown_names("parameter", unknown, known);
     let mut response = next.run(request).await;
     let Warnings(mut warnings) = response.extensions_mut().remove().unwrap_or_default();
@@ -124,12 +128,13 @@ mod tests {
     use super::*;
 
     fn answer(uri: &str) -> (Vec<String>, String) {
+        let known: &'static [String] = ["since", "match[]"].map(str::to_owned).to_vec().leak();
         let table = async || with_warnings(Json(json!([1])), vec!["rows are missing".to_owned()]);
         let router = axum::Router::new()
             .route("/object", get(async || Json(json!({ "value": 0.1 }))))
             .route("/prometheus", get(async || Json(json!({ "data": [], "warnings": ["truncated"] }))))
             .route("/table", get(table))
-            .layer(from_fn_with_state(&["since", "match[]"][..], report));
+            .layer(from_fn_with_state(known, report));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
@@ -162,7 +167,7 @@ mod tests {
     #[test]
     fn names_in_a_warning_are_limited() {
         let many: Vec<String> = (0..100).map(|n| format!("{n:0>300}")).collect();
-        let warning = unknown_names("field", many.iter().map(String::as_str), &[]).unwrap();
+        let warning = unknown_names("field", many.iter().map(String::as_str), &[""; 0]).unwrap();
         assert!(warning.len() < 1000 && warning.ends_with("…; there are none here"), "{warning}");
     }
 }

@@ -6,8 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
 
+use crate::forwarded::{is_base_path, is_network};
+
 /// Smallest maximum of a body, in bytes: with less, requests of ordinary senders are always refused.
 const MIN_BODY_BYTES: u64 = 1 << 10;
+/// Largest limit of requests of one caller a second.
+const MAX_REQUESTS_PER_SECOND: u64 = 1_000_000;
 
 /// Limits of every listener.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +49,15 @@ pub struct Config {
     /// Names under which this server is reached besides `localhost` and IP addresses, without port. With `--auth off`
     /// requests for other names get 403, and also otherwise if the list is not empty. Default: none. Since 0.1.
     pub allowed_hosts: Vec<String>,
+    /// Path below which a proxy has this server, such as `/wardroom`; the proxy may remove it or not. Default: none.
+    /// Since 0.2.
+    pub base_path: String,
+    /// Proxies whose `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Proto` are believed: addresses, or networks
+    /// such as `10.0.0.0/8`. Of all others these headers are removed. Default: none. Since 0.2.
+    pub trusted_proxies: Vec<String>,
+    /// Maximum number of requests of one caller a second, with twice as many at once; beyond it requests get 429.
+    /// Telemetry does not count. 0 means no limit. Default 1000. Since 0.2.
+    pub requests_per_second: u32,
 }
 
 impl Config {
@@ -81,6 +94,13 @@ impl Config {
                 format_args!("{host:?} is not a name; write it without scheme, port and path: ops.example.com");
             problems.require(!host.is_empty() && host.chars().all(is_name), "edge.allowed-hosts", detail);
         }
+        let detail = format_args!("{:?} is not a path; write it like /wardroom, without / at the end", self.base_path);
+        problems.require(is_base_path(&self.base_path), "edge.base-path", detail);
+        for proxy in &self.trusted_proxies {
+            let detail = format_args!("{proxy:?} is neither an address nor a network such as 10.0.0.0/8");
+            problems.require(is_network(proxy), "edge.trusted-proxies", detail);
+        }
+        problems.range("edge.requests-per-second", u64::from(self.requests_per_second), 0..=MAX_REQUESTS_PER_SECOND);
     }
 }
 
@@ -98,6 +118,9 @@ impl Default for Config {
             max_connections: 2048,
             max_connections_per_address: 512,
             allowed_hosts: Vec::new(),
+            base_path: String::new(),
+            trusted_proxies: Vec::new(),
+            requests_per_second: 1000,
         }
     }
 }

@@ -149,7 +149,7 @@ impl Drop for RedisServer {
 }
 
 /// Waits until a server is ready.
-fn await_start(name: &str, child: &mut Child, log: &Path, is_ready: impl Fn() -> bool) -> anyhow::Result<()> {
+pub(crate) fn await_start(name: &str, child: &mut Child, log: &Path, is_ready: impl Fn() -> bool) -> anyhow::Result<()> {
     let started = Instant::now();
     while !is_ready() {
         let has_exited = child.try_wait()?.is_some();
@@ -162,12 +162,12 @@ fn await_start(name: &str, child: &mut Child, log: &Path, is_ready: impl Fn() ->
     Ok(())
 }
 
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A program of a Debian package in the folder that a variable names, with the unpacked libraries.
-fn program(variable: &str, default_folder: &str, name: &str) -> anyhow::Result<Command> {
+pub(crate) fn program(variable: &str, default_folder: &str, name: &str) -> anyhow::Result<Command> {
     let path = folder(variable).unwrap_or_else(|| default_folder.into()).join(name);
     ensure!(path.exists(), "{} is missing; run `cargo xtask test`", path.display());
     let mut program = command(&path);

@@ -8,13 +8,16 @@
 //! - [`Shop`] runs the demo shop as an executor target and reads its recorded effects.
 //! - [`PostgresServer`] and [`RedisServer`] are the real servers, from Debian's packages.
 //! - [`DescribedApi`] serves an API by the description that its vendor publishes.
+//! - [`TestIssuer`] and [`Authenticator`] sign tokens and challenges as issuers and passkeys do.
 //! - [`FakeObjectStore`] is an in-memory object store with fault injection.
 //!
 //! Not part of any release.
 
 #![forbid(unsafe_code)]
 
+pub mod credentials;
 mod debian_server;
+mod nginx_server;
 pub mod described_api;
 mod fake_object_store;
 pub mod remote_write;
@@ -22,7 +25,9 @@ pub mod server;
 mod shop;
 mod synthetic_telemetry;
 
+pub use credentials::{Authenticator, TestIssuer};
 pub use debian_server::{PostgresServer, RedisServer};
+pub use nginx_server::NginxServer;
 pub use described_api::{ApiAnswer, ApiRequest, DescribedApi};
 pub use fake_object_store::{FakeObjectStore, StoreFaults};
 pub use server::Server;
