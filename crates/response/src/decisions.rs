@@ -1,7 +1,7 @@
 //! Decisions of people: approve, reject, verdict, close.
 
 use serde_json::json;
-use wardroom_api::{Decision, DecisionView};
+use wardroom_api::{Decision, DecisionRequest, DecisionView};
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::executor::{PlanStatus, RefusalCode, Request, Response};
@@ -14,6 +14,7 @@ use super::audit_entry::{APPROVE_REQUESTED, audit_entry};
 use super::respond_error::{OTHER_ANSWER, RespondError};
 use super::responder::{Responder, finished_incident};
 use crate::clock;
+use crate::incident_notes::{Noted, note};
 use crate::problem_responses::{conflict, store_problem, unreadable_workflow};
 
 impl Responder {
@@ -21,21 +22,31 @@ impl Responder {
     ///
     /// # Errors
     /// Returns a problem if the decision is refused, or the state or the executor is unavailable.
-    pub async fn decide(&self, caller: Identity, number: i64, decision: Decision) -> Result<DecisionView, Problem> {
-        let action = match &decision {
+    pub async fn decide(&self, caller: Identity, request: DecisionRequest) -> Result<DecisionView, Problem> {
+        let (number, decision) = (request.number, &request.decision);
+        let action = match decision {
             Decision::Approve { .. } => "approve",
             Decision::Reject { .. } => "reject",
             Decision::Verdict { .. } => "verdict",
             Decision::Close { .. } => "close",
+            Decision::Acknowledge => "acknowledge",
+            Decision::Assign { .. } => "assign",
+            Decision::Comment { .. } => "comment",
+            Decision::Merge { .. } => "merge",
+            Decision::Suppress { .. } => "suppress",
         };
         let id = format!("INC-{number}");
-        let reason = match &decision {
-            Decision::Approve { reason, .. } | Decision::Reject { reason } | Decision::Close { reason } => {
-                reason.clone()
+        let reason = match decision {
+            Decision::Approve { reason, .. }
+            | Decision::Reject { reason }
+            | Decision::Close { reason }
+            | Decision::Merge { reason, .. }
+            | Decision::Suppress { reason, .. } => reason.clone(),
+            Decision::Verdict { .. } | Decision::Acknowledge | Decision::Assign { .. } | Decision::Comment { .. } => {
+                String::new()
             }
-            Decision::Verdict { .. } => String::new(),
         };
-        let result = self.apply_decision(&caller, number, decision).await;
+        let result = self.apply_decision(&caller, &request).await;
         if let Err(problem) = &result {
             let decision = json!({ "code": problem.code(), "reason": reason });
             let action = format!("{action}_refused");
@@ -52,34 +63,26 @@ impl Responder {
     async fn apply_decision(
         &self,
         caller: &Identity,
-        number: i64,
-        decision: Decision,
+        DecisionRequest { number, if_match, decision }: &DecisionRequest,
     ) -> Result<DecisionView, Problem> {
         // The executor is asked for authorization once, however often this retries; with whether it has enough
         // approvals.
         let mut authorized: Option<(Approval, bool)> = None;
         loop {
-            let (row, mut workflow) = self.find_incident(&caller.tenant, number).await?;
-            if let (Decision::Approve { plan_sha256, reason, proof, channel }, None) = (&decision, &authorized) {
-                check_approvable(&workflow, plan_sha256)?;
-                if !self.is_home(&workflow) {
-                    let detail =
-                        "another server handles this incident, and its executor has to be asked; approve it there";
-                    return Err(Problem::unavailable("other_server", detail));
-                }
-                self.check_approver(caller, &workflow, channel)?;
-                self.audit_request(caller, &row, (plan_sha256, reason, channel)).await?;
-                let status = self.authorize(&workflow, plan_sha256, proof.0.clone()).await?;
-                let unrecorded =
-                    || Problem::unavailable("executor_unavailable", "the executor did not record the approval");
-                let principal =
-                    status.approvals.last().or(status.approved_by.as_ref()).cloned().ok_or_else(unrecorded)?;
-                let (channel, plan_sha256, reason) = (channel.clone(), plan_sha256.clone(), reason.clone());
-                let (at, proof) = (clock::now(), status.proof);
-                let approval = Approval { principal, at, channel, plan_sha256, reason, proof };
-                authorized = Some((approval, status.approved_by.is_some()));
+            let (row, mut workflow) = self.find_incident(&caller.tenant, *number).await?;
+            if authorized.is_none() {
+                check_revision(&row, *if_match)?;
+                authorized = self.ask_approval(caller, &row, &workflow, decision).await?;
             }
-            let event = match (&decision, &authorized) {
+            let noted = self.note(caller, &row, &mut workflow, decision).await?;
+            let is_closing = matches!(decision, Decision::Merge { .. }) && workflow.state == IncidentState::Escalated;
+            if let Some(noted) = noted.filter(|_| !is_closing) {
+                if self.save(&row, &workflow, noted, &caller.principal).await? {
+                    return Ok(decision_view(&row, &workflow));
+                }
+                continue;
+            }
+            let event = match (decision, &authorized) {
                 (Decision::Approve { .. }, Some((approval, is_enough))) => {
                     let known = workflow.approval.as_ref().map(|approval| &approval.plan_sha256);
                     if known == Some(&approval.plan_sha256) {
@@ -95,8 +98,20 @@ impl Responder {
                         continue;
                     }
                 }
-                // Authorized above.
-                (Decision::Approve { .. }, None) => continue,
+                // Authorized above; notes were saved above.
+                (Decision::Approve { .. }, None)
+                | (
+                    Decision::Acknowledge
+                    | Decision::Assign { .. }
+                    | Decision::Comment { .. }
+                    | Decision::Suppress { .. },
+                    _,
+                ) => continue,
+                (Decision::Merge { into, reason }, _) => {
+                    let at_ms = self.settle_ms(&caller.tenant, &workflow);
+                    let reason = format!("merged into INC-{into}{}{reason}", if reason.is_empty() { "" } else { ": " });
+                    Event::Closed { by: caller.principal.clone(), reason, at_ms }
+                }
                 (Decision::Reject { reason }, _) => {
                     Event::Rejected { by: caller.principal.clone(), reason: reason.clone() }
                 }
@@ -127,6 +142,60 @@ impl Responder {
                 return Ok(decision_view(&row, &workflow));
             }
         }
+    }
+
+    /// Asks the executor to record an approval. Returns it, with whether the plan has enough of them then; `None` for
+    /// any other decision.
+    async fn ask_approval(
+        &self,
+        caller: &Identity,
+        row: &IncidentRow,
+        workflow: &Workflow,
+        decision: &Decision,
+    ) -> Result<Option<(Approval, bool)>, Problem> {
+        let Decision::Approve { plan_sha256, reason, proof, channel } = decision else { return Ok(None) };
+        check_approvable(workflow, plan_sha256)?;
+        if !self.is_home(workflow) {
+            let detail = "another server handles this incident, and its executor has to be asked; approve it there";
+            return Err(Problem::unavailable("other_server", detail));
+        }
+        self.check_approver(caller, workflow, channel)?;
+        self.audit_request(caller, row, (plan_sha256, reason, channel)).await?;
+        let status = self.authorize(workflow, plan_sha256, proof.0.clone()).await?;
+        let unrecorded = || Problem::unavailable("executor_unavailable", "the executor did not record the approval");
+        let principal = status.approvals.last().or(status.approved_by.as_ref()).cloned().ok_or_else(unrecorded)?;
+        let (channel, plan_sha256, reason) = (channel.clone(), plan_sha256.clone(), reason.clone());
+        let (at, proof) = (clock::now(), status.proof);
+        let approval = Approval { principal, at, channel, plan_sha256, reason, proof };
+        Ok(Some((approval, status.approved_by.is_some())))
+    }
+
+    /// Notes a decision that is no transition in the workflow; `None` for any other decision.
+    async fn note(
+        &self,
+        caller: &Identity,
+        row: &IncidentRow,
+        workflow: &mut Workflow,
+        decision: &Decision,
+    ) -> Result<Option<Noted>, Problem> {
+        let into = match decision {
+            Decision::Merge { into, .. } => Some(self.merge_target(row, *into).await?),
+            _ => None,
+        };
+        note(caller, workflow, decision, into.as_ref(), clock::now())
+    }
+
+    /// Returns id and key of the incident that another one is merged into.
+    async fn merge_target(&self, row: &IncidentRow, into: i64) -> Result<(String, String), Problem> {
+        let bad = |detail: String| Problem::bad_request("bad_merge", format!("field into: {detail}"));
+        let (target, workflow) = self.find_incident(&row.tenant, into).await?;
+        if target.key == row.key {
+            return Err(bad("an incident cannot be merged into itself".to_owned()));
+        }
+        if workflow.incident.merged_into.is_some() {
+            return Err(bad(format!("{} is merged into another incident; name that one", target.id())));
+        }
+        Ok((target.id(), target.key))
     }
 
     /// Keeps one of several approvals that a plan needs.
@@ -222,6 +291,15 @@ pub fn refusal_problem(code: RefusalCode, detail: String) -> Problem {
             Problem::unavailable("executor_unavailable", detail)
         }
     }
+}
+
+/// Returns an error if the incident is not the one that the caller has read.
+fn check_revision(row: &IncidentRow, if_match: Option<i64>) -> Result<(), Problem> {
+    if if_match.is_none_or(|revision| revision == row.revision) {
+        return Ok(());
+    }
+    let detail = format!("{} has changed since it was read, to revision {}; read it again", row.id(), row.revision);
+    Err(Problem::new(Status::PRECONDITION_FAILED, "changed_since", detail))
 }
 
 fn decision_view(row: &IncidentRow, workflow: &Workflow) -> DecisionView {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use wardroom_api::{
-    AnomalyView, ApprovalView, ChartView, EntityView, EvidenceView, HypothesisView, IncidentDetail, IncidentSummary,
-    PlanView, PolicyView, TimelineView, VerdictView,
+    AnomalyView, ApprovalView, ChartView, CommentView, EntityView, EvidenceView, HypothesisView, IncidentDetail,
+    IncidentSummary, PlanStepView, PlanView, PolicyView, TimelineView, VerdictView,
 };
 use wardroom_diagnose::root_cause_analysis;
-use wardroom_domain::{Anomaly, Approval, Entity, PolicyDecision, SignalId, SignalKind, TenantId};
+use wardroom_domain::{Anomaly, Approval, Comment, Entity, Plan, PolicyDecision, SignalId, SignalKind, TenantId};
 use wardroom_edge::{Problem, Status};
 use wardroom_respond::{TimelineEntry, Workflow, postmortem};
 use wardroom_store::{HistoryRow, IncidentRow};
@@ -22,15 +22,6 @@ const MAX_CHARTS: usize = 12;
 const CHART_LEAD_MS: i64 = 120_000;
 
 impl Responder {
-    /// Lists incidents, newest first, with numbers below `before`.
-    ///
-    /// # Errors
-    /// Returns a problem if the state cannot be read.
-    pub async fn list(&self, tenant: TenantId, before: i64, limit: u32) -> Result<Vec<IncidentSummary>, Problem> {
-        let rows = self.store.incidents(&tenant, before, limit).await.map_err(store_problem)?;
-        rows.iter().map(|row| Ok(summary(row, &read_workflow(row)?))).collect()
-    }
-
     /// Returns one incident in detail.
     ///
     /// # Errors
@@ -39,10 +30,7 @@ impl Responder {
         let (row, workflow) = self.find_incident(&tenant, number).await?;
         let history = self.store.history(&tenant, &row.key).await.map_err(store_problem)?;
         let plan = workflow.plan.as_ref().zip(workflow.plan_sha256.as_ref());
-        let proposal = plan.map(|(plan, _)| {
-            let action = format!("{} {} of {}", plan.call.tool, plan.call.operation, plan.call.target);
-            (action, plan.runbook.clone(), plan.dry_run.risk.clone())
-        });
+        let proposal = plan.map(|(plan, _)| (plan.describe(), plan.runbook.clone(), plan.risk().to_owned()));
         let proposal =
             proposal.as_ref().map(|(action, runbook, risk)| (action.as_str(), runbook.as_str(), risk.as_str()));
         let text = |outcome: Option<wardroom_domain::Outcome>| outcome.map(|outcome| outcome.as_str().to_owned());
@@ -53,21 +41,7 @@ impl Responder {
             hypotheses: workflow.diagnosis.iter().flat_map(|d| &d.causes).map(HypothesisView::from).collect(),
             evidence: evidence(&workflow),
             analysis: workflow.diagnosis.as_ref().map(|diagnosis| json!(root_cause_analysis(diagnosis, proposal))),
-            plan: plan.map(|(plan, plan_sha256)| PlanView {
-                plan_sha256: plan_sha256.clone(),
-                document: json!(plan),
-                tool: plan.call.tool.clone(),
-                operation: plan.call.operation.clone(),
-                target: plan.call.target.clone(),
-                arguments: Value::Object(plan.call.arguments.clone()),
-                diff: plan.dry_run.diff.clone(),
-                blast_radius: plan.dry_run.blast_radius.clone(),
-                risk: plan.dry_run.risk.clone(),
-                reversible: plan.dry_run.reversible,
-                runbook: plan.runbook.clone(),
-                control: plan.control.clone(),
-                expires_at: plan.expires_at,
-            }),
+            plan: plan.map(|(plan, plan_sha256)| plan_view(plan, plan_sha256, &workflow)),
             policy: policy_view(&workflow),
             plan_sha256: workflow.plan_sha256.clone(),
             approved_by: workflow.approval.as_ref().map(|approval| approval.principal.to_string()),
@@ -85,6 +59,10 @@ impl Responder {
                 .as_ref()
                 .map(|(verdict, cause)| VerdictView { verdict: verdict.clone(), cause: cause.clone() }),
             charts: self.charts(&tenant, &workflow),
+            comments: workflow.incident.comments.iter().map(comment_view).collect(),
+            acknowledged_at: workflow.incident.acknowledged.as_ref().map(|seen| seen.at),
+            merged_into: self.id_of(&tenant, workflow.incident.merged_into.as_deref()).await?,
+            suppressed_until: workflow.incident.suppressed_until,
         })
     }
 
@@ -100,6 +78,13 @@ impl Responder {
             .map(|line| TimelineEntry { at: line.at, text: line.text })
             .collect();
         Ok(postmortem(&row.id(), &workflow, &lines))
+    }
+
+    /// Returns the id of the incident with a key.
+    async fn id_of(&self, tenant: &TenantId, key: Option<&str>) -> Result<Option<String>, Problem> {
+        let Some(key) = key else { return Ok(None) };
+        let row = self.store.incident_by_key(tenant, key).await.map_err(store_problem)?;
+        Ok(row.map(|row| row.id()))
     }
 
     /// Reads an incident and its workflow.
@@ -196,7 +181,7 @@ pub fn anomaly_view(anomaly: Anomaly) -> AnomalyView {
     }
 }
 
-fn summary(row: &IncidentRow, workflow: &Workflow) -> IncidentSummary {
+pub(crate) fn summary(row: &IncidentRow, workflow: &Workflow) -> IncidentSummary {
     IncidentSummary {
         id: row.id(),
         state: row.state.to_string(),
@@ -207,17 +192,58 @@ fn summary(row: &IncidentRow, workflow: &Workflow) -> IncidentSummary {
         began_at: workflow.incident.began_at,
         opened_at: workflow.incident.opened_at,
         updated_at: row.updated_at,
+        revision: row.revision,
+        owner: workflow.incident.owner.as_ref().map(ToString::to_string),
+        acknowledged_by: workflow.incident.acknowledged.as_ref().map(|seen| seen.by.to_string()),
         number: row.number,
     }
 }
 
-fn policy_view(workflow: &Workflow) -> Option<PolicyView> {
+fn comment_view(comment: &Comment) -> CommentView {
+    CommentView { by: comment.by.to_string(), at: comment.at, text: comment.text.clone() }
+}
+
+pub(crate) fn plan_view(plan: &Plan, plan_sha256: &str, workflow: &Workflow) -> PlanView {
+    let results = workflow.steps.iter().map(Some).chain(std::iter::repeat(None));
+    let steps = (1..).zip(plan.steps().zip(results)).map(|(number, ((call, dry_run), result))| PlanStepView {
+        number,
+        tool: call.tool.clone(),
+        operation: call.operation.clone(),
+        target: call.target.clone(),
+        arguments: Value::Object(call.arguments.clone()),
+        diff: dry_run.diff.clone(),
+        blast_radius: dry_run.blast_radius.clone(),
+        risk: dry_run.risk.clone(),
+        reversible: dry_run.reversible,
+        outcome: result.map(|result| result.outcome.as_str().to_owned()),
+        detail: result.map(|result| result.detail.clone()),
+        undo: result.and_then(|result| result.undo).map(|undo| undo.as_str().to_owned()),
+    });
+    PlanView {
+        plan_sha256: plan_sha256.to_owned(),
+        document: json!(plan),
+        tool: plan.call.tool.clone(),
+        operation: plan.call.operation.clone(),
+        target: plan.call.target.clone(),
+        arguments: Value::Object(plan.call.arguments.clone()),
+        diff: plan.diff(),
+        blast_radius: plan.blast_radius(),
+        risk: plan.risk().to_owned(),
+        reversible: plan.is_reversible(),
+        steps: if plan.step_count() > 1 { steps.collect() } else { Vec::new() },
+        runbook: plan.runbook.clone(),
+        control: plan.control.clone(),
+        expires_at: plan.expires_at,
+    }
+}
+
+pub(crate) fn policy_view(workflow: &Workflow) -> Option<PolicyView> {
     let PolicyDecision { answer, rules, reason, policy_sha256 } = workflow.policy.clone()?;
     let partial_approvals = workflow.partial_approvals.iter().map(approval_view).collect();
     Some(PolicyView { answer: answer.as_str().to_owned(), rules, reason, policy_sha256, partial_approvals })
 }
 
-fn approval_view(approval: &Approval) -> ApprovalView {
+pub(crate) fn approval_view(approval: &Approval) -> ApprovalView {
     let Approval { principal, at, channel, reason, proof, .. } = approval.clone();
     ApprovalView { by: principal.to_string(), at, channel, reason, proof: proof.map(|proof| proof.as_str().to_owned()) }
 }
@@ -263,6 +289,6 @@ fn timeline(workflow: &Workflow, history: &[HistoryRow]) -> Vec<TimelineView> {
     lines
 }
 
-fn read_workflow(row: &IncidentRow) -> Result<Workflow, Problem> {
+pub(crate) fn read_workflow(row: &IncidentRow) -> Result<Workflow, Problem> {
     Workflow::read(&row.workflow).map_err(unreadable_workflow)
 }

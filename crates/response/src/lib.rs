@@ -17,22 +17,24 @@
 
 mod audit_entry;
 mod decisions;
+mod detected_signals;
 mod diagnosis;
 mod diagnosis_facts;
 mod effect_outcome;
 mod effect_results;
 mod effect_workers;
 mod incident_changes;
+mod incident_notes;
 mod incident_views;
 mod investigate;
 pub mod metrics;
 mod perform;
 mod policy;
 pub mod problem_responses;
+mod resources;
 mod respond_error;
 mod responder;
 mod safeguards;
-mod watched_signals;
 
 use wardroom_config as config;
 use wardroom_process::{clock, crash};
@@ -42,5 +44,6 @@ pub use decisions::refusal_problem;
 pub use diagnosis::{diagnose_incident, incident_facts};
 pub use effect_workers::run_effect_workers;
 pub use incident_views::anomaly_view;
+pub use resources::{StreamControl, requests, resources};
 pub use respond_error::OTHER_ANSWER;
 pub use responder::{ReplayProgress, Responder, run_responder};
