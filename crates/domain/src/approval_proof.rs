@@ -8,9 +8,13 @@
 //! the approver signs one statement with their SSH key, in a namespace of its own (`sshsig`), so that no signature made
 //! for another purpose counts, and this one counts for nothing else. Guarantee: a proof is good for one action on one
 //! plan of one incident, and for minutes; who relays it can do nothing else with it. The program `ssh-keygen -Y sign`
-//! makes the same signatures.
+//! makes the same signatures. A browser proves the same statement by its hash: as the challenge of a passkey, or as the
+//! nonce of an ID token of OpenID Connect.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::canonical::canonical_json;
 use crate::identity::TenantId;
@@ -91,6 +95,14 @@ impl Statement {
     pub fn message(&self) -> Result<String, String> {
         canonical_json(self)
     }
+
+    /// Returns the SHA-256 of the text in base64url: what a browser proves.
+    ///
+    /// # Errors
+    /// See [`Statement::message`].
+    pub fn challenge(&self) -> Result<String, String> {
+        Ok(URL_SAFE_NO_PAD.encode(Sha256::digest(self.message()?)))
+    }
 }
 
 /// What proved an approval.
@@ -99,6 +111,10 @@ impl Statement {
 pub enum ProofKind {
     /// A signature with the approver's SSH key.
     Ssh,
+    /// An assertion of the approver's passkey.
+    Passkey,
+    /// An ID token of the approver's provider of OpenID Connect.
+    Oidc,
     /// A bearer token, which the server has seen: for evaluation only.
     Token,
 }
@@ -108,25 +124,54 @@ impl ProofKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ssh => "ssh",
+            Self::Passkey => "passkey",
+            Self::Oidc => "oidc",
             Self::Token => "token",
         }
     }
 }
 
-/// A signed statement as it is transmitted: what the executor cannot know by itself, and the signature.
+/// What a passkey has signed; every part is in base64url.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasskeyAssertion {
+    /// Id of the passkey.
+    pub id: String,
+    /// `clientDataJSON` of WebAuthn; its challenge is [`Statement::challenge`].
+    pub client_data: String,
+    /// `authenticatorData` of WebAuthn.
+    pub authenticator_data: String,
+    /// The signature.
+    pub signature: String,
+}
+
+/// A proven statement as it is transmitted: what the executor cannot know by itself, and one of signature, passkey and
+/// ID token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignedProof {
     /// Time of the statement.
     pub time: Timestamp,
     /// The SSH signature: `-----BEGIN SSH SIGNATURE-----` and so on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub signature: String,
+    /// The assertion of a passkey.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<PasskeyAssertion>,
+    /// An ID token of OpenID Connect, whose nonce is [`Statement::challenge`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_token: Option<String>,
     /// Reason of a break-glass approval; it makes the statement one of [`ProofAction::BreakGlass`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub break_glass: Option<String>,
 }
 
 impl SignedProof {
+    /// Makes a proof by an SSH signature.
+    pub const fn ssh(time: Timestamp, signature: String, break_glass: Option<String>) -> Self {
+        Self { time, signature, passkey: None, id_token: None, break_glass }
+    }
+
     /// Returns the proof as one line of JSON.
     ///
     /// # Errors
@@ -162,6 +207,12 @@ mod tests {
         insta::assert_snapshot!(resume.message().unwrap(), @r#"{"action":"resume","stop":"3f2a","tenant":"main","time":"2026-11-30T14:00:00Z","version":1}"#);
     }
 
+    /// A passkey's challenge and an ID token's nonce.
+    #[test]
+    fn challenge_of_version_1_is_stable() {
+        insta::assert_snapshot!(statement().challenge().unwrap(), @"pGiXZvnO074S65xprMXApEDfrcDXK-5p--ixoFsZ6JA");
+    }
+
     #[test]
     fn every_field_changes_the_message() {
         let message = statement().message().unwrap();
@@ -185,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_proof_is_told_from_a_token() {
-        let proof = SignedProof { time: Timestamp::from_millis(0), signature: "-----BEGIN".into(), break_glass: None };
+        let proof = SignedProof::ssh(Timestamp::from_millis(0), "-----BEGIN".into(), None);
         assert_eq!(SignedProof::parse(&proof.to_text().unwrap()), Some(Ok(proof)));
         assert!(SignedProof::parse("wr_0123456789").is_none() && SignedProof::parse("").is_none());
         assert!(SignedProof::parse(r#"{"signature":""}"#).unwrap().unwrap_err().contains("time"));
