@@ -4,6 +4,7 @@
 mod competing_workers;
 mod effects;
 mod effects_model;
+mod identity;
 mod incidents;
 mod old_databases;
 
@@ -48,6 +49,10 @@ suite! {
     effects::an_effect_of_a_queue_is_taken_by_its_workers_only,
     effects::a_finished_incident_is_kept_once,
     effects_model::the_model_holds,
+    identity::users_are_created_once_and_changed,
+    identity::a_session_has_what_its_user_and_token_are_now,
+    identity::sessions_are_rotated_used_and_ended,
+    identity::a_passkey_counts_on_once_for_each_use,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
