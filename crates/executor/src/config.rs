@@ -1,6 +1,7 @@
 //! Configuration of the executor: targets with credentials, and who may approve.
 
 pub(crate) mod approvers;
+pub(crate) mod browser_approvers;
 pub(crate) mod private_file;
 mod yaml;
 
@@ -14,12 +15,14 @@ use ssh_key::public::KeyData;
 use wardroom_domain::config_check::{ConfigProblems, MAX_MINUTES};
 use wardroom_domain::executor::ListedApprover;
 use wardroom_domain::{AccessRole, Principal, TenantId, ToolCall};
+use wardroom_identity::jwk_set::JwkSet;
 use wardroom_policy::{Autonomy, Config as PolicyConfig};
 use wardroom_tools::{SecretsConfig, SettingError, Target};
 
 use crate::approval::allowed_signers::Signer;
 use crate::audit_publisher::HeadDestination;
 use approvers::{Approver, Approvers};
+use browser_approvers::{ApprovalIssuer, BrowserProofs, ListedAccount, ListedPasskey};
 use private_file::read_private_file;
 
 /// Default of [`ExecutorConfig::undo_minutes`].
@@ -53,9 +56,15 @@ pub struct ExecutorConfig {
     /// Actions that may run without approval where the policy permits it. Default: none. Since 0.2.
     #[serde(default)]
     pub autonomy: Vec<AutonomousAction>,
+    /// How approvals from a browser are verified. Default: none is accepted. Since 0.3.
+    #[serde(default)]
+    pub browser: BrowserProofs,
     /// The approvers, checked.
     #[serde(skip)]
     checked: Approvers,
+    /// The issuer of the ID token of a request, with its keys.
+    #[serde(skip)]
+    pub(crate) issuer_keys: Option<(ApprovalIssuer, JwkSet)>,
 }
 
 /// An action that has earned to run without approval. An operator writes it here: the server cannot.
@@ -84,6 +93,11 @@ impl ExecutorConfig {
         let text = read_private_file(path).map_err(with_path)?;
         let mut config: Self = yaml::parse(&text).map_err(with_path)?;
         config.checked = Approvers::read(&config.approvers).map_err(with_path)?;
+        config.browser.check().map_err(with_path)?;
+        for issuer in &mut config.browser.issuers {
+            // A relative path is in the folder of this file.
+            issuer.ca_file = issuer.ca_file.take().map(|file| path.parent().unwrap_or(path).join(file));
+        }
         config.check_targets().map_err(with_path)?;
         config.check_policy(path).map_err(with_path)?;
         for (index, place) in config.audit_heads.iter().enumerate() {
@@ -147,7 +161,7 @@ impl ExecutorConfig {
     pub(crate) fn settings_without_secrets(&self) -> Value {
         let targets: Vec<Value> = self.targets.iter().map(wardroom_tools::shown).collect();
         json!({ "targets": targets, "secrets": self.secrets, "undo-minutes": self.undo_minutes, "policy": self.policy,
-            "audit-heads": self.audit_heads })
+            "audit-heads": self.audit_heads, "browser": self.browser })
     }
 
     /// Returns the programs that the tool runner may start.
@@ -163,6 +177,16 @@ impl ExecutorConfig {
     /// Returns the approver of a tenant whose token, listed with `proof: token`, this is.
     pub(crate) fn authenticate(&self, tenant: &TenantId, token: &str) -> Option<&Principal> {
         self.checked.authenticate(tenant, token)
+    }
+
+    /// Returns the approver's passkey of a tenant with this id.
+    pub(crate) fn passkey(&self, tenant: &TenantId, id: &str) -> Option<&ListedPasskey> {
+        self.checked.passkey(tenant, id)
+    }
+
+    /// Returns the approver's account of a tenant.
+    pub(crate) fn account(&self, tenant: &TenantId, issuer: &str, subject: &str) -> Option<&ListedAccount> {
+        self.checked.account(tenant, issuer, subject)
     }
 
     /// Returns whether an approval still counts; see [`Approvers::is_approver`].

@@ -16,11 +16,14 @@
 
 mod approval;
 mod audit_key;
+mod audit_object_store;
 mod audit_publisher;
 mod audit_signing;
 mod client;
 mod config;
+mod issuer_keys;
 mod ledger;
+mod plan_record;
 mod policy_check;
 mod policy_file;
 mod protocol;
@@ -45,6 +48,7 @@ use service::Service;
 
 pub use approval::signer::{ApprovalSigner, NewKey, create_key};
 pub use audit_key::{PRIVATE_KEY_FILE, is_signature_valid, read_public_key};
+pub use audit_object_store::ObjectStoreSigning;
 pub use audit_publisher::{HeadDestination, HeadMethod};
 pub use audit_signing::{AuditEvidence, accept_audit_log, audit_evidence, has_signing_key, public_key_file};
 pub use client::{ExecutorClient, ExecutorUnavailable};

@@ -23,7 +23,7 @@ use std::time::Duration;
 use wardroom_domain::audit_head::SignedHead;
 use wardroom_domain::executor::{Confinement, Phase, PlanStatus, RefusalCode, Request, Response};
 use wardroom_domain::{DryRun, TenantId, ToolCall};
-use wardroom_process::crash;
+use wardroom_process::{clock, crash};
 use wardroom_respond::{Tool, ToolError};
 use wardroom_tools::Context;
 use wardroom_tools::programs::{NoPrograms, Programs};
@@ -31,7 +31,9 @@ use wardroom_tools::programs::{NoPrograms, Programs};
 use crate::audit_publisher::Publication;
 use crate::audit_signing::AuditSigning;
 use crate::config::ExecutorConfig;
-use crate::ledger::{Ledger, PlanRecord};
+use crate::issuer_keys::IssuerKeys;
+use crate::ledger::Ledger;
+use crate::plan_record::PlanRecord;
 use crate::protocol::Deadline;
 use crate::refusal::Refusal;
 use runs::{Runs, Work};
@@ -53,6 +55,8 @@ pub(crate) struct Service {
     /// Starts the programs of tools.
     pub(crate) programs: Arc<dyn Programs>,
     runs: Arc<Runs>,
+    /// The keys of issuers of ID tokens.
+    issuer_keys: IssuerKeys,
     /// Whether the heads of the audit log are published.
     pub(crate) publication: Publication,
 }
@@ -69,6 +73,7 @@ impl Service {
             confinement: Confinement::default(),
             programs: Arc::new(NoPrograms),
             runs: Arc::default(),
+            issuer_keys: IssuerKeys::default(),
             publication: Publication::default(),
         })
     }
@@ -96,19 +101,21 @@ impl Service {
                 self.authorize(*plan, (&plan_sha256, &proof), undo_sha256, deadline)
             }
             // What is polled for may take longer than a client waits; its plan expires.
-            Request::Start { plan_sha256 } => self.start(&plan_sha256, Deadline::default()),
-            Request::StartUndo { plan_sha256, proof } => self.start_undo(&plan_sha256, &proof, Deadline::default()),
-            Request::Execute { plan_sha256 } => {
-                self.start(&plan_sha256, deadline)?;
-                self.wait(&plan_sha256, Work::Action)
+            Request::Start { plan_sha256, step } => self.start(&plan_sha256, step, Deadline::default()),
+            Request::StartUndo { plan_sha256, step, proof } => {
+                self.start_undo((&plan_sha256, step), &proof, Deadline::default())
             }
-            Request::Undo { plan_sha256, proof } => {
-                self.start_undo(&plan_sha256, &proof, deadline)?;
-                self.wait(&plan_sha256, Work::Undo)
+            Request::Execute { plan_sha256, step } => {
+                self.start(&plan_sha256, step, deadline)?;
+                self.wait(&plan_sha256, step, Work::Action)
+            }
+            Request::Undo { plan_sha256, step, proof } => {
+                self.start_undo((&plan_sha256, step), &proof, deadline)?;
+                self.wait(&plan_sha256, step, Work::Undo)
             }
             Request::Settle { plan_sha256, proof } => self.settle(&plan_sha256, &proof),
             Request::Review { plan_sha256, proof } => self.review(&plan_sha256, &proof),
-            Request::Status { plan_sha256 } => Ok(self.status(&plan_sha256)),
+            Request::Status { plan_sha256, step } => Ok(self.status(&plan_sha256, step)),
             Request::StopAll { by, reason } => self.stop_all(by, reason),
             Request::Resume { proof } => self.resume(&proof),
             Request::StopState => self.stop_state(),
@@ -124,6 +131,14 @@ impl Service {
     /// Loads the configuration. It is read at every use, so that a removed approver loses the authority at once.
     fn config(&self) -> Result<ExecutorConfig, Refusal> {
         ExecutorConfig::load(&self.config).map_err(|error| (RefusalCode::Unavailable, error))
+    }
+
+    /// Loads the configuration with the keys that a proof needs. Call it before anything is locked: keys of issuers may
+    /// have to be read over HTTP.
+    fn config_for(&self, proof: &str) -> Result<ExecutorConfig, Refusal> {
+        let mut config = self.config()?;
+        self.issuer_keys.provide(&mut config, proof, clock::now())?;
+        Ok(config)
     }
 
     /// Returns the tool of a call, with the targets of the tenant only.
@@ -159,26 +174,26 @@ impl Service {
         with_crash_points("adapter:plan", || tool.plan(call)).map_err(refuse_tool_error)
     }
 
-    fn status(&self, plan_sha256: &str) -> Response {
-        Response::Status { status: self.plan_status(plan_sha256) }
+    fn status(&self, plan_sha256: &str, step: u32) -> Response {
+        Response::Status { status: self.plan_status(plan_sha256, step) }
     }
 
-    fn plan_status(&self, plan_sha256: &str) -> PlanStatus {
-        let mut status = self.ledger().plan(plan_sha256).map(|record| record.status.clone()).unwrap_or_default();
-        match self.runs.running(plan_sha256) {
+    fn plan_status(&self, plan_sha256: &str, step: u32) -> PlanStatus {
+        let mut status = self.ledger().plan(plan_sha256).map(|record| record.status_of(step)).unwrap_or_default();
+        match self.runs.running(plan_sha256, step) {
             Some((work, progress)) => {
                 status.phase = if work == Work::Action { Phase::Running } else { Phase::Undoing };
                 status.progress = progress;
             }
-            None => status.refused = self.runs.refused(plan_sha256),
+            None => status.refused = self.runs.refused(plan_sha256, step),
         }
         status
     }
 
     /// Waits for the end of what was started, and returns its result.
-    fn wait(&self, plan_sha256: &str, work: Work) -> Result<Response, Refusal> {
+    fn wait(&self, plan_sha256: &str, step: u32, work: Work) -> Result<Response, Refusal> {
         self.runs.wait(plan_sha256, WAIT_TIMEOUT);
-        let status = self.plan_status(plan_sha256);
+        let status = self.plan_status(plan_sha256, step);
         let outcome = if work == Work::Action { status.executed } else { status.undone };
         match (outcome, &status.refused) {
             (None, Some(refused)) => Err((refused.code, refused.detail.clone())),

@@ -78,7 +78,7 @@ impl ApprovalSigner {
         };
         let signature = SshSig::new(self.public_key.clone(), PROOF_NAMESPACE, hash, signature);
         let signature = signature.and_then(|it| it.to_pem(LineEnding::LF)).map_err(Error::other)?;
-        Ok(SignedProof { time: statement.time, signature, break_glass: statement.reason.clone() })
+        Ok(SignedProof::ssh(statement.time, signature, statement.reason.clone()))
     }
 }
 

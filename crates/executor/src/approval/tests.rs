@@ -65,7 +65,7 @@ fn signatures_of_ssh_keygen_are_accepted() {
         let public = std::fs::read_to_string(format!("{key}.pub")).unwrap();
         let config = config(dir.path(), &format!("alice {public}"));
         let now = Timestamp::parse(NOW).unwrap();
-        let proof = SignedProof { time: now, signature, break_glass: None };
+        let proof = SignedProof::ssh(now, signature, None);
         let proven = verify(&config, &claim(), &proof.to_text().unwrap(), now).unwrap();
         assert_eq!((proven.principal.as_str(), proven.kind), ("alice", ProofKind::Ssh), "{kind} {bits}");
         let (listed, fingerprint) = run("ssh-keygen", &["-l", "-f", key], "");
@@ -149,7 +149,7 @@ mod parsing {
         #[test]
         fn any_text_is_refused(text in "\\PC{0,200}", line in "[ -~]{0,120}") {
             drop(allowed_signers::parse(&line));
-            let proof = SignedProof { time: Timestamp::parse(NOW).unwrap(), signature: text, break_glass: None };
+            let proof = SignedProof::ssh(Timestamp::parse(NOW).unwrap(), text, None);
             let now = Timestamp::parse(NOW).unwrap();
             let dir = tempfile::tempdir().unwrap();
             let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";

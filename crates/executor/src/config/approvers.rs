@@ -12,7 +12,9 @@ use wardroom_domain::executor::{ListedApprover, ProofKind};
 use wardroom_domain::identity::token_id;
 use wardroom_domain::{AccessRole, Principal, TenantId};
 
+use super::browser_approvers::{self, ListedAccount, ListedPasskey};
 use crate::approval::allowed_signers::{self, Signer};
+use crate::approval::browser_proof::{account_key, passkey_key};
 
 /// Hexadecimal digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
@@ -27,6 +29,14 @@ pub struct Approver {
     /// approver keygen` prints one. The name is the one in plans and in the audit log. Since 0.2.
     #[serde(default)]
     pub allowed_signers: String,
+    /// Passkeys that may approve, a line each: `NAME CREDENTIAL-ID PUBLIC-KEY`, as the page on which one is made shows
+    /// it. Needs `browser.rp-id` and `browser.origins`. Since 0.3.
+    #[serde(default)]
+    pub passkeys: String,
+    /// Accounts that may approve, a line each: `NAME ISSUER SUBJECT`, the subject being the claim `sub`. Needs
+    /// `browser.issuers`. Since 0.3.
+    #[serde(default)]
+    pub accounts: String,
     /// `admin` if they may approve what the policy leaves to administrators. Default `responder`. Since 0.2.
     #[serde(default = "responder")]
     pub role: AccessRole,
@@ -59,6 +69,8 @@ pub enum WeakProof {
 pub(crate) struct Approvers {
     signers: Vec<(TenantId, Signer)>,
     tokens: Vec<TokenApprover>,
+    passkeys: Vec<(TenantId, ListedPasskey)>,
+    accounts: Vec<(TenantId, ListedAccount)>,
     administrators: BTreeSet<(TenantId, Principal)>,
 }
 
@@ -83,7 +95,11 @@ impl Approvers {
             if approver.proof.is_some() || approver.token_sha256.is_some() || approver.principal.is_some() {
                 approvers.add_token(approver, &field)?;
             } else {
-                approvers.add_signers(approver, &field)?;
+                let is_browser = !approver.passkeys.is_empty() || !approver.accounts.is_empty();
+                approvers.add_browsers(approver, &field)?;
+                if !is_browser || !approver.allowed_signers.is_empty() {
+                    approvers.add_signers(approver, &field)?;
+                }
             }
         }
         Ok(approvers)
@@ -112,8 +128,34 @@ impl Approvers {
         Ok(())
     }
 
+    fn add_browsers(&mut self, approver: &Approver, field: &str) -> Result<(), String> {
+        let tenant = &approver.tenant;
+        let passkeys = browser_approvers::parse_passkeys(&approver.passkeys);
+        for passkey in passkeys.map_err(|error| format!("{field}.passkeys: {error}"))? {
+            if let Some(other) = self.passkey(tenant, &passkey.id).filter(|other| other.principal != passkey.principal)
+            {
+                let (one, two) = (&other.principal, &passkey.principal);
+                return Err(format!("{field}.passkeys: {one} and {two} have the same passkey; make one for each"));
+            }
+            self.add_role(approver, &passkey.principal);
+            self.passkeys.push((tenant.clone(), passkey));
+        }
+        let accounts = browser_approvers::parse_accounts(&approver.accounts);
+        for account in accounts.map_err(|error| format!("{field}.accounts: {error}"))? {
+            let known = self.account(tenant, &account.issuer, &account.subject);
+            if let Some(other) = known.filter(|other| other.principal != account.principal) {
+                let (one, two) = (&other.principal, &account.principal);
+                return Err(format!("{field}.accounts: {one} and {two} have the same account"));
+            }
+            self.add_role(approver, &account.principal);
+            self.accounts.push((tenant.clone(), account));
+        }
+        Ok(())
+    }
+
     fn add_token(&mut self, approver: &Approver, field: &str) -> Result<(), String> {
-        if !approver.allowed_signers.is_empty() {
+        let keys = [&approver.allowed_signers, &approver.passkeys, &approver.accounts];
+        if keys.into_iter().any(|lines| !lines.is_empty()) {
             return Err(format!("{field}: it has both keys and a token; write two entries"));
         }
         if approver.proof != Some(WeakProof::Token) {
@@ -161,6 +203,20 @@ impl Approvers {
         found.map(|(_, signer)| signer)
     }
 
+    /// Returns the approver's passkey of a tenant with this id.
+    pub(crate) fn passkey(&self, tenant: &TenantId, id: &str) -> Option<&ListedPasskey> {
+        let found = self.passkeys.iter().find(|(of_tenant, passkey)| of_tenant == tenant && passkey.id == id);
+        found.map(|(_, passkey)| passkey)
+    }
+
+    /// Returns the approver's account of a tenant.
+    pub(crate) fn account(&self, tenant: &TenantId, issuer: &str, subject: &str) -> Option<&ListedAccount> {
+        let is_it = |(of_tenant, account): &&(TenantId, ListedAccount)| {
+            of_tenant == tenant && account.issuer == issuer && account.subject == subject
+        };
+        self.accounts.iter().find(is_it).map(|(_, account)| account)
+    }
+
     /// Returns the approver of a tenant whose token, listed with `proof: token`, this is. Compares in constant time.
     pub(crate) fn authenticate(&self, tenant: &TenantId, token: &str) -> Option<&Principal> {
         let digest = sha256_hex(token.as_bytes());
@@ -173,8 +229,8 @@ impl Approvers {
     /// Returns whether an approval still counts: its key, or `None` for a token, is still listed for the principal.
     pub(crate) fn is_approver(&self, tenant: &TenantId, principal: &Principal, key: Option<&str>) -> bool {
         match key {
-            Some(key) => self.signers.iter().any(|(of_tenant, signer)| {
-                of_tenant == tenant && signer.principal == *principal && fingerprint(signer) == key
+            Some(key) => self.named_keys().any(|(of_tenant, of_principal, _, named)| {
+                of_tenant == tenant && of_principal == principal && named == key
             }),
             None => self.tokens.iter().any(|approver| approver.tenant == *tenant && approver.principal == *principal),
         }
@@ -182,12 +238,12 @@ impl Approvers {
 
     /// Returns the approvers without the hashes of their tokens.
     pub(super) fn listed(&self) -> Vec<ListedApprover> {
-        let signers = self.signers.iter().map(|(tenant, signer)| ListedApprover {
-            principal: signer.principal.clone(),
+        let keys = self.named_keys().map(|(tenant, principal, proof, key)| ListedApprover {
+            principal: principal.clone(),
             tenant: tenant.clone(),
-            proof: ProofKind::Ssh,
+            proof,
             token_id: String::new(),
-            key: fingerprint(signer),
+            key,
         });
         let tokens = self.tokens.iter().map(|approver| ListedApprover {
             principal: approver.principal.clone(),
@@ -196,7 +252,18 @@ impl Approvers {
             token_id: token_id(&approver.sha256),
             key: String::new(),
         });
-        signers.chain(tokens).collect()
+        keys.chain(tokens).collect()
+    }
+
+    /// Returns every key, passkey and account by the name that the ledger has for it.
+    fn named_keys(&self) -> impl Iterator<Item = (&TenantId, &Principal, ProofKind, String)> {
+        let signers = self.signers.iter();
+        let signers = signers.map(|(tenant, it)| (tenant, &it.principal, ProofKind::Ssh, fingerprint(it)));
+        let passkeys = self.passkeys.iter();
+        let passkeys = passkeys.map(|(tenant, it)| (tenant, &it.principal, ProofKind::Passkey, passkey_key(&it.id)));
+        let accounts = self.accounts.iter();
+        let accounts = accounts.map(|(tenant, it)| (tenant, &it.principal, ProofKind::Oidc, account_key(it)));
+        signers.chain(passkeys).chain(accounts)
     }
 }
 
