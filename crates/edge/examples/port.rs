@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::Request;
 use tower::ServiceExt;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
-use wardroom_edge::{Access, AuthMode, KnownToken, Port, Routes, TokenTable, generate_token};
+use wardroom_edge::{Access, AuthMode, Callers, KnownToken, Port, Routes, TokenTable, generate_token};
 
 #[tokio::main]
 async fn main() {
@@ -19,6 +19,7 @@ async fn main() {
     let port = Port {
         config: Arc::default(),
         tokens,
+        callers: Callers::default(),
         on_rejection: Arc::new(|_| {}),
         now: Arc::new(|| Timestamp::from_millis(0)),
     };

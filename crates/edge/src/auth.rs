@@ -73,6 +73,14 @@ impl TokenTable {
             let detail = "no credential; send `Authorization: Bearer TOKEN` (create one with `wardroom token create`)";
             Problem::new(StatusCode::UNAUTHORIZED, "no_credential", detail)
         })?;
+        self.authenticate_secret(&secret, now)
+    }
+
+    /// Authenticates a bearer token.
+    ///
+    /// # Errors
+    /// As for [`TokenTable::authenticate`].
+    pub fn authenticate_secret(&self, secret: &str, now: Timestamp) -> Result<Identity, Problem> {
         let digest = sha256_hex(secret.as_bytes());
         let guard = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tokens) = guard.as_ref() else {

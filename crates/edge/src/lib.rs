@@ -14,25 +14,29 @@
 
 mod auth;
 mod budget;
+mod callers;
 mod config;
 mod connections;
+mod forwarded;
 mod inflate_budget;
 mod listeners;
 pub mod metrics;
 mod port;
 mod problem;
+mod rate_limit;
 mod read_body;
 mod request_origin;
 mod routes;
 mod serve;
 
-/// An HTTP status, for crates without a dependency on an HTTP library.
-pub use axum::http::StatusCode as Status;
+/// Headers and an HTTP status, for crates without a dependency on an HTTP library.
+pub use axum::http::{HeaderMap, StatusCode as Status};
 
 pub use auth::{
     AuthMode, KnownToken, RejectedRequest, RejectionHook, TokenTable, extract_secret, generate_token, secrets_match,
 };
 pub use budget::BudgetPermit;
+pub use callers::{CSRF_HEADER, Callers, ClientAddress, StoreRotationFn, login_cookie, session_secret};
 pub use config::Config;
 pub use inflate_budget::{InflateBudget, InflateError, InflatedBody};
 pub use listeners::bind_otlp_grpc_listener;

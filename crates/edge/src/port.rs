@@ -5,21 +5,25 @@ use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
-use wardroom_domain::{Identity, Timestamp, visible_line};
+use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp, visible_line};
+use wardroom_identity::oidc_login::login_path;
+use wardroom_identity::sessions::Caller;
 
 use crate::auth::{AuthMode, RejectedRequest, RejectionHook, TokenTable};
 use crate::budget::BudgetPermit;
+use crate::callers::{Callers, check_csrf, check_scope, wants_page};
 use crate::config::Config;
 use crate::connections::ConnectionTable;
 use crate::metrics as names;
 use crate::problem::Problem;
+use crate::rate_limit::RateLimits;
 use crate::read_body::{BodyBudget, ReceivedBody, SMALL_BODIES_BUDGET_BYTES, read_small_body};
 use crate::request_origin::{check_host, check_same_origin};
 use crate::routes::{Access, Route, Routes};
@@ -35,6 +39,8 @@ pub struct Port {
     pub config: Arc<Config>,
     /// The accepted tokens.
     pub tokens: TokenTable,
+    /// The sessions and signed tokens.
+    pub callers: Callers,
     /// Called for every rejected request.
     pub on_rejection: RejectionHook,
     /// The clock.
@@ -52,11 +58,18 @@ impl Port {
     pub fn router(&self, routes: Routes) -> axum::Router {
         let checks_host = self.tokens.mode() == AuthMode::Off || !self.config.allowed_hosts.is_empty();
         let small_bodies = BodyBudget::new(SMALL_BODIES_BUDGET_BYTES);
+        let limits = RateLimits::new(self.config.requests_per_second);
         let guard = |route: Route, handler: axum::routing::MethodRouter| {
-            let guard = RouteGuard { port: self.clone(), route, checks_host, small_bodies: small_bodies.clone() };
+            let (small_bodies, limits) = (small_bodies.clone(), limits.clone());
+            let guard = RouteGuard { port: self.clone(), route, checks_host, small_bodies, limits };
             handler.layer(from_fn_with_state(Arc::new(guard), guard_request))
         };
         routes.into_router(guard).fallback(not_found)
+    }
+
+    /// Returns whether the credential of a request is still valid.
+    pub fn is_valid(&self, headers: &HeaderMap) -> bool {
+        self.callers.authenticate(&self.tokens, headers, (self.now)()).is_ok()
     }
 
     /// Serves the routes on all listeners until `shutdown` resolves, then waits for requests in flight. The listeners
@@ -98,6 +111,8 @@ struct RouteGuard {
     checks_host: bool,
     /// Memory of the bodies that are no telemetry, on all routes.
     small_bodies: BodyBudget,
+    /// Requests of each caller, on all routes.
+    limits: RateLimits,
 }
 
 /// One middleware layer does everything, because each layer costs every request an allocation.
@@ -107,10 +122,18 @@ async fn guard_request(State(guard): State<Arc<RouteGuard>>, request: Request, n
 
 async fn authorise(guard: &RouteGuard, mut request: Request, next: Next) -> Response {
     let RouteGuard { port, route, .. } = guard;
-    let response = match admit(guard, &request) {
-        Ok(identity) => {
-            if let Some(identity) = &identity {
-                request.extensions_mut().insert(identity.clone());
+    let is_secure = port.callers.is_secure(request.headers());
+    let mut rotating = None;
+    let mut response = match admit(guard, &request) {
+        Ok(caller) => {
+            let identity = caller.as_ref().map(|caller| caller.identity.clone());
+            if let Some(Caller { identity, scopes, session }) = caller {
+                request.extensions_mut().insert(identity);
+                request.extensions_mut().insert(scopes);
+                if let Some(session) = session {
+                    rotating = session.needs_rotation.then(|| session.clone());
+                    request.extensions_mut().insert(session);
+                }
             }
             match receive(guard, identity.as_ref(), request).await {
                 // The memory of the body is released when the request has been handled.
@@ -118,31 +141,56 @@ async fn authorise(guard: &RouteGuard, mut request: Request, next: Next) -> Resp
                 Err(problem) => problem.into_response(),
             }
         }
+        Err((None, problem))
+            if problem.status() == StatusCode::UNAUTHORIZED && wants_page(*route, request.headers()) =>
+        {
+            to_login(request.uri())
+        }
         Err((identity, problem)) => reject(port, *route, identity, problem),
     };
+    if let Some(session) = rotating
+        && let Some(cookie) = port.callers.rotate(&session, is_secure, (port.now)()).await
+    {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     let status = response.status().as_u16().to_string();
     metrics::counter!(names::REQUESTS_TOTAL, "path" => route.path, "status" => status).increment(1);
     response
 }
 
+/// Sends a browser to the login, which returns to the page. Relative: the server may be below a path of a proxy.
+fn to_login(uri: &Uri) -> Response {
+    let page = uri.path_and_query().map_or("/", |path| path.as_str());
+    let depth = uri.path().bytes().filter(|byte| *byte == b'/').count().saturating_sub(1);
+    let up = if depth == 0 { ".".to_owned() } else { vec![".."; depth].join("/") };
+    let location = format!("{up}{}", login_path(page));
+    (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
+}
+
 /// Checks where the request comes from, its credential and the role. Returns the caller of a route that needs one.
-fn admit(guard: &RouteGuard, request: &Request) -> Result<Option<Identity>, (Option<Identity>, Problem)> {
+fn admit(guard: &RouteGuard, request: &Request) -> Result<Option<Caller>, (Option<Identity>, Problem)> {
     let RouteGuard { port, route, checks_host, .. } = guard;
     let (allowed, uri, headers) = (&port.config.allowed_hosts, request.uri(), request.headers());
+    let unknown = |problem| (None, problem);
     if *checks_host {
-        check_host(allowed, uri, headers).map_err(|problem| (None, problem))?;
+        check_host(allowed, uri, headers).map_err(unknown)?;
     }
+    check_same_origin(allowed, request.method(), uri, headers, *route).map_err(unknown)?;
     if route.access == Access::Public {
         return Ok(None);
     }
-    check_same_origin(allowed, request.method(), uri, headers).map_err(|problem| (None, problem))?;
-    let identity = port.tokens.authenticate(headers, (port.now)()).map_err(|problem| (None, problem))?;
-    if !route.access.allows(identity.role) {
-        let role = identity.role.as_str();
-        let detail = format!("role {role} may not use {} {}; ask an administrator", route.method, route.path);
-        return Err((Some(identity), Problem::new(StatusCode::FORBIDDEN, "role_forbidden", detail)));
-    }
-    Ok(Some(identity))
+    let caller = port.callers.authenticate(&port.tokens, headers, (port.now)()).map_err(unknown)?;
+    let checked = match &caller.session {
+        Some(session) if !request.method().is_safe() => check_csrf(*route, session, headers),
+        _ => Ok(()),
+    };
+    let checked = checked.and_then(|()| check_scope(*route, &caller));
+    let checked = checked.and_then(|()| match route.access {
+        Access::Send => Ok(()),
+        _ => guard.limits.take(&caller.identity, (port.now)()),
+    });
+    checked.map_err(|problem| (Some(caller.identity.clone()), problem))?;
+    Ok(Some(caller))
 }
 
 /// Receives the body of a request within limits of size and time. Intake does this itself, within its budget; the body
@@ -156,9 +204,13 @@ async fn receive(
     if route.access == Access::Send || request.body().is_end_stream() {
         return Ok((request, None));
     }
-    let Some(caller) = caller.filter(|_| !request.method().is_safe()) else {
+    if request.method().is_safe() {
         return Ok((request.map(|_| Body::empty()), None));
-    };
+    }
+    // A login: all who are not known yet share one place in the budget.
+    let anonymous =
+        || Identity { tenant: TenantId::main(), principal: Principal::anonymous(), role: AccessRole::Sender };
+    let caller = &caller.cloned().unwrap_or_else(anonymous);
     let (parts, body) = request.into_parts();
     let ReceivedBody { bytes, permit } = read_small_body(&parts, body, &port.config, small_bodies, caller).await?;
     Ok((Request::from_parts(parts, Body::from(bytes)), Some(permit)))
@@ -184,7 +236,10 @@ async fn with_problem(response: Response) -> Response {
 
 fn reject(port: &Port, route: Route, identity: Option<Identity>, problem: Problem) -> Response {
     metrics::counter!(names::REFUSED_TOTAL, "reason" => problem.code()).increment(1);
-    (port.on_rejection)(RejectedRequest { identity, path: route.path.to_owned(), code: problem.code() });
+    // Requests over the rate are counted only: each would write to the database.
+    if problem.status() != StatusCode::TOO_MANY_REQUESTS {
+        (port.on_rejection)(RejectedRequest { identity, path: route.path.to_owned(), code: problem.code() });
+    }
     problem.into_response()
 }
 
@@ -216,7 +271,6 @@ async fn with_request_id<F: Future<Output = Response>>(
 #[cfg(test)]
 mod tests {
     use tower::ServiceExt;
-    use wardroom_domain::{AccessRole, Principal, TenantId};
 
     use super::*;
     use crate::auth::{KnownToken, generate_token};
@@ -231,6 +285,7 @@ mod tests {
         let port = Port {
             config: Arc::default(),
             tokens,
+            callers: Callers::default(),
             on_rejection: Arc::new(|_| {}),
             now: Arc::new(|| Timestamp::from_millis(0)),
         };
@@ -281,6 +336,7 @@ mod tests {
         let port = Port {
             config: Arc::default(),
             tokens: TokenTable::new(AuthMode::Off),
+            callers: Callers::default(),
             on_rejection: Arc::new(|_| {}),
             now: Arc::new(|| Timestamp::from_millis(0)),
         };

@@ -4,14 +4,15 @@
 //! a page of another origin makes; without authentication it needs none at all. And a name that an attacker owns can
 //! resolve to this server's address (DNS rebinding), so that their page has the same origin as this server. Model: a
 //! request that may change something must come from a page of this server or from no page; without authentication,
-//! `Host` must be a name of this server. A request with a bearer token is exempt: no page has a token unless its user
-//! gave it to it.
+//! `Host` must be a name of this server. The rule holds for every credential: no browser sends a bearer token by itself,
+//! but a page that got one must not use it from elsewhere. Only telemetry with a token may come from any page.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 
 use crate::problem::Problem;
+use crate::routes::{Access, Route};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -25,8 +26,10 @@ pub(crate) fn check_same_origin(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
+    route: Route,
 ) -> Result<(), Problem> {
-    if method.is_safe() || has_bearer_token(headers) {
+    // Pages that measure themselves send telemetry to another origin, with a token.
+    if method.is_safe() || route.access == Access::Send && has_bearer_token(headers) {
         return Ok(());
     }
     let site = headers.get(SEC_FETCH_SITE).map(|value| value.as_bytes());
@@ -120,18 +123,25 @@ mod tests {
 
     #[test]
     fn pages_of_other_origins_change_nothing() {
-        let check = |method: Method, pairs: &[(&'static str, &str)]| {
+        let check_access = |access: Access, method: Method, pairs: &[(&'static str, &str)]| {
             let mut headers = headers(pairs);
             headers.insert(header::HOST, "127.0.0.1:8080".parse().unwrap());
             let (allowed, uri) = (["proxy.example".to_owned()], Uri::from_static("/api/v1/incidents/INC-1/verdict"));
-            check_same_origin(&allowed, &method, &uri, &headers).is_ok()
+            let route = Route { method: "POST", path: "/", access };
+            check_same_origin(&allowed, &method, &uri, &headers, route).is_ok()
         };
+        let check = |method: Method, pairs: &[(&'static str, &str)]| check_access(Access::Respond, method, pairs);
         let basic = ("authorization", "Basic YTpi");
         assert!(check(Method::POST, &[basic]), "not a browser");
         assert!(check(Method::POST, &[basic, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")]));
         assert!(check(Method::POST, &[basic, ("origin", "https://proxy.example")]), "a proxy changed Host");
         assert!(check(Method::GET, &[basic, ("origin", "http://evil.example")]), "a link");
-        assert!(check(Method::POST, &[("authorization", "Bearer wr_x"), ("origin", "http://evil.example")]));
+        let bearer = ("authorization", "Bearer wr_x");
+        assert!(check(Method::POST, &[bearer]), "a program");
+        assert!(!check(Method::POST, &[bearer, ("origin", "http://evil.example")]), "whatever the credential");
+        assert!(check_access(Access::Send, Method::POST, &[bearer, ("origin", "http://app.example")]), "telemetry");
+        assert!(!check_access(Access::Send, Method::POST, &[basic, ("origin", "http://evil.example")]));
+        assert!(!check_access(Access::Public, Method::POST, &[("origin", "http://evil.example")]), "a login");
         for origin in ["http://localhost:18159", "http://127.0.0.1:18159", "http://127.0.0.1", "null", "file://", ""] {
             assert!(!check(Method::POST, &[basic, ("origin", origin)]), "{origin:?}");
             assert!(!check(Method::DELETE, &[("origin", origin)]), "{origin:?} without credentials");

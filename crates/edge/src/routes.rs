@@ -16,6 +16,8 @@ pub enum Access {
     Read,
     /// A role that may approve, reject and rate incidents.
     Respond,
+    /// A role that may do everything: tokens, the audit log, the configuration.
+    Admin,
 }
 
 impl Access {
@@ -26,6 +28,7 @@ impl Access {
             Self::Send => "send",
             Self::Read => "read",
             Self::Respond => "respond",
+            Self::Admin => "admin",
         }
     }
 
@@ -36,6 +39,7 @@ impl Access {
             Self::Send => role.may_send(),
             Self::Read => role.may_read(),
             Self::Respond => role.may_respond(),
+            Self::Admin => matches!(role, AccessRole::Admin),
         }
     }
 }

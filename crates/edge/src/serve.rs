@@ -9,6 +9,7 @@
 mod tests;
 
 use std::io::{IoSlice, Result};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,8 +31,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tower::Service;
 
+use crate::callers::ClientAddress;
 use crate::config::Config;
 use crate::connections::{ConnectionPermit, ConnectionState, ConnectionTable};
+use crate::forwarded::Forwarding;
 use crate::metrics as names;
 
 /// Pause after a failed `accept`, usually for lack of descriptors.
@@ -58,6 +61,7 @@ pub(crate) async fn serve_listener(
     mut stopped: watch::Receiver<bool>,
 ) {
     let builder = connection_builder();
+    let forwarding = Arc::new(Forwarding::new(&config.base_path, &config.trusted_proxies));
     let timeouts = Timeouts {
         header: Duration::from_secs(config.header_timeout_seconds.max(1)),
         idle: Duration::from_secs(config.idle_timeout_seconds.max(1)),
@@ -82,7 +86,9 @@ pub(crate) async fn serve_listener(
             tracing::debug!(%address, "connection refused at the limit");
             continue;
         };
-        let connection = Connection { permit, timeouts, router: router.clone(), stopped: stopped.clone() };
+        let (router, stopped) = (router.clone(), stopped.clone());
+        let forwarding = Arc::clone(&forwarding);
+        let connection = Connection { permit, timeouts, router, stopped, address: address.ip(), forwarding };
         let (builder, open) = (builder.clone(), open.clone());
         tokio::spawn(async move {
             connection.serve(stream, builder).await;
@@ -120,16 +126,19 @@ struct Connection {
     timeouts: Timeouts,
     router: Router,
     stopped: watch::Receiver<bool>,
+    address: IpAddr,
+    forwarding: Arc<Forwarding>,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, builder: Builder<TokioExecutor>) {
-        let Self { permit, timeouts, router, mut stopped } = self;
+        let Self { permit, timeouts, router, mut stopped, address, forwarding } = self;
         let state = permit.state();
         let stream = TokioIo::new(TrackedStream { stream, state: Arc::clone(&state) });
         let service_state = Arc::clone(&state);
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            handle(router.clone(), Arc::clone(&service_state), request)
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            let address = forwarding.apply(&mut request, address);
+            handle(router.clone(), Arc::clone(&service_state), address, request)
         });
         let mut connection = pin!(builder.serve_connection(stream, service));
         let mut check = tokio::time::interval(timeouts.check_interval());
@@ -170,10 +179,12 @@ impl Connection {
 async fn handle(
     mut router: Router,
     state: Arc<ConnectionState>,
-    request: hyper::Request<Incoming>,
+    address: IpAddr,
+    mut request: hyper::Request<Incoming>,
 ) -> std::result::Result<axum::response::Response, std::convert::Infallible> {
     let is_http2 = request.version() == Version::HTTP_2;
     state.request_began(is_http2);
+    request.extensions_mut().insert(ClientAddress(address));
     let _running = RunningRequest(Arc::clone(&state));
     let reads_rest = !is_http2 && !request.headers().contains_key(header::EXPECT);
     let request: Request = request.map(|body| Body::new(TrackedBody::new(body, state, reads_rest)));

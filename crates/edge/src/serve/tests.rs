@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use wardroom_domain::Timestamp;
 
 use crate::auth::{AuthMode, TokenTable};
+use crate::callers::Callers;
 use crate::config::Config;
 use crate::port::Port;
 use crate::routes::{Access, Routes};
@@ -29,6 +30,7 @@ async fn serve(config: Config) -> TestPort {
     let port = Port {
         config: Arc::new(config),
         tokens: TokenTable::new(AuthMode::Off),
+        callers: Callers::default(),
         on_rejection: Arc::new(|_| {}),
         now: Arc::new(|| Timestamp::from_millis(0)),
     };

@@ -16,7 +16,7 @@ use tower::ServiceExt;
 use wardroom_domain::error::Failure;
 use wardroom_domain::sample::STALE_NAN_BITS;
 use wardroom_domain::{AccessRole, Identity, Principal, RefusalReason, SeriesId, TenantId, Timestamp};
-use wardroom_edge::{AuthMode, BodyBudget, Config as EdgeConfig, InflateBudget, KnownToken, Port, TokenTable};
+use wardroom_edge::{AuthMode, BodyBudget, Callers, Config as EdgeConfig, InflateBudget, KnownToken, Port, TokenTable};
 use wardroom_sources::{AcceptedRequest, ByteRateLimiter, Config, Intake, RequestHead, SOURCES, Source, replay};
 
 /// 2026-11-21, when the captures were taken.
@@ -108,6 +108,7 @@ fn test_server_with(failure: Option<Failure>, bytes_per_second: u64, edge: EdgeC
     let port = Port {
         config: Arc::default(),
         tokens: tokens.clone(),
+        callers: Callers::default(),
         on_rejection: Arc::new(|_| {}),
         now: Arc::new(|| Timestamp::from_millis(NOW_MS)),
     };

@@ -14,7 +14,7 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("deltalake-core", &["wardroom-lake"]),
     ("datafusion", &["wardroom-lake"]),
     ("arrow", &["wardroom-lake"]),
-    ("object_store", &["wardroom-lake"]),
+    ("object_store", &["wardroom-executor", "wardroom-lake"]),
     ("parquet", &["wardroom-lake"]),
     ("tantivy", &["wardroom-knowledge"]),
     ("cedar-policy", &["wardroom-policy"]),
@@ -22,7 +22,7 @@ const ALLOWED_DEPENDENTS: &[(&str, &[&str])] = &[
     ("landlock", &["wardroom-process"]),
     ("seccompiler", &["wardroom-process"]),
     ("maud", &["wardroom-api"]),
-    ("clap", &["wardroom"]),
+    ("clap", &["wardroom", "wardroom-cli"]),
     ("kube", &["wardroom-tools"]),
     ("redis", &["wardroom-tools"]),
     ("tokio-postgres", &["wardroom-tools"]),
@@ -44,9 +44,11 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("wardroom-correlate", &["wardroom-signals"]),
     ("wardroom-diagnose", &["wardroom-signals"]),
     ("wardroom-sources", &["wardroom-edge"]),
-    ("wardroom-api", &["wardroom-edge"]),
+    ("wardroom-edge", &["wardroom-identity"]),
+    ("wardroom-api", &["wardroom-edge", "wardroom-identity"]),
     ("wardroom-tools", &["wardroom-respond"]),
     ("wardroom-query", &["wardroom-lake"]),
+    ("wardroom-cli", &["wardroom-process"]),
 ];
 /// Crates that combine others.
 const COMPOSITION_CRATES: &[&str] = &[
@@ -54,6 +56,7 @@ const COMPOSITION_CRATES: &[&str] = &[
     "wardroom-config",
     "wardroom-data-folder",
     "wardroom-response",
+    "wardroom-access",
     "wardroom-roles",
     "wardroom-executor",
     "wardroom",
