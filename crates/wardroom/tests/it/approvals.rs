@@ -57,7 +57,7 @@ fn an_approver_signs_with_their_own_key() {
         command(&scenario, &token, &[&["incidents", "approve", "INC-1", "--plan", &plan], arguments].concat()).0
     };
     // Everything that the server has: tokens of every role, and a proof of another plan.
-    assert_eq!(approve(&[]), Some(1), "a token proves nothing");
+    assert_eq!(approve(&[]), Some(4), "a token proves nothing");
     let admin = create_token(&data, "root", "admin").unwrap();
     let body = json!({ "plan_sha256": plan });
     // The new token is in force within a second.
@@ -78,7 +78,7 @@ fn an_approver_signs_with_their_own_key() {
     assert_eq!(approve(&["--key", &alice, "--reason", "cart is slow"]), Some(0));
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(scenario.shop.effects_since(started).unwrap().len(), 0, "stopped");
-    assert_eq!(command(&scenario, &token, &["resume"]).0, Some(1), "a token does not resume");
+    assert_eq!(command(&scenario, &token, &["resume"]).0, Some(4), "a token does not resume");
     assert_eq!(command(&scenario, &token, &["resume", "--key", &bob]).0, Some(0));
     let deadline = Instant::now() + Duration::from_secs(60);
     while scenario.incident()["state"] != "verifying" {
@@ -88,13 +88,13 @@ fn an_approver_signs_with_their_own_key() {
     let incident = scenario.incident();
     assert_eq!((&incident["approved_by"], &incident["execution"]), (&json!("alice"), &json!("applied")));
     assert_eq!(scenario.shop.effects_since(started).unwrap().len(), 1);
-    assert_eq!(approve(&["--key", &alice]), Some(1), "used once");
+    assert_eq!(approve(&["--key", &alice]), Some(6), "used once");
     // Stopped without the server; nothing to review.
     let stop = ["stop-all", "--data", &data.display().to_string()];
     assert_eq!(run(&stop).unwrap().0, Some(0));
     let (_, state) = server.get("/api/v1/stop-all", &token).unwrap();
     assert!(state.contains("\"stopped\":true"), "{state}");
-    assert_eq!(command(&scenario, &token, &["incidents", "review", "INC-1", "--key", &bob]).0, Some(1));
+    assert_eq!(command(&scenario, &token, &["incidents", "review", "INC-1", "--key", &bob]).0, Some(6));
     let actions = audit_actions(&data);
     let count = |action: &str| actions.iter().filter(|entry| entry["action"] == action).count();
     assert!(count("approve_refused") >= 3, "{actions:#?}");
@@ -126,5 +126,5 @@ fn documented_executor_settings_are_accepted() {
             found += 1;
         }
     }
-    assert_eq!(found, 3);
+    assert_eq!(found, 4);
 }
