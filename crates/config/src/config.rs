@@ -49,6 +49,8 @@ pub struct Config {
     pub backup: BackupConfig,
     /// The outgoing heartbeat.
     pub heartbeat: HeartbeatConfig,
+    /// Who may enter: sessions, providers of logins, issuers of tokens.
+    pub identity: wardroom_identity::Config,
 }
 
 /// Backups of the data folder, as `wardroom backup` makes them.

@@ -31,6 +31,7 @@ impl Config {
         crate::policy_file::check(&self.policy, &mut problems);
         self.respond.check(&mut problems);
         self.checkpoint.check(&mut problems);
+        self.identity.check(&mut problems);
         problems.range("backup.every-hours", u64::from(self.backup.every_hours), 1..=MAX_HOURS);
         problems.range("backup.keep", self.backup.keep, 1..=MAX_BACKUPS);
         if let Some(folder) = &self.backup.to {
@@ -64,6 +65,26 @@ impl Config {
         }
         if let Some(folder) = self.lake_folder() {
             check_writable(&mut problems, "lake.uri", &folder);
+        }
+        if let Err(error) = self.store.read_password() {
+            problems.add("store.password", error.reason());
+        }
+        into_result(problems)
+    }
+
+    /// Checks a data folder: that it exists and can be written, or can be created, and that backups are elsewhere.
+    /// Returns one line for each problem.
+    ///
+    /// # Errors
+    /// Returns the problems, if there are any.
+    pub fn check_data_folder(&self, data: &Path) -> Result<(), Vec<String>> {
+        let mut problems = ConfigProblems::default();
+        check_writable(&mut problems, "--data", data);
+        let absolute = |folder: &Path| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        if let Some(folder) = &self.backup.to {
+            let is_inside = absolute(folder).starts_with(absolute(data));
+            let detail = format_args!("{} is inside the data folder; give one on another disk", folder.display());
+            problems.require(!is_inside, "backup.to", detail);
         }
         into_result(problems)
     }
@@ -260,5 +281,23 @@ mod tests {
         config.backup.to = Some(dir.path().join("new/backups"));
         config.lake.uri = dir.path().join("new/lake").display().to_string();
         assert_eq!(config.check_folders(), Ok(()));
+        config.store.url = "postgres://wardroom@db/wardroom".to_owned();
+        config.store.password = Some(format!("file:{}", dir.path().join("missing").display()));
+        let problems = config.check_folders().unwrap_err();
+        assert!(problems.len() == 1 && problems[0].starts_with("field store.password: "), "{problems:?}");
+    }
+
+    #[test]
+    fn backups_are_not_inside_the_data_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        let data = dir.path().join("new/data");
+        config.backup.to = Some(dir.path().join("backups"));
+        assert_eq!(config.check_data_folder(&data), Ok(()));
+        config.backup.to = Some(data.join("backups"));
+        let problems = config.check_data_folder(&data).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].starts_with("field backup.to: "), "{problems:?}");
+        std::fs::write(dir.path().join("new"), "").unwrap();
+        assert_eq!(config.check_data_folder(&data).unwrap_err().len(), 2);
     }
 }

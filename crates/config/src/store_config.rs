@@ -32,6 +32,13 @@ pub struct PasswordError {
     reason: String,
 }
 
+impl PasswordError {
+    /// Why, and what to do.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
 impl StoreConfig {
     /// Whether the state is in PostgreSQL.
     pub const fn is_postgres(&self) -> bool {
@@ -78,7 +85,8 @@ impl StoreConfig {
             return value.map(Some).map_err(|_| failed("the variable is not set; set it for this process".to_owned()));
         }
         let path = self.password_file().unwrap_or_default();
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| failed(format!("the file cannot be read: {error}; create it, readable for this user")))?;
         Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
     }
 }

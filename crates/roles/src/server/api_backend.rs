@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use wardroom_access::AccessService;
 use wardroom_api::{AnomaliesFn, Backend, BackendFuture, ExemplarsView, SamplesPage};
 use wardroom_bus::DeadLetters;
 use wardroom_domain::query::SeriesQuery;
@@ -21,13 +22,14 @@ use crate::views::dead_letters::DeadLetterBackend;
 use crate::views::lake_queries::LakeQueries;
 use crate::views::series::{exemplars_view, query_problem, series_view};
 use wardroom_response::Responder;
-use wardroom_response::anomaly_view;
 use wardroom_response::problem_responses::store_problem;
+use wardroom_response::{StreamControl, anomaly_view, requests, resources};
 
 /// What the API is built from.
 pub(super) struct ApiState {
     /// Whether callers are authenticated.
     pub(super) authenticated: bool,
+    pub(super) access: AccessService,
     pub(super) responder: Arc<Responder>,
     pub(super) budget: InflateBudget,
     pub(super) recorder: PrometheusHandle,
@@ -35,12 +37,15 @@ pub(super) struct ApiState {
     pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) intake: Intake,
     pub(super) reads: Arc<SeriesReads>,
+    /// What open streams are checked with.
+    pub(super) stream: StreamControl,
 }
 
 /// Builds the closures of the API.
 pub(super) fn api_backend(state: ApiState) -> Backend {
-    let ApiState { authenticated, responder, budget, recorder, readiness, dead_letters, intake, reads } = state;
+    let ApiState { authenticated, access, responder, budget, recorder, readiness, dead_letters, intake, reads, stream } = state;
     let gauges = Arc::clone(&readiness);
+    let is_https = responder.config.identity.is_https();
     let allowed_hosts = responder.config.edge.allowed_hosts.clone().into();
     let dead_letters = DeadLetterBackend {
         dead_letters,
@@ -59,13 +64,9 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
         evicted_retention: Duration::from_secs(responder.config.bus.retention_hours * 3600),
     };
     Backend {
-        incidents: ask_with_three(&responder, |responder, tenant, before, limit| async move {
-            responder.list(tenant, before, limit).await
-        }),
+        incidents: ask_with_two(&responder, |it, tenant, query| async move { it.list(tenant, query).await }),
         incident: ask_with_two(&responder, |it, tenant, number| async move { it.detail(tenant, number).await }),
-        decide: ask_with_three(&responder, |responder, caller, number, decision| async move {
-            responder.decide(caller, number, decision).await
-        }),
+        decide: ask_with_two(&responder, |it, caller, request| async move { it.decide(caller, request).await }),
         kill_switch: ask_with_two(&responder, |it, caller, decision| async move { it.switch(caller, decision).await }),
         review: ask_with_three(&responder, |responder, caller, number, proof| async move {
             responder.review(caller, number, proof).await
@@ -94,6 +95,8 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
             bus: Arc::clone(&readiness.bus),
         }
         .backend(),
+        resources: resources(&responder, stream),
+        requests: requests(&responder),
         dead_letters: Arc::new(move |tenant| {
             let dead_letters = listed.clone();
             Box::pin(async move { dead_letters.list(tenant).await })
@@ -111,6 +114,8 @@ pub(super) fn api_backend(state: ApiState) -> Backend {
             gauges.update_gauges();
             recorder.render()
         }),
+        access: Arc::new(access),
+        is_https,
         authenticated,
         allowed_hosts,
         form_secret: wardroom_edge::generate_token().1.into(),

@@ -93,7 +93,7 @@ fn who_cannot_approve(approvers: &[ListedApprover], tokens: &[TokenRow], now: Ti
         })
     };
     let of_approver = |approver: &ListedApprover| {
-        if approver.proof == ProofKind::Ssh {
+        if approver.proof != ProofKind::Token {
             return of_signer(approver);
         }
         let token = tokens.iter().filter(in_force).find(|token| token.id == approver.token_id);
@@ -117,8 +117,8 @@ fn who_cannot_approve(approvers: &[ListedApprover], tokens: &[TokenRow], now: Ti
     let of_token = |token: &TokenRow| {
         let identity = &token.identity;
         let is_listed = approvers.iter().any(|approver| match approver.proof {
-            ProofKind::Ssh => approver.tenant == identity.tenant && approver.principal == identity.principal,
             ProofKind::Token => approver.token_id == token.id,
+            _ => approver.tenant == identity.tenant && approver.principal == identity.principal,
         });
         (identity.role.may_respond() && !is_listed).then(|| CannotApprove {
             principal: identity.principal.clone(),

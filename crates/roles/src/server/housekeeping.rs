@@ -24,6 +24,8 @@ use wardroom_response::{OTHER_ANSWER, audit_entry};
 
 /// Effects that ended longer ago than this are deleted; the audit log keeps what they were, in hours.
 const EFFECT_RETENTION_HOURS: u64 = 30 * 24;
+/// The answers to requests with an `Idempotency-Key` are kept for this long, in hours.
+const REQUEST_RETENTION_HOURS: u64 = 24;
 /// Interval between trims of the bus and the anomalies.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval between probes of a state database that works.
@@ -73,6 +75,9 @@ async fn run_retention(
         }
         if let Err(error) = store.delete_effects_before(hours_ago(EFFECT_RETENTION_HOURS)).await {
             tracing::error!(%error, "deleting old effects failed; retrying");
+        }
+        if let Err(error) = store.delete_requests_before(hours_ago(REQUEST_RETENTION_HOURS)).await {
+            tracing::error!(%error, "deleting old requests failed; retrying");
         }
         // Records are retained that a restart from the checkpoint would read, and those that are not in the tables yet.
         let trimmed = bus.committed(consumer_groups::DETECT).and_then(|committed| {

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use wardroom_access::{AccessService, new_service};
 use wardroom_api::metrics_recorder;
 use wardroom_bus::{Bus, EmbeddedBus};
 use wardroom_domain::executor::Confinement;
@@ -45,7 +46,7 @@ use crate::config::{Config, read_policy};
 use crate::gold_writer::GoldWriter;
 use crate::state_database::{RequiredState, folder_id, open_configured_state};
 use crate::{clock, heartbeat, tokens};
-use wardroom_response::{ReplayProgress, Responder, run_effect_workers, run_responder};
+use wardroom_response::{ReplayProgress, Responder, StreamControl, run_effect_workers, run_responder};
 
 /// Capacity of the channel from detection to the response, in events.
 const DETECTOR_EVENTS_CAPACITY: usize = 1024;
@@ -105,7 +106,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     // First: a port that is in use ends the start before anything else has begun. Connections wait until the roles run.
     let Listeners { listeners, address, otlp_grpc } = bind_listeners(options.listen, &config.edge.otlp_grpc).await?;
     let mut background = JoinSet::new();
-    let roles = start_roles(&options, &config, confinement, otlp_grpc, &mut background).await?;
+    let (stopping_sender, stopping) = watch::channel(false);
+    let roles = start_roles(&options, &config, confinement, (otlp_grpc, stopping), &mut background).await?;
     let Roles { store, lake, event_writer, detection_thread, first_token, port, routes } = roles;
     let signer = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
     // Before a caller knows that the server runs, and may stop it.
@@ -121,6 +123,8 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
             () = stop => {}
             Ok(()) = stop_receiver => {}
         }
+        // Open streams end, so that the drain does not wait for them.
+        stopping_sender.send_replace(true);
         // The receiver is dropped if serving failed meanwhile.
         let _result = drain_sender.send(());
     });
@@ -162,7 +166,7 @@ async fn start_roles(
     options: &ServeOptions,
     config: &Config,
     confinement: Confinement,
-    otlp_grpc: String,
+    (otlp_grpc, stopping): (String, watch::Receiver<bool>),
     background: &mut JoinSet<()>,
 ) -> Result<Roles, ServeError> {
     let recorder = metrics_recorder::install();
@@ -193,7 +197,7 @@ async fn start_roles(
     let intake = source_intake(&config.pipeline(), Arc::clone(&bus), Arc::clone(&tenants), queue, budget.clone());
     background.spawn(tokens::refresh(store.clone(), token_table.clone()));
     background.spawn(watch_store(store.clone()));
-    let port = audited_port(&config.edge, token_table, &store, background);
+    let (access, port) = guarded_port(config, token_table, (&store, &responder.executor), background);
     let replay = ReplayProgress { next: Arc::clone(&next), end: bus.end_offset() };
     background.spawn(run_effect_workers(responder.clone(), replay.clone()));
     background.spawn(run_responder(responder.clone(), event_receiver, replay));
@@ -222,6 +226,7 @@ async fn start_roles(
     };
     let backend = api_backend(ApiState {
         authenticated: options.auth == AuthMode::On,
+        access,
         responder: Arc::new(responder),
         budget,
         recorder,
@@ -229,6 +234,13 @@ async fn start_roles(
         dead_letters,
         intake: intake.clone(),
         reads: Arc::new(SeriesReads::new()?),
+        stream: StreamControl {
+            is_valid: {
+                let port = port.clone();
+                Arc::new(move |headers| port.is_valid(headers))
+            },
+            stopping,
+        },
     });
     let routes = wardroom_sources::routes(&intake).merge(wardroom_api::routes(&backend));
     debug_assert!(wardroom_api::document_mismatches(&routes).is_empty(), "the OpenAPI document names the routes");
@@ -270,24 +282,28 @@ fn new_responder(
     })
 }
 
-/// Builds the port; rejected requests are audited.
-fn audited_port(
-    config: &wardroom_edge::Config,
+/// Starts what tells who may enter, and builds the port; rejected requests are audited.
+fn guarded_port(
+    config: &Config,
     tokens: TokenTable,
-    store: &Store,
+    (store, executor): (&Store, &ExecutorClient),
     background: &mut JoinSet<()>,
-) -> Port {
+) -> (AccessService, Port) {
+    let (access, key_requests) = new_service(&config.identity, store, &tokens, executor);
+    background.spawn(wardroom_access::run(access.clone(), key_requests));
     let (rejection_sender, rejection_receiver) = mpsc::channel(REJECTIONS_CAPACITY);
     background.spawn(audit_rejections(store.clone(), rejection_receiver));
-    Port {
-        config: Arc::new(config.clone()),
+    let port = Port {
+        config: Arc::new(config.edge.clone()),
         tokens,
+        callers: access.callers(),
         on_rejection: Arc::new(move |rejected| {
             // Rejections beyond the capacity are counted by the metric only.
             let _result = rejection_sender.try_send(rejected);
         }),
         now: Arc::new(clock::now),
-    }
+    };
+    (access, port)
 }
 
 /// Joins a thread that is about to end.
