@@ -13,14 +13,10 @@
 
 mod approver_key;
 mod blocking;
-mod client;
 mod commands;
 mod copy_progress;
-mod duration;
 mod logging;
-mod output;
 mod signals;
-mod table_output;
 
 use std::process::ExitCode;
 
@@ -29,5 +25,5 @@ use clap::Parser;
 use commands::Cli;
 
 fn main() -> ExitCode {
-    output::finish(Cli::parse().command.run())
+    wardroom_cli::output::finish(Cli::parse().command.run())
 }

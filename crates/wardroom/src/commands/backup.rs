@@ -15,11 +15,16 @@ use wardroom_roles::state_database::has_state;
 
 use crate::blocking::block_on;
 use crate::copy_progress::{copy_progress_bar, show_progress};
-use crate::output::{CommandResult, print_json, print_line};
 use crate::signals;
+use wardroom_cli::output::{CommandResult, print_document, print_line};
+use wardroom_cli::presentation::OutputArgs;
 
 /// Back up a data folder, beside a running server or without one.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wardroom backup --data /var/lib/wardroom --to /mnt/backup --keep 7
+  wardroom backup --data /var/lib/wardroom --to /mnt/backup --dry-run")]
 pub(crate) struct BackupArgs {
     /// The data folder.
     #[arg(long)]
@@ -36,9 +41,8 @@ pub(crate) struct BackupArgs {
     /// Configuration file (YAML) of the server.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Exit with the supervisor that started this process.
     #[arg(long, hide = true)]
     supervised: bool,
@@ -68,20 +72,21 @@ pub(crate) fn run(args: BackupArgs) -> CommandResult {
     let mut on_progress = |progress: CopyProgress<'_>| show_progress(&bar, progress);
     let backup = block_on(async { Ok(create_backup(&config, &options, &mut on_progress).await?) })?;
     bar.finish_and_clear();
-    match print_backup(&backup, args.dry_run, args.json) {
+    match print_backup(&backup, args.dry_run, &args.output) {
         // The backup is complete even if no process reads the supervisor's stdout; a failure would have it made again.
         Err(_) if args.supervised => Ok(ExitCode::SUCCESS),
         printed => printed,
     }
 }
 
-fn print_backup(backup: &Backup, dry_run: bool, json: bool) -> CommandResult {
+fn print_backup(backup: &Backup, dry_run: bool, output: &OutputArgs) -> CommandResult {
     let Backup { path, manifest, linked_bytes, removed } = backup;
     let (files, bytes) = (manifest.files.len(), manifest.total_bytes());
-    if json {
-        print_json(json!({ "path": path, "taken_at": manifest.taken_at, "files": files, "bytes": bytes,
+    if output.is_document() {
+        let document = json!({ "path": path, "taken_at": manifest.taken_at, "files": files, "bytes": bytes,
             "linked_bytes": linked_bytes, "lake_elsewhere": manifest.lake_elsewhere, "removed": removed,
-            "dry_run": dry_run }))?;
+            "dry_run": dry_run });
+        print_document(&document, &output.presentation())?;
         return Ok(ExitCode::SUCCESS);
     }
     let (size, copied) = (HumanBytes(bytes), HumanBytes(bytes - linked_bytes));

@@ -1,7 +1,6 @@
 //! `wardroom bus new-epoch`: lets a bus that has lost records continue after the highest offset that was processed.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
@@ -14,7 +13,8 @@ use wardroom_roles::data_lock::DataLock;
 
 use crate::blocking::{block_on, open_store};
 use crate::logging;
-use crate::output::{CommandResult, print_line};
+use wardroom_cli::output::{CommandResult, print_result};
+use wardroom_cli::presentation::OutputArgs;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NewEpochArgs {
@@ -24,9 +24,8 @@ pub(crate) struct NewEpochArgs {
     /// Configuration file (YAML) of the server.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(crate) fn run(args: &NewEpochArgs) -> CommandResult {
@@ -41,15 +40,11 @@ pub(crate) fn run(args: &NewEpochArgs) -> CommandResult {
         store.close().await;
         Ok(epoch)
     })?;
-    if args.json {
-        print_line(json!({ "missing_from": missing_from, "continues_at": continues_at }))?;
-    } else {
-        print_line(format!(
-            "the bus continues at offset {continues_at}; of the records from {missing_from} up to there only what \
-             detection and the tables have already processed remains"
-        ))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let message = format!(
+        "the bus continues at offset {continues_at}; of the records from {missing_from} up to there only what \
+         detection and the tables have already processed remains"
+    );
+    print_result(&json!({ "missing_from": missing_from, "continues_at": continues_at }), message, &args.output)
 }
 
 fn audit_entry(epoch: NewEpoch) -> AuditEntry {

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use wardroom_roles::config;
 use wardroom_roles::server_sandbox;
 
-use crate::output::{CommandResult, print_line};
+use wardroom_cli::output::{CommandResult, print_line};
 
 /// Enter the server's sandbox, then try what is forbidden in it; for tests and auditors.
 #[derive(Clone, Debug, Args)]

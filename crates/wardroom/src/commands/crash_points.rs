@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use wardroom_roles::crash;
 
-use crate::output::{CommandResult, print_line};
+use wardroom_cli::output::{CommandResult, print_line};
 
 /// List the crash points that crash tests can trigger.
 #[derive(Clone, Debug, Args)]

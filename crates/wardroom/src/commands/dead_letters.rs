@@ -1,15 +1,16 @@
 //! `wardroom bus`: lists, shows and replays dead letters, and continues a bus that has lost records.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
-use wardroom_domain::{TenantId, visible_line};
+use serde_json::json;
+use wardroom_domain::TenantId;
 
 use super::bus_new_epoch::{self, NewEpochArgs};
-use crate::client::{RemoteArgs, RemoteJsonArgs};
-use crate::output::{CommandResult, print_json, print_line};
+use wardroom_cli::client::RemoteArgs;
+use wardroom_cli::dead_letters::{self, DeadLetterArgs};
+use wardroom_cli::output::CommandResult;
+use wardroom_cli::presentation::OutputArgs;
 
 /// The bus, the durable log of ingested requests.
 #[derive(Clone, Debug, Args)]
@@ -25,12 +26,17 @@ enum BusCommand {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
+    #[command(after_help = "Example:\n  wardroom bus new-epoch --data /var/lib/wardroom")]
     /// Continue a bus that has lost records after the highest offset that was processed; no server may be running.
     NewEpoch(NewEpochArgs),
 }
 
 #[derive(Clone, Debug, Subcommand)]
 enum DeadLettersCommand {
+    #[command(after_help = "\
+Examples:
+  wardroom bus dlq list
+  wardroom bus dlq list --data /var/lib/wardroom")]
     /// List dead letters, oldest first.
     List {
         #[command(flatten)]
@@ -41,24 +47,15 @@ enum DeadLettersCommand {
         /// Tenant, with --data.
         #[arg(long, default_value = "main")]
         tenant: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputArgs,
     },
+    #[command(after_help = "Example:\n  wardroom bus dlq show 0")]
     /// Show one dead letter.
-    Show {
-        /// Number of the dead letter.
-        id: u64,
-        #[command(flatten)]
-        remote: RemoteJsonArgs,
-    },
+    Show(DeadLetterArgs),
+    #[command(after_help = "Example:\n  wardroom bus dlq replay 0")]
     /// Append a dead letter to the bus again; repeated calls append it once.
-    Replay {
-        /// Number of the dead letter.
-        id: u64,
-        #[command(flatten)]
-        remote: RemoteJsonArgs,
-    },
+    Replay(DeadLetterArgs),
 }
 
 pub(crate) fn run(args: BusArgs) -> CommandResult {
@@ -70,7 +67,7 @@ pub(crate) fn run(args: BusArgs) -> CommandResult {
 
 fn run_dead_letters(command: DeadLettersCommand) -> CommandResult {
     match command {
-        DeadLettersCommand::List { remote, data, tenant, json } => {
+        DeadLettersCommand::List { remote, data, tenant, output } => {
             let response = match data {
                 Some(data) => {
                     let tenant = TenantId::new(tenant).map_err(|error| anyhow::anyhow!("--tenant: {error}"))?;
@@ -78,31 +75,9 @@ fn run_dead_letters(command: DeadLettersCommand) -> CommandResult {
                 }
                 None => remote.client().get("/api/v1/dead-letters")?,
             };
-            if json {
-                print_json(&response)?;
-            } else {
-                for dead_letter in response["dead_letters"].as_array().into_iter().flatten() {
-                    print_line(format_row(dead_letter))?;
-                }
-            }
+            dead_letters::print_list(&response, &output)
         }
-        DeadLettersCommand::Show { id, remote } => {
-            let response = remote.client().get(&format!("/api/v1/dead-letters/{id}"))?;
-            print_json(if remote.json { response.to_string() } else { serde_json::to_string_pretty(&response)? })?;
-        }
-        DeadLettersCommand::Replay { id, remote } => {
-            let response = remote.client().post(&format!("/api/v1/dead-letters/{id}/replay"), &json!({}))?;
-            remote.print(&response, &format!("{id} was appended to the bus at {}", response["offset"]))?;
-        }
+        DeadLettersCommand::Show(args) => dead_letters::show(&args),
+        DeadLettersCommand::Replay(args) => dead_letters::replay(&args),
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn format_row(dead_letter: &Value) -> String {
-    let text = |key: &str| visible_line(dead_letter[key].as_str().unwrap_or_default());
-    let state = match &dead_letter["replayed_as"] {
-        Value::Null => "pending".to_owned(),
-        offset => format!("replayed as {offset}"),
-    };
-    format!("{:>4}  {}  {:24}  {}  {state}", dead_letter["id"], text("last_try"), text("protocol"), text("reason"))
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use wardroom_roles::executor::{self, ExecutorError};
 use wardroom_roles::supervisor::CONFIG_EXIT_CODE;
 
-use crate::output::CommandResult;
 use crate::{logging, signals};
+use wardroom_cli::output::CommandResult;
 
 /// The executor process; started by `serve`.
 #[derive(Clone, Debug, Args)]

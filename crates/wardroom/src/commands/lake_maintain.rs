@@ -12,8 +12,9 @@ use wardroom_roles::data_lock::DataLock;
 use wardroom_roles::{Lake, MaintenanceKind, MaintenanceTask, VacuumPolicy, clock};
 
 use crate::blocking::block_on;
-use crate::duration::parse_duration;
-use crate::output::{CommandResult, print_json, print_line};
+use wardroom_cli::duration::parse_duration;
+use wardroom_cli::output::{CommandResult, print_document, print_line};
+use wardroom_cli::presentation::OutputArgs;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MaintainArgs {
@@ -32,9 +33,8 @@ pub(crate) struct MaintainArgs {
     /// Configuration file (YAML) of the server.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(crate) fn run(args: &MaintainArgs) -> CommandResult {
@@ -60,12 +60,13 @@ pub(crate) fn run(args: &MaintainArgs) -> CommandResult {
         bar.finish_and_clear();
         Ok(tasks)
     })?;
-    if args.json {
+    if args.output.is_document() {
         let tasks = tasks.iter().map(|task| {
             json!({ "table": task.table, "what": task.kind.as_str(), "files": task.files, "rows": task.rows,
                 "bytes": task.bytes })
         });
-        print_json(json!({ "dry_run": dry_run, "chores": tasks.collect::<Vec<_>>() }))?;
+        let document = json!({ "dry_run": dry_run, "chores": tasks.collect::<Vec<_>>() });
+        print_document(&document, &args.output.presentation())?;
         return Ok(ExitCode::SUCCESS);
     }
     tasks.iter().try_for_each(|task| print_line(describe(task)))?;

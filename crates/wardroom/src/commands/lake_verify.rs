@@ -11,7 +11,8 @@ use wardroom_roles::lake_tables::missing_tables;
 use wardroom_roles::{Lake, TableVerification, VerificationProgress, config};
 
 use crate::blocking::block_on;
-use crate::output::{CommandResult, print_json, print_line};
+use wardroom_cli::output::{CommandResult, print_document, print_line};
+use wardroom_cli::presentation::OutputArgs;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -21,9 +22,8 @@ pub(crate) struct VerifyArgs {
     /// Configuration file (YAML) of the server.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(crate) fn run(args: &VerifyArgs) -> CommandResult {
@@ -48,10 +48,11 @@ pub(crate) fn run(args: &VerifyArgs) -> CommandResult {
         Ok((tables, missing_tables(&args.data, &lake)?))
     })?;
     let damaged: Vec<_> = missing.iter().chain(tables.iter().flat_map(|table| &table.damaged)).collect();
-    if args.json {
+    if args.output.is_document() {
         let files = damaged.iter().map(|file| json!({ "file": file.path, "detail": file.detail }));
-        print_json(json!({ "ok": damaged.is_empty(), "tables": tables.iter().map(table_json).collect::<Vec<_>>(),
-            "damaged": files.collect::<Vec<_>>() }))?;
+        let document = json!({ "ok": damaged.is_empty(), "tables": tables.iter().map(table_json).collect::<Vec<_>>(),
+            "damaged": files.collect::<Vec<_>>() });
+        print_document(&document, &args.output.presentation())?;
     } else {
         tables.iter().try_for_each(|table| print_line(describe(table)))?;
         for file in &damaged {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::output::{CommandResult, print_json};
+use wardroom_cli::output::{CommandResult, print_json};
 
 /// Print the OpenAPI document.
 #[derive(Clone, Debug, Args)]

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use wardroom_domain::visible_line;
 use wardroom_roles::config::PolicyRules;
 use wardroom_roles::policy::SCHEMA;
 
-use crate::client::RemoteJsonArgs;
-use crate::output::{CommandResult, print_json, print_line};
+use wardroom_cli::autonomy::{self, AcceptArgs, AutonomyArgs};
+use wardroom_cli::output::{CommandResult, print_document, print_line, print_result};
+use wardroom_cli::presentation::OutputArgs;
 
 /// Policy: show and check the rules, ask them in situations, list and accept what actions have earned.
 #[derive(Clone, Debug, Args)]
@@ -22,21 +22,25 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum PolicyCommand {
+    #[command(after_help = "Example:\n  wardroom policy show --config wardroom.yaml")]
     /// Print the rules in force.
     Show(RulesArgs),
+    #[command(after_help = "Example:\n  wardroom policy schema")]
     /// Print what rules may refer to.
     Schema,
+    #[command(after_help = "Example:\n  wardroom policy lint rules.cedar")]
     /// Report errors, and rules that have no effect; exit code 1 if there are any.
-    Lint(RulesArgs),
+    Lint(LintArgs),
+    #[command(after_help = "Example:\n  wardroom policy test situations.yaml --config wardroom.yaml")]
     /// Ask the rules in situations with an expected answer; exit code 1 if one differs.
     Test(SituationArgs),
+    #[command(after_help = "Example:\n  wardroom policy explain situations.yaml rules.cedar -o yaml")]
     /// Ask the rules in situations, and print answers, rules and reasons.
     Explain(SituationArgs),
+    #[command(after_help = "Example:\n  wardroom policy autonomy -o wide")]
     /// List what each action has earned for each cause, and the offers.
-    Autonomy {
-        #[command(flatten)]
-        remote: RemoteJsonArgs,
-    },
+    Autonomy(AutonomyArgs),
+    #[command(after_help = "Example:\n  wardroom policy accept connection-leak process restart --level night")]
     /// Accept an offer, or take autonomy back with --level ask.
     Accept(AcceptArgs),
 }
@@ -51,81 +55,50 @@ struct RulesArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+struct LintArgs {
+    #[command(flatten)]
+    rules: RulesArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
 struct SituationArgs {
     /// YAML file of situations.
     situations: PathBuf,
     #[command(flatten)]
     rules: RulesArgs,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Clone, Debug, Args)]
-struct AcceptArgs {
-    /// Id of the rule that names the cause.
-    rule: String,
-    /// The tool.
-    tool: String,
-    /// The operation.
-    operation: String,
-    /// night, automatic or ask.
-    #[arg(long)]
-    level: String,
     #[command(flatten)]
-    remote: RemoteJsonArgs,
+    output: OutputArgs,
 }
 
 pub(crate) fn run(args: PolicyArgs) -> CommandResult {
     match args.command {
         PolicyCommand::Show(rules) => print_line(rules.read()?.text.trim_end())?,
         PolicyCommand::Schema => print_line(SCHEMA.trim_end())?,
-        PolicyCommand::Lint(rules) => {
-            let rules = rules.read()?;
-            let findings = rules.lint().map_err(|error| anyhow!(error))?;
-            findings.iter().try_for_each(print_line)?;
-            if !findings.is_empty() {
-                return Ok(ExitCode::FAILURE);
-            }
-            print_line(format!("{}: no findings", rules.name))?;
-        }
+        PolicyCommand::Lint(args) => return lint(&args),
         PolicyCommand::Test(args) => return ask(&args, true),
         PolicyCommand::Explain(args) => return ask(&args, false),
-        PolicyCommand::Autonomy { remote } => {
-            let response = remote.client().get("/api/v1/autonomy")?;
-            if remote.json {
-                print_json(&response)?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            for pair in response["pairs"].as_array().into_iter().flatten() {
-                let text = |key: &str| visible_line(pair[key].as_str().unwrap_or_default()).into_owned();
-                let action = format!("{} {}", text("tool"), text("operation"));
-                let share = |key: &str| format!("{} of {}", pair[key][0], pair[key][1]);
-                let offer = pair["offer"].as_str().map_or_else(String::new, |level| format!("; offer: {level}"));
-                let bound = pair["lower_bound"].as_f64().unwrap_or_default();
-                print_line(format!(
-                    "{:28} {action:28} {:10} agreed {}, helped {}, at least {bound:.2}{offer}",
-                    text("rule"),
-                    text("level"),
-                    share("agreed"),
-                    share("helped"),
-                ))?;
-            }
-        }
-        PolicyCommand::Accept(AcceptArgs { rule, tool, operation, level, remote }) => {
-            let body = json!({ "rule": rule, "tool": tool, "operation": operation, "level": level });
-            let response = remote.client().post("/api/v1/autonomy", &body)?;
-            remote.print(&response, &format!("{tool} {operation} for {rule}: {level}"))?;
-        }
+        PolicyCommand::Autonomy(args) => return autonomy::list(&args),
+        PolicyCommand::Accept(args) => return autonomy::accept(args),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn lint(args: &LintArgs) -> CommandResult {
+    let rules = args.rules.read()?;
+    let findings = rules.lint().map_err(|error| anyhow!(error))?;
+    let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    let message = if texts.is_empty() { format!("{}: no findings", rules.name) } else { texts.join("\n") };
+    print_result(&json!({ "rules": rules.name, "findings": texts }), message, &args.output)?;
+    Ok(if texts.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Asks the rules in each situation. With `is_test`, prints what is not as expected.
 fn ask(args: &SituationArgs, is_test: bool) -> CommandResult {
     let report = args.rules.read()?.ask(&args.situations).map_err(|error| anyhow!(error))?;
-    if args.json {
-        print_json(serde_json::to_value(&report)?)?;
+    if args.output.is_document() {
+        print_document(&serde_json::to_value(&report)?, &args.output.presentation())?;
     } else {
         for outcome in report.outcomes.iter().filter(|outcome| !is_test || !outcome.ok) {
             print_line(outcome)?;

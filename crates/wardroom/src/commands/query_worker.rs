@@ -6,8 +6,8 @@ use clap::Args;
 use wardroom_roles::config;
 
 use super::serve::ServeArgs;
-use crate::output::CommandResult;
 use crate::signals;
+use wardroom_cli::output::CommandResult;
 
 /// A process that runs queries for the server; started by `serve`.
 #[derive(Clone, Debug, Args)]

@@ -13,9 +13,10 @@ use wardroom_roles::config;
 use wardroom_roles::{ReplayOptions, ReplayReport, clock};
 
 use crate::blocking::block_on;
-use crate::duration::{parse_duration, parse_time_or_age};
 use crate::logging;
-use crate::output::{self, CommandResult, print_line};
+use wardroom_cli::duration::{parse_duration, parse_time_or_age};
+use wardroom_cli::output::{CommandResult, print_document, print_line};
+use wardroom_cli::presentation::OutputArgs;
 
 /// Telemetry, in milliseconds, between two updates of the progress bar.
 const PROGRESS_INTERVAL_MS: u64 = 1000;
@@ -24,6 +25,7 @@ const START_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// Replay stored telemetry with the current configuration, and print the incidents it would open.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  wardroom replay --data /var/lib/wardroom --from 2h --config stricter.yaml")]
 pub(crate) struct ReplayArgs {
     /// The data folder; a server may be running on it.
     #[arg(long)]
@@ -49,9 +51,8 @@ pub(crate) struct ReplayArgs {
     /// Folder for the result tables; by default below `replays` in the data folder.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(crate) fn run(args: ReplayArgs) -> CommandResult {
@@ -89,10 +90,14 @@ pub(crate) fn run(args: ReplayArgs) -> CommandResult {
     };
     let replayed = block_on(async { Ok(wardroom_roles::replay(&config, &options, &mut on_progress).await?) })?;
     bar.finish_and_clear();
-    if args.json { print_json(&replayed, &options) } else { print_text(&replayed, &options) }
+    if args.output.is_document() {
+        print_report(&replayed, &options, &args.output)
+    } else {
+        print_text(&replayed, &options)
+    }
 }
 
-fn print_json(replayed: &ReplayReport, options: &ReplayOptions) -> CommandResult {
+fn print_report(replayed: &ReplayReport, options: &ReplayOptions, output: &OutputArgs) -> CommandResult {
     let incidents: Vec<_> = replayed
         .incidents
         .iter()
@@ -103,10 +108,11 @@ fn print_json(replayed: &ReplayReport, options: &ReplayOptions) -> CommandResult
         })
         .collect();
     let missing: Vec<_> = replayed.missing.iter().map(|(id, title)| json!({ "id": id, "title": title })).collect();
-    output::print_json(json!({ "from": options.from, "to": options.to, "begun": replayed.oldest_request_at,
+    let report = json!({ "from": options.from, "to": options.to, "begun": replayed.oldest_request_at,
         "requests": replayed.requests, "samples": replayed.samples, "anomalies": replayed.anomalies,
         "skipped": replayed.skipped, "incidents": incidents, "missing": missing,
-        "tables": options.out.join("lake") }))?;
+        "tables": options.out.join("lake") });
+    print_document(&report, &output.presentation())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,10 +15,12 @@ use wardroom_roles::{TableSnapshot, tokens};
 use super::serve::create_private_folder;
 use crate::blocking::block_on;
 use crate::copy_progress::{copy_progress_bar, show_progress};
-use crate::output::{CommandResult, print_error, print_json, print_line};
+use wardroom_cli::output::{CommandResult, print_document, print_error, print_line};
+use wardroom_cli::presentation::OutputArgs;
 
 /// Restore a data folder from a backup.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  wardroom restore --from /mnt/backup --data /var/lib/wardroom --verify")]
 pub(crate) struct RestoreArgs {
     /// A backup, or a folder of backups to restore the newest.
     #[arg(long)]
@@ -32,9 +34,8 @@ pub(crate) struct RestoreArgs {
     /// Configuration file (YAML) of the server.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(crate) fn run(args: RestoreArgs) -> CommandResult {
@@ -51,10 +52,11 @@ pub(crate) fn run(args: RestoreArgs) -> CommandResult {
     let verified =
         if args.verify { Some(block_on(async { Ok(verify_data_folder(&args.data, &config).await?) })?) } else { None };
     let files = manifest.files.len();
-    if args.json {
-        print_json(json!({ "from": from, "data": args.data, "taken_at": manifest.taken_at, "files": files,
+    if args.output.is_document() {
+        let document = json!({ "from": from, "data": args.data, "taken_at": manifest.taken_at, "files": files,
             "lake_elsewhere": manifest.lake_elsewhere, "verified": verified.as_ref().map(verification_json),
-            "audit_key_id": accepted.as_ref().map(|accepted| key_id(&accepted.signed.public_key)) }))?;
+            "audit_key_id": accepted.as_ref().map(|accepted| key_id(&accepted.signed.public_key)) });
+        print_document(&document, &args.output.presentation())?;
         return Ok(ExitCode::SUCCESS);
     }
     print_line(format!("{}: {files} files as of {}", args.data.display(), manifest.taken_at))?;

@@ -1,20 +1,19 @@
 //! `wardroom samples dump`: writes every retained sample once, in the format of promtool or as JSON.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
-use wardroom_domain::{Labels, Matcher, TenantId, Timestamp, query::SeriesQuery, visible_json, visible_line};
+use serde_json::json;
+use wardroom_domain::{Matcher, TenantId, Timestamp, query::SeriesQuery, visible_json, visible_line};
 use wardroom_roles::config;
 
 use crate::blocking::block_on;
-use crate::client::RemoteArgs;
 use crate::logging;
-use crate::output::{CommandResult, stdout};
+use wardroom_cli::client::RemoteArgs;
+use wardroom_cli::output::{CommandResult, stdout};
+use wardroom_cli::sample_pages::{Samples, fetch_samples};
 
 /// Raw samples.
 #[derive(Clone, Debug, Args)]
@@ -25,6 +24,10 @@ pub(crate) struct SamplesArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum SamplesCommand {
+    #[command(after_help = "\
+Examples:
+  wardroom samples dump --match 'up{job=\"node\"}' --start 2026-01-02T00:00:00Z
+  wardroom samples dump --data /var/lib/wardroom > samples.txt")]
     /// Write every retained sample.
     Dump(DumpArgs),
 }
@@ -59,22 +62,12 @@ struct DumpArgs {
     format: DumpFormat,
 }
 
-/// Samples and histograms by series and time (ms); duplicates from retried requests collapse.
-type Samples = BTreeMap<Labels, Points>;
-
-#[derive(Default)]
-struct Points {
-    /// Time → (value as text, IEEE 754 bits as hex).
-    samples: BTreeMap<i64, (String, String)>,
-    histograms: BTreeMap<i64, Value>,
-}
-
 pub(crate) fn run(args: SamplesArgs) -> CommandResult {
     let SamplesCommand::Dump(args) = args.command;
     logging::init_warnings()?;
     let samples = match &args.data {
         Some(data) => read_from_folder(data, &args)?,
-        None => fetch_from_server(&args)?,
+        None => fetch_samples(&args.remote.client(), &args.matchers, args.start.as_deref(), args.end.as_deref())?,
     };
     let is_terminal = std::io::stdout().is_terminal();
     let mut stdout = std::io::BufWriter::new(stdout());
@@ -118,37 +111,6 @@ fn read_from_folder(data: &Path, args: &DumpArgs) -> anyhow::Result<Samples> {
     Ok(samples)
 }
 
-fn fetch_from_server(args: &DumpArgs) -> anyhow::Result<Samples> {
-    let client = args.remote.client();
-    let mut filter = String::new();
-    for matcher in &args.matchers {
-        filter.push_str(&format!("&match[]={}", percent_encode(matcher)));
-    }
-    for (name, value) in [("start", &args.start), ("end", &args.end)] {
-        filter.push_str(&value.as_ref().map(|value| format!("&{name}={}", percent_encode(value))).unwrap_or_default());
-    }
-    let (mut samples, mut cursor) = (Samples::new(), "0".to_owned());
-    loop {
-        let page = client.get(&format!("/api/v1/samples?cursor={cursor}{filter}"))?;
-        for series in page["series"].as_array().context("the response has no series")? {
-            let labels: Labels = serde_json::from_value(series["labels"].clone())?;
-            let points = samples.entry(labels).or_default();
-            for sample in series["samples"].as_array().into_iter().flatten() {
-                let text = |index: usize| sample[index].as_str().unwrap_or_default().to_owned();
-                points.samples.insert(sample[0].as_i64().context("a sample has no time")?, (text(1), text(2)));
-            }
-            for histogram in series["histograms"].as_array().into_iter().flatten() {
-                let ts_ms = histogram["ts_ms"].as_i64().context("a histogram has no time")?;
-                points.histograms.insert(ts_ms, histogram.clone());
-            }
-        }
-        match &page["next"] {
-            Value::String(next) => cursor.clone_from(next),
-            _ => return Ok(samples),
-        }
-    }
-}
-
 fn parse_query(matchers: &[String], start: Option<&str>, end: Option<&str>) -> anyhow::Result<SeriesQuery> {
     let mut selectors = Vec::new();
     for matcher in matchers {
@@ -163,9 +125,4 @@ fn parse_query(matchers: &[String], start: Option<&str>, end: Option<&str>) -> a
     };
     let (start, end) = (time("start", start, i64::MIN)?, time("end", end, i64::MAX)?);
     Ok(SeriesQuery { selectors, start, end, step_ms: None })
-}
-
-fn percent_encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

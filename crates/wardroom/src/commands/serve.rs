@@ -13,7 +13,7 @@ use wardroom_roles::supervisor::{DueBackup, QueryWorkerOptions, supervise};
 use wardroom_roles::{Config, check_executor_files};
 
 use crate::logging::LogArgs;
-use crate::output::CommandResult;
+use wardroom_cli::output::CommandResult;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Switch {
@@ -23,6 +23,10 @@ enum Switch {
 
 /// Run the server.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wardroom serve --data /var/lib/wardroom --config wardroom.yaml --executor-config executor.yaml
+  wardroom serve --data ./data --admin-token-file admin.token --log-format pretty")]
 pub(crate) struct ServeArgs {
     /// The data folder.
     #[arg(long)]

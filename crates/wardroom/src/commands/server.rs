@@ -10,8 +10,8 @@ use wardroom_roles::supervisor::RESTART_EXIT_CODE;
 use wardroom_roles::{AuthMode, ServeError, ServeOptions};
 
 use super::serve::{ServeArgs, create_private_folder};
-use crate::output::CommandResult;
 use crate::signals;
+use wardroom_cli::output::CommandResult;
 
 /// The sandboxed server process; started by `serve`.
 #[derive(Clone, Debug, Args)]

@@ -1,29 +1,33 @@
 //! `wardroom stop-all`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 use wardroom_roles::executor::request_stop;
 use wardroom_roles::tokens;
 
-use crate::client::RemoteJsonArgs;
-use crate::output::CommandResult;
+use wardroom_cli::client::RemoteOutputArgs;
+use wardroom_cli::output::{CommandResult, print_result};
+use wardroom_cli::stop_all::stop_all;
 
 /// Stop all actions at once, until `wardroom resume`.
 ///
 /// Nothing is begun from then on. What a target is doing already is not interrupted.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wardroom stop-all --reason 'restarts make it worse'
+  wardroom stop-all --data /var/lib/wardroom")]
 pub(crate) struct StopAllArgs {
     /// Why, for the audit log.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     /// Stop through the data folder on this machine, for a server that does not respond.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
-    remote: RemoteJsonArgs,
+    remote: RemoteOutputArgs,
 }
 
 pub(crate) fn run(args: StopAllArgs) -> CommandResult {
@@ -33,8 +37,7 @@ pub(crate) fn run(args: StopAllArgs) -> CommandResult {
             request_stop(data, &tokens::local_user(), &args.reason)?;
             json!({ "stopped": true, "by": tokens::local_user(), "reason": args.reason })
         }
-        None => args.remote.client().post("/api/v1/stop-all", &json!({ "reason": args.reason }))?,
+        None => stop_all(&args.remote.client(), &args.reason)?,
     };
-    args.remote.print(&state, "all actions are stopped")?;
-    Ok(ExitCode::SUCCESS)
+    print_result(&state, "all actions are stopped", &args.remote.output)
 }

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use wardroom_roles::executor;
 
-use crate::output::CommandResult;
 use crate::{logging, signals};
+use wardroom_cli::output::CommandResult;
 
 /// The process that starts programs of tools; started by the executor.
 #[derive(Clone, Debug, Args)]

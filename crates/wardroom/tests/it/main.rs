@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests may unwrap and start programs")]
 
 mod access;
+mod api;
 mod approvals;
 mod audit;
 mod backup;
 mod bad_input;
+mod base_path;
 mod binary_hardening;
+mod command_line;
 mod config;
 mod data_folder;
 mod docs;
@@ -15,11 +18,14 @@ mod entity_limits;
 mod executor;
 mod heartbeat;
 mod hostile_clients;
+mod identity;
 mod incidents;
 mod lake;
 mod lake_outage;
+mod oidc;
 mod old_data_folder;
 mod otlp;
+mod plan_steps;
 mod policy;
 mod postgres;
 mod prometheus;
@@ -28,6 +34,7 @@ mod quarantine;
 mod queries;
 mod query_workers;
 mod replay;
+mod tenants;
 mod tools;
 
 use wardroom_testing::Server;

@@ -163,7 +163,7 @@ fn logs_traces_and_named_queries_include_unflushed_records() {
         (vec!["ask", "--format", "json"], "[{\"name\":\"detect_anomalies\""),
         (vec!["ask", "check_recent_deployments", "--service", "payments", "--since", "1h"], "2.4.1"),
         (vec!["ask"], "detect_anomalies"),
-        (vec!["lake"], "silver.logs               1              3"),
+        (vec!["lake", "-o", "yaml"], "table: silver.logs\n  files: 1\n  rows: 3\n"),
     ] {
         let mut cli = Command::new(program("WARDROOM_BIN"));
         let output =

@@ -108,7 +108,7 @@ fn tools_are_listed_described_and_tried_out_on_the_command_line() {
     assert_ne!(dry_run(r#"{"value":77}"#).0, Some(0), "outside the bounds");
     assert_eq!(std::fs::read_to_string(dir.path().join("service/value")).unwrap(), "5", "nothing was done");
     let (code, list) = run(&["tools", "list", "--executor-config", &config]).unwrap();
-    assert!(code == Some(0) && list.contains("target service of tenant main"), "{list}");
+    assert!(code == Some(0) && list.contains("service of tenant main"), "{list}");
 }
 
 /// The examples of targets and of credentials in the pages of tools.

@@ -8,9 +8,15 @@ use super::packages::{Package, is_test_file, relative, rust_files};
 const MAX_FILE_LINES: usize = 600;
 /// Lines of a crate, tests not counted.
 const MAX_CRATE_LINES: usize = 12_000;
-/// Crates with a lower limit: a shared vocabulary, the composition, and the binary must stay small.
-const CRATE_LIMITS: &[(&str, usize)] =
-    &[("wardroom-domain", 6000), ("wardroom-pipeline", 4000), ("wardroom-roles", 4000), ("wardroom", 3100)];
+/// Crates with a limit of their own: a shared vocabulary, the composition, and the binary must stay small; what is never
+/// shipped may be larger until its three commands are crates.
+const CRATE_LIMITS: &[(&str, usize)] = &[
+    ("wardroom-domain", 6000),
+    ("wardroom-evals", 14_000),
+    ("wardroom-pipeline", 4000),
+    ("wardroom-roles", 4000),
+    ("wardroom", 2500),
+];
 /// Columns of a line that consists of a comment; rustfmt does not break those.
 const MAX_COMMENT_COLUMNS: usize = 120;
 

@@ -1,23 +1,30 @@
-//! Arguments and output of the commands that print a table.
+//! Arguments and output of the commands whose table the server makes.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 use wardroom_domain::{visible_csv, visible_json, visible_text};
-use wardroom_roles::clock;
+use wardroom_process::clock;
 
-use crate::client::RemoteArgs;
+use crate::client::{Client, RemoteArgs};
 use crate::duration::parse_duration;
 use crate::output::{CommandResult, stdout};
 
+/// The format of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TableFormat {
+pub enum TableFormat {
     /// A text table.
-    Pretty,
+    #[value(alias = "pretty")]
+    Table,
+    /// The same: all columns are shown.
+    Wide,
     /// A JSON array of objects.
     Json,
+    /// YAML.
+    Yaml,
     /// CSV with a header.
     Csv,
     /// An Arrow IPC stream.
@@ -26,18 +33,19 @@ pub(crate) enum TableFormat {
 
 impl TableFormat {
     /// The value of the API's `format` parameter.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Pretty => "pretty",
-            Self::Json => "json",
+            Self::Table | Self::Wide => "pretty",
+            Self::Json | Self::Yaml => "json",
             Self::Csv => "csv",
             Self::Arrow => "arrow",
         }
     }
 }
 
+/// A time range, and how many rows of it.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct TimeRangeArgs {
+pub struct TimeRangeArgs {
     /// Start of the range, as time before now, such as 1h, 30m, 7d.
     #[arg(long, default_value = "1h")]
     since: String,
@@ -51,7 +59,10 @@ pub(crate) struct TimeRangeArgs {
 
 impl TimeRangeArgs {
     /// The query parameters of the API.
-    pub(crate) fn parameters(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+    ///
+    /// # Errors
+    /// Returns an error if `--since` is no duration.
+    pub fn parameters(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
         let start = clock::now().minus(parse_duration("--since", &self.since)?);
         let mut parameters = vec![("start", start.to_string()), ("limit", self.limit.to_string())];
         parameters.extend(self.until.clone().map(|until| ("end", until)));
@@ -59,30 +70,55 @@ impl TimeRangeArgs {
     }
 }
 
+/// Which server, and the format of its table.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct TableArgs {
+pub struct TableArgs {
     /// Output format.
-    #[arg(long, value_enum, default_value_t = TableFormat::Pretty)]
-    pub(crate) format: TableFormat,
+    #[arg(short = 'o', long = "output", alias = "format", value_enum, value_name = "FORMAT",
+        default_value_t = TableFormat::Table)]
+    format: TableFormat,
+    /// Print JSON, as -o json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
     #[command(flatten)]
-    pub(crate) remote: RemoteArgs,
+    remote: RemoteArgs,
 }
 
 impl TableArgs {
+    /// The format.
+    pub fn format(&self) -> TableFormat {
+        if self.json { TableFormat::Json } else { self.format }
+    }
+
+    /// A client of the server.
+    pub fn client(&self) -> Client {
+        self.remote.client()
+    }
+
     /// Fetches a table from the API and prints it.
-    pub(crate) fn fetch_and_print(&self, path: &str, mut parameters: Vec<(&str, String)>) -> CommandResult {
-        parameters.push(("format", self.format.as_str().to_owned()));
-        self.print(&self.remote.client().get_bytes(path, &parameters)?)
+    ///
+    /// # Errors
+    /// Returns an error if the server does not answer, or with an error.
+    pub fn fetch_and_print(&self, path: &str, mut parameters: Vec<(&str, String)>) -> CommandResult {
+        parameters.push(("format", self.format().as_str().to_owned()));
+        self.print(&self.client().get_bytes(path, &parameters)?)
     }
 
     /// Prints a table that the API returned in this format. Its text comes from telemetry, so control characters are
     /// made visible, but not in CSV for a file or another program.
-    pub(crate) fn print(&self, table: &[u8]) -> CommandResult {
+    ///
+    /// # Errors
+    /// Returns an error if stdout cannot be written.
+    pub fn print(&self, table: &[u8]) -> CommandResult {
         let (mut stdout, is_terminal) = (stdout(), std::io::stdout().is_terminal());
         let text = String::from_utf8_lossy(table);
-        match self.format {
-            TableFormat::Pretty => stdout.write_all(visible_text(&text).as_bytes())?,
+        match self.format() {
+            TableFormat::Table | TableFormat::Wide => stdout.write_all(visible_text(&text).as_bytes())?,
             TableFormat::Json => writeln!(stdout, "{}", visible_json(&text))?,
+            TableFormat::Yaml => {
+                let rows: Value = serde_json::from_str(&text).context("the response is not JSON")?;
+                write!(stdout, "---\n{}", visible_text(&serde_saphyr::to_string(&rows)?))?;
+            }
             TableFormat::Csv if is_terminal => stdout.write_all(visible_csv(&text).as_bytes())?,
             TableFormat::Arrow if is_terminal => bail!("an Arrow stream is binary; redirect it to a file"),
             TableFormat::Csv | TableFormat::Arrow => stdout.write_all(table)?,

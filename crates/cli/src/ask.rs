@@ -5,12 +5,17 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
-use crate::output::{CommandResult, print_json, print_line};
+use crate::output::{CommandResult, print_line};
 use crate::table_output::{TableArgs, TableFormat, TimeRangeArgs};
 
 /// Run a named query: detect_anomalies, correlate_error_logs, check_recent_deployments.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct AskArgs {
+#[command(after_help = "\
+Examples:
+  wardroom ask
+  wardroom ask detect_anomalies --error-rate 0.05 --since 2h
+  wardroom ask correlate_error_logs --service checkout -o json")]
+pub struct AskArgs {
     /// Name of the query; lists all queries if omitted.
     name: Option<String>,
     /// Restrict the result to one service.
@@ -28,7 +33,11 @@ pub(crate) struct AskArgs {
     table: TableArgs,
 }
 
-pub(crate) fn run(args: AskArgs) -> CommandResult {
+/// Runs the command.
+///
+/// # Errors
+/// Returns an error if the server does not answer, or does not accept it.
+pub fn run(args: AskArgs) -> CommandResult {
     let Some(name) = args.name else { return list(&args.table) };
     let mut parameters = args.range.parameters()?;
     let optional = [
@@ -41,15 +50,14 @@ pub(crate) fn run(args: AskArgs) -> CommandResult {
 }
 
 fn list(table: &TableArgs) -> CommandResult {
-    let response = table.remote.client().get("/api/v1/ask")?;
-    match table.format {
-        TableFormat::Pretty => {}
-        TableFormat::Json => {
-            print_json(&response["questions"])?;
-            return Ok(ExitCode::SUCCESS);
+    let response = table.client().get("/api/v1/ask")?;
+    match table.format() {
+        TableFormat::Table | TableFormat::Wide => {}
+        TableFormat::Json | TableFormat::Yaml => {
+            return table.print(response["questions"].to_string().as_bytes());
         }
-        TableFormat::Csv | TableFormat::Arrow => {
-            bail!("--format {}: the list of queries is printed as pretty or json", table.format.as_str())
+        format @ (TableFormat::Csv | TableFormat::Arrow) => {
+            bail!("-o {}: the list of queries is printed as table, json or yaml", format.as_str())
         }
     }
     for query in response["questions"].as_array().into_iter().flatten() {

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use wardroom_domain::Timestamp;
-use wardroom_roles::clock;
+use wardroom_process::clock;
 
 /// Parses a duration such as `90d`, `12h`, `30m` or `10s`. `flag` names the argument in the error.
-pub(crate) fn parse_duration(flag: &str, text: &str) -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// Returns an error if the text is no such duration.
+pub fn parse_duration(flag: &str, text: &str) -> anyhow::Result<Duration> {
     let invalid = || anyhow::anyhow!("{flag}: {text:?} is not a duration such as 90d, 12h, 30m or 10s");
     let unit = text.chars().last().ok_or_else(invalid)?;
     let unit_seconds = match unit {
@@ -21,7 +24,10 @@ pub(crate) fn parse_duration(flag: &str, text: &str) -> anyhow::Result<Duration>
 }
 
 /// Parses a time: RFC 3339, or a duration before now.
-pub(crate) fn parse_time_or_age(flag: &str, text: &str) -> anyhow::Result<Timestamp> {
+///
+/// # Errors
+/// Returns an error if the text is neither.
+pub fn parse_time_or_age(flag: &str, text: &str) -> anyhow::Result<Timestamp> {
     if let Ok(age) = parse_duration(flag, text) {
         return Ok(clock::now().minus(age));
     }
