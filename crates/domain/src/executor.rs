@@ -50,16 +50,22 @@ pub enum Request {
         #[serde(default)]
         undo_sha256: Option<String>,
     },
-    /// Begin the execution of an authorised plan, and respond at once with its status. Idempotent: what is running is
-    /// not begun again, and what was interrupted is recovered.
+    /// Begin a step of an authorised plan, and respond at once with its status. Idempotent: what is running is not
+    /// begun again, and what was interrupted is recovered. A step is refused before the one before it was applied.
     Start {
         /// Hash of the plan.
         plan_sha256: String,
+        /// The step, counted from 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        step: u32,
     },
-    /// Begin the undo of an executed plan, and respond at once. Idempotent.
+    /// Begin the undo of an executed step, and respond at once. Idempotent. Steps are undone in reverse order.
     StartUndo {
         /// Hash of the plan.
         plan_sha256: String,
+        /// The step, counted from 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        step: u32,
         /// As for [`Request::Undo`].
         #[serde(default)]
         proof: String,
@@ -68,11 +74,17 @@ pub enum Request {
     Execute {
         /// Hash of the plan.
         plan_sha256: String,
+        /// The step, counted from 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        step: u32,
     },
     /// [`Request::StartUndo`], and wait for the end for as long as the client waits. Idempotent.
     Undo {
         /// Hash of the plan.
         plan_sha256: String,
+        /// The step, counted from 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        step: u32,
         /// The secret of the approval, or the proof of an approver.
         #[serde(default)]
         proof: String,
@@ -85,10 +97,13 @@ pub enum Request {
         #[serde(default)]
         proof: String,
     },
-    /// Return the status of a plan.
+    /// Return the status of a plan, as far as one of its steps is concerned.
     Status {
         /// Hash of the plan.
         plan_sha256: String,
+        /// The step, counted from 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        step: u32,
     },
     /// Refuse all effects from now on. Needs no proof: stopping is safe.
     StopAll {
@@ -125,7 +140,13 @@ pub enum Request {
     },
 }
 
-/// How far a plan is.
+/// Skips the number of the first step, which earlier versions did not send.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_first(step: &u32) -> bool {
+    *step == 0
+}
+
+/// How far a step of a plan is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -175,7 +196,7 @@ pub struct Stopped {
     pub at: Timestamp,
 }
 
-/// The status of a plan in the executor's ledger.
+/// The status of a plan in the executor's ledger, as far as one of its steps is concerned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanStatus {
     /// How far it is.

@@ -44,19 +44,31 @@ pub struct DryRun {
     pub undo: Option<ToolCall>,
 }
 
-/// A proposed action. Its SHA-256 covers all fields.
+/// A step of a plan after its first one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanStep {
+    /// The tool call.
+    pub call: ToolCall,
+    /// Predicted effect, on the state before any step.
+    pub dry_run: DryRun,
+}
+
+/// A proposed action of one step or several, carried out in order. Its SHA-256 covers all fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Format version.
+    /// Format version: 1 for a plan of one step, 2 for one of several; see [`Plan::version_of`].
     pub version: u8,
     /// The tenant.
     pub tenant: TenantId,
     /// Key of the incident.
     pub incident: String,
-    /// The tool call.
+    /// The tool call of the first step.
     pub call: ToolCall,
-    /// Predicted effect.
+    /// Predicted effect of the first step.
     pub dry_run: DryRun,
+    /// The steps after the first one. Absent in a plan of one step, whose hash it must not change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_steps: Vec<PlanStep>,
     /// Id of the runbook.
     pub runbook: String,
     /// Service used as the control for verification, or `none`.
@@ -74,7 +86,7 @@ impl Plan {
         Ok(sha256_hex(canonical_json(self)?.as_bytes()))
     }
 
-    /// Returns the idempotency key sent to the target; the same on every attempt.
+    /// Returns the idempotency key of the first step; the same on every attempt. See [`Plan::step_key`].
     ///
     /// # Errors
     /// See [`Plan::sha256`].
@@ -153,6 +165,7 @@ mod tests {
                 precondition: "1.0.0 pool=1 after=nothing".into(),
                 undo: Some(call("settings")),
             },
+            further_steps: Vec::new(),
             runbook: "setting-changed".into(),
             control: "mail".into(),
             expires_at: Timestamp::from_millis(1_795_255_200_000).plus(Duration::from_secs(600)),
@@ -165,17 +178,23 @@ mod tests {
             serde_json::Value::Object(map) => {
                 map.iter().for_each(|(key, inner)| collect_leaves(inner, &format!("{pointer}/{key}"), found));
             }
+            serde_json::Value::Array(items) => {
+                let numbered = items.iter().enumerate();
+                numbered.for_each(|(index, inner)| collect_leaves(inner, &format!("{pointer}/{index}"), found));
+            }
             _ => found.push(pointer.to_owned()),
         }
     }
 
     #[test]
     fn every_field_of_a_plan_is_covered_by_its_hash() {
-        let whole = serde_json::to_value(plan()).unwrap();
+        let Plan { call, dry_run, .. } = plan();
+        let plan = Plan { version: 2, further_steps: vec![PlanStep { call, dry_run }], ..plan() };
+        let whole = serde_json::to_value(&plan).unwrap();
         let mut pointers = Vec::new();
         collect_leaves(&whole, "", &mut pointers);
-        assert!(pointers.len() >= 20, "{pointers:?}");
-        let known = plan().sha256().unwrap();
+        assert!(pointers.len() >= 35, "{pointers:?}");
+        let known = plan.sha256().unwrap();
         for pointer in pointers {
             let mut changed = whole.clone();
             let leaf = changed.pointer_mut(&pointer).unwrap();

@@ -61,6 +61,19 @@ pub struct PolicyDecision {
     pub policy_sha256: String,
 }
 
+impl PolicyDecision {
+    /// Returns the strictest of the decisions about the steps of a plan, the first of equal ones; what it is about
+    /// stands before its reason if there are several. `None` without any.
+    pub fn strictest(decisions: Vec<(String, Self)>) -> Option<Self> {
+        let several = decisions.len() > 1;
+        let (step, mut strictest) = decisions.into_iter().min_by_key(|(_, decision)| decision.answer)?;
+        if several {
+            strictest.reason = format!("{step}: {}", strictest.reason);
+        }
+        Some(strictest)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +85,23 @@ mod tests {
         }
         assert!(PolicyAnswer::ALL.is_sorted());
         assert_eq!(PolicyAnswer::ALL.map(PolicyAnswer::approvals), [None, Some(2), Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn the_strictest_step_decides() {
+        let decision = |answer: PolicyAnswer| PolicyDecision {
+            answer,
+            rules: vec![answer.to_string()],
+            reason: "because".into(),
+            policy_sha256: String::new(),
+        };
+        let of = |answers: &[PolicyAnswer]| {
+            let numbered = answers.iter().enumerate();
+            PolicyDecision::strictest(numbered.map(|(index, it)| (format!("step {index}"), decision(*it))).collect())
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[PolicyAnswer::Allow]), Some(decision(PolicyAnswer::Allow)));
+        let found = of(&[PolicyAnswer::Allow, PolicyAnswer::AskTwo, PolicyAnswer::AskOne]).unwrap();
+        assert_eq!((found.answer, found.reason.as_str()), (PolicyAnswer::AskTwo, "step 1: because"));
     }
 }

@@ -132,7 +132,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("executor.sock");
         let client = ExecutorClient::new(Some(socket.clone()));
-        let execute = Request::Execute { plan_sha256: "a".to_owned() };
+        let execute = Request::Execute { plan_sha256: "a".to_owned(), step: 0 };
         let error = client.request(&execute).await.unwrap_err().to_string();
         assert!(!error.contains("unknown"), "nothing was sent: {error}");
         let listener = UnixListener::bind(&socket).unwrap();

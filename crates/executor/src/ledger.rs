@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::audit_head::SignedHead;
-use wardroom_domain::executor::{Phase, PlanStatus, ProofKind, Stopped};
+use wardroom_domain::executor::Stopped;
 use wardroom_domain::{Outcome, Plan, Principal, TenantId, Timestamp, ToolCall};
 
 use wardroom_files::rewrite_prefix;
 use wardroom_process::crash;
 
-/// Format version of the lines that this build writes. Versions 2 and 3 have the steps and fields that say so.
-pub(crate) const FORMAT_VERSION: u8 = 3;
+use crate::plan_record::{PlanRecord, RecordedApproval, StepRecord, index};
+
+/// Format version of the lines that this build writes. Later versions have the lines and fields that say so.
+pub(crate) const FORMAT_VERSION: u8 = 4;
 
 /// A line of the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,10 +33,12 @@ pub(crate) enum Entry {
         /// SHA-256 of the secret that proves an undo. Since version 2.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         undo_sha256: Option<String>,
-        /// Fingerprint of the key that signed; absent if a token proved it. Since version 3.
+        /// Fingerprint of the key that signed, or `passkey:ID`, or `oidc:ISSUER SUBJECT`; absent if a token proved
+        /// it. Since version 3.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
-        /// The signature with its time, which can be verified again; absent for a token. Since version 3.
+        /// The signature, assertion or ID token with its time, which can be verified again; absent for a token. Since
+        /// version 3.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         proof: Option<String>,
         /// Why the plan could not wait, if it was approved by break-glass. Since version 3.
@@ -50,6 +54,9 @@ pub(crate) enum Entry {
         version: u8,
         at: Timestamp,
         plan_sha256: String,
+        /// The step of the plan, counted from 0. Since version 4.
+        #[serde(default, skip_serializing_if = "is_first")]
+        plan_step: u32,
         key: String,
     },
     /// The adapter responded, or was probed.
@@ -58,6 +65,9 @@ pub(crate) enum Entry {
         version: u8,
         at: Timestamp,
         plan_sha256: String,
+        /// The step of the plan, counted from 0. Since version 4.
+        #[serde(default, skip_serializing_if = "is_first")]
+        plan_step: u32,
         outcome: Outcome,
         detail: String,
         /// State of the target after the action, as far as the undo is concerned. Since version 2.
@@ -70,6 +80,9 @@ pub(crate) enum Entry {
         version: u8,
         at: Timestamp,
         plan_sha256: String,
+        /// The step of the plan, counted from 0. Since version 4.
+        #[serde(default, skip_serializing_if = "is_first")]
+        plan_step: u32,
         key: String,
         precondition: String,
         /// The approver who requested it; absent if the approval itself was the authority. Since version 2.
@@ -82,6 +95,9 @@ pub(crate) enum Entry {
         version: u8,
         at: Timestamp,
         plan_sha256: String,
+        /// The step of the plan, counted from 0. Since version 4.
+        #[serde(default, skip_serializing_if = "is_first")]
+        plan_step: u32,
         outcome: Outcome,
         detail: String,
     },
@@ -136,55 +152,10 @@ impl Entry {
     }
 }
 
-/// An approval of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RecordedApproval {
-    pub(crate) principal: Principal,
-    /// Fingerprint of the key that signed; `None` if a token proved it.
-    pub(crate) key: Option<String>,
-}
-
-/// The state of a plan.
-#[derive(Clone, Debug)]
-pub(crate) struct PlanRecord {
-    pub(crate) plan: Plan,
-    pub(crate) plan_sha256: String,
-    pub(crate) status: PlanStatus,
-    /// The approvals, in order.
-    pub(crate) approvals: Vec<RecordedApproval>,
-    /// Why the plan could not wait, if it was approved by break-glass.
-    pub(crate) break_glass: Option<String>,
-    /// SHA-256 of the secret that proves an undo.
-    pub(crate) undo_sha256: Option<String>,
-    pub(crate) started_at: Option<Timestamp>,
-    pub(crate) finished_at: Option<Timestamp>,
-    /// State of the target after the action, if it was applied and could be read.
-    pub(crate) state_after: Option<String>,
-    pub(crate) undo_started_at: Option<Timestamp>,
-    /// State of the target when the undo was started.
-    pub(crate) undo_started: Option<String>,
-    /// The incident is settled.
-    pub(crate) settled: bool,
-}
-
-impl PlanRecord {
-    fn add_approval(&mut self, approval: RecordedApproval, break_glass: Option<String>, is_partial: bool) {
-        let status = &mut self.status;
-        if !is_partial && status.approved_by.is_none() {
-            status.phase = Phase::Authorized;
-            let first = self.approvals.first().unwrap_or(&approval);
-            status.approved_by = Some(first.principal.clone());
-        }
-        if self.approvals.is_empty() {
-            status.proof = Some(if approval.key.is_some() { ProofKind::Ssh } else { ProofKind::Token });
-        }
-        status.approvals.push(approval.principal.clone());
-        self.approvals.push(approval);
-        if break_glass.is_some() {
-            status.review_due = true;
-            self.break_glass = break_glass;
-        }
-    }
+/// Skips the number of the first step, which earlier versions did not write.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_first(step: &u32) -> bool {
+    *step == 0
 }
 
 /// The ledger file and the state of all plans in it.
@@ -298,32 +269,18 @@ impl Ledger {
 
     /// Returns how many actions and undos were started on the target of a call since a time.
     pub(crate) fn actions_since(&self, tenant: &TenantId, call: &ToolCall, since: Timestamp) -> usize {
-        let same_target = |record: &&PlanRecord| {
-            let plan = &record.plan;
-            (&plan.tenant, &plan.call.tool, &plan.call.target) == (tenant, &call.tool, &call.target)
-        };
-        let started = |record: &PlanRecord| [record.started_at, record.undo_started_at];
-        let times = self.plans.values().filter(same_target).flat_map(started).flatten();
+        let of_tenant = self.plans.values().filter(|record| record.plan.tenant == *tenant);
+        let steps = of_tenant.flat_map(PlanRecord::numbered);
+        let same_target = steps.filter(|(_, _, other)| (&other.tool, &other.target) == (&call.tool, &call.target));
+        let times = same_target.flat_map(|(_, step, _)| [step.started_at, step.undo_started_at]).flatten();
         times.filter(|started_at| *started_at > since).count()
     }
 
     fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Authorized { plan, plan_sha256, principal, undo_sha256, key, break_glass, is_partial, .. } => {
-                let record = self.plans.entry(plan_sha256.clone()).or_insert_with(|| PlanRecord {
-                    plan: *plan,
-                    plan_sha256,
-                    status: PlanStatus::default(),
-                    approvals: Vec::new(),
-                    break_glass: None,
-                    undo_sha256,
-                    started_at: None,
-                    finished_at: None,
-                    state_after: None,
-                    undo_started_at: None,
-                    undo_started: None,
-                    settled: false,
-                });
+                let new = || PlanRecord::new(*plan, plan_sha256.clone(), undo_sha256);
+                let record = self.plans.entry(plan_sha256.clone()).or_insert_with(new);
                 record.add_approval(RecordedApproval { principal, key }, break_glass, is_partial);
             }
             Entry::Reviewed { plan_sha256, .. } => {
@@ -333,29 +290,43 @@ impl Ledger {
             Entry::Resumed { stop, .. } => {
                 self.stopped.take_if(|stopped| stopped.id == stop);
             }
-            Entry::Started { at, plan_sha256, key, .. } => self.update(&plan_sha256, |record| {
-                record.started_at = Some(at);
-                record.status.idempotency_key = Some(key);
-            }),
-            Entry::Finished { at, plan_sha256, outcome, detail, state, .. } => self.update(&plan_sha256, |record| {
-                record.status.phase = Phase::Done;
-                record.status.executed = Some(outcome);
-                record.status.detail = detail;
-                record.finished_at = Some(at);
-                record.state_after = state;
-            }),
-            Entry::UndoStarted { at, plan_sha256, precondition, .. } => self.update(&plan_sha256, |record| {
-                record.undo_started_at = Some(at);
-                record.undo_started = Some(precondition);
-            }),
+            Entry::Started { at, plan_sha256, plan_step, key, .. } => {
+                self.update_step(&plan_sha256, plan_step, |step| {
+                    step.started_at = Some(at);
+                    step.key = Some(key);
+                });
+            }
+            Entry::Finished { at, plan_sha256, plan_step, outcome, detail, state, .. } => {
+                self.update_step(&plan_sha256, plan_step, |step| {
+                    step.executed = Some(outcome);
+                    step.detail = detail;
+                    step.finished_at = Some(at);
+                    step.state_after = state;
+                });
+            }
+            Entry::UndoStarted { at, plan_sha256, plan_step, precondition, .. } => {
+                self.update_step(&plan_sha256, plan_step, |step| {
+                    step.undo_started_at = Some(at);
+                    step.undo_started = Some(precondition);
+                });
+            }
             Entry::Settled { plan_sha256, .. } => self.update(&plan_sha256, |record| record.settled = true),
             Entry::AuditHead { signed, .. } => self.audit_head = Some(*signed),
-            Entry::Undone { plan_sha256, outcome, detail, .. } => self.update(&plan_sha256, |record| {
-                record.status.phase = Phase::Undone;
-                record.status.undone = Some(outcome);
-                record.status.detail = detail;
-            }),
+            Entry::Undone { plan_sha256, plan_step, outcome, detail, .. } => {
+                self.update_step(&plan_sha256, plan_step, |step| {
+                    step.undone = Some(outcome);
+                    step.detail = detail;
+                });
+            }
         }
+    }
+
+    fn update_step(&mut self, plan_sha256: &str, step: u32, change: impl FnOnce(&mut StepRecord)) {
+        self.update(plan_sha256, |record| {
+            if let Some(step) = record.steps.get_mut(index(step)) {
+                change(step);
+            }
+        });
     }
 
     fn update(&mut self, plan_sha256: &str, change: impl FnOnce(&mut PlanRecord)) {
@@ -367,6 +338,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use wardroom_domain::executor::ProofKind;
+
     use super::*;
     use crate::audit_key::is_signature_valid;
 
@@ -382,12 +355,12 @@ mod tests {
         let (hash, record) = ledger.plans.iter().next().unwrap();
         assert_eq!(&record.plan.sha256().unwrap(), hash);
         assert_eq!(
-            (record.started_at.is_some(), record.status.executed, record.status.undone),
+            (record.steps[0].started_at.is_some(), record.steps[0].executed, record.steps[0].undone),
             (true, Some(Outcome::Applied), Some(Outcome::Applied))
         );
-        assert_eq!((&record.state_after, &record.undo_sha256, record.settled), (&None, &None, false));
+        assert_eq!((&record.steps[0].state_after, &record.undo_sha256, record.settled), (&None, &None, false));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "the torn line is cut off");
-        std::fs::write(&path, text.replacen("\"v\":1", "\"v\":4", 1)).unwrap();
+        std::fs::write(&path, text.replacen("\"v\":1", "\"v\":5", 1)).unwrap();
         assert!(Ledger::open(dir.path()).unwrap_err().to_string().contains("newer Wardroom"));
     }
 
@@ -400,8 +373,8 @@ mod tests {
         let (hash, record) = ledger.plans.iter().next().unwrap();
         assert_eq!(&record.plan.sha256().unwrap(), hash);
         assert_eq!(record.undo_sha256.as_deref(), Some("a".repeat(64).as_str()));
-        assert_eq!(record.state_after.as_deref(), Some("3.13.8 previous=3.14.0 after=key"));
-        assert_eq!((record.status.undone, record.settled), (Some(Outcome::Applied), true));
+        assert_eq!(record.steps[0].state_after.as_deref(), Some("3.13.8 previous=3.14.0 after=key"));
+        assert_eq!((record.steps[0].undone, record.settled), (Some(Outcome::Applied), true));
         let call = &record.plan.call;
         let actions = |tenant: &str, call: &ToolCall, since: &str| {
             ledger.actions_since(&TenantId::new(tenant).unwrap(), call, Timestamp::parse(since).unwrap())
@@ -441,6 +414,29 @@ mod tests {
         }
     }
 
+    /// A plan of two steps, of which the second one was refused, so that the first one was taken back.
+    #[test]
+    fn reads_format_version_4() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = include_str!("../tests/formats/ledger-v4.jsonl");
+        std::fs::write(dir.path().join("ledger.jsonl"), text).unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        let record = ledger.plans().next().unwrap();
+        assert_eq!(record.plan.sha256().unwrap(), record.plan_sha256);
+        let keys: Vec<_> = record.steps.iter().map(|step| step.key.clone().unwrap()).collect();
+        assert_eq!(keys, [0, 1].map(|step| record.plan.step_key(step).unwrap()));
+        let outcomes: Vec<_> = record.steps.iter().map(|step| (step.executed, step.undone)).collect();
+        let (applied, not_applied) = (Some(Outcome::Applied), Some(Outcome::NotApplied));
+        assert_eq!(outcomes, [(applied, applied), (not_applied, None)]);
+        assert!(record.settled && record.check_order(1).is_err() && record.check_undo_order(0).is_ok());
+        let since = Timestamp::parse("2026-11-21T14:00:00Z").unwrap();
+        let actions = record.plan.steps().map(|(call, _)| ledger.actions_since(&TenantId::main(), call, since));
+        assert_eq!(actions.collect::<Vec<_>>(), [2, 1]);
+        let lines: Vec<Entry> = text.lines().map(|line| Entry::decode(line).unwrap()).collect();
+        let written: Vec<String> = lines.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+        assert_eq!(written, text.lines().collect::<Vec<_>>());
+    }
+
     #[test]
     fn failed_append_leaves_no_bytes_behind() {
         let dir = tempfile::tempdir().unwrap();
@@ -453,6 +449,7 @@ mod tests {
             version: FORMAT_VERSION,
             at: Timestamp::from_millis(0),
             plan_sha256: plan_sha256.clone(),
+            plan_step: 0,
             key: "k".into(),
         };
         ledger.file = OpenOptions::new().append(true).open("/dev/full").unwrap();
@@ -462,7 +459,7 @@ mod tests {
         ledger.append(entry()).unwrap();
         drop(ledger);
         let ledger = Ledger::open(dir.path()).unwrap();
-        assert_eq!(ledger.plan(&plan_sha256).unwrap().status.idempotency_key.as_deref(), Some("k"));
+        assert_eq!(ledger.plan(&plan_sha256).unwrap().steps[0].key.as_deref(), Some("k"));
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), text.lines().count() + 1);
     }
 }

@@ -109,12 +109,12 @@ mod tests {
 
     #[test]
     fn a_request_is_received_with_its_deadline_and_nothing_that_is_unknown() {
-        let request = Request::Execute { plan_sha256: "a".to_owned() };
+        let request = Request::Execute { plan_sha256: "a".to_owned(), step: 0 };
         let deadline = Timestamp::parse("2026-11-21T14:00:00Z").unwrap();
         let sent = serde_json::to_string(&SentRequest { deadline, request: &request }).unwrap();
         let received: ReceivedRequest = serde_json::from_str(&sent).unwrap();
         assert_eq!(received.deadline.0, Some(deadline));
-        assert!(matches!(received.request, Request::Execute { plan_sha256 } if plan_sha256 == "a"));
+        assert!(matches!(received.request, Request::Execute { plan_sha256, step: 0 } if plan_sha256 == "a"));
         let received = serde_json::from_str::<ReceivedRequest>;
         assert!(received(r#"{"op":"execute","plan_sha256":"a"}"#).unwrap().deadline.0.is_none());
         for wrong in [

@@ -1,10 +1,10 @@
 //! The runbook format.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-use wardroom_domain::{Cause, ToolCall};
+use wardroom_domain::Cause;
 
-use crate::Error;
+use crate::error::Error;
+use crate::runbook_actions::{RunbookAction, RunbookProposal, RunbookRead, mistake_in, proposal};
 
 /// Whether a runbook applies to causes with a recent deployment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -40,10 +40,13 @@ pub struct Runbook {
     pub when: DeploymentCondition,
     /// Symptoms an operator sees.
     pub symptoms: Vec<String>,
-    /// Checks to make before acting.
+    /// Checks that people make before acting.
     pub checks: Vec<String>,
+    /// Checks that Wardroom makes before it chooses an action; their results are evidence.
+    #[serde(default)]
+    pub reads: Vec<RunbookRead>,
     /// Actions, preferred first; placeholders are filled from the diagnosis.
-    pub actions: Vec<ToolCall>,
+    pub actions: Vec<RunbookAction>,
     /// The Markdown below the front matter.
     #[serde(skip)]
     pub text: String,
@@ -73,6 +76,9 @@ impl Runbook {
         if let Some((field, _)) = empty.iter().find(|(_, empty)| *empty) {
             return Err(invalid(format!("field {field} must not be empty")));
         }
+        if let Some(mistake) = mistake_in(&runbook.reads, &runbook.actions) {
+            return Err(invalid(mistake));
+        }
         Ok(runbook)
     }
 
@@ -87,42 +93,13 @@ impl Runbook {
         condition_holds && self.causes.contains(&cause.rule)
     }
 
-    /// Returns its first action with the placeholders filled; `None` if a placeholder has no value.
-    pub fn action(&self, cause: &Cause) -> Option<ToolCall> {
-        let call = self.actions.first()?;
-        let arguments = fill_placeholders(&Value::Object(call.arguments.clone()), cause)?;
-        Some(ToolCall {
-            tool: call.tool.clone(),
-            operation: call.operation.clone(),
-            target: fill_text(&call.target, cause)?.as_str()?.to_owned(),
-            arguments: arguments.as_object().cloned().unwrap_or_else(Map::new),
-        })
+    /// Returns its checks and actions with the placeholders filled.
+    ///
+    /// # Errors
+    /// Returns which placeholder the diagnosis has no value for.
+    pub fn proposal(&self, cause: &Cause) -> Result<RunbookProposal, String> {
+        proposal(&self.reads, &self.actions, cause)
     }
-}
-
-fn fill_placeholders(value: &Value, cause: &Cause) -> Option<Value> {
-    match value {
-        Value::String(text) => fill_text(text, cause),
-        Value::Array(items) => {
-            items.iter().map(|item| fill_placeholders(item, cause)).collect::<Option<_>>().map(Value::Array)
-        }
-        Value::Object(map) => {
-            let filled = map.iter().map(|(key, item)| Some((key.clone(), fill_placeholders(item, cause)?)));
-            filled.collect::<Option<_>>().map(Value::Object)
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.clone()),
-    }
-}
-
-fn fill_text(text: &str, cause: &Cause) -> Option<Value> {
-    let setting = |pick: fn(&(String, String, String)) -> &String| cause.setting.as_ref().map(pick).cloned();
-    let value = match text {
-        "{{service}}" => Some(cause.entity.name.clone()),
-        "{{setting.key}}" => setting(|setting| &setting.0),
-        "{{setting.from}}" => setting(|setting| &setting.1),
-        other => Some(other.to_owned()),
-    };
-    value.map(Value::String)
 }
 
 #[cfg(test)]
@@ -138,6 +115,75 @@ mod tests {
         let front = "---\nid: a\ntitle: A\ncauses: [cpu-hog]\nsymptoms: []\nchecks: [c]\nactions: []\n---\ntext";
         assert!(parse(front).contains("field symptoms"));
         assert!(parse("---\nid: a\nbogus: 1\n---\n").contains("bogus"));
+    }
+
+    /// A runbook with two checks, and two actions of which the second one has three steps.
+    const WITH_CHECKS: &str = r#"---
+id: connections
+title: Connections run out
+causes: [pool-exhausted]
+symptoms: [s]
+checks: [c]
+reads:
+  - id: idle
+    question: "How many connections are idle?"
+    tool: query_prometheus
+    operation: instant
+    target: metrics
+    arguments: { query: 'sum(idle{service="{{service}}"})' }
+actions:
+  - when:
+      - { read: idle, value: /result/0/value/1, above: 50 }
+      - { read: idle, value: /result, exists: true }
+    tool: exec
+    operation: release
+    target: "{{service}}-pool"
+  - tool: process
+    operation: restart
+    target: "{{service}}"
+    then:
+      - { tool: exec, operation: warm, target: "{{service}}-cache" }
+---
+text"#;
+
+    #[test]
+    fn checks_and_steps_are_filled_from_the_cause() {
+        let runbook = Runbook::parse("x.md", WITH_CHECKS).unwrap();
+        let cause = Cause::new(wardroom_domain::Entity::service("cart"), "pool-exhausted", 0.9);
+        let proposal = runbook.proposal(&cause).unwrap();
+        assert_eq!(proposal.reads[0].call.arguments["query"], r#"sum(idle{service="cart"})"#);
+        let [first, second] = proposal.choices.as_slice() else { panic!("{:?}", proposal.choices) };
+        assert_eq!((first.when.len(), first.steps.len(), first.steps[0].target.as_str()), (2, 1, "cart-pool"));
+        assert_eq!(first.when[0].describe(), "idle/result/0/value/1 above 50");
+        let targets: Vec<&str> = second.steps.iter().map(|step| step.target.as_str()).collect();
+        assert_eq!((second.when.len(), targets), (0, vec!["cart", "cart-cache"]));
+    }
+
+    #[test]
+    fn mistakes_in_checks_and_steps_name_field_and_remedy() {
+        let mistakes = [
+            ("read: idle, value: /result/0", "read: busy, value: /result/0", "actions[0].when[0].read: no check"),
+            (
+                "value: /result, exists",
+                "value: result, exists",
+                "actions[0].when[1].value: \"result\" is no JSON pointer",
+            ),
+            ("above: 50", "above: 50, below: 60", "actions[0].when[0]: needs exactly one comparison"),
+            (", above: 50", "", "actions[0].when[0]: needs exactly one comparison"),
+            ("- id: idle", "- id: Idle now", "reads[0].id: \"Idle now\" is no name"),
+            (
+                "tool: exec, operation: warm, target: \"{{service}}-cache\"",
+                "tool: process, operation: warm, target: \"{{service}}\"",
+                "actions[1].then: two steps act on process",
+            ),
+            ("\"{{service}}-cache\"", "\"{{servce}}-cache\"", "actions[1].then[0].target: {{servce}} is not known"),
+            ("sum(idle{service=\"{{service}}\"})", "{{x}}", "reads[0].arguments.query: {{x}} is not known"),
+        ];
+        for (text, wrong, expected) in mistakes {
+            assert!(WITH_CHECKS.contains(text), "{text}");
+            let error = Runbook::parse("x.md", &WITH_CHECKS.replacen(text, wrong, 1)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     proptest! {

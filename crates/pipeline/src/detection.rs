@@ -4,4 +4,3 @@ pub mod bus_records;
 pub mod detector_loop;
 pub mod detector_output;
 pub mod evaluate;
-pub mod incident_signals;

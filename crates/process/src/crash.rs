@@ -28,15 +28,23 @@ pub const EXECUTOR_STEPS: [&str; 9] = [
 /// The kinds of effects that every approved and undone plan has; each is leased, and finished with its result.
 pub const EFFECT_KINDS: [&str; 4] = ["dry_run", "execution", "undo", "settle"];
 
-/// Returns all crash points: before and after the opening of an incident, each transition, the end of each kind of
-/// effect and each executor step, and after the lease of each kind of effect.
+/// The effects that only a runbook with checks, or a plan of several steps, has.
+pub const STEP_EFFECTS: [&str; 3] = ["read", "execution_later", "undo_later"];
+
+/// The changes of an incident whose state stays: a check or a dry run has ended, a step or its undo has.
+pub const SAVED_CHANGES: [&str; 2] = ["plan_prepared", "step_ended"];
+
+/// Returns all crash points: before and after the opening of an incident, each transition, each change without one, the
+/// end of each kind of effect and each executor step, and after the lease of each kind of effect.
 pub fn points() -> Vec<String> {
     let mut steps = vec!["incident:open".to_owned()];
     steps.extend(TRANSITIONS.iter().map(|(from, to)| format!("incident:{from}-{to}")));
-    steps.extend(EFFECT_KINDS.map(|kind| format!("effect:{kind}-finish")));
+    steps.extend(SAVED_CHANGES.map(|change| format!("incident:{change}")));
+    let effects = || EFFECT_KINDS.into_iter().chain(STEP_EFFECTS);
+    steps.extend(effects().map(|kind| format!("effect:{kind}-finish")));
     steps.extend(EXECUTOR_STEPS.map(str::to_owned));
     let points = steps.iter().flat_map(|step| [format!("{step}:before"), format!("{step}:after")]);
-    points.chain(EFFECT_KINDS.map(|kind| format!("effect:{kind}-lease:after"))).collect()
+    points.chain(effects().map(|kind| format!("effect:{kind}-lease:after"))).collect()
 }
 
 /// The environment variables that select a crash point and its marker file.
@@ -84,8 +92,9 @@ mod tests {
     #[test]
     fn covers_all_transitions_and_steps_before_and_after() {
         let points = super::points();
-        let persisted = 1 + wardroom_domain::incident::TRANSITIONS.len() + super::EXECUTOR_STEPS.len();
-        assert_eq!(points.len(), 2 * persisted + 3 * super::EFFECT_KINDS.len());
+        let changes = 1 + wardroom_domain::incident::TRANSITIONS.len() + super::SAVED_CHANGES.len();
+        let effects = super::EFFECT_KINDS.len() + super::STEP_EFFECTS.len();
+        assert_eq!(points.len(), 2 * (changes + super::EXECUTOR_STEPS.len()) + 3 * effects);
         assert!(points.contains(&"effect:execution-lease:after".to_owned()));
         assert!(points.contains(&"incident:verifying-mitigated:after".to_owned()));
     }

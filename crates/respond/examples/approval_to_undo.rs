@@ -40,6 +40,7 @@ fn main() {
         incident: "key".into(),
         call,
         dry_run,
+        further_steps: Vec::new(),
         runbook: "slow-since-release".into(),
         control: "none".into(),
         expires_at: at.plus(std::time::Duration::from_secs(600)),

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wardroom_domain::ToolCall;
+use wardroom_domain::{ReadCheck, ToolCall};
 
-/// A dry run whose target does not answer is given up after this time.
+/// A check or a dry run whose target does not answer is given up after this time.
 const DRY_RUN_LIFETIME: Duration = Duration::from_secs(90);
 /// An action, or an undo, that has not ended after this time has an unknown outcome.
 const ACTION_LIFETIME: Duration = Duration::from_secs(2 * 3600);
@@ -25,6 +25,8 @@ const MESSAGE_LIFETIME: Duration = Duration::from_secs(3600);
 /// What an effect does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EffectKind {
+    /// Asks a target a question that changes nothing.
+    Read,
     /// Asks a target what a call would change.
     DryRun,
     /// Asks the executor for the authority that the policy gives without a person.
@@ -43,12 +45,21 @@ pub enum EffectKind {
 
 impl EffectKind {
     /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::DryRun, Self::Authorization, Self::Execution, Self::Undo, Self::Probe, Self::Settle, Self::Message];
+    pub const ALL: [Self; 8] = [
+        Self::Read,
+        Self::DryRun,
+        Self::Authorization,
+        Self::Execution,
+        Self::Undo,
+        Self::Probe,
+        Self::Settle,
+        Self::Message,
+    ];
 
     /// Returns the persisted spelling.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Read => "read",
             Self::DryRun => "dry_run",
             Self::Authorization => "authorization",
             Self::Execution => "execution",
@@ -62,7 +73,7 @@ impl EffectKind {
     /// How long it is tried before it is given up.
     const fn lifetime(self) -> Duration {
         match self {
-            Self::DryRun | Self::Authorization => DRY_RUN_LIFETIME,
+            Self::Read | Self::DryRun | Self::Authorization => DRY_RUN_LIFETIME,
             Self::Execution | Self::Undo => ACTION_LIFETIME,
             Self::Probe => PROBE_LIFETIME,
             Self::Settle => SETTLE_LIFETIME,
@@ -75,6 +86,11 @@ impl EffectKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "effect", rename_all = "snake_case")]
 pub enum EffectData {
+    /// See [`EffectKind::Read`].
+    Read {
+        /// The call.
+        call: ToolCall,
+    },
     /// See [`EffectKind::DryRun`].
     DryRun {
         /// The call.
@@ -89,11 +105,17 @@ pub enum EffectData {
     Execution {
         /// Hash of the approved plan.
         plan_sha256: String,
+        /// The step, counted from 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        step: u32,
     },
     /// See [`EffectKind::Undo`].
     Undo {
         /// Hash of the plan.
         plan_sha256: String,
+        /// The step, counted from 0.
+        #[serde(default, skip_serializing_if = "is_first")]
+        step: u32,
         /// The secret of its approval.
         proof: String,
     },
@@ -120,6 +142,7 @@ impl EffectData {
     /// Returns the kind.
     pub const fn kind(&self) -> EffectKind {
         match self {
+            Self::Read { .. } => EffectKind::Read,
             Self::DryRun { .. } => EffectKind::DryRun,
             Self::Authorization { .. } => EffectKind::Authorization,
             Self::Execution { .. } => EffectKind::Execution,
@@ -151,9 +174,15 @@ impl EffectRequest {
         Self { id, resource, wait: Duration::ZERO, lifetime: data.kind().lifetime(), data }
     }
 
-    /// The dry run of a call for the diagnosis with this number.
-    pub(crate) fn dry_run(incident: &str, number: u32, call: &ToolCall) -> Self {
-        let id = format!("dry_run:{incident}:{number}");
+    /// A check of a runbook for the diagnosis with this number. It holds up nothing else on its target.
+    pub(crate) fn read(incident: &str, number: u32, check: &ReadCheck) -> Self {
+        let id = format!("read:{incident}:{number}:{}", check.id);
+        Self::new(id, String::new(), EffectData::Read { call: check.call.clone() })
+    }
+
+    /// The dry run of a step, counted from 0, for the diagnosis with this number.
+    pub(crate) fn dry_run(incident: &str, number: u32, (step, call): (u32, &ToolCall)) -> Self {
+        let id = of_step(format!("dry_run:{incident}:{number}"), step);
         Self::new(id, resource(call), EffectData::DryRun { call: call.clone() })
     }
 
@@ -168,6 +197,17 @@ impl EffectRequest {
         let data = EffectData::Probe { plan_sha256: plan_sha256.to_owned() };
         Self { wait: PROBE_WAIT, ..Self::new(format!("probe:{plan_sha256}:{id}"), String::new(), data) }
     }
+}
+
+/// The id of an effect of a step, counted from 0; that of the first one is the plan's.
+pub(crate) fn of_step(id: String, step: u32) -> String {
+    if step == 0 { id } else { format!("{id}:{step}") }
+}
+
+/// Skips the number of the first step, which earlier versions did not write.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_first(step: &u32) -> bool {
+    *step == 0
 }
 
 /// The resource of a call: its target.

@@ -41,6 +41,9 @@ pub struct FinishedIncident {
     pub investigations: u32,
     /// The action that was approved, or proposed if none was.
     pub call: Option<ToolCall>,
+    /// The steps after it, of a plan of several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_calls: Vec<ToolCall>,
     /// What its dry run said.
     pub diff: Option<String>,
     /// Its risk.
@@ -99,6 +102,7 @@ impl FinishedIncident {
         let evidence = diagnosis.into_iter().flat_map(|diagnosis| &diagnosis.evidence);
         let evidence = evidence.filter(|item| is_cited(&item.id)).map(|item| (item.id.clone(), item.summary.clone()));
         let (incident, plan) = (&workflow.incident, workflow.plan.as_ref());
+        let further = plan.into_iter().flat_map(|plan| &plan.further_steps);
         Some(Self {
             version: FORMAT_VERSION,
             state: workflow.state,
@@ -112,8 +116,9 @@ impl FinishedIncident {
             causes,
             investigations: workflow.investigations,
             call: plan.map(|plan| plan.call.clone()),
-            diff: plan.map(|plan| plan.dry_run.diff.clone()),
-            risk: plan.map(|plan| plan.dry_run.risk.clone()),
+            further_calls: further.map(|step| step.call.clone()).collect(),
+            diff: plan.map(wardroom_domain::Plan::diff),
+            risk: plan.map(|plan| plan.risk().to_owned()),
             runbook: plan.map(|plan| plan.runbook.clone()),
             policy: workflow.policy.clone(),
             is_approved: workflow.approval.is_some(),
@@ -128,9 +133,10 @@ impl FinishedIncident {
     }
 
     /// Returns what the incident says about the action for the cause; `None` without a proposed action or known cause.
+    /// A plan of several steps says nothing about any one of them.
     pub fn trial(&self) -> Option<TrialResult> {
         let (cause, call) = (self.causes.first()?, self.call.as_ref()?);
-        if cause.rule == UNKNOWN_RULE {
+        if cause.rule == UNKNOWN_RULE || !self.further_calls.is_empty() {
             return None;
         }
         let is_approved = self.approved_by.iter().any(|principal| *principal != Principal::wardroom());
@@ -207,5 +213,7 @@ mod tests {
         let unknown = vec![Cause::new(Entity::service("cart"), UNKNOWN_RULE, 0.9)];
         assert_eq!(FinishedIncident { causes: unknown, ..finished() }.trial(), None);
         assert_eq!(FinishedIncident { call: None, ..finished() }.trial(), None);
+        let further_calls: Vec<ToolCall> = finished().call.into_iter().collect();
+        assert_eq!(FinishedIncident { further_calls, ..finished() }.trial(), None);
     }
 }

@@ -14,6 +14,10 @@
 //! Until a plan is approved, the incident is diagnosed again at fixed times and when correlation adds to it; a plan
 //! that no longer fits is void.
 //!
+//! A runbook may have read-only checks, whose results are evidence and choose its action ([`Workflow::read_finished`]),
+//! and an action may have several steps, each an effect of its own, undone in reverse order when one fails or the
+//! action does not help ([`Workflow::step_executed`]).
+//!
 //! Verification ([`verify`]) is a pure function over the telemetry since the action: every watched signal good for some
 //! time and some points of its own interval, then a hold without a breach, and a control that was healthy throughout. A
 //! missing effect does not pass, and silence is no evidence: it ends as inconclusive, without an undo.
@@ -28,7 +32,11 @@ mod people;
 mod postmortem;
 mod proposal;
 mod review;
+mod runbook_choice;
 mod setting_check;
+mod signal_choice;
+mod step_progress;
+mod step_result;
 mod tool;
 mod verify;
 mod wanted_effects;
@@ -37,11 +45,17 @@ mod workflow;
 pub use config::Config;
 pub use effect::{EffectData, EffectKind, EffectRequest, PROBE_WAIT};
 pub use finished::{FinishedIncident, TrialResult};
-pub use pending::PendingPlan;
+pub use pending::{PendingPlan, PendingRead};
 pub use people::change_seen;
 pub use postmortem::{Postmortem, TimelineEntry, postmortem};
-pub use proposal::reason_not_to_act;
+pub use proposal::{PlanProgress, reason_not_to_act};
 pub use setting_check::unconfirmed_setting;
+pub use signal_choice::{
+    CrossedLimit, KnownSignal, KnownSignals, bad_share, newest_reading_ms, select_control, signal_history,
+    watched_signals,
+};
+pub use step_progress::StepProgress;
+pub use step_result::StepResult;
 pub use tool::{
     Applied, DEFAULT_TIMEOUT, NoArguments, Operation, Risk, Run, Tool, ToolError, ToolSpec, operation, parse_arguments,
     read_operation,

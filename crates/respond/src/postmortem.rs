@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use wardroom_domain::Timestamp;
 
-use crate::Workflow;
+use crate::step_result::StepResult;
+use crate::workflow::Workflow;
 
 /// One line of an incident's timeline.
 #[derive(Clone, Debug)]
@@ -50,21 +51,20 @@ pub fn postmortem(id: &str, workflow: &Workflow, timeline: &[TimelineEntry]) -> 
     line("\n## What was done\n".into());
     match (&workflow.plan, &workflow.approval) {
         (Some(plan), Some(approval)) => {
-            let call = &plan.call;
             line(format!(
-                "{} {} of {} (runbook {}), approved by {} at {}: {}.",
-                call.tool,
-                call.operation,
-                escape(&call.target),
+                "{} (runbook {}), approved by {} at {}: {}.",
+                escape(&plan.describe()),
                 escape(&plan.runbook),
                 approval.principal,
                 approval.at,
-                escape(&plan.dry_run.diff)
+                escape(&plan.diff())
             ));
+            for (number, StepResult { outcome, detail, undo }) in (1..).zip(&workflow.steps) {
+                let undone = undo.map(|undo| format!("; undo {}", undo.as_str())).unwrap_or_default();
+                line(format!("- Step {number} {}: {}{undone}", outcome.as_str(), escape(detail)));
+            }
         }
-        (Some(plan), None) => {
-            line(format!("Proposed but not approved: {} of {}.", plan.call.operation, escape(&plan.call.target)))
-        }
+        (Some(plan), None) => line(format!("Proposed but not approved: {}.", escape(&plan.describe()))),
         (None, _) => line("Nothing was proposed.".into()),
     }
     line("\n## Outcome\n".into());

@@ -4,7 +4,7 @@
 //! that, and when correlation adds to it, as long as no plan is approved. A later diagnosis replaces the earlier one,
 //! voids a plan that no longer fits, and may propose one for an incident that was escalated without a plan.
 
-use wardroom_domain::{Diagnosis, IncidentState};
+use wardroom_domain::{Diagnosis, IncidentState, Plan};
 
 use crate::Config;
 use crate::workflow::{Event, Workflow};
@@ -55,12 +55,13 @@ impl Workflow {
     pub fn review(&mut self, investigation: Event) -> Option<Event> {
         match investigation {
             Event::Proposed { diagnosis, plan, watched } if self.state == IncidentState::AwaitingApproval => {
-                let is_same = self.plan.as_ref().is_some_and(|pending| {
-                    pending.call == plan.call && pending.dry_run.precondition == plan.dry_run.precondition
-                });
-                if !is_same {
-                    let call = &plan.call;
-                    let reason = format!("now {} {} of {} fits", call.tool, call.operation, call.target);
+                let same_steps = |pending: &Plan| {
+                    let mut both = pending.steps().zip(plan.steps());
+                    pending.step_count() == plan.step_count()
+                        && both.all(|(old, new)| old.0 == new.0 && old.1.precondition == new.1.precondition)
+                };
+                if !self.plan.as_ref().is_some_and(same_steps) {
+                    let reason = format!("now {} fits", plan.describe());
                     return Some(Event::PlanVoided { diagnosis, reason });
                 }
                 (self.diagnosis, self.watched) = (Some(diagnosis), watched);

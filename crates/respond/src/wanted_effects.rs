@@ -5,7 +5,7 @@ mod tests;
 
 use wardroom_domain::{IncidentState, PolicyAnswer};
 
-use crate::effect::{EffectData, EffectKind, EffectRequest, resource};
+use crate::effect::{EffectData, EffectKind, EffectRequest, of_step, resource};
 use crate::workflow::Workflow;
 
 impl Workflow {
@@ -21,7 +21,9 @@ impl Workflow {
             IncidentState::Mitigating => effects.extend(self.execution()),
             _ => {}
         }
-        if is_undoable(from) && !is_undoable(to) {
+        // A plan of several steps may have been carried out in part.
+        let was_undoable = is_undoable(from) || from == IncidentState::Mitigating && !self.steps.is_empty();
+        if was_undoable && !is_undoable(to) {
             self.undoing = None;
             effects.extend(self.settle_request());
         }
@@ -30,14 +32,15 @@ impl Workflow {
             return (effects, Vec::new());
         }
         self.pending = None;
-        (effects, vec![EffectKind::DryRun, EffectKind::Authorization, EffectKind::Probe])
+        (effects, vec![EffectKind::Read, EffectKind::DryRun, EffectKind::Authorization, EffectKind::Probe])
     }
 
-    /// The execution of the approved plan.
+    /// The execution of the next step of the approved plan; `None` after the last one.
     pub(crate) fn execution(&self) -> Option<EffectRequest> {
-        let (plan, plan_sha256) = (self.plan.as_ref()?, self.plan_sha256.clone()?);
-        let id = format!("execution:{plan_sha256}");
-        Some(EffectRequest::new(id, resource(&plan.call), EffectData::Execution { plan_sha256 }))
+        let (plan, plan_sha256, step) = (self.plan.as_ref()?, self.plan_sha256.clone()?, self.current_step());
+        let (call, _) = plan.step(step)?;
+        let id = of_step(format!("execution:{plan_sha256}"), step);
+        Some(EffectRequest::new(id, resource(call), EffectData::Execution { plan_sha256, step }))
     }
 
     /// The authorization of a plan that the policy permits without a person; `None` if it does not.
@@ -48,11 +51,12 @@ impl Workflow {
         Some(EffectRequest::new(id, String::new(), EffectData::Authorization { plan_sha256 }))
     }
 
-    /// The undo of the executed plan; `None` if it has none.
+    /// The undo of the last step that was carried out and has one; `None` if none has.
     pub(crate) fn undo_request(&self) -> Option<EffectRequest> {
-        let (plan_sha256, proof) = self.proof_of_undo()?;
-        let resource = resource(&self.plan.as_ref()?.call);
-        Some(EffectRequest::new(format!("undo:{plan_sha256}"), resource, EffectData::Undo { plan_sha256, proof }))
+        let (step, (plan_sha256, proof)) = (self.next_undo()?, self.proof_of_undo()?);
+        let (call, _) = self.plan.as_ref()?.step(step)?;
+        let id = of_step(format!("undo:{plan_sha256}"), step);
+        Some(EffectRequest::new(id, resource(call), EffectData::Undo { plan_sha256, step, proof }))
     }
 
     /// Tells the executor that the plan is not undone any more; `None` if it cannot be.
@@ -65,7 +69,7 @@ impl Workflow {
     /// Returns the hash of the plan and the proof of its approval if the plan can be undone. Plans of builds that
     /// stored no secret have an empty proof, which the executor refuses.
     fn proof_of_undo(&self) -> Option<(String, String)> {
-        self.plan.as_ref().filter(|plan| plan.dry_run.undo.is_some())?;
+        self.plan.as_ref().filter(|plan| plan.has_undo())?;
         Some((self.plan_sha256.clone()?, self.undo_secret.clone().unwrap_or_default()))
     }
 
@@ -74,8 +78,10 @@ impl Workflow {
         use IncidentState as S;
         let mut awaited = Vec::new();
         match self.state {
+            S::Mitigating | S::Verifying | S::Mitigated if self.undoing.is_some() => {
+                awaited.extend(self.undo_request());
+            }
             S::Mitigating => awaited.extend(self.execution()),
-            S::Verifying | S::Mitigated if self.undoing.is_some() => awaited.extend(self.undo_request()),
             S::AwaitingApproval if self.approval.is_none() => {
                 awaited.extend(self.plan_sha256.as_ref().map(|plan| EffectRequest::probe(plan, "adopted")));
             }
@@ -89,7 +95,7 @@ impl Workflow {
             | S::Escalated
             | S::Closed => {}
         }
-        awaited.extend(self.pending.as_ref().map(|pending| self.dry_run_request(pending)));
+        awaited.extend(self.pending.iter().flat_map(|pending| self.pending_requests(pending)));
         awaited
     }
 }

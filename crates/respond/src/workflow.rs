@@ -12,6 +12,7 @@ use wardroom_domain::{
 
 use crate::effect::{EffectKind, EffectRequest};
 use crate::pending::PendingPlan;
+use crate::step_result::StepResult;
 use crate::{Config, WatchedSignal};
 
 /// Longest interval of a signal that the first diagnosis waits for, in ms.
@@ -43,7 +44,7 @@ pub struct Workflow {
     /// Wall time of the proposal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposed_at: Option<Timestamp>,
-    /// A plan whose dry run is not finished.
+    /// A plan whose checks and dry runs are not finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingPlan>,
     /// Number of steps of the escalation route that are done for the plan.
@@ -58,7 +59,10 @@ pub struct Workflow {
     /// proposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_secret: Option<String>,
-    /// Outcome of the execution.
+    /// The steps that have ended, of a plan of several; empty for a plan of one step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepResult>,
+    /// Outcome of the execution, of all steps.
     pub execution: Option<Outcome>,
     /// Why the action is being undone, until the undo has an outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,6 +311,7 @@ impl Workflow {
             partial_approvals: Vec::new(),
             approval: None,
             undo_secret: None,
+            steps: Vec::new(),
             execution: None,
             undoing: None,
             undo: None,
@@ -336,7 +341,7 @@ impl Workflow {
             IncidentState::AwaitingApproval if self.plan.as_ref().is_some_and(|plan| plan.expires_at <= now) => {
                 Step::Expire
             }
-            // A diagnosis waits for its dry run.
+            // A diagnosis waits for its checks and dry runs.
             _ if self.pending.is_some() => Step::Wait,
             IncidentState::Investigating if self.is_settle_time_over(now, watermark_ms, config) => Step::Investigate,
             IncidentState::AwaitingApproval | IncidentState::Escalated if self.is_review_due(watermark_ms, config) => {
@@ -353,14 +358,6 @@ impl Workflow {
             | IncidentState::Escalated
             | IncidentState::Closed => Step::Wait,
         }
-    }
-
-    /// Notes why verification has failed, and returns the undo; `None` if the action has none, so that the failure can
-    /// be applied at once.
-    pub fn request_undo(&mut self, reason: &str) -> Option<EffectRequest> {
-        let request = self.undo_request()?;
-        self.undoing = Some(reason.to_owned());
-        Some(request)
     }
 
     /// Whether the signals of the cause had time to arrive: by the telemetry's clock, or long ago by the wall clock.
@@ -421,6 +418,7 @@ impl Workflow {
                 }
                 if to == IncidentState::Escalated {
                     self.outcome = Some("escalated".into());
+                    self.undo = self.undo_outcome();
                 }
             }
             Event::Mitigated { at_ms, at } => {
@@ -486,8 +484,7 @@ fn destination(from: IncidentState, event: &Event) -> Option<(IncidentState, Str
     let found = match (from, event) {
         (S::Open, Event::InvestigationStarted) => (S::Investigating, "gathering evidence".to_owned()),
         (S::Investigating | S::Escalated, Event::Proposed { plan, .. }) => {
-            let call = &plan.call;
-            (S::AwaitingApproval, format!("proposed {} {} of {}", call.tool, call.operation, call.target))
+            (S::AwaitingApproval, format!("proposed {}", plan.describe()))
         }
         (S::Investigating, Event::NoPlan { reason, .. }) => (S::Escalated, reason.clone()),
         (S::AwaitingApproval, Event::PlanVoided { reason, .. }) => {

@@ -22,6 +22,13 @@ pub(crate) struct ActionEnd {
     pub(crate) detail: String,
 }
 
+/// What an effect is called in the names of crash points: its kind, and that it is not the first step's.
+pub(crate) fn crash_name(effect: &EffectRow) -> String {
+    let payload: Value = serde_json::from_str(&effect.payload).unwrap_or_default();
+    let is_later = payload["step"].as_u64().is_some_and(|step| step > 0);
+    if is_later { format!("{}_later", effect.kind) } else { effect.kind.clone() }
+}
+
 /// The end of an effect that this process has leased.
 pub(crate) fn finished(effect: &EffectRow, result: &Value) -> FinishedEffect {
     FinishedEffect { id: effect.id.clone(), fencing: effect.fencing, result: result.to_string() }

@@ -5,19 +5,22 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::executor::PlanStatus;
-use wardroom_domain::{Approval, DryRun, IncidentState, Outcome, Principal, TenantId, Timestamp};
-use wardroom_respond::{EffectRequest, Event, Workflow};
+use wardroom_domain::{Approval, CheckResult, DryRun, IncidentState, Principal, TenantId, Timestamp, mutant};
+use wardroom_respond::{EffectRequest, Event, PlanProgress, StepProgress, Workflow, watched_signals};
 use wardroom_store::{Changes, EffectRow, IncidentRow, NewEffect};
 
-use super::audit_entry::APPROVE_REQUESTED;
-use super::effect_outcome::{ActionEnd, Performed, finished};
+use super::audit_entry::{APPROVE_REQUESTED, agent_of, audit_entry};
+use super::detected_signals::DetectedSignals;
+use super::effect_outcome::{ActionEnd, Performed, crash_name, finished};
 use super::respond_error::RespondError;
 use super::responder::Responder;
-use super::watched_signals::watched_signals;
 use crate::{clock, crash};
 
 /// Pause before an executed action is recorded if there is no telemetry time yet.
 const NO_TELEMETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest result of an effect that stands in the audit log, in bytes.
+const MAX_AUDITED_BYTES: usize = 8 << 10;
 
 /// What a result leads to.
 enum Consequence {
@@ -25,12 +28,35 @@ enum Consequence {
     Apply(Event),
     /// A diagnosis with or without a plan; see [`Workflow::proposed`].
     Propose(Event),
+    /// The state stays: the workflow is saved with these effects. The name of the crash point and of the audit entry,
+    /// and its text.
+    Save(&'static str, Value, Vec<EffectRequest>),
     /// Nothing waits for the result any more.
     Nothing,
 }
 
+impl From<PlanProgress> for Consequence {
+    fn from(progress: PlanProgress) -> Self {
+        match progress {
+            PlanProgress::Nothing => Self::Nothing,
+            PlanProgress::Pending(effects) => Self::Save("plan_prepared", Value::Null, effects),
+            PlanProgress::Ended(event) => Self::Propose(event),
+        }
+    }
+}
+
 impl Responder {
-    /// Proposes the plan whose dry run has ended, or says why there is none.
+    /// Records the result of a check; the last one chooses the action.
+    pub(crate) async fn finish_read(&self, effect: &EffectRow, result: CheckResult) -> Result<Performed, RespondError> {
+        let text = json!(result);
+        let word = if result.value.is_some() { "done" } else { "refused" };
+        self.conclude_effect(effect, &text, word, |row, workflow| {
+            workflow.read_finished(request_id(effect, &row.tenant), result.clone()).into()
+        })
+        .await
+    }
+
+    /// Proposes the plan whose dry runs have ended, or says why there is none.
     pub(crate) async fn finish_dry_run(
         &self,
         effect: &EffectRow,
@@ -43,16 +69,39 @@ impl Responder {
         };
         let word = if result.is_ok() { "done" } else { "refused" };
         self.conclude_effect(effect, &text, word, |row, workflow| {
-            let request_id = effect.id.strip_prefix(&id_prefix(&row.tenant)).unwrap_or(&effect.id);
-            let event = workflow.dry_run_finished(request_id, result.clone(), &row.tenant, expires_at);
-            event.map_or(Consequence::Nothing, Consequence::Propose)
+            let request_id = request_id(effect, &row.tenant);
+            workflow.dry_run_finished(request_id, result.clone(), &row.tenant, expires_at).into()
         })
         .await
     }
 
-    /// Records the end of an execution.
-    pub(crate) async fn finish_execution(&self, effect: &EffectRow, end: ActionEnd) -> Result<Performed, RespondError> {
-        let ActionEnd { outcome, detail } = end;
+    /// Records the end of the execution of a step, counted from 0.
+    pub(crate) async fn finish_execution(
+        &self,
+        effect: &EffectRow,
+        step: u32,
+        end: ActionEnd,
+    ) -> Result<Performed, RespondError> {
+        self.finish_step(effect, &end, |workflow| workflow.step_executed(step, end.outcome, end.detail.clone())).await
+    }
+
+    /// Records the end of the undo of a step, counted from 0.
+    pub(crate) async fn finish_undo(
+        &self,
+        effect: &EffectRow,
+        step: u32,
+        end: ActionEnd,
+    ) -> Result<Performed, RespondError> {
+        self.finish_step(effect, &end, |workflow| workflow.step_undone(step, end.outcome, &end.detail)).await
+    }
+
+    /// Records the end of a step or its undo, with what follows.
+    async fn finish_step(
+        &self,
+        effect: &EffectRow,
+        end: &ActionEnd,
+        progress_of: impl Fn(&mut Workflow) -> StepProgress,
+    ) -> Result<Performed, RespondError> {
         let view = self.tenants.view(&effect.tenant);
         let at_ms = view.engine.watermark_ms();
         if at_ms == i64::MIN {
@@ -61,32 +110,24 @@ impl Responder {
             return Ok(Performed::Retry(reason, Some(NO_TELEMETRY_INTERVAL)));
         }
         let at = clock::now();
-        self.conclude_effect(
-            effect,
-            &json!({ "outcome": outcome, "detail": detail }),
-            outcome.as_str(),
-            |_, workflow| {
-                let watched = watched_signals(&view.engine, &workflow.incident.affected());
-                Consequence::Apply(Event::Executed { outcome, detail: detail.clone(), at_ms, at, watched })
-            },
-        )
-        .await
-    }
-
-    /// Records the end of an undo.
-    pub(crate) async fn finish_undo(&self, effect: &EffectRow, end: ActionEnd) -> Result<Performed, RespondError> {
-        let ActionEnd { outcome, detail } = end;
-        let at_ms = self.tenants.view(&effect.tenant).engine.watermark_ms();
-        self.conclude_effect(
-            effect,
-            &json!({ "outcome": outcome, "detail": detail }),
-            outcome.as_str(),
-            |_, workflow| {
-                let Some(reason) = workflow.undoing.clone() else { return Consequence::Nothing };
-                let reason = if outcome == Outcome::Applied { reason } else { format!("{reason}; {detail}") };
-                Consequence::Apply(Event::VerificationFailed { undo: Some(outcome), reason, at_ms })
-            },
-        )
+        let result = json!({ "outcome": end.outcome, "detail": end.detail });
+        self.conclude_effect(effect, &result, end.outcome.as_str(), |_, workflow| match progress_of(workflow) {
+            StepProgress::Nothing => Consequence::Nothing,
+            StepProgress::Next(next) => {
+                let decision = json!({
+                    "effect": effect.kind, "outcome": end.outcome, "detail": end.detail,
+                    "steps": workflow.steps, "undoing": workflow.undoing, "plan_sha256": workflow.plan_sha256,
+                });
+                Consequence::Save("step_ended", decision, vec![*next])
+            }
+            StepProgress::Executed { outcome, detail } => {
+                let watched = watched_signals(&DetectedSignals(&view.engine), &workflow.incident.affected());
+                Consequence::Apply(Event::Executed { outcome, detail, at_ms, at, watched })
+            }
+            StepProgress::Undone { undo, reason } => {
+                Consequence::Apply(Event::VerificationFailed { undo: Some(undo), reason, at_ms })
+            }
+        })
         .await
     }
 
@@ -128,16 +169,24 @@ impl Responder {
         word: &'static str,
         consequence_of: impl Fn(&IncidentRow, &mut Workflow) -> Consequence,
     ) -> Result<Performed, RespondError> {
-        let step = format!("effect:{}-finish", effect.kind);
+        let step = format!("effect:{}-finish", crash_name(effect));
         crash::maybe_crash(&step, "before");
         loop {
             let Some(row) = self.store.incident_by_key(&effect.tenant, &effect.incident).await? else {
                 return self.finish(effect, word, result).await;
             };
             let mut workflow = Workflow::read(&row.workflow)?;
-            let changes = Changes { finish: Some(finished(effect, result)), ..Changes::default() };
+            let mut changes = Changes { finish: Some(finished(effect, result)), ..Changes::default() };
+            if mutant::is_enabled("finish-before-change") {
+                changes.finish = None;
+                self.finish(effect, word, result).await?;
+            }
             let written = match consequence_of(&row, &mut workflow) {
                 Consequence::Nothing => return self.finish(effect, word, result).await,
+                Consequence::Save(name, decision, effects) => {
+                    let decision = if decision.is_null() { effect_decision(effect, result) } else { decision };
+                    self.save_progress(&row, &workflow, (name, decision), effects, changes).await
+                }
                 Consequence::Propose(event) => self.conclude(&row, &mut workflow, event, changes).await,
                 Consequence::Apply(event) => {
                     self.apply(&row, &mut workflow, event, &Principal::wardroom(), changes).await
@@ -159,6 +208,27 @@ impl Responder {
         Ok(Performed::Finished(word))
     }
 
+    /// Saves a workflow whose state stays, with the end of an effect and the effects that follow. Returns false if the
+    /// stored incident has changed since `row` was read.
+    async fn save_progress(
+        &self,
+        row: &IncidentRow,
+        workflow: &Workflow,
+        (name, decision): (&'static str, Value),
+        effects: Vec<EffectRequest>,
+        mut changes: Changes,
+    ) -> Result<bool, RespondError> {
+        let now = clock::now();
+        changes.enqueue.extend(effects.into_iter().map(|effect| self.new_effect(&row.tenant, effect, now)));
+        let audit = audit_entry(&row.tenant, agent_of(row.state), Some(&row.id()), name, decision, now);
+        let text = serde_json::to_string(workflow)?;
+        let point = format!("incident:{name}");
+        crash::maybe_crash(&point, "before");
+        let saved = self.store.save_workflow(&row.tenant, &row.key, &row.workflow, &text, &changes, &audit).await?;
+        crash::maybe_crash(&point, "after");
+        Ok(saved)
+    }
+
     /// Makes the row of an effect.
     pub(crate) fn new_effect(&self, tenant: &TenantId, request: EffectRequest, now: Timestamp) -> NewEffect {
         NewEffect {
@@ -172,6 +242,17 @@ impl Responder {
             deadline: now.plus(request.wait).plus(request.lifetime),
         }
     }
+}
+
+/// What the audit log says about the end of an effect; the row has all of a long result.
+fn effect_decision(effect: &EffectRow, result: &Value) -> Value {
+    let is_short = result.to_string().len() <= MAX_AUDITED_BYTES;
+    json!({ "effect": effect.id, "result": if is_short { result.clone() } else { Value::Null } })
+}
+
+/// The id of an effect as the response has asked for it.
+fn request_id<'a>(effect: &'a EffectRow, tenant: &TenantId) -> &'a str {
+    effect.id.strip_prefix(&id_prefix(tenant)).unwrap_or(&effect.id)
 }
 
 /// The start of the ids of a tenant's effects: keys of incidents are unique within a tenant.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use wardroom_pipeline::poison_records::panic_message;
 use wardroom_store::{EffectRow, Worker};
 
-use super::effect_outcome::Performed;
+use super::effect_outcome::{Performed, crash_name};
 use super::respond_error::RespondError;
 use super::responder::{ReplayProgress, Responder};
 use crate::metrics as names;
@@ -73,7 +73,7 @@ async fn start_due(responder: &Responder, running: &mut JoinSet<()>) -> Result<D
     let worker = Worker { name: &responder.worker, queue: &responder.queue };
     let free = MAX_RUNNING.saturating_sub(running.len());
     for effect in store.lease_effects(worker, free, clock::now(), LEASE).await? {
-        crash::maybe_crash(&format!("effect:{}-lease", effect.kind), "after");
+        crash::maybe_crash(&format!("effect:{}-lease", crash_name(&effect)), "after");
         running.spawn(perform(responder.clone(), effect));
     }
     let Some(next) = store.next_effect_at(&responder.queue).await? else { return Ok(MAX_PAUSE) };

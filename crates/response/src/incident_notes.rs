@@ -39,7 +39,7 @@ pub(crate) fn note(
             ("acknowledge", json!({}))
         }
         Decision::Assign { owner } => {
-            let text = owner.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+            let text = owner.as_ref().map_or_else(|| "no person".to_owned(), ToString::to_string);
             incident.record(now, format!("assigned to {text} by {by}"));
             incident.owner.clone_from(owner);
             ("assign", json!({ "owner": owner }))

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wardroom_domain::executor::{Phase, PlanStatus, RefusalCode, Request, Response};
-use wardroom_domain::{Approval, DryRun, Outcome, Principal, Timestamp, ToolCall};
+use wardroom_domain::{Approval, CheckResult, DryRun, Outcome, Principal, Timestamp, ToolCall};
 use wardroom_respond::{EffectData, Workflow};
 use wardroom_store::EffectRow;
 
 use super::audit_entry::audit_entry;
 use super::decisions::authorization;
-use super::effect_outcome::{ActionEnd, Performed, finished};
+use super::effect_outcome::{ActionEnd, Performed, crash_name, finished};
 use super::respond_error::{OTHER_ANSWER, RespondError};
 use super::responder::Responder;
 use crate::{clock, crash};
@@ -49,21 +49,27 @@ impl Responder {
             }
         };
         match data {
+            EffectData::Read { call } => match self.read_target(effect, call).await? {
+                Ok(result) => self.finish_read(effect, result).await,
+                Err(retry) => Ok(retry),
+            },
             EffectData::DryRun { call } => match self.dry_run(effect, call).await? {
                 Ok(result) => self.finish_dry_run(effect, result).await,
                 Err(retry) => Ok(retry),
             },
-            EffectData::Execution { plan_sha256 } => {
-                let start = Request::Start { plan_sha256: plan_sha256.clone() };
-                match self.follow(effect, start, plan_sha256, Phase::Running, |status| status.executed).await? {
-                    Attempt::Ended(end) => self.finish_execution(effect, end).await,
+            EffectData::Execution { plan_sha256, step } => {
+                let start = Request::Start { plan_sha256: plan_sha256.clone(), step };
+                let plan_step = (plan_sha256, step);
+                match self.follow(effect, start, plan_step, Phase::Running, |status| status.executed).await? {
+                    Attempt::Ended(end) => self.finish_execution(effect, step, end).await,
                     Attempt::Retry(retry) => Ok(retry),
                 }
             }
-            EffectData::Undo { plan_sha256, proof } => {
-                let start = Request::StartUndo { plan_sha256: plan_sha256.clone(), proof };
-                match self.follow(effect, start, plan_sha256, Phase::Undoing, |status| status.undone).await? {
-                    Attempt::Ended(end) => self.finish_undo(effect, end).await,
+            EffectData::Undo { plan_sha256, step, proof } => {
+                let start = Request::StartUndo { plan_sha256: plan_sha256.clone(), step, proof };
+                let plan_step = (plan_sha256, step);
+                match self.follow(effect, start, plan_step, Phase::Undoing, |status| status.undone).await? {
+                    Attempt::Ended(end) => self.finish_undo(effect, step, end).await,
                     Attempt::Retry(retry) => Ok(retry),
                 }
             }
@@ -108,12 +114,31 @@ impl Responder {
         Ok(if is_over(effect) { Ok(Err(reason)) } else { Err(Performed::Retry(reason, None)) })
     }
 
-    /// Starts an action, or joins it, and follows it to its end.
+    /// Asks a target a question that changes nothing: the answer, or why there is none.
+    async fn read_target(
+        &self,
+        effect: &EffectRow,
+        call: ToolCall,
+    ) -> Result<Result<CheckResult, Performed>, RespondError> {
+        let result = |value, error| CheckResult { at: clock::now(), value, error };
+        let reason = match self.executor.request(&Request::Read { tenant: effect.tenant.clone(), call }).await {
+            Ok(Response::Read { value }) => return Ok(Ok(result(Some(value), None))),
+            Ok(Response::Refused { code, detail }) if !code.is_retryable() => {
+                return Ok(Ok(result(None, Some(detail))));
+            }
+            Ok(Response::Refused { detail, .. }) => detail,
+            Ok(_) => return Err(RespondError::Refused(OTHER_ANSWER.to_owned())),
+            Err(error) => error.to_string(),
+        };
+        Ok(if is_over(effect) { Ok(result(None, Some(reason))) } else { Err(Performed::Retry(reason, None)) })
+    }
+
+    /// Starts a step of a plan or its undo, or joins it, and follows it to its end.
     async fn follow(
         &self,
         effect: &EffectRow,
         start: Request,
-        plan_sha256: String,
+        (plan_sha256, step): (String, u32),
         running: Phase,
         outcome: fn(&PlanStatus) -> Option<Outcome>,
     ) -> Result<Attempt, RespondError> {
@@ -153,7 +178,7 @@ impl Responder {
             }
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(MAX_POLL_INTERVAL);
-            request = Request::Status { plan_sha256: plan_sha256.clone() };
+            request = Request::Status { plan_sha256: plan_sha256.clone(), step };
         }
     }
 
@@ -185,7 +210,7 @@ impl Responder {
 
     /// Looks for an approval in the executor's ledger that this process, or one before it, did not hear of.
     async fn probe(&self, effect: &EffectRow, plan_sha256: String) -> Result<Performed, RespondError> {
-        let status = match self.ask(&Request::Status { plan_sha256: plan_sha256.clone() }).await? {
+        let status = match self.ask(&Request::Status { plan_sha256: plan_sha256.clone(), step: 0 }).await? {
             Answer::Status(status) => status,
             Answer::Refused(_, detail) => return Ok(Performed::Retry(detail, None)),
         };
@@ -214,7 +239,7 @@ impl Responder {
         word: &'static str,
         result: &Value,
     ) -> Result<Performed, RespondError> {
-        let step = format!("effect:{}-finish", effect.kind);
+        let step = format!("effect:{}-finish", crash_name(effect));
         crash::maybe_crash(&step, "before");
         self.store.finish_effect(&finished(effect, result), clock::now()).await?;
         crash::maybe_crash(&step, "after");

@@ -10,17 +10,18 @@ use serde_json::json;
 use wardroom_api::{AutonomyChange, AutonomyPairView};
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{
-    Diagnosis, Entity, Identity, IncidentState, Plan, PolicyAnswer, PolicyDecision, Principal, TenantId, Timestamp,
+    Cause, Diagnosis, Entity, Identity, IncidentState, Plan, PolicyAnswer, PolicyDecision, Principal, TenantId,
+    Timestamp,
 };
 use wardroom_edge::{Problem, Status};
-use wardroom_pipeline::detection::incident_signals::newest_reading_ms;
 use wardroom_policy::autonomy::{Accepted, Pair, Standing, Trial, standings};
 use wardroom_policy::escalation::due;
-use wardroom_policy::{ActionRequest, Actor, ApprovalRequest, Autonomy, Context};
-use wardroom_respond::{EffectRequest, Event, FinishedIncident, Workflow, change_seen};
+use wardroom_policy::{ActionRequest, Actor, ApprovalRequest, Autonomy, Context, Target};
+use wardroom_respond::{EffectRequest, Event, FinishedIncident, Workflow, change_seen, newest_reading_ms};
 use wardroom_store::{AutonomyRow, Changes, IncidentRow};
 
 use super::audit_entry::audit_entry;
+use super::detected_signals::DetectedSignals;
 use super::respond_error::RespondError;
 use super::responder::Responder;
 use crate::problem_responses::{conflict, store_problem};
@@ -42,29 +43,48 @@ impl Responder {
         (diagnosis, plan): (&Diagnosis, &Plan),
     ) -> Result<PolicyDecision, RespondError> {
         let (now, settings, best) = (clock::now(), &self.config.policy, diagnosis.best());
-        let entity = best.map_or_else(|| Entity::service(&plan.call.target), |best| best.entity.clone());
-        let target = settings.target(&entity, &plan.call.target);
         let cause = best.map(|best| best.rule.clone()).unwrap_or_default();
         let pair = pair_of(&cause, &plan.call.tool, &plan.call.operation);
-        let standing = self.standings(tenant).await?.remove(&pair).unwrap_or_default();
-        let since = now.minus(ACTIONS_PERIOD);
-        let actions = self.store.actions_since(tenant, &plan.call.tool, &plan.call.target, since).await?;
+        // What was earned by one action says nothing about a plan of several.
+        let earned = self.standings(tenant).await?.remove(&pair).filter(|_| plan.step_count() == 1);
+        let standing = earned.unwrap_or_default();
         let view = self.tenants.view(tenant);
-        let newest_ms = newest_reading_ms(&view.engine, &workflow.incident.affected());
+        let newest_ms = newest_reading_ms(&DetectedSignals(&view.engine), &workflow.incident.affected());
         let age_ms = newest_ms.map(|newest_ms| view.engine.watermark_ms().saturating_sub(newest_ms).max(0));
-        let context = Context {
-            confidence_percent: best.map(|best| (best.confidence * 100.0).round() as u32),
-            evidence_age_seconds: age_ms.map(|age_ms| u32::try_from(age_ms / 1000).unwrap_or(u32::MAX)),
-            windows: settings.windows_at(now),
-            freezes: settings.freezes_at(now, &target),
-            cause,
-            successes: standing.successes(),
-            failures: standing.failures,
-            autonomy: standing.level,
-            actions_last_hour: actions,
-            ..Context::of_dry_run(&plan.dry_run, now)
-        };
-        Ok(self.policy.decide(&ActionRequest::of_call(&plan.call, target, context)))
+        let mut decisions = Vec::new();
+        for ((call, dry_run), (step, target)) in plan.steps().zip(self.targets_of(best, plan)) {
+            let since = now.minus(ACTIONS_PERIOD);
+            let actions = self.store.actions_since(tenant, &call.tool, &call.target, since).await?;
+            let context = Context {
+                confidence_percent: best.map(|best| (best.confidence * 100.0).round() as u32),
+                evidence_age_seconds: age_ms.map(|age_ms| u32::try_from(age_ms / 1000).unwrap_or(u32::MAX)),
+                windows: settings.windows_at(now),
+                freezes: settings.freezes_at(now, &target),
+                cause: cause.clone(),
+                successes: standing.successes(),
+                failures: standing.failures,
+                autonomy: standing.level,
+                actions_last_hour: actions,
+                ..Context::of_dry_run(dry_run, now)
+            };
+            decisions.push((step, self.policy.decide(&ActionRequest::of_call(call, target, context))));
+        }
+        let strictest = PolicyDecision::strictest(decisions);
+        strictest.ok_or_else(|| RespondError::Refused("a plan has at least one step".to_owned()))
+    }
+
+    /// Returns what each step of a plan is called, and what it changes: the first one the entity at fault, the others
+    /// what their targets are called, in the same environment.
+    fn targets_of(&self, best: Option<&Cause>, plan: &Plan) -> Vec<(String, Target)> {
+        let steps = (0..).zip(plan.steps()).map(|(index, (call, _))| {
+            let entity = match best {
+                None => Entity::service(&call.target),
+                Some(best) if index == 0 => best.entity.clone(),
+                Some(best) => Entity { name: call.target.clone(), ..best.entity.clone() },
+            };
+            (plan.describe_step(index), self.config.policy.target(&entity, &call.target))
+        });
+        steps.collect()
     }
 
     /// Asks the policy about a plan that was just proposed. Returns the event to apply: a plan that is denied is none.
@@ -86,15 +106,8 @@ impl Responder {
         let answer =
             if self.config.policy.shadow { decision.answer.min(PolicyAnswer::AskOne) } else { decision.answer };
         let decision = PolicyDecision { answer, ..decision };
-        let call = &plan.call;
-        let reason = format!(
-            "the policy denies {} {} of {}: {} ({})",
-            call.tool,
-            call.operation,
-            call.target,
-            decision.reason,
-            decision.rules.join(", ")
-        );
+        let rules = decision.rules.join(", ");
+        let reason = format!("the policy denies {}: {} ({rules})", plan.describe(), decision.reason);
         workflow.record_policy(decision);
         Ok(match answer {
             PolicyAnswer::Deny => Event::NoPlan { diagnosis, reason },
@@ -159,22 +172,24 @@ impl Responder {
             return Err(conflict("shadow_mode", detail));
         }
         let best = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
-        let entity = best.map_or_else(|| Entity::service(&plan.call.target), |best| best.entity.clone());
-        let decision = self.policy.decide_approval(&ApprovalRequest {
-            approver: Actor::person(caller.principal.clone(), caller.role),
-            proposer: Principal::wardroom(),
-            requester: None,
-            approved_by: workflow.partial_approvals.iter().map(|approval| approval.principal.clone()).collect(),
-            risk: plan.dry_run.risk.clone(),
-            channel: channel.to_owned(),
-            target: self.config.policy.target(&entity, &plan.call.target),
+        let steps = plan.steps().zip(self.targets_of(best, plan)).map(|((_, dry_run), (step, target))| {
+            let request = ApprovalRequest {
+                approver: Actor::person(caller.principal.clone(), caller.role),
+                proposer: Principal::wardroom(),
+                requester: None,
+                approved_by: workflow.partial_approvals.iter().map(|approval| approval.principal.clone()).collect(),
+                risk: dry_run.risk.clone(),
+                channel: channel.to_owned(),
+                target,
+            };
+            (step, self.policy.decide_approval(&request))
         });
-        match decision.answer {
-            PolicyAnswer::Deny => {
+        match PolicyDecision::strictest(steps.collect()) {
+            Some(decision) if decision.answer == PolicyAnswer::Deny => {
                 let detail = format!("{} ({})", decision.reason, decision.rules.join(", "));
                 Err(Problem::new(Status::FORBIDDEN, "policy_denied", detail))
             }
-            PolicyAnswer::AskTwo | PolicyAnswer::AskOne | PolicyAnswer::Allow => Ok(()),
+            _ => Ok(()),
         }
     }
 

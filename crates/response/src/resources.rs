@@ -47,7 +47,7 @@ where
 pub fn resources(responder: &Arc<Responder>, control: StreamControl) -> ResourcesBackend {
     ResourcesBackend {
         history: ask(responder, |it, (tenant, number)| async move { it.history(tenant, number).await }),
-        events: ask(responder, |it, (tenant, since, until)| async move { Ok(it.events(&tenant, since, until)) }),
+        events: ask(responder, |it, (tenant, since, until)| async move { it.events(tenant, since, until).await }),
         entities: ask(responder, |it, tenant| async move { it.entities(tenant).await }),
         topology: ask(responder, |it, (tenant, query)| async move { it.topology(tenant, query).await }),
         signals: ask(responder, |it, (tenant, query)| async move { it.signals(tenant, query).await }),

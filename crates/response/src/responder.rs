@@ -17,21 +17,22 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use wardroom_domain::{Entity, IncidentState, Principal, TenantId, Timestamp};
+use wardroom_domain::{Entity, IncidentState, Principal, TenantId, Timestamp, ToolCall, mutant};
 use wardroom_edge::generate_token;
 use wardroom_executor::ExecutorClient;
 use wardroom_knowledge::Library;
 use wardroom_pipeline::detection::detector_output::DetectorEvent;
-use wardroom_pipeline::detection::incident_signals;
 use wardroom_pipeline::poison_records::panic_message;
 use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_policy::Policy;
 use wardroom_respond::{
-    Event, FinishedIncident, ObservedSignal, Step, Verification, VerificationProgress, Workflow, verify,
+    Event, FinishedIncident, ObservedSignal, Step, Verification, VerificationProgress, Workflow, bad_share,
+    signal_history, verify,
 };
 use wardroom_store::{Changes, IncidentRow, Store, Transition};
 
 use super::audit_entry::{agent_of, audit_entry};
+use super::detected_signals::DetectedSignals;
 use super::respond_error::RespondError;
 use crate::config::Config;
 use crate::metrics as names;
@@ -326,6 +327,8 @@ impl Responder {
         changes.enqueue.extend(change.effects.into_iter().map(|effect| self.new_effect(&row.tenant, effect, now)));
         changes.cancel.extend(change.cancelled.iter().map(|kind| kind.as_str().to_owned()));
         changes.finished_incident = finished_incident(workflow)?;
+        let is_late = mutant::is_enabled("effects-after-change");
+        let late = if is_late { std::mem::take(&mut changes.enqueue) } else { Vec::new() };
         let transition = Transition {
             tenant: &row.tenant,
             key: &row.key,
@@ -354,6 +357,9 @@ impl Responder {
         crash::maybe_crash(&name, "before");
         let persisted = self.store.transition(&transition, &audit).await?;
         crash::maybe_crash(&name, "after");
+        if is_late {
+            self.store.enqueue_effects(&row.tenant, &row.key, &late, now, None).await?;
+        }
         if persisted {
             let (from, to) = (change.from, change.to);
             tracing::info!(incident = %row.id(), %from, %to, note = %change.note, "incident state changed");
@@ -376,8 +382,9 @@ impl Responder {
         let control = workflow.plan.as_ref().map(|plan| plan.control.clone()).filter(|control| control != "none");
         let began_ms = workflow.incident.began_at.millis();
         let view = self.tenants.view(&row.tenant);
+        let known = DetectedSignals(&view.engine);
         let observed = workflow.watched.iter().map(|watched| {
-            let (interval_ms, points) = incident_signals::history(&view.engine, &watched.signal);
+            let (interval_ms, points) = signal_history(&known, &watched.signal);
             ObservedSignal { watched, interval_ms, points }
         });
         let observed: Vec<ObservedSignal<'_>> = observed.collect();
@@ -389,12 +396,8 @@ impl Responder {
             mitigated_ms: workflow.mitigated_ms,
             now_ms,
             waited_ms: clock::now().millis() - since.millis(),
-            control: control
-                .as_ref()
-                .map(|service| incident_signals::bad_share(&view.engine, service, began_ms, executed_ms)),
-            control_since: control
-                .as_ref()
-                .map(|service| incident_signals::bad_share(&view.engine, service, executed_ms, now_ms)),
+            control: control.as_ref().map(|service| bad_share(&known, service, began_ms, executed_ms)),
+            control_since: control.as_ref().map(|service| bad_share(&known, service, executed_ms, now_ms)),
         };
         let inconclusive = |reason: &str| Ok(Some(Event::Inconclusive { reason: reason.to_owned(), at_ms: now_ms }));
         let reason = match verify(&verification, &self.config.respond) {
@@ -434,8 +437,8 @@ pub(crate) fn finished_incident(workflow: &Workflow) -> Result<Option<String>, s
 
 /// Counts approvals, and actions that ended.
 fn count_outcomes(workflow: &Workflow, from: IncidentState, to: IncidentState) {
-    let Some(call) = workflow.plan.as_ref().map(|plan| &plan.call) else { return };
-    let count = |outcome: &'static str| {
+    let Some(plan) = &workflow.plan else { return };
+    let count = |call: &ToolCall, outcome: &'static str| {
         let (tool, operation) = (call.tool.clone(), call.operation.clone());
         metrics::counter!(names::ACTIONS_TOTAL, "tool" => tool, "operation" => operation, "outcome" => outcome)
             .increment(1);
@@ -445,9 +448,14 @@ fn count_outcomes(workflow: &Workflow, from: IncidentState, to: IncidentState) {
             let seconds = workflow.approval_seconds();
             seconds.into_iter().for_each(|seconds| metrics::histogram!(names::APPROVAL_SECONDS).record(seconds));
         }
-        (IncidentState::Mitigating, _) => count(workflow.execution.map_or("unknown", |outcome| outcome.as_str())),
+        (IncidentState::Mitigating, _) if workflow.steps.is_empty() => {
+            count(&plan.call, workflow.execution.map_or("unknown", |outcome| outcome.as_str()));
+        }
+        (IncidentState::Mitigating, _) => {
+            plan.steps().zip(&workflow.steps).for_each(|((call, _), step)| count(call, step.outcome.as_str()));
+        }
         (IncidentState::Verifying | IncidentState::Mitigated, IncidentState::Escalated) if workflow.undo.is_some() => {
-            count("undone");
+            count(&plan.call, "undone");
         }
         _ => {}
     }

@@ -47,6 +47,9 @@ fn migrator(dialect: Dialect) -> Migrator {
         (4, "effects", include_str!("../migrations/0004_effects.sql")),
         (5, "principals", include_str!("../migrations/0005_principals.sql")),
         (6, "autonomy", include_str!("../migrations/0006_autonomy.sql")),
+        (7, "effects that read", include_str!("../migrations/0007_effects_that_read.sql")),
+        (8, "identity", include_str!("../migrations/0008_identity.sql")),
+        (9, "requests", include_str!("../migrations/0009_requests.sql")),
     ];
     let simple = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)

@@ -36,6 +36,8 @@ pub(super) type Resource = (TenantId, String, String);
 #[derive(Debug)]
 struct Running {
     work: Work,
+    /// The step of the plan, counted from 0.
+    step: u32,
     resource: Resource,
     progress: Option<Progress>,
 }
@@ -43,7 +45,8 @@ struct Running {
 #[derive(Debug, Default)]
 struct State {
     running: BTreeMap<String, Running>,
-    refused: BTreeMap<String, RefusedRun>,
+    /// By plan and step.
+    refused: BTreeMap<(String, u32), RefusedRun>,
 }
 
 /// The runs of a process.
@@ -62,13 +65,13 @@ impl Runs {
     pub(super) fn begin(
         self: &Arc<Self>,
         plan_sha256: &str,
-        work: Work,
+        (work, step): (Work, u32),
         resource: Resource,
     ) -> Result<Option<RunGuard>, Refusal> {
         let mut state = self.state();
         if let Some(running) = state.running.get(plan_sha256) {
-            let busy = || (RefusalCode::Busy, "the action and the undo of one plan cannot run together".to_owned());
-            return if running.work == work { Ok(None) } else { Err(busy()) };
+            let busy = || (RefusalCode::Busy, "of one plan only one step, or its undo, runs at a time".to_owned());
+            return if (running.work, running.step) == (work, step) { Ok(None) } else { Err(busy()) };
         }
         if let Some((other, _)) = state.running.iter().find(|(_, running)| running.resource == resource) {
             let detail = format!("plan {} runs on {}; one action at a time", short(other), resource.2);
@@ -77,10 +80,10 @@ impl Runs {
         if state.running.len() >= MAX_RUNS {
             return Err((RefusalCode::Busy, format!("{MAX_RUNS} actions are running; the plan waits")));
         }
-        state.refused.remove(plan_sha256);
-        state.running.insert(plan_sha256.to_owned(), Running { work, resource, progress: None });
+        state.refused.remove(&(plan_sha256.to_owned(), step));
+        state.running.insert(plan_sha256.to_owned(), Running { work, step, resource, progress: None });
         let result = Err((RefusalCode::Unavailable, "the run ended without a result; see the log".to_owned()));
-        Ok(Some(RunGuard { runs: Arc::clone(self), plan_sha256: plan_sha256.to_owned(), result }))
+        Ok(Some(RunGuard { runs: Arc::clone(self), plan_sha256: plan_sha256.to_owned(), step, result }))
     }
 
     /// Notes what a run is doing.
@@ -91,14 +94,16 @@ impl Runs {
         }
     }
 
-    /// Returns what runs for a plan, with its progress.
-    pub(super) fn running(&self, plan_sha256: &str) -> Option<(Work, Option<Progress>)> {
-        self.state().running.get(plan_sha256).map(|running| (running.work, running.progress.clone()))
+    /// Returns what runs for a step of a plan, with its progress.
+    pub(super) fn running(&self, plan_sha256: &str, step: u32) -> Option<(Work, Option<Progress>)> {
+        let state = self.state();
+        let running = state.running.get(plan_sha256).filter(|running| running.step == step);
+        running.map(|running| (running.work, running.progress.clone()))
     }
 
-    /// Returns why the last run of a plan ended without an effect.
-    pub(super) fn refused(&self, plan_sha256: &str) -> Option<RefusedRun> {
-        self.state().refused.get(plan_sha256).cloned()
+    /// Returns why the last run of a step ended without an effect.
+    pub(super) fn refused(&self, plan_sha256: &str, step: u32) -> Option<RefusedRun> {
+        self.state().refused.get(&(plan_sha256.to_owned(), step)).cloned()
     }
 
     /// Waits until nothing runs for a plan, or the time is over.
@@ -120,6 +125,7 @@ impl Runs {
 pub(super) struct RunGuard {
     runs: Arc<Runs>,
     plan_sha256: String,
+    step: u32,
     result: Result<(), Refusal>,
 }
 
@@ -138,7 +144,7 @@ impl Drop for RunGuard {
             if state.refused.len() >= MAX_REMEMBERED {
                 state.refused.pop_first();
             }
-            state.refused.insert(self.plan_sha256.clone(), RefusedRun { code, detail });
+            state.refused.insert((self.plan_sha256.clone(), self.step), RefusedRun { code, detail });
         }
         drop(state);
         self.runs.ended.notify_all();
@@ -161,39 +167,42 @@ mod tests {
     #[test]
     fn one_run_for_each_plan_and_each_target() {
         let runs = Arc::new(Runs::default());
-        let first = runs.begin("a", Work::Action, resource("cart")).unwrap().unwrap();
-        assert!(runs.begin("a", Work::Action, resource("cart")).unwrap().is_none(), "joined");
-        assert_eq!(runs.begin("a", Work::Undo, resource("cart")).unwrap_err().0, RefusalCode::Busy);
-        assert_eq!(runs.begin("b", Work::Action, resource("cart")).unwrap_err().0, RefusalCode::Busy);
-        let other = runs.begin("c", Work::Action, resource("mail")).unwrap().unwrap();
+        let first = runs.begin("a", (Work::Action, 0), resource("cart")).unwrap().unwrap();
+        assert!(runs.begin("a", (Work::Action, 0), resource("cart")).unwrap().is_none(), "joined");
+        assert_eq!(runs.begin("a", (Work::Undo, 0), resource("cart")).unwrap_err().0, RefusalCode::Busy);
+        assert_eq!(runs.begin("b", (Work::Action, 0), resource("cart")).unwrap_err().0, RefusalCode::Busy);
+        assert_eq!(runs.begin("a", (Work::Action, 1), resource("other")).unwrap_err().0, RefusalCode::Busy);
+        assert!(runs.running("a", 1).is_none(), "another step");
+        let other = runs.begin("c", (Work::Action, 0), resource("mail")).unwrap().unwrap();
         runs.progress("a", &"step ".repeat(100));
-        let (work, progress) = runs.running("a").unwrap();
+        let (work, progress) = runs.running("a", 0).unwrap();
         assert_eq!((work, progress.unwrap().text.len()), (Work::Action, MAX_PROGRESS_CHARS));
         first.end(Ok(()));
-        assert!(runs.running("a").is_none() && runs.refused("a").is_none());
-        assert!(runs.begin("b", Work::Action, resource("cart")).unwrap().is_some());
+        assert!(runs.running("a", 0).is_none() && runs.refused("a", 0).is_none());
+        assert!(runs.begin("b", (Work::Action, 0), resource("cart")).unwrap().is_some());
         drop(other);
-        assert_eq!(runs.refused("c").unwrap().code, RefusalCode::Unavailable, "a panic ends a run, too");
+        assert_eq!(runs.refused("c", 0).unwrap().code, RefusalCode::Unavailable, "a panic ends a run, too");
     }
 
     #[test]
     fn a_wait_ends_with_the_run_or_its_time() {
         let runs = Arc::new(Runs::default());
-        let guard = runs.begin("a", Work::Action, resource("cart")).unwrap().unwrap();
+        let guard = runs.begin("a", (Work::Action, 0), resource("cart")).unwrap().unwrap();
         runs.wait("a", Duration::from_millis(20));
-        assert!(runs.running("a").is_some());
+        assert!(runs.running("a", 0).is_some());
         let ending = std::thread::spawn(move || guard.end(Err((RefusalCode::Stale, "changed".into()))));
         runs.wait("a", Duration::from_secs(60));
-        assert!(runs.running("a").is_none());
+        assert!(runs.running("a", 0).is_none());
         ending.join().unwrap();
-        assert_eq!(runs.refused("a").unwrap().code, RefusalCode::Stale);
-        drop(runs.begin("a", Work::Action, resource("cart")).unwrap());
+        assert_eq!(runs.refused("a", 0).unwrap().code, RefusalCode::Stale);
+        drop(runs.begin("a", (Work::Action, 0), resource("cart")).unwrap());
     }
 
     #[test]
     fn the_number_of_runs_is_limited() {
         let runs = Arc::new(Runs::default());
-        let begin = |index: usize| runs.begin(&format!("plan {index}"), Work::Action, resource(&format!("{index}")));
+        let begin =
+            |index: usize| runs.begin(&format!("plan {index}"), (Work::Action, 0), resource(&format!("{index}")));
         let guards: Vec<_> = (0..MAX_RUNS).map(|index| begin(index).unwrap().unwrap()).collect();
         assert_eq!(begin(MAX_RUNS).unwrap_err().0, RefusalCode::Busy);
         drop(guards);

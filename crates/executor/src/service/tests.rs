@@ -13,6 +13,7 @@ use wardroom_testing::Shop;
 
 mod asynchronous;
 mod compromised_server;
+mod steps;
 mod undo;
 
 use super::*;
@@ -95,6 +96,7 @@ impl TestExecutor {
             incident: "k".into(),
             call,
             dry_run,
+            further_steps: Vec::new(),
             runbook: "r".into(),
             control: "none".into(),
             expires_at: clock::now().plus(expires_in),
@@ -126,7 +128,7 @@ impl TestExecutor {
     }
 
     fn execute(&self, hash: &str) -> Result<PlanStatus, RefusalCode> {
-        self.request(Request::Execute { plan_sha256: hash.to_owned() })
+        self.request(Request::Execute { plan_sha256: hash.to_owned(), step: 0 })
     }
 
     fn undo(&self, hash: &str) -> Result<PlanStatus, RefusalCode> {
@@ -134,7 +136,7 @@ impl TestExecutor {
     }
 
     fn undo_with(&self, hash: &str, proof: &str) -> Result<PlanStatus, RefusalCode> {
-        self.request(Request::Undo { plan_sha256: hash.to_owned(), proof: proof.to_owned() })
+        self.request(Request::Undo { plan_sha256: hash.to_owned(), step: 0, proof: proof.to_owned() })
     }
 
     fn request(&self, request: Request) -> Result<PlanStatus, RefusalCode> {
@@ -158,7 +160,13 @@ impl TestExecutor {
     /// Simulates a crash between the ledger entry before the adapter call and its result.
     fn crash_after_start(&mut self, plan: &Plan, hash: &str) {
         let key = plan.idempotency_key().unwrap();
-        let entry = Entry::Started { version: FORMAT_VERSION, at: clock::now(), plan_sha256: hash.to_owned(), key };
+        let entry = Entry::Started {
+            version: FORMAT_VERSION,
+            at: clock::now(),
+            plan_sha256: hash.to_owned(),
+            plan_step: 0,
+            key,
+        };
         self.service.ledger().append(entry).unwrap();
         self.restart();
     }
@@ -209,7 +217,7 @@ fn verifies_an_approval_and_accepts_it_once() {
         "the file is readable by others"
     );
     executor.configure(&["alice"], 0o600);
-    assert_eq!(executor.request(Request::Status { plan_sha256: hash.clone() }), Ok(PlanStatus::default()));
+    assert_eq!(executor.request(Request::Status { plan_sha256: hash.clone(), step: 0 }), Ok(PlanStatus::default()));
 
     let status = executor.authorize(&plan, &hash, APPROVER_TOKEN).unwrap();
     assert_eq!(status.approved_by.unwrap().as_str(), "alice");
@@ -271,6 +279,7 @@ fn probes_the_target_before_retrying_after_a_crash() {
         version: FORMAT_VERSION,
         at: clock::now(),
         plan_sha256: hash.clone(),
+        plan_step: 0,
         key: key.clone(),
         precondition: precondition.clone(),
         principal: None,
@@ -389,9 +398,9 @@ fn nothing_is_done_after_the_deadline_of_a_request() {
     refused(authorize);
     assert_eq!(executor.execute(&plan_sha256), Err(RefusalCode::NotApproved), "the late approval is not recorded");
     executor.authorize(&plan, &plan_sha256, APPROVER_TOKEN).unwrap();
-    refused(Request::Execute { plan_sha256: plan_sha256.clone() });
+    refused(Request::Execute { plan_sha256: plan_sha256.clone(), step: 0 });
     assert_eq!(executor.effects(), 0);
     assert_eq!(executor.execute(&plan_sha256).unwrap().executed, Some(Outcome::Applied));
-    refused(Request::Undo { plan_sha256, proof: APPROVER_TOKEN.to_owned() });
+    refused(Request::Undo { plan_sha256, step: 0, proof: APPROVER_TOKEN.to_owned() });
     assert_eq!(executor.effects(), 1);
 }

@@ -20,7 +20,8 @@ use super::execute::Step;
 use super::runs::Work;
 use super::{Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
 use crate::approval::{self, Claim};
-use crate::ledger::{Entry, FORMAT_VERSION, PlanRecord};
+use crate::ledger::{Entry, FORMAT_VERSION};
+use crate::plan_record::{PlanRecord, StepRecord};
 use crate::protocol::Deadline;
 use crate::refusal::Refusal;
 
@@ -36,48 +37,52 @@ impl Service {
     /// Begins an undo. What can be refused without asking the target is refused at once.
     pub(super) fn start_undo(
         self: &Arc<Self>,
-        plan_sha256: &str,
+        (plan_sha256, step): (&str, u32),
         proof: &str,
         deadline: Deadline,
     ) -> Result<Response, Refusal> {
         let record = self.approved_plan(plan_sha256)?;
         let authority = self.verify(&record, ProofAction::Undo, proof)?;
-        if record.status.undone.is_some() {
-            return Ok(self.status(plan_sha256));
+        let (known, ..) = record.step(step)?;
+        if known.undone.is_some() {
+            return Ok(self.status(plan_sha256, step));
         }
-        if record.undo_started.is_none() {
+        if known.undo_started.is_none() {
             self.check_stop()?;
         }
-        self.spawn(&record, Work::Undo, move |service, plan_sha256| service.undo(plan_sha256, &authority, deadline))?;
-        Ok(self.status(plan_sha256))
+        let work = (Work::Undo, step);
+        self.spawn(&record, work, move |service, plan_sha256| service.undo((plan_sha256, step), &authority, deadline))?;
+        Ok(self.status(plan_sha256, step))
     }
 
-    fn undo(&self, plan_sha256: &str, authority: &Authority, deadline: Deadline) -> Result<(), Refusal> {
+    fn undo(&self, (plan_sha256, step): (&str, u32), authority: &Authority, deadline: Deadline) -> Result<(), Refusal> {
         let record = self.approved_plan(plan_sha256)?;
-        if record.status.undone.is_some() {
+        let (known, _, dry_run) = record.step(step)?;
+        if known.undone.is_some() {
             return Ok(());
         }
-        if record.status.executed != Some(Outcome::Applied) {
+        if known.executed != Some(Outcome::Applied) {
             return Err((
                 RefusalCode::Invalid,
                 "the plan has not been applied, so there is nothing to undo".to_owned(),
             ));
         }
-        let Some(call) = record.plan.dry_run.undo.clone() else {
+        let Some(call) = dry_run.undo.clone() else {
             return Err((RefusalCode::Invalid, "this plan cannot be undone".to_owned()));
         };
         let authorized = || self.check_undo(&record, authority);
         let tool = self.tool(&record.plan.tenant, &call)?;
         let tool = tool.as_ref();
-        let key = format!("{}-undo", self.idempotency_key(&record.plan)?);
-        let step = Step { plan_sha256, tool, crash_point: "adapter:undo", call: &call, precondition: "", key: &key };
-        let Applied { outcome, detail, .. } = if let Some(state) = &record.undo_started {
-            self.recover(&Step { crash_point: "adapter:execute", precondition: state, ..step }, authorized)?
+        let key = format!("{}-undo", self.idempotency_key(&record.plan, step)?);
+        let this = Step { plan_sha256, tool, crash_point: "adapter:undo", call: &call, precondition: "", key: &key };
+        let Applied { outcome, detail, .. } = if let Some(state) = &known.undo_started {
+            self.recover(&Step { crash_point: "adapter:execute", precondition: state, ..this }, authorized)?
         } else {
             authorized()?;
+            record.check_undo_order(step)?;
             tool.check(&call).map_err(refuse_tool_error)?;
             let state = with_crash_points("adapter:probe", || tool.state(&call)).map_err(refuse_tool_error)?;
-            check_state(&record, &state)?;
+            check_state(known, &state)?;
             let principal = match authority {
                 Authority::Approval => None,
                 Authority::Approver(principal) => Some(principal.clone()),
@@ -86,18 +91,20 @@ impl Service {
                 version: FORMAT_VERSION,
                 at: clock::now(),
                 plan_sha256: plan_sha256.to_owned(),
+                plan_step: step,
                 key: key.clone(),
                 precondition: state.clone(),
                 principal,
             };
             deadline.check()?;
             self.append_effect(started)?;
-            self.call(&Step { precondition: &state, ..step })
+            self.call(&Step { precondition: &state, ..this })
         };
         let entry = Entry::Undone {
             version: FORMAT_VERSION,
             at: clock::now(),
             plan_sha256: plan_sha256.to_owned(),
+            plan_step: step,
             outcome,
             detail,
         };
@@ -112,7 +119,7 @@ impl Service {
             let (version, at, plan_sha256) = (FORMAT_VERSION, clock::now(), plan_sha256.to_owned());
             self.ledger().append(Entry::Settled { version, at, plan_sha256 }).map_err(refuse_ledger_error)?;
         }
-        Ok(self.status(plan_sha256))
+        Ok(self.status(plan_sha256, 0))
     }
 
     /// Verifies the proof of a request. Compares in constant time.
@@ -123,7 +130,7 @@ impl Service {
             return Ok(Authority::Approval);
         }
         let claim = Claim::about_plan(action, &record.plan.tenant, &record.plan.incident, &record.plan_sha256);
-        let proven = approval::verify(&self.config()?, &claim, proof, clock::now());
+        let proven = approval::verify(&self.config_for(proof)?, &claim, proof, clock::now());
         proven.map(|proven| Authority::Approver(proven.principal)).map_err(|(code, detail)| {
             (code, format!("the proof is not the secret of the approval, nor an approver's: {detail}"))
         })
@@ -141,7 +148,7 @@ impl Service {
                 "the incident is settled, so the plan is not undone any more".to_owned(),
             ));
         }
-        if record.finished_at.is_none_or(|finished_at| finished_at.plus(window) <= clock::now()) {
+        if record.finished_at().is_none_or(|finished_at| finished_at.plus(window) <= clock::now()) {
             let minutes = window.as_secs() / 60;
             return Err((RefusalCode::Expired, format!("the plan was executed more than {minutes} min ago")));
         }
@@ -150,8 +157,8 @@ impl Service {
 }
 
 /// Checks that the target is as the action left it: an undo must not overwrite what was changed since.
-fn check_state(record: &PlanRecord, found: &str) -> Result<(), Refusal> {
-    match &record.state_after {
+fn check_state(step: &StepRecord, found: &str) -> Result<(), Refusal> {
+    match &step.state_after {
         Some(left) if left == found => Ok(()),
         Some(left) => Err((
             RefusalCode::Stale,

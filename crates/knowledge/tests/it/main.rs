@@ -92,9 +92,10 @@ fn every_action_fills_its_placeholders() {
         let runbook = Runbook::parse(name, text).unwrap();
         assert_eq!(format!("{}.md", runbook.id), *name);
         for rule in &runbook.causes {
-            let call = runbook.action(&cause(rule, false)).unwrap();
+            let proposal = runbook.proposal(&cause(rule, false)).unwrap();
+            let call = &proposal.choices[0].steps[0];
             assert_eq!((call.tool.as_str(), call.target.as_str()), ("process", "a"));
-            assert!(!serde_json::to_string(&call).unwrap().contains("{{"), "{name}");
+            assert!(!format!("{proposal:?}").contains("{{"), "{name}");
         }
     }
 }

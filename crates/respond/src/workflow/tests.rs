@@ -41,6 +41,7 @@ fn plan() -> Plan {
             precondition: "1".into(),
             undo: None,
         },
+        further_steps: Vec::new(),
         runbook: "r".into(),
         control: "none".into(),
         expires_at: Timestamp::from_millis(5000),

@@ -9,16 +9,17 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{
-    Batch, Cause, Diagnosis, DryRun, Entity, Incident, IncidentState, Labels, LogEntry, Outcome, Principal, Severity,
-    TenantId, Timestamp, ToolCall,
+    ActionChoice, Batch, Cause, Comparison, Condition, Diagnosis, DryRun, Entity, Incident, IncidentState, Labels,
+    LogEntry, Outcome, Principal, ReadCheck, Severity, TenantId, Timestamp, ToolCall,
 };
 use wardroom_executor::ExecutorClient;
 use wardroom_knowledge::Library;
 use wardroom_pipeline::detection::detector_output::DetectorEvent;
 use wardroom_pipeline::detection::evaluate::evaluate;
 use wardroom_pipeline::state::tenants::Tenants;
-use wardroom_respond::{Event, PendingPlan, Workflow};
+use wardroom_respond::{Event, PendingPlan, PendingRead, PlanProgress, Workflow};
 use wardroom_store::{Changes, Store};
 
 use super::*;
@@ -36,6 +37,10 @@ struct FakeExecutor {
     polls_until_done: Arc<AtomicUsize>,
     /// The answer to the next starts, instead of one that runs.
     refusals: Arc<Mutex<Vec<Value>>>,
+    /// Steps of plans that the target refuses, counted from 0.
+    refused_steps: Arc<Mutex<Vec<u64>>>,
+    /// Undos that were started, by step.
+    undone_steps: Arc<Mutex<Vec<u64>>>,
 }
 
 impl FakeExecutor {
@@ -57,23 +62,36 @@ impl FakeExecutor {
         let request: Value = serde_json::from_str(&line).unwrap();
         let running = |phase: &str| json!({ "answer": "status", "status": { "phase": phase, "detail": "" } });
         let plan = request["plan_sha256"].as_str().unwrap_or_default().to_owned();
+        let step = request["step"].as_u64().unwrap_or_default();
         let response = match request["op"].as_str().unwrap() {
             "dry_run" if request["call"]["target"] == STUCK => {
                 std::thread::sleep(Duration::from_secs(600));
                 return;
             }
             "dry_run" => {
+                let is_setting = request["call"]["operation"] == "settings";
                 let dry_run = DryRun {
                     diff: "restarted".into(),
                     blast_radius: "one".into(),
                     affected: Some(1),
                     risk: "low".into(),
-                    reversible: false,
+                    reversible: is_setting,
                     precondition: "1".into(),
-                    undo: None,
+                    undo: is_setting.then(|| serde_json::from_value(request["call"].clone()).unwrap()),
                 };
                 json!({ "answer": "dry_run", "dry_run": dry_run })
             }
+            "read" if request["call"]["operation"] == "restart" => {
+                json!({ "answer": "refused", "code": "invalid", "detail": "it changes its target" })
+            }
+            "read" => json!({ "answer": "read", "value": { "idle": 60 } }),
+            "start_undo" => {
+                self.undone_steps.lock().unwrap().push(step);
+                json!({ "answer": "status", "status": { "phase": "undone", "executed": "applied", "undone": "applied",
+                    "detail": "set back" } })
+            }
+            "status" if self.refused_steps.lock().unwrap().contains(&step) => json!({ "answer": "status", "status": {
+                "phase": "done", "executed": "not_applied", "detail": "refused by the target" } }),
             "start" => {
                 *self.starts.lock().unwrap().entry(plan).or_default() += 1;
                 self.refusals.lock().unwrap().pop().unwrap_or_else(|| running("running"))
@@ -133,42 +151,47 @@ impl Setup {
 
     /// Opens an incident whose plan for this target waits for its dry run.
     async fn investigate(&self, target: &str) {
+        self.investigate_with(target, vec![], vec![choice(&[("restart", target)])]).await;
+    }
+
+    /// Opens an incident whose plan waits for its checks, or for the dry runs of its first action.
+    async fn investigate_with(&self, key: &str, reads: Vec<PendingRead>, choices: Vec<ActionChoice>) {
         let (responder, tenant, now) = (&self.responder, TenantId::main(), clock::now());
         let incident = Incident {
-            key: target.into(),
-            title: format!("{target}: slow responses"),
+            key: key.into(),
+            title: format!("{key}: slow responses"),
             severity: Severity::High,
-            services: vec![target.into()],
-            entities: vec![Entity::service(target)],
+            services: vec![key.into()],
+            entities: vec![Entity::service(key)],
             trigger: "sustained_breach".into(),
             began_at: now,
             opened_at: now,
             ..Incident::default()
         };
         responder.open_incident(&tenant, incident).await.unwrap();
-        let row = responder.store.incident_by_key(&tenant, target).await.unwrap().unwrap();
+        let row = responder.store.incident_by_key(&tenant, key).await.unwrap().unwrap();
         let mut workflow = Workflow::read(&row.workflow).unwrap();
         let event = Event::InvestigationStarted;
         let none = Changes::default();
         assert!(responder.apply(&row, &mut workflow, event, &Principal::wardroom(), none).await.unwrap());
-        let row = responder.store.incident_by_key(&tenant, target).await.unwrap().unwrap();
+        let row = responder.store.incident_by_key(&tenant, key).await.unwrap().unwrap();
         workflow.record_investigation(now.millis());
-        let causes = vec![Cause::new(Entity::service(target), "cpu-hog", 0.9)];
+        let causes = vec![Cause::new(Entity::service(key), "cpu-hog", 0.9)];
         let pending = PendingPlan {
             diagnosis: Diagnosis { causes, evidence: vec![], severity: Severity::High, impact: String::new() },
-            call: ToolCall {
-                tool: "process".into(),
-                operation: "restart".into(),
-                target: target.into(),
-                arguments: serde_json::Map::new(),
-            },
+            call: None,
+            further_calls: vec![],
+            dry_runs: BTreeMap::new(),
+            reads,
+            choices,
             runbook: "r".into(),
             control: "none".into(),
             watched: vec![],
             number: 0,
         };
-        let effect = workflow.request_dry_run(pending);
-        let changes = Changes { enqueue: vec![responder.new_effect(&tenant, effect, now)], ..Changes::default() };
+        let PlanProgress::Pending(effects) = workflow.request_plan(pending) else { panic!("nothing is asked for") };
+        let enqueue = effects.into_iter().map(|effect| responder.new_effect(&tenant, effect, now)).collect();
+        let changes = Changes { enqueue, ..Changes::default() };
         let text = serde_json::to_string(&workflow).unwrap();
         let entry = crate::audit_entry::audit_entry(&tenant, "analyst", None, "test", json!({}), now);
         let saved = responder.store.save_workflow(&tenant, &row.key, &row.workflow, &text, &changes, &entry);
@@ -207,10 +230,31 @@ impl Setup {
         assert!(self.responder.apply(&row, &mut workflow, approved, &Principal::wardroom(), none).await.unwrap());
     }
 
+    /// Counts the audit entries of an action.
+    async fn audited(&self, action: &str) -> usize {
+        let count = AtomicUsize::new(0);
+        let is_counted = |_: &AuditEntry| {
+            count.fetch_add(1, Ordering::SeqCst);
+            false
+        };
+        self.responder.store.find_audit_entry(action, is_counted).await.unwrap();
+        count.load(Ordering::SeqCst)
+    }
+
     async fn effect(&self, key: &str, kind: &str) -> EffectRow {
         let effects = self.responder.store.effects(&TenantId::main(), key).await.unwrap();
         effects.into_iter().find(|effect| effect.kind == kind).unwrap()
     }
+}
+
+/// An action of calls of the tool `process`, as (operation, target).
+fn choice(steps: &[(&str, &str)]) -> ActionChoice {
+    ActionChoice { when: vec![], steps: steps.iter().map(|(operation, target)| call(operation, target)).collect() }
+}
+
+fn call(operation: &str, target: &str) -> ToolCall {
+    let arguments = serde_json::Map::new();
+    ToolCall { tool: "process".into(), operation: operation.into(), target: target.into(), arguments }
 }
 
 /// One target never answers: its incident waits, detection's events are stored at once, and other incidents go on.
@@ -285,6 +329,46 @@ async fn a_refusal_is_final_or_tried_again_by_its_code() {
         let workflow = setup.await_state(target, end).await;
         let expected = if end == IncidentState::Verifying { Outcome::Applied } else { Outcome::NotApplied };
         assert_eq!(workflow.execution, Some(expected), "{target}");
+    }
+    workers.abort();
+}
+
+/// A check chooses the action of two steps; the second one fails, and the first one is taken back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_fails_takes_back_the_one_before() {
+    let setup = setup().await;
+    let workers = setup.spawn_workers();
+    let read = |id: &str, operation: &str| PendingRead {
+        check: ReadCheck { id: id.into(), question: "How many are idle?".into(), call: call(operation, "db") },
+        result: None,
+    };
+    let reads = vec![read("idle", "activity"), read("mistaken", "restart")];
+    let many = Condition { read: "idle".into(), value: "/idle".into(), comparison: Comparison::Above(50.0) };
+    let two = ActionChoice { when: vec![many], ..choice(&[("settings", "web"), ("settings", "queue")]) };
+    setup.executor.refused_steps.lock().unwrap().push(1);
+    setup.investigate_with("web", reads, vec![two, choice(&[("restart", "web")])]).await;
+    let proposed = setup.await_state("web", IncidentState::AwaitingApproval).await;
+    let plan = proposed.plan.as_ref().unwrap();
+    assert_eq!(plan.describe(), "process settings of web, then process settings of queue");
+    let evidence = &proposed.diagnosis.as_ref().unwrap().evidence;
+    assert!(evidence[0].summary.contains("idle") && evidence[1].summary.contains("it changes its target"));
+    let (row, _) = setup.responder.find_incident(&TenantId::main(), 1).await.unwrap();
+    let view = setup.responder.detail(TenantId::main(), row.number).await.unwrap();
+    assert_eq!(view.plan.unwrap().steps.len(), 2);
+    setup.approve("web").await;
+    let ended = setup.await_state("web", IncidentState::Escalated).await;
+    assert_eq!((ended.execution, ended.undo), (Some(Outcome::NotApplied), Some(Outcome::Applied)));
+    assert_eq!(setup.executor.undone_steps.lock().unwrap().as_slice(), [0]);
+    let effects = setup.responder.store.effects(&TenantId::main(), "web").await.unwrap();
+    let mut kinds: Vec<&str> = effects.iter().map(|effect| effect.kind.as_str()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["dry_run", "dry_run", "execution", "execution", "read", "read", "settle", "undo"]);
+    let steps = setup.responder.detail(TenantId::main(), row.number).await.unwrap().plan.unwrap().steps;
+    let outcomes: Vec<_> = steps.iter().map(|step| (step.outcome.as_deref(), step.undo.as_deref())).collect();
+    assert_eq!(outcomes, [(Some("applied"), Some("applied")), (Some("not_applied"), None)]);
+    for (action, count) in [("plan_prepared", 3), ("step_ended", 2)] {
+        let found = setup.audited(action).await;
+        assert_eq!(found, count, "{action}");
     }
     workers.abort();
 }

@@ -60,6 +60,7 @@ async fn propose(responder: &Responder, risk: &str) -> (IncidentRow, Workflow) {
             precondition: "1".into(),
             undo: None,
         },
+        further_steps: Vec::new(),
         runbook: "r".into(),
         control: "none".into(),
         expires_at: clock::now().plus(Duration::from_secs(600)),

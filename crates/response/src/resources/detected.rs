@@ -17,9 +17,19 @@ use crate::responder::Responder;
 
 impl Responder {
     /// Returns the events from a time until before another, oldest first.
-    pub(super) fn events(&self, tenant: &TenantId, since: Timestamp, until: Timestamp) -> Vec<EventView> {
-        let events = self.tenants.view(tenant).engine.events(since, until);
-        events.into_iter().filter(|event| event.at < until).map(event_view).collect()
+    pub(super) async fn events(
+        &self,
+        tenant: TenantId,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<EventView>, Problem> {
+        let view = self.tenants.view(&tenant);
+        // Their ids are hashes.
+        run_blocking(move || {
+            let events = view.engine.events(since, until);
+            events.into_iter().filter(|event| event.at < until).map(event_view).collect()
+        })
+        .await
     }
 
     /// Returns the tenants with telemetry, each with the newest time of it in ms. Wardroom's own is none of them.

@@ -196,6 +196,7 @@ async fn propose(responder: &Responder) {
         incident: "k".into(),
         call,
         dry_run,
+        further_steps: Vec::new(),
         runbook: "r".into(),
         control: "none".into(),
         expires_at: clock::now().plus(Duration::from_secs(600)),

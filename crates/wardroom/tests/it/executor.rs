@@ -38,6 +38,7 @@ fn plan(expires_in_ms: i64) -> Plan {
             precondition: "1.0.0".into(),
             undo: None,
         },
+        further_steps: Vec::new(),
         runbook: "r".into(),
         control: "none".into(),
         expires_at: Timestamp::from_millis(now_ms() + expires_in_ms),

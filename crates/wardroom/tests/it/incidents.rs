@@ -17,9 +17,15 @@ pub(crate) struct Scenario {
 
 /// Makes `cart` slow and waits until its incident reaches a state.
 pub(crate) fn with_slow_cart(environment: &[(&str, &str)], state: &str) -> Scenario {
+    with_slow_cart_and("", environment, state)
+}
+
+/// Like [`with_slow_cart`], with more targets: YAML list items of the executor's configuration.
+pub(crate) fn with_slow_cart_and(targets: &str, environment: &[(&str, &str)], state: &str) -> Scenario {
     let dir = tempfile::tempdir().unwrap();
     let shop = Shop::start(&dir.path().join("shop"), &[]).unwrap();
-    let server = Server::start(dir.path(), &shop.target("cart"), environment).unwrap();
+    let targets = format!("{}{targets}", shop.target("cart"));
+    let server = Server::start(dir.path(), &targets, environment).unwrap();
     let viewer = create_token(&dir.path().join("data"), "vera", "viewer").unwrap();
     let mut telemetry = SyntheticTelemetry::new(now_ms() - 310_000, &["cart", "newsletter"]);
     let usual = json!({ "level": "INFO", "service": "cart", "message": "served" });

@@ -18,7 +18,7 @@ fn silent_target() -> (TcpListener, String) {
 fn wait_for(executor: &TestExecutor, hash: &str, phase: Phase) -> PlanStatus {
     let started = Instant::now();
     loop {
-        let status = executor.request(Request::Status { plan_sha256: hash.to_owned() }).unwrap();
+        let status = executor.request(Request::Status { plan_sha256: hash.to_owned(), step: 0 }).unwrap();
         if status.phase == phase {
             return status;
         }
@@ -40,7 +40,7 @@ fn a_start_returns_at_once_and_a_target_that_hangs_holds_up_no_other() {
     stuck.call.target = "stuck".into();
     let stuck_hash = stuck.sha256().unwrap();
     executor.authorize(&stuck, &stuck_hash, APPROVER_TOKEN).unwrap();
-    let start = |hash: &str| executor.request(Request::Start { plan_sha256: hash.to_owned() });
+    let start = |hash: &str| executor.request(Request::Start { plan_sha256: hash.to_owned(), step: 0 });
     let begun = Instant::now();
     let status = start(&stuck_hash).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
@@ -49,7 +49,7 @@ fn a_start_returns_at_once_and_a_target_that_hangs_holds_up_no_other() {
     start(&hash).unwrap();
     let done = wait_for(&executor, &hash, Phase::Done);
     assert_eq!((done.executed, executor.effects()), (Some(Outcome::Applied), 1));
-    let still = executor.request(Request::Status { plan_sha256: stuck_hash }).unwrap();
+    let still = executor.request(Request::Status { plan_sha256: stuck_hash, step: 0 }).unwrap();
     assert_eq!(still.phase, Phase::Running);
     assert_eq!(still.progress.unwrap().text, "dry run");
 }
@@ -59,7 +59,7 @@ fn one_action_at_a_time_on_a_target() {
     let executor = TestExecutor::new();
     let (_, hash) = executor.approve_plan("restart");
     let resource = (TenantId::main(), "process".to_owned(), "cart".to_owned());
-    let guard = executor.service.runs.begin("another plan", Work::Action, resource).unwrap().unwrap();
+    let guard = executor.service.runs.begin("another plan", (Work::Action, 0), resource).unwrap().unwrap();
     assert_eq!(executor.execute(&hash), Err(RefusalCode::Busy));
     drop(guard);
     assert_eq!(executor.execute(&hash).unwrap().executed, Some(Outcome::Applied));
@@ -89,12 +89,12 @@ fn a_refused_run_says_why_and_can_be_started_again() {
     targets[0]["url"] = json!(url);
     let alice = token_approver("alice", "main", APPROVER_TOKEN);
     executor.write_config(json!({ "approvers": [alice.clone()], "targets": targets }), 0o600);
-    executor.request(Request::Start { plan_sha256: hash.clone() }).unwrap();
+    executor.request(Request::Start { plan_sha256: hash.clone(), step: 0 }).unwrap();
     executor.service.runs.wait(&hash, Duration::from_secs(20));
-    let status = executor.request(Request::Status { plan_sha256: hash.clone() }).unwrap();
+    let status = executor.request(Request::Status { plan_sha256: hash.clone(), step: 0 }).unwrap();
     assert_eq!((status.phase, status.refused.unwrap().code), (Phase::Authorized, RefusalCode::Unavailable));
     executor.write_config(json!({ "approvers": [alice], "targets": executor.targets() }), 0o600);
-    executor.request(Request::Start { plan_sha256: hash.clone() }).unwrap();
+    executor.request(Request::Start { plan_sha256: hash.clone(), step: 0 }).unwrap();
     let done = wait_for(&executor, &hash, Phase::Done);
     assert_eq!((done.executed, done.refused, executor.effects()), (Some(Outcome::Applied), None, 1));
 }

@@ -242,3 +242,30 @@ fn broken_glass_needs_a_reason_and_another_persons_review() {
     assert!(!review("bob").unwrap().review_due);
     executor.authorize(&second, &second.sha256().unwrap(), &again).unwrap();
 }
+
+#[test]
+fn broken_glass_passes_a_change_freeze_and_an_approval_does_not() {
+    let signers = Signers::new();
+    let executor = &signers.executor;
+    let [before, frozen, urgent] = ["restart", "restart", "rollback"].map(|operation| executor.plan(operation, MINUTE));
+    let frozen = Plan { runbook: "another".into(), ..frozen };
+    let [before_hash, frozen_hash, urgent_hash] = [&before, &frozen, &urgent].map(|plan| plan.sha256().unwrap());
+    executor.authorize(&before, &before_hash, &signers.approval("alice", &before)).unwrap();
+    let lines = format!("{}\n{}", signers.line("alice", ""), signers.line("bob", ""));
+    let freeze = json!({ "name": "release", "from": clock::now().minus(MINUTE), "to": clock::now().plus(MINUTE) });
+    let config = json!({
+        "approvers": [{ "tenant": "main", "allowed-signers": lines }], "targets": executor.targets(),
+        "policy": { "freezes": [freeze] },
+    });
+    std::fs::write(executor.config(), config.to_string()).unwrap();
+    assert_eq!(executor.execute(&before_hash), Err(RefusalCode::Denied), "approved before the freeze");
+    let refused = executor.authorize(&frozen, &frozen_hash, &signers.approval("alice", &frozen));
+    assert_eq!(refused, Err(RefusalCode::Denied));
+    assert_eq!(executor.execute(&frozen_hash), Err(RefusalCode::NotApproved));
+    let mut statement = statement(ProofAction::BreakGlass, &urgent);
+    statement.reason = Some("the shop is down".to_owned());
+    let status = executor.authorize(&urgent, &urgent_hash, &signers.sign("alice", &statement)).unwrap();
+    assert!(status.review_due);
+    assert_eq!(executor.execute(&urgent_hash).unwrap().executed, Some(Outcome::Applied));
+    assert_eq!(executor.effects(), 1);
+}

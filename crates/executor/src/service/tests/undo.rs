@@ -25,7 +25,7 @@ impl TestExecutor {
 
     /// Returns why an undo was refused.
     fn undo_refusal(&self, hash: &str) -> (RefusalCode, String) {
-        let undo = Request::Undo { plan_sha256: hash.to_owned(), proof: UNDO_SECRET.to_owned() };
+        let undo = Request::Undo { plan_sha256: hash.to_owned(), step: 0, proof: UNDO_SECRET.to_owned() };
         match self.service.handle(undo, Deadline::default()) {
             Response::Refused { code, detail } => (code, detail),
             other => panic!("{other:?}"),
@@ -87,6 +87,7 @@ fn an_undo_is_refused_after_the_incident_is_settled_or_the_time_is_over() {
             version: FORMAT_VERSION,
             at: clock::now().minus(61 * MINUTE),
             plan_sha256: hash.clone(),
+            plan_step: 0,
             outcome: Outcome::Applied,
             detail: String::new(),
             state: None,
@@ -124,7 +125,8 @@ fn an_undo_is_refused_if_the_state_after_the_action_is_unknown() {
     let (plan, hash) = executor.approve_plan("rollback");
     executor.execute_directly(&plan.idempotency_key().unwrap(), &plan.call, &plan.dry_run.precondition);
     let (plan_sha256, outcome, detail) = (hash.clone(), Outcome::Applied, String::new());
-    let entry = Entry::Finished { version: 1, at: clock::now(), plan_sha256, outcome, detail, state: None };
+    let entry =
+        Entry::Finished { version: 1, at: clock::now(), plan_sha256, plan_step: 0, outcome, detail, state: None };
     executor.service.ledger().append(entry).unwrap();
     executor.restart();
     let (code, detail) = executor.undo_refusal(&hash);
