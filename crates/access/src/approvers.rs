@@ -22,7 +22,7 @@ pub(crate) fn may_approve(caller: &Asking, approvers: Result<&[ListedApprover], 
         Err(reason) => return refuse(format!("the executor does not respond: {reason}")),
     };
     let identity = &caller.identity;
-    // Without authentication anybody may be an approver; the proof tells who.
+    // Without authentication any caller may be an approver; the proof tells who.
     let is_theirs = |listed: &&ListedApprover| {
         listed.tenant == identity.tenant
             && (listed.principal == identity.principal || identity.principal == Principal::anonymous())

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use wardroom_api::{
-    AccessBackend, ApprovalProof, Asking, BackendFuture, BegunLogin, LoginAnswer, LoginOptions, MayApprove, NewSession,
+    AccessBackend, Asking, BackendFuture, BegunLogin, LoginAnswer, LoginOptions, MayApprove, NewSession,
     PasskeyOptions, PasskeyView, PasswordLogin, PlanToApprove, UserRequest, UserView,
 };
 use wardroom_domain::approval_proof::{ProofAction, SignedProof, Statement};
@@ -83,13 +83,13 @@ impl AccessService {
         self.inner.providers.begin(pending).await
     }
 
-    async fn finish_proof(&self, answer: LoginAnswer) -> Result<ApprovalProof, Problem> {
+    async fn finish_proof(&self, answer: LoginAnswer) -> Result<String, Problem> {
         let not_begun = || Problem::bad_request("login_refused", "this browser has begun a login and not an approval");
         let time = answer.pending.time.ok_or_else(not_begun)?;
         let token = self.inner.providers.id_token(&answer).await?;
         // Verified by the executor only: with its own settings.
         let proof = SignedProof { id_token: Some(token), ..SignedProof::ssh(time, String::new(), None) };
-        proof.to_text().map(ApprovalProof).map_err(|error| Problem::unavailable("no_statement", error))
+        proof.to_text().map_err(|error| Problem::unavailable("no_statement", error))
     }
 
     async fn end_own_session(&self, caller: Asking) -> Result<(), Problem> {
@@ -157,7 +157,7 @@ impl AccessBackend for AccessService {
         Box::pin(async move { it.begin_proof(caller, provider, plan).await })
     }
 
-    fn finish_approval(&self, answer: LoginAnswer) -> BackendFuture<ApprovalProof> {
+    fn finish_approval(&self, answer: LoginAnswer) -> BackendFuture<String> {
         let it = self.clone();
         Box::pin(async move { it.finish_proof(answer).await })
     }

@@ -15,6 +15,7 @@
 mod approvers;
 mod audit;
 mod backend;
+mod key_requests;
 mod passkeys;
 mod poll;
 mod problems;
@@ -23,5 +24,6 @@ mod service;
 mod session_states;
 mod users;
 
-pub use poll::{KeyRequests, run};
+pub use key_requests::KeyRequests;
+pub use poll::run;
 pub use service::{AccessService, new_service};

@@ -9,6 +9,7 @@ use wardroom_identity::oidc_client::IssuerClient;
 use wardroom_identity::{KEYS_LIFETIME, KEYS_PAUSE};
 use wardroom_process::clock;
 
+use crate::key_requests::KeyRequests;
 use crate::service::AccessService;
 use crate::session_states::session_in_force;
 
@@ -20,10 +21,6 @@ const USED_INTERVAL: Duration = Duration::from_secs(60);
 const KEPT_AFTER_END: Duration = Duration::from_secs(24 * 3600);
 /// Interval between looks at the age of keys.
 const KEYS_CHECK_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Issuers whose keys have to be read again.
-#[derive(Debug)]
-pub struct KeyRequests(pub(crate) mpsc::Receiver<String>);
 
 /// Polls until it is cancelled.
 pub async fn run(service: AccessService, mut requests: KeyRequests) {

@@ -21,7 +21,7 @@ use wardroom_process::clock;
 use wardroom_store::{EndedSessions, Store};
 
 use crate::audit::{RefusalAudit, entry};
-use crate::poll::KeyRequests;
+use crate::key_requests::KeyRequests;
 use crate::problems::{store_problem, too_many_logins};
 use crate::providers::Providers;
 use crate::session_states::row;

@@ -10,7 +10,6 @@ use wardroom_identity::scopes::Scopes;
 use wardroom_identity::sessions::ActiveSession;
 use wardroom_identity::webauthn::{Assertion, Registration};
 
-use crate::backend::ApprovalProof;
 use crate::backend_future::BackendFuture;
 
 /// How people may log in.
@@ -207,8 +206,8 @@ pub trait AccessBackend: Send + Sync {
     fn finish_login(&self, answer: LoginAnswer) -> BackendFuture<NewSession>;
     /// Sends a person to a provider to authenticate for a plan.
     fn begin_approval(&self, caller: Asking, provider: String, plan: PlanToApprove) -> BackendFuture<BegunLogin>;
-    /// Returns the proof of a person who has authenticated for a plan.
-    fn finish_approval(&self, answer: LoginAnswer) -> BackendFuture<ApprovalProof>;
+    /// Returns the proof of a person who has authenticated for a plan, as JSON.
+    fn finish_approval(&self, answer: LoginAnswer) -> BackendFuture<String>;
     /// Ends the caller's session.
     fn logout(&self, caller: Asking) -> BackendFuture<()>;
     /// Returns whether the caller may approve plans.

@@ -15,7 +15,7 @@ use wardroom_identity::oidc_login::{PendingLogin, local_path};
 
 use crate::access_backend::{Asking, LoginAnswer, NewSession, PasswordLogin, PlanToApprove};
 use crate::asking::{Address, clear_cookie, is_secure, set_cookie};
-use crate::backend::{Backend, Decision, DecisionRequest};
+use crate::backend::{ApprovalProof, Backend, Decision, DecisionRequest};
 use crate::page::page_with_script;
 use crate::problem_responses::{FormErrors, GuardErrors, ProblemDocument};
 use crate::query_parameters::QueryParameters;
@@ -383,7 +383,7 @@ pub(crate) async fn finish_approval(
     let (incident, plan_sha256, reason) = kept.ok_or_else(other)?;
     let number = parse_incident_id(&incident)?;
     let reason = check_reason(reason)?;
-    let proof = backend.access.finish_approval(answer).await?;
+    let proof = ApprovalProof(backend.access.finish_approval(answer).await?);
     let decision = Decision::Approve { plan_sha256, reason, proof, channel: "page".into() };
     (backend.decide)(caller.identity, DecisionRequest { number, if_match: None, decision }).await?;
     let mut response = see_other(&format!("../../../incidents/INC-{number}"))?;

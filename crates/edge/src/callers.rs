@@ -127,8 +127,8 @@ impl Callers {
         cookie.filter(|_| stored)
     }
 
-    /// Returns whether the browser reaches this server by TLS. The header may be anybody's: it only makes a cookie
-    /// stricter, which costs nothing but the session of who sends it.
+    /// Returns whether the browser reaches this server by TLS. The header is removed unless a named
+    /// proxy has sent it.
     pub fn is_secure(&self, headers: &HeaderMap) -> bool {
         let forwarded = headers.get(FORWARDED_PROTO).and_then(|value| value.to_str().ok());
         let last = forwarded.and_then(|value| value.rsplit(',').next());

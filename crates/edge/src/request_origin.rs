@@ -4,8 +4,8 @@
 //! a page of another origin makes; without authentication it needs none at all. And a name that an attacker owns can
 //! resolve to this server's address (DNS rebinding), so that their page has the same origin as this server. Model: a
 //! request that may change something must come from a page of this server or from no page; without authentication,
-//! `Host` must be a name of this server. The rule holds for every credential: no browser sends a bearer token by itself,
-//! but a page that got one must not use it from elsewhere. Only telemetry with a token may come from any page.
+//! `Host` must be a name of this server. The rule holds for every credential: no browser sends a bearer token by
+//! itself, but a page that got one must not use it from elsewhere. Only telemetry with a token may come from any page.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

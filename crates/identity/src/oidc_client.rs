@@ -99,7 +99,7 @@ impl IssuerClient {
     pub fn new(ca_file: Option<&Path>) -> Result<Self, IssuerError> {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(REQUEST_TIMEOUT))
-            // Another address than the configured one could be anybody's.
+            // Another address than the configured one could belong to an attacker.
             .max_redirects(0)
             .http_status_as_error(false);
         let config = match ca_file {

@@ -5,7 +5,7 @@
 //!        └─► authorization URL (S256 challenge)                                  └─► ID token ─► person, role
 //! ```
 //!
-//! Problem: what comes back arrives through the browser of anybody. Model: the three random values are kept in a cookie
+//! Problem: what comes back arrives through any browser. Model: the three random values are kept in a cookie
 //! of the browser that began, so any replica can end what another began, and a callback without that cookie counts for
 //! nothing.
 

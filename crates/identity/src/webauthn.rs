@@ -12,6 +12,8 @@
 mod authenticator_data;
 mod client_data;
 mod cose_key;
+mod passkey_error;
+mod relying_party;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,18 +25,13 @@ pub use wardroom_domain::approval_proof::PasskeyAssertion as Assertion;
 use crate::public_key::{Algorithm, EcdsaForm, PublicKey};
 use authenticator_data::AuthenticatorData;
 use client_data::ClientData;
+use passkey_error::malformed;
+
+pub use passkey_error::PasskeyError;
+pub use relying_party::RelyingParty;
 
 /// Maximum length of each part, in bytes.
 const MAX_PART_BYTES: usize = 16 << 10;
-
-/// The relying party: which pages may use a passkey.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelyingParty {
-    /// Its id: a domain, such as `wardroom.example.com`.
-    pub id: String,
-    /// The origins of its pages, such as `https://wardroom.example.com`.
-    pub origins: Vec<String>,
-}
 
 /// A passkey as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,25 +52,6 @@ pub struct Registration {
     pub client_data: String,
     /// `response.attestationObject`.
     pub attestation_object: String,
-}
-
-/// Why a passkey's answer is not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PasskeyError {
-    /// A part cannot be read.
-    #[error("{part}: {reason}")]
-    Malformed {
-        /// Name of the part.
-        part: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// It answers another request, page or relying party, or nobody was asked.
-    #[error("{0}")]
-    Refused(String),
-    /// The signature is not the passkey's.
-    #[error("the signature is not one of this passkey over this request")]
-    WrongSignature,
 }
 
 /// The attestation object; its statement is not read.
@@ -156,10 +134,6 @@ fn decode(part: &'static str, text: &str) -> Result<Vec<u8>, PasskeyError> {
         return Err(malformed(part, &format!("it has more than {MAX_PART_BYTES} bytes")));
     }
     URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed(part, "it is not base64url without padding"))
-}
-
-fn malformed(part: &'static str, reason: &str) -> PasskeyError {
-    PasskeyError::Malformed { part, reason: reason.to_owned() }
 }
 
 #[cfg(test)]

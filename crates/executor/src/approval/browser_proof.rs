@@ -2,7 +2,7 @@
 //! them for it.
 //!
 //! ```text
-//! statement (made here, of the plan) ─► hash ─┬─► challenge of a passkey: signed by a listed one? page? person verified?
+//! statement (made here, of the plan) ─► hash ─┬─► challenge of a passkey: a listed one? page? person verified?
 //!                                             └─► nonce of an ID token: issuer's key? client? authenticated just now?
 //! ```
 //!
@@ -18,9 +18,9 @@ use wardroom_domain::executor::{ProofKind, RefusalCode};
 use wardroom_identity::id_token::{IdTokenCheck, verify_id_token};
 use wardroom_identity::webauthn::{self, Passkey};
 
-use super::{Claim, MAX_CLOCK_SKEW, Proven};
+use super::claim::{Claim, MAX_CLOCK_SKEW, Proven};
+use super::proof_key::{account_key, passkey_key};
 use crate::config::ExecutorConfig;
-use crate::config::browser_approvers::ListedAccount;
 use crate::refusal::Refusal;
 
 /// Verifies that a listed passkey has signed the statement.
@@ -91,26 +91,6 @@ pub(super) fn verify_id_token_proof(
 
 fn challenge(claim: &Claim, proof: &SignedProof) -> Result<String, Refusal> {
     claim.statement(proof).challenge().map_err(|reason| (RefusalCode::InvalidProof, reason))
-}
-
-/// How a passkey is named in the ledger.
-pub(crate) fn passkey_key(id: &str) -> String {
-    format!("passkey:{id}")
-}
-
-/// How an account is named in the ledger.
-pub(crate) fn account_key(account: &ListedAccount) -> String {
-    format!("oidc:{} {}", account.issuer, account.subject)
-}
-
-/// Returns what proved an approval of which the ledger has this key.
-pub(crate) fn kind_of(key: Option<&str>) -> ProofKind {
-    match key {
-        None => ProofKind::Token,
-        Some(key) if key.starts_with("passkey:") => ProofKind::Passkey,
-        Some(key) if key.starts_with("oidc:") => ProofKind::Oidc,
-        Some(_) => ProofKind::Ssh,
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use wardroom_domain::Principal;
+use wardroom_domain::approval_proof::Statement;
+
 use super::*;
 use crate::approval::signer::{ApprovalSigner, create_key};
 use crate::config::ExecutorConfig;

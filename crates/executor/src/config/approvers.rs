@@ -14,7 +14,7 @@ use wardroom_domain::{AccessRole, Principal, TenantId};
 
 use super::browser_approvers::{self, ListedAccount, ListedPasskey};
 use crate::approval::allowed_signers::{self, Signer};
-use crate::approval::browser_proof::{account_key, passkey_key};
+use crate::approval::proof_key::{account_key, passkey_key};
 
 /// Hexadecimal digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;

@@ -2,7 +2,8 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::{PasskeyError, RelyingParty, malformed};
+use super::passkey_error::{PasskeyError, malformed};
+use super::relying_party::RelyingParty;
 
 const USER_PRESENT: u8 = 1;
 const USER_VERIFIED: u8 = 1 << 2;

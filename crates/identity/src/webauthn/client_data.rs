@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
-use super::{PasskeyError, RelyingParty, malformed};
+use super::passkey_error::{PasskeyError, malformed};
+use super::relying_party::RelyingParty;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct ClientData {

@@ -2,7 +2,7 @@
 
 use ciborium::Value;
 
-use super::{PasskeyError, malformed};
+use super::passkey_error::{PasskeyError, malformed};
 use crate::public_key::{Algorithm, PublicKey};
 
 /// Labels of a key's parameters.

@@ -7,6 +7,7 @@ use wardroom_identity::jwk_set::JwkSet;
 use wardroom_testing::{Authenticator, TestIssuer};
 
 use super::*;
+use crate::approval::proof_key::kind_of;
 use crate::approval::verify;
 
 const HOST: &str = "wardroom.example";
