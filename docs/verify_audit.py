@@ -15,6 +15,7 @@ ends is the one in the head; and the log is not shorter than any head, the publi
 
 import argparse
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -81,6 +82,8 @@ def decompress(data):
     return None if x is None else (x, y, 1, x * y % P)
 
 
+# Of many files at once, mostly the same heads.
+@functools.lru_cache(maxsize=65536)
 def is_signed(key, message, signature):
     if len(key) != 32 or len(signature) != 64:
         return False

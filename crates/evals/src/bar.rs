@@ -1,5 +1,6 @@
 //! Options and result of a bar: one crash or fault test of `torture`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Options of one run.
@@ -44,6 +45,8 @@ pub(crate) struct BarResult {
     pub(crate) points: u64,
     /// Average rate of acknowledged samples.
     pub(crate) samples_per_s: f64,
+    /// What was measured, by name with unit.
+    pub(crate) figures: BTreeMap<&'static str, f64>,
     /// Descriptions of all other failures.
     pub(crate) faults: Vec<String>,
 }
@@ -53,7 +56,15 @@ impl BarResult {
         self.missing + self.spurious + self.corrupted + self.duplicate == 0 && self.faults.is_empty()
     }
 
-    /// Adds the counts of another run.
+    /// Records a figure that must be below its limit.
+    pub(crate) fn check(&mut self, name: &'static str, value: f64, limit: f64) {
+        self.figures.insert(name, value);
+        if value.is_nan() || value >= limit {
+            self.faults.push(format!("{name}: {value:.3}, the limit is {limit}"));
+        }
+    }
+
+    /// Adds the counts of another run; of a figure the largest counts.
     pub(crate) fn add(&mut self, other: Self) {
         self.issued += other.issued;
         self.acked += other.acked;
@@ -65,5 +76,9 @@ impl BarResult {
         self.points = self.points.max(other.points);
         self.samples_per_s = self.samples_per_s.max(other.samples_per_s);
         self.faults.extend(other.faults);
+        for (name, value) in other.figures {
+            let known = self.figures.entry(name).or_insert(value);
+            *known = known.max(value);
+        }
     }
 }

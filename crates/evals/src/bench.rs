@@ -7,13 +7,13 @@ mod intake_report;
 mod lake_files;
 mod load;
 mod otlp;
-mod process_usage;
+pub(crate) mod process_usage;
 mod read;
 mod read_back;
 mod remote_write_bodies;
 mod run_environment;
 mod start;
-mod statistics;
+pub(crate) mod statistics;
 mod target;
 
 use lexopt::prelude::Value;

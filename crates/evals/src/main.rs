@@ -34,6 +34,12 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(Value(command)) if command == torture::LAKE_WRITER_COMMAND => {
             torture::run_lake_writer(arguments).map(|()| ExitCode::SUCCESS)
         }
+        Some(Value(command)) if command == torture::EFFECT_WORKER_COMMAND => {
+            torture::run_effect_worker(arguments).map(|()| ExitCode::SUCCESS)
+        }
+        Some(Value(command)) if command == torture::AUDIT_VERDICTS_COMMAND => {
+            torture::print_verdicts(arguments).map(|()| ExitCode::SUCCESS)
+        }
         Some(other) => Err(other.unexpected().into()),
         None => {
             anyhow::bail!(

@@ -9,28 +9,42 @@
 //! | 2b | a record that panics its handler is dead-lettered and can be replayed |
 //! | 2d | a stalled detector neither grows memory nor loses data |
 //! | 3a | the whole incident response on PostgreSQL, killed at every persisted transition of incidents and effects |
-//! | 3d | 64 approvals of one plan at once, on PostgreSQL: one execution |
+//! | 3b | server and executor killed at system calls between an approval and the end of its incident |
+//! | 3d | 64 approvals of one plan at once, on PostgreSQL: one execution; two workers that compete for effects |
+//! | 3e | an approval is good for the plan that was signed, and for nothing else |
+//! | 3g | incidents that an earlier version has begun are ended by this one |
+//! | 3h | a target that does not answer holds up nothing but itself; approvals, stops and waiting incidents are timed |
 //! | 4a | acknowledged data survives power loss |
 //! | 4b | a failing or stalling disk |
 //! | 4c | a bus with flipped bits and truncated segments |
 //! | 5a | two writers of one lake |
 //! | 5e | the lake on object stores |
+//! | 6h | the executor does nothing that its own policy forbids |
 //! | 7e | hostile request bodies |
 //! | 7f | a tenant far over its limits |
+//! | 7g | secrets that are planted everywhere are in nothing that the product writes or shows |
 //! | 7h | every alteration of the audit log is found, by two verifiers without shared code (7i) |
 //! | 9a | every parser of outside bytes, fuzzed |
 //! | loop | the whole incident response, killed at every persisted transition and adapter call |
 
 mod approval_race;
 mod audit_log;
+mod authority;
+mod canaries;
+mod competing_workers;
 mod detection;
 mod durability;
+mod executor_socket;
+mod hanging_target;
 mod incident_loop;
 mod lake;
 mod limits;
+mod mutants;
 mod parsers;
 mod protocols;
 mod strace;
+mod syscall_kills;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,12 +56,14 @@ use serde_json::json;
 use crate::bar::{BarOptions, BarResult};
 use crate::progress::print_progress;
 
+pub(crate) use audit_log::{AUDIT_VERDICTS_COMMAND, print_verdicts};
+pub(crate) use competing_workers::{EFFECT_WORKER_COMMAND, run_worker as run_effect_worker};
 pub(crate) use lake::competing_writers::{LAKE_WRITER_COMMAND, run_writer as run_lake_writer};
 
 type Bar = fn(&BarOptions) -> anyhow::Result<BarResult>;
 
 /// All bars by name.
-const BARS: [(&str, Bar); 18] = [
+const BARS: [(&str, Bar); 24] = [
     ("1a", protocols::receiver_conformance::run),
     ("1b", durability::server_kills::run),
     ("1e", protocols::prometheus_sender::run),
@@ -55,14 +71,20 @@ const BARS: [(&str, Bar); 18] = [
     ("2b", detection::poison_record::run),
     ("2d", detection::stalled_detector::run),
     ("3a", incident_loop::run_on_postgres),
+    ("3b", syscall_kills::run),
     ("3d", approval_race::run),
+    ("3e", authority::bound_proofs::run),
+    ("3g", upgrade::run),
+    ("3h", hanging_target::run),
     ("4a", durability::power_loss::run),
     ("4b", durability::failing_disk::run),
     ("4c", durability::corrupt_bus::run),
     ("5a", lake::competing_writers::run),
     ("5e", lake::object_stores::run),
+    ("6h", authority::policy_in_force::run),
     ("7e", limits::hostile_bodies::run),
     ("7f", limits::tenant_limits::run),
+    ("7g", canaries::run),
     ("7h", audit_log::run),
     ("9a", parsers::fuzzing::run),
     ("loop", incident_loop::run),
@@ -74,11 +96,11 @@ const MIN_CAUGHT_SHARE: f64 = 0.95;
 /// Runs the command.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     let (mut name, mut runs, mut json_file) = (String::new(), 1_u64, None);
-    let mut options = BarOptions { kills: 60, seed: 1, mutant: None };
+    let (mut kills, mut options) = (None, BarOptions { kills: 60, seed: 1, mutant: None });
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("bar") => name = arguments.value()?.string()?,
-            Long("kills") => options.kills = arguments.value()?.parse()?,
+            Long("kills") => kills = Some(arguments.value()?.parse()?),
             Long("seed") => options.seed = arguments.value()?.parse()?,
             Long("runs") => runs = arguments.value()?.parse()?,
             Long("mutant") => options.mutant = Some(arguments.value()?.string()?),
@@ -88,6 +110,8 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     }
     let bar = BARS.iter().find(|(known, _)| *known == name).map(|(_, bar)| bar);
     let bar = bar.with_context(|| format!("unknown bar {name:?}; known: {}", BARS.map(|(name, _)| name).join(", ")))?;
+    let known = options.mutant.as_ref().map(|mutant| mutants::find(mutant, &name)).transpose()?;
+    options.kills = kills.or(known.map(|mutant| mutant.kills)).unwrap_or(options.kills);
     let (mut total, mut caught) = (BarResult::default(), 0);
     for run in 0..runs {
         let options = BarOptions { seed: options.seed + run, ..options.clone() };
@@ -102,7 +126,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     let report = json!({ "bar": name, "mutant": options.mutant, "runs": runs, "caught": caught, "kills": total.kills,
         "seed": options.seed, "issued": total.issued, "acked": total.acked, "missing": total.missing,
         "spurious": total.spurious, "corrupted": total.corrupted, "duplicate": total.duplicate,
-        "faults": total.faults.len(), "points": total.points,
+        "faults": total.faults.len(), "points": total.points, "figures": total.figures,
         "samples_per_s": total.samples_per_s.round(), "bound": 3.0 / trials as f64 });
     print_progress(&report);
     if let Some(file) = json_file {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 /// CPU time used and memory held by a process tree.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
-    pub(super) cpu_s: f64,
-    pub(super) rss_kib: f64,
+pub(crate) struct Usage {
+    pub(crate) cpu_s: f64,
+    pub(crate) rss_kib: f64,
 }
 
 /// Returns the sum over a process and all its descendants.
-pub(super) fn process_tree_usage(root: u32) -> Usage {
+pub(crate) fn process_tree_usage(root: u32) -> Usage {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };

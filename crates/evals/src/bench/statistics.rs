@@ -8,6 +8,6 @@ pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// Returns a quantile of sorted values; NaN if there are none.
-pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted.get((sorted.len() as f64 * q) as usize).copied().unwrap_or(f64::NAN)
 }

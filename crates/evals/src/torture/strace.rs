@@ -1,5 +1,6 @@
 //! Fault injection into a running server's system calls, by strace.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,16 @@ impl Strace {
         }
         strace.args(inject.iter().flat_map(|inject| ["-e", inject]));
         Self::attach_pid(strace, server_pid(server)?)
+    }
+
+    /// Attaches to all threads of a process, with these arguments. The calls are written to `log`, if there is one.
+    pub(super) fn attach_process(pid: u32, arguments: &[&str], log: Option<&Path>) -> anyhow::Result<Self> {
+        let mut strace = strace_command();
+        strace.arg("-f").args(arguments);
+        if let Some(log) = log {
+            strace.arg("-o").arg(log);
+        }
+        Self::attach_pid(strace, pid)
     }
 
     /// Attaches to the server's thread with this name.

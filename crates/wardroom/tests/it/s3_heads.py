@@ -11,7 +11,10 @@ URL, COMMAND = sys.argv[1], sys.argv[2]
 
 
 def enforce(requests):
-    urllib.request.urlopen(urllib.request.Request(f"{URL}/moto-api/reset-auth", data=requests.encode(), method="POST"))
+    # As text: a form's body would be parsed away.
+    headers = {"Content-Type": "text/plain"}
+    address = f"{URL}/moto-api/reset-auth"
+    urllib.request.urlopen(urllib.request.Request(address, data=requests.encode(), headers=headers, method="POST"))
 
 
 def client(service):

@@ -1,0 +1,172 @@
+//! Bar 3b: server and executor are killed at a system call that changes something outside, between an approval and the
+//! end of its incident. `kills` is the number of calls, spread over all of them; the verdict must always be the same.
+//!
+//! strace kills the process at the N-th `fdatasync`, `write`, `rename` or `sendto` from the approval on: in the middle
+//! of what it does, and not only between its steps as the crash points do. A first run counts the calls.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use wardroom_domain::Timestamp;
+use wardroom_testing::{Server, Shop, SyntheticTelemetry, now_ms, remote_write};
+
+use super::strace::Strace;
+use crate::bar::{BarOptions, BarResult};
+use crate::progress::print_progress;
+
+/// System calls at which the process is killed.
+const CALLS: &str = "fdatasync,write,rename,sendto";
+/// The processes, by their roles.
+const ROLES: [&str; 2] = ["server", "executor"];
+const AFFECTED_SERVICE: &str = "cart";
+const UNAFFECTED_SERVICE: &str = "newsletter";
+/// Healthy seconds of telemetry before the problem begins.
+const HEALTHY_STEPS: usize = 60;
+/// An incident must end within this time.
+const TIMEOUT: Duration = Duration::from_secs(90);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Runs one incident for each call.
+pub(super) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
+    let dir = options.create_dir("3b")?;
+    let shop = Shop::start(&dir.join("shop"), &[])?;
+    let mut counts = Vec::new();
+    for role in ROLES {
+        let folder = dir.join(format!("count-{role}"));
+        let counted = Incident::start(&folder, &shop)?.run(role, None)?;
+        ensure!(counted.faults.is_empty(), "without a kill: {:?}", counted.faults);
+        std::fs::remove_dir_all(folder)?;
+        counts.push(counted.points);
+    }
+    let all: u64 = counts.iter().sum();
+    print_progress(format!("{} calls of the server, {} of the executor", counts[0], counts[1]));
+    let mut result = BarResult { points: all, ..BarResult::default() };
+    for number in 0..options.kills.min(all) {
+        // Spread over all of them, the same ones with the same seed.
+        let point = (number * all / options.kills.min(all) + options.seed) % all;
+        let (role, call) = if point < counts[0] { (ROLES[0], point + 1) } else { (ROLES[1], point - counts[0] + 1) };
+        let (folder, started) = (dir.join(format!("{role}-{call}")), Instant::now());
+        let found = Incident::start(&folder, &shop)?.run(role, Some(call))?;
+        let outcome = if found.is_clean() { "ok".to_owned() } else { found.faults.join("; ") };
+        print_progress(format!(
+            "{} of {}: call {call} of the {role}{}: {outcome} ({:.1} s)",
+            number + 1,
+            options.kills.min(all),
+            if found.kills == 0 { ", not reached" } else { "" },
+            started.elapsed().as_secs_f64()
+        ));
+        if found.is_clean() {
+            std::fs::remove_dir_all(folder)?;
+        }
+        result.add(BarResult { points: 0, ..found });
+    }
+    drop(shop);
+    if result.is_clean() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    Ok(result)
+}
+
+/// An incident whose plan awaits its approval.
+struct Incident<'a> {
+    server: Server,
+    shop: &'a Shop,
+    telemetry: SyntheticTelemetry,
+    started: Instant,
+}
+
+impl<'a> Incident<'a> {
+    fn start(dir: &Path, shop: &'a Shop) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let server = Server::start(dir, &shop.target(AFFECTED_SERVICE), &[("WARDROOM_RESPOND__HOLD", "6")])?;
+        let telemetry = SyntheticTelemetry::new(now_ms() - 400_000, &[AFFECTED_SERVICE, UNAFFECTED_SERVICE]);
+        let mut incident = Self { server, shop, telemetry, started: Instant::now() };
+        for _ in 0..HEALTHY_STEPS {
+            incident.send(&[])?;
+        }
+        while incident.state()? != "awaiting_approval" {
+            incident.send(&[AFFECTED_SERVICE])?;
+        }
+        Ok(incident)
+    }
+
+    /// Approves the plan and follows the incident to its end. The process is killed at a call; without one, its calls
+    /// are counted.
+    fn run(mut self, role: &str, call: Option<u64>) -> anyhow::Result<BarResult> {
+        let since = Timestamp::from_millis(now_ms());
+        let pid = |server: &Server| server.processes().into_iter().find(|(found, _)| found == role).map(|(_, pid)| pid);
+        let killed = pid(&self.server).with_context(|| format!("there is no {role}"))?;
+        let counted = self.server.dir.join("calls");
+        let strace = match call {
+            Some(call) => {
+                let inject = format!("inject={CALLS}:signal=KILL:when={call}");
+                Strace::attach_process(killed, &["-e", &format!("trace={CALLS}"), "-e", &inject], None)?
+            }
+            None => Strace::attach_process(killed, &["-e", &format!("trace={CALLS}")], Some(&counted))?,
+        };
+        let plan = self.incident()?["plan_sha256"].clone();
+        loop {
+            self.ensure_running()?;
+            let body = json!({ "plan_sha256": plan, "reason": "telemetry" });
+            let path = "/api/v1/incidents/INC-1/approve";
+            match self.state()?.as_str() {
+                "resolved" | "escalated" | "closed" | "suppressed" => break,
+                // A lost answer is no refusal: its effect shows in the state.
+                "awaiting_approval" => drop(self.server.post_json(path, &self.server.responder_token, &body)),
+                "verifying" | "mitigated" => self.send(&[])?,
+                _ => std::thread::sleep(POLL_INTERVAL),
+            }
+        }
+        let was_killed = pid(&self.server) != Some(killed);
+        drop(strace);
+        // It may have been killed at its end.
+        while self.state()?.is_empty() {
+            self.ensure_running()?;
+        }
+        let mut result = BarResult { issued: 1, kills: u64::from(was_killed), ..BarResult::default() };
+        if call.is_none() {
+            result.points = std::fs::read_to_string(counted)?.lines().filter(|line| line.contains('(')).count() as u64;
+        }
+        let effects = self.shop.effects_since(since)?.len() as u64;
+        result.acked = effects.min(1);
+        result.missing = 1_u64.saturating_sub(effects);
+        result.duplicate = effects.saturating_sub(1);
+        let state = self.state()?;
+        if state != "resolved" || effects != 1 {
+            result.faults.push(format!("{state} after {effects} effects"));
+        }
+        self.server.kill();
+        let data = self.server.dir.join("data").display().to_string();
+        if self.server.run(&["audit", "verify", "--data", &data])?.0 != Some(0) {
+            result.faults.push("the audit log is broken".to_owned());
+        }
+        Ok(result)
+    }
+
+    fn ensure_running(&mut self) -> anyhow::Result<()> {
+        ensure!(self.started.elapsed() < TIMEOUT, "the incident does not end: {:?}", self.state());
+        if self.server.has_exited() { self.server.restart() } else { Ok(()) }
+    }
+
+    fn send(&mut self, affected: &[&str]) -> anyhow::Result<()> {
+        let body = remote_write::body(self.telemetry.next_second(affected));
+        while self.server.write(&body).unwrap_or(0) != 204 {
+            self.ensure_running()?;
+        }
+        Ok(())
+    }
+
+    /// The incident; null while it is not there, or the server does not answer.
+    fn incident(&self) -> anyhow::Result<Value> {
+        match self.server.get("/api/v1/incidents/INC-1", &self.server.responder_token) {
+            Ok((200, text)) => Ok(serde_json::from_str(&text)?),
+            _ => Ok(Value::Null),
+        }
+    }
+
+    fn state(&self) -> anyhow::Result<String> {
+        Ok(self.incident()?["state"].as_str().unwrap_or_default().to_owned())
+    }
+}
