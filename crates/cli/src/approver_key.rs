@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::Value;
 use wardroom_domain::approval_proof::Statement;
 
-/// Signs a statement with the key in a file, or with the one of an agent whose socket is given, and returns the proof of
-/// a request. The program supplies it: formats of keys belong to the executor.
+/// Signs a statement with the key in a file, or with the one of an agent whose socket is given. Returns the proof of a
+/// request. The program supplies it: formats of keys belong to the executor.
 pub type Sign = fn(&Path, Option<&Path>, &Statement) -> anyhow::Result<Value>;
 
 /// Which key signs.

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Each command is one file with its arguments and a `run` function. A command that prints data declares its columns as
-//! an array; the output decides from the arguments and the terminal what a person or a program gets. Nothing here opens a
-//! data folder or knows the server's code: the program adds the commands that do.
+//! an array; the output decides from the arguments and the terminal what a person or a program gets. Nothing here opens
+//! a data folder or knows the server's code: the program adds the commands that do.
 
 #![forbid(unsafe_code)]
 

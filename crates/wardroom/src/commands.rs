@@ -5,7 +5,6 @@ mod approver;
 mod audit;
 mod backup;
 mod bus_new_epoch;
-mod completion;
 mod config;
 mod confined_probe;
 mod crash_points;
@@ -16,7 +15,6 @@ mod incidents;
 mod lake;
 mod lake_maintain;
 mod lake_verify;
-mod man;
 mod openapi;
 mod policy;
 mod query_worker;
@@ -31,8 +29,10 @@ mod token;
 mod tool_dry_run;
 mod tool_runner;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use wardroom_cli::completion::{self, CompletionArgs};
 use wardroom_cli::exit_code::EXIT_CODES_HELP;
+use wardroom_cli::man::{self, ManArgs};
 use wardroom_cli::output::CommandResult;
 use wardroom_cli::{ask, estate, logs, recent_changes, server_lists, sql, trace, users};
 
@@ -63,6 +63,14 @@ macro_rules! commands {
             }
         }
     };
+}
+
+fn print_completion(args: CompletionArgs) -> CommandResult {
+    completion::run(&args, Cli::command())
+}
+
+fn print_manual(args: ManArgs) -> CommandResult {
+    man::run(&args, Cli::command())
 }
 
 commands! {
@@ -100,8 +108,8 @@ commands! {
     Config(config::ConfigArgs) => config::run,
     Backup(backup::BackupArgs) => backup::run,
     Restore(restore::RestoreArgs) => restore::run,
-    Completion(completion::CompletionArgs) => completion::run,
-    Man(man::ManArgs) => man::run,
+    Completion(CompletionArgs) => print_completion,
+    Man(ManArgs) => print_manual,
     ConfinedProbe(confined_probe::ConfinedProbeArgs) => confined_probe::run,
     CrashPoints(crash_points::CrashPointsArgs) => crash_points::run,
     Openapi(openapi::OpenapiArgs) => openapi::run,
@@ -109,7 +117,6 @@ commands! {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use wardroom_cli::completion::CompletedShell;
 
     use super::*;
@@ -175,7 +182,7 @@ mod tests {
     /// All shells' completions come from the same definition; those of fish are the most readable.
     #[test]
     fn completions_are_reviewed() {
-        let script = wardroom_cli::completion::script(CompletedShell::Fish, Cli::command());
+        let script = completion::script(CompletedShell::Fish, Cli::command());
         insta::assert_snapshot!(String::from_utf8(script).unwrap());
     }
 }

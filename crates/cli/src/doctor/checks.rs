@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use wardroom_domain::Timestamp;
 
-use super::Finding;
 use super::facts::{Fact, Facts};
+use super::finding::Finding;
 use crate::age::format_age;
 
 /// All checks.

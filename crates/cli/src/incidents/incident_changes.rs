@@ -14,7 +14,7 @@ use crate::output::{CommandResult, print_rows};
 pub(super) struct ChangedArgs {
     /// Incident id, such as INC-1.
     id: String,
-    /// Change it only if it still has this revision, as `wardroom incidents show -o json` prints it; exit code 6 if not.
+    /// Change it only if it still has this revision, as `incidents show -o json` prints it; exit code 6 if not.
     #[arg(long, value_name = "NUMBER")]
     revision: Option<u64>,
     #[command(flatten)]
