@@ -58,7 +58,7 @@ pub enum Decision {
     Acknowledge,
     /// Notes who works on it.
     Assign {
-        /// The principal; `None` for nobody.
+        /// The principal; `None` for no person.
         owner: Option<Principal>,
     },
     /// Adds a comment.

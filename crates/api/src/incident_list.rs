@@ -36,7 +36,7 @@ pub(crate) struct IncidentParameters {
     severity: Option<String>,
     /// Only incidents that affect an entity of this name.
     service: Option<String>,
-    /// Only incidents of this principal; `none` for those of nobody.
+    /// Only incidents of this principal; `none` for those without one.
     owner: Option<String>,
     /// Only incidents opened at this time or later: RFC 3339 or seconds since the epoch.
     since: Option<String>,

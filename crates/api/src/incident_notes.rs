@@ -99,7 +99,7 @@ pub(crate) async fn acknowledge(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AssignRequest {
-    /// Principal; null for nobody.
+    /// Principal; null for none.
     #[serde(default)]
     owner: Option<String>,
 }

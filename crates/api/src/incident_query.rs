@@ -26,7 +26,7 @@ pub struct IncidentQuery {
     pub severities: Vec<Severity>,
     /// Name of an affected entity.
     pub entity: Option<String>,
-    /// Who works on it; `Some` of an empty text for nobody.
+    /// Who works on it; `Some` of an empty text for those without one.
     pub owner: Option<String>,
     /// Opened at or after, by the telemetry's clock.
     pub since: Option<Timestamp>,

@@ -142,7 +142,7 @@ async fn keep(backend: &RequestsBackend, keyed: KeyedRequest, response: Response
         body: text.map(str::to_owned),
     };
     if let Err(problem) = (backend.end)((keyed, Some(answer))).await {
-        // It took effect: the answer is the caller's, and a repetition is told that the outcome is unknown.
+        // It took effect: the answer is the caller's, and a repetition gets `outcome_unknown`.
         tracing::warn!(detail = problem.detail(), "keeping the answer of a request failed");
     }
     Response::from_parts(parts, Body::from(body))
@@ -160,11 +160,11 @@ mod tests {
 
     use super::*;
 
-    type Kept = Arc<Mutex<BTreeMap<(String, String), (String, Option<Answer>)>>>;
+    type Memory = Arc<Mutex<BTreeMap<(String, String), (String, Option<Answer>)>>>;
 
     /// Requests remembered in memory.
-    fn memory() -> (RequestsBackend, Kept) {
-        let kept = Kept::default();
+    fn memory() -> (RequestsBackend, Memory) {
+        let kept = Memory::default();
         let (begun, ended) = (Arc::clone(&kept), Arc::clone(&kept));
         let id = |keyed: &KeyedRequest| (keyed.caller.principal.to_string(), keyed.key.clone());
         let begin = move |keyed: KeyedRequest| {
@@ -231,7 +231,7 @@ mod tests {
         let (status, _, text) = send("ann", "k1", "b").await;
         assert!(status == 409 && text.contains("key_of_other_request"), "{text}");
         assert_eq!(send("ann", "k2", "busy").await.0, 503);
-        assert_eq!(send("ann", "k2", "busy").await.0, 503, "nothing was done, so that it is tried again");
+        assert_eq!(send("ann", "k2", "busy").await.0, 503, "nothing was done, so that it is repeated");
         assert_eq!(send("ann", "k3", "secret").await.2, "wr_secret");
         let (status, _, text) = send("ann", "k3", "secret").await;
         assert!(status == 409 && text.contains("already_done"), "{text}");

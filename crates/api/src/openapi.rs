@@ -1,13 +1,13 @@
 //! The OpenAPI 3.1 document: what every route takes and answers, made from the types of the handlers.
 //!
 //! Each operation is described beside its handler (`#[utoipa::path]`): its own parameters, bodies and errors. What
-//! holds for many (credentials, the errors of the guard, headers) is added in `common`, so that no handler can forget it. The
-//! routes of intake, which another crate has, are described in `ingest`.
+//! holds for many (credentials, the errors of the guard, headers) is added in `every_operation`, so that no handler can
+//! forget it. The routes of intake, which another crate has, are described in `ingest`.
 //!
 //! A route without a description, or a description without a route, fails a test, and the start of a debug build:
 //! [`document_mismatches`].
 
-mod common;
+mod every_operation;
 mod ingest;
 
 use std::collections::BTreeMap;
@@ -187,7 +187,7 @@ pub fn document() -> Value {
     });
     // Relative to where the document is, so that it is right behind a proxy, too.
     document["servers"] = json!([{ "url": "." }]);
-    common::complete(&mut document);
+    every_operation::complete(&mut document);
     document
 }
 
@@ -257,7 +257,7 @@ mod tests {
                 let level = levels.into_iter().find(|level| level.as_str() == access).unwrap();
                 let roles = AccessRole::ALL.into_iter().filter(|role| level.allows(*role)).map(AccessRole::as_str);
                 let roles =
-                    if level == Access::Public { "everybody".to_owned() } else { roles.collect::<Vec<_>>().join(" ") };
+                    if level == Access::Public { "all".to_owned() } else { roles.collect::<Vec<_>>().join(" ") };
                 lines.push(format!("{:<5} {path:<60} {roles}", method.to_uppercase()));
             }
         }

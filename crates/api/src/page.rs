@@ -1,7 +1,7 @@
 //! The incident list and an incident as server-rendered HTML; the only script is the one of passkeys.
 //!
-//! The template escapes all text from telemetry, and the content security policy forbids all other scripts. Each decision
-//! requires the same origin and a form token bound to the caller and to what is decided (CSRF protection).
+//! The template escapes all text from telemetry, and the content security policy forbids all other scripts. Each
+//! decision requires the same origin and a form token bound to the caller and to what is decided (CSRF protection).
 
 use axum::extract::{Extension, Form, Path};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};

@@ -87,8 +87,9 @@ pub(crate) struct StreamParameters {
     last_event_id: Option<i64>,
 }
 
-/// Server-sent events of what changes: `incident` (an entry of the incident list, when it opens or changes), `change` (a deployment, restart, setting or the like).
+/// Server-sent events of what changes.
 ///
+/// `incident` is an entry of the list of incidents, when it opens or changes; `change` is one of the list of events.
 /// `reset` says that events were left out: read the lists again. A client that reconnects with `Last-Event-ID` gets the
 /// incidents that changed meanwhile.
 #[utoipa::path(

@@ -11,7 +11,7 @@ use crate::forwarded::{is_base_path, is_network};
 /// Smallest maximum of a body, in bytes: with less, requests of ordinary senders are always refused.
 const MIN_BODY_BYTES: u64 = 1 << 10;
 /// Largest limit of requests of one caller a second.
-const MAX_REQUESTS_PER_SECOND: u64 = 1_000_000;
+const MAX_CALLER_RATE: u64 = 1_000_000;
 
 /// Limits of every listener.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -100,7 +100,7 @@ impl Config {
             let detail = format_args!("{proxy:?} is neither an address nor a network such as 10.0.0.0/8");
             problems.require(is_network(proxy), "edge.trusted-proxies", detail);
         }
-        problems.range("edge.requests-per-second", u64::from(self.requests_per_second), 0..=MAX_REQUESTS_PER_SECOND);
+        problems.range("edge.requests-per-second", u64::from(self.requests_per_second), 0..=MAX_CALLER_RATE);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests that come through a proxy: the path below which the proxy has this server, and what it says of its client.
 //!
-//! Problem: anybody can send `X-Forwarded-For`, and would be taken for anybody else. Model: only the proxies that the
+//! Problem: any client can send `X-Forwarded-For`, and would be taken for another one. Model: only the proxies that the
 //! configuration names are believed; of all others these headers are removed, so that nothing behind reads them. Of
 //! `X-Forwarded-For` the last address counts that is no such proxy: those before it are the client's own words.
 

@@ -105,8 +105,9 @@ macro_rules! described {
 }
 
 described! {
-    /// Prometheus remote_write 1.0 and 2.0, chosen by the content type. 2.0 is answered with the written counts as
-    /// headers.
+    /// Prometheus remote_write 1.0 and 2.0, chosen by the content type.
+    ///
+    /// 2.0 is answered with the written counts as headers.
     #[utoipa::path(
         post, path = "/api/v1/write", operation_id = "remoteWrite", tag = "ingest",
         request_body(content = Vec<u8>, content_type = "application/x-protobuf",

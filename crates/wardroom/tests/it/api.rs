@@ -1,4 +1,4 @@
-//! The manners of the API: repeated requests, requests that somebody else overtook, limits, and live events.
+//! The manners of the API: repeated requests, requests that another one overtook, limits, and live events.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
