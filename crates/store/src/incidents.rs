@@ -309,7 +309,7 @@ impl Store {
     }
 }
 
-fn decode_incident(row: &Row) -> Result<IncidentRow, Error> {
+pub(crate) fn decode_incident(row: &Row) -> Result<IncidentRow, Error> {
     let key: String = row.get("key")?;
     let state: String = row.get("state")?;
     let damaged = |detail: String| Error::damaged(format!("incident {key}"), detail);

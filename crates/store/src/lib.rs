@@ -1,4 +1,4 @@
-//! Relational state: tokens, incidents with their history, effects, anomalies, and the audit log.
+//! Relational state: tokens, users, sessions, incidents with their history, effects, anomalies, and the audit log.
 //!
 //! SQLite in WAL mode with `synchronous=FULL`, or PostgreSQL: a committed transaction survives a power cut. Each
 //! incident transition, its history row, its audit entry and the effects that it wants are written in one transaction,
@@ -17,21 +17,33 @@
 
 mod anomalies;
 mod audit;
+mod audit_pages;
 mod autonomy;
 mod contents;
 mod database;
 mod effects;
 mod error;
 mod health;
+mod incident_pages;
 mod incidents;
+mod passkeys;
 mod probe;
+mod requests;
+mod sessions;
 mod store;
 mod tokens;
+mod users;
 
+pub use audit_pages::AuditRow;
 pub use autonomy::AutonomyRow;
 pub use contents::DatabaseContents;
 pub use effects::{Changes, EffectRow, FinishedEffect, NewEffect, Worker};
 pub use error::Error;
+pub use incident_pages::IncidentOrder;
 pub use incidents::{HistoryRow, IncidentRevision, IncidentRow, Transition};
+pub use passkeys::PasskeyRow;
+pub use requests::{RequestAnswer, RequestRow};
+pub use sessions::{EndedSessions, SessionRow, SessionState};
 pub use store::{Store, database_path};
 pub use tokens::{NewToken, TokenRow};
+pub use users::{UserChange, UserRow};
