@@ -60,18 +60,19 @@ fn each_kind_of_key_is_used_with_its_algorithm() {
     let signed = format!("{}.{}", encode(&json!({ "alg": "EdDSA" })), encode(&claims()));
     let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes())));
     assert_eq!(verified(&token, &JwkSet::parse(&set).unwrap()), Ok(claims()));
-    // RFC 7515, appendix A.2.
-    let set = json!({ "keys": [{ "kty": "RSA", "n": concat!(
-        "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZ",
-        "S-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2",
-        "R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcD",
-        "TW9gb54h4FRWyuXpoQ"), "e": "AQAB" }] });
+    // Made with `openssl genrsa` and `openssl dgst -sha256 -sign`.
+    let modulus = concat!(
+        "2XzXPN7G5m_nOgNEvL5U06tqaWDvQmrb-vy33BnYg8Ci0DYqBIXEcGzUr1xN0ySEJcU6QTjdvIKlxpGDto6ABDWF_D8E03wrBerL",
+        "guDm2rJbfpP3t2nQKAh1F4_NiStz93QkBolHlpdUY66kJmlhkj51QkpKOFZNtQKSVFjWSOL8bwY1J_Xd1D104ol3XAf7RGbUph3M",
+        "YY1p3OQSQ43gUpwiFAk9pQWz7GhiL5DaXWxgnGK3Y9fmKUhVgLxIFr4xfT-Rzl0pDsKDe6TT25s0xcePz92H_lwTl1q47BlUTdJg",
+        "MMoedirT6LD5qtMGSiHKyYuUgHQGTuRlvdLyE98lpw"
+    );
+    let set = json!({ "keys": [{ "kty": "RSA", "n": modulus, "e": "AQAB" }] });
     let token = concat!(
-        "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0",
-        "cnVlfQ.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJ",
-        "dbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTlWzO75vRK5h6xBArLIARNPvkSjtQBMHlUL07Qe7K0GarZRmB_eSN9383LcOLn",
-        "6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0i",
-        "gcN_IoypGlUPQGe77Rw"
+        "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UifQ.OGWeILVrnCvULVCKiMdXTUQ6UxkdN5eR60uvPUiSu84Sd6SqyfwCGDKQub_t",
+        "SSdyr8sn66o6WeOAnjf-PbtKJGG99vGLkJZLz3tqdXrEW6BBZBOX7shOpoXwN6aSjanBLSUQFSM9DMv3VE4ZKOOUgFCiVrMWTFZ7",
+        "ci9AfKsERWr3gzbBTCMW71AoPnbmalKKUIiYg2USvQsHnJbbPxt5sGytUThEWkPiG6KepVVJ04-TGukNi2fFtWuUQinpo40PdWDB",
+        "xeByvqugP2cbB73dZuw7-4M8Q_eMVNkX4ZxuC1jWgpQalj-x_G_zAaPfJCWXUKQV7qP1wxZddfUtixQ3DQ"
     );
     let read = verified(token, &JwkSet::parse(&set.to_string()).unwrap()).unwrap();
     assert_eq!(read["iss"], "joe");
