@@ -71,6 +71,10 @@ impl Providers {
     /// Exchanges the code of an answer for an ID token.
     pub(crate) async fn id_token(&self, answer: &LoginAnswer) -> Result<String, Problem> {
         let provider = self.find(&answer.provider)?.clone();
+        // An answer of another provider, whose code must not be shown to this one.
+        if answer.issuer.as_ref().is_some_and(|issuer| *issuer != provider.issuer) {
+            return Err(Problem::bad_request("login_refused", "the answer is one of another issuer; begin again"));
+        }
         let known = self.issuer(&provider, None).await?;
         let (code, pending, redirect) = (answer.code.clone(), answer.pending.clone(), self.redirect(&answer.pending));
         let exchanged = tokio::task::spawn_blocking(move || {

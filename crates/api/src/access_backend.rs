@@ -73,6 +73,8 @@ pub struct LoginAnswer {
     pub provider: String,
     /// The code.
     pub code: String,
+    /// The issuer that the answer names (RFC 9207), if it does.
+    pub issuer: Option<String>,
     /// What the login that has begun knows.
     pub pending: PendingLogin,
 }

@@ -268,6 +268,8 @@ pub(crate) struct AnswerParameters {
     /// What the request had.
     #[serde(default)]
     state: String,
+    /// The issuer.
+    iss: Option<String>,
     /// Why the provider refuses.
     #[serde(default)]
     error: String,
@@ -285,7 +287,7 @@ impl AnswerParameters {
         let other = || refused("this browser has not begun a login, or it took too long; begin again".to_owned());
         let pending = pending.ok_or_else(other)?;
         pending.check_state(&provider, &self.state).map_err(|error| refused(error.to_string()))?;
-        Ok(LoginAnswer { provider, code: self.code, pending })
+        Ok(LoginAnswer { provider, code: self.code, issuer: self.iss, pending })
     }
 }
 

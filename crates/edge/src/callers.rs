@@ -185,7 +185,7 @@ pub(crate) fn check_scope(route: Route, caller: &Caller) -> Result<(), Problem> 
 }
 
 /// Operations that relay what a person has decided about actions.
-const DECISIONS: [&str; 5] = ["approve", "review", "resume", "stop-all", "approval-request"];
+const DECISIONS: [&str; 5] = ["approve", "approved", "review", "resume", "stop-all"];
 
 fn needed_scope(route: Route) -> Option<Scope> {
     match route.access {

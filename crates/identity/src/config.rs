@@ -20,7 +20,7 @@ const MAX_SESSION_HOURS: u64 = 31 * 24;
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
     /// URL under which people reach this server, such as `https://wardroom.example.com`; passkeys and OpenID Connect
-    /// need it. Default: none, which means `http://localhost` with any port for passkeys. Since 0.3.
+    /// need it. Default: none. Since 0.3.
     pub public_url: Option<String>,
     /// Time after which a session that is not used ends, in minutes. Default 60. Since 0.3.
     pub session_idle_minutes: u64,
