@@ -135,6 +135,11 @@ impl Signal {
         Judgement { shift, findings }
     }
 
+    /// Says, before its first point, that what the signal shows at first is news: there was nothing to show before.
+    pub(crate) const fn expect_events(&mut self) {
+        self.counts.expect_events();
+    }
+
     fn update_interval(&mut self, newest_ms: Option<i64>, point: &Point) {
         let Some(newest_ms) = newest_ms else {
             self.interval_ms = point.window_ms.max(1);
@@ -160,7 +165,9 @@ impl Signal {
         match id.kind {
             SignalKind::Restarts => {
                 self.counts.advance(point.at_ms);
-                self.counts.add(point.at_ms, point.value, self.interval_ms);
+                let is_state = states::is_oom_state(id);
+                let count = if is_state { self.counts.rise(self.history.iter().rev()) } else { point.value };
+                self.counts.add(point.at_ms, count, self.interval_ms);
             }
             SignalKind::Availability => {
                 self.counts.advance(point.at_ms);

@@ -6,6 +6,7 @@
 //! reader sees each signal as of some moment, not all of one moment.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Serialize, Serializer};
@@ -74,6 +75,16 @@ impl Signals {
         let (id, signal) = (Arc::new(id), Arc::new(Mutex::new(Signal::default())));
         Arc::make_mut(&mut self.cells).insert(Arc::clone(&id), Arc::clone(&signal));
         Some(SignalCell { id, signal })
+    }
+
+    /// Returns whether a signal of this entity, kind and resource, whatever its metric is, had a point at a time or
+    /// before.
+    pub(crate) fn is_known(&self, id: &SignalId, resource: &str, at_ms: i64) -> bool {
+        let first = SignalId { peer: None, resource: resource.to_owned(), metric: String::new(), ..id.clone() };
+        let range = (Bound::Included(&first), Bound::<&SignalId>::Unbounded);
+        let same = |other: &SignalId| (&other.entity, other.kind, &*other.resource) == (&id.entity, id.kind, resource);
+        let of_resource = self.cells.range::<SignalId, _>(range).take_while(|(other, _)| same(other));
+        of_resource.map(|(_, cell)| lock(cell)).any(|signal| signal.history.front().is_some_and(|(at, _)| *at <= at_ms))
     }
 
     /// Removes the signals without a point since a time; returns their number.

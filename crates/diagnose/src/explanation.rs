@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use wardroom_domain::{EntityKind, RelationKind, SignalKind};
 
-use crate::facts::{SignalFact, log_ratio};
+use crate::facts::{SignalFact, is_store, log_ratio};
 use crate::suspect::{Case, Suspect};
 
 /// How surely a broken store that a suspect may use explains its symptoms: it may as well use another.
@@ -67,7 +67,7 @@ impl Case<'_> {
     /// Returns the data stores of the incident, and those of which a rule says that they are bad, with how surely each
     /// is broken, 0..1.
     pub(crate) fn find_broken_stores(&self) -> Vec<(usize, f64)> {
-        let stores = self.suspects.iter().enumerate().filter(|(_, suspect)| is_store(suspect));
+        let stores = self.suspects.iter().enumerate().filter(|(_, suspect)| is_store(suspect.entity));
         let is_bad = |store: &Suspect<'_>| {
             self.facts.members.contains(store.entity) || store.findings.iter().any(|finding| finding.opens)
         };
@@ -79,7 +79,7 @@ impl Case<'_> {
     /// they use, and one of which that is unknown is not acquitted.
     fn broken_store(&self, suspect: usize) -> f64 {
         let this = &self.suspects[suspect];
-        if is_store(this) {
+        if is_store(this.entity) {
             return 0.0;
         }
         let same = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
@@ -211,9 +211,4 @@ impl Case<'_> {
 /// Returns the part of a rise that an equal or smaller rise elsewhere explains, 0..1.
 fn part(of_other: f64, own: f64) -> f64 {
     if own > 0.0 { (of_other / own).clamp(0.0, 1.0) } else { 0.0 }
-}
-
-/// Whether the suspect keeps data or work for others.
-fn is_store(suspect: &Suspect<'_>) -> bool {
-    matches!(suspect.entity.kind, EntityKind::Database | EntityKind::Cache | EntityKind::Queue)
 }

@@ -183,8 +183,7 @@ impl SignalFact {
     /// Returns whether it measures work that waits or is under way at a client or server: it fills when what is called
     /// gets slow. The connections of a data store are its own resource.
     pub(crate) fn is_waiting(&self) -> bool {
-        let is_store = matches!(self.signal.entity.kind, EntityKind::Database | EntityKind::Cache | EntityKind::Queue);
-        !is_store && WAITING.contains(&self.signal.resource.as_str())
+        !is_store(&self.signal.entity) && WAITING.contains(&self.signal.resource.as_str())
     }
 
     /// Returns whether this availability says that the entity serves, instead of that some function of it works.
@@ -202,6 +201,11 @@ impl SignalFact {
     pub fn is_shifted(&self) -> bool {
         self.is_bad || self.strength() >= 0.2
     }
+}
+
+/// Whether an entity keeps data or work for others.
+pub(crate) const fn is_store(entity: &Entity) -> bool {
+    matches!(entity.kind, EntityKind::Database | EntityKind::Cache | EntityKind::Queue)
 }
 
 /// Returns ln(value / expected), with both at least one thousandth of the larger.

@@ -1,6 +1,7 @@
 //! What a rule is, what it looks at, and what it returns if it fits.
 
 use wardroom_domain::{Event, EventKind, RelationKind, SignalKind, Timestamp};
+use wardroom_signals::SignalUnit;
 
 use crate::evidence::{Cited, signal_summary};
 use crate::facts::{SignalFact, log_ratio};
@@ -17,6 +18,9 @@ const WELL: f64 = 0.3;
 
 /// What a callee's answers take longer is not what its caller waits for, if it is less than this share of it.
 const SMALL_PART: f64 = 0.2;
+
+/// A pool is at its limit from this share on.
+pub(crate) const FULL_POOL: f64 = 0.85;
 
 /// One mechanism.
 #[derive(Debug)]
@@ -94,10 +98,19 @@ impl<'a> Subject<'a> {
 
     /// Returns the signals of calls that go badly although the callee is healthy by its own numbers.
     pub(crate) fn calls_to_healthy(&self, kind: SignalKind) -> Option<&'a SignalFact> {
+        self.bad_calls(kind, |_| false)
+    }
+
+    /// The same, of callees that are healthy or whose part in what their caller waits for is small.
+    pub(crate) fn calls_that_wait_here(&self, kind: SignalKind) -> Option<&'a SignalFact> {
+        self.bad_calls(kind, |callee| self.wait_is_not_the_callees(callee))
+    }
+
+    fn bad_calls(&self, kind: SignalKind, is_well: impl Fn(usize) -> bool) -> Option<&'a SignalFact> {
         let dependencies = self.suspect.dependencies.iter();
         let healthy = dependencies.filter(|(callee, _)| {
             let other = &self.case.suspects[*callee];
-            other.is_seen() && (other.symptom() < WELL || self.wait_is_not_the_callees(*callee))
+            other.is_seen() && (other.symptom() < WELL || is_well(*callee))
         });
         let edges = healthy.flat_map(|(callee, _)| self.case.edge(self.index, *callee));
         let shifted = edges.filter(|fact| fact.signal.kind == kind && fact.is_shifted());
@@ -170,6 +183,15 @@ impl<'a> Subject<'a> {
         }
         let callee = self.case.suspects.iter().find(|other| Some(other.entity) == failing.signal.peer.as_ref())?;
         Some((failing, callee))
+    }
+
+    /// Returns a pool of its own that has no free member left, or hardly one, and had before.
+    pub(crate) fn full_pool(&self, resources: &[&str]) -> Option<&'a SignalFact> {
+        self.suspect.own.iter().copied().find(|fact| {
+            let is_pool =
+                fact.signal.kind == SignalKind::Saturation && resources.contains(&fact.signal.resource.as_str());
+            is_pool && fact.unit == SignalUnit::Ratio && fact.value >= FULL_POOL && fact.is_shifted()
+        })
     }
 
     /// Returns its signal of this resource if it counts things of which there are none any more.

@@ -1,6 +1,6 @@
 //! From complete points to findings and anomalies.
 
-use wardroom_domain::{Entity, SignalId, SignalKind};
+use wardroom_domain::{Entity, Event, EventKind, Finding, SignalId, SignalKind, Timestamp};
 use wardroom_signals::{Direction, EntityGraph, SignalUnit};
 
 use super::anomalies::{signal_anomaly, zscore_anomaly};
@@ -17,6 +17,11 @@ const LOGS: &str = "logs";
 const MEASURED_MS: i64 = 900_000;
 /// The graph and the list of measured entities have a sign of each signal at this interval, in ms.
 const REFRESH_MS: i64 = 60_000;
+/// Resource of the number of restarts: where these are counted for some time, in ms, the reason of one is news.
+const RESTARTS: &str = "restarts";
+const KNOWN_MS: i64 = 180_000;
+/// Time that added members have to become ready, in ms.
+const SCALE_MS: i64 = 120_000;
 /// Weight of series that tell about the monitoring itself, against that of others.
 const INTERNAL_WEIGHT: f64 = 0.5;
 
@@ -59,10 +64,15 @@ impl Engine {
             None => {
                 let id = self.points.signal_id(made.group, made.slot)?;
                 let (unit, direction) = self.points.definition(made.group, made.slot);
+                let is_counted = id.kind == SignalKind::Restarts
+                    && self.signals.is_known(&id, RESTARTS, at_ms.saturating_sub(KNOWN_MS));
                 let Some(cell) = self.signals.get_or_insert(id) else {
                     self.limited.signals += 1;
                     return None;
                 };
+                if is_counted {
+                    cell.lock().expect_events();
+                }
                 let feed = Feed { cell, unit, direction, refreshed_ms: at_ms };
                 self.feeds.insert(key, feed.clone());
                 feed
@@ -85,7 +95,27 @@ impl Engine {
         let Feed { cell, unit, direction, .. } = feed;
         let judgement = cell.lock().observe(&cell.id, *unit, *direction, point, &self.config);
         findings.anomalies.extend(judgement.shift.map(|shift| signal_anomaly(&cell.id, &shift)));
-        findings.findings.extend(judgement.findings);
+        let told = judgement.findings.into_iter().filter(|finding| !self.is_scaled_up(finding));
+        findings.findings.extend(told);
+    }
+
+    /// Returns whether a finding says no more than that members are wanted which were added just now: they take a while
+    /// to be ready.
+    fn is_scaled_up(&self, finding: &Finding) -> bool {
+        let Finding { signal, since_ms, at_ms, interval_ms, .. } = finding;
+        if signal.kind != SignalKind::Availability || finding.value <= 0.0 {
+            return false;
+        }
+        let near_ms = 2 * interval_ms;
+        let newest_ms = since_ms.saturating_add(near_ms);
+        let oldest_ms = since_ms.saturating_sub(near_ms).max(at_ms.saturating_sub(SCALE_MS));
+        let number = |event: &Event, name: &str| event.attributes.get(name).and_then(|text| text.parse::<f64>().ok());
+        let adds_members = |event: &Event| {
+            let is_of_entity = event.kind == EventKind::Scale && event.entity == signal.entity;
+            is_of_entity && number(event, "to") > number(event, "from")
+        };
+        let (oldest, newest) = (Timestamp::from_millis(oldest_ms), Timestamp::from_millis(newest_ms));
+        newest_ms >= oldest_ms && self.events.between(oldest, newest).any(adds_members)
     }
 
     /// Returns whether the points of a signal measure its entity: spans are usually sampled, so they do not where

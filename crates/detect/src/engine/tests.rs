@@ -171,3 +171,97 @@ fn points_of_a_gap_of_all_senders_are_not_judged() {
     assert!((1..10).contains(&limited), "{limited}");
     assert!(engine.signals().any(|(_, signal)| signal.history.back().is_some_and(|(at_ms, _)| *at_ms > 440_000)));
 }
+
+/// Name, labels, first step, value by step.
+type PodSeries<'a> = (&'a str, &'a [(&'a str, &'a str)], i64, &'a dyn Fn(i64) -> f64);
+
+/// Feeds series of a pod, one reading every 30 s; returns the rules of the findings that open.
+fn rules_of_pod(series: &[PodSeries<'_>]) -> Vec<String> {
+    let mut engine = engine();
+    for (name, labels, ..) in series {
+        let pod = [("__name__", *name), ("namespace", "shop"), ("pod", "web-7d9f6c5b8-x2x4z"), ("container", "main")];
+        let target = [("job", "kube-state-metrics"), ("instance", "10.1.1.1:8080")];
+        engine.add_series(&Labels::new(pod.into_iter().chain(target).chain(labels.iter().copied()).collect()), None);
+    }
+    let mut rules = Vec::new();
+    for step in 0..60_i64 {
+        for ((.., begin, value), id) in series.iter().zip(0_u32..) {
+            if step >= *begin {
+                engine.observe(SeriesId(id), &[Sample { ts_ms: step * 30_000, value: value(step) }]);
+            }
+        }
+        let found = engine.finish_batch().findings;
+        rules.extend(found.into_iter().filter(|finding| finding.opens).map(|finding| finding.rule));
+    }
+    rules.sort_unstable();
+    rules.dedup();
+    rules
+}
+
+#[test]
+fn what_kubernetes_remembers_of_old_restarts_and_kills_is_no_news() {
+    let killed: &[(&str, &str)] = &[("reason", "OOMKilled")];
+    let restarts = "kube_pod_container_status_restarts_total";
+    let reason = "kube_pod_container_status_last_terminated_reason";
+    let old = rules_of_pod(&[(restarts, &[], 0, &|_| 4.0), (reason, killed, 0, &|_| 1.0)]);
+    assert_eq!(old, [""; 0]);
+    let new =
+        rules_of_pod(&[(restarts, &[], 0, &|step| if step < 30 { 4.0 } else { 5.0 }), (reason, killed, 30, &|_| 1.0)]);
+    assert_eq!(new, ["oom-kill"]);
+    assert_eq!(rules_of_pod(&[("k8s_container_restarts", &[], 0, &|_| 7.0)]), [""; 0]);
+    assert_eq!(rules_of_pod(&[("k8s_container_restarts", &[], 0, &|step| (step / 2) as f64)]), ["crash-loop"]);
+}
+
+#[test]
+fn one_busy_processor_is_no_busy_machine_and_a_file_system_of_an_image_is_not_full() {
+    let mut engine = engine();
+    let host = [("host.name", "web-1"), ("service.name", "collector")];
+    let mut add = |name: &str, labels: &[(&str, &str)]| {
+        let labels = [("__name__", name)].into_iter().chain(host).chain(labels.iter().copied()).collect();
+        engine.add_series(&Labels::new(labels), None);
+    };
+    for cpu in ["0", "1", "2", "3"] {
+        add("system_cpu_utilization_ratio", &[("cpu", cpu), ("state", "idle")]);
+    }
+    for cpu in ["0", "1", "2", "3"] {
+        add("system_cpu_time_seconds_total", &[("cpu", cpu), ("state", "idle")]);
+    }
+    add("system_filesystem_utilization_ratio", &[("mountpoint", "/snap/core"), ("type", "squashfs")]);
+    add("system_filesystem_utilization_ratio", &[("mountpoint", "/"), ("type", "ext4")]);
+    for step in 0..20_i64 {
+        let idle_seconds = step as f64 * 30.0;
+        let values = [0.0, 1.0, 1.0, 1.0, 7.0, idle_seconds, idle_seconds, idle_seconds, 1.0, 0.4];
+        for (value, id) in values.into_iter().zip(0..) {
+            engine.observe(SeriesId(id), &[Sample { ts_ms: step * 30_000, value }]);
+        }
+        let found = engine.finish_batch().findings;
+        assert!(found.is_empty(), "{found:?}");
+    }
+    let values = |resource: &str| -> Vec<f64> {
+        let signals = engine.signals().filter(|(id, _)| id.resource == resource);
+        signals.filter_map(|(_, signal)| signal.history.back().map(|(_, value)| *value)).collect()
+    };
+    assert_eq!(values("cpu"), [0.25, 0.25]);
+    assert_eq!(values("disk"), [0.4]);
+}
+
+#[test]
+fn added_replicas_take_a_while_to_be_ready_and_those_that_never_are_is_found() {
+    let wanted = |step: i64| if step < 30 { 2.0 } else { 6.0 };
+    for (ready_after, expected) in [(3, false), (1000, true)] {
+        let ready = move |step: i64| if step < 30 + ready_after { 2.0 } else { 6.0 };
+        let deployment: &[(&str, &str)] = &[("deployment", "web")];
+        let rules = rules_of_pod(&[
+            ("kube_deployment_spec_replicas", deployment, 0, &wanted),
+            ("kube_deployment_status_replicas_available", deployment, 0, &ready),
+        ]);
+        assert_eq!(!rules.is_empty(), expected, "{rules:?}");
+    }
+    let lost = |step: i64| if step < 30 { 6.0 } else { 2.0 };
+    let deployment: &[(&str, &str)] = &[("deployment", "web")];
+    let rules = rules_of_pod(&[
+        ("kube_deployment_spec_replicas", deployment, 0, &|_| 6.0),
+        ("kube_deployment_status_replicas_available", deployment, 0, &lost),
+    ]);
+    assert_eq!(rules, ["availability"]);
+}

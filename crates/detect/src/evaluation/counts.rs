@@ -25,6 +25,8 @@ pub(super) struct Counts {
     quiet_since_ms: Option<i64>,
     longest_quiet_ms: i64,
     newest_ms: i64,
+    /// Whether what a state shows at first is news: it was looked at before, and was not there.
+    expects_events: bool,
     /// Of ages: the newest one, how often it fell, and the longest from which it fell.
     age: f64,
     drops: u32,
@@ -37,6 +39,27 @@ impl Counts {
         while self.events.front().is_some_and(|(at_ms, _)| at_ms + KEPT_MS < now_ms) {
             self.events.pop_front();
         }
+    }
+
+    /// Says that there was nothing to count before the first point.
+    pub(super) const fn expect_events(&mut self) {
+        self.expects_events = true;
+    }
+
+    /// Returns how many events a state that stays shows: how far it rose above what it was lately, for points (time in
+    /// ms, value) up to the newest one.
+    pub(super) fn rise<'a>(&self, mut newest_first: impl Iterator<Item = &'a (i64, f64)>) -> f64 {
+        let Some((at_ms, value)) = newest_first.next() else { return 0.0 };
+        // A member that reports again after a pause rises above the point before, but not above what was.
+        let before = match newest_first.next() {
+            Some((_, before)) => {
+                let recent = newest_first.take_while(|(earlier_ms, _)| earlier_ms + KEPT_MS >= *at_ms);
+                recent.fold(*before, |highest, (_, value)| highest.max(*value))
+            }
+            None if self.expects_events => 0.0,
+            None => *value,
+        };
+        (value - before).max(0.0)
     }
 
     /// Adds `count` events, which may be none.

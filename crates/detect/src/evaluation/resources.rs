@@ -45,9 +45,10 @@ fn share(input: &RuleInput<'_>, value: f64) -> Option<f64> {
     }
 }
 
-/// Returns whether a resource is never filled on purpose: a pool may be as large as it is used, a disk may not.
+/// Returns whether a resource is never filled on purpose: a pool or a quota may be as large as it is used, a disk may
+/// not.
 fn is_storage(input: &RuleInput<'_>) -> bool {
-    let words = ["disk", "filesystem", "inodes", "storage", "volume", "descriptors", "quota"];
+    let words = ["disk", "filesystem", "inodes", "storage", "volume", "descriptors"];
     input.id.entity.kind == EntityKind::Filesystem
         || input.id.resource.split(['_', '-', '.', ' ']).any(|word| words.contains(&word))
         || (input.id.entity.kind == EntityKind::Database && input.id.resource == "connections")

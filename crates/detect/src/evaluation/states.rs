@@ -1,6 +1,6 @@
 //! Rules over states: up or down, restarts, ages and times of expiry.
 
-use wardroom_domain::{EntityKind, Severity};
+use wardroom_domain::{EntityKind, Severity, SignalId};
 
 use super::conditions::{EXPORTER, PROCESSES, is_condition};
 use super::rule::{RuleInput, Sign, Verdict};
@@ -8,6 +8,8 @@ use crate::point::Point;
 
 /// Resource of containers that wait to be started again after crashes.
 const CRASH_LOOP: &str = "crash-loop";
+/// Resource of containers whose last end was a kill for want of memory. That stays so until they end again.
+const OOM_STATE: &str = "oom-killed";
 /// Resource of restarts known by the time of a start.
 const START: &str = "start";
 /// Conditions that are news even if they were never met: a job that failed has failed from its first sample on.
@@ -83,7 +85,9 @@ fn is_up(input: &RuleInput<'_>) -> Verdict {
     // One of several members: it may be on its way out, or an orchestrator may be replacing it.
     let weight = if value <= 0.0 { 0.5 } else { 0.34 };
     let bad_ms = input.run.map_or(0, |run| input.point.at_ms - run.since_ms);
-    let is_ready = value <= 0.5 * normal || !ORCHESTRATED.contains(&resource) || bad_ms >= ROLLOUT_MS;
+    // What was never up may be on its way: a new workload is scheduled, pulls its images and starts.
+    let is_lost = value <= 0.5 * normal && input.counts.was_up();
+    let is_ready = is_lost || !ORCHESTRATED.contains(&resource) || bad_ms >= ROLLOUT_MS;
     Verdict::Bad(Sign { is_ready, severity: Some(severity), ..Sign::below(limit, normal, weight) })
 }
 
@@ -112,6 +116,11 @@ fn is_oom(input: &RuleInput<'_>) -> bool {
     input.id.resource.split(['_', '-', '.', ' ']).any(|word| word.starts_with("oom"))
 }
 
+/// Whether a signal is the state in which kills leave containers, not their number.
+pub(super) fn is_oom_state(id: &SignalId) -> bool {
+    id.resource == OOM_STATE
+}
+
 /// Started again several times.
 pub(super) fn crash_loop(input: &RuleInput<'_>) -> Verdict {
     if is_oom(input) || (input.id.resource == START && !is_steady(input)) {
@@ -132,12 +141,16 @@ pub(super) fn crash_loop(input: &RuleInput<'_>) -> Verdict {
 
 /// Killed because its memory limit was reached. A kill on a machine says nothing about which of its processes it was.
 pub(super) fn oom_kill(input: &RuleInput<'_>) -> Verdict {
-    if !is_oom(input) || input.point.value <= 0.0 {
+    let is_state = is_oom_state(input.id);
+    // A state stays long after its kill: a quarter of an hour later it is taken to be over.
+    let kills = if is_state { input.counts.sum().min(input.point.value) } else { input.point.value };
+    if !is_oom(input) || kills <= 0.0 {
         return Verdict::Good;
     }
     let is_machine = input.id.entity.kind == EntityKind::Node;
     let severity = if is_machine { Severity::Warning } else { Severity::High };
-    Verdict::Bad(Sign { severity: Some(severity), opens: Some(!is_machine), ..Sign::above(0.5, 0.0, 1.0) })
+    let since_ms = input.counts.first_ms().filter(|_| is_state);
+    Verdict::Bad(Sign { severity: Some(severity), opens: Some(!is_machine), since_ms, ..Sign::above(0.5, 0.0, 1.0) })
 }
 
 /// Most restarts of many members that a crash loop needs.

@@ -12,6 +12,8 @@ use super::member::Member;
 const MAX_LIMIT_AGE_MS: i64 = 600_000;
 /// A limit from here on is none: the greatest numbers that control groups and runtimes show for "unlimited".
 const UNLIMITED: f64 = 4.6e18;
+/// A unix time this long ago is none, in seconds (30 years): some metrics are named like one and tell a duration.
+const OLDEST_SECONDS: f64 = 30.0 * 365.25 * 86_400.0;
 
 /// Where the number of requests comes from, best first.
 pub(super) const SOURCES: usize = 3;
@@ -195,6 +197,9 @@ impl Sums {
         }
         if let Some((newest, oldest)) = self.newest_time.zip(self.oldest_time) {
             let now = self.newest_ms? as f64 / 1000.0;
+            if now - newest > OLDEST_SECONDS {
+                return None;
+            }
             return match kind {
                 SignalKind::Restarts => plain(self.changes.unwrap_or_default()),
                 SignalKind::Expiry => plain(oldest - now),
@@ -267,6 +272,11 @@ mod tests {
         assert_eq!(value(SignalKind::Expiry, SignalUnit::Seconds, &[(Part::Time, 3660.0)]), plain(3600.0));
         assert_eq!(value(SignalKind::Freshness, SignalUnit::Seconds, &[(Part::Time, 20.0)]), plain(40.0));
         assert_eq!(value(SignalKind::Freshness, SignalUnit::Seconds, &[(Part::Time, 0.0)]), None, "never");
+        let in_an_hour = Taken { reported: true, level: Some((1_795_255_200_000, 3600.0)), ..Taken::default() };
+        let (mut sums, member) = (Sums::default(), Member::new(0, 0, String::new()));
+        let at_ms = 1_795_255_200_000;
+        sums.add((0, Part::Time), &Taken { at_ms, ..in_an_hour }, &member, at_ms);
+        assert_eq!(sums.value(SignalKind::Expiry, SignalUnit::Seconds), None, "a duration is no time");
         assert_eq!(value(SignalKind::Restarts, SignalUnit::Number, &[(Part::Count, 2.0)]), plain(2.0));
     }
 

@@ -3,6 +3,7 @@
 use wardroom_domain::SignalKind;
 
 use crate::evidence::Cited;
+use crate::facts::SignalFact;
 use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
@@ -25,7 +26,8 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if callee.levels.drop < LOST {
         return None;
     }
-    let lost = callee.own.iter().copied().find(|fact| fact.signal.kind == SignalKind::Traffic);
+    let is_less = |fact: &&SignalFact| fact.signal.kind == SignalKind::Traffic && fact.value < fact.expected;
+    let lost = callee.own.iter().copied().find(is_less);
     let because = format!("its calls fail and {}, healthy by its own numbers, gets fewer requests", callee.entity);
     Some(Match::new(0.61, because, std::iter::once(failing).chain(lost).map(Cited::Signal).collect()))
 }

@@ -3,6 +3,7 @@
 use wardroom_domain::SignalKind;
 
 use crate::evidence::Cited;
+use crate::facts::SignalFact;
 use crate::rule::{Match, Rule, Subject};
 
 pub(super) const RULE: Rule = Rule {
@@ -24,6 +25,7 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     let (callee, lost) = subject.case.withholds(subject.index).filter(|(_, lost)| *lost >= LOST)?;
     let other = &subject.case.suspects[callee];
     let calls = subject.case.edge(subject.index, callee).chain(other.own.iter().copied());
-    let cited = calls.filter(|fact| fact.signal.kind == SignalKind::Traffic).take(1).map(Cited::Signal).collect();
+    let is_less = |fact: &&SignalFact| fact.signal.kind == SignalKind::Traffic && fact.value < fact.expected;
+    let cited = calls.filter(is_less).take(1).map(Cited::Signal).collect();
     Some(Match::new(0.47 + 0.1 * lost, format!("{} gets far fewer calls from it", other.entity), cited))
 }

@@ -1,7 +1,6 @@
 //! A pool that is too small for its work.
 
 use wardroom_domain::{EntityKind, SignalKind};
-use wardroom_signals::SignalUnit;
 
 use crate::rule::{Match, Rule, Subject};
 
@@ -19,17 +18,11 @@ pub(super) const RULE: Rule = Rule {
 
 const RESOURCES: &[&str] = &["connections", "connection-pool", "pending", "threads", "worker-threads", "executor"];
 
-/// A pool is at its limit from this share on.
-const FULL: f64 = 0.85;
-
 fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     if subject.suspect.entity.kind == EntityKind::Database {
         return None;
     }
     let waiting = subject.shifted(SignalKind::Queue, RESOURCES);
-    let full = subject.suspect.own.iter().copied().find(|fact| {
-        let is_pool = fact.signal.kind == SignalKind::Saturation && RESOURCES.contains(&fact.signal.resource.as_str());
-        is_pool && fact.unit == SignalUnit::Ratio && fact.value >= FULL && fact.is_shifted()
-    });
+    let full = subject.full_pool(RESOURCES);
     Some(Match::by_signal(if full.is_some() { 0.7 } else { 0.69 }, full.or(waiting)?))
 }

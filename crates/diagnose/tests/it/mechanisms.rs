@@ -187,6 +187,9 @@ fn a_full_pool_is_a_leak_only_if_requests_do_not_hold_it() {
     let full = || Estate::new().slow(&x, 1.0).own(&x, SignalKind::Saturation, "connection-pool", 0.98, 0.2);
     full().check(&x, "pool-exhausted");
     full().healthy(&base).calls(&x, &base).check(&x, "connection-leak");
+    // Requests that wait for a connection are in flight.
+    let waiting = full().own(&x, SignalKind::Saturation, "in-flight", 60.0, 3.0);
+    waiting.healthy(&base).calls(&x, &base).check(&x, "connection-leak");
 }
 
 #[test]

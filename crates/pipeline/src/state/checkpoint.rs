@@ -36,8 +36,8 @@ use crate::metrics as names;
 use crate::state::tenants::{Detectors, LiveState, Tenant, Tenants, is_stored_in_lake, retained_series};
 
 const MAGIC: [u8; 4] = *b"WRDC";
-/// 4: signals by entity. An older checkpoint is skipped and its state is built from the bus again.
-const FORMAT_VERSION: u8 = 5;
+/// 6: what orchestrators remember is counted. An older checkpoint is skipped and its state is built from the bus again.
+const FORMAT_VERSION: u8 = 6;
 /// Checkpoints on disk.
 const MAX_CHECKPOINTS: usize = 2;
 /// Minimum of inactive series for an eviction, which renumbers all others.

@@ -150,6 +150,12 @@ fn a_rollout_that_takes_a_minute_is_none_and_missing_replicas_open() {
         let found = feed.minutes(10, |_, point| point.value = 0.0);
         let found = delay(&found, "availability", began_ms);
         assert!(found.is_some_and(|delay| delay <= 45.max(2 * seconds)), "{seconds} s: {found:?}");
+        // A new workload takes a while to start, and one that never does is found.
+        for (minutes, is_found) in [(2, false), (10, true)] {
+            let mut feed = Feed::new(SignalKind::Availability, "replicas", SignalUnit::Ratio, seconds);
+            let found = feed.minutes(minutes, |_, point| point.value = 0.0);
+            assert_eq!(!found.is_empty(), is_found, "{minutes} minutes at {seconds} s");
+        }
     }
 }
 
@@ -195,5 +201,30 @@ fn a_group_of_processes_that_was_seen_once_is_no_service() {
             let found = feed.minutes(90, |step, point| point.value = if step < alive { 1.0 } else { 0.0 });
             assert!(seconds == 60 && alive == 3 || found.is_empty(), "{alive} points at {seconds} s: {:?}", found[0]);
         }
+    }
+}
+
+#[test]
+fn a_container_that_was_killed_long_ago_is_no_news_and_one_that_is_killed_now_is() {
+    for seconds in INTERVALS {
+        let of = |found: &[Finding]| found.iter().filter(|finding| finding.rule == "oom-kill" && finding.opens).count();
+        let new = || Feed::new(SignalKind::Restarts, "oom-killed", SignalUnit::Number, seconds);
+        let mut feed = new();
+        let old = feed.minutes(90, |_, point| point.value = 2.0);
+        assert!(old.is_empty(), "{seconds} s: {:?}", old[0]);
+        // A part of the members is not seen for a while.
+        let pause = feed.minutes(5, |step, point| point.value = if step < 3 { 1.0 } else { 2.0 });
+        assert!(pause.is_empty(), "{seconds} s: {:?}", pause[0]);
+        let began_ms = feed.at_ms;
+        let found = feed.minutes(60, |_, point| point.value = 3.0);
+        assert!(delay(&found, "oom-kill", began_ms).is_some_and(|delay| delay <= 5.max(seconds)), "{seconds} s");
+        assert!(found.iter().all(|finding| finding.since_ms == began_ms + feed.step_ms), "{seconds} s");
+        assert!(feed.signal.bad().is_none(), "{seconds} s: over after an hour");
+        // The state exists from the first kill on only.
+        let mut feed = new();
+        feed.signal.expect_events();
+        assert!(of(&feed.minutes(2, |_, point| point.value = 1.0)) > 0, "{seconds} s");
+        let replaced = feed.minutes(5, |_, point| point.value = 0.0);
+        assert_eq!((of(&replaced), feed.signal.bad()), (0, None), "{seconds} s");
     }
 }
