@@ -54,17 +54,24 @@ enum Scenario {
     Noise,
     /// The executor has no such target.
     NoPlan,
+    /// A check chooses a plan of two steps; the target of the second one accepts it and does nothing, so that the first
+    /// one is undone.
+    SecondStepIgnored,
+    /// A plan of two steps does not help, and both are undone.
+    StepsDoNotHelp,
 }
 
 impl Scenario {
     /// Scenarios for random kills.
-    const RANDOM: [Self; 3] = [Self::Resolved, Self::DoesNotHelp, Self::Relapse];
+    const RANDOM: [Self; 5] =
+        [Self::Resolved, Self::DoesNotHelp, Self::Relapse, Self::SecondStepIgnored, Self::StepsDoNotHelp];
 
     /// Returns the final state, and how many actions and undos the target must record.
     const fn expected_end(self) -> (&'static str, u64, u64) {
         match self {
             Self::Resolved => ("resolved", 1, 0),
-            Self::DoesNotHelp => ("escalated", 1, 1),
+            Self::DoesNotHelp | Self::SecondStepIgnored => ("escalated", 1, 1),
+            Self::StepsDoNotHelp => ("escalated", 2, 2),
             Self::Relapse => ("escalated", 1, 0),
             Self::ActionIgnored | Self::NoPlan => ("escalated", 0, 0),
             Self::RejectedAndClosed => ("closed", 0, 0),
@@ -90,10 +97,54 @@ impl Scenario {
             | "effect:settle-finish"
             | "effect:settle-lease" => Self::DoesNotHelp,
             "incident:mitigated-escalated" => Self::Relapse,
+            "incident:plan_prepared"
+            | "incident:step_ended"
+            | "effect:read-finish"
+            | "effect:read-lease"
+            | "effect:execution_later-finish"
+            | "effect:execution_later-lease" => Self::SecondStepIgnored,
+            "effect:undo_later-finish" | "effect:undo_later-lease" => Self::StepsDoNotHelp,
             _ => Self::Resolved,
         }
     }
+
+    /// Whether the plan has two steps.
+    const fn has_steps(self) -> bool {
+        matches!(self, Self::SecondStepIgnored | Self::StepsDoNotHelp)
+    }
 }
+
+/// The runbook of the scenarios with steps, for the cause that the synthetic telemetry shows. Its check reads what a
+/// program of the system returns.
+const RUNBOOK: &str = r#"---
+id: slow-dependency
+title: A dependency responds slowly
+causes: [slow-dependency]
+when: without-deployment
+symptoms: ["Slow responses"]
+checks: ["Is it slow for all callers?"]
+reads:
+  - { id: reachable, question: "Does the host answer?", tool: exec, operation: answer, target: host }
+actions:
+  - when:
+      - { read: reachable, value: /exit_code, equals: 0 }
+    tool: process
+    operation: settings
+    target: cart
+    arguments: { key: pool_size, value: 7 }
+    then:
+      - { tool: process, operation: settings, target: newsletter, arguments: { key: pool_size, value: 7 } }
+  - { tool: process, operation: restart, target: cart }
+---
+The second action is chosen if the check is not read as it should be: then the effects are not those expected.
+"#;
+/// The target of the check.
+const HOST_TARGET: &str = "  - tool: exec
+    name: host
+    blast-radius: nothing
+    commands:
+      - { name: answer, summary: does the host answer, read-only: true, run: { program: /bin/true, arguments: [] } }
+";
 
 /// When the server is killed.
 #[derive(Clone, Debug)]
@@ -197,7 +248,7 @@ impl Run {
         let processes =
             [KilledProcesses::Server, KilledProcesses::Executor, KilledProcesses::All][self.random.random_range(0..3)];
         let after = Duration::from_millis(self.random.random_range(0..1300));
-        (Kill::After(processes, after), Scenario::RANDOM[self.random.random_range(0..3)])
+        (Kill::After(processes, after), Scenario::RANDOM[self.random.random_range(0..Scenario::RANDOM.len())])
     }
 }
 
@@ -240,7 +291,7 @@ fn work(
         let mut run = lock();
         run.done += 1;
         let (done, seconds) = (run.done, started.elapsed().as_secs_f64());
-        print_progress(format!("{done:>3} {scenario:?} {kill:?}: {outcome} ({seconds:.1} s)"));
+        print_progress(format!("{done:>3} of {} {scenario:?} {kill:?}: {outcome} ({seconds:.1} s)", options.kills));
         run.result.add(found);
         if options.mutant.is_some() && !run.result.is_clean() && !run.caught {
             print_progress("caught");
@@ -295,7 +346,17 @@ impl Cycle {
         }
         let target = &targets[usize::from(scenario == Scenario::ActionIgnored)];
         let service = if scenario == Scenario::NoPlan { "unknown" } else { AFFECTED_SERVICE };
-        let targets = target.target(service);
+        let second = &targets[usize::from(scenario == Scenario::SecondStepIgnored)];
+        let mut targets = target.target(service);
+        let runbooks = dir.join("runbooks");
+        let runbooks_text = runbooks.display().to_string();
+        if scenario.has_steps() {
+            std::fs::create_dir_all(&runbooks)?;
+            std::fs::write(runbooks.join("slow-dependency.md"), RUNBOOK)?;
+            environment.push(("WARDROOM_KNOWLEDGE__RUNBOOKS", &runbooks_text));
+            targets += &second.target(UNAFFECTED_SERVICE);
+            targets += HOST_TARGET;
+        }
         let server = Server::start(dir, &targets, &environment)?;
         let telemetry = SyntheticTelemetry::new(now_ms() - 400_000, &[AFFECTED_SERVICE, UNAFFECTED_SERVICE]);
         Ok(Self {
@@ -336,7 +397,9 @@ impl Cycle {
                 "open" | "investigating" => self.send_second(true)?,
                 "awaiting_approval" => self.decide(&incident)?,
                 "mitigating" => std::thread::sleep(POLL_INTERVAL),
-                "verifying" => self.send_second(self.scenario == Scenario::DoesNotHelp)?,
+                "verifying" => {
+                    self.send_second(matches!(self.scenario, Scenario::DoesNotHelp | Scenario::StepsDoNotHelp))?;
+                }
                 "mitigated" => self.send_second(self.scenario == Scenario::Relapse)?,
                 "escalated" if self.scenario == Scenario::RejectedAndClosed => {
                     self.post_decision("close", &json!({}))?
