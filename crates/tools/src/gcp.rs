@@ -248,7 +248,7 @@ fn found(project: &Project, action: &Action, mark: &Mark, key: &str) -> Result<O
         },
         Action::ReadService { .. } => Outcome::NotApplied,
     };
-    Ok(mark.judge(outcome))
+    Ok(mark.evaluate(outcome))
 }
 
 /// Follows what was set off to its end, and notes that it took effect.

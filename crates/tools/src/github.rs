@@ -222,7 +222,7 @@ fn found(repository: &Repository, action: &Action, mark: &Mark, key: &str) -> Re
         }
         Action::ReadRun { .. } => Outcome::NotApplied,
     };
-    Ok(mark.judge(outcome))
+    Ok(mark.evaluate(outcome))
 }
 
 /// Follows what was set off to its end, and notes that it took effect.

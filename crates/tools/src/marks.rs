@@ -34,7 +34,7 @@ pub(crate) struct Mark {
 impl Mark {
     /// Returns the outcome that is known from what the target shows. What took effect and does not show it any more was
     /// changed by another user since.
-    pub(crate) fn judge(&self, shown: Outcome) -> Outcome {
+    pub(crate) fn evaluate(&self, shown: Outcome) -> Outcome {
         if shown == Outcome::NotApplied && self.after.is_some() { Outcome::Unknown } else { shown }
     }
 }
