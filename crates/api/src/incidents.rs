@@ -80,7 +80,7 @@ pub(crate) struct ApproveRequest {
     /// Free text for the timeline and the audit log, at most 4096 bytes.
     #[serde(default)]
     reason: String,
-    /// `cli` if the command line sends the request.
+    /// `cli` if the command line sends the request, `page` if a page does.
     #[serde(default)]
     channel: Option<String>,
     /// The approver's signature over tenant, incident, plan hash and time; `docs/security.md` says how it is made.
@@ -152,7 +152,8 @@ pub(crate) async fn approve(
     let ApproveRequest { plan_sha256, reason, channel, proof } = request;
     let reason = check_reason(reason)?;
     let proof = ProofRequest::of(proof, &headers)?;
-    let channel = if channel.as_deref() == Some("cli") { "cli" } else { "http" }.to_owned();
+    let channel = channel.filter(|channel| ["cli", "page"].contains(&channel.as_str()));
+    let channel = channel.unwrap_or_else(|| "http".to_owned());
     let decision = Decision::Approve { plan_sha256, reason, proof, channel };
     let decided = (backend.decide)(caller.0, DecisionRequest::new(&id, &headers, decision)?).await?;
     Ok((StatusCode::ACCEPTED, Json(decided)).into_response())

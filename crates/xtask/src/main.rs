@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod browser_tests;
 mod check;
 mod client_programs;
 mod debian_packages;
@@ -35,6 +36,7 @@ cargo xtask <command>
             [--seeds 1..30 --jobs 2 --out docs/demo.md --reports DIR] [--shop-args '…']
   test      all tests: unit, contract, scenarios with real servers, demo seeds, crash tests   [--yes] [--strict]
   test-kubernetes   lints and tests of the tool `kubernetes`, in a build of its own
+  test-browser   logins and approvals in a real Chromium   (CHROMIUM_BIN)
   check     format, tidy, lints, docs, generated references, dependencies   [--ci]
   tidy      rules for the source that a program can check, see CONTRIBUTING.md   [--bless]
   gen       generates docs/reference from the code   [--check]
@@ -70,6 +72,7 @@ fn run() -> anyhow::Result<ExitCode> {
         "demo" => demo::run(demo::Options::parse(arguments)?),
         "test" => test::run(arguments),
         "test-kubernetes" => kubernetes_tests::run(arguments),
+        "test-browser" => browser_tests::run(arguments),
         "check" => check::run(arguments),
         "tidy" => tidy::run(arguments),
         "gen" => generate::run(arguments),

@@ -9,6 +9,7 @@ mod backup;
 mod bad_input;
 mod base_path;
 mod binary_hardening;
+mod browser;
 mod command_line;
 mod config;
 mod data_folder;
