@@ -28,6 +28,8 @@ CONTEXT = "wardroom audit head v1\n"
 KEY_PREFIX = bytes.fromhex("302a300506032b6570032100")
 MAX_DELAY_SECONDS = 60
 COMMANDS = {"create_token", "revoke_token", "bus_new_epoch"}
+# Fields of the lines of an export that are no entries.
+SPECIAL = {"format", "head", "entries"}
 FIELDS = {"@timestamp", "tenant", "principal", "agent", "incident_id", "action", "decision", "approved_by"}
 
 
@@ -251,10 +253,23 @@ def read_data(folder):
     return log, heads, noted, key, datetime.now(timezone.utc).timestamp()
 
 
+def read_line(text):
+    """A line of an export. One that is none breaks the chain like any other change of an entry."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        line = None
+    if isinstance(line, dict):
+        types = {key: type(value) for key, value in line.items()}
+        if types == {"sequence": int, "text": str, "hash": str} or "sequence" not in types and types.keys() & SPECIAL:
+            return line
+    return {"sequence": -1, "text": "", "hash": ""}
+
+
 def read_export(path):
     log, heads, key, entries, complete = Log(), [], None, 0, False
     with open(path, encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
+        lines = [read_line(line) for line in file]
     if not lines or lines[0].get("format") != "wardroom audit export 1":
         raise ValueError("it is no export")
     key, now = lines[0]["public_key"], seconds(lines[0]["exported_at"])

@@ -30,6 +30,8 @@ const AFFECTED_SERVICE: &str = "cart";
 const UNAFFECTED_SERVICE: &str = "newsletter";
 /// Healthy seconds of telemetry before the problem begins.
 const HEALTHY_STEPS: usize = 60;
+/// Exit code of a command whose request comes too late.
+const CONFLICT_EXIT: i32 = 6;
 /// An incident must await its approval, and be executed, within this time.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -156,7 +158,7 @@ fn approve_at_once(server: &Server, other: &Server, plan_sha256: &str) -> anyhow
         let arguments = ["incidents", "approve", "INC-1", "--plan", plan_sha256, "--url", &server.url];
         match server.run(&[&arguments[..], &["--token", &server.responder_token]].concat()) {
             Ok((Some(0), _)) => Answer::Accepted,
-            Ok((Some(1), _)) => Answer::Refused,
+            Ok((Some(CONFLICT_EXIT), _)) => Answer::Refused,
             other => Answer::Other(format!("{other:?}")),
         }
     };

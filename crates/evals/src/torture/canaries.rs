@@ -25,8 +25,8 @@ use hostile_target::HostileTarget;
 use planted::Planted;
 use searched::Searched;
 
-/// Starts the server at log level `trace`.
-const TRACED: [&str; 4] = ["sh", "-c", "exec \"$@\" --log-level trace", "sh"];
+/// Starts the server at log level `trace`, except for the engine that runs queries.
+const TRACED: [&str; 4] = ["sh", "-c", "exec \"$@\" --log-level debug,wardroom=trace,hyper=trace,ureq=trace", "sh"];
 /// What must have happened within this time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds of telemetry.

@@ -30,7 +30,7 @@ pub(crate) const EFFECT_WORKER_COMMAND: &str = "effect-worker";
 /// Variable with the password of the database.
 const PASSWORD_VARIABLE: &str = "TORTURE_DATABASE_PASSWORD";
 /// Effects of a run.
-const EFFECTS: usize = 150;
+const EFFECTS: usize = 60;
 /// Duration of a lease; much shorter than the product's, so that a short pause is longer.
 const LEASE: Duration = Duration::from_millis(300);
 /// Pause of a worker, longer than a lease.

@@ -106,15 +106,17 @@ impl<'a> Incident<'a> {
             }
             None => Strace::attach_process(killed, &["-e", &format!("trace={CALLS}")], Some(&counted))?,
         };
-        let plan = self.incident()?["plan_sha256"].clone();
         loop {
             self.ensure_running()?;
-            let body = json!({ "plan_sha256": plan, "reason": "telemetry" });
-            let path = "/api/v1/incidents/INC-1/approve";
-            match self.state()?.as_str() {
+            let incident = self.incident()?;
+            match incident["state"].as_str().unwrap_or_default() {
                 "resolved" | "escalated" | "closed" | "suppressed" => break,
-                // A lost answer is no refusal: its effect shows in the state.
-                "awaiting_approval" => drop(self.server.post_json(path, &self.server.responder_token, &body)),
+                "awaiting_approval" => {
+                    let body = json!({ "plan_sha256": incident["plan_sha256"], "reason": "telemetry" });
+                    let path = "/api/v1/incidents/INC-1/approve";
+                    // A lost answer is no refusal: its effect shows in the state.
+                    drop(self.server.post_json(path, &self.server.responder_token, &body));
+                }
                 "verifying" | "mitigated" => self.send(&[])?,
                 _ => std::thread::sleep(POLL_INTERVAL),
             }

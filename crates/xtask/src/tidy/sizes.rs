@@ -8,8 +8,8 @@ use super::packages::{Package, is_test_file, relative, rust_files};
 const MAX_FILE_LINES: usize = 600;
 /// Lines of a crate, tests not counted.
 const MAX_CRATE_LINES: usize = 12_000;
-/// Crates with a limit of their own: a shared vocabulary, the composition, and the binary must stay small; what is never
-/// shipped may be larger until its three commands are crates.
+/// Crates with a limit of their own: a shared vocabulary, the composition, and the binary must stay small; what is
+/// never shipped may be larger until its three commands are crates.
 const CRATE_LIMITS: &[(&str, usize)] = &[
     ("wardroom-domain", 6000),
     ("wardroom-evals", 14_000),

@@ -52,7 +52,9 @@ impl Searched {
     pub(super) fn read_api(&mut self, server: &Server) -> anyhow::Result<()> {
         let document: Value = serde_json::from_str(&server.get("/openapi.json", &server.responder_token)?.1)?;
         for (path, operations) in document["paths"].as_object().into_iter().flatten() {
-            if !path.contains('{') && operations.get("get").is_some() {
+            let Some(operation) = operations.get("get") else { continue };
+            // A stream has no end.
+            if !path.contains('{') && !operation.to_string().contains("text/event-stream") {
                 let (_, body) = server.get(path, &server.responder_token)?;
                 self.add(&format!("GET {path}"), body.into_bytes());
             }
