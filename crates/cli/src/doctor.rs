@@ -26,7 +26,7 @@ use facts::Facts;
 
 /// Which server.
 #[derive(Clone, Debug, Args)]
-pub struct DoctorArgs {
+pub struct ExaminedServerArgs {
     #[command(flatten)]
     remote: RemoteOutputArgs,
 }
@@ -36,7 +36,7 @@ pub struct DoctorArgs {
 ///
 /// # Errors
 /// Returns an error if stdout cannot be written.
-pub fn run(args: &DoctorArgs, mut findings: Vec<Finding>) -> CommandResult {
+pub fn run(args: &ExaminedServerArgs, mut findings: Vec<Finding>) -> CommandResult {
     let facts = Facts::collect(&args.remote.client());
     findings.extend(CHECKS.iter().flat_map(|check| check(&facts)));
     let presentation = args.remote.output.presentation();

@@ -74,7 +74,7 @@ impl TimeRangeArgs {
 #[derive(Clone, Debug, Args)]
 pub struct TableArgs {
     /// Output format.
-    #[arg(short = 'o', long = "output", alias = "format", value_enum, value_name = "FORMAT",
+    #[arg(short = 'o', long = "output", visible_alias = "format", value_enum, value_name = "FORMAT",
         default_value_t = TableFormat::Table)]
     format: TableFormat,
     /// Print JSON, as -o json.

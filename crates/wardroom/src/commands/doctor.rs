@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use wardroom_cli::doctor::{self, DoctorArgs as ServerArgs, Finding};
+use wardroom_cli::doctor::{self, ExaminedServerArgs, Finding};
 use wardroom_cli::output::CommandResult;
 use wardroom_roles::config;
 use wardroom_roles::executor::check_config;
@@ -25,7 +25,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "FILE")]
     executor_config: Option<PathBuf>,
     #[command(flatten)]
-    server: ServerArgs,
+    server: ExaminedServerArgs,
 }
 
 pub(crate) fn run(args: DoctorArgs) -> CommandResult {
