@@ -175,7 +175,7 @@ impl AccessService {
             ends_at: record.ends_at,
             needs_rotation: false,
         };
-        self.inner.sessions.insert(record);
+        self.inner.sessions.insert(record, clock::now());
         Ok(NewSession { secret, identity, session })
     }
 

@@ -25,8 +25,6 @@ use crate::secret::random_secret;
 const ROTATION_AGE: Duration = Duration::from_secs(900);
 /// Time for which a replaced secret counts: requests in flight have it.
 const ROTATION_GRACE: Duration = Duration::from_secs(30);
-/// How long a session that this process made counts without being in what was read: a read may have begun before.
-const UNREAD_GRACE: Duration = Duration::from_secs(3);
 
 /// How a person has logged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +141,15 @@ pub enum SessionEnd {
 #[derive(Clone, Debug)]
 pub struct SessionTable {
     idle: Duration,
-    sessions: Arc<RwLock<Option<HashMap<String, SessionRecord>>>>,
+    sessions: Arc<RwLock<Option<Sessions>>>,
+}
+
+/// The sessions by id.
+#[derive(Debug, Default)]
+struct Sessions {
+    by_id: HashMap<String, SessionRecord>,
+    /// When this process added those that a read may not have yet.
+    added: HashMap<String, Timestamp>,
 }
 
 impl SessionTable {
@@ -154,15 +160,16 @@ impl SessionTable {
     }
 
     /// Replaces the sessions with those that were read; `None` means that they cannot be read. Keeps what this process
-    /// knows better: when each was used, and sessions that are younger than the read.
-    pub fn replace(&self, read: Option<Vec<SessionRecord>>, now: Timestamp) {
+    /// knows better: when each was used, and sessions that were added since the read began.
+    pub fn replace(&self, read: Option<Vec<SessionRecord>>, began_at: Timestamp) {
         let mut table = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        let known = table.take().unwrap_or_default();
+        let Sessions { by_id: known, mut added } = table.take().unwrap_or_default();
+        added.retain(|_, at| *at >= began_at);
         *table = read.map(|read| {
-            let mut sessions: HashMap<String, SessionRecord> =
+            let mut by_id: HashMap<String, SessionRecord> =
                 read.into_iter().map(|session| (session.id.clone(), session)).collect();
             for (id, mut session) in known {
-                match sessions.get_mut(&id) {
+                match by_id.get_mut(&id) {
                     Some(read) => {
                         read.used_at = read.used_at.max(session.used_at);
                         if session.rotated_at > read.rotated_at {
@@ -171,27 +178,28 @@ impl SessionTable {
                             *read = session;
                         }
                     }
-                    None if session.created_at.plus(UNREAD_GRACE) > now => drop(sessions.insert(id, session)),
+                    None if added.contains_key(&id) => drop(by_id.insert(id, session)),
                     None => {}
                 }
             }
-            sessions
+            Sessions { by_id, added }
         });
     }
 
     /// Adds a session that was stored just now.
-    pub fn insert(&self, session: SessionRecord) {
+    pub fn insert(&self, session: SessionRecord, now: Timestamp) {
         let mut table = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
         // While they cannot be read, none counts.
         if let Some(sessions) = table.as_mut() {
-            sessions.insert(session.id.clone(), session);
+            sessions.added.insert(session.id.clone(), now);
+            sessions.by_id.insert(session.id.clone(), session);
         }
     }
 
     /// Removes the sessions that were revoked just now.
     pub fn remove(&self, is_revoked: impl Fn(&SessionRecord) -> bool) {
         let mut table = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        table.iter_mut().for_each(|sessions| sessions.retain(|_, session| !is_revoked(session)));
+        table.iter_mut().for_each(|sessions| sessions.by_id.retain(|_, session| !is_revoked(session)));
     }
 
     /// Returns whom a secret stands for, and notes that it was used.
@@ -206,7 +214,7 @@ impl SessionTable {
             session.sha256 == digest
                 || session.previous.as_ref().is_some_and(|(previous, until)| *previous == digest && *until > now)
         };
-        let session = sessions.values_mut().find(is_it).ok_or(SessionEnd::Unknown)?;
+        let session = sessions.by_id.values_mut().find(is_it).ok_or(SessionEnd::Unknown)?;
         if session.ends_at <= now || session.used_at.plus(self.idle) <= now {
             return Err(SessionEnd::Expired);
         }
@@ -219,7 +227,8 @@ impl SessionTable {
     /// another request has replaced the secret already.
     pub fn rotate(&self, id: &str, now: Timestamp) -> Option<(String, SessionRecord)> {
         let mut table = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        let session = table.as_mut()?.get_mut(id).filter(|session| session.rotated_at.plus(ROTATION_AGE) <= now)?;
+        let session =
+            table.as_mut()?.by_id.get_mut(id).filter(|session| session.rotated_at.plus(ROTATION_AGE) <= now)?;
         let (secret, sha256) = random_secret();
         let previous = std::mem::replace(&mut session.sha256, sha256);
         session.previous = Some((previous, now.plus(ROTATION_GRACE)));
@@ -230,7 +239,8 @@ impl SessionTable {
     /// Returns when each session was used last, to be stored.
     pub fn used(&self) -> Vec<(String, Timestamp)> {
         let table = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
-        table.iter().flatten().map(|(id, session)| (id.clone(), session.used_at)).collect()
+        let sessions = table.iter().flat_map(|sessions| &sessions.by_id);
+        sessions.map(|(id, session)| (id.clone(), session.used_at)).collect()
     }
 
     /// Returns whether a session that was used then has ended by not being used.

@@ -58,14 +58,14 @@ fn what_was_revoked_elsewhere_ends_with_the_next_read() {
 #[test]
 fn a_session_made_during_a_read_counts_and_one_revoked_here_ends_at_once() {
     let table = table(Vec::new());
-    table.insert(record("s1", "secret", 100));
+    table.insert(record("s1", "secret", 100), at(101));
     table.replace(Some(Vec::new()), at(101));
     assert!(table.authenticate("secret", at(101)).is_ok(), "the read had begun before");
     table.remove(|session| session.id == "s1");
     assert_eq!(table.authenticate("secret", at(101)), Err(SessionEnd::Unknown));
-    table.insert(record("s2", "secret", 100));
-    table.replace(Some(Vec::new()), at(104));
-    assert_eq!(table.authenticate("secret", at(104)), Err(SessionEnd::Unknown), "a later read does not have it");
+    table.insert(record("s2", "secret", 101), at(101));
+    table.replace(Some(Vec::new()), at(102));
+    assert_eq!(table.authenticate("secret", at(102)), Err(SessionEnd::Unknown), "a later read does not have it");
 }
 
 #[test]

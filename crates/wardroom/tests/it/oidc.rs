@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -15,6 +15,8 @@ use crate::incidents::{Scenario, with_slow_cart};
 struct Provider {
     child: Child,
     issuer: String,
+    /// Kept open: the provider writes notices to it.
+    _output: BufReader<ChildStdout>,
 }
 
 impl Drop for Provider {
@@ -46,9 +48,10 @@ impl Provider {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
         assert_eq!(line.trim(), "ready", "{}", std::fs::read_to_string(dir.join("oidc.log")).unwrap());
-        Self { child, issuer: format!("http://127.0.0.1:{port}") }
+        Self { child, issuer: format!("http://127.0.0.1:{port}"), _output: output }
     }
 }
 
