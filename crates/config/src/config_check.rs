@@ -194,6 +194,7 @@ mod tests {
         "detect.error-ratio",
         "detect.latency-floor-seconds",
         "detect.memory",
+        "edge.requests-per-second",
         "detect.min-requests",
         "detect.points-per-second",
         "detect.saturation",

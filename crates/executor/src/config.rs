@@ -56,7 +56,7 @@ pub struct ExecutorConfig {
     /// Actions that may run without approval where the policy permits it. Default: none. Since 0.2.
     #[serde(default)]
     pub autonomy: Vec<AutonomousAction>,
-    /// How approvals from a browser are verified. Default: none is accepted. Since 0.3.
+    /// How approvals from a browser are verified. Default: none is accepted. Since 0.2.
     #[serde(default)]
     pub browser: BrowserProofs,
     /// The approvers, checked.

@@ -20,17 +20,17 @@ const MAX_SESSION_HOURS: u64 = 31 * 24;
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
     /// URL under which people reach this server, such as `https://wardroom.example.com`; passkeys and OpenID Connect
-    /// need it. Default: none. Since 0.3.
+    /// need it. Default: none. Since 0.2.
     pub public_url: Option<String>,
-    /// Time after which a session that is not used ends, in minutes. Default 60. Since 0.3.
+    /// Time after which a session that is not used ends, in minutes. Default 60. Since 0.2.
     pub session_idle_minutes: u64,
-    /// Time after which a session ends, in hours. Default 12. Since 0.3.
+    /// Time after which a session ends, in hours. Default 12. Since 0.2.
     pub session_hours: u64,
-    /// Providers of OpenID Connect by which people log in. Default: none. Since 0.3.
+    /// Providers of OpenID Connect by which people log in. Default: none. Since 0.2.
     pub providers: Vec<Provider>,
-    /// Issuers of tokens of programs. Default: none. Since 0.3.
+    /// Issuers of tokens of programs. Default: none. Since 0.2.
     pub machines: Vec<MachineIssuer>,
-    /// Roles besides `viewer`, `responder`, `admin` and `sender`: name, and what they may do. Default: none. Since 0.3.
+    /// Roles besides `viewer`, `responder`, `admin` and `sender`: name, and what they may do. Default: none. Since 0.2.
     pub roles: BTreeMap<String, Vec<Scope>>,
 }
 

@@ -30,11 +30,11 @@ pub struct Approver {
     #[serde(default)]
     pub allowed_signers: String,
     /// Passkeys that may approve, a line each: `NAME CREDENTIAL-ID PUBLIC-KEY`, as the page on which one is made shows
-    /// it. Needs `browser.rp-id` and `browser.origins`. Since 0.3.
+    /// it. Needs `browser.rp-id` and `browser.origins`. Since 0.2.
     #[serde(default)]
     pub passkeys: String,
     /// Accounts that may approve, a line each: `NAME ISSUER SUBJECT`, the subject being the claim `sub`. Needs
-    /// `browser.issuers`. Since 0.3.
+    /// `browser.issuers`. Since 0.2.
     #[serde(default)]
     pub accounts: String,
     /// `admin` if they may approve what the policy leaves to administrators. Default `responder`. Since 0.2.
