@@ -1,8 +1,8 @@
 //! The knowledge base: parses, validates and searches runbooks.
 //!
 //! A runbook is Markdown with YAML front matter: symptoms, checks for people, `reads` that Wardroom makes itself, and
-//! actions as typed tool calls whose placeholders (`{{service}}`, `{{setting.key}}`, `{{setting.from}}`) are filled from
-//! the diagnosis. An action may have conditions on what was read, and further steps.
+//! actions as typed tool calls whose placeholders (`{{service}}`, `{{setting.key}}`, `{{setting.from}}`) the diagnosis
+//! fills. An action may have conditions on what was read, and further steps.
 //! A runbook is found by the id of the rule that names the mechanism, by an alert's name, and by its symptoms and text
 //! (BM25, tantivy). The runbooks of `runbooks/` are built in; a configured folder adds more, and replaces built-in
 //! runbooks of the same id.

@@ -16,7 +16,8 @@ use crate::workflow::{Event, Workflow};
 pub enum PlanProgress {
     /// Nothing waits for the effect any more.
     Nothing,
-    /// The plan waits for these effects, or for earlier ones if there are none; the caller saves the workflow with them.
+    /// The plan waits for these effects, or for earlier ones if there are none; the caller saves the workflow with
+    /// them.
     Pending(Vec<EffectRequest>),
     /// It has ended in an event to consider with [`Workflow::proposed`].
     Ended(Event),

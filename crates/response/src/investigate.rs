@@ -19,8 +19,8 @@ use super::responder::Responder;
 use crate::clock;
 
 impl Responder {
-    /// Diagnoses an incident, for the first time or again, and asks for the checks of its runbook, or the dry runs of the
-    /// action that it has. Without an action the result is applied at once.
+    /// Diagnoses an incident, for the first time or again, and asks for the checks of its runbook, or the dry runs of
+    /// the action that it has. Without an action the result is applied at once.
     pub(crate) async fn investigate(
         &self,
         row: &IncidentRow,

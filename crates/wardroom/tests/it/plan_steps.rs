@@ -22,8 +22,8 @@ done) grep -qx "$WARDROOM_IDEMPOTENCY_KEY" done ;;
 esac
 "#;
 
-/// For a slow service: many idle connections want a restart; otherwise a smaller pool, and then the queue is paused by a
-/// command that fails.
+/// For a slow service: many idle connections want a restart; otherwise a smaller pool, and then the queue is paused by
+/// a command that fails.
 const RUNBOOK: &str = r#"---
 id: slow-dependency
 title: A dependency responds slowly
@@ -111,7 +111,7 @@ fn evidence(incident: &Value) -> String {
     found["summary"].as_str().unwrap().to_owned()
 }
 
-/// The second step fails at its target: the first one is taken back, and a person is told.
+/// The second step fails at its target: the first one is taken back, and the incident is escalated.
 #[test]
 fn a_step_that_fails_takes_back_the_one_before() {
     let folder = tempfile::tempdir().unwrap();

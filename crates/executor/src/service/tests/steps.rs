@@ -5,7 +5,7 @@ use wardroom_domain::PlanStep;
 use super::*;
 
 /// The target of the second step.
-const SECOND: &str = "catalogue";
+const SECOND: &str = "queue";
 
 impl TestExecutor {
     /// Declares both targets for the tenant.
