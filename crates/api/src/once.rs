@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Guarantee: a request with a key is handled at most once. It is handled to its end also if the client leaves, so that
-//! a repetition finds an answer. An answer that says that nothing was done (429 and 5xx) is not kept.
+//! a repetition finds an answer. An answer that says that nothing was done (4xx and 5xx) is not kept.
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
@@ -125,7 +125,7 @@ fn known(state: KeyState) -> Response {
 /// Keeps the answer of a request that was handled.
 async fn keep(backend: &RequestsBackend, keyed: KeyedRequest, response: Response) -> Response {
     let status = response.status();
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+    if status.is_client_error() || status.is_server_error() {
         return match (backend.end)((keyed, None)).await {
             Ok(()) => response,
             Err(problem) => problem.into_response(),

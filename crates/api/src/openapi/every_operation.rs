@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-/// Headers of every response.
-const RESPONSE_HEADERS: [(&str, &str); 2] = [
-    ("X-Request-Id", "The request's `X-Request-Id`, or a new one; the server's log has it"),
-    ("wardroom-warning", "What was asked for and ignored; may repeat"),
-];
+/// Headers of every response, each with the name of its description.
+const RESPONSE_HEADERS: [(&str, &str); 2] = [("X-Request-Id", "RequestId"), ("wardroom-warning", "Warning")];
 
 /// Completes every operation of the document.
 pub(super) fn complete(document: &mut Value) {
     document["components"]["securitySchemes"] = json!({
         "bearer": { "type": "http", "scheme": "bearer" },
         "basic": { "type": "http", "scheme": "basic", "description": "Any user name, the token as password" },
+    });
+    let header = |kind: &str, text: &str| json!({ "description": text, "schema": { "type": kind } });
+    document["components"]["headers"] = json!({
+        "RequestId": header("string", "The request's `X-Request-Id`, or a new one; the server's log has it"),
+        "Warning": header("string", "What was asked for and ignored; may repeat"),
+        "RetryAfter": header("integer", "Seconds until the next attempt"),
     });
     let mut ids = BTreeSet::new();
     for (path, operations) in document["paths"].as_object_mut().into_iter().flatten() {
@@ -149,13 +152,11 @@ fn add_error(operation: &mut Map<String, Value>, status: &str, description: &str
 fn add_response_headers(operation: &mut Map<String, Value>) {
     let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
     for (status, response) in responses.into_iter().flatten() {
-        for (name, description) in RESPONSE_HEADERS {
-            response["headers"][name] =
-                json!({ "description": description, "schema": { "type": "string" }, "required": false });
+        for (name, described) in RESPONSE_HEADERS {
+            response["headers"][name] = json!({ "$ref": format!("#/components/headers/{described}") });
         }
         if ["429", "503"].contains(&status.as_str()) {
-            response["headers"]["Retry-After"] =
-                json!({ "description": "Seconds until the next attempt", "schema": { "type": "integer" } });
+            response["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/RetryAfter" });
         }
     }
 }
