@@ -204,7 +204,8 @@ async fn receive(
     if route.access == Access::Send || request.body().is_end_stream() {
         return Ok((request, None));
     }
-    if request.method().is_safe() {
+    let has_none = request.method().is_safe() || route.access == Access::Public && route.method != "POST";
+    if has_none {
         return Ok((request.map(|_| Body::empty()), None));
     }
     // A login: all who are not known yet share one place in the budget.
