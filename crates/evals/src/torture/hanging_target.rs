@@ -10,6 +10,8 @@
 //! | p99 from the request of an approval to the request of the action at its target | 500 ms |
 //! | longest time from the request to stop all actions until server and executor have stopped them | 1 s |
 //!
+//! The limits are those of a release build on a machine that does nothing else.
+//!
 //! The target of every plan is a supervisor in this process, which counts the effects: each approved action once, those
 //! on the target that hangs never, and none while everything is stopped.
 
@@ -42,6 +44,8 @@ const HEALTHY_SERVICE: &str = "newsletter";
 const HEALTHY_STEPS: usize = 60;
 /// Seconds of telemetry after it, so that nothing joins it any more.
 const RECOVERY_STEPS: usize = 150;
+/// Time after a start, or after telemetry, until tables are written and entries are signed.
+const QUIET_AFTER: Duration = Duration::from_secs(15);
 /// Duration of a second of telemetry while the problem is looked for.
 const FAST_SECOND: Duration = Duration::from_millis(200);
 /// Limits; see above.
@@ -131,7 +135,7 @@ fn await_first_incident(server: &Server, telemetry: &mut SyntheticTelemetry) -> 
 
 /// Share of a core that the server's processes use while nothing arrives.
 fn core_share(server: &Server, duration: Duration) -> anyhow::Result<f64> {
-    std::thread::sleep(duration.min(Duration::from_secs(10)));
+    std::thread::sleep(QUIET_AFTER);
     let supervisor = server.processes().first().map(|(_, pid)| *pid).context("the server does not run")?;
     let before = process_tree_usage(supervisor).cpu_s;
     let started = Instant::now();

@@ -70,12 +70,9 @@ impl Searched {
         };
         let tables = query("SELECT table_schema, table_name FROM information_schema.tables".to_owned())?;
         let mut names = BTreeSet::new();
-        for row in tables["rows"].as_array().into_iter().flatten() {
-            let text = |index: usize, name: &str| {
-                let value = row.get(index).or_else(|| row.get(name)).and_then(Value::as_str);
-                value.map(str::to_owned)
-            };
-            names.extend(text(0, "table_schema").zip(text(1, "table_name")));
+        for row in tables.as_array().into_iter().flatten() {
+            let text = |name: &str| row[name].as_str().map(str::to_owned);
+            names.extend(text("table_schema").zip(text("table_name")));
         }
         names.retain(|(schema, _)| schema != "information_schema");
         anyhow::ensure!(!names.is_empty(), "no tables are listed: {tables}");
