@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, header};
 use tower::ServiceExt;
 use wardroom_domain::{AccessRole, Identity, Principal, SeriesId, TenantId, Timestamp};
-use wardroom_edge::{AuthMode, Config as EdgeConfig, KnownToken, Port, TokenTable, generate_token};
+use wardroom_edge::{AuthMode, Callers, Config as EdgeConfig, KnownToken, Port, TokenTable, generate_token};
 use wardroom_sources::{ByteRateLimiter, Intake, ResolvedSeries};
 
 use super::fuzz_target::{FuzzTarget, NOW_MS, discard, inflate_budget};
@@ -64,6 +64,7 @@ fn grpc_target(messages: &[Vec<u8>]) -> anyhow::Result<FuzzTarget> {
     let port = Port {
         config: Arc::default(),
         tokens: TokenTable::new(AuthMode::Off),
+        callers: Callers::default(),
         on_rejection: Arc::new(|_| ()),
         now: Arc::new(|| Timestamp::from_millis(NOW_MS)),
     };
