@@ -341,7 +341,9 @@ fn an_object_store_keeps_signed_heads_with_versions() {
         )
     };
     let secret = key["secret"].as_str().unwrap();
-    let file = dir.path().join("secret");
+    // The executor reads credentials in the folder of its file only.
+    let file = dir.path().join("secrets/heads");
+    std::fs::create_dir(dir.path().join("secrets")).unwrap();
     std::fs::write(&file, secret).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let by_reference = format!("file:{}", file.display());
