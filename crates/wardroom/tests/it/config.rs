@@ -44,6 +44,20 @@ fn config_check_accepts_valid_and_rejects_invalid_files() {
     assert_eq!(errors.matches("field ").count(), 4, "every problem is reported: {errors}");
 }
 
+/// The example of docs/state.md. The file with the password has to exist.
+#[test]
+fn documented_store_settings_are_accepted() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/state.md")).unwrap();
+    let (_, rest) = page.split_once("```yaml test=documented_store_settings_are_accepted\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let (_, _, errors) = check(&example.replace("/etc/wardroom/", "/nonexistent/"));
+    assert!(errors.contains("field store.password: the file cannot be read"), "{errors}");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("database-password"), "secret\n").unwrap();
+    let (code, out, errors) = check(&example.replace("/etc/wardroom/", &format!("{}/", dir.path().display())));
+    assert!(code == Some(0) && errors.is_empty(), "{out}{errors}");
+}
+
 #[test]
 fn config_check_reads_the_executors_file() {
     use std::os::unix::fs::PermissionsExt;
