@@ -144,7 +144,7 @@ mod tests {
         );
         assert_eq!(
             query(&["--state", "open", "--service", "cart", "--since", "2026-01-02T00:00:00Z", "--search", "a b"]),
-            "state=open&service=cart&since=2026-01-02T00:00:00Z&text=a b&sort=newest"
+            "state=open&service=cart&since=2026-01-02T00:00:00.000Z&text=a b&sort=newest"
         );
     }
 
