@@ -90,7 +90,7 @@ fn approve(scenario: &Scenario) {
     let server = &scenario.server;
     let body = json!({ "plan_sha256": scenario.incident()["plan_sha256"], "reason": "telemetry" });
     let (status, answer) = server.post_json("/api/v1/incidents/INC-1/approve", &server.responder_token, &body).unwrap();
-    assert_eq!(status, 200, "{answer}");
+    assert_eq!(status, 202, "{answer}");
 }
 
 fn wait_for(scenario: &Scenario, state: &str) -> Value {
