@@ -74,7 +74,7 @@ pub use backend::{
 };
 pub use backend_future::{Ask, BackendFuture};
 pub use incident_query::{IncidentQuery, IncidentSort};
-pub use openapi::{document, document_mismatches};
+pub use openapi::{check_routes, document, document_mismatches};
 pub use problem_responses::ProblemDocument;
 pub use promql_selectors::extract_selectors;
 pub use request::{NamedQuery, TableFormat};

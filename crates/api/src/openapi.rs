@@ -4,19 +4,19 @@
 //! holds for many (credentials, the errors of the guard, headers) is added in `every_operation`, so that no handler can
 //! forget it. The routes of intake, which another crate has, are described in `ingest`.
 //!
-//! A route without a description, or a description without a route, fails a test, and the start of a debug build:
-//! [`document_mismatches`].
+//! A route without a description, or a description without a route, fails the first request for the document in builds
+//! with debug assertions, and with it a test: [`check_routes`].
 
 mod every_operation;
 mod ingest;
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use axum::body::Bytes;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
-use wardroom_edge::Routes;
+use wardroom_edge::{Route, Routes};
 
 use crate::incident_query::IncidentSort;
 use crate::metric_ranges::Reduction;
@@ -142,22 +142,42 @@ use crate::{
 )]
 struct Operations;
 
-/// The document; made once: the route needs no credential, and making it takes as long as many requests do.
-pub(crate) static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+/// What is made of the document, once, when it is asked for first: making it takes as long as many requests do. The
+/// document itself has tens of thousands of values and is not kept.
+struct Made {
+    text: Bytes,
+    /// Names of the query parameters, by path.
+    parameters: BTreeMap<String, Vec<String>>,
+}
+
+static MADE: LazyLock<Made> = LazyLock::new(|| {
+    let document = document();
+    let mounted = MOUNTED.get().map(Vec::as_slice);
+    debug_assert!(mounted.is_none_or(|routes| mismatches(&document, routes).is_empty()), "routes and document differ");
+    let paths = document["paths"].as_object().into_iter().flatten();
+    let parameters = paths.map(|(path, operations)| (path.clone(), query_parameters(operations))).collect();
+    Made { text: document.to_string().into(), parameters }
+});
+
+/// The routes of the server, which the document is compared with.
+static MOUNTED: OnceLock<Vec<Route>> = OnceLock::new();
+
+/// Has the document compared with the routes of the server when it is made, in builds with debug assertions.
+pub fn check_routes(routes: &Routes) {
+    if cfg!(debug_assertions) {
+        // Of several servers in one process, as in tests, the first counts.
+        drop(MOUNTED.set(routes.list()));
+    }
+}
 
 /// Returns the text of the document.
 pub(crate) fn document_text() -> Bytes {
-    static TEXT: LazyLock<Bytes> = LazyLock::new(|| DOCUMENT.to_string().into());
-    TEXT.clone()
+    MADE.text.clone()
 }
 
 /// Returns the names of a path's query parameters, as documented: others are reported as unknown.
 pub(crate) fn known_parameters(path: &str) -> &'static [String] {
-    static NAMES: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(|| {
-        let paths = DOCUMENT["paths"].as_object().into_iter().flatten();
-        paths.map(|(path, operations)| (path.clone(), query_parameters(operations))).collect()
-    });
-    NAMES.get(path).map_or(&[], Vec::as_slice)
+    MADE.parameters.get(path).map_or(&[], Vec::as_slice)
 }
 
 /// Returns the names of the query parameters of a path's operations.
@@ -194,15 +214,19 @@ pub fn document() -> Value {
 /// Compares the document with mounted routes, both ways. Returns one line per operation that is missing on one side or
 /// has another access rule.
 pub fn document_mismatches(routes: &Routes) -> Vec<String> {
+    mismatches(&document(), &routes.list())
+}
+
+fn mismatches(document: &Value, routes: &[Route]) -> Vec<String> {
     let mut documented = BTreeMap::new();
-    for (path, operations) in DOCUMENT["paths"].as_object().into_iter().flatten() {
+    for (path, operations) in document["paths"].as_object().into_iter().flatten() {
         for (method, operation) in operations.as_object().into_iter().flatten() {
             let access = operation["x-access"].as_str().unwrap_or_default().to_owned();
             documented.insert((method.to_uppercase(), path.clone()), access);
         }
     }
     let mut mismatches = Vec::new();
-    for route in routes.list() {
+    for route in routes {
         let (method, path, access) = (route.method, route.path, route.access.as_str());
         match documented.remove(&(method.to_owned(), path.to_owned())) {
             Some(documented) if documented == access => {}
@@ -251,7 +275,8 @@ mod tests {
         use wardroom_domain::AccessRole;
         let levels = [Access::Public, Access::Send, Access::Read, Access::Respond, Access::Admin];
         let mut lines = Vec::new();
-        for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {
+        let document = document();
+        for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
                 let access = operation["x-access"].as_str().unwrap();
                 let level = levels.into_iter().find(|level| level.as_str() == access).unwrap();

@@ -68,12 +68,17 @@ pub(crate) fn report_warnings(routes: Routes, known_parameters: fn(&str) -> &'st
         if !route.path.starts_with("/api/") {
             return handler;
         }
-        handler.layer(from_fn_with_state(known_parameters(route.path), report))
+        handler.layer(from_fn_with_state((route.path, known_parameters), report))
     })
 }
 
-async fn report(State(known): State<&'static [String]>, request: Request, next: Next) -> Response {
+/// A path, and what returns the names of a path's query parameters.
+type KnownParameters = (&'static str, fn(&str) -> &'static [String]);
+
+async fn report(State((path, known)): State<KnownParameters>, request: Request, next: Next) -> Response {
     let names = query_names(request.uri().query().unwrap_or_default());
+    // The names are made of the document, which is not made before it is needed.
+    let known: &[String] = if names.is_empty() { &[] } else { known(path) };
     let unknown = names.iter().map(String::as_str).filter(|name| !known.iter().any(|it| it == name));
     let unknown = unknown_names("parameter", unknown, known);
     let mut response = next.run(request).await;
@@ -128,13 +133,13 @@ mod tests {
     use super::*;
 
     fn answer(uri: &str) -> (Vec<String>, String) {
-        let known: &'static [String] = ["since", "match[]"].map(str::to_owned).to_vec().leak();
+        let known: fn(&str) -> &'static [String] = |_| ["since", "match[]"].map(str::to_owned).to_vec().leak();
         let table = async || with_warnings(Json(json!([1])), vec!["rows are missing".to_owned()]);
         let router = axum::Router::new()
             .route("/object", get(async || Json(json!({ "value": 0.1 }))))
             .route("/prometheus", get(async || Json(json!({ "data": [], "warnings": ["truncated"] }))))
             .route("/table", get(table))
-            .layer(from_fn_with_state(known, report));
+            .layer(from_fn_with_state(("/", known), report));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let request = Request::builder().uri(uri).body(Body::empty()).unwrap();

@@ -101,7 +101,8 @@ impl Stream {
     fn until(&mut self, start: &str) -> Option<String> {
         loop {
             let mut line = String::new();
-            if self.0.read_line(&mut line).unwrap_or(0) == 0 {
+            // The last part of the body has no bytes; the connection may stay open for another request.
+            if self.0.read_line(&mut line).unwrap_or(0) == 0 || line == "0\r\n" {
                 return None;
             }
             if line.starts_with(start) {
