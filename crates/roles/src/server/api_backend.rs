@@ -43,7 +43,8 @@ pub(super) struct ApiState {
 
 /// Builds the closures of the API.
 pub(super) fn api_backend(state: ApiState) -> Backend {
-    let ApiState { authenticated, access, responder, budget, recorder, readiness, dead_letters, intake, reads, stream } = state;
+    let ApiState { authenticated, access, responder, budget, recorder, readiness, dead_letters, intake, reads, stream } =
+        state;
     let gauges = Arc::clone(&readiness);
     let is_https = responder.config.identity.is_https();
     let allowed_hosts = responder.config.edge.allowed_hosts.clone().into();

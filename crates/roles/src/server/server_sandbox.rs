@@ -33,7 +33,8 @@ pub enum SandboxError {
 pub fn server_sandbox(data: &Path, config: &Config) -> Result<Sandbox, SandboxError> {
     let lake = if config.lake.enabled { config.lake.folder(data)? } else { None };
     let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().chain(&config.policy.file).cloned().collect();
-    let readable: Vec<PathBuf> = readable.into_iter().chain(config.store.password_file()).chain(config.identity.files()).collect();
+    let readable: Vec<PathBuf> =
+        readable.into_iter().chain(config.store.password_file()).chain(config.identity.files()).collect();
     Ok(Sandbox::server(data, lake, &readable))
 }
 
