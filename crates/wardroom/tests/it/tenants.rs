@@ -54,7 +54,7 @@ fn a_tenant_sees_and_changes_nothing_of_another() {
         for (method, operation) in methods.as_object().unwrap() {
             let is_open = ["public", "send"].contains(&operation["x-access"].as_str().unwrap());
             if !is_open && path != "/api/v1/stream" {
-                operations.push((method, path));
+                operations.push((method.as_str(), path.as_str()));
             }
         }
     }
