@@ -171,8 +171,8 @@ impl Signal {
             }
             SignalKind::Availability => {
                 self.counts.advance(point.at_ms);
-                let is_warm = self.is_warm(config);
-                let normal = if is_warm { self.past.baseline(point.at_ms).center } else { 1.0 };
+                let baseline = self.past.baseline(point.at_ms);
+                let normal = states::normally_up(self.is_warm(config), &baseline, &self.counts, &self.past);
                 let is_down = point.value < states::down_below(normal, point);
                 self.counts.add_state(point.at_ms, is_down, point.value > 0.0, self.interval_ms);
             }

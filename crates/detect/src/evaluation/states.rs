@@ -3,6 +3,9 @@
 use wardroom_domain::{EntityKind, Severity, SignalId};
 
 use super::conditions::{EXPORTER, PROCESSES, is_condition};
+use super::counts::Counts;
+use super::normal_range::Baseline;
+use super::past::Past;
 use super::rule::{RuleInput, Sign, Verdict};
 use crate::point::Point;
 
@@ -47,9 +50,20 @@ pub(super) fn exporter(input: &RuleInput<'_>) -> Verdict {
     if input.id.resource == EXPORTER { is_up(input) } else { Verdict::Unknown }
 }
 
+/// Returns the share of members that is normally up: all, until more is known. What was never up is no normal state
+/// while it may be starting for the first time.
+pub(super) fn normally_up(is_warm: bool, baseline: &Baseline, counts: &Counts, past: &Past) -> f64 {
+    let may_start = !counts.was_up() && past.age_ms() < 2 * ROLLOUT_MS;
+    if is_warm && !may_start { baseline.center } else { 1.0 }
+}
+
+fn normal_of(input: &RuleInput<'_>) -> f64 {
+    normally_up(input.is_warm, &input.baseline, input.counts, input.past)
+}
+
 /// Returns the share of members below which a signal is down.
-pub(super) fn up_limit(input: &RuleInput<'_>) -> f64 {
-    down_below(if input.is_warm { input.baseline.center } else { 1.0 }, input.point)
+fn up_limit(input: &RuleInput<'_>) -> f64 {
+    down_below(normal_of(input), input.point)
 }
 
 /// Returns the share below which a signal is down: half a member less than normal. A single member may itself report a
@@ -76,7 +90,7 @@ fn is_up(input: &RuleInput<'_>) -> Verdict {
     if (is_known || is_old) && !is_steady(input) {
         return Verdict::Unknown;
     }
-    let normal = if input.is_warm { input.baseline.center } else { 1.0 };
+    let normal = normal_of(input);
     let severity = match resource {
         _ if is_condition || resource == EXPORTER => Severity::Warning,
         _ if value <= 0.0 => Severity::Critical,
