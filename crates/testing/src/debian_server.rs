@@ -149,7 +149,12 @@ impl Drop for RedisServer {
 }
 
 /// Waits until a server is ready.
-pub(crate) fn await_start(name: &str, child: &mut Child, log: &Path, is_ready: impl Fn() -> bool) -> anyhow::Result<()> {
+pub(crate) fn await_start(
+    name: &str,
+    child: &mut Child,
+    log: &Path,
+    is_ready: impl Fn() -> bool,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     while !is_ready() {
         let has_exited = child.try_wait()?.is_some();

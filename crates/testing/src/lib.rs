@@ -17,9 +17,9 @@
 
 pub mod credentials;
 mod debian_server;
-mod nginx_server;
 pub mod described_api;
 mod fake_object_store;
+mod nginx_server;
 pub mod remote_write;
 pub mod server;
 mod shop;
@@ -27,9 +27,9 @@ mod synthetic_telemetry;
 
 pub use credentials::{Authenticator, TestIssuer};
 pub use debian_server::{PostgresServer, RedisServer};
-pub use nginx_server::NginxServer;
 pub use described_api::{ApiAnswer, ApiRequest, DescribedApi};
 pub use fake_object_store::{FakeObjectStore, StoreFaults};
+pub use nginx_server::NginxServer;
 pub use server::Server;
 pub use shop::Shop;
 pub use synthetic_telemetry::SyntheticTelemetry;
