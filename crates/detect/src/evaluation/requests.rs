@@ -192,14 +192,17 @@ pub(super) fn traffic_lost(input: &RuleInput<'_>) -> Verdict {
     let is_long = age_ms >= MIN_STEADY_MS && normal * age_ms as f64 / 1000.0 >= MIN_STEADY_REQUESTS;
     let limit = normal * STOPPED;
     let since_ms = input.run.map_or(input.point.at_ms, |run| run.since_ms);
-    // The past holds no points of a pause that was evidence.
-    let mut before = input.history.iter().take_while(|(at_ms, _)| *at_ms < since_ms);
-    let is_steady = is_long && input.baseline.low >= STEADY * normal && before.all(|(_, value)| *value > limit);
+    let is_steady = is_long && input.baseline.low >= STEADY * normal;
     if !input.is_warm || !is_steady || normal * input.window_seconds() < MIN_EXPECTED {
         return Verdict::Unknown;
     }
     if input.point.value > limit {
         return Verdict::Good;
+    }
+    // The past holds no points of a pause that was evidence. Looked for only now: most points are good.
+    let mut before = input.history.iter().take_while(|(at_ms, _)| *at_ms < since_ms);
+    if before.any(|(_, value)| *value <= limit) {
+        return Verdict::Unknown;
     }
     let seconds = (input.point.at_ms - since_ms) as f64 / 1000.0 + input.window_seconds();
     Verdict::Bad(Sign {
