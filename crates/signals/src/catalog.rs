@@ -22,6 +22,7 @@ pub struct Catalog {
     /// The user's conventions and the built-in ones; the latter alone are read when they are needed first, since
     /// processes that judge nothing have a configuration, too.
     tables: Option<Arc<Tables>>,
+    user: Arc<[UserConvention]>,
 }
 
 /// The built-in conventions; parsed once. A test reads each of them, so that none is left out here.
@@ -36,7 +37,7 @@ impl Default for Catalog {
 impl Catalog {
     /// Returns the built-in conventions, with the default entity rules.
     pub fn builtin() -> Self {
-        Self { entity_rules: Arc::new(EntityRules::default()), tables: None }
+        Self { entity_rules: Arc::new(EntityRules::default()), tables: None, user: Arc::default() }
     }
 
     /// Returns the user's conventions before the built-in ones, with these entity rules.
@@ -45,11 +46,16 @@ impl Catalog {
     /// Returns an error if a convention cannot be read; it names the file, the series and the reason.
     pub fn new(entity_rules: &EntityRules, user: &[UserConvention]) -> Result<Self, ConventionError> {
         let tables = if user.is_empty() { None } else { Some(Arc::new(Tables::new(user)?)) };
-        Ok(Self { entity_rules: Arc::new(entity_rules.clone()), tables })
+        Ok(Self { entity_rules: Arc::new(entity_rules.clone()), tables, user: user.into() })
     }
 
     fn tables(&self) -> &Tables {
         self.tables.as_deref().unwrap_or_else(|| &BUILTIN_TABLES)
+    }
+
+    /// Returns the user's conventions, in their order: what was learned with others means something else.
+    pub fn user_conventions(&self) -> &[UserConvention] {
+        &self.user
     }
 
     /// Returns what a series means. `metadata` is what the sender says of its family.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
 use wardroom_domain::entity_names::{port_of, workload_of_pod};
 
 use crate::builtin::BUILTIN;
@@ -14,7 +15,7 @@ use crate::error::ConventionError;
 const SEPARATORS: [char; 3] = ['_', '.', ':'];
 
 /// A convention of the user's: the file's name, for errors, and its text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct UserConvention {
     /// The name.
     pub name: String,

@@ -72,7 +72,7 @@ pub enum Error {
         wanted: u64,
     },
     /// Taken with other settings, so that the state means something else now.
-    #[error("taken with other settings of detection, entities or live series")]
+    #[error("taken with other settings of detection, entities, conventions or live series")]
     SettingsChanged,
 }
 
@@ -134,7 +134,9 @@ impl Checkpoints {
         lake_offset: Option<u64>,
     ) -> Result<(Self, Option<ResumePoint>), Error> {
         std::fs::create_dir_all(dir)?;
-        let settings = (&config.detect, config.catalog.entity_rules(), &config.correlate, config.head.recent_minutes);
+        let catalog = &config.catalog;
+        let meaning = (catalog.entity_rules(), catalog.user_conventions());
+        let settings = (&config.detect, meaning, &config.correlate, config.head.recent_minutes);
         let live_window_ms = i64::from(config.head.recent_minutes) * 60_000;
         let settings = serde_json::to_vec(&settings).map_err(std::io::Error::from)?;
         let mut checkpoints = Self {

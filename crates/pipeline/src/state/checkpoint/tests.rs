@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use wardroom_domain::{Batch, EntityRules, Labels, Metrics, Sample, SeriesId, SeriesRun, Span, SpanKind, Timestamp};
-use wardroom_signals::Catalog;
+use wardroom_signals::{Catalog, UserConvention};
 
 use std::sync::Arc;
 
@@ -181,20 +181,25 @@ fn skips_a_damaged_checkpoint_for_the_one_before() {
 #[test]
 fn discards_checkpoints_taken_with_other_settings() {
     let (config, bus) = (Config::default(), CommitOnlyBus::default());
-    let dir = tempfile::tempdir().unwrap();
-    write_two_checkpoints(dir.path(), &config, &bus);
-    let mut other = config.clone();
     let rules = EntityRules { service: vec!["team".into()], ..EntityRules::default() };
-    other.catalog = Catalog::new(&rules, &[]).unwrap();
-    let (_, resumed) = Checkpoints::open(
-        dir.path(),
-        &other,
-        bus.start_offset()..=bus.end_offset(),
-        &Tenants::new(other.clone()),
-        None,
-    )
-    .unwrap();
-    assert_eq!(resumed, None);
+    let text = "convention: mine\ntitle: Mine\nsource: https://example.com\nseries:\n\
+                - { metric: depth, signal: other, part: value }\n";
+    let convention = UserConvention { name: "mine.yaml".into(), text: text.into() };
+    for catalog in [Catalog::new(&rules, &[]), Catalog::new(&EntityRules::default(), &[convention])] {
+        let dir = tempfile::tempdir().unwrap();
+        write_two_checkpoints(dir.path(), &config, &bus);
+        let mut other = config.clone();
+        other.catalog = catalog.unwrap();
+        let (_, resumed) = Checkpoints::open(
+            dir.path(),
+            &other,
+            bus.start_offset()..=bus.end_offset(),
+            &Tenants::new(other.clone()),
+            None,
+        )
+        .unwrap();
+        assert_eq!(resumed, None);
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) {
