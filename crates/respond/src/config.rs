@@ -30,8 +30,8 @@ pub struct Config {
     pub verify_timeout: u64,
     /// Time after which a plan that was not approved expires, in minutes; at most 1440. Default 30. Since 0.1.
     pub approval_minutes: u64,
-    /// Time for which a signal has to be bad in the hold to be a breach, in seconds; at least two of its points.
-    /// Default 5. Since 0.2.
+    /// Time for which a signal has to be bad in the hold to be a breach, in seconds; at least two of its points. A
+    /// breach takes the action back, so that it has to last as long as the improvement had to. Default 20. Since 0.2.
     pub breach_seconds: u64,
     /// Replaced by `good-seconds` and `good-points`; refused since 0.2.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,7 @@ impl Default for Config {
             hold: 90,
             verify_timeout: 120,
             approval_minutes: 30,
-            breach_seconds: 5,
+            breach_seconds: 20,
             good_samples: None,
             breach_samples: None,
         }
