@@ -13,6 +13,10 @@ const SETTING_SECONDS: f64 = 600.0;
 /// Requests that get slow this long after a resource began to fill do not explain it, in seconds.
 const LATER_SECONDS: f64 = 30.0;
 
+/// Requests that are under way explain a resource if their growth is at least this share of its growth: those that
+/// still wait are in no latency yet.
+const HELD_SHARE: f64 = 0.8;
+
 /// Symptoms below this are none.
 const WELL: f64 = 0.3;
 
@@ -157,7 +161,7 @@ impl<'a> Subject<'a> {
         let arrivals = own(SignalKind::Traffic).map(growth).reduce(f64::max).unwrap_or_default();
         let begins_later =
             slow.onset.zip(held.onset).is_some_and(|(slow, held)| slow.seconds_since(held) > LATER_SECONDS);
-        !begins_later && growth(slow) + arrivals >= growth(held)
+        !begins_later && growth(slow) + arrivals >= HELD_SHARE * growth(held)
     }
 
     /// Returns whether something that it calls tells how long its answers take, and all that do are about as fast as

@@ -152,6 +152,8 @@ fn descriptors_that_waiting_requests_hold_are_no_leak() {
     let x = service("x");
     let held = |estate: Estate| estate.own(&x, SignalKind::Saturation, "file-descriptors", 0.7, 0.05);
     held(Estate::new().slow(&x, 1.0)).check(&x, "slow-dependency");
+    // Requests that still wait are in no latency yet.
+    held(Estate::new().slow(&x, 0.6)).check(&x, "slow-dependency");
     held(Estate::new().slow(&x, 0.3)).check(&x, "descriptor-leak");
     held(Estate::new().failing(&x, 0.5)).check(&x, "descriptor-leak");
 }
