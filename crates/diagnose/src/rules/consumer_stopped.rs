@@ -1,5 +1,7 @@
 //! A consumer that takes nothing from its queue.
 
+use wardroom_domain::SignalKind;
+
 use crate::evidence::{Cited, signal_summary};
 use crate::rule::{Match, Rule, Subject};
 
@@ -24,7 +26,9 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     }
     let (share, store, symptom) = subject.starved()?;
     let levels = subject.suspect.levels;
-    if levels.down < 0.5 && levels.drop < STOPPED {
+    // What still ends now and then, and takes long, has not stopped.
+    let is_slow = subject.shifted(SignalKind::Latency, &[]).is_some() && levels.requests.is_some_and(|rate| rate > 0.0);
+    if levels.down < 0.5 && (levels.drop < STOPPED || is_slow) {
         return None;
     }
     let because = format!("it takes nothing from {}, which fills", subject.case.suspects[store].entity);

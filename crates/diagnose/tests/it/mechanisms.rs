@@ -225,3 +225,35 @@ fn how_long_after_the_onset_a_deployment_counts_depends_on_the_interval() {
     assert!(blamed(60_000, 110) && !blamed(60_000, 130));
     assert!(!blamed(600_000, 200), "the tolerance is bounded");
 }
+
+/// A queue behind requests, whose consumer takes long for each message: producers are refused, and what differs most
+/// is at the queue.
+fn queue_with_a_slow_consumer() -> Estate {
+    let (producer, queue, consumer) = (service("producer"), service("buffer"), service("consumer"));
+    Estate::new()
+        .failing(&queue, 0.94)
+        .own(&queue, SignalKind::Queue, "depth", 60.0, 0.0)
+        .own(&queue, SignalKind::Other, "depth", 60.0, 0.35)
+        .own(&queue, SignalKind::Traffic, "", 19.4, 74.8)
+        .own(&queue, SignalKind::Logs, "", 9.2, 0.0)
+        .log(&queue, "message refused", 421.0, Some(0.0))
+        .call(&producer, &queue, SignalKind::Errors, 0.9, 0.0)
+        .healthy(&producer)
+        .own(&consumer, SignalKind::Latency, "median", 1.355, 0.0068)
+        .own(&consumer, SignalKind::Traffic, "", 1.2, 23.2)
+        .call(&consumer, &queue, SignalKind::Traffic, 0.4, 52.2)
+        .call(&consumer, &queue, SignalKind::Errors, 0.0, 0.0)
+        .call(&consumer, &queue, SignalKind::Latency, 0.03, 0.004)
+        .log(&consumer, "message took long", 38.0, Some(0.0))
+}
+
+#[test]
+fn a_consumer_that_falls_behind_is_not_explained_by_its_full_queue() {
+    queue_with_a_slow_consumer().check(&service("consumer"), "queue-full");
+}
+
+#[test]
+fn nobody_takes_from_a_queue_that_is_down() {
+    let queue = service("buffer");
+    queue_with_a_slow_consumer().own(&queue, SignalKind::Availability, "", 0.0, 1.0).check(&queue, "instance-down");
+}
