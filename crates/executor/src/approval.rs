@@ -86,6 +86,10 @@ fn verify_signature(
     let invalid = |detail: String| (RefusalCode::InvalidProof, detail);
     let parsed = SshSig::from_pem(&proof.signature);
     let signature = parsed.map_err(|error| invalid(format!("the signature is no SSH signature: {error}")))?;
+    if !ssh_signature::is_canonical(&signature, &proof.signature) {
+        let detail = "the signature's text is not the one that OpenSSH writes for it: it was changed on the way";
+        return Err(invalid(detail.to_owned()));
+    }
     if signature.namespace() != PROOF_NAMESPACE {
         let detail = format!("the signature was made for another purpose; its namespace must be {PROOF_NAMESPACE}");
         return Err(invalid(detail));

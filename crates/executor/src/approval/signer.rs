@@ -16,6 +16,7 @@ use wardroom_domain::Principal;
 use wardroom_domain::approval_proof::{PROOF_NAMESPACE, SignedProof, Statement};
 
 use super::agent;
+use super::ssh_signature::to_text;
 
 /// Length of the random seed of an Ed25519 key, in bytes.
 const SEED_BYTES: usize = 32;
@@ -77,7 +78,8 @@ impl ApprovalSigner {
             KeySource::Agent(socket) => agent::sign(socket, &self.public_key, &data)?,
         };
         let signature = SshSig::new(self.public_key.clone(), PROOF_NAMESPACE, hash, signature);
-        let signature = signature.and_then(|it| it.to_pem(LineEnding::LF)).map_err(Error::other)?;
+        let signature = signature.map_err(Error::other)?;
+        let signature = to_text(&signature).ok_or_else(|| Error::other("the key has made no signature"))?;
         Ok(SignedProof::ssh(statement.time, signature, statement.reason.clone()))
     }
 }

@@ -142,6 +142,107 @@ fn a_key_in_an_agent_signs() {
     agent.wait().unwrap();
 }
 
+/// Characters of base64 and base64url.
+const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=";
+
+/// Returns texts that differ in one character: at each place three others, and at the last, whose bits need not all
+/// count, every other. White space stays.
+pub(crate) fn changed_characters(text: &str) -> Vec<String> {
+    let places: Vec<(usize, char)> = text.char_indices().filter(|(_, found)| !found.is_whitespace()).collect();
+    let last = places.last().map(|(at, _)| *at);
+    let mut changed = Vec::new();
+    for (at, found) in places {
+        let index = ALPHABET.find(found).unwrap_or_default();
+        let near = [index ^ 1, index ^ 2, index ^ 32];
+        let others = ALPHABET.char_indices().filter(|(other, _)| Some(at) == last || near.contains(other));
+        for (_, other) in others.filter(|(_, other)| *other != found) {
+            let (before, after) = (text.get(..at).unwrap(), text.get(at + found.len_utf8()..).unwrap());
+            changed.push(format!("{before}{other}{after}"));
+        }
+    }
+    changed
+}
+
+/// Returns bytes that differ in one bit.
+pub(crate) fn changed_bits(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    (0..bytes.len() * 8).map(move |bit| {
+        let mut changed = bytes.to_vec();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        changed
+    })
+}
+
+/// Regression: a wrong length of the inner signature was accepted, so that one signature had several texts.
+#[test]
+fn a_signature_has_one_text() {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----\n";
+    const END: &str = "-----END SSH SIGNATURE-----";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("alice");
+    let key = create_key(&file, &Principal::new("alice").unwrap()).unwrap();
+    let valid = ApprovalSigner::open(&file, None).unwrap().sign(&statement()).unwrap();
+    let (config, now) = (config(dir.path(), &key.allowed_signers), Timestamp::parse(NOW).unwrap());
+    let is_accepted = |signature: String| {
+        let proof = SignedProof { signature, ..valid.clone() };
+        verify(&config, &claim(), &proof.to_text().unwrap(), now).is_ok()
+    };
+    let body = valid.signature.trim().strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END)).unwrap();
+    let bytes = STANDARD.decode(body.split_whitespace().collect::<String>()).unwrap();
+    let of_body = |body: &str| format!("{BEGIN}{body}{END}\n");
+    let of_bytes = |bytes: &[u8]| {
+        let text = STANDARD.encode(bytes);
+        let lines = text.as_bytes().chunks(70).map(|line| String::from_utf8(line.to_vec()).unwrap() + "\n");
+        of_body(&lines.collect::<String>())
+    };
+    assert!(is_accepted(valid.signature.clone()) && is_accepted(of_bytes(&bytes)));
+    for changed in changed_bits(&bytes) {
+        assert!(!is_accepted(of_bytes(&changed)), "{changed:?}");
+    }
+    for changed in changed_characters(body) {
+        assert!(!is_accepted(of_body(&changed)), "{changed}");
+    }
+    for (what, changed) in [
+        ("longer", of_bytes(&[bytes.as_slice(), &[0]].concat())),
+        ("shorter", of_bytes(&bytes[..bytes.len() - 1])),
+        ("twice", valid.signature.repeat(2)),
+        ("twice in one", of_bytes(&[bytes.as_slice(), bytes.as_slice()].concat())),
+        ("another label", valid.signature.replace("SSH SIGNATURE", "SSH SIGNATUR")),
+        ("a text before it", format!("signature:\n{}", valid.signature)),
+    ] {
+        assert!(!is_accepted(changed), "{what}");
+    }
+}
+
+/// What a proof says twice could be read in two ways.
+#[test]
+fn a_proof_says_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("alice");
+    let key = create_key(&file, &Principal::new("alice").unwrap()).unwrap();
+    let text = ApprovalSigner::open(&file, None).unwrap().sign(&statement()).unwrap().to_text().unwrap();
+    let (config, now) = (config(dir.path(), &key.allowed_signers), Timestamp::parse(NOW).unwrap());
+    let result = |text: &str| verify(&config, &claim(), text, now);
+    assert!(result(&text).is_ok());
+    let with = |field: &str| text.replacen('{', &format!("{{{field},"), 1);
+    for changed in [
+        with(r#""time":"2026-11-30T14:00:00Z""#),
+        with(r#""time":"2026-11-30T14:05:00Z""#),
+        with(r#""signature":"""#),
+        with(r#""break_glass":"urgent""#),
+        with(r#""passkey":{"id":"","client_data":"","authenticator_data":"","signature":""}"#),
+        with(r#""Signature":"""#),
+        format!("{text}{text}"),
+        format!("[{text}]"),
+    ] {
+        let (code, detail) = result(&changed).unwrap_err();
+        let is_refused = matches!(code, RefusalCode::InvalidProof | RefusalCode::NotAnApprover);
+        assert!(is_refused, "{changed}: {detail}");
+    }
+}
+
 mod parsing {
     use proptest::prelude::*;
 

@@ -1,5 +1,7 @@
 //! What a browser proves, and what a server that is taken over makes of it.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use wardroom_domain::TenantId;
 use wardroom_domain::approval_proof::{ProofAction, Statement};
@@ -8,6 +10,7 @@ use wardroom_testing::{Authenticator, TestIssuer};
 
 use super::*;
 use crate::approval::proof_key::kind_of;
+use crate::approval::tests::{changed_bits, changed_characters};
 use crate::approval::verify;
 
 const HOST: &str = "wardroom.example";
@@ -187,6 +190,73 @@ fn forged_and_repeated_id_tokens_are_refused() {
     let without = listing(&passkey);
     let valid = by_id_token(&issuer, &claims(&statement()));
     assert_eq!(refusal(&without, &valid).0, RefusalCode::NotAnApprover, "no keys of a configured issuer");
+}
+
+/// An answer that was changed in any bit, or written otherwise, proves nothing.
+#[test]
+fn an_assertion_has_one_text() {
+    let passkey = Authenticator::new(HOST);
+    let config = listing(&passkey);
+    let valid = by_passkey(&passkey, &statement());
+    let is_accepted = |proof: &SignedProof| verify(&config, &claim(), &proof.to_text().unwrap(), now()).is_ok();
+    assert!(is_accepted(&valid));
+    let assertion = valid.passkey.clone().unwrap();
+    let parts: [fn(&mut PasskeyAssertion) -> &mut String; 4] =
+        [|it| &mut it.id, |it| &mut it.client_data, |it| &mut it.authenticator_data, |it| &mut it.signature];
+    for part in parts {
+        let text = part(&mut assertion.clone()).clone();
+        let bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
+        let of_bits = changed_bits(&bytes).map(|changed| URL_SAFE_NO_PAD.encode(changed));
+        let otherwise =
+            [format!("{text}="), format!("{text}=="), format!(" {text}"), format!("{text}\n"), text.repeat(2)];
+        for changed in of_bits.chain(changed_characters(&text)).chain(otherwise) {
+            let mut changed_assertion = assertion.clone();
+            part(&mut changed_assertion).clone_from(&changed);
+            let proof = SignedProof { passkey: Some(changed_assertion), ..valid.clone() };
+            assert!(!is_accepted(&proof), "{text} was taken as {changed}");
+        }
+    }
+    let text = valid.to_text().unwrap();
+    for (known, twice) in [
+        (r#""id":"#, r#""id":"b3RoZXI","id":"#),
+        (r#""signature":"#, r#""signature":"","signature":"#),
+        (r#""passkey":"#, r#""passkey":null,"passkey":"#),
+    ] {
+        let changed = text.replacen(known, twice, 1);
+        assert_ne!(changed, text);
+        assert_eq!(verify(&config, &claim(), &changed, now()).unwrap_err().0, RefusalCode::InvalidProof, "{twice}");
+    }
+}
+
+#[test]
+fn an_id_token_has_one_text() {
+    let (issuer, passkey) = (TestIssuer::new("k1"), Authenticator::new(HOST));
+    let config = with_keys(listing(&passkey), &issuer);
+    let valid = by_id_token(&issuer, &claims(&statement()));
+    let is_accepted = |token: &str| {
+        let proof = SignedProof { id_token: Some(token.to_owned()), ..valid.clone() };
+        verify(&config, &claim(), &proof.to_text().unwrap(), now()).is_ok()
+    };
+    let token = valid.id_token.clone().unwrap();
+    assert!(is_accepted(&token));
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let of_bits = changed_bits(&bytes).map(|changed| format!("{signed}.{}", URL_SAFE_NO_PAD.encode(changed)));
+    let of_claims = changed_characters(signed).into_iter().map(|changed| format!("{changed}.{signature}"));
+    let of_signature = changed_characters(signature).into_iter().map(|changed| format!("{signed}.{changed}"));
+    let otherwise = [
+        format!("{token}="),
+        format!("{token}=="),
+        format!("{token}\n"),
+        format!(" {token}"),
+        format!("{token}."),
+        format!("{token}.{signature}"),
+        format!("{signed}."),
+        signed.to_owned(),
+    ];
+    for changed in of_bits.chain(of_claims).chain(of_signature).chain(otherwise) {
+        assert!(!is_accepted(&changed), "{token} was taken as {changed}");
+    }
 }
 
 #[test]
