@@ -3,6 +3,7 @@
 //! A tool is one file, one line in [`TOOLS`], its suite in `tests/it` and its page in `docs/tools`; tests compare the
 //! four. A tool without a contract suite does not pass them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -62,6 +63,7 @@ pub fn tools(targets: &[Target], context: &Context) -> Vec<Box<dyn Tool>> {
 /// # Errors
 /// Returns the path of the field from `targets[…]` on, reason and remedy, without the value.
 pub fn check_targets(targets: &[Target]) -> Result<(), SettingError> {
+    let mut known = BTreeSet::new();
     for (index, target) in targets.iter().enumerate() {
         let place = format!("targets[{index}]");
         let at = |error: SettingError| match error.field.as_str() {
@@ -70,9 +72,7 @@ pub fn check_targets(targets: &[Target]) -> Result<(), SettingError> {
         };
         let tool = find(&target.tool).map_err(|reason| at(SettingError::new("tool", reason)))?;
         (tool.check)(target).and_then(|()| target.check_limits()).map_err(at)?;
-        let is_same =
-            |other: &&Target| (&other.tenant, &other.tool, &other.name) == (&target.tenant, &target.tool, &target.name);
-        if targets.iter().take(index).any(|other| is_same(&other)) {
+        if !known.insert((&target.tenant, &target.tool, &target.name)) {
             let Target { tenant, name, tool, .. } = target;
             let reason = format!("tenant {tenant} has another target {name} of {tool}; remove one");
             return Err(at(SettingError::new("name", reason)));

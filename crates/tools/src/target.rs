@@ -4,6 +4,9 @@
 //! fields with a type ([`crate::ToolKind::Settings`]). Errors name field and reason and never repeat a value: a
 //! credential may be in it.
 
+use std::any::TypeId;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -82,7 +85,7 @@ struct Common {
 impl<'de> Deserialize<'de> for Target {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = Map::<String, Value>::deserialize(deserializer)?;
-        let schema = settings_schema::<Common>();
+        let schema = known_schema::<Common>();
         let is_common = |name: &String| schema["properties"].get(name).is_some();
         let (common, settings): (Map<_, _>, Map<_, _>) = fields.into_iter().partition(|(name, _)| is_common(name));
         let common = Value::Object(common);
@@ -149,9 +152,11 @@ impl<S> Declared<S> {
 
 impl Target {
     /// Reads the tool's own fields.
-    pub(crate) fn parse_settings<S: for<'de> Deserialize<'de> + JsonSchema>(&self) -> Result<S, SettingError> {
+    pub(crate) fn parse_settings<S: for<'de> Deserialize<'de> + JsonSchema + 'static>(
+        &self,
+    ) -> Result<S, SettingError> {
         let value = Value::Object(self.settings.clone());
-        schema::check(&settings_schema::<S>(), &value)
+        schema::check(&known_schema::<S>(), &value)
             .map_err(|problem| SettingError::new(problem.path, problem.reason))?;
         serde_path_to_error::deserialize(value).map_err(|error| {
             let reason = "the value is not valid; `wardroom tools describe` shows what it must be";
@@ -202,4 +207,11 @@ pub(crate) fn settings_schema<S: JsonSchema>() -> Value {
     let settings =
         schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<S>().to_value()
+}
+
+/// Returns [`settings_schema`], which is made once for each type: a configuration may have thousands of targets.
+fn known_schema<S: JsonSchema + 'static>() -> Arc<Value> {
+    static KNOWN: Mutex<BTreeMap<TypeId, Arc<Value>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(known.entry(TypeId::of::<S>()).or_insert_with(|| Arc::new(settings_schema::<S>())))
 }

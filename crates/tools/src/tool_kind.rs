@@ -18,7 +18,7 @@ pub trait ToolKind: Tool + Sized + 'static {
     /// Name in calls, in targets, and of its page.
     const NAME: &'static str;
     /// The tool's own fields of a target; what it serialises may be shown.
-    type Settings: for<'de> Deserialize<'de> + Serialize + JsonSchema;
+    type Settings: for<'de> Deserialize<'de> + Serialize + JsonSchema + 'static;
 
     /// Checks the fields beyond their schema, without contacting the target.
     ///
@@ -87,11 +87,12 @@ impl ToolDef {
 fn check<K: ToolKind>(target: &Target) -> Result<(), SettingError> {
     let settings: K::Settings = target.parse_settings()?;
     K::check_settings(&settings)?;
+    let Some(listed) = &target.operations else { return Ok(()) };
     let known = K::declared_operations(&settings).unwrap_or_else(|| {
         let spec = K::new(Vec::new(), Context::of_descriptions()).spec();
         spec.operations.into_iter().map(|operation| operation.name).collect()
     });
-    if let Some(index) = target.operations.iter().flatten().position(|operation| !known.contains(operation)) {
+    if let Some(index) = listed.iter().position(|operation| !known.contains(operation)) {
         let reason = format!("there is no operation of this name; use {}", known.join(", "));
         return Err(SettingError::new(format!("operations[{index}]"), reason));
     }
