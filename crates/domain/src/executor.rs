@@ -315,6 +315,10 @@ pub enum Response {
         /// Why a head of the audit log is not published where it should be.
         #[serde(default)]
         unpublished: Option<String>,
+        /// Changes whenever what [`Request::Approvers`] returns may have changed; absent if the configuration cannot be
+        /// used, and from earlier versions.
+        #[serde(default)]
+        configuration: Option<String>,
     },
     /// Response to the request for approvers.
     Approvers {

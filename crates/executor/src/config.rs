@@ -2,6 +2,7 @@
 
 pub(crate) mod approvers;
 pub(crate) mod browser_approvers;
+pub(crate) mod config_file;
 pub(crate) mod private_file;
 mod yaml;
 
@@ -16,11 +17,12 @@ use wardroom_domain::config_check::{ConfigProblems, MAX_MINUTES};
 use wardroom_domain::executor::ListedApprover;
 use wardroom_domain::{AccessRole, Principal, TenantId, ToolCall};
 use wardroom_identity::jwk_set::JwkSet;
-use wardroom_policy::{Autonomy, Config as PolicyConfig};
+use wardroom_policy::{Autonomy, Config as PolicyConfig, Policy};
 use wardroom_tools::{SecretsConfig, SettingError, Target};
 
 use crate::approval::allowed_signers::Signer;
 use crate::audit_publisher::HeadDestination;
+use crate::policy_file::PolicyFile;
 use approvers::{Approver, Approvers};
 use browser_approvers::{ApprovalIssuer, BrowserProofs, ListedAccount, ListedPasskey};
 use private_file::read_private_file;
@@ -62,6 +64,9 @@ pub struct ExecutorConfig {
     /// The approvers, checked.
     #[serde(skip)]
     checked: Approvers,
+    /// The policy's file; absent for the built-in policy.
+    #[serde(skip)]
+    policy_file: Option<PolicyFile>,
     /// The issuer of the ID token of a request, with its keys.
     #[serde(skip)]
     pub(crate) issuer_keys: Option<(ApprovalIssuer, JwkSet)>,
@@ -88,10 +93,22 @@ const fn default_undo_minutes() -> u64 {
 
 impl ExecutorConfig {
     /// Reads and validates the file.
+    ///
+    /// # Errors
+    /// Returns the file, the field, the reason and a remedy, without anything that may be a credential.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
+        Self::parse(path, &Self::read_text(path)?)
+    }
+
+    /// Reads the file, after checking that no other user can read or replace it.
+    fn read_text(path: &Path) -> Result<String, String> {
+        read_private_file(path).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Parses and validates the text of the file, and the policy's file.
+    fn parse(path: &Path, text: &str) -> Result<Self, String> {
         let with_path = |error: String| format!("{}: {error}", path.display());
-        let text = read_private_file(path).map_err(with_path)?;
-        let mut config: Self = yaml::parse(&text).map_err(with_path)?;
+        let mut config: Self = yaml::parse(text).map_err(with_path)?;
         config.checked = Approvers::read(&config.approvers).map_err(with_path)?;
         config.browser.check().map_err(with_path)?;
         for issuer in &mut config.browser.issuers {
@@ -126,9 +143,20 @@ impl ExecutorConfig {
         }
         if let (Some(file), Some(folder)) = (&mut self.policy.file, path.parent()) {
             *file = folder.join(&*file);
-            crate::policy_file::read(file).map_err(|error| format!("field policy.file: {error}"))?;
+            let read = PolicyFile::read(file).map_err(|error| format!("field policy.file: {error}"))?;
+            self.policy_file = Some(read);
         }
         Ok(())
+    }
+
+    /// Returns whether the policy's file has the text that was parsed.
+    fn is_policy_unchanged(&self) -> bool {
+        self.policy_file.as_ref().is_none_or(PolicyFile::is_unchanged)
+    }
+
+    /// Returns the policy of the file that is named; `None` if it is the built-in one.
+    pub(crate) fn policy_in_force(&self) -> Option<&Policy> {
+        self.policy_file.as_ref().map(|file| &file.policy)
     }
 
     /// Returns what a call may do without approval, as an operator has declared.
@@ -144,6 +172,13 @@ impl ExecutorConfig {
     /// Returns the targets of a tenant: no call of another tenant's incident may reach them.
     pub(crate) fn targets_of(&self, tenant: &TenantId) -> Vec<Target> {
         self.targets.iter().filter(|target| target.tenant == *tenant).cloned().collect()
+    }
+
+    /// Returns the target of a call, if it is the tenant's.
+    pub(crate) fn target_of(&self, tenant: &TenantId, call: &ToolCall) -> Option<&Target> {
+        let is_it =
+            |target: &&Target| target.tenant == *tenant && target.tool == call.tool && target.name == call.target;
+        self.targets.iter().find(is_it)
     }
 
     /// Returns the time after an execution in which it can be undone.

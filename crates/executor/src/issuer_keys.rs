@@ -25,21 +25,25 @@ pub(crate) struct IssuerKeys {
 }
 
 impl IssuerKeys {
-    /// Adds to a configuration the keys that a proof needs. Other proofs than ID tokens need none.
-    pub(crate) fn provide(&self, config: &mut ExecutorConfig, proof: &str, now: Timestamp) -> Result<(), Refusal> {
+    /// Returns the issuer of the ID token that a proof has, with its keys. Other proofs have none.
+    pub(crate) fn keys_for(
+        &self,
+        config: &ExecutorConfig,
+        proof: &str,
+        now: Timestamp,
+    ) -> Result<Option<(ApprovalIssuer, JwkSet)>, Refusal> {
         let Some(token) = SignedProof::parse(proof).and_then(Result::ok).and_then(|proof| proof.id_token) else {
-            return Ok(());
+            return Ok(None);
         };
         let named = jws::issuer(&token).map_err(|error| (RefusalCode::InvalidProof, error.to_string()))?;
         // An issuer that is not configured is never asked.
-        let Some(issuer) = config.browser.issuer(&named).cloned() else { return Ok(()) };
+        let Some(issuer) = config.browser.issuer(&named).cloned() else { return Ok(None) };
         let key_id = jws::key_id(&token).map_err(|error| (RefusalCode::InvalidProof, error.to_string()))?;
         let keys = match self.kept(&issuer.issuer, key_id.as_deref(), now) {
             Some(keys) => keys,
             None => self.fetch(&issuer, now)?,
         };
-        config.issuer_keys = Some((issuer, keys));
-        Ok(())
+        Ok(Some((issuer, keys)))
     }
 
     /// Returns the kept keys, unless they are old, or have not the one that is asked for.

@@ -10,7 +10,6 @@ use wardroom_domain::{DryRun, Entity, Plan, PolicyDecision, Principal, Timestamp
 use wardroom_policy::{ActionRequest, Actor, ApprovalRequest, Autonomy, Context, Policy, Target};
 
 use crate::config::ExecutorConfig;
-use crate::policy_file;
 use crate::refusal::Refusal;
 
 /// Confidence that stands for a cause of which an operator has said that its action may run by itself.
@@ -110,12 +109,12 @@ fn target(config: &ExecutorConfig, call: &ToolCall) -> Target {
     config.policy.target(&entity, &call.target)
 }
 
-/// Runs a question with the policy in force. A file is read at every use, so that a change is in force at once.
+/// Runs a question with the policy in force.
 fn with_policy<T>(config: &ExecutorConfig, ask: impl FnOnce(&Policy) -> T) -> Result<T, Refusal> {
     static BUILTIN: OnceLock<Result<Policy, String>> = OnceLock::new();
     let unavailable = |error: String| (RefusalCode::Unavailable, error);
-    match &config.policy.file {
-        Some(file) => policy_file::read(file).map(|policy| ask(&policy)).map_err(unavailable),
+    match config.policy_in_force() {
+        Some(policy) => Ok(ask(policy)),
         None => {
             let policy = BUILTIN.get_or_init(|| Policy::builtin().map_err(|error| error.to_string()));
             policy.as_ref().map(ask).map_err(|error| unavailable(error.clone()))

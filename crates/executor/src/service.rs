@@ -31,6 +31,7 @@ use wardroom_tools::programs::{NoPrograms, Programs};
 use crate::audit_publisher::Publication;
 use crate::audit_signing::AuditSigning;
 use crate::config::ExecutorConfig;
+use crate::config::config_file::ConfigFile;
 use crate::issuer_keys::IssuerKeys;
 use crate::ledger::Ledger;
 use crate::plan_record::PlanRecord;
@@ -46,7 +47,7 @@ const TOOLS_FOLDER: &str = "tools";
 /// The executor's service.
 #[derive(Debug)]
 pub(crate) struct Service {
-    config: PathBuf,
+    config: ConfigFile,
     folder: PathBuf,
     ledger: Mutex<Ledger>,
     audit: AuditSigning,
@@ -66,7 +67,7 @@ impl Service {
         let ledger = Ledger::open(folder)?;
         let audit = AuditSigning::open(folder, ledger.audit_head());
         Ok(Self {
-            config: config.to_owned(),
+            config: ConfigFile::new(config),
             folder: folder.to_owned(),
             ledger: Mutex::new(ledger),
             audit,
@@ -86,9 +87,11 @@ impl Service {
 
     fn answer(self: &Arc<Self>, request: Request, deadline: Deadline) -> Result<Response, Refusal> {
         match request {
-            Request::Ping => {
-                Ok(Response::Pong { confinement: self.confinement.clone(), unpublished: self.publication.problem() })
-            }
+            Request::Ping => Ok(Response::Pong {
+                confinement: self.confinement.clone(),
+                unpublished: self.publication.problem(),
+                configuration: self.config.version(),
+            }),
             Request::Approvers => self.config().map(|config| Response::Approvers {
                 approvers: config.listed(),
                 settings: config.settings_without_secrets(),
@@ -129,23 +132,26 @@ impl Service {
     }
 
     /// Loads the configuration. It is read at every use, so that a removed approver loses the authority at once.
-    fn config(&self) -> Result<ExecutorConfig, Refusal> {
-        ExecutorConfig::load(&self.config).map_err(|error| (RefusalCode::Unavailable, error))
+    fn config(&self) -> Result<Arc<ExecutorConfig>, Refusal> {
+        self.config.load().map_err(|error| (RefusalCode::Unavailable, error))
     }
 
     /// Loads the configuration with the keys that a proof needs. Call it before anything is locked: keys of issuers may
     /// have to be read over HTTP.
-    fn config_for(&self, proof: &str) -> Result<ExecutorConfig, Refusal> {
-        let mut config = self.config()?;
-        self.issuer_keys.provide(&mut config, proof, clock::now())?;
-        Ok(config)
+    fn config_for(&self, proof: &str) -> Result<Arc<ExecutorConfig>, Refusal> {
+        let config = self.config()?;
+        let Some(keys) = self.issuer_keys.keys_for(&config, proof, clock::now())? else { return Ok(config) };
+        let mut own = self.config.load_own().map_err(|error| (RefusalCode::Unavailable, error))?;
+        own.issuer_keys = Some(keys);
+        Ok(Arc::new(own))
     }
 
-    /// Returns the tool of a call, with the targets of the tenant only.
+    /// Returns the tool of a call, with its target only, if that is the tenant's.
     fn tool(&self, tenant: &TenantId, call: &ToolCall) -> Result<Box<dyn Tool>, Refusal> {
         let found = wardroom_tools::find(&call.tool).map_err(|error| (RefusalCode::Invalid, error))?;
         let config = self.config()?;
-        Ok(found.create(&config.targets_of(tenant), &self.context_of(&config)))
+        let target = config.target_of(tenant, call).cloned();
+        Ok(found.create(target.as_slice(), &self.context_of(&config)))
     }
 
     fn context_of(&self, config: &ExecutorConfig) -> Context {

@@ -8,7 +8,6 @@ use wardroom_domain::mutant;
 use wardroom_domain::{DryRun, Outcome, Plan, Principal, TenantId, ToolCall};
 use wardroom_process::clock;
 use wardroom_respond::{Applied, Run, Tool, ToolError};
-use wardroom_tools::Target;
 
 use super::runs::Work;
 use super::{Service, refuse_ledger_error, refuse_tool_error, with_crash_points};
@@ -236,9 +235,8 @@ impl Service {
 
     /// Checks that the target has not had its number of actions within the period.
     fn check_rate(&self, tenant: &TenantId, call: &ToolCall) -> Result<(), Refusal> {
-        let targets = self.config()?.targets_of(tenant);
-        let is_target = |target: &&Target| target.tool == call.tool && target.name == call.target;
-        let Some(allowed) = targets.iter().find(is_target).map(|target| target.actions_per_hour) else {
+        let config = self.config()?;
+        let Some(allowed) = config.target_of(tenant, call).map(|target| target.actions_per_hour) else {
             return Err((RefusalCode::Invalid, format!("target {:?} is not declared for this tenant", call.target)));
         };
         let done = self.ledger().actions_since(tenant, call, clock::now().minus(ACTIONS_PERIOD));

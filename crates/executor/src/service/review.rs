@@ -21,7 +21,7 @@ impl Service {
         let record = self.approved_plan(plan_sha256)?;
         let plan = &record.plan;
         let claim = Claim::about_plan(ProofAction::Review, &plan.tenant, &plan.incident, plan_sha256);
-        let principal = approval::verify(&self.config_for(proof)?, &claim, proof, clock::now())?.principal;
+        let principal = approval::verify(&*self.config_for(proof)?, &claim, proof, clock::now())?.principal;
         if record.break_glass.is_none() {
             return Err((RefusalCode::Invalid, "this plan was not approved by break-glass".to_owned()));
         }

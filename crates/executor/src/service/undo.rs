@@ -130,7 +130,7 @@ impl Service {
             return Ok(Authority::Approval);
         }
         let claim = Claim::about_plan(action, &record.plan.tenant, &record.plan.incident, &record.plan_sha256);
-        let proven = approval::verify(&self.config_for(proof)?, &claim, proof, clock::now());
+        let proven = approval::verify(&*self.config_for(proof)?, &claim, proof, clock::now());
         proven.map(|proven| Authority::Approver(proven.principal)).map_err(|(code, detail)| {
             (code, format!("the proof is not the secret of the approval, nor an approver's: {detail}"))
         })

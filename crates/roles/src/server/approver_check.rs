@@ -25,15 +25,28 @@ struct CannotApprove {
 
 /// The configuration that the executor has last described.
 #[derive(Debug, Default)]
-pub(super) struct KnownConfiguration(Option<(Vec<ListedApprover>, Value)>);
+pub(super) struct KnownConfiguration {
+    described: Option<(Vec<ListedApprover>, Value)>,
+    /// The executor's name for what it has described; see [`Response::Pong`].
+    version: Option<String>,
+}
 
 impl KnownConfiguration {
-    /// Asks the executor, which reads its file at every use, for its configuration. If it has changed, audits that, and
-    /// logs every person who might expect to approve and cannot.
+    /// Asks the executor, which reads its file at every use, for its configuration, unless `version` says that it is
+    /// the known one: it may have thousands of targets. If it has changed, audits that, and logs every person who
+    /// might expect to approve and cannot.
     ///
     /// # Errors
     /// Returns why the executor cannot use its configuration: then it refuses all requests that need it.
-    pub(super) async fn update(&mut self, executor: &ExecutorClient, store: &Store) -> Result<(), String> {
+    pub(super) async fn update(
+        &mut self,
+        executor: &ExecutorClient,
+        store: &Store,
+        version: Option<String>,
+    ) -> Result<(), String> {
+        if version.is_some() && self.version == version {
+            return Ok(());
+        }
         let (approvers, settings) = match executor.check(&Request::Approvers).await {
             Ok(Response::Approvers { approvers, settings }) => (approvers, settings),
             Ok(Response::Refused { detail, .. }) => return Err(detail),
@@ -41,7 +54,8 @@ impl KnownConfiguration {
             Err(error) => return Err(error.to_string()),
         };
         let current = (approvers, settings);
-        if self.0.as_ref() == Some(&current) {
+        if self.described.as_ref() == Some(&current) {
+            self.version = version;
             return Ok(());
         }
         let (approvers, settings) = &current;
@@ -55,7 +69,7 @@ impl KnownConfiguration {
                 {
                     tracing::warn!(%principal, %tenant, reason, "a principal cannot approve plans");
                 }
-                self.0 = Some(current);
+                (self.described, self.version) = (Some(current), version);
             }
             Err(error) => tracing::error!(%error, "auditing the executor's configuration failed; retrying"),
         }
@@ -66,7 +80,7 @@ impl KnownConfiguration {
 impl KnownConfiguration {
     /// Says what proves approvals, for readiness; without names, which every caller could read.
     pub(super) fn describe_proofs(&self) -> String {
-        let approvers = self.0.iter().flat_map(|(approvers, _)| approvers);
+        let approvers = self.described.iter().flat_map(|(approvers, _)| approvers);
         match approvers.filter(|approver| approver.proof == ProofKind::Token).count() {
             0 => "ssh".to_owned(),
             1 => "weak: 1 approver proves approvals by a token that the server sees".to_owned(),

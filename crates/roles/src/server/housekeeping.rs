@@ -163,12 +163,13 @@ async fn check_executor(
     store: &Store,
     configuration: &mut KnownConfiguration,
 ) -> Result<ExecutorState, String> {
-    let (confinement, unpublished) = match executor.check(&Request::Ping).await.map_err(|error| error.to_string())? {
-        Response::Pong { confinement, unpublished } => (confinement, unpublished),
+    let pong = executor.check(&Request::Ping).await.map_err(|error| error.to_string())?;
+    let (confinement, unpublished, version) = match pong {
+        Response::Pong { confinement, unpublished, configuration } => (confinement, unpublished, configuration),
         Response::Refused { detail, .. } => return Err(detail),
         _ => return Err(OTHER_ANSWER.to_owned()),
     };
-    configuration.update(executor, store).await?;
+    configuration.update(executor, store, version).await?;
     // An executor that does not say is asked again soon.
     let stopped = match executor.check(&Request::StopState).await {
         Ok(Response::StopState { stopped }) => stopped,
