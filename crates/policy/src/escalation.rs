@@ -26,6 +26,11 @@ impl Default for Step {
 }
 
 impl Step {
+    /// Time after the proposal, in ms.
+    fn wait_ms(&self) -> i64 {
+        i64::try_from(self.after_minutes.saturating_mul(60_000)).unwrap_or(i64::MAX)
+    }
+
     /// Returns who is asked, for messages: `role responder`, `on-call list platform through slack`.
     pub fn describe(&self) -> String {
         let mut recipients = Vec::new();
@@ -53,10 +58,15 @@ pub(crate) fn check(route: &[Step], problems: &mut ConfigProblems) {
 /// Returns the steps of a route that are due and not done. `done` is the number of steps done since the proposal.
 pub fn due(route: &[Step], proposed_at: Timestamp, now: Timestamp, done: usize) -> &[Step] {
     let waited_ms = now.millis().saturating_sub(proposed_at.millis());
-    let is_due =
-        |step: &&Step| waited_ms >= i64::try_from(step.after_minutes.saturating_mul(60_000)).unwrap_or(i64::MAX);
-    let due = route.iter().take_while(is_due).count();
+    let due = route.iter().take_while(|step| waited_ms >= step.wait_ms()).count();
     route.get(done..due).unwrap_or_default()
+}
+
+/// Returns when the next step of a route is due; `None` if all are done. `done` is the number of steps done since the
+/// proposal.
+pub fn next_due_at(route: &[Step], proposed_at: Timestamp, done: usize) -> Option<Timestamp> {
+    let wait_ms = route.get(..=done)?.iter().map(Step::wait_ms).max()?;
+    Some(Timestamp::from_millis(proposed_at.millis().saturating_add(wait_ms)))
 }
 
 #[cfg(test)]
@@ -91,6 +101,21 @@ mod tests {
         assert_eq!(due_at(25, 1), ["on-call list platform", "role admin through phone"], "after a time without server");
         assert!(due_at(1000, 3).is_empty() && due_at(1000, 7).is_empty());
         assert!(due_at(-5, 0).is_empty(), "a clock that was set back");
+    }
+
+    /// Nothing is asked in vain: the next step is due exactly when there is one.
+    #[test]
+    fn the_next_step_is_due_when_it_says() {
+        let (route, proposed_at) = (route(), Timestamp::from_nanos(1_795_255_200_000_999_999));
+        for done in 0..route.len() {
+            let at = next_due_at(&route, proposed_at, done).unwrap();
+            assert_eq!(due(&route, proposed_at, at, done).len(), 1, "{done}");
+            let before = Timestamp::from_nanos(at.nanos() - 1);
+            assert!(due(&route, proposed_at, before, done).is_empty(), "{done}");
+        }
+        assert_eq!(next_due_at(&route, proposed_at, route.len()), None);
+        assert_eq!(next_due_at(&route, proposed_at, usize::MAX), None);
+        assert_eq!(next_due_at(&[], proposed_at, 0), None);
     }
 
     #[test]
