@@ -10,7 +10,7 @@
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
@@ -47,6 +47,10 @@ pub(crate) fn handle_once(routes: Routes, backend: &RequestsBackend) -> Routes {
 }
 
 async fn once(State(backend): State<RequestsBackend>, request: Request, next: Next) -> Response {
+    // Another method of the path, or one that it does not have, changes nothing here.
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
     let Some(key) = request.headers().get(KEY_HEADER).cloned() else { return next.run(request).await };
     // The guard has added it: no route of this layer is public.
     let Some(caller) = request.extensions().get::<Identity>().cloned() else { return next.run(request).await };
@@ -211,8 +215,8 @@ mod tests {
         };
         let (backend, kept) = memory();
         let router = axum::Router::new().route("/", post(handler)).layer(from_fn_with_state(backend, once));
-        let send = async |principal: &str, key: &str, body: &str| {
-            let mut request = Request::builder().method("POST").uri("/").body(Body::from(body.to_owned())).unwrap();
+        let send_by = async |method: &str, principal: &str, key: &str, body: &str| {
+            let mut request = Request::builder().method(method).uri("/").body(Body::from(body.to_owned())).unwrap();
             if !key.is_empty() {
                 request.headers_mut().insert(KEY_HEADER, key.parse().unwrap());
             }
@@ -224,6 +228,8 @@ mod tests {
             let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
             (status, replayed, String::from_utf8(body.to_vec()).unwrap())
         };
+        let send = async |principal: &str, key: &str, body: &str| send_by("POST", principal, key, body).await;
+        assert_eq!(send_by("PUT", "ann", "k1", "a").await.0, 405, "the path has no such method, whatever the key");
         assert_eq!(send("ann", "k1", "a").await, (202, false, "a 0".to_owned()));
         assert_eq!(send("ann", "k1", "a").await, (202, true, "a 0".to_owned()));
         assert_eq!(send("bob", "k1", "a").await, (202, false, "a 1".to_owned()), "keys are of one caller");

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod api_tests;
+mod api_tools;
 mod bench;
 mod browser_tests;
 mod check;
@@ -15,6 +17,7 @@ mod eval;
 mod generate;
 mod kubernetes_tests;
 mod mutation_tests;
+mod pinned_packages;
 mod programs;
 mod servers;
 mod steps;
@@ -36,12 +39,14 @@ cargo xtask <command>
             [--seeds 1..30 --jobs 2 --out docs/demo.md --reports DIR] [--shop-args '…']
   test      all tests: unit, contract, scenarios with real servers, demo seeds, crash tests   [--yes] [--strict]
   test-kubernetes   lints and tests of the tool `kubernetes`, in a build of its own
+  test-api  the API against its OpenAPI document: schemathesis, generated clients in TypeScript and Python   [--long]
   test-browser   logins and approvals in a real Chromium   (CHROMIUM_BIN)
   check     format, tidy, lints, docs, generated references, dependencies   [--ci]
   tidy      rules for the source that a program can check, see CONTRIBUTING.md   [--bless]
   gen       generates docs/reference from the code   [--check]
   bench     benchmarks a release build: intake (CPU, memory and latency beside VictoriaMetrics and Prometheus),
-            otlp (beside rotel), read (beside DuckDB and ripgrep), start or hostile-queries (limits of queries)
+            otlp (beside rotel), read (beside DuckDB and ripgrep), start, hostile-queries (limits of queries)
+            or live-streams (the API and 200 clients of live events beside intake)
             intake: [--series 10000,100000] [--repeat 3] [--samples N] [--targets wardroom,…] [--lake on|off]
             [--flush-seconds N] [--own-pace-minutes N] [--churn] [--check] [--json FILE] [--flame FILE.svg]
   eval      scores of judgement: rca --data PATH --out FILE | rca --fit WEIGHTS --data PATH… | tape FOLDER… | synthetic
@@ -72,6 +77,7 @@ fn run() -> anyhow::Result<ExitCode> {
         "demo" => demo::run(demo::Options::parse(arguments)?),
         "test" => test::run(arguments),
         "test-kubernetes" => kubernetes_tests::run(arguments),
+        "test-api" => api_tests::run(arguments),
         "test-browser" => browser_tests::run(arguments),
         "check" => check::run(arguments),
         "tidy" => tidy::run(arguments),

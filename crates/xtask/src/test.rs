@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::Long;
 
+use crate::api_tools::ApiTools;
 use crate::check::cargo_tool;
 use crate::client_programs::ClientPrograms;
 use crate::programs::{DEMO_FEATURES, DemoPrograms, Programs};
@@ -41,6 +42,7 @@ fn run_steps(strict: bool) -> anyhow::Result<()> {
     let clients = ClientPrograms::install()?;
     let servers = ServerPrograms::unpack()?;
     let counterparts = ToolCounterparts::install()?;
+    let api_tools = ApiTools::install()?;
     // The tests have the machine to themselves: one of them measures start time and memory.
     let mut tests = command(cargo_tool("cargo-nextest")?);
     tests.args(["nextest", "run", "--cargo-profile", "demo", "--workspace", "--locked", "--no-fail-fast"]);
@@ -50,6 +52,7 @@ fn run_steps(strict: bool) -> anyhow::Result<()> {
     clients.set_env(&mut tests);
     servers.set_env(&mut tests);
     counterparts.set_env(&mut tests);
+    api_tools.set_env(&mut tests);
     step("tests", &mut tests)?;
     // A demo mostly waits, on free ports of its own: the seeds run in turn, beside the crash tests that do not measure
     // anything. Both lanes take about as long; seeds side by side would only compete for the two processors.

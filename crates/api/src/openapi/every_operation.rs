@@ -18,6 +18,7 @@ pub(super) fn complete(document: &mut Value) {
         "RequestId": header("string", "The request's `X-Request-Id`, or a new one; the server's log has it"),
         "Warning": header("string", "What was asked for and ignored; may repeat"),
         "RetryAfter": header("integer", "Seconds until the next attempt"),
+        "ETag": header("string", "Revision of the incident, for `If-Match`"),
     });
     let mut ids = BTreeSet::new();
     for (path, operations) in document["paths"].as_object_mut().into_iter().flatten() {
@@ -28,7 +29,11 @@ pub(super) fn complete(document: &mut Value) {
             unique_id(operation, &mut ids);
             add_request_headers(method, path, operation);
             add_errors(path, operation);
+            add_login(method, path, operation);
             add_response_headers(operation);
+            if (method.as_str(), path.as_str()) == ("get", "/api/v1/incidents/{id}") {
+                operation["responses"]["200"]["headers"]["ETag"] = json!({ "$ref": "#/components/headers/ETag" });
+            }
             let is_public = access(operation) == "public";
             operation.insert(
                 "security".to_owned(),
@@ -130,14 +135,25 @@ fn add_errors(path: &str, operation: &mut Map<String, Value>) {
     if has_body {
         add_error(operation, "413", "`body_too_large`");
     }
+    add_error(operation, "429", "More requests than this client may send; retry after `Retry-After` seconds");
     if access == "public" {
         return;
     }
     add_error(operation, "401", "No credential, or an unknown, expired or revoked one");
-    add_error(operation, "429", "More requests than this client may send; retry after `Retry-After` seconds");
     add_error(operation, "503", "A dependency is unavailable or overloaded; retry after `Retry-After` seconds");
     if path.starts_with("/api/v1/incidents/{id}") || path.starts_with("/incidents/{id}") {
         add_error(operation, "404", "`no_such_incident`");
+    }
+}
+
+/// A browser that asks for a page without a credential is sent to the login, which returns to the page.
+fn add_login(method: &str, path: &str, operation: &mut Map<String, Value>) {
+    if method != "get" || path.starts_with("/api/") || access(operation) == "public" {
+        return;
+    }
+    let responses = operation.entry("responses").or_insert_with(|| json!({}));
+    if let Some(responses) = responses.as_object_mut() {
+        responses.entry("303").or_insert_with(|| json!({ "description": "To the login, without a credential" }));
     }
 }
 

@@ -59,6 +59,13 @@ pub(crate) struct DeploymentRecord {
     metadata: Option<BTreeMap<String, Value>>,
 }
 
+/// The answer to records that are on disk.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct IngestAnswer {
+    /// Fields that were ignored; absent if there are none.
+    warnings: Option<Vec<String>>,
+}
+
 /// One record, or several.
 #[derive(Serialize, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
@@ -204,7 +211,7 @@ described! {
     #[utoipa::path(
         post, path = "/ingest/metrics", operation_id = "ingestMetrics", tag = "ingest",
         request_body(content = inline(OneOrMore<MetricRecord>), description = "`Content-Encoding` gzip or none"),
-        responses((status = 200, description = "Every record is on disk; ignored fields are named in `warnings`"),
+        responses((status = 200, description = "Every record is on disk", body = IngestAnswer),
             (status = 400, description = "Some records are invalid; the document has `accepted` and `rejected`",
                 body = ProblemDocument, content_type = "application/problem+json"),
             (status = 415, description = "`unsupported_type`", body = ProblemDocument,
@@ -218,7 +225,7 @@ described! {
     #[utoipa::path(
         post, path = "/ingest/logs", operation_id = "ingestLogs", tag = "ingest",
         request_body(content = inline(OneOrMore<LogRecord>), description = "`Content-Encoding` gzip or none"),
-        responses((status = 200, description = "Every record is on disk; ignored fields are named in `warnings`"),
+        responses((status = 200, description = "Every record is on disk", body = IngestAnswer),
             (status = 400, description = "Some records are invalid; the document has `accepted` and `rejected`",
                 body = ProblemDocument, content_type = "application/problem+json"),
             (status = 415, description = "`unsupported_type`", body = ProblemDocument,
@@ -232,7 +239,7 @@ described! {
     #[utoipa::path(
         post, path = "/ingest/deployment", operation_id = "ingestDeployments", tag = "ingest",
         request_body(content = inline(OneOrMore<DeploymentRecord>), description = "`Content-Encoding` gzip or none"),
-        responses((status = 200, description = "Every record is on disk; ignored fields are named in `warnings`"),
+        responses((status = 200, description = "Every record is on disk", body = IngestAnswer),
             (status = 400, description = "Some records are invalid; the document has `accepted` and `rejected`",
                 body = ProblemDocument, content_type = "application/problem+json"),
             (status = 415, description = "`unsupported_type`", body = ProblemDocument,

@@ -7,7 +7,6 @@
 
 mod filter_grammar;
 mod sql_grammar;
-mod surroundings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,8 +22,8 @@ use wardroom_testing::{Server, server};
 
 use self::filter_grammar::{FilterGrammar, ReadRequest};
 use self::sql_grammar::SqlGrammar;
-use self::surroundings::{Measured, measure, write_logs};
 use super::run_environment::{commit, machine};
+use super::surroundings::{Measured, locked, measure, write_logs};
 use crate::progress::print_progress;
 
 /// Clients that send hostile queries, each one after the other.
@@ -135,9 +134,9 @@ fn compare(server: &Server, options: &Options) -> anyhow::Result<Value> {
     std::thread::sleep(TOKEN_DELAY);
     write_logs(server, &server.sender_token)?;
     write_logs(server, &neighbour_sender)?;
-    measure(server, &neighbour, || std::thread::sleep(WARM_UP))?;
+    measure(server, Some(&neighbour), || std::thread::sleep(WARM_UP))?;
     print_progress(format!("without queries, {} s", options.alone.as_secs()));
-    let alone = measure(server, &neighbour, || std::thread::sleep(options.alone))?.0;
+    let alone = measure(server, Some(&neighbour), || std::thread::sleep(options.alone))?.0;
     let usual_ms = alone.neighbour_ms.iter().flatten().copied().fold(f64::NAN, f64::max);
     let mut kinds = Vec::new();
     let (mut sql, mut logs, mut selectors) =
@@ -159,7 +158,7 @@ fn compare(server: &Server, options: &Options) -> anyhow::Result<Value> {
         let now = Instant::now();
         let (not_before, deadline) = (now + options.alone, now + options.duration);
         let attack = Attack { server, token: &viewer, count, not_before, deadline };
-        let (measured, outcomes) = measure(server, &neighbour, || attack.send(next))?;
+        let (measured, outcomes) = measure(server, Some(&neighbour), || attack.send(next))?;
         kinds.push(json!({ "queries": name, "outcomes": outcomes, "measured": row(&measured, usual_ms) }));
     }
     Ok(json!({ "commit": commit(), "machine": machine(), "seed": options.seed, "query_seconds": options.query_seconds,
@@ -203,17 +202,17 @@ impl Attack<'_> {
                     let config = ureq::Agent::config_builder().http_status_as_error(false);
                     let agent = config.timeout_global(Some(REQUEST_TIMEOUT)).build().new_agent();
                     while self.goes_on(sent.fetch_add(1, Ordering::Relaxed)) {
-                        let (kind, request) = surroundings::locked(&next)();
+                        let (kind, request) = locked(&next)();
                         let answer = self.ask(&agent, &request);
                         if is_remarkable(&answer) {
-                            let mut examples = surroundings::locked(&examples);
+                            let mut examples = locked(&examples);
                             let kept = examples.entry(answer.clone()).or_default();
                             if kept.len() < KEPT_EXAMPLES {
                                 let text = request.form.as_ref().unwrap_or(&request.path);
                                 kept.push(text.chars().take(EXAMPLE_CHARS).collect());
                             }
                         }
-                        *surroundings::locked(&answers).entry(format!("{kind}: {answer}")).or_default() += 1;
+                        *locked(&answers).entry(format!("{kind}: {answer}")).or_default() += 1;
                     }
                 });
             }

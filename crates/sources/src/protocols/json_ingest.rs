@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -81,7 +81,7 @@ impl<T: Record> Source for JsonIngest<T> {
     fn success_response(&self, _: &RequestHead, outcome: &RequestOutcome) -> Response {
         let warning = ignored_fields_warning(&outcome.ignored_fields, T::FIELDS);
         let Some(warning) = warning else {
-            return outcome.partial_failure().map_or_else(|| StatusCode::OK.into_response(), Problem::into_response);
+            return outcome.partial_failure().map_or_else(|| Json(json!({})).into_response(), Problem::into_response);
         };
         let mut response = match outcome.partial_failure() {
             Some(problem) => problem.with("warnings", vec![warning.clone()]).into_response(),

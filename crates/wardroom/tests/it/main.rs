@@ -3,6 +3,7 @@
 
 mod access;
 mod api;
+mod api_document;
 mod approvals;
 mod audit;
 mod backup;
@@ -36,7 +37,9 @@ mod queries;
 mod query_workers;
 mod replay;
 mod tenants;
+mod tls;
 mod tools;
+mod tracing;
 
 use wardroom_testing::Server;
 

@@ -1,4 +1,4 @@
-//! What goes on beside the hostile queries: intake, another tenant, and the watch over the server's processes.
+//! What goes on beside what a benchmark does to a server: intake, another tenant, and the watch over the processes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,10 +76,10 @@ pub(super) fn write_logs(server: &Server, sender_token: &str) -> anyhow::Result<
     Ok(())
 }
 
-/// Runs some work beside intake and another tenant's queries.
+/// Runs some work beside intake and, with a token, another tenant's queries.
 pub(super) fn measure<T>(
     server: &Server,
-    neighbour_token: &str,
+    neighbour_token: Option<&str>,
     work: impl FnOnce() -> T,
 ) -> anyhow::Result<(Measured, T)> {
     let (done, measured) = (AtomicBool::new(false), Mutex::new(Measured::default()));
@@ -89,7 +89,9 @@ pub(super) fn measure<T>(
             let (done, measured) = (&done, &measured);
             scope.spawn(move || send_samples(server, sender, done, measured));
         }
-        scope.spawn(|| ask_as_neighbour(server, neighbour_token, &done, &measured));
+        if let Some(token) = neighbour_token {
+            scope.spawn(|| ask_as_neighbour(server, token, &done, &measured));
+        }
         scope.spawn(|| watch_processes(server, &done, &measured));
         let result = work();
         done.store(true, Ordering::Release);
