@@ -51,6 +51,8 @@ pub struct Config {
     pub heartbeat: HeartbeatConfig,
     /// Who may enter: sessions, providers of logins, issuers of tokens.
     pub identity: wardroom_identity::Config,
+    /// Wardroom's own traces.
+    pub tracing: wardroom_traces::Config,
 }
 
 /// Backups of the data folder, as `wardroom backup` makes them.
@@ -98,8 +100,18 @@ impl Config {
             *value = format!("(hidden, SHA-256 {hash}…)");
         }
         hide_user_info(&mut shown.lake.uri);
-        shown.heartbeat.url.iter_mut().for_each(hide_user_info);
+        shown.heartbeat.url.iter_mut().chain(&mut shown.tracing.otlp_endpoint).for_each(hide_user_info);
         shown
+    }
+
+    /// Reads the value of the header `Authorization` for the collector of traces, if there is one.
+    ///
+    /// # Errors
+    /// Returns the field, the reason and the remedy if it cannot be had.
+    pub fn read_tracing_authorization(&self) -> Result<Option<String>, String> {
+        let reference = self.tracing.authorization.as_deref();
+        let read = reference.map(crate::secret_reference::read).transpose();
+        read.map_err(|reason| format!("field tracing.authorization: {reason}"))
     }
 
     /// Returns the sections that the pipeline reads.
@@ -153,6 +165,7 @@ mod tests {
         config.lake.options.insert("region".into(), "eu".into());
         config.lake.uri = "s3://user:s3cret@bucket/tables".into();
         config.heartbeat.url = Some("https://user:s3cret@example.com/ping".into());
+        config.tracing.otlp_endpoint = Some("https://user:s3cret@collector:4318".into());
         let shown = serde_json::to_string(&config.with_hidden_secrets()).unwrap();
         assert!(!shown.contains("s3cret") && shown.contains("eu"), "{shown}");
         assert!(shown.contains("@bucket/tables") && shown.contains("@example.com/ping"), "{shown}");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
+use wardroom_domain::Timestamp;
 use wardroom_domain::config_check::{ConfigProblems, MAX_HOURS, MAX_SECONDS};
 
 /// Maximum number of backups to keep.
@@ -32,6 +33,15 @@ impl Config {
         self.respond.check(&mut problems);
         self.checkpoint.check(&mut problems);
         self.identity.check(&mut problems);
+        self.tracing.check(&mut problems);
+        if let Some(url) = &self.tracing.otlp_endpoint {
+            let detail = "it is not a URL with http:// or https:// and a host, such as http://collector:4318";
+            problems.require(is_http_url(url), "tracing.otlp-endpoint", detail);
+        }
+        if let Some(reference) = &self.tracing.authorization {
+            let detail = "it is neither env:NAME nor file:PATH";
+            problems.require(crate::secret_reference::is_valid(reference), "tracing.authorization", detail);
+        }
         problems.range("backup.every-hours", u64::from(self.backup.every_hours), 1..=MAX_HOURS);
         problems.range("backup.keep", self.backup.keep, 1..=MAX_BACKUPS);
         if let Some(folder) = &self.backup.to {
@@ -66,9 +76,24 @@ impl Config {
         if let Some(folder) = self.lake_folder() {
             check_writable(&mut problems, "lake.uri", &folder);
         }
+        self.edge.check_files(&mut problems);
         if let Err(error) = self.store.read_password() {
             problems.add("store.password", error.reason());
         }
+        if let Some(Err(reason)) = self.tracing.authorization.as_deref().map(crate::secret_reference::read) {
+            problems.add("tracing.authorization", reason);
+        }
+        into_result(problems)
+    }
+
+    /// Checks that the certificates of the listeners are valid at a time. A server with an expired one still starts, since
+    /// some clients accept it. Returns one line for each problem.
+    ///
+    /// # Errors
+    /// Returns the problems, if there are any.
+    pub fn check_certificates(&self, now: Timestamp) -> Result<(), Vec<String>> {
+        let mut problems = ConfigProblems::default();
+        self.edge.check_certificates(now, &mut problems);
         into_result(problems)
     }
 
@@ -163,6 +188,12 @@ mod tests {
         refused("lake.retention.days", |config| config.lake.retention = serde_json::from_value(rule).unwrap());
         refused("edge.inflate-budget-bytes", |config| config.edge.inflate_budget_bytes = 1);
         refused("edge.otlp-grpc", |config| config.edge.otlp_grpc = "4317".to_owned());
+        refused("tracing.authorization", |config| config.tracing.authorization = Some("Bearer s3cret".to_owned()));
+        refused("edge.tls.key-file", |config| config.edge.tls.cert_file = Some("server.pem".into()));
+        refused("edge.otlp-grpc-tls.cert-file", |config| {
+            let tls = serde_json::json!({ "client-ca-file": "people.pem" });
+            config.edge.otlp_grpc_tls = serde_json::from_value(tls).unwrap();
+        });
         refused("edge.allowed-hosts", |config| config.edge.allowed_hosts = vec!["https://ops.example".to_owned()]);
         refused("entities.service", |config| config.entities.service = vec![String::new()]);
         refused("head.max-series", |config| config.head.max_series = 0);
@@ -177,6 +208,7 @@ mod tests {
         });
         for url in ["nonsense", "http://", "ftp://example.com/x", "//example.com", "http://a b/"] {
             refused("heartbeat.url", |config| config.heartbeat.url = Some(url.to_owned()));
+            refused("tracing.otlp-endpoint", |config| config.tracing.otlp_endpoint = Some(url.to_owned()));
         }
         for table in ["silver.smples", "gold", "copper.*", ""] {
             let rule = serde_json::json!([{ "table": table, "days": 3 }]);
@@ -199,6 +231,7 @@ mod tests {
         "detect.saturation",
         "detect.shifts-per-second",
         "detect.z-warning",
+        "edge.anonymous-requests-per-second",
         "edge.requests-per-second",
         "diagnose.deployment-minutes",
         "diagnose.log-minutes",
@@ -208,6 +241,7 @@ mod tests {
         "respond.settle-seconds",
         "sources.max-ahead-minutes",
         "sources.tenant-bytes-per-second",
+        "tracing.sample-ratio",
     ];
 
     fn numbers(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
@@ -282,6 +316,11 @@ mod tests {
         config.backup.to = Some(dir.path().join("new/backups"));
         config.lake.uri = dir.path().join("new/lake").display().to_string();
         assert_eq!(config.check_folders(), Ok(()));
+        config.edge.tls.cert_file = Some(dir.path().join("missing.pem"));
+        config.edge.tls.key_file = Some(dir.path().join("missing.key"));
+        let problems = config.check_folders().unwrap_err();
+        assert!(problems.len() == 1 && problems[0].starts_with("field edge.tls.cert-file: "), "{problems:?}");
+        config.edge.tls = wardroom_edge::TlsConfig::default();
         config.store.url = "postgres://wardroom@db/wardroom".to_owned();
         config.store.password = Some(format!("file:{}", dir.path().join("missing").display()));
         let problems = config.check_folders().unwrap_err();

@@ -18,6 +18,7 @@ mod config_check;
 mod conventions;
 mod load;
 mod policy_file;
+mod secret_reference;
 mod store_config;
 
 pub use config::{BackupConfig, Config, HeartbeatConfig};

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use wardroom_domain::config_check::ConfigProblems;
 
+use crate::secret_reference;
+
 /// Schemes of a PostgreSQL URL.
 const POSTGRES_SCHEMES: [&str; 2] = ["postgres", "postgresql"];
 
@@ -59,9 +61,7 @@ impl StoreConfig {
             problems.require(!has_password, "store.url", detail);
         }
         if let Some(reference) = &self.password {
-            let is_reference = ["env:", "file:"]
-                .iter()
-                .any(|scheme| reference.strip_prefix(scheme).is_some_and(|rest| !rest.trim().is_empty()));
+            let is_reference = secret_reference::is_valid(reference);
             problems.require(is_reference, "store.password", "it is neither env:NAME nor file:PATH");
             problems.require(self.is_postgres(), "store.password", "store.url is empty; SQLite has no password");
         }
@@ -79,15 +79,7 @@ impl StoreConfig {
     pub fn read_password(&self) -> Result<Option<String>, PasswordError> {
         let Some(reference) = &self.password else { return Ok(None) };
         let failed = |reason: String| PasswordError { reference: reference.clone(), reason };
-        if let Some(name) = reference.strip_prefix("env:") {
-            #[expect(clippy::disallowed_methods, reason = "the configuration names the variable")]
-            let value = std::env::var(name);
-            return value.map(Some).map_err(|_| failed("the variable is not set; set it for this process".to_owned()));
-        }
-        let path = self.password_file().unwrap_or_default();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| failed(format!("the file cannot be read: {error}; create it, readable for this user")))?;
-        Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
+        secret_reference::read(reference).map(Some).map_err(failed)
     }
 }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tracing::Instrument;
 use wardroom_domain::executor::{Request, Response};
 use wardroom_process::clock;
+use wardroom_traces::TraceContext;
 
 use crate::protocol::{MAX_MESSAGE_BYTES, SentRequest};
 
@@ -57,14 +59,25 @@ impl ExecutorClient {
         self.exchange(request, CHECK_TIMEOUT).await
     }
 
+    /// Sends a request, in a span of its own if it has an effect or belongs to somebody's trace.
     async fn exchange(&self, request: &Request, timeout: Duration) -> Result<Response, ExecutorUnavailable> {
+        let is_traced = changes_something(request) || wardroom_traces::current().is_some();
+        let span = match is_traced {
+            true => tracing::info_span!("executor", operation = operation_of(request)),
+            false => tracing::Span::none(),
+        };
+        self.send(request, timeout).instrument(span).await
+    }
+
+    async fn send(&self, request: &Request, timeout: Duration) -> Result<Response, ExecutorUnavailable> {
         let Some(socket) = &self.socket else {
             return Err(ExecutorUnavailable("no executor is configured; start with --executor-config".into()));
         };
         let deadline = clock::now().plus(timeout * BEGIN_PERCENT / 100);
         let mut is_sent = false;
         let exchange = async {
-            let mut line = serde_json::to_string(&SentRequest { deadline, request })?;
+            let traceparent = wardroom_traces::current().map(TraceContext::header);
+            let mut line = serde_json::to_string(&SentRequest { deadline, traceparent, request })?;
             line.push('\n');
             let mut stream = UnixStream::connect(socket).await?;
             is_sent = true;
@@ -106,6 +119,29 @@ const fn changes_something(request: &Request) -> bool {
         | Request::Status { .. }
         | Request::StopState
         | Request::AuditHead => false,
+    }
+}
+
+/// Name of a request in spans, as on the wire.
+pub(crate) const fn operation_of(request: &Request) -> &'static str {
+    match request {
+        Request::Ping => "ping",
+        Request::Approvers => "approvers",
+        Request::DryRun { .. } => "dry_run",
+        Request::Read { .. } => "read",
+        Request::Authorize { .. } => "authorize",
+        Request::Start { .. } => "start",
+        Request::StartUndo { .. } => "start_undo",
+        Request::Execute { .. } => "execute",
+        Request::Undo { .. } => "undo",
+        Request::Settle { .. } => "settle",
+        Request::Status { .. } => "status",
+        Request::StopAll { .. } => "stop_all",
+        Request::Resume { .. } => "resume",
+        Request::StopState => "stop_state",
+        Request::Review { .. } => "review",
+        Request::AuditHead => "audit_head",
+        Request::SignAudit { .. } => "sign_audit",
     }
 }
 

@@ -42,6 +42,7 @@ use nix::fcntl::{Flock, FlockArg};
 use wardroom_domain::executor::{RefusalCode, Response};
 use wardroom_process::sandbox::Sandbox;
 use wardroom_tools::programs::{LocalPrograms, ToolRunner};
+use wardroom_traces::ContinuedTrace;
 
 use protocol::{MAX_MESSAGE_BYTES, ReceivedRequest, executor_folder};
 use service::Service;
@@ -195,6 +196,13 @@ fn acquire_lock(mut file: std::fs::File) -> Option<Flock<std::fs::File>> {
     None
 }
 
+/// Returns the span of a request in the trace of who asks; none for those that no one's request has caused.
+fn request_span(traceparent: Option<String>, operation: &str) -> tracing::Span {
+    let Some(header) = traceparent else { return tracing::Span::none() };
+    let trace = ContinuedTrace::of(Some(&header));
+    trace.span(|| tracing::info_span!("executor request", trace_id = %trace.context.trace_id(), operation))
+}
+
 /// Handles one request: a JSON line in, a JSON line out.
 fn handle_connection(service: &Arc<Service>, stream: UnixStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
@@ -202,7 +210,10 @@ fn handle_connection(service: &Arc<Service>, stream: UnixStream) -> std::io::Res
     let mut line = String::new();
     BufReader::new(stream.try_clone()?.take(MAX_MESSAGE_BYTES)).read_line(&mut line)?;
     let response = match serde_json::from_str::<ReceivedRequest>(&line) {
-        Ok(ReceivedRequest { deadline, request }) => service.handle(request, deadline),
+        Ok(ReceivedRequest { deadline, traceparent, request }) => {
+            let operation = client::operation_of(&request);
+            request_span(traceparent, operation).in_scope(|| service.handle(request, deadline))
+        }
         Err(error) => Response::Refused { code: RefusalCode::Invalid, detail: format!("request: {error}") },
     };
     let mut text = serde_json::to_string(&response)?;

@@ -16,6 +16,9 @@ pub(crate) const MAX_MESSAGE_BYTES: u64 = 8 << 20;
 pub(crate) struct SentRequest<'a> {
     /// When the executor must have begun.
     pub(crate) deadline: Timestamp,
+    /// The W3C trace context of who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) traceparent: Option<String>,
     #[serde(flatten)]
     pub(crate) request: &'a Request,
 }
@@ -25,6 +28,9 @@ pub(crate) struct SentRequest<'a> {
 pub(crate) struct ReceivedRequest {
     #[serde(default)]
     pub(crate) deadline: Deadline,
+    /// The W3C trace context of who asks.
+    #[serde(default)]
+    pub(crate) traceparent: Option<String>,
     #[serde(flatten)]
     pub(crate) request: Request,
 }
@@ -111,7 +117,7 @@ mod tests {
     fn a_request_is_received_with_its_deadline_and_nothing_that_is_unknown() {
         let request = Request::Execute { plan_sha256: "a".to_owned(), step: 0 };
         let deadline = Timestamp::parse("2026-11-21T14:00:00Z").unwrap();
-        let sent = serde_json::to_string(&SentRequest { deadline, request: &request }).unwrap();
+        let sent = serde_json::to_string(&SentRequest { deadline, traceparent: None, request: &request }).unwrap();
         let received: ReceivedRequest = serde_json::from_str(&sent).unwrap();
         assert_eq!(received.deadline.0, Some(deadline));
         assert!(matches!(received.request, Request::Execute { plan_sha256, step: 0 } if plan_sha256 == "a"));

@@ -50,12 +50,16 @@ pub fn points() -> Vec<String> {
 /// The environment variables that select a crash point and its marker file.
 const CRASH_VARIABLES: [&str; 2] = ["WARDROOM_CRASH_AT", "WARDROOM_CRASH_MARK"];
 
+/// Variables of OpenTelemetry that name the collector of traces.
+const TRACE_VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"];
+
 /// The environment variables that are passed to the executor; all others are removed.
 #[cfg(not(feature = "mutants"))]
-pub const EXECUTOR_ENV: &[&str] = &CRASH_VARIABLES;
+pub const EXECUTOR_ENV: &[&str] = &[CRASH_VARIABLES[0], CRASH_VARIABLES[1], TRACE_VARIABLES[0], TRACE_VARIABLES[1]];
 /// The environment variables that are passed to the executor, including the one that selects a deliberate fault.
 #[cfg(feature = "mutants")]
-pub const EXECUTOR_ENV: &[&str] = &[CRASH_VARIABLES[0], CRASH_VARIABLES[1], "WARDROOM_MUTANT"];
+pub const EXECUTOR_ENV: &[&str] =
+    &[CRASH_VARIABLES[0], CRASH_VARIABLES[1], TRACE_VARIABLES[0], TRACE_VARIABLES[1], "WARDROOM_MUTANT"];
 
 /// Returns the folder of the file that records the selected crash point, if one is selected.
 pub(crate) fn marker_folder() -> Option<PathBuf> {

@@ -15,8 +15,10 @@ use bytes::Bytes;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 use wardroom_domain::TenantId;
 use wardroom_lake::{Lake, OutputFormat, QueryConfig, UnflushedRows};
+use wardroom_traces::TraceContext;
 
 use crate::error::{FailureKind, PoolError};
 use crate::exchange::{Exchange, exchange};
@@ -101,12 +103,15 @@ impl QueryPool {
     /// See [`PoolError`].
     pub async fn run(&self, tenant: &TenantId, query: Query, format: OutputFormat) -> Result<Bytes, PoolError> {
         let (shared, started) = (Arc::clone(&self.0), Instant::now());
-        let request = Request { tenant: tenant.clone(), query, format, unflushed: Vec::new() };
+        let caller = wardroom_traces::current();
+        let span = if caller.is_some() { tracing::info_span!("query") } else { tracing::Span::none() };
+        let traceparent = caller.and_then(|_| span.in_scope(wardroom_traces::current)).map(TraceContext::header);
+        let request = Request { tenant: tenant.clone(), query, format, traceparent, unflushed: Vec::new() };
         // Dropped with this future, which the task notices.
         let (stay, left) = oneshot::channel();
         // A task of its own: it returns the worker or has it killed when the caller leaves.
         let task = self.0.runtime.spawn(async move {
-            let result = Box::pin(shared.execute(request, left)).await;
+            let result = Box::pin(shared.execute(request, left)).instrument(span).await;
             metrics::histogram!(names::QUERY_SECONDS, "outcome" => outcome(&result)).record(started.elapsed());
             result
         });

@@ -110,6 +110,8 @@ pub(crate) struct Request {
     pub(crate) query: Query,
     #[serde(with = "FormatName")]
     pub(crate) format: OutputFormat,
+    /// The W3C trace context of who asks.
+    pub(crate) traceparent: Option<String>,
     /// Rows that are not in the tables yet.
     pub(crate) unflushed: Vec<UnflushedRows>,
 }
@@ -271,6 +273,7 @@ mod tests {
             tenant: TenantId::main(),
             query,
             format: OutputFormat::Csv,
+            traceparent: None,
             unflushed: vec![rows.clone(), UnflushedRows { rows: Vec::new(), ..rows }],
         }
     }

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
+use tracing::Instrument;
 use wardroom_domain::Timestamp;
 use wardroom_lake::{Config, Lake, LogFilter, QueryEngine, QueryError};
+use wardroom_traces::ContinuedTrace;
 
 use crate::error::FailureKind;
 use crate::protocol::{Failure, Message, Query, Request, read_message, write_accepted, write_outcome};
@@ -58,7 +60,11 @@ pub async fn run_queries(
         let Message::Query(request) = message else { continue };
         write_accepted(&mut writer).await?;
         (hooks.before_query)();
-        let (outcome, is_reusable) = answer(&mut tables, *request, &mut reader).await?;
+        let span = match request.traceparent.as_deref().map(|header| ContinuedTrace::of(Some(header))) {
+            Some(trace) => trace.span(|| tracing::info_span!("query run", trace_id = %trace.context.trace_id())),
+            None => tracing::Span::none(),
+        };
+        let (outcome, is_reusable) = answer(&mut tables, *request, &mut reader).instrument(span).await?;
         write_outcome(&mut writer, &outcome, is_reusable).await?;
         if !is_reusable {
             return Ok(());
@@ -115,7 +121,7 @@ impl Tables<'_> {
 
     async fn run(&mut self, request: Request) -> std::result::Result<Vec<u8>, Failure> {
         let (lake, engine) = self.open().await?;
-        let Request { tenant, query, format, unflushed } = request;
+        let Request { tenant, query, format, unflushed, .. } = request;
         lake.set_unflushed_rows(&tenant, &unflushed).await.map_err(unavailable)?;
         drop(unflushed);
         let table = match query {

@@ -24,7 +24,7 @@ pub(crate) struct ExecutorArgs {
 
 pub(crate) fn run(args: ExecutorArgs) -> CommandResult {
     signals::unblock()?;
-    logging::init_executor();
+    logging::init_executor()?;
     match executor::run(&args.data, &args.executor_config) {
         // The supervisor says once what is wrong, and waits until the file changes.
         Err(error @ ExecutorError::Config(_)) => {

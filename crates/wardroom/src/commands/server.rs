@@ -27,9 +27,9 @@ pub(crate) struct ServerArgs {
 pub(crate) fn run(args: ServerArgs) -> CommandResult {
     let (args, query_workers) = (args.serve, args.query_workers);
     signals::kill_with_parent()?;
-    signals::unblock()?;
-    args.log.init()?;
+    signals::unblock_except_hangup()?;
     let config = config::load(args.config.as_deref())?;
+    let traces = args.log.init_server(&config)?;
     create_private_folder(&args.data)?;
     // Inherited from the supervisor; a server that is started without one locks the folder itself.
     let _lock = DataLock::acquire_unless_inherited(&args.data, SERVE)?;
@@ -47,7 +47,9 @@ pub(crate) fn run(args: ServerArgs) -> CommandResult {
             tracing::warn!(%error, "writing to stdout failed");
         }
     };
-    match wardroom_roles::serve(options, config, announce, signals::shutdown_requested) {
+    let served = wardroom_roles::serve(options, config, announce, signals::shutdown_requested);
+    traces.flush();
+    match served {
         Err(error @ ServeError::LakeAvailable) => {
             tracing::info!("{error}");
             Ok(ExitCode::from(RESTART_EXIT_CODE))

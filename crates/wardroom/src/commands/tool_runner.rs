@@ -20,7 +20,7 @@ pub(crate) struct ToolRunnerArgs {
 
 pub(crate) fn run(args: ToolRunnerArgs) -> CommandResult {
     signals::unblock()?;
-    logging::init_executor();
+    logging::init_executor()?;
     executor::run_tool_runner(&args.executor_config)?;
     Ok(ExitCode::SUCCESS)
 }

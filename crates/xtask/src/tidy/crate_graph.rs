@@ -44,10 +44,10 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("wardroom-correlate", &["wardroom-signals"]),
     ("wardroom-diagnose", &["wardroom-signals"]),
     ("wardroom-sources", &["wardroom-edge"]),
-    ("wardroom-edge", &["wardroom-identity"]),
+    ("wardroom-edge", &["wardroom-identity", "wardroom-traces"]),
     ("wardroom-api", &["wardroom-edge", "wardroom-identity"]),
     ("wardroom-tools", &["wardroom-respond"]),
-    ("wardroom-query", &["wardroom-lake"]),
+    ("wardroom-query", &["wardroom-lake", "wardroom-traces"]),
     ("wardroom-cli", &["wardroom-process"]),
 ];
 /// Crates that combine others.
