@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::exit_code::{NoResponse, ServerError};
 use crate::output::{CommandResult, print_result, print_warning};
 use crate::presentation::OutputArgs;
+use crate::server_tls::ServerTlsArgs;
 
 /// Header with a warning about the request, such as rows that are not in the tables yet.
 const WARNING_HEADER: &str = "wardroom-warning";
@@ -26,12 +27,15 @@ pub struct RemoteArgs {
     /// Bearer token for the server.
     #[arg(long, env = "WARDROOM_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    #[command(flatten)]
+    tls: ServerTlsArgs,
 }
 
 impl RemoteArgs {
     /// Returns a client of the server; nothing is sent yet.
     pub fn client(&self) -> Client {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let config = ureq::Agent::config_builder().http_status_as_error(false).tls_config(self.tls.config());
+        let agent = config.build().new_agent();
         Client { agent, url: self.url.trim_end_matches('/').to_owned(), token: self.token.clone() }
     }
 }

@@ -1,12 +1,15 @@
 //! Configuration of the listeners: `edge.*`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wardroom_domain::Timestamp;
 use wardroom_domain::config_check::{ConfigProblems, MAX_SECONDS};
 
 use crate::forwarded::{is_base_path, is_network};
+use crate::tls::TlsConfig;
 
 /// Smallest maximum of a body, in bytes: with less, requests of ordinary senders are always refused.
 const MIN_BODY_BYTES: u64 = 1 << 10;
@@ -58,6 +61,20 @@ pub struct Config {
     /// Maximum number of requests of one caller a second, with twice as many at once; beyond it requests get 429.
     /// Telemetry does not count. 0 means no limit. Default 1000. Since 0.2.
     pub requests_per_second: u32,
+    /// Maximum number of requests without a valid credential from one client address (of IPv6, one /64 network) a
+    /// second, with twice as many at once; beyond it requests get 429. Of a client behind one of `trusted-proxies` the
+    /// address that the proxy reports counts. 0 means no limit. Default 200. Since 0.2.
+    pub anonymous_requests_per_second: u32,
+    /// Maximum number of open streams of live events. Default 1000. Since 0.2.
+    pub max_streams: usize,
+    /// Maximum number of open streams of one tenant. Default 500. Since 0.2.
+    pub max_streams_per_tenant: usize,
+    /// Maximum number of open streams of one principal. Default 100. Since 0.2.
+    pub max_streams_per_principal: usize,
+    /// TLS of every listener. Default: none. Since 0.2.
+    pub tls: TlsConfig,
+    /// TLS of the listener `otlp-grpc`; `{}` for none. Default: as `tls`. Since 0.2.
+    pub otlp_grpc_tls: Option<TlsConfig>,
 }
 
 impl Config {
@@ -101,6 +118,43 @@ impl Config {
             problems.require(is_network(proxy), "edge.trusted-proxies", detail);
         }
         problems.range("edge.requests-per-second", u64::from(self.requests_per_second), 0..=MAX_CALLER_RATE);
+        let anonymous = u64::from(self.anonymous_requests_per_second);
+        problems.range("edge.anonymous-requests-per-second", anonymous, 0..=MAX_CALLER_RATE);
+        problems.count("edge.max-streams", self.max_streams);
+        problems.count("edge.max-streams-per-tenant", self.max_streams_per_tenant);
+        problems.count("edge.max-streams-per-principal", self.max_streams_per_principal);
+        for (section, tls) in self.tls_sections() {
+            tls.check(section, problems);
+        }
+    }
+
+    /// Adds what is wrong with the files of certificates: that they cannot be read, or are not one pair.
+    pub fn check_files(&self, problems: &mut ConfigProblems) {
+        for (section, tls) in self.tls_sections() {
+            tls.check_files(section, problems);
+        }
+    }
+
+    /// Adds the certificates that are not valid at a time.
+    pub fn check_certificates(&self, now: Timestamp, problems: &mut ConfigProblems) {
+        for (section, tls) in self.tls_sections() {
+            tls.check_validity(section, now, problems);
+        }
+    }
+
+    /// Returns the folders from which certificates are read, also after they were replaced.
+    pub fn tls_folders(&self) -> Vec<PathBuf> {
+        self.tls_sections().flat_map(|(_, tls)| tls.folders()).collect()
+    }
+
+    /// Returns the TLS of the listener for OTLP over gRPC, with the section that it is in.
+    pub(crate) fn otlp_grpc_tls(&self) -> (&'static str, &TlsConfig) {
+        self.otlp_grpc_tls.as_ref().map_or(("edge.tls", &self.tls), |own| ("edge.otlp-grpc-tls", own))
+    }
+
+    fn tls_sections(&self) -> impl Iterator<Item = (&'static str, &TlsConfig)> {
+        let of_grpc = self.otlp_grpc_tls.as_ref().map(|own| ("edge.otlp-grpc-tls", own));
+        [("edge.tls", &self.tls)].into_iter().chain(of_grpc)
     }
 }
 
@@ -121,6 +175,12 @@ impl Default for Config {
             base_path: String::new(),
             trusted_proxies: Vec::new(),
             requests_per_second: 1000,
+            anonymous_requests_per_second: 200,
+            max_streams: 1000,
+            max_streams_per_tenant: 500,
+            max_streams_per_principal: 100,
+            tls: TlsConfig::default(),
+            otlp_grpc_tls: None,
         }
     }
 }

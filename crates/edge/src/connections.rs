@@ -260,7 +260,7 @@ fn refuse(reason: &'static str) -> Option<ConnectionPermit> {
 
 /// Returns the address that counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address, of which a
 /// client usually has all.
-fn client_of(address: IpAddr) -> IpAddr {
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 64)).into()),
         address => address,

@@ -81,14 +81,18 @@ impl Forwarding {
     }
 
     /// Returns the address of the client of a request from `peer`, and makes the request one to this server: without
-    /// the base path, and with the name under which the client knows it.
-    pub(crate) fn apply<B>(&self, request: &mut axum::http::Request<B>, peer: IpAddr) -> IpAddr {
+    /// the base path, and with the name under which the client knows it. Of a client that is no named proxy
+    /// `X-Forwarded-Proto` says whether its own connection is encrypted.
+    pub(crate) fn apply<B>(&self, request: &mut axum::http::Request<B>, peer: IpAddr, is_encrypted: bool) -> IpAddr {
         self.strip_base_path(request.uri_mut());
         let headers = request.headers_mut();
         let peer = peer.to_canonical();
         if !self.is_trusted(peer) {
             for name in HEADERS {
                 headers.remove(name);
+            }
+            if is_encrypted {
+                headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
             }
             return peer;
         }
@@ -157,7 +161,7 @@ mod tests {
     fn client(trusted: &[&str], peer: &str, headers: &[(&'static str, &str)]) -> (String, Vec<String>) {
         let trusted: Vec<String> = trusted.iter().map(|text| (*text).to_owned()).collect();
         let mut request = request("/", headers);
-        let client = Forwarding::new("", &trusted).apply(&mut request, peer.parse().unwrap());
+        let client = Forwarding::new("", &trusted).apply(&mut request, peer.parse().unwrap(), false);
         let names = request.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
         (client.to_string(), names.collect())
     }
@@ -180,6 +184,22 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_is_that_of_the_connection_unless_a_named_proxy_says_it() {
+        for (trusted, is_encrypted, expected) in [
+            (false, true, Some("https")),
+            (false, false, None),
+            (true, true, Some("http")),
+            (true, false, Some("http")),
+        ] {
+            let mut request = request("/", &[("x-forwarded-proto", "http")]);
+            let proxies: Vec<String> = trusted.then(|| "10.0.0.1".to_owned()).into_iter().collect();
+            Forwarding::new("", &proxies).apply(&mut request, "10.0.0.1".parse().unwrap(), is_encrypted);
+            let found = request.headers().get("x-forwarded-proto").map(|value| value.to_str().unwrap());
+            assert_eq!(found, expected, "named: {trusted}, encrypted: {is_encrypted}");
+        }
+    }
+
+    #[test]
     fn what_a_client_says_before_its_proxy_does_not_count() {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"];
         let address = |value: &str| client(&trusted, "10.1.1.1", &[("x-forwarded-for", value)]).0;
@@ -196,7 +216,7 @@ mod tests {
     fn the_base_path_is_removed_once() {
         let path = |base: &str, uri: &str| {
             let mut request = request(uri, &[]);
-            Forwarding::new(base, &[]).apply(&mut request, "127.0.0.1".parse().unwrap());
+            Forwarding::new(base, &[]).apply(&mut request, "127.0.0.1".parse().unwrap(), false);
             request.uri().to_string()
         };
         for (uri, expected) in [

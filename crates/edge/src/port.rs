@@ -5,22 +5,23 @@ use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp, visible_line};
 use wardroom_identity::oidc_login::login_path;
 use wardroom_identity::sessions::Caller;
+use wardroom_traces::ContinuedTrace;
 
 use crate::auth::{AuthMode, RejectedRequest, RejectionHook, TokenTable};
 use crate::budget::BudgetPermit;
-use crate::callers::{Callers, check_csrf, check_scope, wants_page};
+use crate::callers::{Callers, ClientAddress, check_csrf, check_scope, wants_page};
 use crate::config::Config;
 use crate::connections::ConnectionTable;
+use crate::listeners::Listener;
 use crate::metrics as names;
 use crate::problem::Problem;
 use crate::rate_limit::RateLimits;
@@ -29,6 +30,8 @@ use crate::request_origin::{check_host, check_same_origin};
 use crate::routes::{Access, Route, Routes};
 use crate::serve::serve_listener;
 
+/// The W3C trace context of a request, and of the response.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Maximum length of an error text of the web framework, in bytes.
 const MAX_ERROR_TEXT_BYTES: usize = 16 << 10;
 
@@ -58,7 +61,7 @@ impl Port {
     pub fn router(&self, routes: Routes) -> axum::Router {
         let checks_host = self.tokens.mode() == AuthMode::Off || !self.config.allowed_hosts.is_empty();
         let small_bodies = BodyBudget::new(SMALL_BODIES_BUDGET_BYTES);
-        let limits = RateLimits::new(self.config.requests_per_second);
+        let limits = RateLimits::new(&self.config);
         let guard = |route: Route, handler: axum::routing::MethodRouter| {
             let (small_bodies, limits) = (small_bodies.clone(), limits.clone());
             let guard = RouteGuard { port: self.clone(), route, checks_host, small_bodies, limits };
@@ -79,7 +82,7 @@ impl Port {
     /// Returns an error if serving a listener panics.
     pub async fn serve(
         &self,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
         routes: Routes,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
@@ -111,7 +114,7 @@ struct RouteGuard {
     checks_host: bool,
     /// Memory of the bodies that are no telemetry, on all routes.
     small_bodies: BodyBudget,
-    /// Requests of each caller, on all routes.
+    /// Requests of each caller, and of each address without a credential, on all routes.
     limits: RateLimits,
 }
 
@@ -167,8 +170,24 @@ fn to_login(uri: &Uri) -> Response {
     (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
 }
 
-/// Checks where the request comes from, its credential and the role. Returns the caller of a route that needs one.
+/// Checks a request, and that its client does not send too many without a valid credential. Returns the caller of a
+/// route that needs one.
 fn admit(guard: &RouteGuard, request: &Request) -> Result<Option<Caller>, (Option<Identity>, Problem)> {
+    let checked = check(guard, request);
+    let is_anonymous = match &checked {
+        Ok(caller) => caller.is_none(),
+        // While tokens cannot be read, no credential is valid.
+        Err((identity, problem)) => identity.is_none() && problem.status() != StatusCode::SERVICE_UNAVAILABLE,
+    };
+    // Absent without a listener.
+    if let Some(ClientAddress(address)) = request.extensions().get::<ClientAddress>().filter(|_| is_anonymous) {
+        guard.limits.take_anonymous(*address, (guard.port.now)()).map_err(|problem| (None, problem))?;
+    }
+    checked
+}
+
+/// Checks where the request comes from, its credential and the role. Returns the caller of a route that needs one.
+fn check(guard: &RouteGuard, request: &Request) -> Result<Option<Caller>, (Option<Identity>, Problem)> {
     let RouteGuard { port, route, checks_host, .. } = guard;
     let (allowed, uri, headers) = (&port.config.allowed_hosts, request.uri(), request.headers());
     let unknown = |problem| (None, problem);
@@ -249,7 +268,8 @@ async fn not_found(request: Request) -> Response {
     with_request_id(request, |_| async { problem.into_response() }).await
 }
 
-/// Runs the request in a span with the caller's `X-Request-Id`, or a new one, and returns it in the response.
+/// Runs the request in a span with the caller's `X-Request-Id`, or a new one, in the trace of the caller's `traceparent`,
+/// or a new one, and returns both in the response.
 async fn with_request_id<F: Future<Output = Response>>(
     request: Request,
     handle: impl FnOnce(Request) -> F,
@@ -258,9 +278,16 @@ async fn with_request_id<F: Future<Output = Response>>(
     let valid =
         |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let id = request_id_header.filter(valid).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
-    let span = tracing::info_span!("request", correlation_id = %id, path = request.uri().path());
-    let mut response = handle(request).instrument(span).await;
+    let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let trace = ContinuedTrace::of(traceparent);
+    let (path, method, trace_id) = (request.uri().path(), request.method().as_str(), trace.context.trace_id());
+    let span = trace.span(|| tracing::info_span!("request", correlation_id = %id, trace_id = %trace_id, path, method));
+    let mut response = handle(request).instrument(span.clone()).await;
+    tracing::info!(target: wardroom_traces::STATUS_TARGET, parent: &span, status = u64::from(response.status().as_u16()));
     let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::try_from(trace.context.header()) {
+        headers.insert(TRACEPARENT, value);
+    }
     if let Ok(value) = HeaderValue::try_from(id) {
         headers.insert("x-request-id", value);
     }
@@ -319,10 +346,18 @@ mod tests {
             let (_, id) = send("GET", "/read", &token, "two words");
             assert!(id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{id}");
         });
+        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let request = Request::builder().uri("/read").header("traceparent", header).body(Body::empty()).unwrap();
+        let response = metrics::with_local_recorder(&recorder, || runtime.block_on(router.clone().oneshot(request)));
+        let continued = response.unwrap().headers()["traceparent"].to_str().unwrap().to_owned();
+        assert!(
+            continued.starts_with(header.get(..36).unwrap()) && continued.ends_with("-01") && continued != header,
+            "{continued}"
+        );
         let text = recorder.handle().render();
         let mut counted: Vec<&str> = text.lines().filter(|line| line.starts_with(names::REQUESTS_TOTAL)).collect();
         counted.sort_unstable();
-        let expected = [("/decide", 403, 1), ("/read", 200, 3), ("/read", 401, 1), ("/read", 405, 1)];
+        let expected = [("/decide", 403, 1), ("/read", 200, 3), ("/read", 401, 2), ("/read", 405, 1)];
         let line =
             |(path, status, times)| format!("{}{{path=\"{path}\",status=\"{status}\"}} {times}", names::REQUESTS_TOTAL);
         assert_eq!(counted, expected.map(line));

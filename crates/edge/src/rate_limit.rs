@@ -1,25 +1,70 @@
-//! Limits of the requests of one caller: a program that asks in a loop must not take the server from the others.
+//! Limits of the requests of one caller, and of one address of clients without a credential: a program that asks in a
+//! loop must not take the server from the others.
 //!
-//! Model: a bucket of requests for each caller, filled at a steady rate. Telemetry has its own limits.
+//! Model: a bucket of requests for each, filled at a steady rate. Telemetry has its own limits.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::StatusCode;
 use wardroom_domain::{Identity, Timestamp};
 
+use crate::config::Config;
+use crate::connections::client_of;
 use crate::problem::Problem;
 
-/// Requests that a caller may send at once, as a multiple of the requests of a second.
+/// Requests that may be sent at once, as a multiple of the requests of a second.
 const BURST_SECONDS: f64 = 2.0;
-/// Maximum number of callers whose requests are counted; beyond it those with full buckets are forgotten.
-const MAX_CALLERS: usize = 10_000;
+/// Maximum number of buckets of each kind; beyond it full ones are forgotten, and then no further one is limited.
+const MAX_BUCKETS: usize = 10_000;
 
-/// The buckets of all callers; cheap to clone.
+/// The limits of a port; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct RateLimits {
+    /// By tenant and principal.
+    callers: Buckets<(String, String)>,
+    /// By address, for requests without a valid credential.
+    addresses: Buckets<IpAddr>,
+}
+
+impl RateLimits {
+    /// Creates full buckets.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            callers: Buckets::new(config.requests_per_second, "edge.requests-per-second"),
+            addresses: Buckets::new(config.anonymous_requests_per_second, "edge.anonymous-requests-per-second"),
+        }
+    }
+
+    /// Takes a request from the caller's bucket.
+    ///
+    /// # Errors
+    /// Returns 429 if it is empty.
+    pub(crate) fn take(&self, caller: &Identity, now: Timestamp) -> Result<(), Problem> {
+        let key = (caller.tenant.to_string(), caller.principal.to_string());
+        self.callers.take(key, &caller.principal, now)
+    }
+
+    /// Takes a request without a valid credential from the bucket of its client's address.
+    ///
+    /// # Errors
+    /// Returns 429 if it is empty.
+    pub(crate) fn take_anonymous(&self, address: IpAddr, now: Timestamp) -> Result<(), Problem> {
+        let client = client_of(address);
+        self.addresses.take(client, &format_args!("{client}, without a valid credential,"), now)
+    }
+}
+
+/// Buckets that are filled at one rate.
+#[derive(Clone, Debug)]
+struct Buckets<K> {
     per_second: f64,
-    buckets: Arc<Mutex<HashMap<(String, String), Bucket>>>,
+    /// Name of the setting, for the remedy.
+    setting: &'static str,
+    buckets: Arc<Mutex<HashMap<K, Bucket>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,17 +73,13 @@ struct Bucket {
     at: Timestamp,
 }
 
-impl RateLimits {
+impl<K: Eq + Hash> Buckets<K> {
     /// Creates full buckets; 0 means no limit.
-    pub(crate) fn new(per_second: u32) -> Self {
-        Self { per_second: f64::from(per_second), buckets: Arc::default() }
+    fn new(per_second: u32, setting: &'static str) -> Self {
+        Self { per_second: f64::from(per_second), setting, buckets: Arc::default() }
     }
 
-    /// Takes a request from the caller's bucket.
-    ///
-    /// # Errors
-    /// Returns 429 if it is empty.
-    pub(crate) fn take(&self, caller: &Identity, now: Timestamp) -> Result<(), Problem> {
+    fn take(&self, key: K, who: &dyn Display, now: Timestamp) -> Result<(), Problem> {
         if self.per_second == 0.0 {
             return Ok(());
         }
@@ -48,19 +89,19 @@ impl RateLimits {
             seconds.mul_add(self.per_second, bucket.left).min(full)
         };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MAX_CALLERS {
+        if buckets.len() >= MAX_BUCKETS {
             buckets.retain(|_, bucket| filled(bucket) < full);
+            if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&key) {
+                return Ok(());
+            }
         }
-        let key = (caller.tenant.to_string(), caller.principal.to_string());
         let bucket = buckets.entry(key).or_insert(Bucket { left: full, at: now });
         let left = filled(bucket);
         (bucket.left, bucket.at) = (left, now);
         if left < 1.0 {
             let wait = (1.0 - left) / self.per_second;
-            let detail = format!(
-                "{} sends more than {} requests a second; send fewer, or raise edge.requests-per-second",
-                caller.principal, self.per_second
-            );
+            let (limit, setting) = (self.per_second, self.setting);
+            let detail = format!("{who} sends more than {limit} requests a second; send fewer, or raise {setting}");
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(wait));
         }
         bucket.left = left - 1.0;
@@ -76,7 +117,8 @@ mod tests {
 
     #[test]
     fn a_caller_over_the_rate_waits_and_the_others_do_not() {
-        let limits = RateLimits::new(10);
+        let limits = |requests_per_second| RateLimits::new(&Config { requests_per_second, ..Config::default() });
+        let (limits, unlimited) = (limits(10), limits(0));
         let caller = |name: &str| Identity {
             tenant: TenantId::main(),
             principal: Principal::new(name).unwrap(),
@@ -92,7 +134,22 @@ mod tests {
         assert!(limits.take(&ann, at(50)).is_err(), "a clock that goes back gives nothing");
         let taken = (0..100).filter(|_| limits.take(&ann, at(60_000)).is_ok()).count();
         assert_eq!(taken, 20);
-        let unlimited = RateLimits::new(0);
         assert!((0..1000).all(|_| unlimited.take(&ann, at(0)).is_ok()));
+    }
+
+    #[test]
+    fn addresses_without_a_credential_are_limited_each_for_itself() {
+        let config = Config { anonymous_requests_per_second: 5, ..Config::default() };
+        let limits = RateLimits::new(&config);
+        let (now, address) = (Timestamp::from_millis(0), |text: &str| text.parse::<IpAddr>().unwrap());
+        let taken = |text: &str| (0..50).filter(|_| limits.take_anonymous(address(text), now).is_ok()).count();
+        assert_eq!((taken("192.0.2.1"), taken("192.0.2.2")), (10, 10));
+        assert_eq!((taken("2001:db8::1"), taken("2001:db8::2:1")), (10, 0), "one network of IPv6 is one client");
+        let refused = limits.take_anonymous(address("192.0.2.1"), now).unwrap_err();
+        assert!(refused.detail().contains("edge.anonymous-requests-per-second"), "{}", refused.detail());
+        let many = (0..MAX_BUCKETS as u32 * 2)
+            .filter(|n| limits.take_anonymous(IpAddr::V4((0x0b00_0000 + n).into()), now).is_ok());
+        assert_eq!(many.count(), MAX_BUCKETS * 2, "a flood of addresses does not lock out others");
+        assert!(limits.addresses.buckets.lock().unwrap().len() <= MAX_BUCKETS);
     }
 }

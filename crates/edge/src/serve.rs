@@ -1,14 +1,13 @@
 //! Accepts connections and serves each within limits of number and time.
 //!
 //! ```text
-//! accept ─► place in the table ─► HTTP/1 or HTTP/2 ─► requests ─► closed: by the client, idle, slow head, evicted
+//! accept ─► place in the table ─► TLS ─► HTTP/1 or HTTP/2 ─► requests ─► closed: by the client, idle, slow head, evicted
 //!              │ none: closed
 //! ```
 
 #[cfg(test)]
 mod tests;
 
-use std::io::{IoSlice, Result};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,8 +25,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tower::Service;
 
@@ -35,7 +33,10 @@ use crate::callers::ClientAddress;
 use crate::config::Config;
 use crate::connections::{ConnectionPermit, ConnectionState, ConnectionTable};
 use crate::forwarded::Forwarding;
+use crate::listeners::Listener;
 use crate::metrics as names;
+use crate::tls::ListenerTls;
+use crate::transport::{TrackedStream, Transport};
 
 /// Pause after a failed `accept`, usually for lack of descriptors.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,12 +50,10 @@ const MAX_BUFFER_BYTES: usize = 128 << 10;
 const MAX_DISCARD_BYTES: usize = 64 << 10;
 /// How long the rest of such a body is waited for.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// A write of at least this many bytes is part of a response; shorter ones may be HTTP/2 pings.
-const MIN_RESPONSE_BYTES: usize = 64;
 
 /// Serves every connection of a listener until `stopped`, then waits for the requests in flight.
 pub(crate) async fn serve_listener(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     config: Config,
     table: ConnectionTable,
@@ -70,7 +69,7 @@ pub(crate) async fn serve_listener(
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
             _ = stopped.wait_for(|stopped| *stopped) => break,
         };
         let (stream, address) = match accepted {
@@ -89,9 +88,16 @@ pub(crate) async fn serve_listener(
         let (router, stopped) = (router.clone(), stopped.clone());
         let forwarding = Arc::clone(&forwarding);
         let connection = Connection { permit, timeouts, router, stopped, address: address.ip(), forwarding };
-        let (builder, open) = (builder.clone(), open.clone());
+        let (builder, open, tls) = (builder.clone(), open.clone(), listener.tls.clone());
         tokio::spawn(async move {
-            connection.serve(stream, builder).await;
+            let transport = match tls {
+                None => Some(Transport::Plain(stream)),
+                // Boxed: without TLS a connection does not need the memory of a handshake.
+                Some(tls) => Box::pin(connection.encrypt(stream, &tls)).await,
+            };
+            if let Some(transport) = transport {
+                connection.serve(transport, builder).await;
+            }
             drop(open);
         });
     }
@@ -131,13 +137,36 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, builder: Builder<TokioExecutor>) {
+    /// Makes the TLS handshake, in the time of a request's head. Returns `None` if it fails, and if the connection is
+    /// closed for another one or because the server stops.
+    async fn encrypt(&self, stream: TcpStream, tls: &ListenerTls) -> Option<Transport> {
+        let (state, mut stopped) = (self.permit.state(), self.stopped.clone());
+        let handshake = Transport::encrypted(stream, tls.acceptor());
+        let made = tokio::select! {
+            made = tokio::time::timeout(self.timeouts.header, handshake) => made,
+            () = state.evicted() => return None,
+            _ = stopped.wait_for(|stopped| *stopped) => return None,
+        };
+        let failed = |reason: &dyn std::fmt::Display| {
+            tls.handshake_failed();
+            tracing::debug!(%reason, address = %self.address, "TLS handshake failed");
+        };
+        match made {
+            Ok(Ok(transport)) => return Some(transport),
+            Ok(Err(error)) => failed(&error),
+            Err(_) => failed(&"it took longer than edge.header-timeout-seconds"),
+        }
+        None
+    }
+
+    async fn serve(self, transport: Transport, builder: Builder<TokioExecutor>) {
         let Self { permit, timeouts, router, mut stopped, address, forwarding } = self;
         let state = permit.state();
-        let stream = TokioIo::new(TrackedStream { stream, state: Arc::clone(&state) });
+        let is_encrypted = transport.is_encrypted();
+        let stream = TokioIo::new(TrackedStream::new(transport, Arc::clone(&state)));
         let service_state = Arc::clone(&state);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            let address = forwarding.apply(&mut request, address);
+            let address = forwarding.apply(&mut request, address, is_encrypted);
             handle(router.clone(), Arc::clone(&service_state), address, request)
         });
         let mut connection = pin!(builder.serve_connection(stream, service));
@@ -181,7 +210,7 @@ async fn handle(
     state: Arc<ConnectionState>,
     address: IpAddr,
     mut request: hyper::Request<Incoming>,
-) -> std::result::Result<axum::response::Response, std::convert::Infallible> {
+) -> Result<axum::response::Response, std::convert::Infallible> {
     let is_http2 = request.version() == Version::HTTP_2;
     state.request_began(is_http2);
     request.extensions_mut().insert(ClientAddress(address));
@@ -234,7 +263,7 @@ impl HttpBody for TrackedBody {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *body).poll_frame(context);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) || body.is_end_stream() {
@@ -272,60 +301,5 @@ async fn discard(mut body: Incoming) {
         && let Some(Ok(frame)) = body.frame().await
     {
         bytes += frame.data_ref().map_or(0, Bytes::len);
-    }
-}
-
-/// A stream that records when bytes are read and responses are written.
-struct TrackedStream {
-    stream: TcpStream,
-    state: Arc<ConnectionState>,
-}
-
-impl TrackedStream {
-    fn wrote(&self, written: &Poll<Result<usize>>) {
-        if matches!(written, Poll::Ready(Ok(bytes)) if *bytes >= MIN_RESPONSE_BYTES) {
-            self.state.touch();
-        }
-    }
-}
-
-impl AsyncRead for TrackedStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-            self.state.bytes_read(bytes);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for TrackedStream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.wrote(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

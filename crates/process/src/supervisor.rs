@@ -88,7 +88,7 @@ pub fn supervise(
         )));
     }
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         signals.add(signal);
     }
     signals.thread_block()?;
@@ -108,6 +108,8 @@ pub fn supervise(
                 }
                 return Ok(code);
             }
+            // The server looks for new certificates.
+            Signal::SIGHUP => signal(&server.child, Signal::SIGHUP),
             _ => {
                 if let Ok(Some(status)) = server.child.try_wait() {
                     server.kill_workers();

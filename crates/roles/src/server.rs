@@ -9,7 +9,6 @@ mod detection_startup;
 mod first_token;
 mod housekeeping;
 mod lake_access;
-mod listening;
 mod port_thread;
 mod query_workers;
 mod readiness;

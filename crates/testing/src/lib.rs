@@ -9,12 +9,14 @@
 //! - [`PostgresServer`] and [`RedisServer`] are the real servers, from Debian's packages.
 //! - [`DescribedApi`] serves an API by the description that its vendor publishes.
 //! - [`TestIssuer`] and [`Authenticator`] sign tokens and challenges as issuers and passkeys do.
+//! - [`TestAuthority`] issues certificates with the program `openssl`.
 //! - [`FakeObjectStore`] is an in-memory object store with fault injection.
 //!
 //! Not part of any release.
 
 #![forbid(unsafe_code)]
 
+mod certificates;
 pub mod credentials;
 mod debian_server;
 pub mod described_api;
@@ -25,6 +27,7 @@ pub mod server;
 mod shop;
 mod synthetic_telemetry;
 
+pub use certificates::TestAuthority;
 pub use credentials::{Authenticator, TestIssuer};
 pub use debian_server::{PostgresServer, RedisServer};
 pub use described_api::{ApiAnswer, ApiRequest, DescribedApi};

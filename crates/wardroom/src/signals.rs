@@ -8,13 +8,25 @@ pub(crate) fn unblock() -> nix::Result<()> {
     SigSet::all().thread_unblock()
 }
 
+/// The same without SIGHUP, which would end the server before it can handle it: it stays pending until
+/// [`shutdown_requested`] is called.
+pub(crate) fn unblock_except_hangup() -> nix::Result<()> {
+    let mut signals = SigSet::all();
+    signals.remove(Signal::SIGHUP);
+    signals.thread_unblock()
+}
+
 /// Makes the kernel kill this process when its parent, the supervisor, exits.
 pub(crate) fn kill_with_parent() -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
 }
 
-/// Completes on SIGTERM or SIGINT, from the call on, even if it is awaited later.
+/// Completes on SIGTERM or SIGINT, from the call on, even if it is awaited later. The calling thread receives SIGHUP from
+/// now on, which the server handles by then.
 pub(crate) fn shutdown_requested() -> impl Future<Output = ()> + Send + 'static {
+    if let Err(error) = unblock() {
+        tracing::error!(%error, "SIGHUP stays blocked; certificates are still read again when their files change");
+    }
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     async {
         let (Ok(mut terminate), Ok(mut interrupt)) = signals else {

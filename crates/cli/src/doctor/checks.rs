@@ -13,6 +13,7 @@ use crate::age::format_age;
 pub(super) const CHECKS: &[fn(&Facts) -> Vec<Finding>] = &[
     server,
     clock,
+    certificates,
     credential,
     bus,
     database,
@@ -40,6 +41,8 @@ const MAX_LAG_RECORDS: u64 = 100;
 const SILENT_AFTER_S: f64 = 600.0;
 /// A backup that is older than this is too old, in seconds.
 const OLD_BACKUP_S: f64 = 2.0 * 86_400.0;
+/// A certificate that expires sooner than this is reported, in seconds.
+const CERTIFICATE_EXPIRES_SOON_S: f64 = 14.0 * 86_400.0;
 /// A token whose end is nearer than this is reported, in seconds.
 const TOKEN_ENDS_SOON_S: f64 = 7.0 * 86_400.0;
 
@@ -67,6 +70,25 @@ fn clock(facts: &Facts) -> Vec<Finding> {
     }
     let detail = format!("the server's clock differs by {difference} s from this machine's");
     vec![Finding::warn("clock", detail, "synchronise both with NTP: approvals are refused if the difference grows")]
+}
+
+/// The certificates of the listeners, if they have TLS.
+fn certificates(facts: &Facts) -> Vec<Finding> {
+    let state = facts.ready.known().map(|ready| text(&ready["tls"])).unwrap_or_default();
+    if matches!(state.as_str(), "" | "off") {
+        return Vec::new();
+    }
+    let remedy =
+        "renew it; the server reads the new files by itself, `wardroom config check` says what is wrong with them";
+    let expiries = facts.metrics.iter().filter(|sample| sample.name == "wardroom_tls_certificate_expiry_seconds");
+    let left = expiries.map(|sample| sample.value - facts.now.seconds_f64()).reduce(f64::min);
+    match left.filter(|left| state == "ok" && *left < CERTIFICATE_EXPIRES_SOON_S) {
+        Some(left) => {
+            let detail = format!("a certificate expires in {} days", (left / 86_400.0).floor());
+            vec![Finding::warn("certificates", detail, remedy)]
+        }
+        None => part(facts, "certificates", "tls", &["ok"], remedy),
+    }
 }
 
 fn credential(facts: &Facts) -> Vec<Finding> {

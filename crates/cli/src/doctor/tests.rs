@@ -84,6 +84,15 @@ fn every_fault_is_found_and_has_a_remedy() {
         ("bus", with_ready("bus", json!("no space left on device"))),
         ("database", with_ready("store", json!("database is locked"))),
         ("tables", with_ready("lake", json!("damaged files: 2"))),
+        ("certificates", with_ready("tls", json!("http: cert-file: the certificate has expired"))),
+        ("certificates", {
+            let mut facts = with_ready("tls", json!("ok"));
+            // Two days after the time of the facts.
+            facts
+                .metrics
+                .extend(parse_metrics("wardroom_tls_certificate_expiry_seconds{listener=\"http\"} 1767495845"));
+            facts
+        }),
         ("queries", with_ready("queries", json!("no query worker runs"))),
         ("executor", with_ready("executor", json!("down"))),
         ("actions", with_ready("actions", json!("stopped"))),

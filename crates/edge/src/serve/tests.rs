@@ -12,6 +12,7 @@ use wardroom_domain::Timestamp;
 use crate::auth::{AuthMode, TokenTable};
 use crate::callers::Callers;
 use crate::config::Config;
+use crate::listeners::Listener;
 use crate::port::Port;
 use crate::routes::{Access, Routes};
 
@@ -44,7 +45,7 @@ async fn serve(config: Config) -> TestPort {
     let (stop, stopped) = oneshot::channel();
     let ended = tokio::spawn(async move {
         let stopped = async { stopped.await.unwrap_or_default() };
-        port.serve(vec![listener], routes, stopped).await
+        port.serve(vec![Listener { socket: listener, tls: None }], routes, stopped).await
     });
     TestPort { address, stop, ended }
 }

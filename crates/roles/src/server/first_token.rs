@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -29,7 +28,7 @@ pub(super) fn open_secret_file(path: &Path) -> Result<File, ServeError> {
 pub(super) fn deliver_first_token(
     token: Option<String>,
     file: Option<File>,
-    address: SocketAddr,
+    url: &str,
     announce: &mut impl FnMut(String),
 ) -> Result<(), ServeError> {
     let Some(token) = token else { return Ok(()) };
@@ -40,7 +39,7 @@ pub(super) fn deliver_first_token(
     announce(format!("admin token (shown once): {token}"));
     announce(format!(
         "to send from Prometheus, run `wardroom token create --data … --principal prometheus --role sender` and add:\n\
-         remote_write:\n  - url: http://{address}/api/v1/write\n    authorization:\n      credentials_file: /path/to/token"
+         remote_write:\n  - url: {url}/api/v1/write\n    authorization:\n      credentials_file: /path/to/token"
     ));
     Ok(())
 }

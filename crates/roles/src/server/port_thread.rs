@@ -11,9 +11,8 @@ use std::io::{Error, Result};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use wardroom_edge::{Port, Routes};
+use wardroom_edge::{Listener, Port, Routes};
 
 /// Maximum wait for tasks of the runtime at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,17 +24,17 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Returns an error if the runtime or the thread cannot be created.
 pub(super) fn spawn_port_thread(
     port: Port,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     routes: Routes,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(impl Future<Output = Result<()>>, JoinHandle<()>)> {
     // A listener is bound to the runtime in which it was created, so they are created again in the new one.
-    let listeners = listeners.into_iter().map(TcpListener::into_std).collect::<Result<Vec<_>>>()?;
+    let listeners = listeners.into_iter().map(Listener::into_std).collect::<Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().thread_name("request").enable_all().build()?;
     let (mut done, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("ports".into()).spawn(move || {
         let result = runtime.block_on(async {
-            let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<_>>()?;
+            let listeners = listeners.into_iter().map(Listener::from_std).collect::<Result<_>>()?;
             tokio::select! {
                 result = port.serve(listeners, routes, stop) => result,
                 () = done.closed() => Ok(()),

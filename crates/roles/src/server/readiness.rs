@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 use wardroom_bus::Bus;
 use wardroom_domain::executor::{Confinement, Stopped};
+use wardroom_edge::Certificates;
 use wardroom_executor::ExecutorClient;
 use wardroom_pipeline::lake::lake_state::{LakeState, WriteProgress};
 use wardroom_pipeline::metrics as pipeline_metrics;
@@ -15,8 +16,8 @@ use wardroom_query::{PoolStatus, QueryPool};
 use wardroom_store::Store;
 
 use super::audit_signer::SigningStatus;
-use crate::backup;
 use crate::metrics as names;
+use crate::{backup, clock};
 
 /// What an executor that works says of itself.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +70,8 @@ pub(super) struct Readiness {
     pub(super) queries: Option<Arc<QueryPool>>,
     /// Address for OTLP over gRPC, or why there is none.
     pub(super) otlp_grpc: String,
+    /// The certificates of the listeners.
+    pub(super) certificates: Certificates,
 }
 
 impl Readiness {
@@ -98,7 +101,9 @@ impl Readiness {
         let lake_error = self.lake_progress().find_map(WriteProgress::last_error).or_else(|| self.damaged_files());
         let bus_error = bus_error.or_else(|| self.damaged_records());
         // Telemetry is accepted, so the server is ready; but a part needs the operator.
-        let needs_operator = lake_error.is_some() || bus_error.is_some() || self.signing.has_failed(&self.executor);
+        let (tls, has_bad_certificate) = self.certificates.describe(clock::now());
+        let has_failed = bus_error.is_some() || has_bad_certificate || self.signing.has_failed(&self.executor);
+        let needs_operator = lake_error.is_some() || has_failed;
         let status = if is_ready && !needs_operator { "ready" } else { "degraded" };
         let lake = lake_error.unwrap_or_else(|| lake.to_owned());
         let document = json!({ "status": status,
@@ -111,7 +116,7 @@ impl Readiness {
             "audit_heads": state.as_ref().map(|state| state.unpublished.as_deref().unwrap_or("ok")),
             "actions": state.as_ref().map(|state| if state.stopped.is_some() { "stopped" } else { "possible" }), "detect_lag_records": self.detect_lag(),
             "lake": lake, "lake_lag_records": self.lake_lag(), "queries": queries,
-            "otlp_grpc": self.otlp_grpc });
+            "otlp_grpc": self.otlp_grpc, "tls": tls });
         (is_ready, document)
     }
 

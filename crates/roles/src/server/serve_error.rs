@@ -8,6 +8,9 @@ pub enum ServeError {
     /// `--auth off` with an address beyond loopback.
     #[error("--auth off is accepted on loopback only, and {0} is not; use --listen 127.0.0.1:PORT")]
     Exposed(SocketAddr),
+    /// A listener cannot be used as configured.
+    #[error(transparent)]
+    Listen(#[from] wardroom_edge::ListenError),
     /// The bus could not be opened or read.
     #[error(transparent)]
     Bus(#[from] wardroom_bus::Error),

@@ -15,7 +15,7 @@ pub enum SandboxError {
     /// A file of the executor lies where the server may read.
     #[error(
         "{} lies in {}, which the server may read; it is for the executor only: move one of them \
-         (--executor-config, --data, lake.uri, knowledge.runbooks, store.password, identity, SSL_CERT_DIR)",
+         (--executor-config, --data, lake.uri, knowledge.runbooks, store.password, identity, edge.tls, SSL_CERT_DIR)",
         .file.display(), .readable.display()
     )]
     Exposed {
@@ -35,6 +35,7 @@ pub fn server_sandbox(data: &Path, config: &Config) -> Result<Sandbox, SandboxEr
     let readable: Vec<PathBuf> = config.knowledge.runbooks.iter().chain(&config.policy.file).cloned().collect();
     let readable: Vec<PathBuf> =
         readable.into_iter().chain(config.store.password_file()).chain(config.identity.files()).collect();
+    let readable: Vec<PathBuf> = readable.into_iter().chain(config.edge.tls_folders()).collect();
     Ok(Sandbox::server(data, lake, &readable))
 }
 

@@ -14,7 +14,7 @@ use wardroom_access::{AccessService, new_service};
 use wardroom_api::metrics_recorder;
 use wardroom_bus::{Bus, EmbeddedBus};
 use wardroom_domain::executor::Confinement;
-use wardroom_edge::{AuthMode, InflateBudget, Port, Routes, TokenTable};
+use wardroom_edge::{AuthMode, Certificates, InflateBudget, Port, Routes, TokenTable, bind_listeners};
 use wardroom_executor::{ExecutorClient, socket_path};
 use wardroom_knowledge::Library;
 use wardroom_pipeline::intake::source_intake::source_intake;
@@ -33,7 +33,6 @@ use super::detection_startup::{Detection, start_detection};
 use super::first_token::{deliver_first_token, open_secret_file};
 use super::housekeeping::{run_housekeeping, watch_executor, watch_store};
 use super::lake_access::wait_until_available;
-use super::listening::{Listeners, bind_listeners};
 use super::port_thread::spawn_port_thread;
 use super::query_workers::start_query_pool;
 use super::readiness::{ExecutorHealth, Readiness};
@@ -104,21 +103,24 @@ async fn run<F: Future<Output = ()> + Send + 'static>(
     stop: impl FnOnce() -> F,
 ) -> Result<(), ServeError> {
     // First: a port that is in use ends the start before anything else has begun. Connections wait until the roles run.
-    let Listeners { listeners, address, otlp_grpc } = bind_listeners(options.listen, &config.edge.otlp_grpc).await?;
+    let bound = bind_listeners(options.listen, &config.edge).await?;
+    let url = bound.url();
     let mut background = JoinSet::new();
     let (stopping_sender, stopping) = watch::channel(false);
-    let roles = start_roles(&options, &config, confinement, (otlp_grpc, stopping), &mut background).await?;
+    let listening = (bound.otlp_grpc, bound.certificates.clone());
+    let roles = start_roles(&options, &config, confinement, (listening, stopping), &mut background).await?;
     let Roles { store, lake, event_writer, detection_thread, first_token, port, routes } = roles;
     let signer = ExecutorClient::new(options.executor.then(|| socket_path(&options.data)));
+    background.spawn(bound.certificates.watch(clock::now));
     // Before a caller knows that the server runs, and may stop it.
     let stop = stop();
-    announce(format!("listening http://{address}"));
-    deliver_first_token(first_token, admin_file, address, &mut announce)?;
-    tracing::info!(%address, "serving");
+    announce(format!("listening {url}"));
+    deliver_first_token(first_token, admin_file, &url, &mut announce)?;
+    tracing::info!(url, "serving");
     let (drain_sender, drain_started) = oneshot::channel::<()>();
     let (restart, (stop_sender, stop_receiver)) = (AtomicBool::new(false), oneshot::channel());
     // A clone of the port stays here: it holds the sender of rejections, whose audit task would end otherwise.
-    let spawned = spawn_port_thread(port.clone(), listeners, routes, async move {
+    let spawned = spawn_port_thread(port.clone(), bound.listeners, routes, async move {
         tokio::select! {
             () = stop => {}
             Ok(()) = stop_receiver => {}
@@ -166,7 +168,7 @@ async fn start_roles(
     options: &ServeOptions,
     config: &Config,
     confinement: Confinement,
-    (otlp_grpc, stopping): (String, watch::Receiver<bool>),
+    ((otlp_grpc, certificates), stopping): ((String, Certificates), watch::Receiver<bool>),
     background: &mut JoinSet<()>,
 ) -> Result<Roles, ServeError> {
     let recorder = metrics_recorder::install();
@@ -223,6 +225,7 @@ async fn start_roles(
         lake: lake.clone(),
         queries,
         otlp_grpc,
+        certificates,
     };
     let backend = api_backend(ApiState {
         authenticated: options.auth == AuthMode::On,

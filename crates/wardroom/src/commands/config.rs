@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use wardroom_roles::config;
 use wardroom_roles::executor::check_config;
+use wardroom_roles::{clock, config};
 
 use wardroom_cli::output::{CommandResult, print_document, print_json, print_line};
 use wardroom_cli::presentation::OutputArgs;
@@ -32,7 +32,7 @@ enum ConfigCommand {
 Examples:
   wardroom config check --config wardroom.yaml
   wardroom config check --config wardroom.yaml --executor-config executor.yaml --data /var/lib/wardroom")]
-    /// Validate a configuration file: every value, and the folders that it names.
+    /// Validate a configuration file: every value, and the folders and certificates that it names.
     Check {
         /// Configuration file (YAML).
         #[arg(long)]
@@ -61,6 +61,7 @@ pub(crate) fn run(args: ConfigArgs) -> CommandResult {
         }
         ConfigCommand::Check { config, executor_config, data } => {
             let checked = config::load_with_folders(Some(&config))?;
+            checked.check_certificates(clock::now()).map_err(|problems| anyhow::anyhow!(problems.join("\n  ")))?;
             if let Some(data) = data {
                 checked.check_data_folder(&data).map_err(|problems| anyhow::anyhow!(problems.join("\n  ")))?;
             }
