@@ -9,7 +9,7 @@ use lexopt::prelude::Long;
 
 use crate::api_tools::ApiTools;
 use crate::check::cargo_tool;
-use crate::programs::{DEMO_FEATURES, Programs};
+use crate::programs::{DEMO_FEATURES, Programs, SCENARIO_TESTS};
 use crate::steps::{print_durations, step};
 use crate::workspace::command;
 
@@ -27,8 +27,8 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
     }
     let (tools, programs) = (ApiTools::install()?, Programs::build()?);
     let mut tests = command(cargo_tool("cargo-nextest")?);
-    tests.args(["nextest", "run", "--cargo-profile", "demo", "--package", "wardroom", "--no-fail-fast"]);
-    tests.args(DEMO_FEATURES).args(["--filterset", "test(/^api_document::/)"]);
+    tests.args(SCENARIO_TESTS).args(DEMO_FEATURES).arg("--no-fail-fast");
+    tests.args(["--filterset", "package(wardroom) & test(/^api_document::/)"]);
     if long {
         tests.args(["--run-ignored", "all", "--profile", "long"]);
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::check::cargo_tool;
 use crate::client_programs::ClientPrograms;
-use crate::programs::{DEMO_FEATURES, Programs};
+use crate::programs::{DEMO_FEATURES, Programs, SCENARIO_TESTS};
 use crate::steps::{print_durations, step};
 use crate::workspace::{command, var};
 
@@ -26,8 +26,9 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("{chromium}: install Chromium, or set CHROMIUM_BIN to the program"))?;
     let (clients, programs) = (ClientPrograms::install()?, Programs::build()?);
     let mut tests = command(cargo_tool("cargo-nextest")?);
-    tests.args(["nextest", "run", "--cargo-profile", "demo", "--package", "wardroom"]).args(DEMO_FEATURES);
-    tests.args(["--run-ignored", "only", "--filterset", "test(/^browser::/)"]).env("CHROMIUM_BIN", &chromium);
+    tests.args(SCENARIO_TESTS).args(DEMO_FEATURES);
+    let filter = "package(wardroom) & test(/^browser::/)";
+    tests.args(["--run-ignored", "only", "--filterset", filter]).env("CHROMIUM_BIN", &chromium);
     programs.set_env(&mut tests);
     clients.set_env(&mut tests);
     step("test in Chromium", &mut tests)?;

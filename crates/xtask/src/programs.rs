@@ -14,6 +14,9 @@ use crate::workspace::{command, target, var};
 
 /// Arguments that select profile and features of everything in profile `demo`; the tests pass the same features.
 pub(crate) const DEMO_FEATURES: [&str; 3] = ["--no-default-features", "--features", "wardroom/demo"];
+/// Arguments of a run of some scenario tests, with the features that all tests have; a filter selects the tests.
+pub(crate) const SCENARIO_TESTS: [&str; 7] =
+    ["nextest", "run", "--cargo-profile", "demo", "--workspace", "--test", "it"];
 /// Release builds select these packages, so that the packaged binary is the benchmarked one.
 pub(crate) const RELEASE_PACKAGES: [&str; 4] = ["-p", "wardroom", "-p", "wardroom-evals"];
 

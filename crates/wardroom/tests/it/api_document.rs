@@ -12,8 +12,11 @@ use crate::identity::wait_for;
 use crate::incidents::with_slow_cart;
 
 /// No limit of requests: the tools send as fast as they can.
-const ENVIRONMENT: [(&str, &str); 2] =
-    [("WARDROOM_EDGE__REQUESTS_PER_SECOND", "0"), ("WARDROOM_LAKE__FLUSH_SECONDS", "1")];
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("WARDROOM_EDGE__REQUESTS_PER_SECOND", "0"),
+    ("WARDROOM_EDGE__ANONYMOUS_REQUESTS_PER_SECOND", "0"),
+    ("WARDROOM_LAKE__FLUSH_SECONDS", "1"),
+];
 
 /// Python with the pinned packages, and with those of the folder that it runs in.
 fn python(dir: &Path) -> Command {
