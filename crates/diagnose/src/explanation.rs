@@ -9,6 +9,8 @@ use crate::suspect::{Case, Suspect};
 
 /// How surely a broken store that a suspect may use explains its symptoms: it may as well use another.
 const UNKNOWN_STORE: f64 = 0.7;
+/// From this part on of what calls take longer, the callee's own time explains all of it.
+const HOLDING_PART: f64 = 0.5;
 /// Calls through which other log lines of a callee may make a caller log other lines.
 const MAX_LOG_STEPS: u32 = 4;
 
@@ -46,7 +48,9 @@ impl Case<'_> {
             let timed_out = other.latency * self.edge_failing(suspect, *dependency);
             errors = errors.max(reach * failed.max(broken).max(0.6 * other.latency).max(0.95 * timed_out));
             let (slow_path, path_delta) = self.slow_path(suspect, *dependency);
-            waited += reach * other.latency * part(other.latency_delta, levels.latency_delta);
+            let (held_up, held_up_delta) = self.held_up(suspect, *dependency);
+            let delta = other.latency_delta.max(held_up * held_up_delta);
+            waited += reach * other.latency * part(delta, levels.latency_delta);
             waited += slow_path * part(path_delta, levels.latency_delta);
             latency = latency.max(reach * broken.max(0.5 * other.errors));
         }
@@ -108,6 +112,26 @@ impl Case<'_> {
         let hosts =
             store.dependencies.iter().filter(|(_, kind)| matches!(kind, RelationKind::RunsOn | RelationKind::PartOf));
         hosts.map(|(host, _)| inside(&self.suspects[*host])).fold(inside(store), f64::max)
+    }
+
+    /// Returns how surely a callee that is slow by its own numbers holds up a caller, 0..1, and by how many seconds the
+    /// calls take longer. The callee's part in them need not be all: the others wait meanwhile, also for connections
+    /// that the caller uses for all of its callees.
+    fn held_up(&self, caller: usize, callee: usize) -> (f64, f64) {
+        let other = &self.suspects[callee];
+        let latencies = self.edge(caller, callee).filter(|fact| fact.signal.kind == SignalKind::Latency);
+        let delta = latencies.map(|fact| fact.value - fact.expected).fold(0.0, f64::max);
+        if !other.is_seen() || delta <= 0.0 {
+            return (0.0, 0.0);
+        }
+        (other.levels.latency * (part(other.levels.latency_delta, delta) / HOLDING_PART).min(1.0), delta)
+    }
+
+    /// Returns how surely one of a caller's callees, other than `except`, holds it up, 0..1: its calls to the others
+    /// then say little of them and of the paths to them.
+    pub(crate) fn held_up_elsewhere(&self, caller: usize, except: usize) -> f64 {
+        let callees = self.suspects[caller].dependencies.iter().map(|(callee, _)| *callee);
+        callees.filter(|callee| *callee != except).map(|callee| self.held_up(caller, callee).0).fold(0.0, f64::max)
     }
 
     /// Returns how surely the path to a visible callee is slow for all of its callers, 0..1, and by how many seconds it

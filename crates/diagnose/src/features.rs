@@ -85,7 +85,8 @@ fn features_of(case: &Case<'_>, index: usize, scale: &Scale) -> Features {
     let (failing, waiting) = case.excess(index);
     // What a visible entity answers with errors is among its own errors; what takes longer on the way is not.
     let (seen, hidden) = if suspect.is_seen() {
-        (blamed(case, index, |from, to| case.edge_slowness(from, to)), 0.0)
+        let slowness = |from, to| Some(case.edge_slowness(from, to)? * (1.0 - case.held_up_elsewhere(from, to)));
+        (blamed(case, index, slowness), 0.0)
     } else {
         (0.0, blamed(case, index, |from, to| case.edge_badness(from, to)))
     };
@@ -168,7 +169,8 @@ fn link_out(case: &Case<'_>, index: usize) -> f64 {
         .filter_map(|(callee, _)| {
             let other = &case.suspects[*callee];
             let badness = case.edge_badness(index, *callee)?;
-            other.is_seen().then(|| badness * (1.0 - other.symptom()).max(0.0))
+            let elsewhere = 1.0 - case.held_up_elsewhere(index, *callee);
+            other.is_seen().then(|| badness * (1.0 - other.symptom()).max(0.0) * elsewhere)
         })
         .collect();
     if edges.is_empty() { 0.0 } else { edges.iter().sum::<f64>() / edges.len() as f64 }

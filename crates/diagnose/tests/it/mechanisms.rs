@@ -257,3 +257,36 @@ fn nobody_takes_from_a_queue_that_is_down() {
     let queue = service("buffer");
     queue_with_a_slow_consumer().own(&queue, SignalKind::Availability, "", 0.0, 1.0).check(&queue, "instance-down");
 }
+
+/// Calls of `front` to all of its callees wait and fail; one of them takes that long itself.
+fn front_with_one_pool(slow: f64) -> Estate {
+    let (front, slow_one) = (service("front"), service("payments"));
+    let mut estate = Estate::new()
+        .own(&front, SignalKind::Errors, "", 0.803, 0.0)
+        .own(&front, SignalKind::Latency, "", 3.97, 0.097)
+        .own(&front, SignalKind::Latency, "median", 2.494, 0.063)
+        .own(&front, SignalKind::Traffic, "", 36.5, 37.0)
+        .own(&slow_one, SignalKind::Errors, "", 0.0, 0.0)
+        .own(&slow_one, SignalKind::Latency, "", slow * 1.72, 0.04)
+        .own(&slow_one, SignalKind::Latency, "median", slow, 0.024)
+        .own(&slow_one, SignalKind::Traffic, "", 36.6, 37.0)
+        .call(&front, &slow_one, SignalKind::Latency, 2.459, 0.048)
+        .call(&front, &slow_one, SignalKind::Errors, 0.337, 0.0);
+    for callee in ["basket", "catalogue"].map(service) {
+        estate = estate
+            .healthy(&callee)
+            .own(&callee, SignalKind::Traffic, "", 36.5, 37.0)
+            .call(&front, &callee, SignalKind::Latency, 0.993, 0.034)
+            .call(&front, &callee, SignalKind::Errors, 0.39, 0.0);
+    }
+    estate
+}
+
+#[test]
+fn a_slow_callee_holds_up_the_calls_to_all_others() {
+    let slow = front_with_one_pool(0.857).check(&service("payments"), "slow-dependency");
+    // Nothing is said of the others, whose callers wait elsewhere.
+    assert!(slow.causes.iter().all(|cause| cause.confidence < 0.5 || cause.entity == service("payments")), "{slow:#?}");
+    // Where all callees are about as fast as before, the caller itself is at fault.
+    front_with_one_pool(0.025).check(&service("front"), "connection-leak");
+}
