@@ -57,6 +57,9 @@ pub const TRANSITIONS: &[(IncidentState, IncidentState)] = &[
     (Escalated, AwaitingApproval),
     (Escalated, Closed),
     (Escalated, Suppressed),
+    (Resolved, Investigating),
+    (Suppressed, Investigating),
+    (Closed, Investigating),
 ];
 
 impl IncidentState {
@@ -133,7 +136,7 @@ pub struct Incident {
     /// Affected entities, in the order they became known; empty for incidents of builds that knew names only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entities: Vec<Entity>,
-    /// What opened it: `sustained_breach` or `deployment_correlation`.
+    /// What opened it: `sustained_breach`, `deployment_correlation`, [`Incident::BY_PERSON`] or [`Incident::BY_SPLIT`].
     pub trigger: String,
     /// Onset, by the telemetry's clock.
     pub began_at: Timestamp,
@@ -154,6 +157,9 @@ pub struct Incident {
     /// Key of the incident that this one was merged into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged_into: Option<String>,
+    /// Key of the incident that this one was split from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_from: Option<String>,
     /// Until when messages about it are suppressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suppressed_until: Option<Timestamp>,
@@ -180,6 +186,7 @@ impl Default for Incident {
             acknowledged: None,
             comments: Vec::new(),
             merged_into: None,
+            split_from: None,
             suppressed_until: None,
             history: Vec::new(),
         }
@@ -187,6 +194,11 @@ impl Default for Incident {
 }
 
 impl Incident {
+    /// [`Incident::trigger`] of an incident that a person has opened.
+    pub const BY_PERSON: &str = "person";
+    /// [`Incident::trigger`] of an incident that a person has split from another one.
+    pub const BY_SPLIT: &str = "split";
+
     /// Returns the affected entities; for an incident of a build that knew names only, services with these names.
     pub fn affected(&self) -> Vec<Entity> {
         if self.entities.is_empty() {
@@ -208,6 +220,19 @@ impl Incident {
             self.services.push(entity.name.clone());
         }
         true
+    }
+
+    /// Removes affected entities.
+    pub fn remove_entities(&mut self, removed: &[Entity]) {
+        self.entities = self.affected();
+        self.entities.retain(|entity| !removed.contains(entity));
+        let is_left = |name: &String| self.entities.iter().any(|entity| entity.name == *name);
+        self.services.retain(is_left);
+    }
+
+    /// Returns whether a person has made it, instead of a finding.
+    pub fn is_made_by_person(&self) -> bool {
+        [Self::BY_PERSON, Self::BY_SPLIT].contains(&self.trigger.as_str())
     }
 
     /// Appends to the history; the oldest changes are dropped beyond [`MAX_INCIDENT_CHANGES`].
@@ -265,12 +290,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_is_reachable_and_resolved_incidents_do_not_reopen() {
+    fn every_state_is_reachable_and_what_has_ended_is_only_investigated_again() {
         for state in IncidentState::ALL {
             assert_eq!(IncidentState::parse(state.as_str()), Some(state));
             assert!(state == Open || TRANSITIONS.iter().any(|(_, to)| *to == state), "{state} is unreachable");
         }
-        assert!(!Resolved.can_transition_to(Open));
+        for ended in [Resolved, Suppressed, Closed] {
+            let after = IncidentState::ALL.into_iter().filter(|next| ended.can_transition_to(*next));
+            assert_eq!(after.collect::<Vec<_>>(), [Investigating], "{ended}");
+        }
         assert!(Verifying.can_transition_to(Mitigated));
     }
 
@@ -287,6 +315,12 @@ mod tests {
         assert!(incident.add_entity(&database) && !incident.add_entity(&database));
         assert_eq!(incident.services, ["web", "cart", "orders-db"]);
         assert_eq!(incident.entities.len(), 3);
+        let mut rest = incident.clone();
+        rest.remove_entities(&[Entity::service("web"), database.clone()]);
+        assert_eq!(
+            (rest.affected(), rest.services.as_slice()),
+            (vec![Entity::service("cart")], ["cart".to_owned()].as_slice())
+        );
         for change in 0..MAX_INCIDENT_CHANGES + 5 {
             incident.record(Timestamp::from_millis(0), change.to_string());
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! open ► investigating ► awaiting_approval ► mitigating ► verifying ► mitigated ► resolved
 //!              └──────────────┴──────────────────┴────────────┴────────────┴──► escalated
+//! resolved, suppressed, closed ► investigating: a person reopens it
 //! ```
 //!
 //! [`Workflow::next`] returns what the response does next by itself ([`Step`]); [`Workflow::apply`] applies what
@@ -13,6 +14,9 @@
 //!
 //! Until a plan is approved, the incident is diagnosed again at fixed times and when correlation adds to it; a plan
 //! that no longer fits is void.
+//!
+//! A person may reopen an incident that has ended: the response begins again ([`Event::Reopened`]). They may split one
+//! whose plan is not being carried out: some of its entities become another incident ([`Workflow::split`]).
 //!
 //! A runbook may have read-only checks, whose results are evidence and choose its action ([`Workflow::read_finished`]),
 //! and an action may have several steps, each an effect of its own, undone in reverse order when one fails or the
@@ -25,16 +29,22 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod due;
 mod effect;
+mod event;
 mod finished;
+mod next_due;
 mod pending;
 mod people;
 mod postmortem;
 mod proposal;
+mod reopening;
 mod review;
 mod runbook_choice;
+mod schedule;
 mod setting_check;
 mod signal_choice;
+mod splitting;
 mod step_progress;
 mod step_result;
 mod tool;
@@ -43,17 +53,21 @@ mod wanted_effects;
 mod workflow;
 
 pub use config::Config;
+pub use due::Due;
 pub use effect::{EffectData, EffectKind, EffectRequest, PROBE_WAIT};
+pub use event::Event;
 pub use finished::{FinishedIncident, TrialResult};
 pub use pending::{PendingPlan, PendingRead};
 pub use people::change_seen;
 pub use postmortem::{Postmortem, TimelineEntry, postmortem};
 pub use proposal::{PlanProgress, reason_not_to_act};
+pub use schedule::{IncidentId, Schedule};
 pub use setting_check::unconfirmed_setting;
 pub use signal_choice::{
     CrossedLimit, KnownSignal, KnownSignals, bad_share, newest_reading_ms, select_control, signal_history,
     watched_signals,
 };
+pub use splitting::{SplitError, SplitOff, SplitPart};
 pub use step_progress::StepProgress;
 pub use step_result::StepResult;
 pub use tool::{
@@ -61,4 +75,4 @@ pub use tool::{
     read_operation,
 };
 pub use verify::{ObservedSignal, Verification, VerificationProgress, WatchedSignal, verify};
-pub use workflow::{Event, StateChange, Step, Workflow, WorkflowError, WorkflowReadError};
+pub use workflow::{StateChange, Step, Workflow, WorkflowError, WorkflowReadError};

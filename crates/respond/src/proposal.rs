@@ -7,9 +7,10 @@
 use wardroom_domain::{Cause, CheckResult, DryRun, IncidentState, Plan, PlanStep, TenantId, Timestamp, unfit_steps};
 
 use crate::effect::EffectRequest;
+use crate::event::Event;
 use crate::pending::PendingPlan;
 use crate::setting_check::unconfirmed_setting;
-use crate::workflow::{Event, Workflow};
+use crate::workflow::Workflow;
 
 /// How far a pending plan is after one of its effects has ended.
 #[derive(Clone, Debug, PartialEq)]

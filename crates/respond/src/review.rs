@@ -7,12 +7,14 @@
 use wardroom_domain::{Diagnosis, IncidentState, Plan};
 
 use crate::Config;
-use crate::workflow::{Event, Workflow};
+use crate::event::Event;
+use crate::workflow::Workflow;
 
 /// Times after the opening at which an incident is diagnosed again, in ms of telemetry time.
 const REVIEW_MS: [i64; 3] = [30_000, 120_000, 300_000];
 /// Maximum number of diagnoses of an incident.
 const MAX_INVESTIGATIONS: u32 = 100;
+
 impl Workflow {
     /// Whether a later diagnosis may still change what is proposed.
     pub fn is_reviewable(&self) -> bool {
@@ -35,12 +37,14 @@ impl Workflow {
         }
     }
 
-    pub(crate) fn is_review_due(&self, watermark_ms: i64, config: &Config) -> bool {
-        let Some(investigated_ms) = self.investigated_ms.filter(|_| self.is_reviewable()) else { return false };
-        let due_times = REVIEW_MS.map(|after_ms| self.opened_ms.saturating_add(after_ms));
-        let is_due = |due_ms: &i64| watermark_ms >= *due_ms && investigated_ms < *due_ms;
-        let is_settled = watermark_ms >= investigated_ms.saturating_add(self.settle_ms(config));
-        due_times.iter().any(is_due) || self.evidence != self.investigated_evidence && is_settled
+    /// Returns the telemetry time, in ms, from which the incident is to be diagnosed again.
+    pub(crate) fn review_due_ms(&self, config: &Config) -> Option<i64> {
+        let investigated_ms = self.investigated_ms.filter(|_| self.is_reviewable())?;
+        let times = REVIEW_MS.map(|after_ms| self.opened_ms.saturating_add(after_ms));
+        let next = times.into_iter().filter(|due_ms| investigated_ms < *due_ms).min();
+        let has_evidence = self.evidence != self.investigated_evidence;
+        let settled = has_evidence.then(|| investigated_ms.saturating_add(self.settle_ms(config)));
+        next.into_iter().chain(settled).min()
     }
 
     /// Notes that a diagnosis was made from the telemetry up to `watermark_ms` and the evidence so far.

@@ -8,10 +8,11 @@ use wardroom_domain::{
 use Outcome::{Applied, NotApplied, Unknown};
 
 use super::*;
+use crate::event::Event;
 use crate::pending::{PendingPlan, PendingRead};
 use crate::proposal::PlanProgress;
 use crate::step_progress::StepProgress;
-use crate::workflow::{Event, Step};
+use crate::workflow::Step;
 use crate::{Config, reason_not_to_act};
 
 fn call(target: &str) -> ToolCall {

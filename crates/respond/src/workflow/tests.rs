@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use wardroom_domain::{Cause, DryRun, Entity, Severity, TenantId, ToolCall};
+use wardroom_domain::{Cause, DryRun, Entity, Principal, Severity, TenantId, ToolCall};
 
 use super::*;
 
@@ -77,14 +77,15 @@ fn event(pick: u8) -> Event {
         11 => Event::Noise(9),
         12 => Event::PlanVoided { diagnosis: diagnosis(), reason: "x".into() },
         13 => Event::Inconclusive { reason: "x".into(), at_ms: 9 },
-        _ => Event::Closed { by: Principal::wardroom(), reason: String::new(), at_ms: 9 },
+        14 => Event::Closed { by: Principal::wardroom(), reason: String::new(), at_ms: 9 },
+        _ => Event::Reopened { by: Principal::wardroom(), reason: String::new(), at_ms: 10, at },
     }
 }
 
 proptest! {
     /// Random events in random order cause only transitions of the table, and no execution without an approval.
     #[test]
-    fn allows_only_table_transitions_and_approved_executions(picks in prop::collection::vec(0_u8..15, 0..40)) {
+    fn allows_only_table_transitions_and_approved_executions(picks in prop::collection::vec(0_u8..16, 0..40)) {
         let mut workflow = workflow();
         for pick in picks {
             let before = workflow.clone();
