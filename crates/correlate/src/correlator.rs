@@ -129,20 +129,38 @@ impl Correlator {
         Self { incidents, excursions, ..Self::new(config, tenant) }
     }
 
-    /// Restores an incident after a restart. Of one that the saved state has, only the release is taken.
-    pub fn restore(&mut self, incident: &Incident, released_ms: Option<i64>) {
-        let opened_ms = incident.opened_at.millis();
+    /// Takes an incident as it is in the store: after a restart, or when a person has opened, reopened or split it. Its
+    /// response began at `opened_ms`; findings that begin after `released_ms` do not belong to it. What the saved state
+    /// knows of its entities stays.
+    pub fn restore(&mut self, incident: &Incident, opened_ms: i64, released_ms: Option<i64>) {
+        if let Some(whole) = &incident.split_from {
+            self.split(whole, incident, opened_ms);
+        }
         let restored = || {
             let (entities, title) = (incident.affected(), incident.title.clone());
             OpenIncident::restored(&entities, opened_ms, title, incident.severity)
         };
         let known = self.incidents.entry(incident.key.clone()).or_insert_with(restored);
-        if released_ms.is_some() {
-            known.released_ms = released_ms;
+        if known.released_ms.is_some() && released_ms.is_none() {
+            known.begin_again(opened_ms);
         }
+        known.last_ms = known.last_ms.max(opened_ms);
+        known.released_ms = released_ms;
         // Its entities may have other names in the graph.
         self.graph_version = None;
         self.version += 1;
+    }
+
+    /// Makes another incident of some entities of one, unless that is done.
+    fn split(&mut self, whole: &str, part: &Incident, opened_ms: i64) {
+        if self.incidents.contains_key(&part.key) {
+            return;
+        }
+        let Some(known) = self.incidents.get_mut(whole) else { return };
+        let split_off = known.split_off(&part.affected(), opened_ms, part.title.clone());
+        self.incidents.insert(part.key.clone(), split_off);
+        // Which of both its findings belong to is decided again.
+        self.excursions.retain(|_, excursion| excursion.incident != whole);
     }
 
     /// Marks an incident as settled or closed: findings that begin after `at_ms` do not belong to it.

@@ -169,6 +169,35 @@ impl OpenIncident {
         }
     }
 
+    /// Forgets the times of findings before a person reopened it: later ones are compared with each other.
+    pub(crate) fn begin_again(&mut self, opened_ms: i64) {
+        for member in self.members.values_mut() {
+            member.onsets.clear();
+            (member.worsened_ms, member.bad_until_ms) = (opened_ms, opened_ms);
+        }
+        self.dependencies.clear();
+        self.newest_onset_ms = opened_ms;
+    }
+
+    /// Takes entities out of it. Returns the incident that has them from then on, with what is known of them.
+    pub(crate) fn split_off(&mut self, entities: &[Entity], opened_ms: i64, title: String) -> Self {
+        let mut part = Self::restored(entities, opened_ms, title, self.severity);
+        for entity in entities {
+            if let Some(member) = self.members.remove(entity) {
+                part.members.insert(entity.clone(), member);
+            }
+        }
+        part.interval_ms = self.interval_ms;
+        part.newest_onset_ms = self.newest_onset_ms;
+        part.last_ms = self.last_ms.max(opened_ms);
+        if entities.contains(&self.headline.entity)
+            && let Some(entity) = self.members.keys().next()
+        {
+            (self.headline.entity, self.headline.kind) = (entity.clone(), None);
+        }
+        part
+    }
+
     /// Renames the entities after the graph has learned that two names are one thing.
     pub(crate) fn rename_members(&mut self, graph: &EntityGraph) {
         let members = std::mem::take(&mut self.members);

@@ -15,9 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wardroom_domain::{TenantId, Timestamp};
-use wardroom_lake::{EnrichmentFact, IncidentFact, ToolFact};
-use wardroom_respond::{Workflow, WorkflowReadError};
-use wardroom_store::{IncidentRow, Store};
+use wardroom_response::incident_fact;
+use wardroom_store::{IncidentRevision, Store};
 
 use wardroom_pipeline::lake::health_writer::write_health;
 use wardroom_pipeline::lake::inferred_events::InferredEventWriter;
@@ -52,11 +51,12 @@ impl GoldWriter {
     /// Writes the tables at this interval until it is cancelled.
     pub(crate) async fn run(self, interval: Duration) {
         let mut since = Timestamp::from_nanos(i64::MIN);
-        let (mut written_to, mut events) = (BTreeMap::new(), InferredEventWriter::default());
+        let (mut written, mut written_to) = (BTreeSet::new(), BTreeMap::new());
+        let mut events = InferredEventWriter::default();
         loop {
             tokio::time::sleep(interval).await;
             let now = clock::now();
-            let incidents = self.write_incidents(since, now).await;
+            let incidents = self.write_incidents(since, now, &mut written).await;
             let health = write_health(&self.tables.lake, &self.tenants, &mut written_to).await.map_err(Error::from);
             let offset = self.tables.samples_progress.committed_offset();
             let inferred = events.write(&self.tables.lake, &self.tenants, offset, now).await.map_err(Error::from);
@@ -79,75 +79,24 @@ impl GoldWriter {
         Ok(())
     }
 
-    /// Writes all incidents of the days on which changed incidents opened.
-    async fn write_incidents(&self, since: Timestamp, now: Timestamp) -> Result<(), Error> {
-        let mut changed = self.store.live_incidents(since).await?;
-        // The query also returns unsettled incidents, which may be unchanged for weeks.
-        changed.retain(|row| row.updated_at >= since);
-        let days: BTreeSet<(TenantId, i64)> =
-            changed.iter().map(|row| (row.tenant.clone(), row.opened_at.millis().div_euclid(DAY_MS))).collect();
+    /// Writes all incidents of the days on which changed incidents opened. `written` has the changes that the round
+    /// before has written: those of the overlap are not written again.
+    async fn write_incidents(
+        &self,
+        since: Timestamp,
+        now: Timestamp,
+        written: &mut BTreeSet<IncidentRevision>,
+    ) -> Result<(), Error> {
+        let changed: BTreeSet<_> = self.store.revisions_since(since).await?.into_iter().collect();
+        let day_of = |change: &IncidentRevision| (change.tenant.clone(), change.opened_at.millis().div_euclid(DAY_MS));
+        let days: BTreeSet<(TenantId, i64)> = changed.difference(written).map(day_of).collect();
         for (tenant, day) in days {
             let [from, to] = [day, day + 1].map(|day| Timestamp::from_millis(day * DAY_MS));
             let rows = self.store.incidents_opened(&tenant, from, to).await?;
             let facts: Vec<_> = rows.iter().filter_map(incident_fact).collect();
             self.tables.lake.write_incidents(&tenant, day, &facts, now).await?;
         }
+        *written = changed;
         Ok(())
-    }
-}
-
-/// Converts an incident to its row.
-fn incident_fact(row: &IncidentRow) -> Option<IncidentFact> {
-    let log = |error: &WorkflowReadError| {
-        tracing::error!(incident = %row.id(), %error, "reading an incident failed; no gold row written");
-    };
-    let workflow = Workflow::read(&row.workflow).inspect_err(log).ok()?;
-    let incident = &workflow.incident;
-    let best = workflow.diagnosis.as_ref().and_then(|diagnosis| diagnosis.best());
-    let text = |outcome: wardroom_domain::Outcome| outcome.as_str().to_owned();
-    let enrichments =
-        workflow.diagnosis.iter().flat_map(|diagnosis| &diagnosis.evidence).map(|evidence| EnrichmentFact {
-            id: evidence.id.clone(),
-            entity: evidence.entity.clone(),
-            at: evidence.at,
-            summary: evidence.summary.clone(),
-            cited: best.is_some_and(|best| best.evidence.contains(&evidence.id)),
-        });
-    let tool_results = workflow.plan.iter().zip(&workflow.plan_sha256).map(|(plan, plan_sha256)| ToolFact {
-        at: workflow.executed_ms.map_or(incident.opened_at, Timestamp::from_millis),
-        plan_sha256: plan_sha256.clone(),
-        call: [&plan.call.tool, &plan.call.operation, &plan.call.target].map(Clone::clone),
-        arguments: serde_json::Value::Object(plan.call.arguments.clone()).to_string(),
-        risk: plan.dry_run.risk.clone(),
-        runbook: plan.runbook.clone(),
-        approved: workflow.approval.as_ref().map(|approval| (approval.principal.to_string(), approval.channel.clone())),
-        outcome: workflow.execution.map(text),
-        undo: workflow.undo.map(text),
-    });
-    Some(IncidentFact {
-        id: Some(row.id()),
-        state: row.state.to_string(),
-        settled_at: workflow.settled_ms.map(Timestamp::from_millis),
-        outcome: workflow.outcome.clone(),
-        cause: best.map(|best| (best.entity.clone(), best.rule.clone(), best.confidence)),
-        verdict: workflow.verdict.as_ref().map(|(verdict, _)| verdict.clone()),
-        enrichments: enrichments.collect(),
-        tool_results: tool_results.collect(),
-        ..opened_incident_fact(incident)
-    })
-}
-
-/// Returns the row of an incident that has just opened.
-pub(crate) fn opened_incident_fact(incident: &wardroom_domain::Incident) -> IncidentFact {
-    IncidentFact {
-        key: incident.key.clone(),
-        title: incident.title.clone(),
-        severity: incident.severity.as_str().to_owned(),
-        state: "open".to_owned(),
-        entities: incident.affected(),
-        trigger: incident.trigger.clone(),
-        began_at: incident.began_at,
-        opened_at: incident.opened_at,
-        ..IncidentFact::default()
     }
 }

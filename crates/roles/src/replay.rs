@@ -26,10 +26,11 @@ use wardroom_pipeline::detection::evaluate::evaluate;
 use wardroom_pipeline::state::checkpoint::Checkpoints;
 use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_respond::Workflow;
+use wardroom_response::opened_incident_fact;
 use wardroom_store::Store;
 
 use crate::config::Config;
-use crate::gold_writer::{DAY_MS, opened_incident_fact};
+use crate::gold_writer::DAY_MS;
 use crate::state_database::open_existing_state;
 
 /// Records read at once.
@@ -167,13 +168,14 @@ async fn read_original_incidents(
     let (mut originals, mut releases) = (BTreeMap::new(), Vec::new());
     for row in store.incidents_opened(&options.tenant, begin, options.to).await? {
         let Ok(workflow) = Workflow::read(&row.workflow) else { continue };
-        if row.opened_at >= options.from {
+        // A replay opens what findings open.
+        if row.opened_at >= options.from && !workflow.incident.is_made_by_person() {
             originals.insert(row.key.clone(), (row.id(), workflow.incident.title.clone()));
         }
         let Some(settled_ms) = workflow.settled_ms else { continue };
         let settled = [IncidentState::Resolved, IncidentState::Suppressed, IncidentState::Closed];
         let history = store.history(&options.tenant, &row.key).await?;
-        if let Some(transition) = history.iter().find(|transition| settled.contains(&transition.to)) {
+        if let Some(transition) = history.iter().rfind(|transition| settled.contains(&transition.to)) {
             releases.push((transition.at, row.key, settled_ms));
         }
     }

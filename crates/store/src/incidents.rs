@@ -5,7 +5,7 @@ use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::{IncidentState, TenantId, Timestamp};
 
 use crate::audit;
-use crate::database::{Row, Transaction, query};
+use crate::database::{Row, Target, Transaction, query};
 use crate::effects::{self, Changes};
 use crate::error::Error;
 use crate::store::Store;
@@ -81,6 +81,12 @@ pub struct IncidentRevision {
     pub tenant: TenantId,
     /// The incident's key.
     pub key: String,
+    /// Current state.
+    pub state: IncidentState,
+    /// Time of opening, by the telemetry's clock.
+    pub opened_at: Timestamp,
+    /// Time of the last change, by the wall clock.
+    pub updated_at: Timestamp,
     /// Number of changes since the opening.
     pub revision: i64,
 }
@@ -108,25 +114,9 @@ impl Store {
         if known.is_some() {
             return Ok(None);
         }
-        let number: i64 = query("SELECT COALESCE(MAX(number), 0) + 1 AS next FROM incidents WHERE tenant = $1")
-            .bind(tenant.as_str())
-            .fetch_one(&mut transaction)
-            .await?
-            .get("next")?;
-        let insert = "INSERT INTO incidents (key, tenant, number, state, opened_at, updated_at, workflow)
-            VALUES ($1, $2, $3, 'open', $4, $5, $6)";
-        let inserted = query(insert)
-            .bind(key)
-            .bind(tenant.as_str())
-            .bind(number)
-            .bind(opened_at.nanos())
-            .bind(now.nanos())
-            .bind(workflow)
-            .execute(&mut transaction)
-            .await;
-        self.record_write(inserted)?;
-        let history = append_history(&mut transaction, tenant, key, now, None, IncidentState::Open, "opened").await;
-        self.record_write(history)?;
+        let number = next_number(&mut transaction, tenant).await?;
+        let incident = NewIncident { key, number, opened_at, workflow };
+        self.record_write(insert_incident(&mut transaction, tenant, &incident, now, "opened").await)?;
         self.record_write(audit::append(&mut transaction, &entry(&format!("INC-{number}"))).await)?;
         self.commit_incident_change(transaction).await?;
         Ok(Some(number))
@@ -238,18 +228,22 @@ impl Store {
     /// # Errors
     /// Returns an error if the database cannot be read or a row is damaged.
     pub async fn unsettled_revisions(&self, since: Timestamp) -> Result<Vec<IncidentRevision>, Error> {
-        let select = "SELECT tenant, key, revision FROM incidents
+        let select = "SELECT tenant, key, state, opened_at, updated_at, revision FROM incidents
             WHERE state NOT IN ('resolved', 'suppressed', 'closed') AND (state <> 'escalated' OR updated_at >= $1)";
         let rows = query(select).bind(since.nanos()).fetch_all(&self.database).await?;
-        let decode = |row: &Row| {
-            let damaged = |detail: String| Error::damaged("an incident", detail);
-            Ok(IncidentRevision {
-                tenant: TenantId::new(row.get::<String>("tenant")?).map_err(damaged)?,
-                key: row.get("key")?,
-                revision: row.get("revision")?,
-            })
-        };
-        rows.iter().map(decode).collect()
+        rows.iter().map(decode_revision).collect()
+    }
+
+    /// Returns the revisions of the incidents of all tenants that were changed at or after `since`, in any state. Reads
+    /// no workflow, and nothing of the others.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot be read or a row is damaged.
+    pub async fn revisions_since(&self, since: Timestamp) -> Result<Vec<IncidentRevision>, Error> {
+        let select = "SELECT tenant, key, state, opened_at, updated_at, revision FROM incidents
+            WHERE updated_at >= $1";
+        let rows = query(select).bind(since.nanos()).fetch_all(&self.database).await?;
+        rows.iter().map(decode_revision).collect()
     }
 
     /// Returns the incidents of a tenant opened in `from..to` by the telemetry's clock, ordered by number.
@@ -309,6 +303,55 @@ impl Store {
     }
 }
 
+/// An incident that is inserted.
+pub(crate) struct NewIncident<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) number: i64,
+    pub(crate) opened_at: Timestamp,
+    pub(crate) workflow: &'a str,
+}
+
+/// Returns the number of the tenant's next incident.
+pub(crate) async fn next_number<'a>(target: impl Into<Target<'a>>, tenant: &TenantId) -> Result<i64, Error> {
+    let select = "SELECT COALESCE(MAX(number), 0) + 1 AS next FROM incidents WHERE tenant = $1";
+    Ok(query(select).bind(tenant.as_str()).fetch_one(target).await?.get("next")?)
+}
+
+/// Inserts an incident with the first row of its history.
+pub(crate) async fn insert_incident(
+    transaction: &mut Transaction,
+    tenant: &TenantId,
+    incident: &NewIncident<'_>,
+    now: Timestamp,
+    note: &str,
+) -> Result<(), Error> {
+    let insert = "INSERT INTO incidents (key, tenant, number, state, opened_at, updated_at, workflow)
+        VALUES ($1, $2, $3, 'open', $4, $5, $6)";
+    query(insert)
+        .bind(incident.key)
+        .bind(tenant.as_str())
+        .bind(incident.number)
+        .bind(incident.opened_at.nanos())
+        .bind(now.nanos())
+        .bind(incident.workflow)
+        .execute(&mut *transaction)
+        .await?;
+    append_history(transaction, tenant, incident.key, now, None, IncidentState::Open, note).await
+}
+
+fn decode_revision(row: &Row) -> Result<IncidentRevision, Error> {
+    let damaged = |detail: String| Error::damaged("an incident", detail);
+    let state: String = row.get("state")?;
+    Ok(IncidentRevision {
+        tenant: TenantId::new(row.get::<String>("tenant")?).map_err(damaged)?,
+        key: row.get("key")?,
+        state: IncidentState::parse(&state).ok_or_else(|| damaged(state))?,
+        opened_at: Timestamp::from_nanos(row.get("opened_at")?),
+        updated_at: Timestamp::from_nanos(row.get("updated_at")?),
+        revision: row.get("revision")?,
+    })
+}
+
 pub(crate) fn decode_incident(row: &Row) -> Result<IncidentRow, Error> {
     let key: String = row.get("key")?;
     let state: String = row.get("state")?;
@@ -330,7 +373,7 @@ pub(crate) fn decode_incident(row: &Row) -> Result<IncidentRow, Error> {
     })
 }
 
-async fn append_history(
+pub(crate) async fn append_history(
     transaction: &mut Transaction,
     tenant: &TenantId,
     key: &str,

@@ -274,13 +274,77 @@ fn saved_and_restored_incidents_take_findings() {
     let incident = opened(&decisions).cloned().unwrap();
     let saved = postcard::from_bytes(&postcard::to_allocvec(&before.save()).unwrap()).unwrap();
     let mut loaded = Correlator::load(Config::default(), TenantId::main(), saved);
-    loaded.restore(&incident, None);
+    loaded.restore(&incident, 30_000, None);
     let mut restored = correlator();
-    restored.restore(&incident, None);
+    restored.restore(&incident, 30_000, None);
     for mut correlator in [loaded, restored] {
         assert_eq!(correlator.observe(&errors("front", 0), &graph), []);
         assert_eq!(joined(&correlator.observe(&errors("back", 5000), &graph)), Some((incident.key.as_str(), "back")));
     }
+}
+
+/// An incident that a person has opened is joined like one that a finding has opened, also after a restart.
+#[test]
+fn an_incident_of_a_person_takes_findings() {
+    let graph = estate();
+    let (key, title, severity) = ("by-hand".into(), "orders are late".into(), Severity::High);
+    let mut incident = Incident { key, title, severity, ..Incident::default() };
+    incident.add_entity(&service("front"));
+    let mut correlator = correlator();
+    correlator.restore(&incident, 0, None);
+    assert_eq!(correlator.observe(&errors("front", 10_000), &graph), []);
+    assert_eq!(joined(&correlator.observe(&errors("back", 12_000), &graph)), Some(("by-hand", "back")));
+    let saved = correlator.save();
+    let mut loaded = Correlator::load(Config::default(), TenantId::main(), saved);
+    loaded.restore(&incident, 0, None);
+    assert_eq!(loaded.observe(&errors("front", 10_000), &graph), []);
+}
+
+#[test]
+fn a_reopened_incident_takes_findings_again() {
+    let (mut correlator, graph) = (correlator(), estate());
+    let decisions = correlator.observe(&errors("front", 0), &graph);
+    let incident = opened(&decisions).unwrap().clone();
+    correlator.release(&incident.key, 100_000);
+    let saved = postcard::to_allocvec(&correlator.save()).unwrap();
+    let hour_later = 60 * MINUTE_MS;
+    // Also if it was reopened after the state was saved, and the server restarted.
+    let loaded = Correlator::load(Config::default(), TenantId::main(), postcard::from_bytes(&saved).unwrap());
+    for mut correlator in [correlator, loaded] {
+        correlator.restore(&incident, hour_later, None);
+        assert_eq!(correlator.observe(&errors("front", hour_later + 10_000), &graph), []);
+        let found = correlator.observe(&errors("back", hour_later + 20_000), &graph);
+        assert_eq!(joined(&found), Some((incident.key.as_str(), "back")));
+    }
+}
+
+#[test]
+fn findings_follow_a_split() {
+    let (mut correlator, graph) = (correlator(), estate());
+    let decisions = correlator.observe(&errors("front", 0), &graph);
+    let whole = opened(&decisions).unwrap().clone();
+    assert!(joined(&correlator.observe(&errors("back", 5000), &graph)).is_some());
+    let mut part = Incident {
+        key: "part".into(),
+        title: "back: 100 % of requests fail".into(),
+        severity: Severity::High,
+        split_from: Some(whole.key.clone()),
+        ..Incident::default()
+    };
+    part.add_entity(&service("back"));
+    correlator.restore(&part, 60_000, None);
+    let worse = |name: &str| Finding { severity: Severity::Critical, at_ms: 90_000, ..errors(name, 5000) };
+    let key = |decisions: &[Decision]| match decisions {
+        [Decision::Updated { key, .. }] => key.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(key(&correlator.observe(&worse("back"), &graph)), "part");
+    assert_eq!(key(&correlator.observe(&worse("front"), &graph)), whole.key);
+    // Restored once more, nothing moves.
+    correlator.restore(&part, 60_000, None);
+    let again = Finding { at_ms: 95_000, ..errors("back", 5000) };
+    assert_eq!(correlator.observe(&again, &graph), []);
+    assert_eq!((correlator.incidents["part"].members.len(), correlator.incidents[&whole.key].members.len()), (1, 1));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use wardroom_head::PushOutcome;
 
 use crate::config::Config;
 use crate::state::limits::count_limited;
-use crate::state::tenants::{Detectors, LiveState, MAX_METADATA_FAMILIES, Tenant};
+use crate::state::tenants::{Detectors, IncidentNews, LiveState, MAX_METADATA_FAMILIES, Tenant};
 use crate::{metrics as names, poison_injection};
 
 /// Maximum length of a metric family's name, in bytes; metadata of longer ones is ignored.
@@ -144,7 +144,12 @@ fn with_bounded_texts(metadata: &MetricMetadata) -> Cow<'_, MetricMetadata> {
 fn correlate(config: &Config, tenant: &Tenant, detectors: &mut Detectors, findings: Vec<Finding>) -> Vec<Decision> {
     tenant.publish(detectors);
     let Detectors { engine, correlator } = detectors;
-    tenant.take_settled().iter().for_each(|(key, settled_ms)| correlator.release(key, *settled_ms));
+    for news in tenant.take_incident_news() {
+        match news {
+            IncidentNews::Released { key, at_ms } => correlator.release(&key, at_ms),
+            IncidentNews::Restored { incident, opened_ms } => correlator.restore(&incident, opened_ms, None),
+        }
+    }
     let mut decisions = Vec::new();
     for finding in findings {
         let mut decided: Vec<Decision> = correlator.observe(&finding, engine.graph()).into_iter().collect();

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use wardroom_correlate::Correlator;
 use wardroom_detect::{Engine, EngineView};
-use wardroom_domain::{Batch, Labels, MetricMetadata, RefusalReason, SeriesId, TenantId};
+use wardroom_domain::{Batch, Incident, Labels, MetricMetadata, RefusalReason, SeriesId, TenantId};
 use wardroom_files::{BlockReader, EvictedSeriesFile};
 use wardroom_head::{Exemplars, RecentSamples, ResolveError, STREAM_START, SeriesRegistry};
 use wardroom_lake::SeriesIds;
@@ -50,8 +50,16 @@ pub struct Tenant {
     live: Mutex<LiveState>,
     event_entities: Mutex<EventEntities>,
     view: RwLock<Arc<DetectionView>>,
-    /// Settled incidents that the correlator does not know of yet, with the time in ms.
-    settled: Mutex<Vec<(String, i64)>>,
+    /// What the correlator does not know of yet, oldest first.
+    incident_news: Mutex<Vec<IncidentNews>>,
+}
+
+/// What has become of an incident outside of detection. Times in ms of the telemetry.
+pub(crate) enum IncidentNews {
+    /// It is settled: findings that begin after this time do not belong to it.
+    Released { key: String, at_ms: i64 },
+    /// A person has opened, reopened or split it.
+    Restored { incident: Box<Incident>, opened_ms: i64 },
 }
 
 /// State that detection works on.
@@ -139,7 +147,14 @@ impl Tenants {
 
     /// Marks an incident as settled from the next batch on: findings that begin after `at_ms` do not belong to it.
     pub fn release_incident(&self, tenant: &TenantId, key: &str, at_ms: i64) {
-        lock(&self.get(tenant).settled).push((key.to_owned(), at_ms));
+        lock(&self.get(tenant).incident_news).push(IncidentNews::Released { key: key.to_owned(), at_ms });
+    }
+
+    /// Has findings join an incident from the next batch on that a person has opened, reopened or split at `opened_ms`,
+    /// a telemetry time.
+    pub fn restore_incident(&self, tenant: &TenantId, incident: Incident, opened_ms: i64) {
+        let incident = Box::new(incident);
+        lock(&self.get(tenant).incident_news).push(IncidentNews::Restored { incident, opened_ms });
     }
 
     /// Runs `work` on the detectors of a tenant, under their lock: detection waits for it.
@@ -259,7 +274,7 @@ impl Tenant {
             detectors: Mutex::new(detectors),
             live: Mutex::new(live),
             event_entities: Mutex::default(),
-            settled: Mutex::default(),
+            incident_news: Mutex::default(),
         }
     }
 
@@ -328,9 +343,9 @@ impl Tenant {
         view
     }
 
-    /// Returns and removes the settled incidents that the correlator does not know of yet.
-    pub(crate) fn take_settled(&self) -> Vec<(String, i64)> {
-        std::mem::take(&mut lock(&self.settled))
+    /// Returns and removes what the correlator does not know of yet.
+    pub(crate) fn take_incident_news(&self) -> Vec<IncidentNews> {
+        std::mem::take(&mut lock(&self.incident_news))
     }
 
     /// Locks the detectors. A request over HTTP must not hold this lock; see [`Tenant::view`].

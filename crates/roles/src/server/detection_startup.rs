@@ -119,7 +119,7 @@ async fn restore_incidents(store: &Store, tenants: &Tenants) -> Result<(), Serve
             released_ms = Some(history.last().map_or(row.updated_at, |transition| transition.at).millis());
         }
         tenants.with_detectors(&row.tenant, |detectors| {
-            detectors.correlator.restore(&workflow.incident, released_ms);
+            detectors.correlator.restore(&workflow.incident, workflow.opened_ms, released_ms);
         });
     }
     Ok(())

@@ -6,7 +6,7 @@ use wardroom_domain::incident::TRANSITIONS;
 use wardroom_domain::{
     AccessRole, Anomaly, Entity, Identity, IncidentState, Labels, Principal, Severity, TenantId, Timestamp,
 };
-use wardroom_store::{NewToken, Store, Transition};
+use wardroom_store::{IncidentSplit, NewToken, Store, Transition};
 
 use crate::{NOTHING, entry, open, step};
 
@@ -92,6 +92,38 @@ pub(crate) async fn notifies_subscribers_of_committed_incident_changes_only(stor
     assert!(!changed(), "rejected writes, audit entries and reads");
 }
 
+pub(crate) async fn a_split_changes_both_incidents_or_none(store: Store) {
+    let (tenant, now) = (TenantId::main(), Timestamp::from_millis(1));
+    store.open_incident(&tenant, "k", now, "whole", now, entry).await.unwrap();
+    let before = store.incident(&tenant, 1).await.unwrap().unwrap();
+    let split = IncidentSplit {
+        before: &before,
+        workflow: "rest",
+        transition: Some((IncidentState::Investigating, "n")),
+        changes: &NOTHING,
+        new_key: "part",
+        new_number: store.next_incident_number(&tenant).await.unwrap(),
+        new_opened_at: Timestamp::from_millis(5),
+        new_workflow: "part",
+        at: Timestamp::from_millis(7),
+    };
+    let entries = [entry("INC-1"), entry("INC-2")];
+    let write = async |split: &IncidentSplit<'_>| store.split_incident(split, [&entries[0], &entries[1]]).await;
+    let closed = IncidentSplit { transition: Some((IncidentState::Closed, "n")), ..split.clone() };
+    assert!(write(&closed).await.is_err(), "no transition of the table");
+    assert!(!write(&IncidentSplit { new_number: 3, ..split.clone() }).await.unwrap(), "the number was taken");
+    assert_eq!((split.new_number, write(&split).await.unwrap()), (2, true));
+    assert!(!write(&IncidentSplit { new_number: 3, ..split.clone() }).await.unwrap(), "it has changed since");
+    let rows = store.incidents(&tenant, i64::MAX, 10).await.unwrap();
+    let found: Vec<_> = rows.iter().map(|row| (row.number, row.state, row.workflow.as_str(), row.revision)).collect();
+    let (part, rest) = ((2, IncidentState::Open, "part", 0), (1, IncidentState::Investigating, "rest", 1));
+    assert_eq!(found, [part, rest]);
+    assert_eq!((rows[0].opened_at, rows[0].updated_at), (Timestamp::from_millis(5), Timestamp::from_millis(7)));
+    assert_eq!(store.history(&tenant, "part").await.unwrap()[0].note, "split from INC-1");
+    assert_eq!(store.history(&tenant, "k").await.unwrap().len(), 2);
+    assert_eq!(store.verify_audit().await.unwrap().entries, 3, "a refused split leaves no audit entry");
+}
+
 pub(crate) async fn finds_changed_incidents_without_reading_workflows(store: Store) {
     let (tenant, now) = (TenantId::main(), Timestamp::from_millis(10));
     for key in ["a", "b", "k"] {
@@ -116,6 +148,13 @@ pub(crate) async fn finds_changed_incidents_without_reading_workflows(store: Sto
     assert_eq!(revisions().await, of(&[("a", 0), ("b", 1), ("k", 2)]), "escalated a moment ago");
     let later = store.unsettled_revisions(Timestamp::from_millis(13)).await.unwrap();
     assert_eq!(later.len(), 2, "escalated long ago");
+    let changed = async |since_ms: i64| {
+        let found = store.revisions_since(Timestamp::from_millis(since_ms)).await.unwrap();
+        found.into_iter().map(|found| (found.key, found.state, found.updated_at.millis())).collect::<Vec<_>>()
+    };
+    assert_eq!(changed(12).await, [("k".to_owned(), IncidentState::Escalated, 12)], "in any state");
+    assert_eq!(changed(13).await, []);
+    assert_eq!(changed(0).await.len(), 3);
 }
 
 /// PostgreSQL refuses a zero character in a text; telemetry may bring one.

@@ -37,6 +37,7 @@ suite! {
     incidents::keeps_the_first_revocation_time_of_a_token,
     incidents::notifies_subscribers_of_committed_incident_changes_only,
     incidents::finds_changed_incidents_without_reading_workflows,
+    incidents::a_split_changes_both_incidents_or_none,
     incidents::stores_any_text_of_telemetry,
     incidents::concurrent_writers_number_incidents_and_entries_without_gaps,
     effects::an_effect_is_written_with_its_transition_or_not_at_all,

@@ -3,7 +3,7 @@
 //! The clock is the arrival time in the envelope; the expected state is that of a second engine without the duplicate.
 
 use bytes::Bytes;
-use wardroom_domain::{Envelope, Labels, Principal, SeriesId, SeriesRun, Severity, TenantId};
+use wardroom_domain::{Envelope, Incident, Labels, Principal, SeriesId, SeriesRun, Severity, TenantId};
 
 use wardroom_edge::InflateBudget;
 
@@ -120,6 +120,16 @@ fn a_duplicate_request_has_one_effect() {
         // A sample older than memory is queued for the lake, without effect on detection.
         assert!(later_ms >= HOUR_MS || recent == twice.recent(), "after {later_ms} ms");
     }
+}
+
+#[test]
+fn the_correlator_has_what_a_person_opened_from_the_next_batch_on() {
+    let (detection, tenant) = (Detection::new(), TenantId::main());
+    let incident = Incident { key: "by-hand".into(), ..Incident::default() };
+    detection.tenants.restore_incident(&tenant, incident, START_MS);
+    evaluate(&detection.config, &detection.tenants.get(&tenant), &Batch::default());
+    let known = detection.tenants.with_detectors(&tenant, |detectors| format!("{:?}", detectors.correlator));
+    assert!(known.contains("by-hand"), "{known}");
 }
 
 #[test]
