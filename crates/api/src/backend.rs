@@ -73,6 +73,11 @@ pub enum Decision {
         /// Free text for the timeline and the audit log; may be empty.
         reason: String,
     },
+    /// Investigates an incident again that has ended.
+    Reopen {
+        /// Free text for the timeline and the audit log; may be empty.
+        reason: String,
+    },
     /// Suppresses messages about it.
     Suppress {
         /// For how long from now, in minutes; 0 ends it.

@@ -11,6 +11,7 @@ use wardroom_domain::Principal;
 use wardroom_edge::{Access, Problem, Routes};
 
 use crate::backend::{Backend, Decision, DecisionRequest};
+use crate::decision_routes::DecisionRoutes;
 use crate::paging::PageParameters;
 use crate::problem_responses::{IncidentErrors, ProblemDocument};
 use crate::query_parameters::QueryParameters;
@@ -21,43 +22,14 @@ use crate::views::{DecisionView, HistoryView};
 const MAX_SUPPRESS_MINUTES: u32 = 30 * 24 * 60;
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let [ack, assigned, commented, merged, suppressed, past] = std::array::from_fn(|_| backend.clone());
-    Routes::new()
-        .post(
-            "/api/v1/incidents/{id}/acknowledge",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<EmptyBody>| {
-                acknowledge(ack.clone(), caller, id, headers, body)
-            },
-        )
-        .post(
-            "/api/v1/incidents/{id}/assign",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<AssignRequest>| {
-                assign(assigned.clone(), caller, id, headers, body)
-            },
-        )
-        .post(
-            "/api/v1/incidents/{id}/comment",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<CommentRequest>| {
-                comment(commented.clone(), caller, id, headers, body)
-            },
-        )
-        .post(
-            "/api/v1/incidents/{id}/merge",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<MergeRequest>| {
-                merge(merged.clone(), caller, id, headers, body)
-            },
-        )
-        .post(
-            "/api/v1/incidents/{id}/suppress",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<SuppressRequest>| {
-                suppress(suppressed.clone(), caller, id, headers, body)
-            },
-        )
+    let past = backend.clone();
+    DecisionRoutes::new(backend)
+        .post("/api/v1/incidents/{id}/acknowledge", acknowledge)
+        .post("/api/v1/incidents/{id}/assign", assign)
+        .post("/api/v1/incidents/{id}/comment", comment)
+        .post("/api/v1/incidents/{id}/merge", merge)
+        .post("/api/v1/incidents/{id}/suppress", suppress)
+        .routes()
         .get(
             "/api/v1/incidents/{id}/history",
             Access::Read,

@@ -10,6 +10,7 @@ use wardroom_domain::visible_text;
 use wardroom_edge::{Access, Problem, Routes, extract_secret};
 
 use crate::backend::{ApprovalProof, Backend, Decision, DecisionRequest};
+use crate::decision_routes::DecisionRoutes;
 use crate::problem_responses::{IncidentErrors, ProblemDocument};
 use crate::request::{Caller, JsonBody, check_reason, parse_incident_id};
 use crate::sessions::AssertionBody;
@@ -17,41 +18,16 @@ use crate::views::{DecisionView, IncidentDetail};
 use crate::warnings::{unknown_names, with_warnings};
 
 pub(crate) fn routes(backend: &Backend) -> Routes {
-    let copy = || backend.clone();
-    let (show_backend, approve_backend, reject_backend, verdict_backend, close_backend, postmortem_backend) =
-        (copy(), copy(), copy(), copy(), copy(), copy());
-    Routes::new()
+    let [show_backend, postmortem_backend] = std::array::from_fn(|_| backend.clone());
+    DecisionRoutes::new(backend)
+        .post("/api/v1/incidents/{id}/approve", approve)
+        .post("/api/v1/incidents/{id}/reject", reject)
+        .post("/api/v1/incidents/{id}/verdict", verdict)
+        .post("/api/v1/incidents/{id}/close", close)
+        .routes()
         .get("/api/v1/incidents/{id}", Access::Read, move |caller: Caller, id: Path<String>| {
             show(show_backend.clone(), caller, id)
         })
-        .post(
-            "/api/v1/incidents/{id}/approve",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<ApproveRequest>| {
-                approve(approve_backend.clone(), caller, id, headers, body)
-            },
-        )
-        .post(
-            "/api/v1/incidents/{id}/reject",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<RejectRequest>| {
-                reject(reject_backend.clone(), caller, id, headers, body)
-            },
-        )
-        .post(
-            "/api/v1/incidents/{id}/verdict",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<VerdictRequest>| {
-                verdict(verdict_backend.clone(), caller, id, headers, body)
-            },
-        )
-        .post(
-            "/api/v1/incidents/{id}/close",
-            Access::Respond,
-            move |caller: Caller, id: Path<String>, headers: HeaderMap, body: JsonBody<CloseRequest>| {
-                close(close_backend.clone(), caller, id, headers, body)
-            },
-        )
         .get("/api/v1/incidents/{id}/postmortem", Access::Read, move |caller: Caller, id: Path<String>| {
             postmortem(postmortem_backend.clone(), caller, id)
         })

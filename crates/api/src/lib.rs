@@ -22,8 +22,10 @@ mod autonomy_views;
 mod backend;
 mod backend_future;
 mod dead_letters;
+mod decision_routes;
 mod entities;
 mod health;
+mod incident_lifecycle;
 mod incident_list;
 mod incident_notes;
 mod incident_query;
@@ -55,6 +57,7 @@ mod sessions;
 mod source_health;
 mod sql;
 mod stream;
+mod stream_places;
 mod table_reads;
 mod tokens;
 mod users;
@@ -81,16 +84,17 @@ pub use request::{NamedQuery, TableFormat};
 pub use requests_backend::{Answer, KeyState, KeyedRequest, RequestsBackend};
 pub use resource_views::{
     ApproverView, AuditEntryView, AuditPage, AuditVerification, BadSignalView, CreatedToken, EntityNodeView, EventView,
-    PlanPage, PlanRow, PolicyRules, RelationView, SignalView, TokenView, TopologyView,
+    OperationView, PlanPage, PlanRow, PolicyRules, RelationView, SignalView, TokenView, ToolView, TopologyView,
 };
 pub use resources_backend::{
-    AuditQuery, ChangedIncidents, NewTokenRequest, PlanQuery, ResourcesBackend, SignalQuery, TopologyQuery,
+    AuditQuery, ChangedIncidents, NewIncidentRequest, NewTokenRequest, PlanQuery, ResourcesBackend, SignalQuery,
+    SplitRequest, StreamLimits, TopologyQuery,
 };
 pub use series_views::{BucketsView, ExemplarsView, HistogramView, SeriesView};
 pub use views::{
     AnomalyView, ApprovalView, ChartView, CommentView, DeadLetterView, DecisionView, DeploymentView, EntityView,
     EvidenceView, HistoryView, HypothesisView, IncidentDetail, IncidentPage, IncidentSummary, PlanStepView, PlanView,
-    PolicyView, StopView, TableUsageView, TimelineView, VerdictView,
+    PolicyView, SplitView, StopView, TableUsageView, TimelineView, VerdictView,
 };
 
 /// Returns every route of this crate.
@@ -99,6 +103,7 @@ pub fn routes(backend: &Backend) -> Routes {
         .merge(incident_list::routes(backend))
         .merge(incidents::routes(backend))
         .merge(incident_notes::routes(backend))
+        .merge(incident_lifecycle::routes(backend))
         .merge(safeguards::routes(backend))
         .merge(autonomy::routes(backend))
         .merge(plans::routes(backend))

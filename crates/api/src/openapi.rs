@@ -24,9 +24,9 @@ use crate::plans::PlanState;
 use crate::problem_responses::ProblemDocument;
 use crate::request::TableFormat;
 use crate::{
-    anomalies, audit_log, autonomy, dead_letters, entities, health, incident_list, incident_notes, incidents, login,
-    metric_ranges, named_queries, page, passkeys, plans, prometheus, raw_samples, safeguards, sessions, source_health,
-    sql, stream, table_reads, tokens, users,
+    anomalies, audit_log, autonomy, dead_letters, entities, health, incident_lifecycle, incident_list, incident_notes,
+    incidents, login, metric_ranges, named_queries, page, passkeys, plans, prometheus, raw_samples, safeguards,
+    sessions, source_health, sql, stream, table_reads, tokens, users,
 };
 
 /// Every operation. The order is the order of the reference page.
@@ -34,6 +34,7 @@ use crate::{
 #[openapi(
     paths(
         incident_list::list,
+        incident_lifecycle::create,
         incidents::show,
         incidents::approve,
         incidents::reject,
@@ -45,6 +46,8 @@ use crate::{
         incident_notes::comment,
         incident_notes::merge,
         incident_notes::suppress,
+        incident_lifecycle::split,
+        incident_lifecycle::reopen,
         incident_notes::history,
         safeguards::review,
         safeguards::stop_state,
@@ -498,6 +501,7 @@ mod tests {
             comments: vec![CommentView { by: text(), at, text: text() }],
             acknowledged_at: None,
             merged_into: None,
+            split_from: None,
             suppressed_until: None,
         }
     }

@@ -12,7 +12,7 @@ use crate::paging::{DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS, PageParameters};
 use crate::problem_responses::GuardErrors;
 use crate::query_parameters::QueryParameters;
 use crate::request::Caller;
-use crate::resource_views::{ApproverView, PlanPage, PolicyRules};
+use crate::resource_views::{ApproverView, PlanPage, PolicyRules, ToolView};
 use crate::resources_backend::PlanQuery;
 use crate::warnings::{changed_limit, with_warnings};
 
@@ -92,12 +92,14 @@ pub(crate) struct TargetList {
     /// As declared in the executor's file, without secrets; in its order.
     #[schema(value_type = Vec<Object>)]
     targets: Vec<Value>,
+    /// Every tool of this build with its operations; on the first page only.
+    tools: Vec<ToolView>,
     /// Cursor of the next page; null on the last page.
     #[schema(required)]
     next: Option<String>,
 }
 
-/// Lists the targets that the executor has for the caller's tenant, each with its tool.
+/// Lists the targets that the executor has for the caller's tenant, each with its tool, and describes the tools.
 #[utoipa::path(
     get, path = "/api/v1/tools", operation_id = "listTools", tag = "plans",
     params(PageParameters),
@@ -110,9 +112,11 @@ pub(crate) async fn list_tools(
     QueryParameters(page): QueryParameters<PageParameters>,
 ) -> Result<Response, Problem> {
     let targets = (backend.resources.targets)(caller.tenant.clone()).await?;
+    let tools = if page.cursor.is_none() { (backend.resources.tools)(()).await? } else { Vec::new() };
     let numbered: Vec<(usize, Value)> = targets.into_iter().enumerate().collect();
     let page = page.of(numbered, |(number, _)| format!("{number:08}"));
-    Ok(page.response(|rows, next| TargetList { targets: rows.into_iter().map(|(_, target)| target).collect(), next }))
+    let targets = |rows: Vec<(usize, Value)>| rows.into_iter().map(|(_, target)| target).collect();
+    Ok(page.response(|rows, next| TargetList { targets: targets(rows), tools, next }))
 }
 
 /// Approvers.

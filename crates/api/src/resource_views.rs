@@ -1,6 +1,6 @@
 //! Wire types of the further resources.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use wardroom_domain::{Labels, Timestamp};
@@ -140,8 +140,46 @@ pub struct PolicyRules {
     pub policy_sha256: String,
     /// Ids of the rules.
     pub rules: Vec<String>,
+    /// The rules in force, in Cedar.
+    pub text: String,
     /// Whether nothing is carried out, whatever the rules say.
     pub shadow: bool,
+}
+
+/// A tool.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ToolView {
+    /// Name, as in plans and targets.
+    pub name: String,
+    /// One line.
+    pub summary: String,
+    /// Maximum duration of one call in seconds, unless a target declares another.
+    pub timeout_seconds: u64,
+    /// Maximum size of an output in bytes, unless a target declares another.
+    pub output_bytes: u64,
+    /// What it can do; empty if each target declares its own.
+    pub operations: Vec<OperationView>,
+    /// JSON Schema of the tool's own fields of a target in the executor's file.
+    #[schema(value_type = Object)]
+    pub settings: Value,
+}
+
+/// An operation of a tool.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OperationView {
+    /// Name, as in plans.
+    pub name: String,
+    /// One line.
+    pub summary: String,
+    /// JSON Schema of its arguments.
+    #[schema(value_type = Object)]
+    pub arguments: Value,
+    /// What a mistaken execution can cost: `low`, `medium` or `high`.
+    pub risk: String,
+    /// Whether it changes nothing: then it needs no approval.
+    pub read_only: bool,
+    /// Whether a dry run offers an undo, as far as the target's state allows one.
+    pub reversible: bool,
 }
 
 /// Who may approve plans.

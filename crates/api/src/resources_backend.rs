@@ -6,14 +6,14 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::watch;
-use wardroom_domain::{AccessRole, Identity, Principal, TenantId, Timestamp};
+use wardroom_domain::{AccessRole, Identity, Principal, Severity, TenantId, Timestamp};
 
 use crate::backend_future::Ask;
 use crate::resource_views::{
     ApproverView, AuditEntryView, AuditPage, AuditVerification, CreatedToken, EntityNodeView, EventView, PlanPage,
-    PolicyRules, SignalView, TokenView, TopologyView,
+    PolicyRules, SignalView, TokenView, ToolView, TopologyView,
 };
-use crate::views::{HistoryView, IncidentSummary};
+use crate::views::{HistoryView, IncidentSummary, SplitView};
 
 /// The part of the graph of entities around some of them.
 #[derive(Clone, Debug)]
@@ -67,6 +67,49 @@ pub struct AuditQuery {
     pub limit: u32,
 }
 
+/// An incident that a person opens.
+#[derive(Clone, Debug)]
+pub struct NewIncidentRequest {
+    /// One line.
+    pub title: String,
+    /// Names or ids of the affected entities; at least one.
+    pub entities: Vec<String>,
+    /// Severity.
+    pub severity: Severity,
+    /// The first comment; may be empty.
+    pub description: String,
+    /// When it began; the newest time of the telemetry if `None`.
+    pub began_at: Option<Timestamp>,
+}
+
+/// What a person splits off an incident.
+#[derive(Clone, Debug)]
+pub struct SplitRequest {
+    /// Number of the incident.
+    pub number: i64,
+    /// The revision that the incident must have; any if `None`.
+    pub if_match: Option<i64>,
+    /// Names or ids of its entities.
+    pub entities: Vec<String>,
+    /// Ids of its evidence, whose entities are split off, too.
+    pub evidence: Vec<String>,
+    /// Title of the new incident; made from its entities if `None`.
+    pub title: Option<String>,
+    /// Free text for the timeline and the audit log; may be empty.
+    pub reason: String,
+}
+
+/// Maximum numbers of open streams.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Of all callers.
+    pub total: usize,
+    /// Of one tenant.
+    pub per_tenant: usize,
+    /// Of one principal.
+    pub per_principal: usize,
+}
+
 /// A token to be made.
 #[derive(Clone, Debug)]
 pub struct NewTokenRequest {
@@ -88,6 +131,10 @@ pub type ChangedIncidents = (i64, Vec<(TenantId, IncidentSummary)>);
 pub struct ResourcesBackend {
     /// Returns the history of an incident, oldest first.
     pub history: Ask<(TenantId, i64), Vec<HistoryView>>,
+    /// Opens an incident by hand.
+    pub create_incident: Ask<(Identity, NewIncidentRequest), IncidentSummary>,
+    /// Splits an incident.
+    pub split_incident: Ask<(Identity, SplitRequest), SplitView>,
     /// Returns the events from a time until before another, oldest first.
     pub events: Ask<(TenantId, Timestamp, Timestamp), Vec<EventView>>,
     /// Returns the entities that are known.
@@ -102,6 +149,8 @@ pub struct ResourcesBackend {
     pub policy: Ask<(), PolicyRules>,
     /// Returns the targets of tools that the executor has for a tenant, without secrets.
     pub targets: Ask<TenantId, Vec<Value>>,
+    /// Describes every tool of this build.
+    pub tools: Ask<(), Vec<ToolView>>,
     /// Returns the approvers of a tenant.
     pub approvers: Ask<TenantId, Vec<ApproverView>>,
     /// Returns a page of the audit log.
@@ -126,6 +175,8 @@ pub struct ResourcesBackend {
     pub changed_incidents: Ask<Option<i64>, ChangedIncidents>,
     /// Returns the tenants with telemetry, each with the newest time of it in ms.
     pub live_tenants: Ask<(), Vec<(TenantId, i64)>>,
+    /// Maximum numbers of open streams.
+    pub stream_limits: StreamLimits,
     /// Changes when an incident was written by this process.
     pub incident_changes: watch::Receiver<u64>,
     /// Returns whether the credential of a request is still valid.

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -28,10 +28,9 @@ use crate::query_parameters::QueryParameters;
 use crate::request::Caller;
 use crate::resource_views::EventView;
 use crate::resources_backend::ResourcesBackend;
+use crate::stream_places::{StreamPlace, StreamPlaces};
 use crate::views::IncidentSummary;
 
-/// Maximum number of open streams.
-const MAX_STREAMS: u32 = 1000;
 /// Events that a client may be behind.
 const BUFFERED_EVENTS: usize = 256;
 /// Interval of reads of what other processes changed, and of checks of credentials.
@@ -62,7 +61,7 @@ pub(crate) struct Hub {
     events: broadcast::Sender<Arc<LiveEvent>>,
     /// Whether the task runs.
     is_running: AtomicBool,
-    streams: AtomicU32,
+    places: StreamPlaces,
 }
 
 /// One event, written once for all clients.
@@ -108,7 +107,7 @@ pub(crate) async fn stream(
     headers: HeaderMap,
     QueryParameters(parameters): QueryParameters<StreamParameters>,
 ) -> Result<Response, Problem> {
-    let place = Place::take(&hub)?;
+    let place = hub.places.take(&caller)?;
     let events = hub.subscribe();
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let last = last.or(parameters.last_event_id);
@@ -136,26 +135,6 @@ pub(crate) async fn stream(
     Ok(response)
 }
 
-/// One of the places for streams.
-struct Place(Arc<Hub>);
-
-impl Place {
-    fn take(hub: &Arc<Hub>) -> Result<Self, Problem> {
-        let place = Self(Arc::clone(hub));
-        if hub.streams.fetch_add(1, Ordering::AcqRel) >= MAX_STREAMS {
-            let detail = format!("{MAX_STREAMS} streams are open; retry");
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", detail).retry_after(5.0));
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// One client.
 struct Client {
     hub: Arc<Hub>,
@@ -164,7 +143,7 @@ struct Client {
     events: broadcast::Receiver<Arc<LiveEvent>>,
     waiting: VecDeque<Bytes>,
     sent_at: Instant,
-    _place: Place,
+    _place: StreamPlace,
 }
 
 impl Client {
@@ -199,7 +178,8 @@ impl Client {
 impl Hub {
     fn new(resources: ResourcesBackend) -> Self {
         let (events, _) = broadcast::channel(BUFFERED_EVENTS);
-        Self { resources, events, is_running: AtomicBool::new(false), streams: AtomicU32::new(0) }
+        let places = StreamPlaces::new(resources.stream_limits);
+        Self { resources, events, is_running: AtomicBool::new(false), places }
     }
 
     /// Adds a client, and starts the task if it does not run.

@@ -46,6 +46,7 @@ pub struct Policy {
     pub(crate) rules: BTreeMap<String, Rule>,
     /// What is odd but allowed: rules that can never match.
     pub(crate) warnings: Vec<Problem>,
+    text: String,
     sha256: String,
 }
 
@@ -102,7 +103,13 @@ impl Policy {
         });
         let warnings = warnings.collect();
         let sha256 = sha256_hex(text.as_bytes());
-        Ok(Self { set, schema, authorizer: Authorizer::new(), rules, warnings, sha256 })
+        let text = text.to_owned();
+        Ok(Self { set, schema, authorizer: Authorizer::new(), rules, warnings, text, sha256 })
+    }
+
+    /// Returns the policy's text.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Returns the SHA-256 of the policy's text.

@@ -1,4 +1,4 @@
-//! Decisions of people: approve, reject, verdict, close.
+//! Decisions of people: approve, reject, verdict, close, reopen.
 
 use serde_json::json;
 use wardroom_api::{Decision, DecisionRequest, DecisionView};
@@ -29,6 +29,7 @@ impl Responder {
             Decision::Reject { .. } => "reject",
             Decision::Verdict { .. } => "verdict",
             Decision::Close { .. } => "close",
+            Decision::Reopen { .. } => "reopen",
             Decision::Acknowledge => "acknowledge",
             Decision::Assign { .. } => "assign",
             Decision::Comment { .. } => "comment",
@@ -40,6 +41,7 @@ impl Responder {
             Decision::Approve { reason, .. }
             | Decision::Reject { reason }
             | Decision::Close { reason }
+            | Decision::Reopen { reason }
             | Decision::Merge { reason, .. }
             | Decision::Suppress { reason, .. } => reason.clone(),
             Decision::Verdict { .. } | Decision::Acknowledge | Decision::Assign { .. } | Decision::Comment { .. } => {
@@ -48,15 +50,26 @@ impl Responder {
         };
         let result = self.apply_decision(&caller, &request).await;
         if let Err(problem) = &result {
-            let decision = json!({ "code": problem.code(), "reason": reason });
-            let action = format!("{action}_refused");
-            let refused = AuditEntry {
-                principal: caller.principal.clone(),
-                ..audit_entry(&caller.tenant, "resolver", Some(&id), &action, decision, clock::now())
-            };
-            self.store.append_audit(&refused).await.map_err(store_problem)?;
+            self.audit_refusal(&caller, Some(&id), action, (problem, &reason)).await?;
         }
         result
+    }
+
+    /// Audits that a request of a person was refused, with the reason that they gave for it.
+    pub(crate) async fn audit_refusal(
+        &self,
+        caller: &Identity,
+        id: Option<&str>,
+        action: &str,
+        (problem, reason): (&Problem, &str),
+    ) -> Result<(), Problem> {
+        let decision = json!({ "code": problem.code(), "reason": reason });
+        let action = format!("{action}_refused");
+        let refused = AuditEntry {
+            principal: caller.principal.clone(),
+            ..audit_entry(&caller.tenant, "resolver", id, &action, decision, clock::now())
+        };
+        self.store.append_audit(&refused).await.map_err(store_problem)
     }
 
     /// Retries while other writers change the incident at the same time.
@@ -82,8 +95,10 @@ impl Responder {
                 }
                 continue;
             }
-            let event = match (decision, &authorized) {
-                (Decision::Approve { .. }, Some((approval, is_enough))) => {
+            let ending = self.ending_event(caller, &row, &workflow, decision).await?;
+            let event = match (ending, decision, &authorized) {
+                (Some(event), ..) => event,
+                (None, Decision::Approve { .. }, Some((approval, is_enough))) => {
                     let known = workflow.approval.as_ref().map(|approval| &approval.plan_sha256);
                     if known == Some(&approval.plan_sha256) {
                         // The approval was found in the executor's ledger first.
@@ -98,28 +113,7 @@ impl Responder {
                         continue;
                     }
                 }
-                // Authorized above; notes were saved above.
-                (Decision::Approve { .. }, None)
-                | (
-                    Decision::Acknowledge
-                    | Decision::Assign { .. }
-                    | Decision::Comment { .. }
-                    | Decision::Suppress { .. },
-                    _,
-                ) => continue,
-                (Decision::Merge { into, reason }, _) => {
-                    let at_ms = self.settle_ms(&caller.tenant, &workflow);
-                    let reason = format!("merged into INC-{into}{}{reason}", if reason.is_empty() { "" } else { ": " });
-                    Event::Closed { by: caller.principal.clone(), reason, at_ms }
-                }
-                (Decision::Reject { reason }, _) => {
-                    Event::Rejected { by: caller.principal.clone(), reason: reason.clone() }
-                }
-                (Decision::Close { reason }, _) => {
-                    let at_ms = self.settle_ms(&caller.tenant, &workflow);
-                    Event::Closed { by: caller.principal.clone(), reason: reason.clone(), at_ms }
-                }
-                (Decision::Verdict { verdict, cause }, _) => {
+                (None, Decision::Verdict { verdict, cause }, _) => {
                     workflow.verdict = Some((verdict.clone(), cause.clone()));
                     if verdict == "noise" && workflow.state.can_transition_to(IncidentState::Suppressed) {
                         Event::Noise(self.settle_ms(&caller.tenant, &workflow))
@@ -132,6 +126,8 @@ impl Responder {
                         continue;
                     }
                 }
+                // Authorized above; notes were saved above; the others have events.
+                (None, _, _) => continue,
             };
             let applied = self.apply(&row, &mut workflow, event, &caller.principal, Changes::default()).await;
             let applied = applied.map_err(|error| match error {
@@ -139,9 +135,54 @@ impl Responder {
                 error => Problem::unavailable("not_moved", error.to_string()),
             })?;
             if applied {
+                if matches!(decision, Decision::Reopen { .. }) {
+                    self.tenants.restore_incident(&row.tenant, workflow.incident.clone(), workflow.opened_ms);
+                }
                 return Ok(decision_view(&row, &workflow));
             }
         }
+    }
+
+    /// Returns the event of a decision that ends an incident, or its plan, or reopens it; `None` for any other.
+    async fn ending_event(
+        &self,
+        caller: &Identity,
+        row: &IncidentRow,
+        workflow: &Workflow,
+        decision: &Decision,
+    ) -> Result<Option<Event>, Problem> {
+        let (by, at_ms) = (caller.principal.clone(), self.settle_ms(&caller.tenant, workflow));
+        Ok(Some(match decision {
+            Decision::Merge { into, reason } => {
+                let reason = format!("merged into INC-{into}{}{reason}", if reason.is_empty() { "" } else { ": " });
+                Event::Closed { by, reason, at_ms }
+            }
+            Decision::Reject { reason } => Event::Rejected { by, reason: reason.clone() },
+            Decision::Close { reason } => Event::Closed { by, reason: reason.clone(), at_ms },
+            Decision::Reopen { reason } => {
+                if let Some(other) = self.id_of(&row.tenant, workflow.incident.merged_into.as_deref()).await? {
+                    let detail = format!("{} was merged into {other}; reopen that one", row.id());
+                    return Err(conflict("merged", detail));
+                }
+                self.check_home(workflow, "reopen it there")?;
+                Event::Reopened { by, reason: reason.clone(), at_ms, at: clock::now() }
+            }
+            Decision::Approve { .. }
+            | Decision::Verdict { .. }
+            | Decision::Acknowledge
+            | Decision::Assign { .. }
+            | Decision::Comment { .. }
+            | Decision::Suppress { .. } => return Ok(None),
+        }))
+    }
+
+    /// Returns an error if another server handles an incident: only that one has its telemetry.
+    pub(crate) fn check_home(&self, workflow: &Workflow, remedy: &str) -> Result<(), Problem> {
+        if self.is_home(workflow) {
+            return Ok(());
+        }
+        let detail = format!("another server has the telemetry and the executor of this incident; {remedy}");
+        Err(Problem::unavailable("other_server", detail))
     }
 
     /// Asks the executor to record an approval. Returns it, with whether the plan has enough of them then; `None` for
@@ -155,10 +196,7 @@ impl Responder {
     ) -> Result<Option<(Approval, bool)>, Problem> {
         let Decision::Approve { plan_sha256, reason, proof, channel } = decision else { return Ok(None) };
         check_approvable(workflow, plan_sha256)?;
-        if !self.is_home(workflow) {
-            let detail = "another server handles this incident, and its executor has to be asked; approve it there";
-            return Err(Problem::unavailable("other_server", detail));
-        }
+        self.check_home(workflow, "approve it there")?;
         self.check_approver(caller, workflow, channel)?;
         self.audit_request(caller, row, (plan_sha256, reason, channel)).await?;
         let status = self.authorize(workflow, plan_sha256, proof.0.clone()).await?;
@@ -233,7 +271,7 @@ impl Responder {
     }
 
     /// Returns the telemetry time at which a person settles an incident: now, or its opening before any telemetry.
-    fn settle_ms(&self, tenant: &TenantId, workflow: &Workflow) -> i64 {
+    pub(crate) fn settle_ms(&self, tenant: &TenantId, workflow: &Workflow) -> i64 {
         self.tenants.view(tenant).engine.watermark_ms().max(workflow.opened_ms)
     }
 
@@ -294,7 +332,7 @@ pub fn refusal_problem(code: RefusalCode, detail: String) -> Problem {
 }
 
 /// Returns an error if the incident is not the one that the caller has read.
-fn check_revision(row: &IncidentRow, if_match: Option<i64>) -> Result<(), Problem> {
+pub(crate) fn check_revision(row: &IncidentRow, if_match: Option<i64>) -> Result<(), Problem> {
     if if_match.is_none_or(|revision| revision == row.revision) {
         return Ok(());
     }

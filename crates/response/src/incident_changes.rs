@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use wardroom_correlate::Decision;
-use wardroom_domain::{Incident, TenantId};
+use wardroom_domain::audit::AuditEntry;
+use wardroom_domain::{Incident, TenantId, Timestamp};
 use wardroom_pipeline::detection::detector_output::DetectorEvent;
 use wardroom_respond::Workflow;
 use wardroom_store::Changes;
@@ -45,25 +46,30 @@ impl Responder {
     }
 
     pub(crate) async fn open_incident(&self, tenant: &TenantId, incident: Incident) -> Result<(), RespondError> {
+        let decision = json!({ "title": incident.title, "trigger": incident.trigger });
+        let entry = |id: &str, at| audit_entry(tenant, "sentinel", Some(id), "open_incident", decision, at);
+        self.insert_incident(incident, entry).await.map(drop)
+    }
+
+    /// Stores a new incident, which this server handles. Returns its number; `None` if it is known.
+    pub(crate) async fn insert_incident(
+        &self,
+        incident: Incident,
+        entry: impl FnOnce(&str, Timestamp) -> AuditEntry,
+    ) -> Result<Option<i64>, RespondError> {
         let now = clock::now();
         let home = Some(self.queue.clone());
         let workflow = Workflow { stored_at: Some(now), home, ..Workflow::new(incident) };
-        let (key, opened_at) = (workflow.incident.key.clone(), workflow.incident.opened_at);
+        let Incident { key, tenant, opened_at, title, .. } = &workflow.incident;
         let text = serde_json::to_string(&workflow)?;
         crash::maybe_crash("incident:open", "before");
-        let number = self
-            .store
-            .open_incident(tenant, &key, opened_at, &text, now, |id| {
-                let decision = json!({ "title": workflow.incident.title, "trigger": workflow.incident.trigger });
-                audit_entry(tenant, "sentinel", Some(id), "open_incident", decision, now)
-            })
-            .await?;
+        let number = self.store.open_incident(tenant, key, *opened_at, &text, now, |id| entry(id, now)).await?;
         crash::maybe_crash("incident:open", "after");
         if let Some(number) = number {
             metrics::counter!(names::INCIDENTS_OPENED_TOTAL).increment(1);
-            tracing::warn!(incident = number, title = %workflow.incident.title, "incident opened");
+            tracing::warn!(incident = number, %title, "incident opened");
         }
-        Ok(())
+        Ok(number)
     }
 
     /// Adds entities, and a new title and severity, to an incident.
@@ -111,10 +117,15 @@ fn add_decisions(workflow: &mut Workflow, decisions: &[&Decision]) -> Option<(&'
                 }
             }
             Decision::Updated { title, severity, .. } => {
-                let is_new = incident.title != *title || incident.severity < *severity;
+                // A title that a person gave stays.
+                let keeps_title = incident.is_made_by_person();
+                let is_new = !keeps_title && incident.title != *title || incident.severity < *severity;
                 if is_new && incident.severity <= *severity {
                     incident.record(now, format!("{severity}: {title}"));
-                    (incident.title, incident.severity) = (title.clone(), *severity);
+                    incident.severity = *severity;
+                    if !keeps_title {
+                        incident.title.clone_from(title);
+                    }
                     update = Some((title, severity));
                 }
             }

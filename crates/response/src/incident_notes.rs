@@ -69,9 +69,11 @@ pub(crate) fn note(
             incident.suppressed_until = Some(until);
             ("suppress", json!({ "minutes": minutes, "until": until, "reason": reason }))
         }
-        Decision::Approve { .. } | Decision::Reject { .. } | Decision::Verdict { .. } | Decision::Close { .. } => {
-            return Ok(None);
-        }
+        Decision::Approve { .. }
+        | Decision::Reject { .. }
+        | Decision::Verdict { .. }
+        | Decision::Close { .. }
+        | Decision::Reopen { .. } => return Ok(None),
     }))
 }
 

@@ -62,6 +62,7 @@ impl Responder {
             comments: workflow.incident.comments.iter().map(comment_view).collect(),
             acknowledged_at: workflow.incident.acknowledged.as_ref().map(|seen| seen.at),
             merged_into: self.id_of(&tenant, workflow.incident.merged_into.as_deref()).await?,
+            split_from: self.id_of(&tenant, workflow.incident.split_from.as_deref()).await?,
             suppressed_until: workflow.incident.suppressed_until,
         })
     }
@@ -81,7 +82,7 @@ impl Responder {
     }
 
     /// Returns the id of the incident with a key.
-    async fn id_of(&self, tenant: &TenantId, key: Option<&str>) -> Result<Option<String>, Problem> {
+    pub(crate) async fn id_of(&self, tenant: &TenantId, key: Option<&str>) -> Result<Option<String>, Problem> {
         let Some(key) = key else { return Ok(None) };
         let row = self.store.incident_by_key(tenant, key).await.map_err(store_problem)?;
         Ok(row.map(|row| row.id()))

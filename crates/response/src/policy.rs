@@ -15,9 +15,9 @@ use wardroom_domain::{
 };
 use wardroom_edge::{Problem, Status};
 use wardroom_policy::autonomy::{Accepted, Pair, Standing, Trial, standings};
-use wardroom_policy::escalation::due;
+use wardroom_policy::escalation::{due, next_due_at};
 use wardroom_policy::{ActionRequest, Actor, ApprovalRequest, Autonomy, Context, Target};
-use wardroom_respond::{EffectRequest, Event, FinishedIncident, Workflow, change_seen, newest_reading_ms};
+use wardroom_respond::{Due, EffectRequest, Event, FinishedIncident, Workflow, change_seen, newest_reading_ms};
 use wardroom_store::{AutonomyRow, Changes, IncidentRow};
 
 use super::audit_entry::audit_entry;
@@ -126,6 +126,15 @@ impl Responder {
         let view = self.tenants.view(tenant);
         let (since, now) = (Timestamp::from_millis(since_ms), Timestamp::from_millis(view.engine.watermark_ms()));
         workflow.people_did = change_seen(&view.engine.events(since, now), &best.entity, since);
+    }
+
+    /// Returns when the next ones of the escalation route are to be asked.
+    pub(crate) fn escalation_due(&self, workflow: &Workflow) -> Due {
+        let is_awaiting = workflow.state == IncidentState::AwaitingApproval && workflow.approval.is_none();
+        let done = usize::try_from(workflow.escalation_step).unwrap_or(usize::MAX);
+        let proposed_at = workflow.proposed_at.filter(|_| is_awaiting);
+        let next = proposed_at.and_then(|at| next_due_at(&self.config.policy.escalation, at, done));
+        Due { at: next, ..Due::NEVER }
     }
 
     /// Asks the next ones of the escalation route if no person has answered for long enough: a message for each step,

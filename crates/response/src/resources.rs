@@ -12,9 +12,10 @@ mod keyed_requests;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use wardroom_api::{Ask, RequestsBackend, ResourcesBackend};
+use wardroom_api::{Ask, RequestsBackend, ResourcesBackend, StreamLimits};
 use wardroom_edge::Problem;
 
+use crate::resources::administration::describe_tools;
 use crate::responder::Responder;
 
 /// What the streams of the API need besides the responder.
@@ -47,6 +48,11 @@ where
 pub fn resources(responder: &Arc<Responder>, control: StreamControl) -> ResourcesBackend {
     ResourcesBackend {
         history: ask(responder, |it, (tenant, number)| async move { it.history(tenant, number).await }),
+        create_incident: ask(
+            responder,
+            |it, (caller, request)| async move { it.create_incident(caller, request).await },
+        ),
+        split_incident: ask(responder, |it, (caller, request)| async move { it.split_incident(caller, request).await }),
         events: ask(responder, |it, (tenant, since, until)| async move { it.events(tenant, since, until).await }),
         entities: ask(responder, |it, tenant| async move { it.entities(tenant).await }),
         topology: ask(responder, |it, (tenant, query)| async move { it.topology(tenant, query).await }),
@@ -54,6 +60,7 @@ pub fn resources(responder: &Arc<Responder>, control: StreamControl) -> Resource
         plans: ask(responder, |it, (tenant, query)| async move { it.plans(tenant, query).await }),
         policy: ask(responder, |it, ()| async move { Ok(it.policy_rules()) }),
         targets: ask(responder, |it, tenant| async move { it.targets(tenant).await }),
+        tools: ask(responder, |_, ()| async move { describe_tools().await }),
         approvers: ask(responder, |it, tenant| async move { it.approvers(tenant).await }),
         audit: ask(responder, |it, (tenant, query)| async move { it.audit_page(tenant, query).await }),
         audit_entry: ask(responder, |it, (tenant, sequence)| async move { it.audit_entry(tenant, sequence).await }),
@@ -66,6 +73,11 @@ pub fn resources(responder: &Arc<Responder>, control: StreamControl) -> Resource
         configuration: ask(responder, |it, caller| async move { it.configuration(&caller) }),
         changed_incidents: ask(responder, |it, position| async move { it.changed_incidents(position).await }),
         live_tenants: ask(responder, |it, ()| async move { Ok(it.live_tenants()) }),
+        stream_limits: StreamLimits {
+            total: responder.config.edge.max_streams,
+            per_tenant: responder.config.edge.max_streams_per_tenant,
+            per_principal: responder.config.edge.max_streams_per_principal,
+        },
         incident_changes: responder.store.subscribe_incidents(),
         is_valid: control.is_valid,
         stopping: control.stopping,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use wardroom_domain::{Entity, IncidentState, Principal, TenantId, Timestamp, ToolCall, mutant};
 use wardroom_edge::generate_token;
 use wardroom_executor::ExecutorClient;
@@ -26,29 +26,23 @@ use wardroom_pipeline::poison_records::panic_message;
 use wardroom_pipeline::state::tenants::Tenants;
 use wardroom_policy::Policy;
 use wardroom_respond::{
-    Event, FinishedIncident, ObservedSignal, Step, Verification, VerificationProgress, Workflow, bad_share,
-    signal_history, verify,
+    Due, Event, FinishedIncident, IncidentId, ObservedSignal, Step, Verification, VerificationProgress, Workflow,
+    bad_share, signal_history, verify,
 };
-use wardroom_store::{Changes, IncidentRow, Store, Transition};
+use wardroom_store::{Changes, IncidentRevision, IncidentRow, Store, Transition};
 
 use super::audit_entry::{agent_of, audit_entry};
 use super::detected_signals::DetectedSignals;
+use super::open_incidents::{OpenIncident, OpenIncidents, TICK_INTERVAL};
 use super::respond_error::RespondError;
 use crate::config::Config;
 use crate::metrics as names;
 use crate::{clock, crash};
 
-/// Interval between steps of open incidents.
-const TICK_INTERVAL: Duration = Duration::from_millis(200);
-/// Interval between checks for open incidents while there are none; new ones from detection cause a tick at once.
-const IDLE_TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// An escalated incident that did not change for this long is not diagnosed again.
 const MAX_REVIEW_AGE: Duration = Duration::from_secs(30 * 60);
-/// Interval between looks for incidents that other processes changed, in a database that they share.
-const SHARED_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Of so many ticks one includes the incidents that wait for people: there may be thousands, and what is due for them
-/// may be a second late.
-const TICKS_BETWEEN_WAITING: u32 = 5;
+/// Interval between attempts to read an incident that this build cannot read.
+const UNREADABLE_INTERVAL: Duration = Duration::from_secs(60);
 /// Maximum number of detector events that are stored at once.
 const MAX_EVENTS_PER_BATCH: usize = 512;
 
@@ -90,34 +84,16 @@ impl ReplayProgress {
     }
 }
 
-/// Incidents that the response may still change by itself, as stored.
-struct OpenIncidents {
-    /// Changes when an incident was written by this process.
-    changes: watch::Receiver<u64>,
-    /// When the database was last asked which of them changed.
-    read_at: Option<Instant>,
-    /// With their workflows: reading one at every tick would cost most of a core at a thousand incidents.
-    rows: BTreeMap<(TenantId, String), OpenIncident>,
-    /// Whether any of them may have a next step without being changed first.
-    is_active: bool,
-    /// Number of ticks so far, modulo [`TICKS_BETWEEN_WAITING`].
-    tick: u32,
-}
-
-struct OpenIncident {
-    row: IncidentRow,
-    /// `None` if it cannot be read by this build.
-    workflow: Option<Workflow>,
-}
-
 /// Stores detector events and steps incidents until the channel is closed. Steps wait for the replay: before that,
 /// telemetry time is behind, and an action that was just carried out would look as if it had not helped for long.
 pub async fn run_responder(responder: Responder, mut events: mpsc::Receiver<DetectorEvent>, replay: ReplayProgress) {
     let mut tick = tokio::time::interval(TICK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut open = OpenIncidents::new(&responder.store);
+    let (mut open, mut stepped_at) = (OpenIncidents::new(&responder.store), Instant::now());
     loop {
         tokio::select! {
+            // Many changes within a moment cause one tick.
+            () = open.wait_for_change() => tick.reset_after(TICK_INTERVAL.saturating_sub(stepped_at.elapsed())),
             event = events.recv() => {
                 let Some(event) = event else { return };
                 let mut batch = vec![event];
@@ -134,8 +110,7 @@ pub async fn run_responder(responder: Responder, mut events: mpsc::Receiver<Dete
                     match event {
                         // Detection may have ended meanwhile.
                         DetectorEvent::Barrier(done) => drop(done.send(())),
-                        DetectorEvent::Decision(..) => tick.reset_immediately(),
-                        DetectorEvent::Anomalies(..) => {}
+                        DetectorEvent::Decision(..) | DetectorEvent::Anomalies(..) => {}
                     }
                 }
             }
@@ -143,55 +118,52 @@ pub async fn run_responder(responder: Responder, mut events: mpsc::Receiver<Dete
                 if !replay.is_complete() {
                     continue;
                 }
-                if let Err(error) = responder.step_incidents(&mut open).await {
-                    open.changes.mark_changed();
-                    tracing::error!(%error, "reading incidents failed; retrying");
-                }
-                tick.reset_after(if open.is_active { TICK_INTERVAL } else { IDLE_TICK_INTERVAL });
+                stepped_at = Instant::now();
+                let pause = match responder.step_incidents(&mut open).await {
+                    Ok(()) => open.pause(),
+                    Err(error) => {
+                        open.mark_changed();
+                        tracing::error!(%error, "reading incidents failed; retrying");
+                        TICK_INTERVAL
+                    }
+                };
+                tick.reset_after(pause);
             }
         }
-    }
-}
-
-impl OpenIncidents {
-    fn new(store: &Store) -> Self {
-        Self { changes: store.subscribe_incidents(), read_at: None, rows: BTreeMap::new(), is_active: false, tick: 0 }
-    }
-
-    /// Whether an incident may have changed since the last refresh.
-    fn is_outdated(&self, store: &Store) -> bool {
-        let is_shared = store.is_shared() && self.read_at.is_none_or(|at| at.elapsed() >= SHARED_POLL_INTERVAL);
-        // The store outlives its subscribers, so the channel is never closed.
-        is_shared || self.changes.has_changed().unwrap_or(true)
     }
 }
 
 impl Responder {
-    /// Steps every incident that has a next step.
+    /// Steps every incident that is due. No other one is looked at.
     async fn step_incidents(&self, open: &mut OpenIncidents) -> Result<(), RespondError> {
         if open.is_outdated(&self.store) {
             self.refresh(open).await?;
         }
-        let includes_waiting = open.tick == 0;
-        open.tick = (open.tick + 1) % TICKS_BETWEEN_WAITING;
-        let now = clock::now();
-        let mut watermarks: BTreeMap<&TenantId, i64> = BTreeMap::new();
-        for ((tenant, _), incident) in &open.rows {
-            let is_awaiting = incident.row.state == IncidentState::AwaitingApproval;
-            if is_awaiting && !includes_waiting {
+        let (now, mut watermarks) = (clock::now(), BTreeMap::new());
+        let mut watermark_of = |tenant: &TenantId| {
+            let watermark = || self.tenants.view(tenant).engine.watermark_ms();
+            *watermarks.entry(tenant.clone()).or_insert_with(watermark)
+        };
+        for id in open.schedule.due(now, &mut watermark_of) {
+            // Unless it changes, it is looked at again soon: a step that failed is repeated then.
+            open.schedule.set(&id, Due::at(now.plus(TICK_INTERVAL)));
+            let read = match open.followed(&id) {
+                Some(_) => None,
+                None => self.read_incident(&id).await?,
+            };
+            let Some(incident) = read.as_ref().or_else(|| open.followed(&id)) else {
+                open.forget(&id);
                 continue;
-            }
-            let watermark_ms =
-                *watermarks.entry(tenant).or_insert_with(|| self.tenants.view(tenant).engine.watermark_ms());
-            let next = incident.workflow.as_ref().map(|it| it.next(now, watermark_ms, &self.config.respond));
-            if next == Some(Step::Wait) && !is_awaiting || !self.is_active(incident) {
-                continue;
-            }
+            };
+            let is_readable = incident.workflow.is_some();
             // A panic in the step of one incident must not stop the others.
-            let step = AssertUnwindSafe(self.step(incident, watermark_ms)).catch_unwind().await;
+            let step = AssertUnwindSafe(self.step(incident, watermark_of(&id.0))).catch_unwind().await;
             if let Err(error) = step.unwrap_or_else(|panic| Err(RespondError::Panic(panic_message(&*panic)))) {
                 metrics::counter!(names::RESPOND_FAILURES_TOTAL).increment(1);
                 tracing::error!(incident = %incident.row.id(), %error, "step of an incident failed; retrying");
+            }
+            if !is_readable {
+                open.schedule.set(&id, Due::at(now.plus(UNREADABLE_INTERVAL)));
             }
         }
         Ok(())
@@ -199,33 +171,53 @@ impl Responder {
 
     /// Reads the incidents that changed.
     async fn refresh(&self, open: &mut OpenIncidents) -> Result<(), RespondError> {
-        open.changes.mark_unchanged();
-        open.read_at = Some(Instant::now());
+        let began = (Instant::now(), clock::now());
         // One that was escalated without a plan is diagnosed again for some time.
-        let revisions = self.store.unsettled_revisions(clock::now().minus(MAX_REVIEW_AGE)).await?;
+        let review_since = began.1.minus(MAX_REVIEW_AGE);
+        let since = open.begin_read(began.1);
+        let found = match since {
+            Some(since) => self.store.revisions_since(since).await?,
+            None => self.store.unsettled_revisions(review_since).await?,
+        };
         let mut known = BTreeSet::new();
-        for found in revisions {
-            let id = (found.tenant, found.key);
-            let is_known = open.rows.get(&id).is_some_and(|incident| incident.row.revision == found.revision);
-            if !is_known && let Some(incident) = self.open_incident_of(&id).await? {
-                let is_new = !open.rows.contains_key(&id);
-                if is_new && let Some(workflow) = &incident.workflow {
-                    self.adopt(&incident.row, workflow).await?;
-                }
-                open.rows.insert(id.clone(), incident);
+        for IncidentRevision { tenant, key, state, updated_at, revision, .. } in found {
+            let id = (tenant, key);
+            let is_reviewed = state == IncidentState::Escalated && updated_at >= review_since;
+            if state.is_settled() && !is_reviewed {
+                open.forget(&id);
+                continue;
+            }
+            if open.revision(&id) != Some(revision) {
+                self.read_changed(open, &id).await?;
             }
             known.insert(id);
         }
-        open.rows.retain(|id, _| known.contains(id));
-        open.is_active = open.rows.values().any(|incident| self.is_active(incident));
+        open.end_read(began, since.is_none().then_some(&known));
         Ok(())
     }
 
-    /// Whether an incident may have a next step without being changed first. Servers that share a database each step
+    /// Reads an incident that has changed, and notes when it is due.
+    async fn read_changed(&self, open: &mut OpenIncidents, id: &IncidentId) -> Result<(), RespondError> {
+        let Some(incident) = self.read_incident(id).await? else { return Ok(()) };
+        if open.revision(id).is_none()
+            && let Some(workflow) = &incident.workflow
+        {
+            self.adopt(&incident.row, workflow).await?;
+        }
+        let due = self.due_of(&incident);
+        open.note(id.clone(), incident, due);
+        Ok(())
+    }
+
+    /// Returns when an incident has a next step without being changed first. Servers that share a database each step
     /// what they have opened: only they have its telemetry, and its plans in their executor's ledger.
-    fn is_active(&self, incident: &OpenIncident) -> bool {
-        let is_done = |workflow: &Workflow| workflow.state.is_settled() && !workflow.is_reviewable();
-        incident.workflow.as_ref().is_none_or(|workflow| !is_done(workflow) && self.is_home(workflow))
+    fn due_of(&self, incident: &OpenIncident) -> Due {
+        match &incident.workflow {
+            Some(workflow) if !self.is_home(workflow) => Due::NEVER,
+            Some(workflow) => workflow.due(&self.config.respond).or(self.escalation_due(workflow)),
+            // It is read again for its error.
+            None => Due::AT_ONCE,
+        }
     }
 
     /// Whether this server has opened an incident; those of earlier versions are any server's.
@@ -233,10 +225,8 @@ impl Responder {
         workflow.home.as_ref().is_none_or(|home| *home == self.queue)
     }
 
-    /// Reads a row of which only the revision is known to have changed.
-    async fn open_incident_of(&self, id: &(TenantId, String)) -> Result<Option<OpenIncident>, RespondError> {
-        let row = self.store.incident_by_key(&id.0, &id.1).await?;
-        Ok(row.map(|row| OpenIncident { workflow: Workflow::read(&row.workflow).ok(), row }))
+    async fn read_incident(&self, (tenant, key): &IncidentId) -> Result<Option<OpenIncident>, RespondError> {
+        Ok(self.store.incident_by_key(tenant, key).await?.map(OpenIncident::new))
     }
 
     /// Writes the effects that an incident waits for, if they have no rows: incidents of earlier versions have none.
@@ -260,7 +250,7 @@ impl Responder {
         // One that cannot be read is read again for its error.
         let Some(known) = &incident.workflow else { return Ok(Workflow::read(&row.workflow).map(drop)?) };
         let step = known.next(clock::now(), watermark_ms, &self.config.respond);
-        if step == Step::Wait {
+        if step == Step::Wait && known.state == IncidentState::AwaitingApproval {
             return self.escalate(row, known).await;
         }
         let mut workflow = known.clone();

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wardroom_api::{ApproverView, CreatedToken, NewTokenRequest, PolicyRules, TokenView};
+use wardroom_api::{ApproverView, CreatedToken, NewTokenRequest, PolicyRules, TokenView, ToolView};
 use wardroom_data_folder::tokens;
 use wardroom_domain::executor::{ListedApprover, ProofKind, Request, Response};
 use wardroom_domain::{Identity, TenantId};
 use wardroom_edge::{Problem, Status};
+use wardroom_executor::{describe_tool, list_tools};
 use wardroom_pipeline::state::tenants::SELF_TENANT;
 use wardroom_store::TokenRow;
 
-use crate::problem_responses::store_problem;
+use crate::problem_responses::{run_blocking, store_problem};
 use crate::respond_error::OTHER_ANSWER;
 use crate::responder::Responder;
 
@@ -22,6 +23,7 @@ impl Responder {
         PolicyRules {
             policy_sha256: self.policy.sha256().to_owned(),
             rules: self.policy.rule_ids().map(str::to_owned).collect(),
+            text: self.policy.text().to_owned(),
             shadow: self.config.policy.shadow,
         }
     }
@@ -120,6 +122,18 @@ impl Responder {
         }
         Ok(json!(self.config.with_hidden_secrets()))
     }
+}
+
+/// Describes every tool of this build.
+pub(super) async fn describe_tools() -> Result<Vec<ToolView>, Problem> {
+    // Schemas are made each time: this is asked rarely, and they would stay in memory.
+    let described = run_blocking(|| {
+        let listed = list_tools(None).map_err(|error| error.to_string())?;
+        let names = listed.as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str());
+        let describe = |name: &str| serde_json::from_value(describe_tool(name)?).map_err(|error| error.to_string());
+        names.map(describe).collect::<Result<Vec<ToolView>, String>>()
+    });
+    described.await?.map_err(|error| Problem::unavailable("tools_unreadable", error))
 }
 
 fn may_see(caller: &Identity, row: &TokenRow) -> bool {
