@@ -2,6 +2,7 @@
 
 mod approve;
 mod incident_changes;
+mod incident_creation;
 mod incident_filter;
 mod incident_text;
 
@@ -20,6 +21,7 @@ use crate::watch::{WatchArgs, Watched};
 
 use approve::{ApproveArgs, plan_statement};
 use incident_changes::{AssignArgs, ChangedArgs, CommentArgs, DecideArgs, HistoryArgs, MergeArgs, SuppressArgs};
+use incident_creation::{CreateArgs, SplitArgs};
 use incident_filter::FilterArgs;
 use incident_text::incident_lines;
 
@@ -62,6 +64,13 @@ Examples:
         #[command(flatten)]
         remote: RemoteOutputArgs,
     },
+    /// Open an incident by hand: it is diagnosed like one that was detected.
+    #[command(after_help = "\
+Examples:
+  wardroom incidents create 'orders are late' --entity checkout
+  wardroom incidents create 'the vendor is down' --entity external:api.example.com --severity critical --began 20m
+  wardroom incidents create 'slow queries' --entity database:orders --description 'seen by support' -o json")]
+    Create(CreateArgs),
     /// Approve the plan of an incident; without a terminal, --plan is required.
     #[command(after_help = "\
 Examples:
@@ -99,6 +108,15 @@ Examples:
     /// Note that an incident is the same as another one; an escalated one is closed.
     #[command(after_help = "Example:\n  wardroom incidents merge INC-2 --into INC-1 --reason 'same disk'")]
     Merge(MergeArgs),
+    /// Make another incident of some entities of an incident.
+    #[command(after_help = "\
+Examples:
+  wardroom incidents split INC-1 --entity mail --reason 'another fault'
+  wardroom incidents split INC-1 --entity database:orders --entity reports --title 'orders: replication stopped'")]
+    Split(SplitArgs),
+    /// Investigate an incident again that is resolved, suppressed or closed.
+    #[command(after_help = "Example:\n  wardroom incidents reopen INC-1 --reason 'it is back'")]
+    Reopen(DecideArgs),
     /// Send no messages about an incident for a time.
     #[command(after_help = "Example:\n  wardroom incidents suppress INC-1 --for 4h --reason 'planned work'")]
     Suppress(SuppressArgs),
@@ -188,7 +206,10 @@ pub fn run(args: IncidentsArgs, sign: Sign) -> CommandResult {
         IncidentsCommand::Ack(args) => args.send("acknowledge", &json!({}), "acknowledged"),
         IncidentsCommand::Assign(args) => args.send(),
         IncidentsCommand::Comment(args) => args.send(),
+        IncidentsCommand::Create(args) => args.send(),
         IncidentsCommand::Merge(args) => args.send(),
+        IncidentsCommand::Split(args) => args.send(),
+        IncidentsCommand::Reopen(args) => args.send("reopen", "is investigated again"),
         IncidentsCommand::Suppress(args) => args.send(),
         IncidentsCommand::History(args) => args.print(),
         IncidentsCommand::Close(args) => args.send("close", "closed"),

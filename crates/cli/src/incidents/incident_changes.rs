@@ -24,8 +24,13 @@ pub(super) struct ChangedArgs {
 impl ChangedArgs {
     /// Sends a change, and prints what was done.
     pub(super) fn send(&self, change: &str, body: &Value, done: &str) -> CommandResult {
+        self.send_and(change, body, |_| format!("{} {done}", self.id))
+    }
+
+    /// Sends a change, and prints a message made of the answer.
+    pub(super) fn send_and(&self, change: &str, body: &Value, message: impl FnOnce(&Value) -> String) -> CommandResult {
         let path = format!("/api/v1/incidents/{}/{change}", self.id);
-        self.remote.post_if(&path, body, self.revision, |_| format!("{} {done}", self.id))
+        self.remote.post_if(&path, body, self.revision, message)
     }
 }
 

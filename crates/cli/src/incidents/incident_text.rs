@@ -33,6 +33,9 @@ pub(super) fn incident_lines(incident: &Value, presentation: &Presentation) -> V
     if let Some(into) = incident["merged_into"].as_str() {
         lines.push(format!("same as {}", visible_line(into)));
     }
+    if let Some(from) = incident["split_from"].as_str() {
+        lines.push(format!("split   from {}", visible_line(from)));
+    }
     if let Some(until) = incident["suppressed_until"].as_str() {
         lines.push(format!("quiet   until {}", visible_line(until)));
     }

@@ -11,6 +11,7 @@ use wardroom_roles::policy::SCHEMA;
 
 use wardroom_cli::autonomy::{self, AcceptArgs, AutonomyArgs};
 use wardroom_cli::output::{CommandResult, print_document, print_line, print_result};
+use wardroom_cli::policy_remote::{ServerPolicyArgs, show_policy};
 use wardroom_cli::presentation::OutputArgs;
 
 /// Policy: show and check the rules, ask them in situations, list and accept what actions have earned.
@@ -22,9 +23,12 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum PolicyCommand {
-    #[command(after_help = "Example:\n  wardroom policy show --config wardroom.yaml")]
-    /// Print the rules in force.
-    Show(RulesArgs),
+    #[command(after_help = "\
+Examples:
+  wardroom policy show --config wardroom.yaml
+  wardroom policy show --server -o json | jq -r .policy_sha256")]
+    /// Print the rules in force: those of a configuration, or those of a server.
+    Show(ShowArgs),
     #[command(after_help = "Example:\n  wardroom policy schema")]
     /// Print what rules may refer to.
     Schema,
@@ -55,6 +59,14 @@ struct RulesArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    rules: RulesArgs,
+    #[command(flatten)]
+    server: ServerPolicyArgs,
+}
+
+#[derive(Clone, Debug, Args)]
 struct LintArgs {
     #[command(flatten)]
     rules: RulesArgs,
@@ -74,7 +86,8 @@ struct SituationArgs {
 
 pub(crate) fn run(args: PolicyArgs) -> CommandResult {
     match args.command {
-        PolicyCommand::Show(rules) => print_line(rules.read()?.text.trim_end())?,
+        PolicyCommand::Show(args) if args.server.server => return show_policy(&args.server),
+        PolicyCommand::Show(args) => print_line(args.rules.read()?.text.trim_end())?,
         PolicyCommand::Schema => print_line(SCHEMA.trim_end())?,
         PolicyCommand::Lint(args) => return lint(&args),
         PolicyCommand::Test(args) => return ask(&args, true),
