@@ -50,6 +50,8 @@ enum Scenario {
     RejectedAndClosed,
     /// A user rejects the plan, then marks the incident as noise.
     RejectedAsNoise,
+    /// A user rejects the plan, closes the incident, reopens it, and rejects the plan that it gets then.
+    Reopened,
     /// A user marks the incident as noise while the plan awaits approval.
     Noise,
     /// The executor has no such target.
@@ -73,7 +75,7 @@ impl Scenario {
             Self::DoesNotHelp | Self::SecondStepIgnored => ("escalated", 1, 1),
             Self::StepsDoNotHelp => ("escalated", 2, 2),
             Self::Relapse => ("escalated", 1, 0),
-            Self::ActionIgnored | Self::NoPlan => ("escalated", 0, 0),
+            Self::ActionIgnored | Self::NoPlan | Self::Reopened => ("escalated", 0, 0),
             Self::RejectedAndClosed => ("closed", 0, 0),
             Self::RejectedAsNoise | Self::Noise => ("suppressed", 0, 0),
         }
@@ -85,6 +87,7 @@ impl Scenario {
         match step {
             "incident:investigating-escalated" => Self::NoPlan,
             "incident:awaiting_approval-escalated" | "incident:escalated-closed" => Self::RejectedAndClosed,
+            "incident:closed-investigating" => Self::Reopened,
             "incident:awaiting_approval-suppressed" => Self::Noise,
             "incident:escalated-suppressed" => Self::RejectedAsNoise,
             "incident:mitigating-escalated" => Self::ActionIgnored,
@@ -180,13 +183,19 @@ fn run_all(options: &BarOptions, name: &str, postgres: Option<&PostgresServer>) 
     let dir = options.create_dir(name)?;
     let (_, points) = server::run(&["crash-points"])?;
     // Points close to the target come first: mutants are detected there soonest.
-    // Two transitions need a diagnosis that changes after half a minute; the response's own tests have them.
-    let is_reviewed = |point: &&str| {
-        ["incident:awaiting_approval-investigating", "incident:escalated-awaiting_approval"]
-            .iter()
-            .any(|transition| point.starts_with(transition))
+    // Two transitions need a diagnosis that changes after half a minute; the response has tests of them. An incident
+    // is reopened by one code, whatever its end was.
+    let is_left_out = |point: &&str| {
+        [
+            "incident:awaiting_approval-investigating",
+            "incident:escalated-awaiting_approval",
+            "incident:resolved-investigating",
+            "incident:suppressed-investigating",
+        ]
+        .iter()
+        .any(|transition| point.starts_with(transition))
     };
-    let mut points: Vec<String> = points.lines().filter(|point| !is_reviewed(point)).map(str::to_owned).collect();
+    let mut points: Vec<String> = points.lines().filter(|point| !is_left_out(point)).map(str::to_owned).collect();
     points.sort_by_key(|point| (!point.starts_with("adapter:"), !point.starts_with("ledger:")));
     if postgres.is_some() {
         points.retain(|point| point.starts_with("incident:") || point.starts_with("effect:"));
@@ -390,7 +399,10 @@ impl Cycle {
                 Err(_) => continue,
             };
             let state = incident["state"].as_str().unwrap_or_default().to_owned();
+            let is_to_reopen = self.scenario == Scenario::Reopened && !was_reopened(&incident);
             match state.as_str() {
+                "escalated" if is_to_reopen => self.post_decision("close", &json!({}))?,
+                "closed" if is_to_reopen => self.post_decision("reopen", &json!({}))?,
                 // What follows the last transition is passed a moment later.
                 state if state == end && self.is_point_ahead() => std::thread::sleep(POLL_INTERVAL),
                 state if state == end => return Ok(()),
@@ -484,7 +496,7 @@ impl Cycle {
 
     fn decide(&mut self, incident: &Value) -> anyhow::Result<()> {
         match self.scenario {
-            Scenario::RejectedAndClosed | Scenario::RejectedAsNoise => {
+            Scenario::RejectedAndClosed | Scenario::RejectedAsNoise | Scenario::Reopened => {
                 self.post_decision("reject", &json!({ "reason": "no" }))
             }
             Scenario::Noise => self.post_decision("verdict", &json!({ "verdict": "noise" })),
@@ -546,4 +558,9 @@ impl Cycle {
     fn started_ms(&self) -> i64 {
         now_ms() - self.started.elapsed().as_millis() as i64
     }
+}
+
+fn was_reopened(incident: &Value) -> bool {
+    let timeline = incident["timeline"].as_array().into_iter().flatten();
+    timeline.filter_map(|line| line["text"].as_str()).any(|text| text.starts_with("reopened by "))
 }

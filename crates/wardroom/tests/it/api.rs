@@ -80,6 +80,116 @@ fn repeated_and_overtaken_requests_change_nothing() {
     for part in ["\"transition\"", "acknowledged by alice", "pool is full", "assigned to bob by alice"] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    people_make_incidents(&mut scenario);
+}
+
+/// Posts as `alice`; returns status and answer.
+fn post(server: &Server, path: &str, headers: &[(&str, &str)], body: &Value) -> (u16, Value) {
+    let headers: Vec<_> = [("Content-Type", "application/json")].iter().chain(headers).copied().collect();
+    let path = format!("/api/v1/incidents{path}");
+    let (status, _, text) = server.post(&path, &server.responder_token, &headers, body.to_string().as_bytes()).unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+fn read(server: &Server, id: &str, part: &str) -> Value {
+    let (_, text) = server.get(&format!("/api/v1/incidents/{id}{part}"), &server.responder_token).unwrap();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Waits until an incident was diagnosed, and has no plan that waits for an approval.
+fn wait_until_escalated(server: &Server, id: &str) {
+    let started = Instant::now();
+    loop {
+        let incident = read(server, id, "");
+        match incident["state"].as_str().unwrap_or_default() {
+            "escalated" => return,
+            "awaiting_approval" => drop(post(server, &format!("/{id}/reject"), &[], &json!({}))),
+            _ => std::thread::sleep(Duration::from_millis(50)),
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{incident:#}");
+    }
+}
+
+fn entity_names(incident: &Value) -> Vec<&str> {
+    incident["entities"].as_array().unwrap().iter().map(|entity| entity["name"].as_str().unwrap()).collect()
+}
+
+/// Opens, splits and reopens incidents; what was done survives a restart.
+fn people_make_incidents(scenario: &mut Scenario) {
+    let server = &mut scenario.server;
+    let entities = json!(["cart", "database:orders", "unheard-of"]);
+    let mut body = json!({ "title": "orders are late", "entities": entities, "description": "customers call" });
+    let key = [("Idempotency-Key", "made by hand")];
+    assert_eq!(post(server, "", &key, &body).0, 400, "a key has no spaces");
+    let key = [("Idempotency-Key", "made")];
+    let (status, created) = post(server, "", &key, &body);
+    assert_eq!((status, &created["severity"]), (201, &json!("high")), "{created}");
+    assert_eq!(entity_names(&created), ["cart", "orders", "unheard-of"]);
+    assert_eq!(post(server, "", &key, &body).1["id"], created["id"], "the answer of the first");
+    let whole = created["id"].as_str().unwrap().to_owned();
+    for (field, value, code) in [
+        ("title", json!(""), "bad_title"),
+        ("entities", json!([]), "bad_entity"),
+        ("began_at", json!("2999-01-01T00:00:00Z"), "bad_began_at"),
+        ("severity", json!("loud"), "bad_body"),
+        ("entity", json!("cart"), "bad_body"),
+    ] {
+        let mut wrong = body.clone();
+        wrong[field] = value;
+        assert_eq!(post(server, "", &[], &wrong).1["code"], code, "{field}");
+    }
+    wait_until_escalated(server, &whole);
+    let detail = read(server, &whole, "");
+    assert_eq!((&detail["trigger"], &detail["comments"][0]["text"]), (&json!("person"), &json!("customers call")));
+
+    let split = |server: &Server, headers: &[(&str, &str)], entities: Value| {
+        let body = json!({ "entities": entities, "reason": "another fault" });
+        post(server, &format!("/{whole}/split"), headers, &body)
+    };
+    assert_eq!(split(server, &[("If-Match", "\"0\"")], json!(["orders"])).0, 412);
+    for wrong in [json!([]), json!(["mail"]), json!(["cart", "orders", "unheard-of"])] {
+        assert_eq!(split(server, &[], wrong.clone()).1["code"], "bad_split", "{wrong}");
+    }
+    let (status, both) = split(server, &[("Idempotency-Key", "split")], json!(["database:orders"]));
+    assert_eq!(status, 201, "{both}");
+    assert_eq!(entity_names(&both["incident"]), ["cart", "unheard-of"]);
+    assert_eq!(entity_names(&both["created"]), ["orders"]);
+    let part = both["created"]["id"].as_str().unwrap().to_owned();
+    server.kill();
+    server.restart().unwrap();
+    assert_eq!(split(server, &[("Idempotency-Key", "split")], json!(["database:orders"])), (201, both));
+    assert_eq!(read(server, &part, "")["split_from"], json!(whole));
+    let history = |id: &str| read(server, id, "/history").to_string();
+    let [of_whole, of_part] = [history(&whole), history(&part)];
+    assert!(of_whole.contains(&format!("orders split off as {part} by alice: another fault")), "{of_whole}");
+    assert!(of_whole.contains("opened by alice"), "{of_whole}");
+    assert!(of_part.contains(&format!("split from {whole} by alice: another fault")), "{of_part}");
+
+    let reopen =
+        |server: &Server, id: &str| post(server, &format!("/{id}/reopen"), &[], &json!({ "reason": "it is back" }));
+    assert_eq!(reopen(server, &whole).1["code"], "wrong_state", "it has not ended");
+    // A later diagnosis may find a plan just before it is closed.
+    while post(server, &format!("/{whole}/close"), &[], &json!({})).0 != 200 {
+        wait_until_escalated(server, &whole);
+    }
+    assert_eq!(split(server, &[], json!(["cart"])).1["code"], "wrong_state");
+    let (status, reopened) = reopen(server, &whole);
+    assert_eq!((status, &reopened["state"]), (200, &json!("investigating")), "{reopened}");
+    server.kill();
+    server.restart().unwrap();
+    wait_until_escalated(server, &whole);
+    assert!(read(server, &whole, "")["timeline"].to_string().contains("reopened by alice: it is back"));
+
+    wait_until_escalated(server, &part);
+    assert_eq!(post(server, &format!("/{part}/merge"), &[], &json!({ "into": "INC-1" })).1["state"], "closed");
+    let (status, merged) = reopen(server, &part);
+    assert_eq!((status, &merged["code"]), (409, &json!("merged")));
+    assert!(merged["detail"].as_str().unwrap().contains("INC-1"), "{merged}");
+
+    body["title"] = json!("by a viewer");
+    let viewer = create_token(&server.dir.join("data"), "vic", "viewer").unwrap();
+    std::thread::sleep(Duration::from_millis(950));
+    assert_eq!(server.post_json("/api/v1/incidents", &viewer, &body).unwrap().0, 403);
 }
 
 /// A stream of events, read line by line.
@@ -158,7 +268,8 @@ fn live_events_reach_their_tenant_and_end_with_the_credential() {
 #[test]
 fn a_caller_over_the_rate_waits_and_tokens_are_managed() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), "", &[("WARDROOM_EDGE__REQUESTS_PER_SECOND", "20")]).unwrap();
+    let limits = [("WARDROOM_EDGE__REQUESTS_PER_SECOND", "20"), ("WARDROOM_EDGE__ANONYMOUS_REQUESTS_PER_SECOND", "20")];
+    let server = Server::start(dir.path(), "", &limits).unwrap();
     let admin = create_token(&dir.path().join("data"), "ada", "admin").unwrap();
     let statuses: Vec<u16> =
         (0..120).map(|_| server.get("/api/v1/whoami", &server.responder_token).unwrap().0).collect();
@@ -169,6 +280,11 @@ fn a_caller_over_the_rate_waits_and_tokens_are_managed() {
         assert_eq!(status, 200, "{path}: {text}");
         serde_json::from_str::<Value>(&text).unwrap_or(Value::String(text))
     };
+    let unknown: Vec<_> = (0..120).map(|_| server.get("/api/v1/whoami", "wr_unknown").unwrap()).collect();
+    assert_eq!(unknown[0].0, 401);
+    let refused = unknown.iter().find(|(status, _)| *status == 429).expect("unknown clients are limited");
+    assert!(refused.1.contains("edge.anonymous-requests-per-second"), "{}", refused.1);
+    // Those with a credential are not, from the same address.
     assert_eq!(get("/api/v1/whoami")["may"], json!(["send", "read", "respond", "admin"]));
     let wanted = json!({ "principal": "bot", "role": "viewer", "expires_days": 1 });
     let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "t1")];
@@ -208,7 +324,12 @@ fn a_caller_over_the_rate_waits_and_tokens_are_managed() {
     assert!(export.lines().count() as i64 >= verified["entries"].as_i64().unwrap(), "{export}");
     assert!(get("/api/v1/configuration")["edge"]["requests-per-second"] == 20);
     assert!(get("/api/v1/tenants").to_string().contains("main"));
-    assert!(get("/api/v1/policy")["rules"].as_array().unwrap().len() > 3);
+    let policy = get("/api/v1/policy");
+    assert!(policy["rules"].as_array().unwrap().len() > 3 && policy["text"].as_str().unwrap().contains("permit"));
+    let tools = get("/api/v1/tools");
+    let process = tools["tools"].as_array().unwrap().iter().find(|tool| tool["name"] == "process").unwrap();
+    let (_, described) = server.run(&["tools", "describe", "process", "-o", "json"]).unwrap();
+    assert_eq!(process, &serde_json::from_str::<Value>(&described).unwrap());
     assert_eq!(get("/api/v1/approvers")["approvers"][0]["principal"], "alice");
     let Value::String(page) = get("/reference") else { panic!("a page") };
     assert!(page.contains("POST /api/v1/tokens") && !page.contains("<script"));

@@ -63,6 +63,7 @@ fn a_server_is_worked_with_from_the_command_line() {
     watching_ends_with_its_reader(&scenario, &admin);
     tokens_are_managed_on_the_server(&scenario, &admin);
     users_are_managed_on_the_server(&scenario, &admin);
+    a_person_makes_incidents(&scenario, &admin);
     the_doctor_finds_what_is_wrong(&scenario, &admin);
 }
 
@@ -123,6 +124,24 @@ fn a_person_works_on_an_incident(scenario: &Scenario, token: &str) {
     assert!(text.contains("owner   alice") && text.contains("the vendor confirms"), "{text}");
     let old = ["incidents", "comment", "INC-1", "too late", "--revision", "0"];
     assert_eq!(cli(scenario, token, &old).0, Some(6), "another revision");
+}
+
+fn a_person_makes_incidents(scenario: &Scenario, token: &str) {
+    let create = ["incidents", "create", "orders are late", "--entity", "mail", "--entity", "database:orders"];
+    let (code, out, errors) = cli(scenario, token, &[&create[..], &["-o", "json"]].concat());
+    assert_eq!(code, Some(0), "{errors}");
+    let created: Value = serde_json::from_str(&out).unwrap();
+    let id = created["id"].as_str().unwrap();
+    let (code, out, errors) = cli(scenario, token, &["incidents", "split", id, "--entity", "mail", "-o", "json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let split: Value = serde_json::from_str(&out).unwrap();
+    let (_, shown, _) = cli(scenario, token, &["incidents", "show", split["created"]["id"].as_str().unwrap()]);
+    assert!(shown.contains("mail: split from") && shown.contains(&format!("split   from {id}")), "{shown}");
+    assert_eq!(cli(scenario, token, &["incidents", "split", id, "--entity", "mail"]).0, Some(1), "it is split off");
+    assert_eq!(cli(scenario, token, &["incidents", "reopen", id]).0, Some(6), "it has not ended");
+    assert_eq!(cli(scenario, token, &["incidents", "create", "orders are late"]).0, Some(2), "without an entity");
+    let (_, rules, errors) = cli(scenario, token, &["policy", "show", "--server"]);
+    assert_eq!(rules, run(&["policy", "show"]).unwrap().1, "{errors}");
 }
 
 fn exit_codes_tell_failures_apart(scenario: &Scenario, token: &str) {

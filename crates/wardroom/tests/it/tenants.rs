@@ -70,7 +70,11 @@ fn a_tenant_sees_and_changes_nothing_of_another() {
             server.get(&uri, &other).unwrap()
         } else {
             let is_sql = *path == "/api/v1/sql";
-            let (kind, body) = if is_sql { ("text/plain", "SELECT * FROM logs") } else { ("application/json", "{}") };
+            let (kind, body) = match *path {
+                _ if is_sql => ("text/plain", "SELECT * FROM logs"),
+                "/api/v1/incidents/{id}/split" => ("application/json", r#"{"entities":["cart"]}"#),
+                _ => ("application/json", "{}"),
+            };
             let (status, _, text) = server.post(&uri, &other, &[("Content-Type", kind)], body.as_bytes()).unwrap();
             (status, text)
         };
@@ -84,6 +88,10 @@ fn a_tenant_sees_and_changes_nothing_of_another() {
     for field in ["state", "owner", "acknowledged_by", "comments", "verdict", "merged_into", "suppressed_until"] {
         assert_eq!(after[field], before[field], "{field}");
     }
+    let made = json!({ "title": "theirs", "entities": ["cart"] });
+    let (status, created) = server.post_json("/api/v1/incidents", &other, &made).unwrap();
+    assert_eq!((status, &created["id"]), (201, &json!("INC-1")), "numbers are counted for each tenant");
+    assert_eq!(scenario.incident()["title"], before["title"]);
     let made = json!({ "principal": "eve", "role": "admin", "tenant": "main" });
     let (status, refused) = server.post_json("/api/v1/tokens", &other, &made).unwrap();
     assert_eq!((status, &refused["code"]), (403, &json!("tenant_forbidden")));
