@@ -11,7 +11,7 @@ use crate::context::TraceContext;
 use crate::metrics as names;
 use crate::otlp_json;
 
-/// Spans that wait for the thread, at most; about 1 MB.
+/// Spans that wait for the thread, at most; about 1 MB, and 2 MB if all have long attributes.
 const QUEUE_LENGTH: usize = 2048;
 /// Spans of one request, at most.
 const BATCH_LENGTH: usize = 512;

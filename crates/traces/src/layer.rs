@@ -19,6 +19,8 @@ use crate::export::{FinishedSpan, SpanQueue};
 pub const STATUS_TARGET: &str = "wardroom_span_status";
 /// Beginning of the targets of Wardroom's own spans.
 const OWN_TARGETS: &str = "wardroom";
+/// Length at which an attribute is cut, in characters: anybody can send a long path.
+const MAX_ATTRIBUTE_CHARS: usize = 256;
 /// Fields of spans that the exported ones have as ids.
 const ID_FIELD: &str = "trace_id";
 
@@ -131,14 +133,12 @@ struct Fields(Vec<(&'static str, String)>);
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() != ID_FIELD {
-            self.0.push((field.name(), value.to_owned()));
+            self.0.push((field.name(), value.chars().take(MAX_ATTRIBUTE_CHARS).collect()));
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() != ID_FIELD {
-            self.0.push((field.name(), format!("{value:?}")));
-        }
+        self.record_str(field, &format!("{value:?}"));
     }
 }
 

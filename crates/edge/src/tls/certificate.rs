@@ -40,6 +40,11 @@ impl TlsError {
         self.field
     }
 
+    /// The setting, what is wrong with its file, and a remedy; without the path, for callers that need not know it.
+    pub(super) fn without_path(&self) -> String {
+        format!("{}: {}", self.field, self.reason)
+    }
+
     /// The file, what is wrong with it, and a remedy.
     pub fn reason(&self) -> String {
         format!("{}: {}", self.file.display(), self.reason)
@@ -109,8 +114,7 @@ pub(super) fn load(settings: &TlsConfig) -> Result<Option<LoadedTls>, TlsError> 
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
         let reason = match error {
             rustls::Error::InconsistentKeys(_) => {
-                let file = cert_file.display();
-                format!("it is not the key of the certificate in {file}; give files that were issued together")
+                "it is not the key of the certificate in cert-file; give files that were issued together".to_owned()
             }
             other => format!("{other}; use an RSA, ECDSA (P-256, P-384) or Ed25519 key"),
         };

@@ -37,7 +37,7 @@ struct ReloadState {
     validity: Validity,
     /// Of the files when they were read last.
     versions: Vec<FileVersion>,
-    /// Why they could not be used then.
+    /// Why they could not be used then, without their paths: every caller can read it.
     error: Option<String>,
 }
 
@@ -72,7 +72,7 @@ impl ListenerTls {
         if state.error.is_none() && state.versions == versions {
             return;
         }
-        let loaded = load(&self.settings).map_err(|error| error.to_string()).and_then(|loaded| {
+        let loaded = load(&self.settings).map_err(|error| error.without_path()).and_then(|loaded| {
             let loaded = loaded.ok_or_else(|| "the settings name no files".to_owned())?;
             let problem = loaded.validity.problem_at(now).map(|problem| format!("cert-file: {problem}"));
             problem.map_or(Ok(loaded), Err)
@@ -88,7 +88,8 @@ impl ListenerTls {
             Err(error) if state.error.as_ref() == Some(&error) => {}
             Err(error) => {
                 let in_force = state.validity.until;
-                tracing::error!(listener = self.name, error, expires = %in_force,
+                let files = &self.settings;
+                tracing::error!(listener = self.name, error, ?files, expires = %in_force,
                     "the new certificate cannot be used; the last one stays in force");
                 state.error = Some(error);
             }
