@@ -16,6 +16,8 @@ use crate::bench::statistics::quantile;
 const SAMPLES_PER_S: usize = 20_000;
 /// Series of a request, with one sample each; the default of Prometheus.
 const SERIES_PER_REQUEST: usize = 2000;
+/// Series of a pod: 1000 pods in all, well below the limit of entities.
+const SERIES_PER_POD: usize = 20;
 /// Connections with one request in flight each.
 const SENDERS: usize = 2;
 /// Interval of the other tenant's query.
@@ -123,12 +125,14 @@ fn send_samples(server: &Server, sender: usize, done: &AtomicBool, measured: &Mu
 
 /// Returns a sample of a series, as of now.
 fn sample(number: usize) -> remote_write::TimeSeries {
+    let pod = number / SERIES_PER_POD;
     let labels = [
         ("__name__", ["http_requests_total", "queue_depth_items"][number % 2]),
-        ("instance", &format!("10.0.{}.{}:9100", number / 256, number % 256)),
-        ("job", &format!("workload-{}", number % 37)),
-        ("namespace", &format!("team-{}", number % 11)),
-        ("pod", &format!("workload-{}-{number:05x}", number % 37)),
+        ("instance", &format!("10.0.{}.{}:9100", pod / 256, pod % 256)),
+        ("job", &format!("workload-{}", pod % 37)),
+        ("namespace", &format!("team-{}", pod % 11)),
+        ("pod", &format!("workload-{}-{pod:05x}", pod % 37)),
+        ("shard", &format!("{}", number % SERIES_PER_POD)),
     ];
     remote_write::series(&labels, (number % 100) as f64, now_ms())
 }
