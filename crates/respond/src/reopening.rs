@@ -1,6 +1,6 @@
 //! What a reopened incident forgets: the response that has ended. It is diagnosed again, and may get another plan.
 //!
-//! What happened is in the history and in the audit log; the incident keeps its entities, its comments and its
+//! What happened is in the history, in the audit log and in what is kept of its end; the incident keeps its entities, its comments and its
 //! diagnosis until the next one. A verdict that it was noise is taken back with the state that it led to.
 
 use wardroom_domain::{IncidentState, Timestamp};
@@ -16,6 +16,7 @@ impl Workflow {
             state: ended.state,
             diagnosis: ended.diagnosis,
             verdict,
+            reopened: ended.reopened.saturating_add(1),
             home: ended.home,
             // Ids of effects have the number of the diagnosis.
             investigations: ended.investigations,
@@ -70,7 +71,7 @@ mod tests {
             }
             assert_eq!(reopened.unwrap(), "reopened by ann: it is back");
             assert_eq!(workflow.state, IncidentState::Investigating);
-            assert_eq!((workflow.investigations, workflow.home.as_deref()), (3, Some("home")));
+            assert_eq!((workflow.investigations, workflow.home.as_deref(), workflow.reopened), (3, Some("home"), 1));
             assert_eq!((workflow.execution, workflow.helped, workflow.settled_ms), (None, None, None));
             assert_eq!((&workflow.outcome, &workflow.plan, &workflow.approval), (&None, &None, &None));
             assert_eq!(workflow.incident.history.len(), 1);

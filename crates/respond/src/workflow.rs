@@ -86,6 +86,9 @@ pub struct Workflow {
     /// Wall time when it was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_at: Option<Timestamp>,
+    /// How often it was reopened.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reopened: u32,
     /// Id of the data folder whose server opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<String>,
@@ -211,6 +214,7 @@ impl Workflow {
             verdict: None,
             opened_ms,
             stored_at: None,
+            reopened: 0,
             home: None,
             investigations: 0,
             investigated_ms: None,

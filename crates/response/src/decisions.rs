@@ -265,7 +265,7 @@ impl Responder {
         let audit = AuditEntry { principal: principal.clone(), ..audit };
         let text = serde_json::to_string(workflow).map_err(unreadable_workflow)?;
         let finished_incident = finished_incident(workflow).map_err(unreadable_workflow)?;
-        let changes = Changes { finished_incident, ..Changes::default() };
+        let changes = Changes { finished_incident, reopened: workflow.reopened, ..Changes::default() };
         let saved = self.store.save_workflow(&row.tenant, &row.key, &row.workflow, &text, &changes, &audit);
         saved.await.map_err(store_problem)
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use wardroom_correlate::Decision;
 use wardroom_domain::audit::AuditEntry;
-use wardroom_domain::{Incident, TenantId, Timestamp};
+use wardroom_domain::{Incident, IncidentState, TenantId, Timestamp};
 use wardroom_pipeline::detection::detector_output::DetectorEvent;
 use wardroom_respond::Workflow;
-use wardroom_store::Changes;
+use wardroom_store::{Changes, IncidentRow};
 
 use super::audit_entry::audit_entry;
 use super::respond_error::RespondError;
@@ -51,12 +51,12 @@ impl Responder {
         self.insert_incident(incident, entry).await.map(drop)
     }
 
-    /// Stores a new incident, which this server handles. Returns its number; `None` if it is known.
+    /// Stores a new incident, which this server handles. Returns its row, without its workflow; `None` if it is known.
     pub(crate) async fn insert_incident(
         &self,
         incident: Incident,
         entry: impl FnOnce(&str, Timestamp) -> AuditEntry,
-    ) -> Result<Option<i64>, RespondError> {
+    ) -> Result<Option<IncidentRow>, RespondError> {
         let now = clock::now();
         let home = Some(self.queue.clone());
         let workflow = Workflow { stored_at: Some(now), home, ..Workflow::new(incident) };
@@ -69,7 +69,7 @@ impl Responder {
             metrics::counter!(names::INCIDENTS_OPENED_TOTAL).increment(1);
             tracing::warn!(incident = number, %title, "incident opened");
         }
-        Ok(number)
+        Ok(number.map(|number| new_row(&workflow.incident, number, now)))
     }
 
     /// Adds entities, and a new title and severity, to an incident.
@@ -98,6 +98,20 @@ impl Responder {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Returns the row of an incident that was just stored, without its workflow.
+pub(crate) fn new_row(incident: &Incident, number: i64, at: Timestamp) -> IncidentRow {
+    IncidentRow {
+        key: incident.key.clone(),
+        tenant: incident.tenant.clone(),
+        number,
+        state: IncidentState::Open,
+        opened_at: incident.opened_at,
+        updated_at: at,
+        revision: 0,
+        workflow: String::new(),
     }
 }
 

@@ -1,11 +1,14 @@
 //! Incidents that a person opens: stored, diagnosed and joined by findings like those that detection opens.
 
+use std::time::Duration;
+
 use serde_json::json;
 use wardroom_api::{IncidentSummary, NewIncidentRequest};
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::incident::incident_key;
 use wardroom_domain::{Comment, Entity, Identity, Incident, TenantId, Timestamp};
-use wardroom_edge::Problem;
+use wardroom_edge::{Problem, Status};
+use wardroom_respond::Workflow;
 
 use crate::audit_entry::audit_entry;
 use crate::clock;
@@ -14,6 +17,12 @@ use crate::incident_views::summary;
 use crate::problem_responses::{run_blocking, store_problem};
 use crate::respond_error::RespondError;
 use crate::responder::Responder;
+
+/// Incidents of a tenant that have not ended and changed within [`LIVE_PERIOD`], at most, as a multiple of
+/// `correlate.max-open-incidents`: beyond it none is opened by hand.
+const MAX_LIVE_PER_OPEN: usize = 5;
+/// See [`MAX_LIVE_PER_OPEN`].
+const LIVE_PERIOD: Duration = Duration::from_secs(3600);
 
 impl Responder {
     /// Opens an incident by hand. Refused ones are audited, too.
@@ -34,6 +43,7 @@ impl Responder {
 
     async fn open_by_hand(&self, caller: &Identity, request: &NewIncidentRequest) -> Result<IncidentSummary, Problem> {
         let (now, tenant) = (clock::now(), &caller.tenant);
+        self.check_number(tenant, now).await?;
         let opened_at = self.telemetry_now(tenant, now);
         let began_at = check_began_at(request.began_at.unwrap_or(opened_at), now.max(opened_at))?;
         let entities = self.resolve_entities(tenant, request.entities.clone()).await?;
@@ -46,12 +56,26 @@ impl Responder {
             principal: caller.principal.clone(),
             ..audit_entry(tenant, "resolver", Some(id), "create_incident", decision, at)
         };
-        let number = self.insert_incident(incident.clone(), entry).await.map_err(unwritten)?;
+        let row = self.insert_incident(incident.clone(), entry).await.map_err(unwritten)?;
         let again = || Problem::unavailable("not_opened", "the same was requested at the same moment; repeat it");
-        let number = number.ok_or_else(again)?;
-        self.tenants.restore_incident(tenant, incident, opened_at.millis());
-        let (row, workflow) = self.find_incident(tenant, number).await?;
-        Ok(summary(&row, &workflow))
+        let row = row.ok_or_else(again)?;
+        self.tenants.restore_incident(tenant, incident.clone(), opened_at.millis());
+        // Nothing may fail from here on: it is made.
+        Ok(summary(&row, &Workflow::new(incident)))
+    }
+
+    /// Refuses an incident by hand while too many of the tenant have changed lately, as a program would make them.
+    async fn check_number(&self, tenant: &TenantId, now: Timestamp) -> Result<(), Problem> {
+        let limit = self.config.correlate.max_open_incidents.saturating_mul(MAX_LIVE_PER_OPEN);
+        let live = self.store.unsettled_revisions(now.minus(LIVE_PERIOD)).await.map_err(store_problem)?;
+        let since = now.minus(LIVE_PERIOD);
+        let own = live.iter().filter(|found| found.tenant == *tenant && found.updated_at >= since).count();
+        if own < limit {
+            return Ok(());
+        }
+        let detail = format!("{own} incidents of this tenant changed within the hour and have not ended; close some");
+        let problem = Problem::new(Status::TOO_MANY_REQUESTS, "too_many_incidents", detail);
+        Err(problem.retry_after(LIVE_PERIOD.as_secs_f64()))
     }
 
     /// Returns the newest time of the telemetry; `now` before any.

@@ -12,6 +12,7 @@ use crate::audit_entry::audit_entry;
 use crate::clock;
 use crate::decisions::check_revision;
 use crate::entity_reference::find_entity;
+use crate::incident_changes::new_row;
 use crate::incident_views::summary;
 use crate::problem_responses::{conflict, store_problem, unreadable_workflow};
 use crate::responder::{Responder, finished_incident};
@@ -55,12 +56,12 @@ impl Responder {
                 continue;
             }
             self.follow_split(&part);
-            let (incident, created) =
-                (self.find_incident(tenant, row.number).await?, self.find_incident(tenant, number).await?);
-            return Ok(SplitView {
-                incident: summary(&incident.0, &incident.1),
-                created: summary(&created.0, &created.1),
-            });
+            let state = part.change.as_ref().map_or(row.state, |change| change.to);
+            let revision = row.revision + 1;
+            let whole = IncidentRow { state, revision, updated_at: at, ..row };
+            let created = new_row(&part.incident, number, at);
+            let part = Workflow::new(part.incident);
+            return Ok(SplitView { incident: summary(&whole, &workflow), created: summary(&created, &part) });
         }
     }
 
@@ -79,6 +80,7 @@ impl Responder {
         let changes = Changes {
             cancel: part.cancelled.iter().map(|kind| kind.as_str().to_owned()).collect(),
             finished_incident: finished_incident(workflow).map_err(unreadable_workflow)?,
+            reopened: workflow.reopened,
             ..Changes::default()
         };
         let split = IncidentSplit {

@@ -72,6 +72,8 @@ pub struct Changes {
     pub finish: Option<FinishedEffect>,
     /// What is kept of an incident that has ended, as JSON in its owner's format; replaces an earlier one.
     pub finished_incident: Option<String>,
+    /// How often the incident was reopened: what is kept of its earlier ends stays.
+    pub reopened: u32,
 }
 
 /// A worker that takes effects.
@@ -316,7 +318,8 @@ pub(crate) async fn write(
     if let Some(body) = &changes.finished_incident {
         let upsert = "INSERT INTO finished_incidents (tenant, incident, finished_at, body) VALUES ($1, $2, $3, $4)
             ON CONFLICT (tenant, incident) DO UPDATE SET finished_at = excluded.finished_at, body = excluded.body";
-        let upsert = query(upsert).bind(tenant.as_str()).bind(incident).bind(now.nanos()).bind(body);
+        let end = if changes.reopened == 0 { incident.to_owned() } else { format!("{incident}#{}", changes.reopened) };
+        let upsert = query(upsert).bind(tenant.as_str()).bind(end).bind(now.nanos()).bind(body);
         upsert.execute(transaction).await?;
     }
     Ok(())

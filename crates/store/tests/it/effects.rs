@@ -160,11 +160,15 @@ pub(crate) async fn an_effect_of_a_queue_is_taken_by_its_workers_only(store: Sto
 
 pub(crate) async fn a_finished_incident_is_kept_once(store: Store) {
     let tenant = open_incident(&store).await;
-    for body in ["first", "second"] {
-        let changes = Changes { finished_incident: Some(body.into()), ..Changes::default() };
+    for (body, reopened) in [("first", 0), ("second", 0), ("third", 1), ("fourth", 1)] {
+        let changes = Changes { finished_incident: Some(body.into()), reopened, ..Changes::default() };
         assert!(store.save_workflow(&tenant, "k", "{}", "{}", &changes, &entry("INC-1")).await.unwrap());
     }
     let bodies = |rows: Vec<(Timestamp, String)>| rows.into_iter().map(|(_, body)| body).collect::<Vec<_>>();
-    assert_eq!(bodies(store.finished_incidents(&tenant, at(0), 10).await.unwrap()), ["second"]);
+    assert_eq!(
+        bodies(store.finished_incidents(&tenant, at(0), 10).await.unwrap()),
+        ["second", "fourth"],
+        "one of each end"
+    );
     assert!(store.finished_incidents(&TenantId::new("other").unwrap(), at(0), 10).await.unwrap().is_empty());
 }

@@ -21,7 +21,7 @@ type SuiteTest = (&'static str, fn(Store) -> Pin<Box<dyn Future<Output = ()>>>);
 
 /// What a change of an incident writes beside it in most tests.
 pub(crate) static NOTHING: Changes =
-    Changes { enqueue: Vec::new(), cancel: Vec::new(), finish: None, finished_incident: None };
+    Changes { enqueue: Vec::new(), cancel: Vec::new(), finish: None, finished_incident: None, reopened: 0 };
 
 /// Lists the tests of the suite; each runs on both databases.
 macro_rules! suite {
