@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use wardroom_domain::canonical::sha256_hex;
@@ -88,6 +88,8 @@ pub struct Correlator {
     config: Config,
     tenant: TenantId,
     incidents: BTreeMap<String, OpenIncident>,
+    /// Keys of those that a person has made: they do not count towards the limit of open incidents.
+    made_by_person: BTreeSet<String>,
     /// Findings by the hash of their signal.
     excursions: BTreeMap<u64, Excursion>,
     /// Findings that belong to no incident: onset, and the state of the incidents when that was found.
@@ -108,6 +110,7 @@ impl Correlator {
             config,
             tenant,
             incidents: BTreeMap::new(),
+            made_by_person: BTreeSet::new(),
             excursions: BTreeMap::new(),
             unrelated: BTreeMap::new(),
             version: 0,
@@ -133,6 +136,10 @@ impl Correlator {
     /// response began at `opened_ms`; findings that begin after `released_ms` do not belong to it. What the saved state
     /// knows of its entities stays.
     pub fn restore(&mut self, incident: &Incident, opened_ms: i64, released_ms: Option<i64>) {
+        if incident.is_made_by_person() {
+            self.forget_old(opened_ms);
+            self.made_by_person.insert(incident.key.clone());
+        }
         if let Some(whole) = &incident.split_from {
             self.split(whole, incident, opened_ms);
         }
@@ -252,7 +259,12 @@ impl Correlator {
     /// Opens an incident, unless there are too many.
     fn open(&mut self, signal: u64, candidate: &Candidate<'_>) -> Vec<Decision> {
         let finding = candidate.finding;
-        let open = self.incidents.values().filter(|incident| incident.is_open(finding.at_ms, &self.config)).count();
+        let is_counted = |key: &String| !self.made_by_person.contains(key);
+        let open = self
+            .incidents
+            .iter()
+            .filter(|(key, incident)| is_counted(key) && incident.is_open(finding.at_ms, &self.config));
+        let open = open.count();
         if open >= self.config.max_open_incidents {
             self.limited.not_opened += 1;
             return Vec::new();
@@ -301,6 +313,7 @@ impl Correlator {
             self.incidents.remove(&oldest);
         }
         self.excursions.retain(|_, excursion| self.incidents.contains_key(&excursion.incident));
+        self.made_by_person.retain(|key| self.incidents.contains_key(key));
     }
 
     /// Takes over what the graph has learned since the last finding.

@@ -32,6 +32,8 @@ use crate::serve::serve_listener;
 
 /// The W3C trace context of a request, and of the response.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Paths that answer at any rate: they cost nothing, and a server that is probed in vain is restarted.
+const HEALTH_PATHS: [&str; 3] = ["/health", "/healthz", "/readyz"];
 /// Maximum length of an error text of the web framework, in bytes.
 const MAX_ERROR_TEXT_BYTES: usize = 16 << 10;
 
@@ -179,9 +181,11 @@ fn admit(guard: &RouteGuard, request: &Request) -> Result<Option<Caller>, (Optio
         // While tokens cannot be read, no credential is valid.
         Err((identity, problem)) => identity.is_none() && problem.status() != StatusCode::SERVICE_UNAVAILABLE,
     };
+    let is_limited = is_anonymous && !HEALTH_PATHS.contains(&guard.route.path);
     // Absent without a listener.
-    if let Some(ClientAddress(address)) = request.extensions().get::<ClientAddress>().filter(|_| is_anonymous) {
-        guard.limits.take_anonymous(*address, (guard.port.now)()).map_err(|problem| (None, problem))?;
+    if let Some(ClientAddress(address)) = request.extensions().get::<ClientAddress>().filter(|_| is_limited) {
+        let is_public = guard.route.access == Access::Public;
+        guard.limits.take_anonymous(*address, is_public, (guard.port.now)()).map_err(|problem| (None, problem))?;
     }
     checked
 }

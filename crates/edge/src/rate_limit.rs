@@ -26,8 +26,11 @@ const MAX_BUCKETS: usize = 10_000;
 pub(crate) struct RateLimits {
     /// By tenant and principal.
     callers: Buckets<(String, String)>,
-    /// By address, for requests without a valid credential.
-    addresses: Buckets<IpAddr>,
+    /// By address, for requests of public pages.
+    public: Buckets<IpAddr>,
+    /// By address, for requests that had to have a valid credential: who guesses, or has an old one, keeps no other
+    /// client of the same proxy from the login.
+    refused: Buckets<IpAddr>,
 }
 
 impl RateLimits {
@@ -35,7 +38,8 @@ impl RateLimits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             callers: Buckets::new(config.requests_per_second, "edge.requests-per-second"),
-            addresses: Buckets::new(config.anonymous_requests_per_second, "edge.anonymous-requests-per-second"),
+            public: Buckets::new(config.anonymous_requests_per_second, "edge.anonymous-requests-per-second"),
+            refused: Buckets::new(config.anonymous_requests_per_second, "edge.anonymous-requests-per-second"),
         }
     }
 
@@ -48,13 +52,15 @@ impl RateLimits {
         self.callers.take(key, &caller.principal, now)
     }
 
-    /// Takes a request without a valid credential from the bucket of its client's address.
+    /// Takes a request without a valid credential from the bucket of its client's address, one for public pages and one
+    /// for the others.
     ///
     /// # Errors
     /// Returns 429 if it is empty.
-    pub(crate) fn take_anonymous(&self, address: IpAddr, now: Timestamp) -> Result<(), Problem> {
+    pub(crate) fn take_anonymous(&self, address: IpAddr, is_public: bool, now: Timestamp) -> Result<(), Problem> {
         let client = client_of(address);
-        self.addresses.take(client, &format_args!("{client}, without a valid credential,"), now)
+        let buckets = if is_public { &self.public } else { &self.refused };
+        buckets.take(client, &format_args!("{client}, without a valid credential,"), now)
     }
 }
 
@@ -142,14 +148,15 @@ mod tests {
         let config = Config { anonymous_requests_per_second: 5, ..Config::default() };
         let limits = RateLimits::new(&config);
         let (now, address) = (Timestamp::from_millis(0), |text: &str| text.parse::<IpAddr>().unwrap());
-        let taken = |text: &str| (0..50).filter(|_| limits.take_anonymous(address(text), now).is_ok()).count();
+        let taken = |text: &str| (0..50).filter(|_| limits.take_anonymous(address(text), false, now).is_ok()).count();
         assert_eq!((taken("192.0.2.1"), taken("192.0.2.2")), (10, 10));
         assert_eq!((taken("2001:db8::1"), taken("2001:db8::2:1")), (10, 0), "one network of IPv6 is one client");
-        let refused = limits.take_anonymous(address("192.0.2.1"), now).unwrap_err();
+        let refused = limits.take_anonymous(address("192.0.2.1"), false, now).unwrap_err();
         assert!(refused.detail().contains("edge.anonymous-requests-per-second"), "{}", refused.detail());
+        assert!(limits.take_anonymous(address("192.0.2.1"), true, now).is_ok(), "the login is another bucket");
         let many = (0..MAX_BUCKETS as u32 * 2)
-            .filter(|n| limits.take_anonymous(IpAddr::V4((0x0b00_0000 + n).into()), now).is_ok());
+            .filter(|n| limits.take_anonymous(IpAddr::V4((0x0b00_0000 + n).into()), false, now).is_ok());
         assert_eq!(many.count(), MAX_BUCKETS * 2, "a flood of addresses does not lock out others");
-        assert!(limits.addresses.buckets.lock().unwrap().len() <= MAX_BUCKETS);
+        assert!(limits.refused.buckets.lock().unwrap().len() <= MAX_BUCKETS);
     }
 }

@@ -300,6 +300,21 @@ fn an_incident_of_a_person_takes_findings() {
     assert_eq!(loaded.observe(&errors("front", 10_000), &graph), []);
 }
 
+/// A program that opens incidents by hand does not keep detection from opening one, nor fill the memory.
+#[test]
+fn incidents_of_persons_do_not_count_towards_the_limit() {
+    let config = Config { max_open_incidents: 3, ..Config::default() };
+    let mut correlator = Correlator::new(config, TenantId::main());
+    for number in 0..50 {
+        let (key, trigger) = (format!("by-hand-{number}"), Incident::BY_PERSON.into());
+        let mut incident = Incident { key, trigger, ..Incident::default() };
+        incident.add_entity(&service(&format!("other-{number}")));
+        correlator.restore(&incident, number, None);
+    }
+    assert!(correlator.incidents.len() <= 12 && correlator.made_by_person.len() <= 12);
+    assert_eq!(count_opened(&mut correlator, &EntityGraph::default(), &[errors("front", 10_000)]), 1);
+}
+
 #[test]
 fn a_reopened_incident_takes_findings_again() {
     let (mut correlator, graph) = (correlator(), estate());
