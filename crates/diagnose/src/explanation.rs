@@ -116,15 +116,26 @@ impl Case<'_> {
 
     /// Returns how surely a callee that is slow by its own numbers holds up a caller, 0..1, and by how many seconds the
     /// calls take longer. The callee's part in them need not be all: the others wait meanwhile, also for connections
-    /// that the caller uses for all of its callees.
+    /// that the caller uses for all of its callees. A callee that is seldom called holds few of them.
     fn held_up(&self, caller: usize, callee: usize) -> (f64, f64) {
         let other = &self.suspects[callee];
-        let latencies = self.edge(caller, callee).filter(|fact| fact.signal.kind == SignalKind::Latency);
-        let delta = latencies.map(|fact| fact.value - fact.expected).fold(0.0, f64::max);
+        let (delta, waiting) = self.waiting_at(caller, callee);
         if !other.is_seen() || delta <= 0.0 {
             return (0.0, 0.0);
         }
-        (other.levels.latency * (part(other.levels.latency_delta, delta) / HOLDING_PART).min(1.0), delta)
+        let callees = self.suspects[caller].dependencies.iter();
+        let most = callees.map(|(callee, _)| self.waiting_at(caller, *callee).1).fold(waiting, f64::max);
+        let own_part = (part(other.levels.latency_delta, delta) / HOLDING_PART).min(1.0);
+        (other.levels.latency * own_part * part(waiting, most), delta)
+    }
+
+    /// Returns by how many seconds the calls from one to another take longer, and how many more of them are under way
+    /// at a time (arrivals times duration); one a second where their rate is not known.
+    fn waiting_at(&self, caller: usize, callee: usize) -> (f64, f64) {
+        let of_kind = |kind: SignalKind| self.edge(caller, callee).filter(move |fact| fact.signal.kind == kind);
+        let delta = of_kind(SignalKind::Latency).map(|fact| fact.value - fact.expected).fold(0.0, f64::max);
+        let rate = of_kind(SignalKind::Traffic).map(|fact| fact.value.max(fact.expected)).reduce(f64::max);
+        (delta, delta * rate.unwrap_or(1.0))
     }
 
     /// Returns how surely one of a caller's callees, other than `except`, holds it up, 0..1: its calls to the others
@@ -217,7 +228,9 @@ impl Case<'_> {
         let is_queue = self.suspects[queue].entity.kind == EntityKind::Queue || store.queue > 0.2;
         let levels = &taker.levels;
         if is_queue {
-            return symptom.min(levels.down.max(levels.drop).max(taken_less));
+            // Who is refused, or does not get through, would take more.
+            return symptom.min(levels.down.max(levels.drop).max(taken_less))
+                * (1.0 - self.edge_failing(consumer, queue));
         }
         // A queue behind requests: it refuses what others put in, while a slow consumer takes less and sees no errors.
         let takes_well = self.edge_badness(consumer, queue).unwrap_or_default() < 0.2;

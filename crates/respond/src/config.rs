@@ -31,7 +31,8 @@ pub struct Config {
     /// Time after which a plan that was not approved expires, in minutes; at most 1440. Default 30. Since 0.1.
     pub approval_minutes: u64,
     /// Time for which a signal has to be bad in the hold to be a breach, in seconds; at least two of its points. A
-    /// breach takes the action back, so that it has to last as long as the improvement had to. Default 20. Since 0.2.
+    /// breach takes the action back, so that it has to last as long as the improvement had to; at most half of the hold
+    /// counts. Default 20. Since 0.2.
     pub breach_seconds: u64,
     /// Replaced by `good-seconds` and `good-points`; refused since 0.2.
     #[serde(skip_serializing_if = "Option::is_none")]

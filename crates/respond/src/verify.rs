@@ -271,7 +271,8 @@ impl<'a> Judged<'a> {
     /// Whether it was bad for long enough at any time.
     fn has_breach(&self, config: &Config) -> bool {
         let runs = self.points.chunk_by(|(_, a), (_, b)| a == b).filter(|run| run.iter().all(|(_, good)| !*good));
-        let breach_ms = seconds_to_ms(config.breach_seconds);
+        // A short hold must not end before a breach can be one.
+        let breach_ms = seconds_to_ms(config.breach_seconds).min(seconds_to_ms(config.hold) / 2);
         runs.into_iter().any(|run| run.len() >= MIN_BAD_POINTS && self.duration_ms(run) >= breach_ms)
     }
 

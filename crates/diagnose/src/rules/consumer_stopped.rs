@@ -26,8 +26,10 @@ fn matches<'a>(subject: &Subject<'a>) -> Option<Match<'a>> {
     }
     let (share, store, symptom) = subject.starved()?;
     let levels = subject.suspect.levels;
-    // What still ends now and then, and takes long, has not stopped.
-    let is_slow = subject.shifted(SignalKind::Latency, &[]).is_some() && levels.requests.is_some_and(|rate| rate > 0.0);
+    // What is still taken now and then, and takes long, has not stopped.
+    let taken = subject.case.edge(subject.index, store).filter(|fact| fact.signal.kind == SignalKind::Traffic);
+    let taken = taken.map(|fact| fact.value).reduce(f64::max).or(levels.requests);
+    let is_slow = subject.shifted(SignalKind::Latency, &[]).is_some() && taken.is_some_and(|rate| rate > 0.0);
     if levels.down < 0.5 && (levels.drop < STOPPED || is_slow) {
         return None;
     }

@@ -1,6 +1,6 @@
 //! How an entity fails: one example for each rule.
 
-use wardroom_diagnose::RULES;
+use wardroom_diagnose::{FEATURES, RULES, Weights, rank};
 use wardroom_domain::{EntityKind, EventKind, SignalKind};
 
 use crate::estate::{Estate, entity, service};
@@ -256,6 +256,27 @@ fn a_consumer_that_falls_behind_is_not_explained_by_its_full_queue() {
 fn nobody_takes_from_a_queue_that_is_down() {
     let queue = service("buffer");
     queue_with_a_slow_consumer().own(&queue, SignalKind::Availability, "", 0.0, 1.0).check(&queue, "instance-down");
+    // Nor from one that answers with errors.
+    let (producer, broker, consumer) = (service("producer"), entity(EntityKind::Queue, "broker"), service("consumer"));
+    let estate = Estate::new().failing(&broker, 0.9).healthy(&producer).healthy(&consumer);
+    let estate = estate
+        .call(&producer, &broker, SignalKind::Errors, 0.9, 0.0)
+        .own(&consumer, SignalKind::Traffic, "", 0.5, 20.0)
+        .call(&consumer, &broker, SignalKind::Errors, 0.9, 0.0)
+        .call(&consumer, &broker, SignalKind::Traffic, 0.5, 20.0);
+    assert_eq!(estate.diagnose().best().unwrap().entity, broker);
+}
+
+#[test]
+fn a_worker_that_hangs_has_stopped_although_its_last_messages_were_slow() {
+    let (queue, worker) = (entity(EntityKind::Queue, "jobs"), service("worker"));
+    let estate = Estate::new()
+        .own(&queue, SignalKind::Queue, "depth", 4000.0, 3.0)
+        .own(&worker, SignalKind::Latency, "", 9.0, 0.1)
+        // Its health is still asked for.
+        .own(&worker, SignalKind::Traffic, "", 0.2, 20.0)
+        .call(&worker, &queue, SignalKind::Traffic, 0.0, 20.0);
+    estate.check(&worker, "consumer-stopped");
 }
 
 /// Calls of `front` to all of its callees wait and fail; one of them takes that long itself.
@@ -271,12 +292,14 @@ fn front_with_one_pool(slow: f64) -> Estate {
         .own(&slow_one, SignalKind::Latency, "median", slow, 0.024)
         .own(&slow_one, SignalKind::Traffic, "", 36.6, 37.0)
         .call(&front, &slow_one, SignalKind::Latency, 2.459, 0.048)
+        .call(&front, &slow_one, SignalKind::Traffic, 36.5, 37.0)
         .call(&front, &slow_one, SignalKind::Errors, 0.337, 0.0);
     for callee in ["basket", "catalogue"].map(service) {
         estate = estate
             .healthy(&callee)
             .own(&callee, SignalKind::Traffic, "", 36.5, 37.0)
             .call(&front, &callee, SignalKind::Latency, 0.993, 0.034)
+            .call(&front, &callee, SignalKind::Traffic, 36.5, 37.0)
             .call(&front, &callee, SignalKind::Errors, 0.39, 0.0);
     }
     estate
@@ -287,6 +310,19 @@ fn a_slow_callee_holds_up_the_calls_to_all_others() {
     let slow = front_with_one_pool(0.857).check(&service("payments"), "slow-dependency");
     // Nothing is said of the others, whose callers wait elsewhere.
     assert!(slow.causes.iter().all(|cause| cause.confidence < 0.5 || cause.entity == service("payments")), "{slow:#?}");
+    // A slow one that is hardly ever called holds no connections.
+    let (front, seldom) = (service("front"), service("seldom"));
+    let leak = front_with_one_pool(0.025)
+        .own(&seldom, SignalKind::Latency, "", 2.0, 0.04)
+        .own(&seldom, SignalKind::Traffic, "", 0.05, 0.05)
+        .call(&front, &seldom, SignalKind::Latency, 2.5, 0.05)
+        .call(&front, &seldom, SignalKind::Traffic, 0.05, 0.05);
+    let link_out = |estate: &Estate| {
+        let ranked = rank(&estate.0, &Weights::builtin().unwrap());
+        let index = FEATURES.iter().position(|name| *name == "link-out").unwrap();
+        ranked.iter().find(|ranked| ranked.entity == front).unwrap().features[index]
+    };
+    assert!(link_out(&leak) > 0.5 && link_out(&front_with_one_pool(0.857)) < 0.1);
     // Where all callees are about as fast as before, the caller itself is at fault.
     front_with_one_pool(0.025).check(&service("front"), "connection-leak");
 }

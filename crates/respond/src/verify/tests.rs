@@ -58,6 +58,25 @@ fn a_breach_in_the_hold_lasts_several_points() {
 }
 
 #[test]
+fn a_relapse_is_found_in_a_short_hold() {
+    let watched = watched("service", "web");
+    let points: Vec<_> = (1..=8).map(|second| (20_000 + second * 1000, BAD)).collect();
+    let observed = [ObservedSignal { watched: &watched, interval_ms: 1000, points }];
+    let verification = Verification {
+        observed: &observed,
+        executed_ms: 0,
+        mitigated_ms: Some(20_000),
+        now_ms: 28_000,
+        waited_ms: 28_000,
+        control: Some(0.0),
+        control_since: None,
+    };
+    let short = Config { hold: 10, ..Config::default() };
+    assert_eq!(verify(&verification, &short), VerificationProgress::Failed);
+    assert_eq!(verify(&verification, &Config::default()), VerificationProgress::Pending(0));
+}
+
+#[test]
 fn is_not_attributable_if_the_control_was_bad() {
     assert_eq!(run(&[GOOD; 20], None, Some(0.9)), VerificationProgress::NotAttributable);
 }
