@@ -27,6 +27,9 @@ const WHOLE_READ_INTERVAL: Duration = Duration::from_secs(60);
 /// Changes are looked for from this long before the last look on: a transaction may have been waiting for that long.
 const READ_OVERLAP: Duration = Duration::from_secs(15);
 
+/// By how much the clock may go back without a new beginning: what is repeated by the wall clock is late by that much.
+const MAX_CLOCK_STEP: Duration = Duration::from_secs(1);
+
 /// An incident as stored.
 pub(crate) struct OpenIncident {
     pub(crate) row: IncidentRow,
@@ -46,6 +49,8 @@ pub(crate) struct OpenIncidents {
     changes: watch::Receiver<u64>,
     /// Whether one was since the last read.
     is_changed: bool,
+    /// Wall time of the last tick.
+    ticked_at: Option<Timestamp>,
     /// When changes were last read.
     read_at: Option<(Instant, Timestamp)>,
     /// When all revisions were last read.
@@ -62,6 +67,7 @@ impl OpenIncidents {
         Self {
             changes: store.subscribe_incidents(),
             is_changed: false,
+            ticked_at: None,
             read_at: None,
             all_read_at: None,
             revisions: BTreeMap::new(),
@@ -77,6 +83,18 @@ impl OpenIncidents {
             std::future::pending::<()>().await;
         }
         self.is_changed = true;
+    }
+
+    /// Notes the wall time of a tick. After a clock that was set back everything is read again: steps are repeated by
+    /// the wall clock, and none may wait until the old time comes again.
+    pub(crate) fn begin_tick(&mut self, now: Timestamp) {
+        if self.ticked_at.is_some_and(|before| now.plus(MAX_CLOCK_STEP) < before) {
+            (self.read_at, self.all_read_at) = (None, None);
+            self.revisions.clear();
+            self.followed.clear();
+            self.schedule = Schedule::default();
+        }
+        self.ticked_at = Some(now);
     }
 
     /// Has the incidents read again.

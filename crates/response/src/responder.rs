@@ -119,7 +119,7 @@ pub async fn run_responder(responder: Responder, mut events: mpsc::Receiver<Dete
                     continue;
                 }
                 stepped_at = Instant::now();
-                let pause = match responder.step_incidents(&mut open).await {
+                let pause = match responder.step_incidents(&mut open, clock::now()).await {
                     Ok(()) => open.pause(),
                     Err(error) => {
                         open.mark_changed();
@@ -135,11 +135,12 @@ pub async fn run_responder(responder: Responder, mut events: mpsc::Receiver<Dete
 
 impl Responder {
     /// Steps every incident that is due. No other one is looked at.
-    async fn step_incidents(&self, open: &mut OpenIncidents) -> Result<(), RespondError> {
+    async fn step_incidents(&self, open: &mut OpenIncidents, now: Timestamp) -> Result<(), RespondError> {
+        open.begin_tick(now);
         if open.is_outdated(&self.store) {
-            self.refresh(open).await?;
+            self.refresh(open, now).await?;
         }
-        let (now, mut watermarks) = (clock::now(), BTreeMap::new());
+        let mut watermarks = BTreeMap::new();
         let mut watermark_of = |tenant: &TenantId| {
             let watermark = || self.tenants.view(tenant).engine.watermark_ms();
             *watermarks.entry(tenant.clone()).or_insert_with(watermark)
@@ -170,11 +171,11 @@ impl Responder {
     }
 
     /// Reads the incidents that changed.
-    async fn refresh(&self, open: &mut OpenIncidents) -> Result<(), RespondError> {
-        let began = (Instant::now(), clock::now());
+    async fn refresh(&self, open: &mut OpenIncidents, now: Timestamp) -> Result<(), RespondError> {
+        let began = (Instant::now(), now);
         // One that was escalated without a plan is diagnosed again for some time.
-        let review_since = began.1.minus(MAX_REVIEW_AGE);
-        let since = open.begin_read(began.1);
+        let review_since = now.minus(MAX_REVIEW_AGE);
+        let since = open.begin_read(now);
         let found = match since {
             Some(since) => self.store.revisions_since(since).await?,
             None => self.store.unsettled_revisions(review_since).await?,
@@ -316,7 +317,7 @@ impl Responder {
         let (now, text) = (clock::now(), serde_json::to_string(&workflow)?);
         changes.enqueue.extend(change.effects.into_iter().map(|effect| self.new_effect(&row.tenant, effect, now)));
         changes.cancel.extend(change.cancelled.iter().map(|kind| kind.as_str().to_owned()));
-        changes.finished_incident = finished_incident(workflow)?;
+        (changes.finished_incident, changes.reopened) = (finished_incident(workflow)?, workflow.reopened);
         let is_late = mutant::is_enabled("effects-after-change");
         let late = if is_late { std::mem::take(&mut changes.enqueue) } else { Vec::new() };
         let transition = Transition {

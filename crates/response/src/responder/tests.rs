@@ -235,7 +235,7 @@ async fn step_at(responder: &Responder, at_ms: i64) -> Workflow {
     };
     let batch = Batch { logs: vec![log], ..Batch::default() };
     evaluate(&responder.config.pipeline(), &responder.tenants.get(&TenantId::main()), &batch);
-    responder.step_incidents(&mut OpenIncidents::new(&responder.store)).await.unwrap();
+    responder.step_incidents(&mut OpenIncidents::new(&responder.store), clock::now()).await.unwrap();
     stored(responder).await.1
 }
 
@@ -304,7 +304,7 @@ async fn incidents_that_await_an_approval_cost_almost_nothing() {
     // The first ones of the route are asked already.
     (workflow.proposed_at, workflow.escalation_step) = (Some(clock::now()), 1);
     let mut open = OpenIncidents::new(&responder.store);
-    responder.step_incidents(&mut open).await.unwrap();
+    responder.step_incidents(&mut open, clock::now()).await.unwrap();
     for number in 0..INCIDENTS {
         let row = IncidentRow { key: format!("k{number}"), number, ..row.clone() };
         let incident = OpenIncident { row, workflow: Some(workflow.clone()) };
@@ -317,7 +317,7 @@ async fn incidents_that_await_an_approval_cost_almost_nothing() {
     assert_eq!(open.schedule.next_at(), Some(expires_at));
     let started = Instant::now();
     for _ in 0..TICKS {
-        responder.step_incidents(&mut open).await.unwrap();
+        responder.step_incidents(&mut open, clock::now()).await.unwrap();
     }
     let tick = started.elapsed() / TICKS;
     // Looking at each of them takes several times as long in a build without optimisation.
@@ -341,28 +341,62 @@ async fn a_plan_expires_on_time_also_after_a_restart() {
     let responder = responder(&folder).await;
     propose(&responder).await;
     let mut open = OpenIncidents::new(&responder.store);
-    responder.step_incidents(&mut open).await.unwrap();
+    responder.step_incidents(&mut open, clock::now()).await.unwrap();
     let later = open.schedule.next_at().unwrap();
     let expires_at = clock::now().plus(Duration::from_millis(300));
     rewrite(&responder, |workflow| workflow.plan.as_mut().unwrap().expires_at = expires_at).await;
     assert!(open.is_outdated(&responder.store), "the change is noticed");
-    responder.step_incidents(&mut open).await.unwrap();
+    responder.step_incidents(&mut open, clock::now()).await.unwrap();
     assert_eq!((open.schedule.next_at(), later > expires_at), (Some(expires_at), true));
     // Nothing else is needed after a restart than what is stored.
     let mut restarted = OpenIncidents::new(&responder.store);
-    responder.step_incidents(&mut restarted).await.unwrap();
+    responder.step_incidents(&mut restarted, clock::now()).await.unwrap();
     assert_eq!(restarted.schedule, open.schedule);
     assert!(open.pause() <= Duration::from_millis(300));
     tokio::time::sleep(Duration::from_millis(320)).await;
     assert!(!restarted.is_outdated(&responder.store), "nothing has changed; only its time has come");
-    responder.step_incidents(&mut restarted).await.unwrap();
+    responder.step_incidents(&mut restarted, clock::now()).await.unwrap();
     let (row, workflow) = stored(&responder).await;
     assert_eq!((row.state, workflow.outcome.as_deref()), (IncidentState::Escalated, Some("escalated")));
-    responder.step_incidents(&mut restarted).await.unwrap();
+    responder.step_incidents(&mut restarted, clock::now()).await.unwrap();
     assert_eq!(restarted.schedule.next_at(), None, "it has no further step");
-    responder.step_incidents(&mut open).await.unwrap();
+    responder.step_incidents(&mut open, clock::now()).await.unwrap();
     assert_eq!(open.schedule, restarted.schedule, "the other one has not done it again");
     assert_eq!(stored(&responder).await.0.revision, row.revision);
+}
+
+/// Regression: steps are repeated by the wall clock, and after it was set back none was until the old time came again.
+#[tokio::test]
+async fn a_clock_that_is_set_back_delays_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut responder = responder(&folder).await;
+    propose(&responder).await;
+    let long_ago = clock::now().minus(Duration::from_secs(3600));
+    let (row, mut workflow) = stored(&responder).await;
+    let approval = Approval {
+        principal: Principal::wardroom(),
+        at: clock::now(),
+        channel: "http".into(),
+        plan_sha256: String::new(),
+        reason: String::new(),
+        proof: None,
+    };
+    assert!(apply(&responder, &row, &mut workflow, Event::Approved(approval)).await);
+    let (row, mut workflow) = stored(&responder).await;
+    let (outcome, detail) = (Outcome::Applied, String::new());
+    let executed = Event::Executed { outcome, detail, at_ms: 20_000, at: long_ago, watched: vec![] };
+    assert!(apply(&responder, &row, &mut workflow, executed).await);
+    assert_eq!(step_at(&responder, 20_000).await.state, IncidentState::Verifying);
+    let mut open = OpenIncidents::new(&responder.store);
+    for _ in 0..2 {
+        responder.step_incidents(&mut open, clock::now()).await.unwrap();
+        assert_eq!(stored(&responder).await.0.state, IncidentState::Verifying);
+    }
+    assert!(open.schedule.due(clock::now(), |_| i64::MIN).is_empty(), "it is looked at again a moment later");
+    // Nothing changes now but the clock and what the process knows of telemetry.
+    responder.started_at = long_ago;
+    responder.step_incidents(&mut open, clock::now().minus(Duration::from_secs(600))).await.unwrap();
+    assert_eq!(stored(&responder).await.0.state, IncidentState::Escalated);
 }
 
 #[tokio::test]
@@ -376,7 +410,7 @@ async fn the_next_of_the_route_are_asked_on_time_and_once() {
     rewrite(&responder, |workflow| workflow.proposed_at = Some(proposed_at)).await;
     let mut open = OpenIncidents::new(&responder.store);
     for expected in [1, 1, 1] {
-        responder.step_incidents(&mut open).await.unwrap();
+        responder.step_incidents(&mut open, clock::now()).await.unwrap();
         assert_eq!(stored(&responder).await.1.escalation_step, expected);
     }
     let expires_at = stored(&responder).await.1.plan.unwrap().expires_at;
@@ -384,7 +418,7 @@ async fn the_next_of_the_route_are_asked_on_time_and_once() {
     assert_eq!(open.schedule.next_at(), Some(next.min(expires_at)));
     rewrite(&responder, |workflow| workflow.proposed_at = Some(proposed_at.minus(Duration::from_secs(600)))).await;
     for _ in 0..2 {
-        responder.step_incidents(&mut open).await.unwrap();
+        responder.step_incidents(&mut open, clock::now()).await.unwrap();
         assert_eq!(stored(&responder).await.1.escalation_step, 2);
     }
 }
