@@ -16,6 +16,15 @@ pub(crate) fn unblock_except_hangup() -> nix::Result<()> {
     signals.thread_unblock()
 }
 
+/// Makes SIGHUP do nothing: it means new certificates, which concern the server only, and whoever announces them may
+/// signal every process of a service. Programs that this process starts get the default action.
+pub(crate) fn ignore_hangup() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _entered = runtime.enter();
+    // The handler stays when the receiver is dropped.
+    signal(SignalKind::hangup()).map(drop)
+}
+
 /// Makes the kernel kill this process when its parent, the supervisor, exits.
 pub(crate) fn kill_with_parent() -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)

@@ -1,6 +1,6 @@
 //! Configuration of TLS: `edge.tls`, and `edge.otlp-grpc-tls`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,8 @@ impl TlsConfig {
     }
 
     /// Returns the folders from which the files are read, also after they were replaced: those that the configuration
-    /// names, and those of the files that they are symbolic links to.
+    /// names, those of the files that they are symbolic links to, and those of links to folders beside or below them,
+    /// such as `current` to `v1`, which will be one to `v2`.
     pub(crate) fn folders(&self) -> Vec<PathBuf> {
         let files = [&self.cert_file, &self.key_file, &self.client_ca_file].into_iter().flatten();
         let mut folders = Vec::new();
@@ -65,10 +66,19 @@ impl TlsConfig {
             let named = std::path::absolute(file).ok();
             for path in named.into_iter().chain(file.canonicalize().ok()) {
                 folders.extend(path.parent().map(PathBuf::from));
+                folders.extend(path.ancestors().filter_map(holder_of_link));
             }
         }
         folders.sort();
         folders.dedup();
         folders
     }
+}
+
+/// Returns the folder of a symbolic link whose target is in it; none of links that lead elsewhere, such as `/var/run`.
+fn holder_of_link(path: &Path) -> Option<PathBuf> {
+    let holder = path.parent().filter(|holder| holder.parent().is_some())?;
+    let is_link = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    let stays = is_link && path.canonicalize().ok()?.starts_with(holder.canonicalize().ok()?);
+    stays.then(|| holder.to_owned())
 }

@@ -133,6 +133,16 @@ fn the_folders_of_links_and_of_their_targets_are_read() {
     let folders = settings.folders();
     let real = files.dir.path().canonicalize().unwrap();
     assert!(folders.contains(&link.parent().unwrap().to_owned()) && folders.contains(&real), "{folders:?}");
+    // `current` will be a link to another folder beside it; a link that leads elsewhere adds nothing.
+    let (versions, elsewhere) = (files.dir.path().join("versions"), files.dir.path().join("elsewhere"));
+    std::fs::create_dir_all(versions.join("v1")).unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::copy(files.cert(), versions.join("v1/cert.pem")).unwrap();
+    std::os::unix::fs::symlink("v1", versions.join("current")).unwrap();
+    std::os::unix::fs::symlink(versions.join("v1"), elsewhere.join("run")).unwrap();
+    let folders = |file: PathBuf| TlsConfig { cert_file: Some(file), ..TlsConfig::default() }.folders();
+    assert!(folders(versions.join("current/cert.pem")).contains(&versions));
+    assert!(!folders(elsewhere.join("run/cert.pem")).contains(&elsewhere));
 }
 
 #[test]

@@ -51,6 +51,7 @@ pub(crate) struct BackupArgs {
 pub(crate) fn run(args: BackupArgs) -> CommandResult {
     if args.supervised {
         signals::kill_with_parent()?;
+        signals::ignore_hangup()?;
         signals::unblock()?;
     }
     let config = config::load(args.config.as_deref())?;

@@ -23,6 +23,7 @@ pub(crate) struct ExecutorArgs {
 }
 
 pub(crate) fn run(args: ExecutorArgs) -> CommandResult {
+    signals::ignore_hangup()?;
     signals::unblock()?;
     logging::init_executor()?;
     match executor::run(&args.data, &args.executor_config) {

@@ -19,6 +19,7 @@ pub(crate) struct ToolRunnerArgs {
 }
 
 pub(crate) fn run(args: ToolRunnerArgs) -> CommandResult {
+    signals::ignore_hangup()?;
     signals::unblock()?;
     logging::init_executor()?;
     executor::run_tool_runner(&args.executor_config)?;

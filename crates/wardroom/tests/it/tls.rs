@@ -44,9 +44,13 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// Signals every process of the server, as a service manager does: only the server has something to do.
 fn hang_up(server: &Server) {
-    let supervisor = server.processes()[0].1;
-    assert!(Command::new("kill").args(["-HUP", &supervisor.to_string()]).status().unwrap().success());
+    let processes = server.processes();
+    let pids = processes.iter().map(|(_, pid)| pid.to_string());
+    assert!(Command::new("kill").arg("-HUP").args(pids).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.processes(), processes);
 }
 
 /// A folder for certificates beside the data, as the sandbox needs it.
