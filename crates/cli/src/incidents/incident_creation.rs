@@ -102,7 +102,7 @@ mod tests {
         let full = ["late", "--entity", "cart", "--entity", "database:orders", "--severity", "critical"];
         let more = ["--description", "customers call", "--began", "2026-01-02T03:04:05Z"];
         let expected = json!({ "title": "late", "entities": ["cart", "database:orders"], "severity": "critical",
-            "description": "customers call", "began_at": "2026-01-02T03:04:05.000Z" });
+            "description": "customers call", "began_at": "2026-01-02T03:04:05Z" });
         assert_eq!(body(&[&full[..], &more].concat()), Ok(expected));
         assert!(body(&["late"]).unwrap_err().contains("--entity"));
     }
