@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wardroom_domain::audit::AuditEntry;
 use wardroom_domain::canonical::sha256_hex;
 use wardroom_domain::{IncidentState, Plan, Principal, TenantId, Timestamp};
-use wardroom_store::{Changes, Store, Transition, database_path};
+use wardroom_store::{Changes, NewEffect, Store, Transition, database_path};
 use wardroom_testing::now_ms;
 
 /// More than the response makes for one incident.
@@ -42,8 +42,21 @@ pub(super) async fn copy_incident(data: &Path, original: &str, services: &[Strin
         let now = Timestamp::from_millis(now_ms());
         let opened = store.open_incident(&tenant, &key, row.opened_at, &text, now, |id| entry(id, now)).await?;
         let id = format!("INC-{}", opened.with_context(|| format!("there is an incident {key} already"))?);
+        // The dry run that a real one has had: incidents without any effect are taken for those of an earlier version,
+        // and the executor's ledger is searched for their approvals for a while.
+        let dry_run = NewEffect {
+            id: format!("{key}/copied"),
+            kind: "dry_run".to_owned(),
+            resource: String::new(),
+            queue: String::new(),
+            payload: "{}".to_owned(),
+            not_before: now,
+            deadline: now,
+        };
+        let (enqueue, cancel) = (vec![dry_run.clone()], vec![dry_run.kind]);
+        let changes = [Changes { enqueue, ..Changes::default() }, Changes { cancel, ..Changes::default() }];
         let states = [IncidentState::Open, IncidentState::Investigating, IncidentState::AwaitingApproval];
-        for states in states.windows(2) {
+        for (states, changes) in states.windows(2).zip(&changes) {
             let transition = Transition {
                 tenant: &tenant,
                 key: &key,
@@ -53,7 +66,7 @@ pub(super) async fn copy_incident(data: &Path, original: &str, services: &[Strin
                 workflow: &text,
                 note: "copied",
                 at: now,
-                changes: &Changes::default(),
+                changes,
             };
             anyhow::ensure!(store.transition(&transition, &entry(&id, now)).await?, "{id} was not copied");
         }
