@@ -39,7 +39,7 @@ impl Case<'_> {
         let (mut errors, mut latency) = (store, store);
         let mut waited = 0.0_f64;
         for (dependency, _) in &self.suspects[suspect].dependencies {
-            // A queue that fills since it is not drained slows none of those who should drain it.
+            // A queue that fills since it is not drained does not slow its consumers.
             let reach = self.reach(suspect, *dependency, 0.9) * (1.0 - self.starves(suspect, *dependency));
             let other = &self.suspects[*dependency].levels;
             let broken = other.broken();
@@ -218,7 +218,7 @@ impl Case<'_> {
     /// Returns how much a consumer explains of a queue that fills, 0..1: it takes less than before, or is down or slow.
     pub(crate) fn starves(&self, consumer: usize, queue: usize) -> f64 {
         let (taker, store) = (&self.suspects[consumer], &self.suspects[queue].levels);
-        // From one that is down nobody takes anything.
+        // A store that is down has no takers.
         let symptom = store.queue.max(store.errors) * (1.0 - store.down);
         let taken_less = self
             .edge(consumer, queue)

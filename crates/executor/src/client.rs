@@ -59,7 +59,7 @@ impl ExecutorClient {
         self.exchange(request, CHECK_TIMEOUT).await
     }
 
-    /// Sends a request, in a span of its own if it has an effect or belongs to somebody's trace.
+    /// Sends a request, in a span of its own if it has an effect or belongs to a caller's trace.
     async fn exchange(&self, request: &Request, timeout: Duration) -> Result<Response, ExecutorUnavailable> {
         let is_traced = changes_something(request) || wardroom_traces::current().is_some();
         let span = match is_traced {

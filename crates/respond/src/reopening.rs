@@ -1,7 +1,8 @@
 //! What a reopened incident forgets: the response that has ended. It is diagnosed again, and may get another plan.
 //!
-//! What happened is in the history, in the audit log and in what is kept of its end; the incident keeps its entities, its comments and its
-//! diagnosis until the next one. A verdict that it was noise is taken back with the state that it led to.
+//! What happened is in the history, in the audit log and in what is kept of its end; the incident keeps its entities,
+//! its comments and its diagnosis until the next one. A verdict that it was noise is taken back with the state that it
+//! led to.
 
 use wardroom_domain::{IncidentState, Timestamp};
 

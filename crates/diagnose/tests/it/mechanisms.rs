@@ -253,7 +253,7 @@ fn a_consumer_that_falls_behind_is_not_explained_by_its_full_queue() {
 }
 
 #[test]
-fn nobody_takes_from_a_queue_that_is_down() {
+fn no_consumer_takes_from_a_queue_that_is_down() {
     let queue = service("buffer");
     queue_with_a_slow_consumer().own(&queue, SignalKind::Availability, "", 0.0, 1.0).check(&queue, "instance-down");
     // Nor from one that answers with errors.

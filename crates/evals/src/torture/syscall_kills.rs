@@ -92,7 +92,7 @@ pub(super) fn run(options: &BarOptions) -> anyhow::Result<BarResult> {
 fn most_calls(log: &str) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::<(&str, &'static str), u64>::new();
     for line in log.lines() {
-        // `1234 write(5, ...) = 1`, or `1234 write(5, <unfinished ...>`; what was resumed has no call before the bracket.
+        // `1234 write(5, ...) = 1`, or `1234 write(5, <unfinished ...>`; a resumed call has no name before the bracket.
         let Some((thread, rest)) = line.split_once(' ') else { continue };
         let name = rest.trim_start().split('(').next().unwrap_or_default();
         if let Some(call) = CALLS.into_iter().find(|call| *call == name) {
