@@ -86,8 +86,8 @@ impl Config {
         into_result(problems)
     }
 
-    /// Checks that the certificates of the listeners are valid at a time. A server with an expired one still starts, since
-    /// some clients accept it. Returns one line for each problem.
+    /// Checks that the certificates of the listeners are valid at a time. A server with an expired one still starts,
+    /// since some clients accept it. Returns one line for each problem.
     ///
     /// # Errors
     /// Returns the problems, if there are any.

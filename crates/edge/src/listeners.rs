@@ -81,8 +81,8 @@ pub enum ListenError {
     },
 }
 
-/// Binds the main listener and, depending on `edge.otlp-grpc`, one for OTLP over gRPC, and loads their certificates. From
-/// now on connections are accepted by the operating system and wait until they are served.
+/// Binds the main listener and, depending on `edge.otlp-grpc`, one for OTLP over gRPC, and loads their certificates.
+/// From now on connections are accepted by the operating system and wait until they are served.
 ///
 /// # Errors
 /// Returns an error if an address cannot be bound, or a certificate cannot be used.
@@ -110,8 +110,8 @@ pub async fn bind_listeners(listen_address: SocketAddr, config: &Config) -> Resu
     Ok(Listeners { listeners, address, otlp_grpc, certificates })
 }
 
-/// Binds the listener for OTLP over gRPC as configured (`auto`, `off` or an address). Returns it with its address, or the
-/// reason why there is none. With `auto`, a port in use is not an error.
+/// Binds the listener for OTLP over gRPC as configured (`auto`, `off` or an address). Returns it with its address, or
+/// the reason why there is none. With `auto`, a port in use is not an error.
 async fn bind_otlp_grpc_listener(setting: &str, main: SocketAddr) -> std::io::Result<(Option<TcpListener>, String)> {
     let address = match setting {
         "off" => return Ok((None, "off".to_owned())),

@@ -272,8 +272,8 @@ async fn not_found(request: Request) -> Response {
     with_request_id(request, |_| async { problem.into_response() }).await
 }
 
-/// Runs the request in a span with the caller's `X-Request-Id`, or a new one, in the trace of the caller's `traceparent`,
-/// or a new one, and returns both in the response.
+/// Runs the request in a span with the caller's `X-Request-Id`, or a new one, in the trace of the caller's
+/// `traceparent`, or a new one, and returns both in the response.
 async fn with_request_id<F: Future<Output = Response>>(
     request: Request,
     handle: impl FnOnce(Request) -> F,

@@ -1,7 +1,7 @@
 //! Accepts connections and serves each within limits of number and time.
 //!
 //! ```text
-//! accept ─► place in the table ─► TLS ─► HTTP/1 or HTTP/2 ─► requests ─► closed: by the client, idle, slow head, evicted
+//! accept ─► place in the table ─► TLS ─► HTTP/1 or HTTP/2 ─► requests ─► closed: by client, idle, slow head, evicted
 //!              │ none: closed
 //! ```
 

@@ -12,6 +12,7 @@
 
 mod certificate;
 mod config;
+mod file_checks;
 mod listener_tls;
 
 pub use certificate::TlsError;

@@ -29,7 +29,7 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Makes the handshake. A client that does not encrypt is told so.
+    /// Makes the handshake. A client that does not encrypt gets an answer that says so.
     pub(crate) async fn encrypted(mut stream: TcpStream, acceptor: TlsAcceptor) -> Result<Self> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {

@@ -8,8 +8,8 @@ use wardroom_domain::config_check::ConfigProblems;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
-    /// URL of a collector that takes OTLP over HTTP, such as `http://collector:4318`; spans are sent to `/v1/traces` below
-    /// it. Default: `OTEL_EXPORTER_OTLP_ENDPOINT` of the environment, else none. Since 0.2.
+    /// URL of a collector that takes OTLP over HTTP, such as `http://collector:4318`; spans are sent to `/v1/traces`
+    /// below it. Default: `OTEL_EXPORTER_OTLP_ENDPOINT` of the environment, else none. Since 0.2.
     pub otlp_endpoint: Option<String>,
     /// Where the value of the header `Authorization` for the collector is: `env:NAME` or `file:PATH` (the file's first
     /// line), such as `Bearer …`. Default: none. Since 0.2.

@@ -4,10 +4,6 @@ use std::cell::Cell;
 use std::fmt;
 
 use tracing::Span;
-use tracing_subscriber::Registry;
-use tracing_subscriber::registry::LookupSpan;
-
-use crate::layer::OpenSpan;
 
 /// Length of `VERSION-TRACE-SPAN-FLAGS` with the ids in hexadecimal.
 const HEADER_LENGTH: usize = 55;
@@ -103,15 +99,6 @@ impl ContinuedTrace {
     pub(crate) fn of_created() -> Option<(TraceContext, Option<TraceContext>)> {
         CREATED.take().map(|continued| (continued.context, continued.parent))
     }
-}
-
-/// Returns the context of the current span, for the header `traceparent` of what it calls.
-pub fn current() -> Option<TraceContext> {
-    let found = Span::current().with_subscriber(|(id, dispatch)| {
-        let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
-        span.scope().find_map(|span| span.extensions().get::<OpenSpan>().map(|open| open.context))
-    });
-    found.flatten()
 }
 
 #[cfg(test)]

@@ -4,10 +4,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-use wardroom_domain::Timestamp;
-
 use crate::config::ExportSettings;
 use crate::context::TraceContext;
+use crate::finished_span::FinishedSpan;
 use crate::metrics as names;
 use crate::otlp_json;
 
@@ -21,19 +20,6 @@ const BATCH_INTERVAL: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits before a batch is sent again that the collector could not take; then it is dropped.
 const RETRY_WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
-
-/// A span that has ended.
-#[derive(Debug)]
-pub(crate) struct FinishedSpan {
-    pub(crate) name: &'static str,
-    pub(crate) context: TraceContext,
-    pub(crate) parent: Option<u64>,
-    pub(crate) started_at: Timestamp,
-    pub(crate) duration: Duration,
-    pub(crate) attributes: Vec<(&'static str, String)>,
-    /// HTTP status.
-    pub(crate) status: Option<u64>,
-}
 
 enum Message {
     Span(FinishedSpan),
@@ -137,8 +123,8 @@ impl Exporter {
             self.export(&batch);
             batch.clear();
             if let Some(done) = flushed {
-                // The receiver is dropped if nobody waits any more.
-                let _nobody_waits = done.send(());
+                // The receiver is dropped if the flush has timed out.
+                let _timed_out = done.send(());
             }
         }
     }

@@ -13,13 +13,14 @@ use tracing_subscriber::registry::LookupSpan;
 use wardroom_domain::Timestamp;
 
 use crate::context::{ContinuedTrace, TraceContext};
-use crate::export::{FinishedSpan, SpanQueue};
+use crate::export::SpanQueue;
+use crate::finished_span::FinishedSpan;
 
 /// Target of an event that sets the HTTP status (field `status`) of the span that it is in. Log filters leave it out.
 pub const STATUS_TARGET: &str = "wardroom_span_status";
 /// Beginning of the targets of Wardroom's own spans.
 const OWN_TARGETS: &str = "wardroom";
-/// Length at which an attribute is cut, in characters: anybody can send a long path.
+/// Length at which an attribute is cut, in characters: any caller can send a long path.
 const MAX_ATTRIBUTE_CHARS: usize = 256;
 /// Fields of spans that the exported ones have as ids.
 const ID_FIELD: &str = "trace_id";

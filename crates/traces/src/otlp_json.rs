@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::export::FinishedSpan;
+use crate::finished_span::FinishedSpan;
 
 /// `SPAN_KIND_INTERNAL`, `SPAN_KIND_SERVER` and `SPAN_KIND_CLIENT`.
 const KINDS: [u8; 3] = [1, 2, 3];
@@ -49,7 +49,7 @@ fn span(span: &FinishedSpan) -> Value {
     value
 }
 
-/// The kind of a span, by its name: what answers another process, and what waits for one.
+/// The kind of a span, by its name: what answers another process, and what calls one.
 fn kind(name: &str) -> u8 {
     let [internal, server, client] = KINDS;
     match name {

@@ -16,8 +16,8 @@ pub(crate) fn unblock_except_hangup() -> nix::Result<()> {
     signals.thread_unblock()
 }
 
-/// Makes SIGHUP do nothing: it means new certificates, which concern the server only, and whoever announces them may
-/// signal every process of a service. Programs that this process starts get the default action.
+/// Makes SIGHUP do nothing: it means new certificates, which concern the server only, and a program that announces
+/// them may signal every process of a service. Programs that this process starts get the default action.
 pub(crate) fn ignore_hangup() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _entered = runtime.enter();
@@ -30,8 +30,8 @@ pub(crate) fn kill_with_parent() -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
 }
 
-/// Completes on SIGTERM or SIGINT, from the call on, even if it is awaited later. The calling thread receives SIGHUP from
-/// now on, which the server handles by then.
+/// Completes on SIGTERM or SIGINT, from the call on, even if it is awaited later. The calling thread receives SIGHUP
+/// from now on, which the server handles by then.
 pub(crate) fn shutdown_requested() -> impl Future<Output = ()> + Send + 'static {
     if let Err(error) = unblock() {
         tracing::error!(%error, "SIGHUP stays blocked; certificates are still read again when their files change");

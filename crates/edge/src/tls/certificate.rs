@@ -135,8 +135,8 @@ fn read_certificates(field: &'static str, file: &Path) -> Result<Vec<Certificate
     Ok(certificates)
 }
 
-/// Reads a private key, after checking that no other user can read it. By PostgreSQL's rule a group may read a file that
-/// belongs to root: so do container platforms mount secrets.
+/// Reads a private key, after checking that no other user can read it. By PostgreSQL's rule a group may read a file
+/// that belongs to root: so do container platforms mount secrets.
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let failed = |reason: String| TlsError { field: "key-file", file: file.to_owned(), reason };
     let (found, bytes) = read_file(file).map_err(failed)?;

@@ -4,23 +4,20 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use wardroom_domain::Timestamp;
 use wardroom_domain::config_check::ConfigProblems;
-
-use super::certificate::load;
 
 /// TLS of a listener; without files there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct TlsConfig {
-    /// File with the server's certificate (PEM), followed by those of intermediate authorities. It is read again when it
-    /// changes. Default: none, connections are not encrypted. Since 0.2.
+    /// File with the server's certificate (PEM), followed by those of intermediate authorities. It is read again when
+    /// it changes. Default: none, connections are not encrypted. Since 0.2.
     pub cert_file: Option<PathBuf>,
-    /// File with the certificate's private key (PEM, without a passphrase), which no other user may read. Default: none.
-    /// Since 0.2.
+    /// File with the certificate's private key (PEM, without a passphrase), which no other user may read. Default:
+    /// none. Since 0.2.
     pub key_file: Option<PathBuf>,
-    /// File with the authorities (PEM) of clients: every client must then have a certificate of one of them, besides its
-    /// token. Default: none, clients need no certificate. Since 0.2.
+    /// File with the authorities (PEM) of clients: every client must then have a certificate of one of them, besides
+    /// its token. Default: none, clients need no certificate. Since 0.2.
     pub client_ca_file: Option<PathBuf>,
 }
 
@@ -39,21 +36,6 @@ impl TlsConfig {
         let has_others = self.key_file.is_some() || self.client_ca_file.is_some();
         let detail = "it is needed with key-file and client-ca-file; name the file with the server's certificate";
         problems.require(self.is_on() || !has_others, &cert_field, detail);
-    }
-
-    /// Adds what is wrong with the files: that they cannot be read, or are not one pair.
-    pub(crate) fn check_files(&self, field: &str, problems: &mut ConfigProblems) {
-        if let Err(error) = load(self) {
-            problems.add(&format!("{field}.{}", error.field()), error.reason());
-        }
-    }
-
-    /// Adds that the certificate is not valid at a time.
-    pub(crate) fn check_validity(&self, field: &str, now: Timestamp, problems: &mut ConfigProblems) {
-        let invalid = load(self).ok().flatten().and_then(|loaded| loaded.validity.problem_at(now));
-        if let Some(reason) = invalid {
-            problems.add(&format!("{field}.cert-file"), reason);
-        }
     }
 
     /// Returns the folders from which the files are read, also after they were replaced: those that the configuration

@@ -64,8 +64,8 @@ impl ListenerTls {
         metrics::counter!(names::TLS_HANDSHAKES_FAILED_TOTAL, "listener" => self.name).increment(1);
     }
 
-    /// Reads the files again if one has changed since, or if they could not be used. What cannot be used, or is not valid
-    /// now, leaves the last certificate in force.
+    /// Reads the files again if one has changed since, or if they could not be used. What cannot be used, or is not
+    /// valid now, leaves the last certificate in force.
     pub(crate) fn reload(&self, now: Timestamp) {
         let versions = versions_of(&self.settings);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

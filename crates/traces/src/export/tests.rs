@@ -11,7 +11,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use wardroom_domain::Timestamp;
 
 use super::*;
-use crate::context::{ContinuedTrace, current};
+use crate::context::ContinuedTrace;
+use crate::current_context::current;
 use crate::layer::{STATUS_TARGET, TraceLayer};
 
 const HEADER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -74,7 +75,7 @@ fn spans(body: &Value) -> Vec<Value> {
 fn a_request_and_what_it_calls_are_spans_of_the_callers_trace() {
     let (endpoint, received) = collector("200 OK");
     let queue = queue(&endpoint, 0.0);
-    // Anybody can send a long path; it is cut.
+    // Any caller can send a long path; it is cut.
     let long = format!("/{}", "é".repeat(40_000));
     let mut inner_header = String::new();
     tracing::subscriber::with_default(subscriber(Some(queue.clone())), || {

@@ -83,7 +83,7 @@ fn the_certificate_is_replaced_without_a_failed_request_and_a_broken_one_is_told
     let (status, text) = server.get("/readyz", "").unwrap();
     assert!(status == 400 && text.contains("https://"), "without TLS: {status} {text}");
 
-    // The command line, which trusts an authority only if it is told to.
+    // The command line, which trusts an authority only if an option names it.
     let (ca, token) = (first.certificate.to_str().unwrap(), server.responder_token.as_str());
     let list = ["incidents", "list", "--url", &url, "--token", token];
     assert_eq!(server.run(&list).unwrap().0, Some(7));
