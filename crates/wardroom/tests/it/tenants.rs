@@ -27,6 +27,15 @@ fn request_of(path: &str, dead_end: &str) -> String {
     format!("{}{query}", path.replace("{offset}", "1").replace("{sequence}", "1"))
 }
 
+/// Whether a text has a word that is not part of a longer one: schemas of tools have "several".
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let before = text.get(..at).and_then(|before| before.chars().next_back());
+        let after = text.get(at + word.len()..).and_then(|after| after.chars().next());
+        ![before, after].into_iter().flatten().any(char::is_alphanumeric)
+    })
+}
+
 #[test]
 fn a_tenant_sees_and_changes_nothing_of_another() {
     let scenario = with_slow_cart(&[], "awaiting_approval");
@@ -78,7 +87,7 @@ fn a_tenant_sees_and_changes_nothing_of_another() {
             let (status, _, text) = server.post(&uri, &other, &[("Content-Type", kind)], body.as_bytes()).unwrap();
             (status, text)
         };
-        let found: Vec<&str> = MARKERS.into_iter().filter(|marker| foreign.contains(marker)).collect();
+        let found: Vec<&str> = MARKERS.into_iter().filter(|marker| has_word(&foreign, marker)).collect();
         assert!(status >= 300 || found.is_empty(), "{name} shows {found:?}: {foreign}");
         assert!(status < 500, "{name}: {status} {foreign}");
     }
