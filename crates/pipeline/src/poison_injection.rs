@@ -1,6 +1,6 @@
 //! Injects poison records, for tests and for builds with the feature `mutants`. No-ops in other builds.
 
-#[cfg(all(feature = "mutants", not(test)))]
+#[cfg(feature = "mutants")]
 use wardroom_domain::mutant;
 
 /// Log line on which detection panics.
@@ -33,7 +33,7 @@ pub(crate) const fn panic_on_poison_line(_: &wardroom_domain::Batch) {}
 #[cfg(feature = "mutants")]
 pub(crate) fn panic_on_poison_row(batch: &wardroom_domain::Batch) {
     let is_poisoned = batch.logs.iter().any(|log| log.message == "wardroom: a line for no table");
-    assert!(!is_poisoned || !wardroom_domain::mutant::is_enabled("poison"), "poison for a table");
+    assert!(!is_poisoned || !mutant::is_enabled("poison"), "poison for a table");
 }
 
 /// Does nothing in this build.
