@@ -25,7 +25,7 @@ use wardroom_testing::Server;
 use crate::bar::{BarOptions, BarResult};
 use crate::client_python::python;
 use crate::progress::print_progress;
-use alterations::ExportedLog;
+use alterations::{ExportedLog, NEW_LOG};
 
 /// Hidden subcommand that verifies exports with Wardroom's own code.
 pub(crate) const AUDIT_VERDICTS_COMMAND: &str = "audit-verdicts";
@@ -37,6 +37,8 @@ const SIGNING_TIMEOUT: Duration = Duration::from_secs(60);
 const BATCH: u64 = 100;
 /// Batches that are verified at the same time.
 const WORKERS: usize = 2;
+/// What was done to the original.
+const UNALTERED: &str = "unaltered";
 /// The separate verifier.
 const VERIFIER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/verify_audit.py");
 
@@ -89,8 +91,14 @@ fn work(run: &Mutex<Run>, log: &ExportedLog, dir: &Path, options: &BarOptions) -
         let trials = (first..end).map(|trial| log.alter(&mut random, trial)).collect();
         let folder = dir.join(format!("batch-{first}"));
         let batch = write_batch(&folder, log, trials)?;
-        let (own, separate) = (verify_own(&batch, log, options)?, verify_separately(&batch, log)?);
+        let published = Some(log.published.as_path());
+        let (own, separate) = (verify_own(&batch, log, published, options)?, verify_separately(&batch, log)?);
+        // Who has no copy of the published heads has those of the ledger, which the export holds.
+        let by_ledger = verify_own(&batch, log, None, options)?;
         let mut run = lock();
+        for (trial, own) in batch.iter().zip(by_ledger) {
+            check_by_ledger(trial, &own, &mut run.result);
+        }
         for ((trial, own), separate) in batch.iter().zip(own).zip(separate) {
             check(trial, &own, &separate, &mut run.result);
         }
@@ -110,7 +118,7 @@ fn write_batch(
     trials: Vec<(Vec<String>, &'static str, i64)>,
 ) -> anyhow::Result<Vec<Trial>> {
     std::fs::create_dir_all(folder)?;
-    let all = trials.into_iter().chain([(log.lines.clone(), "unaltered", i64::MAX)]);
+    let all = trials.into_iter().chain([(log.lines.clone(), UNALTERED, i64::MAX)]);
     let mut batch = Vec::new();
     for (number, (lines, what, first)) in all.enumerate() {
         let path = folder.join(format!("{number}.jsonl"));
@@ -122,7 +130,7 @@ fn write_batch(
 
 /// Compares both verdicts with what was done.
 fn check(Trial { path, what, first }: &Trial, own: &Value, separate: &Value, result: &mut BarResult) {
-    let is_altered = *what != "unaltered";
+    let is_altered = *what != UNALTERED;
     let found_first = own["first_broken"].as_i64();
     let name = path.display();
     if own["ok"] == json!(is_altered) || found_first.is_some_and(|found| found > *first) {
@@ -135,11 +143,28 @@ fn check(Trial { path, what, first }: &Trial, own: &Value, separate: &Value, res
     }
 }
 
+/// Judges the verdict by the ledger's heads alone of what only signed heads can tell.
+fn check_by_ledger(Trial { path, what, first }: &Trial, own: &Value, result: &mut BarResult) {
+    let is_altered = *what == NEW_LOG;
+    if (is_altered || *what == UNALTERED) && own["ok"] == json!(is_altered) {
+        result.corrupted += 1;
+        result.faults.push(format!("{}: {what} at {first}, by the ledger alone: {own}", path.display()));
+    }
+}
+
 /// Wardroom's own verdicts, in a process in which a mutant may be enabled.
 #[expect(clippy::disallowed_methods, reason = "only the verifier has the deliberate fault")]
-fn verify_own(batch: &[Trial], log: &ExportedLog, options: &BarOptions) -> anyhow::Result<Vec<Value>> {
+fn verify_own(
+    batch: &[Trial],
+    log: &ExportedLog,
+    published: Option<&Path>,
+    options: &BarOptions,
+) -> anyhow::Result<Vec<Value>> {
     let mut verifier = Command::new(std::env::current_exe()?);
-    verifier.arg(AUDIT_VERDICTS_COMMAND).arg("--public-key").arg(&log.public_key).arg("--heads").arg(&log.published);
+    verifier.arg(AUDIT_VERDICTS_COMMAND).arg("--public-key").arg(&log.public_key);
+    if let Some(published) = published {
+        verifier.arg("--heads").arg(published);
+    }
     verdicts_of(verifier.env("WARDROOM_MUTANT", options.mutant_name()), batch)
 }
 

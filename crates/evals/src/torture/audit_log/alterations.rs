@@ -6,6 +6,9 @@ use rand::{RngExt, rngs::StdRng};
 use serde_json::{Value, json};
 use wardroom_domain::audit::{GENESIS, chain_hash};
 
+/// An alteration that leaves a whole chain: only signed heads tell.
+pub(super) const NEW_LOG: &str = "a new log with right hashes";
+
 /// An exported log with what was published of it.
 pub(super) struct ExportedLog {
     /// Lines of the export.
@@ -67,7 +70,7 @@ impl ExportedLog {
                 });
                 (lines, "the order of keys", first)
             }
-            _ => (rewrite(lines, at), "a new log with right hashes", first),
+            _ => (rewrite(lines, at), NEW_LOG, first),
         }
     }
 }
