@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wardroom_domain::{EntityKind, RelationKind, SignalKind};
 
 use crate::facts::{SignalFact, is_store, log_ratio};
-use crate::suspect::{Case, Suspect};
+use crate::suspect::{Case, SlowCallee, Suspect};
 
 /// How surely a broken store that a suspect may use explains its symptoms: it may as well use another.
 const UNKNOWN_STORE: f64 = 0.7;
@@ -48,8 +48,9 @@ impl Case<'_> {
             let timed_out = other.latency * self.edge_failing(suspect, *dependency);
             errors = errors.max(reach * failed.max(broken).max(0.6 * other.latency).max(0.95 * timed_out));
             let (slow_path, path_delta) = self.slow_path(suspect, *dependency);
-            let (held_up, held_up_delta) = self.held_up(suspect, *dependency);
-            let delta = other.latency_delta.max(held_up * held_up_delta);
+            let slow = self.slow_callees[suspect].iter().find(|slow| slow.callee == *dependency);
+            let held = slow.map_or(0.0, |slow| slow.certainty * slow.delta);
+            let delta = other.latency_delta.max(held);
             waited += reach * other.latency * part(delta, levels.latency_delta);
             waited += slow_path * part(path_delta, levels.latency_delta);
             latency = latency.max(reach * broken.max(0.5 * other.errors));
@@ -114,19 +115,21 @@ impl Case<'_> {
         hosts.map(|(host, _)| inside(&self.suspects[*host])).fold(inside(store), f64::max)
     }
 
-    /// Returns how surely a callee that is slow by its own numbers holds up a caller, 0..1, and by how many seconds the
-    /// calls take longer. The callee's part in them need not be all: the others wait meanwhile, also for connections
-    /// that the caller uses for all of its callees. A callee that is seldom called holds few of them.
-    fn held_up(&self, caller: usize, callee: usize) -> (f64, f64) {
-        let other = &self.suspects[callee];
-        let (delta, waiting) = self.waiting_at(caller, callee);
-        if !other.is_seen() || delta <= 0.0 {
-            return (0.0, 0.0);
-        }
-        let callees = self.suspects[caller].dependencies.iter();
-        let most = callees.map(|(callee, _)| self.waiting_at(caller, *callee).1).fold(waiting, f64::max);
-        let own_part = (part(other.levels.latency_delta, delta) / HOLDING_PART).min(1.0);
-        (other.levels.latency * own_part * part(waiting, most), delta)
+    /// Returns the callees that hold up a caller. A callee that is slow by its own numbers does so although its part in
+    /// what the calls take longer is not all: the others wait meanwhile, also for connections that the caller uses for
+    /// all of its callees. A callee that is seldom called holds few of them.
+    pub(crate) fn find_slow_callees(&self, caller: usize) -> Vec<SlowCallee> {
+        let mut callees: Vec<usize> = self.suspects[caller].dependencies.iter().map(|(callee, _)| *callee).collect();
+        callees.dedup();
+        let waiting: Vec<_> = callees.iter().map(|callee| self.waiting_at(caller, *callee)).collect();
+        let most = waiting.iter().map(|(_, waiting)| *waiting).fold(0.0, f64::max);
+        let slow = callees.into_iter().zip(waiting).map(|(callee, (delta, waiting))| {
+            let other = &self.suspects[callee];
+            let own_part = (part(other.levels.latency_delta, delta) / HOLDING_PART).min(1.0);
+            let certainty = if other.is_seen() { other.levels.latency * own_part * part(waiting, most) } else { 0.0 };
+            SlowCallee { callee, certainty, delta }
+        });
+        slow.filter(|slow| slow.certainty > 0.0).collect()
     }
 
     /// Returns by how many seconds the calls from one to another take longer, and how many more of them are under way
@@ -141,8 +144,8 @@ impl Case<'_> {
     /// Returns how surely one of a caller's callees, other than `except`, holds it up, 0..1: its calls to the others
     /// then say little of them and of the paths to them.
     pub(crate) fn held_up_elsewhere(&self, caller: usize, except: usize) -> f64 {
-        let callees = self.suspects[caller].dependencies.iter().map(|(callee, _)| *callee);
-        callees.filter(|callee| *callee != except).map(|callee| self.held_up(caller, callee).0).fold(0.0, f64::max)
+        let others = self.slow_callees[caller].iter().filter(|slow| slow.callee != except);
+        others.map(|slow| slow.certainty).fold(0.0, f64::max)
     }
 
     /// Returns how surely the path to a visible callee is slow for all of its callers, 0..1, and by how many seconds it

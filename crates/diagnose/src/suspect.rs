@@ -16,6 +16,17 @@ pub(crate) struct Case<'a> {
     pub(crate) usual_requests: f64,
     /// Data stores that may explain symptoms of those whose stores are unknown, with how surely each is broken, 0..1.
     pub(crate) broken_stores: Vec<(usize, f64)>,
+    /// The callees that hold up each suspect; found once, since each of its calls asks for them.
+    pub(crate) slow_callees: Vec<Vec<SlowCallee>>,
+}
+
+/// A callee that holds up a caller.
+pub(crate) struct SlowCallee {
+    pub(crate) callee: usize,
+    /// How surely it does, 0..1.
+    pub(crate) certainty: f64,
+    /// By how many seconds the calls to it take longer.
+    pub(crate) delta: f64,
 }
 
 /// One entity with its evidence.
@@ -96,8 +107,9 @@ impl<'a> Case<'a> {
         }
         let known: Vec<f64> = suspects.iter().filter_map(|suspect| suspect.levels.requests).collect();
         let usual_requests = crate::shift::median(&known).unwrap_or(1.0);
-        let mut case = Self { facts, suspects, usual_requests, broken_stores: Vec::new() };
+        let mut case = Self { facts, suspects, usual_requests, broken_stores: Vec::new(), slow_callees: Vec::new() };
         case.broken_stores = case.find_broken_stores();
+        case.slow_callees = (0..case.suspects.len()).map(|caller| case.find_slow_callees(caller)).collect();
         case
     }
 

@@ -326,3 +326,15 @@ fn a_slow_callee_holds_up_the_calls_to_all_others() {
     // Where all callees are about as fast as before, the caller itself is at fault.
     front_with_one_pool(0.025).check(&service("front"), "connection-leak");
 }
+
+#[test]
+fn a_hub_of_many_callees_is_diagnosed_at_once() {
+    let front = service("front");
+    let mut estate = Estate::new().failing(&front, 0.3);
+    for callee in (0..400).map(|number| service(&format!("callee-{number}"))) {
+        estate = estate.slow(&callee, 0.5).call(&front, &callee, SignalKind::Latency, 0.6, 0.05);
+    }
+    let begin = std::time::Instant::now();
+    estate.diagnose();
+    assert!(begin.elapsed().as_secs() < 10, "{:?}: more than the square of the callees", begin.elapsed());
+}
